@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Motion: named shape-key curves over time, and how they are stored.
+
+Shape suffixes: T animation frames, K channels, V vertices.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+FORMAT_VERSION = 1
+
+# The 52 blendshapes of ARKit in the column order of Live Link Face.
+ARKIT_CHANNELS: tuple[str, ...] = (
+    *("eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft"),
+    *("eyeSquintLeft", "eyeWideLeft"),
+    *("eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight"),
+    *("eyeSquintRight", "eyeWideRight"),
+    *("jawForward", "jawRight", "jawLeft", "jawOpen"),
+    *("mouthClose", "mouthFunnel", "mouthPucker", "mouthRight", "mouthLeft"),
+    *("mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight"),
+    *("mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight"),
+    *("mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper"),
+    *("mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight"),
+    *("mouthUpperUpLeft", "mouthUpperUpRight"),
+    *("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut"),
+)
+
+# Live Link Face ends every row with the pose of the head and of both eyes. Speech says nothing about them: always 0.
+LIVE_LINK_POSE: tuple[str, ...] = tuple(
+    f"{part}{axis}" for part in ("Head", "LeftEye", "RightEye") for axis in ("Yaw", "Pitch", "Roll")
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Motion:
+    """Weights of K named shape keys at T evenly spaced times; frame t is at `t / fps` seconds.
+
+    Attributes:
+        weights_TK: Weights, float32; 0 is rest, 1 the full shape, other values are allowed.
+        channels: K distinct names, e.g. ARKit's "jawOpen", or "key_00" … and "bias".
+        fps: Animation frames per second; may be fractional (24000 / 1001).
+        basis_KV3: Displacement of every vertex at weight 1 in metres, float32, or None; FLAME's frame
+            (y up, z forward).
+        info: Where the motion came from, plain strings (model, weights_sha256, audio, audio_sha256, engine, …).
+
+    Raises:
+        ValueError: The parts do not fit together; the message names the part.
+    """
+
+    weights_TK: np.ndarray
+    channels: tuple[str, ...]
+    fps: float
+    basis_KV3: np.ndarray | None = None
+    info: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        weights_TK = _real_array(self.weights_TK, "weights_TK", n_axes=2)
+        channels = _checked_channels(self.channels)
+        fps = float(self.fps)
+        if weights_TK.shape[1] != len(channels):
+            raise ValueError(f"weights_TK has {weights_TK.shape[1]} columns but there are {len(channels)} channels.")
+        if not (np.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is {self.fps}; it must be a finite number above 0.")
+        if self.basis_KV3 is not None:
+            basis_KV3 = _real_array(self.basis_KV3, "basis_KV3", n_axes=3)
+            if basis_KV3.shape[0] != len(channels) or basis_KV3.shape[2] != 3:
+                expected = f"({len(channels)}, vertices, 3)"
+                raise ValueError(f"basis_KV3 has the shape {basis_KV3.shape}; {expected} is needed.")
+            object.__setattr__(self, "basis_KV3", basis_KV3)
+        info = dict(self.info)
+        if not all(isinstance(key, str) and isinstance(value, str) for key, value in info.items()):
+            raise ValueError("info must map text to text.")
+        object.__setattr__(self, "weights_TK", weights_TK)
+        object.__setattr__(self, "channels", channels)
+        object.__setattr__(self, "fps", fps)
+        object.__setattr__(self, "info", info)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of animation frames, T."""
+        return self.weights_TK.shape[0]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds: every frame lasts `1 / fps`, the last one too."""
+        return self.n_frames / self.fps
+
+    def vertex_offsets(self, start: int = 0, stop: int | None = None) -> np.ndarray | None:
+        """Vertex displacements from rest, float32 (T, V, 3) in metres; None when there is no basis.
+
+        Args:
+            start: First animation frame.
+            stop: One past the last; long motions are best read in pieces, an hour of FLAME is 6.5 GB.
+        """
+        if self.basis_KV3 is None:
+            return None
+        weights_TK = self.weights_TK[start:stop]
+        n_channels, n_vertices, _ = self.basis_KV3.shape
+        return (weights_TK @ self.basis_KV3.reshape(n_channels, -1)).reshape(len(weights_TK), n_vertices, 3)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `.npz` (everything) or `.csv` (Live Link Face's columns); an existing file is replaced in one step.
+
+        Raises:
+            ValueError: Another suffix, or a csv of channels that are not ARKit's.
+            OSError: The file cannot be written; an older file of that name is untouched.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
+            with _atomic_file(path) as file:
+                self._write_npz(file)
+        elif suffix == ".csv":
+            unknown = [name for name in self.channels if name not in ARKIT_CHANNELS]
+            if unknown:
+                raise ValueError(
+                    f"{path.name}: Live Link Face has no column for {', '.join(unknown[:3])}"
+                    f"{' …' if len(unknown) > 3 else ''}; save as .npz instead."
+                )
+            with _atomic_file(path) as file:
+                self._write_live_link(file)
+        else:
+            raise ValueError(f"{path.name}: a motion is saved as .npz or .csv, not as '{path.suffix}'.")
+
+    def _write_npz(self, file: IO[bytes]) -> None:
+        arrays = {
+            "format_version": np.array(FORMAT_VERSION),
+            "weights_TK": self.weights_TK,
+            "channels": np.array(self.channels, dtype=np.str_),
+            "fps": np.array(self.fps),
+            "info": np.array(json.dumps(dict(self.info), ensure_ascii=False)),
+        }
+        if self.basis_KV3 is not None:
+            arrays["basis_KV3"] = self.basis_KV3
+        np.savez(file, **arrays)
+
+    def _write_live_link(self, file: IO[bytes]) -> None:
+        columns = [name[0].upper() + name[1:] for name in ARKIT_CHANNELS] + list(LIVE_LINK_POSE)
+        file.write((",".join(["Timecode", "BlendShapeCount", *columns]) + "\n").encode())
+        position = [ARKIT_CHANNELS.index(name) for name in self.channels]
+        row = np.zeros(len(columns))
+        row_format = ",".join(["%.8f"] * len(columns))
+        for anim_frame, weights_K in enumerate(self.weights_TK):
+            row[position] = weights_K
+            values = row_format % tuple(row)
+            file.write(f"{_timecode(anim_frame, self.fps)},{len(columns)},{values}\n".encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Motion:
+        """Read a `.npz` written by `save`; nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged, is no motion, or was written by a newer version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such motion file.")
+        try:
+            arrays = _read_arrays(path)
+            version = int(arrays["format_version"])
+            if version == FORMAT_VERSION:
+                return cls(
+                    weights_TK=arrays["weights_TK"],
+                    channels=tuple(str(name) for name in np.atleast_1d(arrays["channels"])),
+                    fps=float(arrays["fps"]),
+                    basis_KV3=arrays.get("basis_KV3"),
+                    info=json.loads(str(arrays["info"])),
+                )
+        except KeyError as error:
+            raise ValueError(f"{path.name}: no motion file; the entry {error} is missing.") from error
+        except (*_DAMAGE, TypeError, MemoryError) as error:
+            raise ValueError(f"{path.name}: damaged, or no motion file ({_first_line(error)}).") from error
+        raise ValueError(
+            f"{path.name}: motion format {version}; this version reads format {FORMAT_VERSION}. Update the extension."
+        )
+
+
+# What zipfile and numpy raise on flipped or missing bytes (RuntimeError: "encrypted", or an unknown zip version).
+_DAMAGE = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz; from memory, so that a damaged offset is not mistaken for a failing disk."""
+    content = path.read_bytes()
+    if content[:2] != b"PK":
+        raise ValueError("it is not an npz archive")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _real_array(array: np.ndarray, name: str, n_axes: int) -> np.ndarray:
+    """`array` as contiguous float32 after checking its axes and that every value is finite."""
+    array = np.asarray(array)
+    if array.ndim != n_axes or array.dtype.kind not in "fiu":
+        found = f"the shape {array.shape} and type {array.dtype}"
+        raise ValueError(f"{name} has {found}; {n_axes} axes of numbers are needed.")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN, infinite or too large values.")
+    return array
+
+
+def _checked_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
+    channels = tuple(channels)
+    if not all(isinstance(name, str) and name for name in channels):
+        raise ValueError("channels must be non-empty texts.")
+    twice = sorted({name for name in channels if channels.count(name) > 1})
+    if twice:
+        raise ValueError(f"The channel {twice[0]} occurs twice.")
+    return channels
+
+
+def _timecode(anim_frame: int, fps: float) -> str:
+    """HH:MM:SS:FF.mmm counted without dropped frames: 23.976 counts 24 frames to a second, as edit suites do."""
+    base = max(1, round(fps))
+    seconds, frame = divmod(anim_frame, base)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.000"
+
+
+@contextmanager
+def _atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its place when the block succeeds and disappears when it fails."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or _first_line(error)
+        raise OSError(f"{path} cannot be written ({reason}); choose another folder or free some space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
