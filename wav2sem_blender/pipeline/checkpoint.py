@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model folder: config.json + model.safetensors (+ encoder.onnx and semantic.onnx for the embedded engine).
+
+config.json names the sha256 of every other file, so a damaged or mixed-up folder is refused before it can speak
+nonsense. Reading needs numpy and safetensors only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
+BASIS_KEY = "basis_KV3"
+DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "models" / "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A transformers speech encoder: `kind` is "hubert" or "wav2vec2", `config` what differs from its base size."""
+
+    kind: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wav2SemConfig:
+    """The Wav2Sem encoder (wav2vec 2.0 architecture) and the width of the sentence space it maps into."""
+
+    config: Mapping[str, Any]
+    target_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """FaceFormer's decoder: 64-d at 30 fps for FLAME, 128-d at 25 fps for BIWI."""
+
+    dim: int = 64
+    heads: int = 4
+    ffn_dim: int = 128
+    period: int = 30
+    fps: int = 30
+    memory_per_frame: int = 1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.fps, self.memory_per_frame) not in ((30, 1), (25, 2)):
+            raise ValueError(
+                f"decoder with {self.fps} fps and {self.memory_per_frame} memory frames: 30 fps with 1 or 25 fps with 2"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that config.json says about a model, apart from the hashes of its files."""
+
+    name: str
+    encoder: EncoderConfig
+    wav2sem: Wav2SemConfig | None
+    decoder: DecoderConfig
+    channels: tuple[str, ...]
+    styles: tuple[str, ...]
+    topology: str = "flame"
+    basis_unit: str = "m"
+    legacy_predict: bool = False
+    license: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Raises ValueError for an unknown or missing key: a silent default would be another model."""
+        fields: dict[str, Any] = dict(data)
+        try:
+            wav2sem = fields["wav2sem"]
+            fields["encoder"] = EncoderConfig(**fields["encoder"])
+            fields["wav2sem"] = None if wav2sem is None else Wav2SemConfig(**wav2sem)
+            fields["decoder"] = DecoderConfig(**fields["decoder"])
+            fields["channels"], fields["styles"] = tuple(fields["channels"]), tuple(fields["styles"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its model description does not fit this version: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """An opened, verified model folder."""
+
+    path: Path
+    config: ModelConfig
+    weights_sha256: str
+    files: frozenset[str]
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """Read config.json and verify every file that it names.
+
+        Raises:
+            FileNotFoundError: the folder or a file is missing.
+            ValueError: another format version, an unreadable config, or a file that is not the one described.
+        """
+        folder = Path(path)
+        config_path = folder / "config.json"
+        if not config_path.is_file():
+            raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
+        try:
+            data = json.loads(config_path.read_text(encoding="utf-8"))
+            version, model, files = data["format_version"], data["model"], data["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{config_path}: not a Wav2Sem model description ({error})") from error
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{config_path}: format version {version}, this release reads version {FORMAT_VERSION}; "
+                "export the model again with a matching release"
+            )
+        for name, expected in files.items():
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name}: missing; copy the whole model folder again")
+            if sha256(folder / name) != expected:
+                raise ValueError(f"{folder / name}: damaged (its sha256 differs from config.json); copy it again")
+        try:
+            config = ModelConfig.from_json(model)
+        except ValueError as error:
+            raise ValueError(f"{config_path}: {error}") from error
+        return cls(path=folder, config=config, weights_sha256=files[WEIGHTS_FILE], files=frozenset(files))
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the embedded engine can run this model."""
+        return ENCODER_ONNX in self.files
+
+    def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Weights whose names start with `prefix`, the prefix removed; half-precision storage becomes float32."""
+        from safetensors import safe_open
+
+        with safe_open(self.path / WEIGHTS_FILE, framework="numpy") as file:
+            return {
+                key[len(prefix) :]: _as_float32(file.get_tensor(key))
+                for key in file.keys()
+                if key.startswith(prefix)  # noqa: SIM118
+            }
+
+    def basis(self) -> np.ndarray | None:
+        """The channels' vertex displacements (K, V, 3) in the config's `basis_unit`, or None."""
+        return self.tensors(BASIS_KEY).get("")
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_model(
+    folder: str | Path, config: ModelConfig, tensors: Mapping[str, np.ndarray], onnx: Mapping[str, Path] | None = None
+) -> ModelFolder:
+    """Write a model folder; the old one, if any, is replaced only when the new one is complete.
+
+    Args:
+        folder: target; its parent is created.
+        tensors: the torch modules' state dict as numpy, plus `basis_KV3` where there is a basis.
+        onnx: file name -> exported file, copied in.
+    """
+    from safetensors.numpy import save_file
+
+    target = Path(folder).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
+        new = Path(temp) / "new"
+        new.mkdir()
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, new / WEIGHTS_FILE)
+        for name, source in (onnx or {}).items():
+            shutil.copyfile(source, new / name)
+        files = {path.name: sha256(path) for path in sorted(new.iterdir())}
+        description = {"format_version": FORMAT_VERSION, "model": config.to_json(), "files": files}
+        (new / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        if target.exists():
+            target.rename(Path(temp) / "old")
+        new.rename(target)
+    return ModelFolder.open(target)

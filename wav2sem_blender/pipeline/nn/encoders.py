@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speech encoders (HuBERT, wav2vec 2.0) from transformers, with FaceFormer's frame-rate conversion.
+
+Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames (or 2T for 25 fps), D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+KINDS = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
+
+
+def build_backbone(kind: str, config: Mapping[str, Any]) -> HubertModel | Wav2Vec2Model:
+    """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), any size.
+
+    SpecAugment is off by default: the released Wav2Sem has none, and at inference it is never wanted.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"encoder kind {kind!r}: known are {', '.join(KINDS)}")
+    config_class, model_class = KINDS[kind]
+    return model_class(config_class(**{"apply_spec_augment": False, **config}))
+
+
+def load_backbone(folder_or_name: str, kind: str) -> HubertModel | Wav2Vec2Model:
+    """Pretrained weights of `kind` from a local folder, or from a hub where there is a network.
+
+    Loaded as float32 whatever the file holds: half-precision group norms lose the quiet recordings.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"encoder kind {kind!r}: known are {', '.join(KINDS)}")
+    return KINDS[kind][1].from_pretrained(folder_or_name, dtype=torch.float32)
+
+
+def feature_lengths(backbone: nn.Module, sample_lengths_B: Tensor) -> Tensor:
+    """Encoder frames (B,) of recordings of the given sample counts (B,), for this backbone's convolutions."""
+    lengths_B = sample_lengths_B
+    for kernel, stride in zip(backbone.config.conv_kernel, backbone.config.conv_stride, strict=True):
+        lengths_B = torch.div(lengths_B - kernel, stride, rounding_mode="floor") + 1
+    return lengths_B
+
+
+def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
+    """Read features at fractional frame positions by linear interpolation.
+
+    With the positions of `grid.feature_positions` this equals `F.interpolate(mode="linear", align_corners=True)`, and
+    unlike it, it can read any window of a long recording on the recording's own grid.
+    """
+    lower_BT = positions_BT.floor().clamp(0, features_BLD.shape[1] - 1).long()
+    upper_BT = (lower_BT + 1).clamp(max=features_BLD.shape[1] - 1)
+    weight_BT1 = (positions_BT - lower_BT).unsqueeze(-1).to(features_BLD.dtype)
+    width = features_BLD.shape[2]
+    lower_BTD = features_BLD.gather(1, lower_BT.unsqueeze(-1).expand(-1, -1, width))
+    upper_BTD = features_BLD.gather(1, upper_BT.unsqueeze(-1).expand(-1, -1, width))
+    return lower_BTD + (upper_BTD - lower_BTD) * weight_BT1
+
+
+def encode(
+    backbone: HubertModel | Wav2Vec2Model,
+    waveform_BS: Tensor,
+    positions_BT: Tensor | None = None,
+    sample_lengths_B: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Run an encoder, converting the frame rate where FaceFormer does: after the CNN, before the projection.
+
+    Args:
+        waveform_BS: normalised speech at 16 kHz.
+        positions_BT: encoder frames to read (see `resample_features`); None keeps the encoder's own 50 Hz.
+        sample_lengths_B: true lengths of padded recordings; only without `positions_BT`.
+
+    Returns:
+        hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
+    """
+    features_BLD = backbone.feature_extractor(waveform_BS).transpose(1, 2)
+    mask_BL = None
+    if positions_BT is not None:
+        features_BLD = resample_features(features_BLD, positions_BT)
+    elif sample_lengths_B is not None:
+        frames_L = torch.arange(features_BLD.shape[1], device=features_BLD.device)
+        mask_BL = frames_L[None] < feature_lengths(backbone, sample_lengths_B)[:, None]
+    projected = backbone.feature_projection(features_BLD)
+    hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
+    return backbone.encoder(hidden_BLD, attention_mask=mask_BL).last_hidden_state, mask_BL
