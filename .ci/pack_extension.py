@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pack the Blender extension: one zip per platform in dist/, the same bytes for the same sources.
+
+    python .ci/pack_extension.py [--platform linux-x64 ...] [--validate]
+
+Blender wants `__init__.py` and the manifest at the zip's root; here the manifest lies at the top of the repository and
+the package below it, so `blender --command extension build` cannot do this. The script belongs to the build and not to
+the product, hence its place beside .ci/run. It needs `pip` and `packaging`, and `bpy` for --validate.
+
+Wheels are carried for both Pythons of the supported Blenders (3.11 in 4.5 and 5.0, 3.13 from 5.1 on); Blender installs
+those that fit. They are the run-time needs of the default engine that Blender does not bring along: NumPy is Blender's;
+onnxruntime's flatbuffers, protobuf and packaging and cffi's pycparser are in their metadata but are never imported.
+Windows on ARM has no zip: soxr publishes no wheel for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "wav2sem_blender"
+MANIFEST = ROOT / "blender_manifest.toml"
+CONSTRAINTS = ROOT / "constraints.txt"
+WHEEL_CACHE = ROOT / ".wheels"
+MAX_ZIP_BYTES = 120_000_000
+CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
+# Zip entries carry a time; any constant does, and this is the earliest that the format can say.
+ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """One of Blender's platforms: pip's tags for it, and the environment in which markers are read."""
+
+    tags: tuple[str, ...]
+    sys_platform: str
+    machine: str
+    pythons: tuple[str, ...] = ("3.11", "3.13")
+
+
+PLATFORMS = {
+    "linux-x64": Platform(
+        tags=(*(f"manylinux_2_{minor}_x86_64" for minor in range(28, 16, -1)), "manylinux2014_x86_64"),
+        sys_platform="linux",
+        machine="x86_64",
+    ),
+    "windows-x64": Platform(tags=("win_amd64",), sys_platform="win32", machine="AMD64"),
+    "macos-arm64": Platform(tags=("macosx_14_0_arm64",), sys_platform="darwin", machine="arm64"),
+    # Blender 4.5 is the last one for Intel Macs, so there is one Python to serve.
+    "macos-x64": Platform(tags=("macosx_14_0_x86_64",), sys_platform="darwin", machine="x86_64", pythons=("3.11",)),
+}
+
+
+def pinned(name: str, platform: Platform, python: str) -> str:
+    """Return "name==version" from constraints.txt as it applies to `platform` and `python` ("3.11").
+
+    Raises:
+        ValueError: no pin applies.
+    """
+    environment = {"python_version": python, "sys_platform": platform.sys_platform}
+    environment["platform_machine"] = platform.machine
+    for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
+        if not line.startswith(f"{name}=="):
+            continue
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            return f"{name}{requirement.specifier}"
+    raise ValueError(f"constraints.txt pins no {name} for {platform.sys_platform} with Python {python}.")
+
+
+def fetch_wheels(platform_name: str, cache: Path = WHEEL_CACHE) -> list[Path]:
+    """Return the wheels for a platform, downloaded by pip once per set of pins and kept in `cache`."""
+    platform = PLATFORMS[platform_name]
+    pins = {python: [pinned(name, platform, python) for name in CARRIED] for python in platform.pythons}
+    folder = cache / platform_name
+    record = folder / "pins.json"
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == pins:
+        return sorted(folder.glob("*.whl"))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for python, requirements in pins.items():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        for tag in platform.tags:
+            command += ["--platform", tag]
+        abi = f"cp{python.replace('.', '')}"
+        command += ["--implementation", "cp", "--python-version", python]
+        command += ["--abi", abi, "--abi", "abi3", "--abi", "none", "--dest", str(folder)]
+        subprocess.run([*command, *requirements], check=True)
+    record.write_text(json.dumps(pins, indent=1), encoding="utf-8")
+    return sorted(folder.glob("*.whl"))
+
+
+def manifest_text(platform_name: str, wheels: list[Path]) -> str:
+    """Return the repository's manifest with `platforms` and `wheels` added before its first table."""
+    lines = [f'platforms = ["{platform_name}"]', "wheels = ["]
+    lines += [f'  "./wheels/{wheel.name}",' for wheel in wheels]
+    added = "\n".join([*lines, "]", "", ""])
+    head, table, tail = MANIFEST.read_text(encoding="utf-8").partition("[permissions]")
+    text = head + added + table + tail
+    if set(tomllib.loads(text)) != set(tomllib.loads(head + table + tail)) | {"platforms", "wheels"}:
+        raise ValueError(f"{MANIFEST.name}: the wheels cannot be added; its first table must be [permissions].")
+    return text
+
+
+def package_files() -> dict[str, Path]:
+    """Return what the extension consists of besides manifest and wheels, by its name in the zip."""
+    files = {"LICENSE": ROOT / "LICENSE", "LICENSE-weights": ROOT / "LICENSE-weights"}
+    for path in PACKAGE.rglob("*"):
+        parts = path.relative_to(PACKAGE).parts
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if path.is_file() and not hidden and path.name != "ruff.toml":
+            files["/".join(parts)] = path
+    return files
+
+
+def build_zip(platform_name: str, wheels: list[Path], folder: Path) -> Path:
+    """Write `<id>-<version>-<platform>.zip` into `folder` and return its path.
+
+    Raises:
+        ValueError: the zip is larger than MAX_ZIP_BYTES, the most that a listing accepts with room to spare.
+    """
+    manifest = tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
+    target = folder / f"{manifest['id']}-{manifest['version']}-{platform_name.replace('-', '_')}.zip"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {name: path.read_bytes() for name, path in package_files().items()}
+    content |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in wheels}
+    content["blender_manifest.toml"] = manifest_text(platform_name, wheels).encode()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in sorted(content):
+            entry = zipfile.ZipInfo(name, ENTRY_TIME)
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            # Wheels and flac are compressed already; deflating them again costs seconds and gains nothing.
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith((".whl", ".flac")) else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content[name])
+    if (size := target.stat().st_size) > MAX_ZIP_BYTES:
+        raise ValueError(f"{target.name} has {size / 1e6:.1f} MB; at most {MAX_ZIP_BYTES / 1e6:.0f} MB are allowed.")
+    return target
+
+
+def blender_ext_script() -> Path | None:
+    """Return Blender's own extension tool from the installed bpy wheel, or None without bpy."""
+    spec = importlib.util.find_spec("bpy")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for script in Path(folder).glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py"):
+            return script
+    return None
+
+
+def validate(zip_path: Path) -> None:
+    """Run Blender's `extension validate` on a zip.
+
+    Raises:
+        ValueError: bpy is not installed, or Blender refuses the zip.
+    """
+    script = blender_ext_script()
+    if script is None:
+        raise ValueError("--validate needs the module bpy, which carries Blender's extension tool: pip install bpy")
+    result = subprocess.run([sys.executable, str(script), "validate", str(zip_path)], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise ValueError(f"Blender refuses {zip_path.name}:\n{result.stdout}{result.stderr}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the zips that the command line asks for and print one line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--platform", action="append", choices=sorted(PLATFORMS), help="default: every platform")
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder for the zips (default: dist)")
+    parser.add_argument("--validate", action="store_true", help="have Blender's extension tool check every zip")
+    options = parser.parse_args(arguments)
+    for name in options.platform or PLATFORMS:
+        wheels = fetch_wheels(name)
+        path = build_zip(name, wheels, options.output)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if options.validate:
+            validate(path)
+        print(f"{path.name}  {path.stat().st_size / 1e6:.1f} MB  {len(wheels)} wheels  sha256 {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `lint`.
+
+Each session makes its own environment below `.nox/` from the pins in constraints.txt, with uv when it is there and with
+virtualenv and pip, which nox brings along, when it is not. `nox -R -s NAME` runs again without installing.
+What follows `--` goes to the command inside: `nox -s tests -- -k audio`, `nox -s bench -- --short`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "tests"]
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+# Blender's module exists for these Pythons only.
+PYTHONS = ("3.11", "3.13")
+
+
+def find_python(version: str) -> str | None:
+    """Return the path of a CPython `version` ("3.11"): the one that runs nox, then PATH, then pyenv; None without one.
+
+    PATH alone is not enough: a pyenv shim exists for every installed version but runs only the selected ones, so each
+    candidate has to answer for itself.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [sys.executable, shutil.which(f"python{version}"), shutil.which("python3")]
+    candidates += sorted((str(p) for p in pyenv.glob(f"{version}*/bin/python")), reverse=True)
+    ask = "import sys; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"
+    for candidate in filter(None, candidates):
+        answer = subprocess.run([candidate, "-c", ask], capture_output=True, text=True, check=False)
+        if answer.stdout.split() == [version, "cpython"]:
+            return candidate
+    return None
+
+
+def nox_python(version: str) -> str | None:
+    """Return `version` where nox finds it by itself, else the path of the interpreter found, else None."""
+    path = find_python(version)
+    return version if path in (sys.executable, shutil.which(f"python{version}")) else path
+
+
+OWN = "{}.{}".format(*sys.version_info)
+# None is the Python that runs nox; where Blender's module does not exist for it, the newest supported one there is.
+PYTHON = None if OWN in PYTHONS else next(filter(None, map(nox_python, reversed(PYTHONS))), None)
+
+
+def require_supported_python(session: nox.Session) -> None:
+    """Stop with the remedy when the environment's Python has no wheel of Blender's module."""
+    if OWN not in PYTHONS and PYTHON is None:
+        session.error(
+            f"Blender's module exists for Python {' and '.join(PYTHONS)}; nox runs on {OWN} and found neither. "
+            f"Install one, then: python3.11 -m pip install nox && python3.11 -m nox -s {session.name}"
+        )
+
+
+def install_project(session: nox.Session, extras: str) -> None:
+    """Install the project in place with `extras` ("onnx,bpy") and the pinned versions."""
+    session.install("--constraint", str(CONSTRAINTS), "--editable", f".[{extras}]")
+
+
+def full_python() -> str | None:
+    """Return the interpreter of the session `full`, the one with torch, or None where that has not run."""
+    found = [
+        path for pattern in ("full*/bin/python", "full*/Scripts/python.exe") for path in (ROOT / ".nox").glob(pattern)
+    ]
+    return str(max(found, key=lambda path: path.lstat().st_mtime)) if found else None
+
+
+def existing_tests(*folders: str) -> list[str]:
+    """Return those of the folders below tests/ that hold tests (pytest fails on a folder without any)."""
+    return [f"tests/{folder}" for folder in folders if any((ROOT / "tests" / folder).glob("test_*.py"))]
+
+
+@nox.session(python=PYTHON)
+def demo(session: nox.Session) -> None:
+    """Animate the demo head from the demo speech, without torch: out/demo/."""
+    require_supported_python(session)
+    install_project(session, "onnx,bpy")
+    session.run("python", "-m", "wav2sem_blender.blender.demo", *session.posargs)
+
+
+@nox.session(python=PYTHON, reuse_venv=True, default=False)
+def full(session: nox.Session) -> None:
+    """Make the environment with everything, which `tests` and `bench` share: with torch it is several GB."""
+    require_supported_python(session)
+    install_project(session, "onnx,torch,train,bpy,dev")
+
+
+@nox.session(python=False, requires=["full"])
+def tests(session: nox.Session) -> None:
+    """Run every test that needs no installed extension; arguments after -- go to pytest."""
+    arguments = session.posargs or existing_tests("unit", "worker", "trainer", "blender")
+    session.run(full_python(), "-m", "pytest", *arguments)
+
+
+@nox.session(python=False, requires=["full"])
+def bench(session: nox.Session) -> None:
+    """Measure the ratios of docs/performance.md: a table and out/bench.json; -- --short takes under 3 minutes."""
+    session.run(full_python(), "-m", "tests.bench", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def extension(session: nox.Session) -> None:
+    """Build one zip per platform in dist/ and have Blender's own tool validate each of them."""
+    require_supported_python(session)
+    session.install("--constraint", str(CONSTRAINTS), "bpy", "packaging", "pip")
+    session.run("python", ".ci/pack_extension.py", "--validate", *session.posargs)
+
+
+def blender_matrix() -> list[tuple[str, str]]:
+    """Return (bpy version, Python version) of every supported Blender, from constraints.txt."""
+    pattern = r'^(?:#matrix )?bpy==(\S+); python_version (<|>=) "3\.13"$'
+    lines = re.findall(pattern, CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
+    return sorted((bpy, PYTHONS[0] if comparison == "<" else PYTHONS[1]) for bpy, comparison in lines)
+
+
+def constraints_without_bpy(session: nox.Session) -> str:
+    """Write the pins without bpy's own, which the matrix overrides, and return the file."""
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    path = Path(session.create_tmp()) / "constraints.txt"
+    path.write_text("\n".join(line for line in lines if not line.startswith("bpy==")), encoding="utf-8")
+    return str(path)
+
+
+def host_platform() -> str:
+    """Return Blender's name for the platform that runs this, as in "linux-x64"."""
+    system = {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
+    return f"{system}-{'arm64' if platform.machine().lower() in ('arm64', 'aarch64') else 'x64'}"
+
+
+@nox.session
+@nox.parametrize(
+    "bpy,python", [nox.param(bpy, nox_python(python) or False, id=f"bpy-{bpy}") for bpy, python in blender_matrix()]
+)
+def blender(session: nox.Session, bpy: str) -> None:
+    """Install the extension's zip in one Blender of the support matrix and animate, with no torch anywhere."""
+    if session.python is False:
+        needed = dict(blender_matrix())[bpy]
+        session.skip(f"SKIPPED: bpy {bpy} needs Python {needed}, which is neither on PATH nor in pyenv.")
+    pins = constraints_without_bpy(session)
+    session.install("--constraint", pins, f"bpy=={bpy}", "packaging", "pip", "pytest")
+    session.run("python", "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)")
+    folder = Path(session.create_tmp())
+    session.run("python", ".ci/pack_extension.py", "--platform", host_platform(), "--output", str(folder))
+    archive = next(folder.glob("*.zip"))
+    script = "tests/blender/installed_extension.py"
+    session.run("python", script, str(archive), env={"BLENDER_USER_RESOURCES": str(folder / "user")})
+    if (torch_python := full_python()) and bpy == dict(map(reversed, blender_matrix()))[PYTHONS[0]]:
+        # One run with the worker in the environment that has torch.
+        user = {"BLENDER_USER_RESOURCES": str(folder / "user_torch")}
+        session.run("python", script, str(archive), "--worker-python", torch_python, env=user)
+    # The suite runs on the checkout and brings the engine from the index; the script above had only the zip's wheels.
+    session.install("--constraint", pins, "onnxruntime", "soundfile", "soxr", "safetensors", "tqdm")
+    if folders := existing_tests("blender"):
+        session.run("python", "-m", "pytest", *folders)
+
+
+@nox.session(python=False)
+def gui(session: nox.Session) -> None:
+    """Stand in for the tests of the interface in a real Blender window, which do not exist yet."""
+    session.skip("SKIPPED: the tests of the interface do not exist yet; they come with the work on the interface.")
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """Check style, layering (the nested ruff.toml files) and types."""
+    session.install("--constraint", str(CONSTRAINTS), "ruff", "mypy", "numpy")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
