@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stand-in for `pipeline/infer.py` in a package of the tests' own; the audio's name says what it does."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .motion import Motion
+
+LOADS = []
+
+
+class SpeechAnimator:
+    def __init__(self, model, engine, device):
+        self.model, self.engine, self.device = model, engine, device
+        self.notes = []
+
+    @classmethod
+    def load(cls, model="default", engine="auto", device="auto"):
+        if "broken" in model:
+            raise ValueError(f"{model}: model.safetensors is damaged.")
+        LOADS.append(model)
+        return cls(model, engine, device)
+
+    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None):
+        behaviour = Path(path).stem
+        progress("audio", 0.5)
+        if behaviour == "slow":
+            (Path(temp_dir) / "waveform.raw").write_bytes(b"x" * 1000)
+            for step in range(600):
+                progress("features", step / 600)
+                time.sleep(0.05)
+        elif behaviour == "crash":
+            print("about to crash", file=sys.stderr, flush=True)
+            os._exit(3)
+        elif behaviour == "bug":
+            raise KeyError("encoder.layers.7")
+        elif behaviour == "memory":
+            raise MemoryError
+        elif behaviour == "fill":
+            with (Path(temp_dir) / "waveform.raw").open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 4096)
+        elif not Path(path).exists():
+            raise FileNotFoundError(f"{path}: there is no such file.")
+        info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
+        info |= {"audio": Path(path).name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
+        info |= {"style": str(style), "semantic_strength": str(semantic_strength)}
+        self.notes = [f"style {style}"]
+        return make_motion(info)
+
+
+def make_motion(info):
+    """Two seconds at 30 fps: a jaw that opens and closes linearly, and a pucker that rises beyond 1."""
+    time_s = np.arange(61) / 30
+    jaw = 1 - np.abs(time_s - 1)
+    weights_TK = np.stack([jaw, 0.9 * time_s, -0.25 * jaw], axis=1)
+    basis_KV3 = None
+    if "flame" in info["model"]:
+        basis_KV3 = np.random.default_rng(0).normal(0, 0.01, (3, 5023, 3))
+    return Motion(
+        weights_TK=weights_TK,
+        channels=("jawOpen", "mouthPucker", "mouthSmileLeft"),
+        fps=30.0,
+        basis_KV3=basis_KV3,
+        info=info,
+    )

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real worker process with a fake animator: results, warmth, errors, cancelling, death."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.worker import protocol
+from wav2sem_blender.worker.client import JobFailedError, WorkerClient, WorkerDiedError, new_job_id
+from wav2sem_blender.worker.environment import WorkerEnvironment
+
+
+def animate(client, audio, **options):
+    command = protocol.Animate(job=new_job_id(), audio=audio, **options)
+    client.submit(command)
+    return command.job
+
+
+def is_running(pid):
+    """True unless the process is gone or a zombie of somebody else's."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_result_and_progress(client, audio):
+    job = animate(client, audio("ok"), model="m", style=3, semantic_strength=0.5)
+    events = []
+    done = client.wait(events.append)
+    assert Path(done.result) == client.folder / job / "motion.npz"
+    assert (done.engine, done.device, done.notes) == ("fake", "cpu", ["style 3"])
+    assert [event.stage for event in events][:2] == ["model", "model"]
+    assert events[-1].stage == "audio" and events[-1].fraction == 0.5
+    motion = Motion.load(done.result)
+    np.testing.assert_allclose(motion.weights_TK[30], [1.0, 0.9, -0.25], rtol=1e-6)
+    assert motion.info["semantic_strength"] == "0.5"
+
+
+def test_worker_and_model_stay_warm(client, audio):
+    pids, loads = [], []
+    for model in ("a", "a", "b"):
+        animate(client, audio("ok"), model=model)
+        done = client.wait()
+        pids.append(client.pid)
+        loads.append(Motion.load(done.result).info["loads"])
+    assert len(set(pids)) == 1
+    assert loads == ["1", "1", "2"]
+
+
+def test_a_changed_model_folder_is_loaded_again(client, audio, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    loads = []
+    for content in ("1", "1", "22"):
+        if not (model / "config.json").exists() or (model / "config.json").read_text() != content:
+            (model / "config.json").write_text(content)
+        animate(client, audio("ok"), model=str(model))
+        loads.append(Motion.load(client.wait().result).info["loads"])
+    assert loads == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("ok", {"model": "broken"}, ["model.safetensors is damaged"]),
+        ("memory", {}, ["memory is not sufficient"]),
+        ("bug", {}, ["Internal error (KeyError", "encoder.layers.7", "worker.log"]),
+    ],
+)
+def test_errors_are_messages_and_the_worker_lives_on(client, audio, name, options, parts):
+    job = animate(client, audio(name), **options)
+    with pytest.raises(JobFailedError) as error:
+        client.wait()
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert not (client.folder / job).exists()
+    assert "Traceback" in client.log.read_text()
+    animate(client, audio("ok"))
+    assert client.wait().engine == "fake"
+
+
+def test_missing_file_is_a_message(client, tmp_path):
+    animate(client, str(tmp_path / "ok.wav"))
+    with pytest.raises(JobFailedError, match="there is no such file"):
+        client.wait()
+
+
+def test_cancel_ends_the_process_and_the_next_job_starts_another(client, audio):
+    job = animate(client, audio("slow"))
+    wait_until(lambda: any(event.stage == "features" for event in client.poll()))
+    pid = client.pid
+    started = time.monotonic()
+    client.cancel()
+    assert time.monotonic() - started < 2
+    assert not is_running(pid)
+    assert not (client.folder / job).exists()
+    assert client.poll() == []
+    animate(client, audio("ok"))
+    assert client.wait().engine == "fake"
+    assert client.pid != pid
+
+
+def test_crash_is_one_clear_error(client, audio):
+    animate(client, audio("crash"))
+    with pytest.raises(WorkerDiedError) as error:
+        client.wait()
+    assert "exit status 3: about to crash" in str(error.value)
+    assert str(client.log) in str(error.value)
+    assert client.poll() == []
+    animate(client, audio("ok"))
+    assert client.wait().engine == "fake"
+
+
+def test_killed_in_the_middle(client, audio):
+    animate(client, audio("slow"))
+    wait_until(lambda: client.poll())
+    os.kill(client.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDiedError, match="ended by SIGKILL"):
+        client.wait()
+
+
+def test_killed_between_two_jobs(client, audio):
+    animate(client, audio("ok"))
+    client.wait()
+    os.kill(client.pid, signal.SIGKILL)
+    wait_until(lambda: not client.alive)
+    animate(client, audio("ok"))
+    assert client.wait().engine == "fake"
+
+
+def test_close_ends_the_process_and_removes_the_folder(environment, audio, tmp_path):
+    client = WorkerClient(environment, tmp_path / "closing")
+    animate(client, audio("ok"))
+    client.wait()
+    pid = client.pid
+    client.close()
+    assert not is_running(pid)
+    assert not client.folder.exists()
+
+
+def test_the_end_of_stdin_ends_a_running_job(environment, audio, tmp_path):
+    """What a crash of Blender looks like from the worker."""
+    folder = tmp_path / "session"
+    folder.mkdir()
+    process = subprocess.Popen(environment.command(folder), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(protocol.encode(protocol.Animate(job="job1", audio=audio("slow"))))
+    process.stdin.flush()
+    wait_until(lambda: (folder / "job1" / "waveform.raw").exists())
+    process.stdin.close()
+    assert process.wait(5) == 0
+    assert not (folder / "job1").exists()
+
+
+def test_a_garbled_command_ends_the_worker_with_a_traceback(environment, tmp_path):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    result = subprocess.run(
+        environment.command(folder), input=b"rm -rf\n", capture_output=True, timeout=10, check=False
+    )
+    assert result.returncode == 2
+    assert b"Not a line of JSON" in result.stderr
+
+
+def test_an_interpreter_that_does_not_start(tmp_path, audio):
+    script = tmp_path / "python"
+    script.write_text("not a program")
+    script.chmod(0o755)
+    client = WorkerClient(WorkerEnvironment(python=script), tmp_path / "session")
+    with pytest.raises(OSError, match="cannot be started"):
+        animate(client, audio("ok"))
+    client.close()
+
+
+def test_an_interpreter_that_is_no_python(tmp_path, audio):
+    client = WorkerClient(WorkerEnvironment(python=Path(shutil.which("false"))), tmp_path / "session")
+    animate(client, audio("ok"))
+    with pytest.raises(WorkerDiedError, match="exit status 1"):
+        client.wait()
+    client.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 128 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small file system needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder], check=False).returncode:
+        pytest.skip("this machine does not let the test mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk_is_a_message(environment, audio, small_disk):
+    client = WorkerClient(environment, small_disk / "session")
+    job = animate(client, audio("fill"))
+    with pytest.raises(JobFailedError, match="The disk with the temporary files is full"):
+        client.wait()
+    assert not (client.folder / job).exists()
+    animate(client, audio("ok"))
+    assert client.wait().engine == "fake"
+    client.close()
+
+
+def test_disk_that_is_full_from_the_start(environment, audio, small_disk):
+    client = WorkerClient(environment, small_disk / "session")
+    with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 4096)
+    with pytest.raises(OSError, match=r"full|[Nn]o space"):
+        animate(client, audio("ok"))
+        client.wait()
+    client.close()
+
+
+def test_python_of_the_worker_is_isolated(client, audio, monkeypatch, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    animate(client, audio("ok"))
+    assert Motion.load(client.wait().result).info["python"] == sys.executable

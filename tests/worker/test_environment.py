@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which Python runs the worker, and what it says when libraries are missing."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wav2sem_blender.worker import environment, protocol
+from wav2sem_blender.worker.client import JobFailedError, WorkerClient
+
+LIBRARIES = ("numpy", "numpy.libs", "soundfile.py", "_soundfile.py", "_soundfile_data", "soxr", "cffi")
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory) -> Path:
+    """An interpreter without any library."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def library_folder(tmp_path: Path) -> Path:
+    """A folder with what the pipeline needs except an engine."""
+    site_packages = Path(importlib.util.find_spec("numpy").origin).parents[1]
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    for name in LIBRARIES:
+        if (site_packages / name).exists():
+            (folder / name).symlink_to(site_packages / name)
+    for extension in site_packages.glob("_cffi_backend*"):
+        (folder / extension.name).symlink_to(extension)
+    return folder
+
+
+def run(client):
+    client.submit(protocol.Animate(job="job1", audio=__file__))
+    try:
+        return client.wait()
+    finally:
+        client.close()
+
+
+def test_embedded_finds_every_library_of_this_python(tmp_path, fake_package):
+    """With the interpreter's own site-packages switched off, the paths alone must do."""
+    found = environment.embedded()
+    assert found.python == Path(sys.executable)
+    assert "-I" in found.options
+    bare = environment.WorkerEnvironment(
+        python=found.python, options=("-I", "-S"), paths=found.paths, boot=fake_package / "worker" / "boot.py"
+    )
+    assert run(WorkerClient(bare, tmp_path / "session")).engine == "fake"
+
+
+def test_no_library_is_named(tmp_path, bare_python, fake_package):
+    bare = environment.WorkerEnvironment(python=bare_python, boot=fake_package / "worker" / "boot.py")
+    with pytest.raises(JobFailedError) as error:
+        run(WorkerClient(bare, tmp_path / "session"))
+    assert "lacks numpy, soundfile, soxr" in str(error.value)
+    assert str(bare_python) in str(error.value)
+
+
+def test_neither_engine_is_named(tmp_path, bare_python, fake_package):
+    bare = environment.WorkerEnvironment(
+        python=bare_python, paths=(str(library_folder(tmp_path)),), boot=fake_package / "worker" / "boot.py"
+    )
+    with pytest.raises(JobFailedError, match="neither onnxruntime nor torch"):
+        run(WorkerClient(bare, tmp_path / "session"))
+
+
+def test_a_chosen_python_must_exist_and_be_a_program(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such Python"):
+        environment.from_python(tmp_path / "python")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(PermissionError, match="is no program"):
+        environment.from_python(tmp_path / "notes.txt")
+    assert environment.from_python(sys.executable).python == Path(sys.executable)
+
+
+def test_nothing_heavy_is_imported():
+    """The client's half runs inside Blender: no numpy, no bpy, no engine."""
+    code = (
+        "import sys; from wav2sem_blender.worker import client, environment, protocol; environment.embedded();"
+        "print([m for m in ('numpy', 'bpy', 'onnxruntime', 'torch', 'soundfile') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

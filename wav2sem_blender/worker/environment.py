@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which Python runs the worker, and what it must be able to import. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+BOOT_SCRIPT = Path(__file__).with_name("boot.py")
+REQUIRED_MODULES = ("numpy", "soundfile", "soxr")
+ENGINE_MODULES = ("onnxruntime", "torch")
+
+# Modules whose folders the worker may not find by itself: Blender keeps an extension's wheels apart from its own.
+_LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "safetensors", "transformers")
+
+# They point another interpreter at Blender's libraries, or Blender's at somebody else's.
+_FOREIGN_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+
+
+class MissingModuleError(OSError):
+    """The worker's Python lacks a library; the message names the Python, the library and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerEnvironment:
+    """How to start a worker.
+
+    Attributes:
+        python: The interpreter.
+        options: Its own options, before the script.
+        paths: Folders appended to its `sys.path`.
+        boot: The script that it starts.
+    """
+
+    python: Path
+    options: tuple[str, ...] = ("-X", "utf8")
+    paths: tuple[str, ...] = ()
+    boot: Path = BOOT_SCRIPT
+
+    def command(self, folder: Path) -> list[str]:
+        """The command line of a worker whose session lives in `folder`."""
+        paths = [argument for path in self.paths for argument in ("--path", path)]
+        return [str(self.python), *self.options, str(self.boot), "--folder", str(folder), *paths]
+
+    def variables(self) -> dict[str, str]:
+        """This process's environment variables without those that belong to another Python."""
+        return {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
+
+
+def embedded() -> WorkerEnvironment:
+    """Blender's own interpreter with the libraries that Blender itself can import: the default engine.
+
+    Raises:
+        FileNotFoundError: This Blender names no Python interpreter.
+    """
+    folders: list[str] = []
+    for name in _LOCATED_MODULES:
+        folder = _folder_of(name)
+        if folder and folder not in folders:
+            folders.append(folder)
+    # -I: neither PYTHON* variables nor the user's own site-packages may change what Blender ships.
+    return WorkerEnvironment(python=_own_python(), options=("-I", "-X", "utf8"), paths=tuple(folders))
+
+
+def from_python(python: str | os.PathLike[str]) -> WorkerEnvironment:
+    """The interpreter that the user chose, with its own libraries: usually one that has torch.
+
+    Raises:
+        FileNotFoundError: There is no such program.
+        PermissionError: The file cannot be executed.
+    """
+    path = Path(python)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such Python. Correct the path in the add-on's preferences.")
+    if not os.access(path, os.X_OK):
+        raise PermissionError(f"{path} is no program. Choose a Python interpreter in the add-on's preferences.")
+    return WorkerEnvironment(python=path.absolute())
+
+
+def check_modules() -> None:
+    """Run inside the worker before the first job.
+
+    Raises:
+        MissingModuleError: A required library, or both engines, cannot be found.
+    """
+    missing = [name for name in REQUIRED_MODULES if find_spec(name) is None]
+    if missing:
+        raise MissingModuleError(
+            f"The Python {sys.executable} lacks {', '.join(missing)}. Install it there "
+            f'("{sys.executable}" -m pip install {" ".join(missing)}) or choose another Python in the preferences.'
+        )
+    if all(find_spec(name) is None for name in ENGINE_MODULES):
+        raise MissingModuleError(
+            f"The Python {sys.executable} has neither onnxruntime nor torch, so no model can run. Reinstall the "
+            "extension, or choose a Python that has torch in its preferences."
+        )
+
+
+def _folder_of(module: str) -> str | None:
+    """The folder to put on `sys.path` so that `module` is found; nothing is imported."""
+    spec = find_spec(module)
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return str(Path(next(iter(spec.submodule_search_locations))).parent)
+    return str(Path(spec.origin).parent) if spec.origin and spec.has_location else None
+
+
+def _own_python() -> Path:
+    """The interpreter behind this process; `sys.executable` may be Blender itself in unusual builds."""
+    if Path(sys.executable).name.lower().startswith("python"):
+        return Path(sys.executable)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in (Path(sys.prefix) / "bin", Path(sys.prefix)):
+        for name in (version, "python3", "python.exe", "python"):
+            if (folder / name).is_file():
+                return folder / name
+    found = shutil.which(version)
+    if found is None:
+        raise FileNotFoundError(
+            "This build of Blender comes without a Python program. Choose a Python in the add-on's preferences."
+        )
+    return Path(found)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The messages between Blender and the worker: one JSON object a line, nothing else crosses.
+
+Commands go to the worker's stdin; events are appended to `EVENTS_FILE` in the session's folder. Both are plain
+dataclasses here; `encode` and `decode` are the only places that know JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+EVENTS_FILE = "events.jsonl"
+LOG_FILE = "worker.log"
+RESULT_FILE = "motion.npz"
+
+# The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
+EXIT_EVENTS_LOST = 74
+
+
+class ProtocolError(ValueError):
+    """A line that is no message of this protocol."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animate:
+    """Command: turn one recording into `<folder>/<job>/motion.npz`.
+
+    Attributes:
+        job: Names the job and its folder; letters and digits.
+        audio: Absolute path of a file that soundfile reads.
+        model: "default" or a model folder.
+        engine: "auto", "onnx" or "torch".
+        device: "auto", "cpu", "cuda", "mps" or "xpu".
+        style: Index, name or weights of the speaking style.
+        semantic_strength: 0 switches the semantic features off, 1 is as trained.
+    """
+
+    job: str
+    audio: str
+    model: str = "default"
+    engine: str = "auto"
+    device: str = "auto"
+    style: int | str | list[float] = 0
+    semantic_strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shutdown:
+    """Command: end after the job at hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Event: the worker reads commands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Event: `stage` of `job` is done to `fraction` (0..1)."""
+
+    job: str
+    stage: str
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """Event: the motion lies at `result`; `notes` are sentences for the user."""
+
+    job: str
+    result: str
+    engine: str
+    device: str
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error:
+    """Event: `job` failed; `message` is a sentence for the user."""
+
+    job: str
+    message: str
+
+
+Command = Animate | Shutdown
+Event = Ready | Progress | Done | Error
+
+_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "shutdown": Shutdown}
+_EVENTS: dict[str, type[Event]] = {"ready": Ready, "progress": Progress, "done": Done, "error": Error}
+
+
+def encode(message: Command | Event) -> bytes:
+    """One ASCII line with its newline; file names that are no Unicode survive as surrogate escapes.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
+    for tag, kinds in (("cmd", _COMMANDS), ("event", _EVENTS)):
+        for name, kind in kinds.items():
+            if type(message) is kind:
+                return json.dumps({tag: name, **asdict(message)}, allow_nan=False).encode("ascii") + b"\n"
+    raise TypeError(f"{type(message).__name__} is no message")
+
+
+def decode_command(line: bytes | str) -> Command:
+    """Read one command.
+
+    Raises:
+        ProtocolError: The line is no JSON object, names an unknown command, or has missing or unknown fields.
+    """
+    command: Command = _decode(line, "cmd", _COMMANDS)
+    return command
+
+
+def decode_event(line: bytes | str) -> Event:
+    """Read one event.
+
+    Raises:
+        ProtocolError: As in `decode_command`.
+    """
+    event: Event = _decode(line, "event", _EVENTS)
+    return event
+
+
+def _decode(line: bytes | str, tag: str, kinds: Mapping[str, type]) -> Any:
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError(f"Not a line of JSON: {line!r:.120}") from error
+    if not isinstance(message, dict) or message.get(tag) not in kinds:
+        raise ProtocolError(f"Unknown {tag}: {line!r:.120}")
+    kind = kinds[message.pop(tag)]
+    unknown = message.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}.")
+    try:
+        return kind(**message)
+    except TypeError as error:
+        raise ProtocolError(f"{kind.__name__} lacks a field: {error}.") from error

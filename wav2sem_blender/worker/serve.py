@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker's loop: commands in, motion out, the model kept warm between jobs.
+
+Only ValueError, OSError and MemoryError are the user's business and become messages; anything else is a bug of ours,
+reported as an internal error with the traceback in the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from . import environment, protocol
+
+if TYPE_CHECKING:
+    from ..pipeline.infer import SpeechAnimator
+
+_PROGRESS_INTERVAL_S = 0.05
+
+
+class EventLog:
+    """Appends events to the session's file, each in one write, so that lines never mix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / protocol.EVENTS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def append(self, event: protocol.Event) -> None:
+        """Write one event; a worker that cannot report has nothing left to do, so failing to write ends it."""
+        line = protocol.encode(event)
+        try:
+            if os.write(self._descriptor, line) == len(line):
+                return
+        except OSError:
+            _log(traceback.format_exc())
+        os._exit(protocol.EXIT_EVENTS_LOST)
+
+
+class JobProgress:
+    """Passes progress on, at most every 50 ms, because an hour of audio has very many steps."""
+
+    def __init__(self, events: EventLog, job: str) -> None:
+        self._events, self._job = events, job
+        self._stage, self._sent_s = "", 0.0
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        now_s = time.monotonic()
+        if stage == self._stage and fraction < 1.0 and now_s - self._sent_s < _PROGRESS_INTERVAL_S:
+            return
+        self._stage, self._sent_s = stage, now_s
+        fraction = min(1.0, max(0.0, float(fraction)))
+        self._events.append(protocol.Progress(job=self._job, stage=stage, fraction=fraction))
+
+
+class ModelCache:
+    """The last model that was used; one is kept, two would not fit many GPUs."""
+
+    def __init__(self) -> None:
+        self._key: tuple | None = None
+        self._animator: SpeechAnimator | None = None
+
+    def get(self, model: str, engine: str, device: str) -> SpeechAnimator:
+        """The animator for these settings, loaded anew when the settings or the model's files changed.
+
+        Raises:
+            ValueError, OSError: From `SpeechAnimator.load`, or a library is missing.
+        """
+        key = (model, engine, device, _fingerprint(model))
+        if self._animator is None or key != self._key:
+            self._animator = None
+            environment.check_modules()
+            from ..pipeline.infer import SpeechAnimator
+
+            self._animator = SpeechAnimator.load(model, engine=engine, device=device)
+            self._key = key
+        return self._animator
+
+
+def serve(folder: Path, stream: BinaryIO) -> int:
+    """Answer commands from `stream` until it ends; returns the exit status."""
+    folder.mkdir(parents=True, exist_ok=True)
+    events = EventLog(folder)
+    models = ModelCache()
+    commands = CommandReader(folder, stream)
+    events.append(protocol.Ready())
+    for command in commands:
+        if isinstance(command, protocol.Shutdown):
+            break
+        commands.current_job = command.job
+        events.append(_answer(command, folder, models, events))
+        commands.current_job = None
+    return 0
+
+
+class CommandReader(Iterable[protocol.Command]):
+    """Reads commands in a thread, so that the end of the stream (Blender is gone) ends even a running job."""
+
+    def __init__(self, folder: Path, stream: BinaryIO) -> None:
+        self.current_job: str | None = None
+        self._folder, self._stream = folder, stream
+        self._queue: queue.Queue[protocol.Command] = queue.Queue()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+
+    def __iter__(self) -> Iterator[protocol.Command]:
+        while True:
+            yield self._queue.get()
+
+    def _read(self) -> None:
+        try:
+            for line in self._stream:
+                if line.strip():
+                    self._queue.put(protocol.decode_command(line))
+        except ValueError:
+            _log(traceback.format_exc())
+            os._exit(2)
+        if self.current_job is not None:
+            shutil.rmtree(self._folder / self.current_job, ignore_errors=True)
+        os._exit(0)  # whatever the main thread computes: nobody waits for it
+
+
+def _answer(command: protocol.Animate, folder: Path, models: ModelCache, events: EventLog) -> protocol.Event:
+    """Run one job; never raises."""
+    job_folder = folder / command.job
+    try:
+        return _animate(command, job_folder, models, JobProgress(events, command.job))
+    except (ValueError, OSError, MemoryError) as error:
+        message, details = describe(error), traceback.format_exc()
+    except Exception as error:  # the last barrier: a bug of ours must still become one event
+        log = folder / protocol.LOG_FILE
+        message = f"Internal error ({type(error).__name__}: {_first_line(error)}). The traceback is in {log}."
+        details = traceback.format_exc()
+    # First of all: what a failed job leaves behind may be what filled the disk, and the log needs room too.
+    shutil.rmtree(job_folder, ignore_errors=True)
+    _log(details)
+    return protocol.Error(job=command.job, message=message)
+
+
+def _log(text: str) -> None:
+    """Append to the log, which is this process's stderr; a full disk must not hide the error itself."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, progress: JobProgress) -> protocol.Done:
+    job_folder.mkdir(parents=True, exist_ok=True)
+    progress("model", 0.0)
+    animator = models.get(command.model, command.engine, command.device)
+    progress("model", 1.0)
+    motion = animator.animate_file(
+        command.audio,
+        style=command.style,
+        semantic_strength=command.semantic_strength,
+        progress=progress,
+        temp_dir=job_folder,
+    )
+    result = job_folder / protocol.RESULT_FILE
+    motion.save(result)
+    return protocol.Done(
+        job=command.job,
+        result=str(result),
+        engine=motion.info.get("engine", command.engine),
+        device=motion.info.get("device", command.device),
+        notes=[str(note) for note in animator.notes],
+    )
+
+
+def describe(error: Exception) -> str:
+    """A user's error as one sentence; the operating system's own messages are spelled out."""
+    if isinstance(error, MemoryError):
+        return "The memory is not sufficient. Close other programs, use a smaller model or a shorter recording."
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "The disk with the temporary files is full. Free some space and run it again."
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}."
+    return str(error) or type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _fingerprint(model: str) -> tuple:
+    """Names, sizes and times of a model folder's files: a retrained model at the same place is another model."""
+    folder = Path(model)
+    if model == "default" or not folder.is_dir():
+        return ()
+    return tuple(
+        (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+        for entry in sorted(folder.iterdir())
+        if entry.is_file()
+    )
