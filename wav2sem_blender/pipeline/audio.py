@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speech from a file or an array: mono, 16 kHz, normalised; read in pieces, so that hours need no more memory.
+
+The samples lie as float32 in a temporary file (230 MB per hour) that disappears with the process.
+Shape suffixes: C channels, N source samples, S samples at 16 kHz, P hops of the level envelope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soxr
+
+from .sound_file import BLOCK, Progress, file_blocks, file_sha256, open_sound
+
+SAMPLE_RATE_HZ = 16_000
+MIN_DURATION_S = 0.2
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 1_600_000
+MAX_CHANNELS = 256
+
+# Added to the variance before the square root, as transformers' Wav2Vec2FeatureExtractor does.
+VARIANCE_EPSILON = 1e-7
+# A whole recording that moves less than this carries no sound (a 24-bit step is 1.2e-7).
+SILENCE_RANGE = 1e-6
+
+# Level envelope of `split_utterances`: 10 ms hops, quiet stretches of 150 ms or more are pauses.
+_HOP = 160
+_MIN_PAUSE_HOPS = 15
+# A pause lies below this fraction of the way from the quiet to the loud level of its surroundings (in dB) …
+_QUIET_FRACTION = 0.35
+# … which must be at least this far apart; steady noise has no pauses.
+_MIN_CONTRAST_DB = 6.0
+
+
+class Speech:
+    """One recording as mono 16 kHz float32, normalised over its whole length; a context manager.
+
+    Several channels are averaged with equal weights, whatever they stand for: dialogue that is only in the centre of a
+    7.1 mix becomes 1/8 as loud, which normalisation undoes, but music in the other seven stays under it.
+
+    Attributes:
+        name: The file's name, for messages.
+        n_samples: Number of samples at 16 kHz, S.
+        sha256: Hash of the source file's bytes, or of the array's.
+    """
+
+    def __init__(self, *, name: str, sha256: str, samples: IO[bytes], n_samples: int, mean: float, variance: float):
+        self.name = name
+        self.sha256 = sha256
+        self.n_samples = n_samples
+        self._samples = samples
+        self._mean = float(mean)
+        self._scale = float(1.0 / np.sqrt(variance + VARIANCE_EPSILON))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        temp_dir: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Speech:
+        """Decode everything libsndfile reads: wav, flac, ogg, opus, mp3, aiff, …; any rate, channels, sample format.
+
+        Args:
+            path: The recording.
+            temp_dir: Folder of the temporary file; None for the system's.
+            progress: Called with ("audio", fraction).
+
+        Raises:
+            OSError: The file is missing or unreadable, or the temporary folder is full.
+            ValueError: The content is no speech that can be decoded completely; the message names file, cause, remedy.
+        """
+        path = Path(path)
+        sha256 = file_sha256(path)
+        with open_sound(path) as source:
+            rate_hz = _checked_rate(source.samplerate, path.name)
+            blocks = file_blocks(source, path.name, progress)
+            return cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
+
+    @classmethod
+    def from_array(
+        cls,
+        waveform: np.ndarray,
+        sample_rate: float,
+        name: str = "audio",
+        temp_dir: str | os.PathLike[str] | None = None,
+    ) -> Speech:
+        """Take samples from memory: (N,) or (C, N); floats, or integers (8 to 32 bit, uint8), which are scaled.
+
+        Raises:
+            ValueError: Wrong type, shape, rate, or content; see `from_file`.
+            OSError: The temporary folder is full.
+        """
+        waveform = np.asarray(waveform)
+        waveform_CN = np.atleast_2d(waveform)
+        if waveform.ndim not in (1, 2):
+            raise ValueError(f"{name}: the waveform has {waveform.ndim} axes; (N,) or (channels, N) is needed.")
+        _integer_scale(waveform.dtype, name)
+        if waveform_CN.shape[0] > MAX_CHANNELS:
+            raise ValueError(f"{name}: {waveform_CN.shape[0]} channels; channels come first, transpose the waveform.")
+        rate_hz = _checked_rate(sample_rate, name)
+        sha256 = hashlib.sha256(np.ascontiguousarray(waveform).data).hexdigest()
+        return cls._ingest(name, sha256, _array_blocks(waveform_CN, name), rate_hz, temp_dir)
+
+    @classmethod
+    def _ingest(
+        cls,
+        name: str,
+        sha256: str,
+        blocks: Iterator[np.ndarray],
+        rate_hz: float,
+        temp_dir: str | os.PathLike[str] | None,
+    ) -> Speech:
+        """Check, mix, resample and store a stream of (samples, C) blocks."""
+        folder = temp_dir or tempfile.gettempdir()
+        stream = _Stream(name, rate_hz)
+        with contextlib.ExitStack() as on_failure:
+            with _disk_errors(name, folder):
+                samples = tempfile.TemporaryFile(prefix="wav2sem_", dir=folder)  # noqa: SIM115 (closed by close())
+            on_failure.callback(_close_quietly, samples)
+            for piece_S in stream.resampled(blocks):
+                with _disk_errors(name, folder):
+                    samples.write(piece_S.data)
+            with _disk_errors(name, folder):
+                samples.flush()
+            stream.check_content()
+            on_failure.pop_all()
+        return cls(
+            name=name,
+            sha256=sha256,
+            samples=samples,
+            n_samples=stream.n_samples,
+            mean=stream.mean,
+            variance=stream.squares / stream.n_samples,
+        )
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / SAMPLE_RATE_HZ
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples start … stop - 1 as float32 (S,): (x - mean) / sqrt(variance + 1e-7) over the WHOLE recording."""
+        assert 0 <= start <= stop <= self.n_samples, (start, stop, self.n_samples)
+        self._samples.seek(4 * start)
+        raw_S = np.frombuffer(self._samples.read(4 * (stop - start)), dtype=np.float32)
+        assert raw_S.size == stop - start
+        return (raw_S - self._mean) * self._scale
+
+    def close(self) -> None:
+        """Delete the temporary file; harmless when called twice."""
+        _close_quietly(self._samples)
+
+    def __enter__(self) -> Speech:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Stream:
+    """Source blocks -> checked mono -> 16 kHz, with what must be known about the whole recording at its end."""
+
+    def __init__(self, name: str, rate_hz: float) -> None:
+        self.name = name
+        self.rate_hz = rate_hz
+        self.n_source = 0
+        self.lowest = self.highest = 0.0
+        self.channel_range = 0.0
+        # Mean and sum of squared deviations at 16 kHz, merged block by block (Chan et al.), in double precision.
+        self.n_samples, self.mean, self.squares = 0, 0.0, 0.0
+
+    def resampled(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Mono pieces at 16 kHz, float32 (S,), from blocks of shape (samples, C)."""
+        same_rate = self.rate_hz == SAMPLE_RATE_HZ
+        resampler = None if same_rate else soxr.ResampleStream(self.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        offset: np.float32 | None = None
+        for block_NC in blocks:
+            mono_N = self._mono(block_NC)
+            if offset is None:
+                # The resampler sees silence before the first sample: without this, a DC offset would click there.
+                # Any constant may be taken off, normalisation removes the rest of the mean.
+                offset = mono_N.mean(dtype=np.float64).astype(np.float32)
+            mono_N = mono_N - offset
+            yield self._counted(resampler.resample_chunk(mono_N) if resampler else mono_N)
+        if resampler:
+            yield self._counted(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+
+    def _mono(self, block_NC: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono_N = block_NC.mean(axis=1, dtype=np.float64).astype(np.float32)
+        finite_N = np.isfinite(mono_N)
+        if not finite_N.all():
+            second = (self.n_source + int(np.argmin(finite_N))) / self.rate_hz
+            raise ValueError(
+                f"{self.name}: the sample at {second:.3f} s is not a number or infinite; "
+                "repair the recording there, or export it again as 16-bit or 24-bit wav."
+            )
+        lowest, highest = float(mono_N.min()), float(mono_N.max())
+        first = self.n_source == 0
+        self.lowest = lowest if first else min(self.lowest, lowest)
+        self.highest = highest if first else max(self.highest, highest)
+        if block_NC.shape[1] > 1:
+            self.channel_range = max(self.channel_range, float(np.ptp(block_NC, axis=0).max()))
+        self.n_source += len(mono_N)
+        return mono_N
+
+    def _counted(self, piece_S: np.ndarray) -> np.ndarray:
+        if piece_S.size:
+            mean = float(piece_S.mean(dtype=np.float64))
+            squares = float(np.square(piece_S - mean, dtype=np.float64).sum())
+            total = self.n_samples + piece_S.size
+            delta = mean - self.mean
+            self.squares += squares + delta * delta * self.n_samples * piece_S.size / total
+            self.mean += delta * piece_S.size / total
+            self.n_samples = total
+        return np.ascontiguousarray(piece_S, dtype=np.float32)
+
+    def check_content(self) -> None:
+        """Refuse recordings without speech in them; only known once everything was read."""
+        duration_s = self.n_source / self.rate_hz
+        if self.n_source == 0:
+            raise ValueError(f"{self.name}: the file contains no samples; record or export it again.")
+        if duration_s < MIN_DURATION_S or self.n_samples == 0:
+            raise ValueError(f"{self.name}: {duration_s:.2g} s of audio; at least {MIN_DURATION_S} s is needed.")
+        if self.highest - self.lowest < SILENCE_RANGE:
+            if self.channel_range >= SILENCE_RANGE:
+                reason = "its channels cancel each other out when mixed to mono; export one channel alone"
+            elif self.highest == self.lowest == 0:
+                reason = "every sample is zero; choose another file, or check the recorded channel"
+            else:
+                reason = "all samples have the same value; choose another file, or check the recorded channel"
+            raise ValueError(f"{self.name}: the recording is silent: {reason}.")
+
+
+def _checked_rate(sample_rate: float, name: str) -> float:
+    try:
+        rate_hz = float(sample_rate)
+    except (TypeError, ValueError):
+        rate_hz = float("nan")
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise ValueError(
+            f"{name}: the sample rate is {sample_rate} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz is supported."
+        )
+    return rate_hz
+
+
+def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
+    """(offset, scale) that bring samples of this type to -1 … 1; floats stay as they are."""
+    if dtype.kind == "f":
+        return 0.0, 1.0
+    if dtype.kind == "i" and dtype.itemsize <= 4:
+        return 0.0, 2.0 ** (1 - 8 * dtype.itemsize)
+    if dtype == np.uint8:
+        return -128.0, 1 / 128
+    raise ValueError(f"{name}: samples of type {dtype} are not supported; give float32, or int16.")
+
+
+def _array_blocks(waveform_CN: np.ndarray, name: str) -> Iterator[np.ndarray]:
+    offset, scale = _integer_scale(waveform_CN.dtype, name)
+    n_source = waveform_CN.shape[1] if waveform_CN.size else 0
+    for start in range(0, n_source, BLOCK):
+        with np.errstate(over="ignore"):
+            block_NC = waveform_CN[:, start : start + BLOCK].T.astype(np.float32)
+        yield block_NC if (offset, scale) == (0.0, 1.0) else (block_NC + np.float32(offset)) * np.float32(scale)
+
+
+@contextlib.contextmanager
+def _disk_errors(name: str, folder: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{name}: the decoded audio cannot be stored in {os.fspath(folder)} ({error.strerror}); "
+            "an hour needs 230 MB. Free some space or choose another temporary folder."
+        ) from error
+
+
+def _close_quietly(samples: IO[Any]) -> None:
+    with contextlib.suppress(OSError):  # a full disk reports itself a second time on closing
+        samples.close()
+
+
+def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) -> list[tuple[int, int]]:
+    """Sample ranges that cover the recording without gaps, cut where the speaker pauses.
+
+    A recording of up to `max_s` is one range. A longer one is cut in the middle of its most salient pause (the area
+    between the level in dB and an adaptive threshold: depth times length), and the parts again until all fit.
+    Where nobody pauses for `max_s`, the quietest spot near the middle is taken.
+
+    Args:
+        speech: The recording; read in pieces, only its level envelope is held (0.36 million floats per hour).
+        max_s: Longest range in seconds.
+        min_s: Shortest range in seconds, unless the whole recording is shorter; at most half of `max_s`.
+    """
+    if not 0 < 2 * min_s <= max_s:
+        raise ValueError(f"Utterances of {min_s} to {max_s} s are impossible; the longest must be twice the shortest.")
+    max_samples, min_samples = int(max_s * SAMPLE_RATE_HZ), int(np.ceil(min_s * SAMPLE_RATE_HZ))
+    if speech.n_samples <= max_samples:
+        return [(0, speech.n_samples)]
+    pauses = _Pauses(_level_db(speech))
+    done: list[tuple[int, int]] = []
+    waiting = [(0, speech.n_samples)]
+    while waiting:
+        start, stop = waiting.pop()
+        if stop - start <= max_samples:
+            done.append((start, stop))
+            continue
+        first_hop = -(-(start + min_samples) // _HOP)
+        last_hop = (stop - min_samples) // _HOP
+        cut = _HOP * pauses.best_cut(first_hop, max(first_hop, last_hop))
+        waiting += [(start, cut), (cut, stop)]
+    return sorted(done)
+
+
+def _level_db(speech: Speech) -> np.ndarray:
+    """Level of every 10 ms hop, smoothed over 50 ms, float32 (P,) in dB below the recording's RMS, at least -80."""
+    hops_per_read = 1000
+    powers = []
+    for start in range(0, speech.n_samples, hops_per_read * _HOP):
+        samples_S = speech.read(start, min(start + hops_per_read * _HOP, speech.n_samples))
+        edges = np.arange(0, len(samples_S), _HOP)
+        powers.append(np.add.reduceat(np.square(samples_S), edges) / np.diff(edges, append=len(samples_S)))
+    power_P = np.convolve(np.pad(np.concatenate(powers), 2, mode="edge"), np.full(5, 0.2, np.float32), mode="valid")
+    return 10 * np.log10(power_P + 1e-8)
+
+
+class _Pauses:
+    """Quiet stretches of a recording, found once, from its level envelope."""
+
+    def __init__(self, level_P: np.ndarray) -> None:
+        self.level_P = level_P
+        depth_P = np.maximum(_local_thresholds_db(level_P) - level_P, 0)
+        starts, stops = _runs(depth_P > 0)
+        long_enough = stops - starts >= _MIN_PAUSE_HOPS
+        self.starts, self.stops = starts[long_enough], stops[long_enough]
+        self.area = np.concatenate([[0.0], np.cumsum(depth_P, dtype=np.float64)])
+
+    def best_cut(self, first: int, last: int) -> int:
+        """The best hop to cut at, first <= hop <= last."""
+        begin, end = np.searchsorted(self.stops, first, side="right"), np.searchsorted(self.starts, last, side="left")
+        if begin < end:
+            # Only the part of a pause inside the allowed range counts.
+            starts = np.maximum(self.starts[begin:end], first)
+            stops = np.minimum(self.stops[begin:end], last)
+            best = int(np.argmax(self.area[stops] - self.area[starts]))
+            return self._middle(int(starts[best]), int(stops[best]))
+        # No pause: the quietest hop of the middle third, in doubt the central one, so that parts stay balanced.
+        third = (last - first) // 3
+        first, last = first + third, last - third
+        hops = np.arange(first, last + 1)
+        off_centre = np.abs(hops - (first + last) / 2) / max(1, last - first)
+        level = self.level_P[np.minimum(hops, len(self.level_P) - 1)]
+        return int(hops[np.argmin(level + off_centre)])
+
+    def _middle(self, start: int, stop: int) -> int:
+        """The middle of a pause, or of its longest quiet part when it is uneven (a soft voice after a loud one)."""
+        while np.isfinite(threshold := _threshold_db(self.level_P[start:stop], 2 * _MIN_CONTRAST_DB)):
+            starts, stops = _runs(self.level_P[start:stop] < threshold)
+            longest = int(np.argmax(stops - starts))
+            if stops[longest] - starts[longest] < _MIN_PAUSE_HOPS:
+                break
+            start, stop = start + int(starts[longest]), start + int(stops[longest])
+        return (start + stop) // 2
+
+
+def _runs(condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, stops) of the stretches where `condition` (P,) holds."""
+    edges = np.flatnonzero(np.diff(condition, prepend=False, append=False))
+    return edges[::2], edges[1::2]
+
+
+def _threshold_db(level_P: np.ndarray, min_contrast_db: float = _MIN_CONTRAST_DB) -> float:
+    """Level that parts quiet from loud in this stretch, or minus infinity where all is about equally loud."""
+    quiet, loud = np.percentile(level_P, [10, 90])
+    return float(quiet + _QUIET_FRACTION * (loud - quiet)) if loud - quiet >= min_contrast_db else -np.inf
+
+
+def _local_thresholds_db(level_P: np.ndarray) -> np.ndarray:
+    """For every hop the threshold of the 30 s around it, so that it follows rooms, takes and speakers; (P,)."""
+    hops_per_block = 1000
+    threshold_P = np.empty_like(level_P)
+    for start in range(0, len(level_P), hops_per_block):
+        around = level_P[max(0, start - hops_per_block) : start + 2 * hops_per_block]
+        threshold_P[start : start + hops_per_block] = _threshold_db(around)
+    return threshold_P
