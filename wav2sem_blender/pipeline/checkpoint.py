@@ -150,8 +150,8 @@ class ModelFolder:
         with safe_open(self.path / WEIGHTS_FILE, framework="numpy") as file:
             return {
                 key[len(prefix) :]: _as_float32(file.get_tensor(key))
-                for key in file.keys()
-                if key.startswith(prefix)  # noqa: SIM118
+                for key in file.keys()  # noqa: SIM118 (a file handle, not a dict)
+                if key.startswith(prefix)
             }
 
     def basis(self) -> np.ndarray | None:

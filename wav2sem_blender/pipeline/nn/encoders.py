@@ -65,6 +65,7 @@ def encode(
     waveform_BS: Tensor,
     positions_BT: Tensor | None = None,
     sample_lengths_B: Tensor | None = None,
+    masked_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run an encoder, converting the frame rate where FaceFormer does: after the CNN, before the projection.
 
@@ -72,6 +73,7 @@ def encode(
         waveform_BS: normalised speech at 16 kHz.
         positions_BT: encoder frames to read (see `resample_features`); None keeps the encoder's own 50 Hz.
         sample_lengths_B: true lengths of padded recordings; only without `positions_BT`.
+        masked_BT: True where the projected features are hidden behind the mask embedding (training only).
 
     Returns:
         hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
@@ -85,4 +87,6 @@ def encode(
         mask_BL = frames_L[None] < feature_lengths(backbone, sample_lengths_B)[:, None]
     projected = backbone.feature_projection(features_BLD)
     hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
+    if masked_BT is not None:
+        hidden_BLD = torch.where(masked_BT.unsqueeze(-1), backbone.masked_spec_embed.to(hidden_BLD.dtype), hidden_BLD)
     return backbone.encoder(hidden_BLD, attention_mask=mask_BL).last_hidden_state, mask_BL

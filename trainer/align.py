@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Phone times: forced alignment of real recordings (pocketsphinx), and speech synthesised with its own times (flite).
+
+Phones are the 39 of the CMU dictionary plus SIL; times are seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+PHONES = (
+    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+)
+Timing = tuple[str, float, float]
+_PAD_S = 0.2
+_FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}
+
+
+class Aligner:
+    """Two pocketsphinx passes: words, then the phones in them. Default beams: wider ones fail more often."""
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
+        self._rng = np.random.default_rng(0)
+
+    def __call__(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
+        """Phone times of `text` in `samples_S` (int16, 16 kHz); None when a word is unknown or alignment fails."""
+        words = [word.strip("'") for word in text.split()]
+        if not words or any(self._decoder.lookup_word(word) is None for word in words):
+            return None
+        pad = int(_PAD_S * 16000)
+        for gain in (1.0, 0.5, 1.6):
+            noise = self._rng.normal(0, 4, len(samples_S) + 2 * pad)
+            padded = np.clip(np.pad(samples_S * gain, pad) + noise, -32768, 32767).astype(np.int16).tobytes()
+            try:
+                phones = self._two_passes(padded, " ".join(words))
+            except RuntimeError:  # pocketsphinx' way to say that no path reached the end
+                continue
+            if phones:
+                end = len(samples_S) / 16000
+                return [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e in phones if e > _PAD_S]
+        return None
+
+    def _two_passes(self, padded: bytes, text: str) -> list[Timing]:
+        decoder = self._decoder
+        decoder.set_align_text(text)
+        for second in (False, True):
+            if second:
+                decoder.set_alignment()
+            decoder.start_utt()
+            decoder.process_raw(padded, full_utt=True)
+            decoder.end_utt()
+        return [
+            (phone.name, phone.start / 100, (phone.start + phone.duration) / 100)
+            for word in decoder.get_alignment()
+            for phone in word
+        ]
+
+
+def published_times(folder: Path) -> dict[str, list[Timing]]:
+    """Phone times that a corpus brings along (alignments.tsv.gz: clip, tier, start, end, label), by clip name."""
+    times: dict[str, list[Timing]] = {}
+    path = folder / "alignments.tsv.gz"
+    if not path.is_file():
+        return times
+    with gzip.open(path, "rt", encoding="utf-8") as table:
+        for line in table:
+            clip, tier, start, end, label = line.rstrip("\n").split("\t")
+            phone = label.upper().rstrip("012")
+            if tier == "phones":
+                times.setdefault(clip, []).append((phone if phone in PHONES else "SIL", float(start), float(end)))
+    return times
+
+
+def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.ndarray, list[Timing]]:
+    """Speech of a flite voice with exact phone times.
+
+    Args:
+        stretch: duration factor; pitch: factor on the voice's mean pitch.
+
+    Returns:
+        samples (S,) int16 at 16 kHz and the phones.
+
+    Raises:
+        FileNotFoundError: flite is not installed (Debian: `apt install flite`).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "speech.wav"
+        command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch:.3f}"]
+        command += ["--setf", f"f0_shift={pitch:.3f}", "-t", text, "-o", str(wav)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        samples_S, _ = sf.read(wav, dtype="int16")
+    phones: list[Timing] = []
+    start = 0.0
+    for item in printed.split():
+        name, _, end = item.rpartition(":")
+        phone = _FLITE_TO_CMU.get(name.upper(), name.upper())
+        if phone not in PHONES:
+            raise ValueError(f"flite's phone {name!r} has no counterpart in the CMU set")
+        phones.append((phone, start, float(end)))
+        start = float(end)
+    return samples_S, phones
+
+
+def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:
+    """Index into PHONES (T,) of the phone that sounds at each time; SIL where nothing does."""
+    index = {phone: i for i, phone in enumerate(PHONES)}
+    starts = np.array([start for _, start, _ in phones])
+    ends = np.array([end for _, _, end in phones])
+    labels = np.array([index[phone] for phone, _, _ in phones])
+    at = np.searchsorted(starts, times_T, side="right") - 1
+    inside = (at >= 0) & (times_T < ends[np.maximum(at, 0)])
+    return np.where(inside, labels[np.maximum(at, 0)], 0).astype(np.int64)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`prepare speech`: every recording as 16 kHz samples in one memory-mapped array, with phone times beside it.
+
+Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, one record a clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from tqdm import tqdm
+
+from .align import Aligner, Timing, published_times, synthesise
+from .corpora import Clip, list_clips
+
+SAMPLE_RATE_HZ = 16_000
+FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRecord:
+    """One clip of the prepared speech: samples [first, first + n_samples) of audio.npy."""
+
+    name: str
+    corpus: str
+    speaker: str
+    split: str
+    text: str | None
+    first: int
+    n_samples: int
+    phones: list[Timing] | None
+
+
+class SpeechStore:
+    """Prepared speech, opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "clips.json").is_file():
+            raise FileNotFoundError(f"{folder}: no prepared speech; run `python -m trainer prepare speech` first")
+        self.audio_S = np.load(folder / "audio.npy", mmap_mode="r")
+        self.records = [SpeechRecord(**record) for record in json.loads((folder / "clips.json").read_text())]
+
+    def samples(self, record: SpeechRecord) -> np.ndarray:
+        """float32 (S,) in [-1, 1)."""
+        return self.audio_S[record.first : record.first + record.n_samples].astype(np.float32) / 32768
+
+
+def prepare_speech(data: Path, out: Path, n_synthetic: int, seed: int) -> None:
+    """Align every transcribed clip, synthesise `n_synthetic` more from their texts, and write the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    records: list[SpeechRecord] = []
+    first = 0
+    with (out / "audio.raw").open("wb") as raw:
+        for clip, samples_S, phones in _all_clips(list(list_clips(data)), n_synthetic, seed):
+            raw.write(samples_S.tobytes())
+            records.append(
+                SpeechRecord(
+                    name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
+                    first=first, n_samples=len(samples_S), phones=phones,
+                )
+            )  # fmt: skip
+            first += len(samples_S)
+    np.save(out / "audio.npy", np.memmap(out / "audio.raw", np.int16, "r"))
+    (out / "audio.raw").unlink()
+    (out / "clips.json").write_text(json.dumps([asdict(record) for record in records]))
+    _report(records)
+
+
+def _all_clips(
+    clips: list[Clip], n_synthetic: int, seed: int
+) -> Iterator[tuple[Clip, np.ndarray, list[Timing] | None]]:
+    aligner = Aligner()
+    published = _published_times({clip.path.parent for clip in clips})
+    for clip in tqdm(clips, desc="align", unit="clip"):
+        samples_S = _decode(clip.path)
+        phones = published.get(clip.name) or (aligner(samples_S, clip.text) if clip.text else None)
+        yield clip, samples_S, phones
+    rng = np.random.default_rng(seed)
+    texts = sorted(
+        {clip.text for clip in clips if clip.text and clip.corpus != "grid_others" and clip.split == "train"}
+    )
+    for i in tqdm(range(n_synthetic), desc="synthesise", unit="clip"):
+        text = _shuffled_words(texts, rng)
+        voice = FLITE_VOICES[i % len(FLITE_VOICES)]
+        samples_S, phones = synthesise(text, voice, stretch=rng.uniform(0.8, 1.3), pitch=rng.uniform(0.75, 1.35))
+        clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
+        yield clip, samples_S, phones
+
+
+def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:
+    return {name: times for folder in sorted(folders) for name, times in published_times(folder).items()}
+
+
+def _shuffled_words(texts: list[str], rng: np.random.Generator) -> str:
+    """Two sentences' words, shuffled in runs of three: new phone contexts, natural stress within the runs."""
+    words = " ".join(rng.choice(texts, 2)).split()[:24]
+    runs = [words[i : i + 3] for i in range(0, len(words), 3)]
+    rng.shuffle(runs)
+    return " ".join(word for run in runs for word in run)
+
+
+def _decode(path: Path) -> np.ndarray:
+    samples_S, rate_hz = sf.read(path, dtype="int16")
+    if rate_hz != SAMPLE_RATE_HZ or samples_S.ndim != 1:
+        raise ValueError(f"{path}: {rate_hz} Hz, {samples_S.ndim} channel axes; the corpora are 16 kHz mono")
+    return samples_S
+
+
+def _report(records: list[SpeechRecord]) -> None:
+    for corpus in sorted({record.corpus for record in records}):
+        some = [record for record in records if record.corpus == corpus]
+        minutes = sum(record.n_samples for record in some) / SAMPLE_RATE_HZ / 60
+        timed = sum(record.phones is not None for record in some)
+        print(f"{corpus}: {len(some)} clips, {minutes:.1f} min, {timed} with phone times")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The embedded default: encoders and fusion in ONNX Runtime, on the CPU; no torch.
+
+Shapes: S samples, R memory frames, E sentence space, M decoder width.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime as ort
+
+from .checkpoint import ENCODER_ONNX, SEMANTIC_ONNX, ModelFolder
+
+
+class OnnxEngine:
+    """Runs a model folder's encoder.onnx and semantic.onnx."""
+
+    name = "onnx"
+    device = "cpu"
+
+    def __init__(self, folder: ModelFolder) -> None:
+        """Raises ValueError when the model was not exported for this engine."""
+        if not folder.has_onnx:
+            raise ValueError(
+                f"model {folder.config.name}: has no {ENCODER_ONNX}; use the torch engine, or make it with "
+                "`python -m trainer export`"
+            )
+        self._encoder = _session(folder, ENCODER_ONNX)
+        self._semantic = _session(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
+
+    def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
+        """F_s (E,) of one utterance."""
+        assert self._semantic is not None
+        return self._semantic.run(None, {"waveform": waveform_S[None]})[0][0]
+
+    def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
+        """Fused features (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
+        inputs = {"waveform": waveform_S[None], "positions": positions_R[None].astype(np.float32)}
+        if semantic_RE is not None:
+            inputs["semantic"] = semantic_RE[None]
+        return self._encoder.run(None, inputs)[0][0]
+
+
+def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = min(4, os.cpu_count() or 1)
+    # Windows of a long recording differ in length by a hop: an arena per length would grow for the whole hour.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    try:
+        return ort.InferenceSession(folder.path / file_name, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own, a dozen of them, without a common base
+        raise ValueError(f"{folder.path / file_name}: ONNX Runtime cannot read it ({error})") from error

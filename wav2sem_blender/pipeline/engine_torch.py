@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""torch: any checkpoint, any size, on the GPU where there is one.
+
+Shapes: S samples, R memory frames, E sentence space, M decoder width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import BASIS_KEY, ModelFolder
+from .nn.faceformer import FaceFormer
+
+
+def choose_device(wanted: str) -> str:
+    """The torch device for "auto", "cuda", "mps", "xpu" or "cpu".
+
+    Raises:
+        ValueError: the named device is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available,
+        "xpu": torch.xpu.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
+    if wanted == "auto":
+        return next(name for name, is_available in available.items() if is_available())
+    kind = wanted.partition(":")[0]
+    if kind not in available:
+        raise ValueError(f"device {wanted!r}: known are auto, {', '.join(available)}")
+    if not available[kind]():
+        raise ValueError(f"device {wanted!r} is not available to torch {torch.__version__} here; choose auto or cpu")
+    return wanted
+
+
+class TorchEngine:
+    """The encoders and the fusion of a model folder, in eval mode, without gradients."""
+
+    name = "torch"
+
+    def __init__(self, folder: ModelFolder, device: str) -> None:
+        self.device = choose_device(device)
+        model = FaceFormer(folder.config)
+        model.load_state_dict(load_state(folder))
+        self._model = model.eval().requires_grad_(False).to(self.device)
+
+    def move_to_cpu(self) -> None:
+        """Give the GPU's memory back."""
+        self._model.to("cpu")
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        self.device = "cpu"
+
+    def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
+        """F_s (E,) of one utterance."""
+        assert self._model.wav2sem is not None
+        with _memory_errors():
+            return self._model.wav2sem(self._tensor(waveform_S))[0].cpu().numpy()
+
+    def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
+        """Fused features (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
+        semantic_BRE = None if semantic_RE is None else self._tensor(semantic_RE)
+        with _memory_errors():
+            memory_BRM = self._model.memory(self._tensor(waveform_S), self._tensor(positions_R), semantic_BRE)
+            return memory_BRM[0].cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(self.device)
+
+
+def load_state(folder: ModelFolder) -> dict[str, Tensor]:
+    """A model folder's weights as a torch state dict (without the basis, which is no module's)."""
+    return {key: torch.from_numpy(value) for key, value in folder.tensors().items() if key != BASIS_KEY}
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main path: speech -> sentence vectors -> fused features -> decoder -> Motion. Read `_animate` first.
+
+Shapes: S samples at 16 kHz, L encoder frames (50 Hz), T animation frames, R memory frames (T at 30 fps, 2T at 25 fps),
+E sentence space, M decoder width, N styles, K channels, V vertices.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
+from .checkpoint import DEFAULT_FOLDER, ModelFolder
+from .decoder import MotionDecoder
+from .grid import HOP_SAMPLES, encoder_frames, feature_positions
+from .motion import Motion
+from .windows import WINDOW_S, Window, plan, run_windows
+
+if TYPE_CHECKING:
+    from .engine_onnx import OnnxEngine
+    from .engine_torch import TorchEngine
+
+Progress = Callable[[str, float], None]
+Style = int | str | Sequence[float] | np.ndarray
+ENGINES = ("auto", "onnx", "torch")
+MIN_WINDOW_S = 5.0
+UTTERANCE_FADE_S = 0.4
+
+
+class SpeechAnimator:
+    """A loaded model. `notes` says what had to be done differently than asked, in words for the user."""
+
+    def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.notes: list[str] = []
+        self._decoder = MotionDecoder(folder.config.decoder, folder.tensors("decoder."))
+        self._basis_KV3 = folder.basis()
+        self._window_s = WINDOW_S
+
+    @classmethod
+    def load(
+        cls, model: str | os.PathLike[str] = "default", engine: str = "auto", device: str = "auto"
+    ) -> SpeechAnimator:
+        """Load a model.
+
+        Args:
+            model: "default" (the bundled one) or a model folder.
+            engine: "onnx", "torch", or "auto": torch where it is installed and the model has no ONNX file or a GPU is
+                asked for, ONNX Runtime otherwise.
+            device: "auto", "cuda", "mps", "xpu" or "cpu".
+
+        Raises:
+            FileNotFoundError: no model there.
+            ValueError: a damaged model, an unknown engine or device, or an engine that is not installed.
+        """
+        folder = ModelFolder.open(DEFAULT_FOLDER if str(model) == "default" else Path(model))
+        name = _choose_engine(folder, engine, device)
+        if name == "onnx":
+            from .engine_onnx import OnnxEngine
+
+            return cls(folder, OnnxEngine(folder))
+        from .engine_torch import TorchEngine
+
+        return cls(folder, TorchEngine(folder, device))
+
+    def animate(
+        self,
+        waveform: np.ndarray,
+        sample_rate: float,
+        style: Style = 0,
+        semantic_strength: float = 1.0,
+        progress: Progress | None = None,
+    ) -> Motion:
+        """Animate samples in memory.
+
+        Args:
+            waveform: (N,) or (C, N), float or integer, any rate.
+            style: index, name, or weights (N,) of the model's speaking styles.
+            semantic_strength: scale of F_s; 0 is off, 1 as trained.
+            progress: called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
+
+        Raises:
+            ValueError: unusable audio, or an unknown style.
+        """
+        with Speech.from_array(waveform, sample_rate) as speech:
+            return self._animate(speech, style, semantic_strength, progress or _silent)
+
+    def animate_file(
+        self,
+        path: str | os.PathLike[str],
+        style: Style = 0,
+        semantic_strength: float = 1.0,
+        progress: Progress | None = None,
+        temp_dir: str | os.PathLike[str] | None = None,
+    ) -> Motion:
+        """Animate a sound file of any length with flat memory.
+
+        `temp_dir` takes the decoded samples, 230 MB an hour. Otherwise as `animate`; OSError for an unreadable file.
+        """
+        with Speech.from_file(path, temp_dir, progress) as speech:
+            return self._animate(speech, style, semantic_strength, progress or _silent)
+
+    def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: Progress) -> Motion:
+        if not np.isfinite(semantic_strength):
+            raise ValueError(f"semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)")
+        style_N = style_weights(style, self.folder.config.styles)
+        positions_R = feature_positions(encoder_frames(speech.n_samples), self.folder.config.decoder.fps)
+        semantic = self._sentence_vectors(speech, positions_R, semantic_strength, progress)
+        memory_RM = self._fused_features(speech, positions_R, semantic, progress)
+        weights_TK = self._decoder.decode(memory_RM, style_N, lambda done: progress("motion", done))
+        progress("motion", 1.0)
+        return self._motion(weights_TK, speech, style_N, semantic_strength)
+
+    def _sentence_vectors(
+        self, speech: Speech, positions_R: np.ndarray, strength: float, progress: Progress
+    ) -> Callable[[int, int], np.ndarray] | None:
+        """F_s of every utterance, faded over the pauses between them; returned as a reader of frames [first, last)."""
+        if self.folder.config.wav2sem is None:
+            return None
+        utterances = split_utterances(speech, max_s=WINDOW_S)
+        vectors_UE = np.zeros((len(utterances), self.folder.config.wav2sem.target_dim), np.float32)
+        if strength:
+            for i, (start, stop) in enumerate(utterances):
+                waveform_S = speech.read(start, stop)
+                vectors_UE[i] = strength * self._survive(lambda _, samples=waveform_S: self.engine.semantic(samples))
+                progress("semantics", (i + 1) / len(utterances))
+        cuts_s = np.array([stop for _, stop in utterances[:-1]]) / SAMPLE_RATE_HZ
+        knots_s = np.stack([cuts_s - UTTERANCE_FADE_S / 2, cuts_s + UTTERANCE_FADE_S / 2], 1).ravel()
+        knot_values = np.repeat(np.arange(len(utterances)), 2)[1:-1]
+
+        def read(first: int, last: int) -> np.ndarray:
+            times_s = positions_R[first:last] * HOP_SAMPLES / SAMPLE_RATE_HZ
+            if len(utterances) == 1:
+                return np.repeat(vectors_UE, last - first, 0)
+            at = np.interp(times_s, knots_s, knot_values)
+            lower = np.minimum(at.astype(int), len(utterances) - 2)
+            mix = (at - lower)[:, None].astype(np.float32)
+            return vectors_UE[lower] * (1 - mix) + vectors_UE[lower + 1] * mix
+
+        return read
+
+    def _fused_features(
+        self,
+        speech: Speech,
+        positions_R: np.ndarray,
+        semantic: Callable[[int, int], np.ndarray] | None,
+        progress: Progress,
+    ) -> np.ndarray:
+        """Decoder memory (R, M), window by window."""
+
+        def encode(window: Window) -> np.ndarray:
+            local_r = positions_R[window.first : window.last] - window.start / HOP_SAMPLES
+            local_r = local_r.clip(0, encoder_frames(window.stop - window.start) - 1)
+            semantic_rE = semantic(window.first, window.last) if semantic else None
+            return self.engine.memory(speech.read(window.start, window.stop), local_r, semantic_rE)
+
+        def all_windows(window_s: float) -> np.ndarray:
+            windows = plan(speech.n_samples, positions_R, window_s)
+            return run_windows(windows, len(positions_R), encode, lambda done: progress("features", done))
+
+        memory_RM = self._survive(all_windows)
+        progress("features", 1.0)
+        return memory_RM
+
+    def _survive(self, work: Callable[[float], np.ndarray]) -> np.ndarray:
+        """Do `work(window_s)`; out of GPU memory, do it again with smaller windows, then on the CPU, and note it."""
+        while True:
+            try:
+                return work(self._window_s)
+            except MemoryError:
+                if self.engine.device == "cpu" or self.engine.name != "torch":
+                    raise
+                device = self.engine.device
+                if self._window_s / 2 >= MIN_WINDOW_S:
+                    self._window_s /= 2
+                    self.notes.append(f"{device} ran out of memory: windows of {self._window_s:g} s instead")
+                else:
+                    self.engine.move_to_cpu()  # type: ignore[union-attr]
+                    self._window_s = WINDOW_S
+                    self.notes.append(f"{device} ran out of memory: the CPU did the rest")
+
+    def _motion(self, weights_TK: np.ndarray, speech: Speech, style_N: np.ndarray, strength: float) -> Motion:
+        config = self.folder.config
+        info = {
+            "model": config.name,
+            "weights_sha256": self.folder.weights_sha256,
+            "audio": speech.name,
+            "audio_sha256": speech.sha256,
+            "engine": self.engine.name,
+            "device": self.engine.device,
+            "style": " + ".join(f"{w:g} {n}" for w, n in zip(style_N, config.styles, strict=True) if w),
+            "semantic_strength": f"{strength:g}",
+            "notes": "; ".join(self.notes),
+        }
+        return Motion(
+            weights_TK=weights_TK,
+            channels=config.channels,
+            fps=float(config.decoder.fps),
+            basis_KV3=self._basis_KV3,
+            info=info,
+        )
+
+
+def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
+    """Weights (N,) of the styles: one-hot for an index or a name; given weights are used as they are.
+
+    Raises:
+        ValueError: there is no such style.
+    """
+    if isinstance(style, str):
+        if style in names:
+            return np.eye(len(names), dtype=np.float32)[list(names).index(style)]
+        if not style.isdecimal():
+            raise ValueError(f"style {style!r}: this model has {', '.join(names)}")
+        style = int(style)
+    if isinstance(style, (int, np.integer)):
+        if not 0 <= style < len(names):
+            raise ValueError(f"style {style}: this model has styles 0 to {len(names) - 1} ({', '.join(names)})")
+        return np.eye(len(names), dtype=np.float32)[style]
+    weights_N = np.asarray(style, np.float32)
+    if weights_N.shape != (len(names),) or not np.isfinite(weights_N).all():
+        raise ValueError(f"style weights of shape {weights_N.shape}: {len(names)} finite numbers are needed")
+    return weights_N
+
+
+def _choose_engine(folder: ModelFolder, engine: str, device: str) -> str:
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r}: known are {', '.join(ENGINES)}")
+    needs = {"onnx": ("onnxruntime",), "torch": ("torch", "transformers")}
+    missing = {name: [m for m in modules if importlib.util.find_spec(m) is None] for name, modules in needs.items()}
+    if engine == "auto":
+        wants_torch = device not in ("auto", "cpu") or not folder.has_onnx
+        engine = "torch" if wants_torch or missing["onnx"] else "onnx"
+        if missing["onnx"] and missing["torch"]:
+            raise ValueError("neither ONNX Runtime nor torch is installed for this Python; install `onnxruntime`")
+    if missing[engine]:
+        remedy = "choose a Python that has it in the add-on's preferences, or pip install it"
+        raise ValueError(f"the {engine} engine needs {' and '.join(missing[engine])}: {remedy}")
+    if engine == "onnx" and device not in ("auto", "cpu"):
+        raise ValueError(f"device {device!r}: the onnx engine runs on the CPU; choose the torch engine for a GPU")
+    return engine
+
+
+def _silent(stage: str, fraction: float) -> None:
+    pass

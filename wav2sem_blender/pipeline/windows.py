@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Long recordings for the encoders: overlapping windows on one time grid, cross-faded where they meet.
+
+Up to the longest window a recording is one piece, exactly as published. Beyond, every window reads its animation
+frames on the recording's own grid, and a frame in an overlap is a mixture of both windows: fusion is linear in the
+features, so fading its output fades the features.
+
+Shapes: S samples, R memory frames, M decoder width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grid import HOP_SAMPLES, encoder_frames
+
+WINDOW_S = 20.0
+OVERLAP_S = 4.0
+MARGIN_S = 1.0
+"""Next to its cut end a window has no context to look at: there the other window counts alone."""
+_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples [start, stop) and the memory frames [first, last) that are read from them."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:
+    """Windows of at most `window_s`, equally spaced, starting on encoder frames; one if the recording fits."""
+    size = int(window_s * _RATE_HZ)
+    if n_samples <= size:
+        return [Window(0, n_samples, 0, len(positions_R))]
+    overlap = int(min(OVERLAP_S, window_s / 3) * _RATE_HZ)
+    count = -(-(n_samples - overlap) // (size - overlap))
+    windows = []
+    for i in range(count):
+        start = round(i * (n_samples - size) / (count - 1) / HOP_SAMPLES) * HOP_SAMPLES
+        stop = n_samples if i == count - 1 else start + size
+        enc_first = start / HOP_SAMPLES
+        enc_last = enc_first + encoder_frames(stop - start) - 1
+        first = int(np.searchsorted(positions_R, enc_first))
+        last = int(np.searchsorted(positions_R, enc_last, side="right"))
+        windows.append(Window(start, stop, first, last if i < count - 1 else len(positions_R)))
+    return windows
+
+
+def run_windows(
+    windows: list[Window],
+    n_frames: int,
+    encode: Callable[[Window], np.ndarray],
+    progress: Callable[[float], None],
+) -> np.ndarray:
+    """Encode every window, (last - first, M) each, and cross-fade the results into (R, M)."""
+    if len(windows) == 1:
+        return encode(windows[0])
+    mixed_RM: np.ndarray | None = None
+    total_R = np.zeros(n_frames, np.float32)
+    for i, window in enumerate(windows):
+        memory_rM = encode(window)
+        weight_r = _fade(windows, i)
+        if mixed_RM is None:
+            mixed_RM = np.zeros((n_frames, memory_rM.shape[1]), np.float32)
+        mixed_RM[window.first : window.last] += weight_r[:, None] * memory_rM
+        total_R[window.first : window.last] += weight_r
+        progress((i + 1) / len(windows))
+    assert mixed_RM is not None and (total_R > 0).all()
+    return mixed_RM / total_R[:, None]
+
+
+def _fade(windows: list[Window], i: int) -> np.ndarray:
+    """Weight (r,) of a window's frames: 1 inside, a ramp across the middle of each overlap, 0 at the cut ends."""
+    window = windows[i]
+    frames = np.arange(window.first, window.last, dtype=np.float32)
+    weight_r = np.ones(len(frames), np.float32)
+    if i > 0:
+        weight_r *= _ramp(frames, window.first, windows[i - 1].last)
+    if i < len(windows) - 1:
+        weight_r *= 1 - _ramp(frames, windows[i + 1].first, window.last)
+    return weight_r
+
+
+def _ramp(frames: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """0 up to a margin after `begin`, 1 from the same margin before `end`, linear between."""
+    margin = (end - begin) * MARGIN_S / OVERLAP_S
+    return np.clip((frames - begin - margin) / max(1.0, end - begin - 2 * margin), 0, 1)
