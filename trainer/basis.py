@@ -9,6 +9,8 @@ Shapes: K channels, V vertices, F triangles. Metres, FLAME's frame: x to the cha
 """
 
 import argparse
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -21,14 +23,24 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 
 from .registration import (
-    HEAD_VERTICES, MIRROR, Binding, Surface, bilaplacian, cotangent_laplacian, curve_points, edge_graph, lip_side, load_flame, load_ict,
-    mirror_map, register, trace,
-)  # fmt: skip
+    HEAD_VERTICES,
+    MIRROR,
+    Binding,
+    Surface,
+    bilaplacian,
+    cotangent_laplacian,
+    curve_points,
+    edge_graph,
+    load_flame,
+    load_ict,
+    mirror_map,
+    register,
+)
 
 CHANNELS = (  # ARKit's order as Live Link Face writes it, without tongueOut, which ICT-FaceKit does not have
-    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft", "eyeWideLeft",
-    "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight", "eyeSquintRight",
-    "eyeWideRight", "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker",
+    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
+    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
+    "eyeSquintRight", "eyeWideRight", "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker",
     "mouthRight", "mouthLeft", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight",
     "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper",
     "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft",
@@ -42,6 +54,7 @@ GAZE_DEG = {"Up": (-20.0, 0.0), "Down": (25.0, 0.0), "In": (0.0, 30.0), "Out": (
 LID_RUNS = {"Right": ((36, 37, 38, 39), (36, 41, 40, 39)), "Left": ((42, 43, 44, 45), (42, 47, 46, 45))}  # upper, lower
 LIP_RUNS = ((60, 61, 62, 63, 64), (60, 67, 66, 65, 64))  # upper, lower; landmark by landmark the same place on the seam
 LID_CLEARANCE_M = 0.0004  # a moved lid stays this far in front of the eyeball
+NEGLIGIBLE_M = 1e-5  # smaller motion is the solver's tail; zeros keep shape keys local and files small
 JAW = 2  # FLAME's joint
 
 
@@ -71,7 +84,7 @@ class Transfer:
         self.still_V = still_mask(flame, skin)
 
     def displacement(self, expression_V3: np.ndarray) -> np.ndarray:
-        """FLAME skin displacement (V, 3) for ICT's, symmetrised by nothing: left stays left."""
+        """FLAME skin displacement (V, 3) for ICT's (metres), on the symmetric template."""
         moved = self.fill.solve(self.trust_V[:, None] * self.binding.interpolate(expression_V3))
         gradients_F33 = frames(self.binding.fitted_V3 + moved, self.triangles_F3) @ self.frames_F33
         change_F33 = gradients_F33 - np.eye(3)
@@ -131,7 +144,8 @@ def jaw_opening(flame: dict[str, np.ndarray], angle: float) -> np.ndarray:
     joint = flame["J_regressor"][JAW] @ points
     turn = rotation_x(angle)
     corrective = flame["posedirs"][:, :, 9 * (JAW - 1) : 9 * JAW] @ (turn - np.eye(3)).ravel()
-    shaped = points + corrective
+    # The learned correctives also tug at the lids and the forehead; a jaw key must not.
+    shaped = points + corrective * (1 - smoothstep(points[:, 1], -0.03, 0.0))[:, None]
     weight = flame["lbs_weights"][:, JAW, None]
     moved = weight * ((shaped - joint) @ turn.T + joint) + (1 - weight) * shaped
     return (moved - points)[:HEAD_VERTICES]
@@ -194,9 +208,9 @@ def interpolate(at: np.ndarray, line_at: np.ndarray, line_P3: np.ndarray) -> np.
 def mouth_close(skin: Surface, jaw: np.ndarray, ict_open: np.ndarray, ict_close: np.ndarray) -> np.ndarray:
     """mouthClose (V, 3), ARKit's corrective on top of jawOpen: the jaw stays down, the lips meet as they do at rest."""
     # ICT's closed mouth sits on ICT's open jaw; near the lips the difference to FLAME's jaw belongs to this key.
-    near_lips = smoothstep(np.linalg.norm(ict_close, axis=1), 0.001, 0.010)[:, None]
-    close = ict_close + near_lips * (ict_open - jaw)
     seam = Seam(skin, LIP_RUNS)
+    near_lips = 1 - smoothstep(seam.from_seam, 0.01, 0.055)[:, None]
+    close = ict_close + near_lips * (ict_open - jaw)
     return close + seam.spread(seam.meeting(jaw + close, upper_share=0.5), reach_m=0.03)
 
 
@@ -257,9 +271,12 @@ def build_basis(data_dir: Path) -> Basis:
     ict, expressions = load_ict(data_dir, skin)
     twin_V = mirror_map(skin)
     transfer = Transfer(flame, skin, register(flame, skin, ict, twin_V), twin_V)
-    keys = {}
-    for name in CHANNELS:
-        keys[name] = transfer.displacement(sum(expressions[source] for source in ict_names(name, expressions)))
+    raw = {
+        name: transfer.displacement(np.sum([expressions[source] for source in ict_names(name, expressions)], axis=0))
+        for name in CHANNELS
+    }
+    # ICT is symmetric, FLAME's template and triangulation are not quite: the mean with the other side's key is.
+    keys = {name: (raw[name] + transfer.mirrored(raw[other_side(name)])) / 2 for name in CHANNELS}
     ict_open = keys["jawOpen"]
     keys["jawOpen"] = jaw_open(flame, transfer, ict_open, int(skin.landmarks[8]))
     keys["mouthClose"] = mouth_close(skin, keys["jawOpen"], ict_open, keys["mouthClose"])
@@ -271,7 +288,15 @@ def build_basis(data_dir: Path) -> Basis:
         basis_KV3[k, :HEAD_VERTICES] = keys[name]
         if (turned := gaze(flame, name)) is not None:
             basis_KV3[k, turned[0]] = turned[1]
+    basis_KV3[np.linalg.norm(basis_KV3, axis=2) < NEGLIGIBLE_M] = 0
     return Basis(names=CHANNELS, basis_KV3=basis_KV3)
+
+
+def other_side(name: str) -> str:
+    """The channel of the other half of the face; a channel of both halves is its own."""
+    if name.endswith("Left"):
+        return name.removesuffix("Left") + "Right"
+    return name.removesuffix("Right") + "Left" if name.endswith("Right") else name
 
 
 def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
@@ -280,6 +305,32 @@ def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
         if name.endswith(side) and f"{name.removesuffix(side)}_{side[0]}" in expressions:
             return [f"{name.removesuffix(side)}_{side[0]}"]
     return [name] if name in expressions else [f"{name}_L", f"{name}_R"]
+
+
+def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 80) -> dict[str, object]:
+    """Facts by which a mesh is recognised as FLAME's: counts, edge hash, `count` spread points, lip pairs; no mesh."""
+    points, faces = flame["v_template"].astype(float), flame["faces"].astype(np.int64)
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = np.unique(np.sort(edges, 1), axis=0).astype("<i4")
+    pairs = landmarks[np.array([[61, 67], [62, 66], [63, 65]])]
+    ids = pairs.ravel().tolist()
+    distance = np.min([np.linalg.norm(points - points[v], axis=1) for v in ids], axis=0)
+    while len(ids) < count:  # the point farthest from those taken so far
+        ids.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[ids[-1]], axis=1))
+    gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+    return {
+        "source": "FLAME 2023 Open template, Max Planck Institute for Intelligent Systems, CC-BY-4.0; sampled",
+        "frame": "metres, x to the character's left, y up, z forward",
+        "vertex_count": len(points),
+        "face_count": len(faces),
+        "edges_sha256": hashlib.sha256(np.ascontiguousarray(edges).tobytes()).hexdigest(),
+        "vertex_ids": ids,
+        "points": points[ids].round(5).tolist(),
+        "lip_pairs": pairs.tolist(),
+        "lip_gaps_m": gaps.round(5).tolist(),
+        "height_m": round(float(np.ptp(points[:, 1])), 5),
+    }
 
 
 def save(basis: Basis, path: Path) -> None:
@@ -296,7 +347,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the development data")
     parser.add_argument("--out", type=Path, required=True, help="npz to write: names, basis_KV3 (metres)")
+    parser.add_argument("--reference", type=Path, help="also write flame_reference.json here, for Blender's preflight")
     arguments = parser.parse_args(argv)
+    if arguments.reference:
+        flame, skin = load_flame(arguments.data)
+        arguments.reference.write_text(json.dumps(reference(flame, skin.landmarks)) + "\n", encoding="utf-8")
     basis = build_basis(arguments.data)
     save(basis, arguments.out)
     print(f"{arguments.out}: {len(basis.names)} keys on {basis.basis_KV3.shape[1]} vertices")

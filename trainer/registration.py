@@ -10,6 +10,7 @@ Shapes: V vertices, F triangles, P constrained points.
 import json
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def curve_points(
 ) -> list[tuple[np.ndarray, list[int]]]:
     """Edge paths between successive landmarks of a run as [(arc fraction (P,), vertex ids)]."""
     paths = []
-    for a, b in zip(run, run[1:]):
+    for a, b in pairwise(run):
         ids = trace(graph, surface.landmarks[a], surface.landmarks[b])
         steps = np.linalg.norm(np.diff(surface.points_V3[ids], axis=0), axis=1)
         paths.append((np.concatenate([[0.0], np.cumsum(steps)]) / steps.sum(), ids))
@@ -163,10 +164,10 @@ def curve_constraints(source: Surface, target: Surface) -> tuple[np.ndarray, np.
     source_graph, target_graph = edge_graph(source), edge_graph(target)
     found = {int(source.landmarks[k]): target.points_V3[target.landmarks[k]] for k in range(27, 68)}
     for run in CURVES:
-        pairs = zip(curve_points(source, source_graph, run), curve_points(target, target_graph, run))
+        pairs = zip(curve_points(source, source_graph, run), curve_points(target, target_graph, run), strict=True)
         for (source_at, source_ids), (target_at, target_ids) in pairs:
             line = target.points_V3[target_ids]
-            for at, vertex in zip(source_at, source_ids):
+            for at, vertex in zip(source_at, source_ids, strict=True):
                 found.setdefault(vertex, np.array([np.interp(at, target_at, line[:, c]) for c in range(3)]))
     return np.array(list(found)), np.array(list(found.values()))
 
@@ -270,7 +271,7 @@ def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def fit_identity(flame: dict[str, np.ndarray], source: Surface, target: Surface, closest: ClosestPoints) -> np.ndarray:
-    """FLAME's skin (V, 3) with the identity components that bring it nearest to the target, a start for the fine fit."""
+    """FLAME's skin (V, 3) with the identity components that bring it nearest to the target, the fine fit's start."""
     directions = flame["shapedirs"][:HEAD_VERTICES].astype(float)
     ids, goals = curve_constraints(source, target)
     side, points = lip_side(source), source.points_V3
