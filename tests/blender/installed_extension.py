@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Install the extension's zip as a user would, animate the demo head through it, check every value; no torch anywhere.
+
+    BLENDER_USER_RESOURCES=DIR python tests/blender/installed_extension.py ZIP [--worker-python PYTHON]
+
+`nox -s blender` runs it once per supported Blender. It is a program and no test module, because the installed extension
+and the checkout's package must not meet in one process. With --worker-python the add-on's preference names that Python,
+and the same speech is animated by torch in it; the process with Blender still has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import bpy
+import numpy as np
+
+MODULE = "bl_ext.user_default.wav2sem_blender"
+START_FRAME = 10
+# Both engines' motion must agree within this share of its scale.
+ENGINE_TOLERANCE = 1e-4
+
+# Runs the installed pipeline without Blender and without the add-on: what the curves must show.
+REFERENCE = """
+import importlib.util, sys
+folder, wheels, speech, result = sys.argv[1:]
+sys.path.append(wheels)
+spec = importlib.util.spec_from_file_location("installed", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["installed"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["installed"])
+from installed.pipeline import SpeechAnimator
+SpeechAnimator.load("default", engine="onnx").animate_file(speech).save(result)
+assert "torch" not in sys.modules
+"""
+
+
+def install(archive: Path) -> Path:
+    """Install and enable the zip; return the folder of the installed package."""
+    resources = Path(os.environ["BLENDER_USER_RESOURCES"])
+    resources.mkdir(parents=True, exist_ok=True)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    assert importlib.util.find_spec("wav2sem_blender") is None, "the checkout must not be importable here"
+    result = bpy.ops.extensions.package_install_files(
+        filepath=str(archive), repo="user_default", enable_on_install=True, overwrite=True
+    )
+    assert result == {"FINISHED"}, result
+    assert MODULE in bpy.context.preferences.addons, "the extension was installed but not enabled"
+    folder = Path(str(importlib.import_module(MODULE).__file__)).parent
+    assert folder.is_relative_to(resources), f"{folder} is not below {resources}"
+    return folder
+
+
+def wheels_folder() -> Path:
+    """Where Blender put the extension's wheels; onnxruntime must come from there, and torch from nowhere."""
+    assert importlib.util.find_spec("torch") is None, "torch is importable in Blender's process"
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None and spec.origin is not None, "the extension's wheels are not importable"
+    folder = Path(spec.origin).parents[1]
+    assert folder.is_relative_to(os.environ["BLENDER_USER_RESOURCES"]), f"onnxruntime comes from {folder}"
+    return folder
+
+
+def reference_motion(package: Path, wheels: Path, speech: Path) -> tuple[np.ndarray, tuple[str, ...], float]:
+    """Return the weights (T, K), channels and rate that the installed pipeline gives on its own."""
+    with tempfile.TemporaryDirectory() as temp:
+        result = Path(temp) / "motion.npz"
+        command = [sys.executable, "-c", REFERENCE, str(package), str(wheels), str(speech), str(result)]
+        subprocess.run(command, check=True, cwd=temp)
+        motion = importlib.import_module(f"{MODULE}.pipeline.motion").Motion.load(result)
+    return motion.weights_TK, motion.channels, motion.fps
+
+
+def animate(head: bpy.types.Object, speech: Path, engine: str) -> bpy.types.Action:
+    """Run the operator and return the action that it made."""
+    result = bpy.ops.wav2sem.animate(
+        filepath=str(speech), object=head.name, start_frame=START_FRAME, engine=engine, device="cpu"
+    )
+    assert result == {"FINISHED"}, result
+    return head.data.shape_keys.animation_data.action
+
+
+def curve_points(compat: ModuleType, head: bpy.types.Object, channel: str) -> np.ndarray:
+    """The keys (N, 2) of one channel's curve: scene frame, value."""
+    animation = head.data.shape_keys.animation_data
+    curves = compat.channelbag(animation.action, animation.action_slot).fcurves
+    curve = curves.find(f'key_blocks["{channel}"].value')
+    assert curve is not None, f"no curve for {channel}"
+    co = np.empty(2 * len(curve.keyframe_points), np.float32)
+    curve.keyframe_points.foreach_get("co", co)
+    return co.reshape(-1, 2)
+
+
+def check_curves(compat: ModuleType, head: bpy.types.Object, weights_TK, channels, fps: float) -> float:
+    """Every curve shows the reference motion at the same seconds; return the largest difference."""
+    scene = bpy.context.scene
+    scene_fps = scene.render.fps / scene.render.fps_base
+    times_s = np.arange(len(weights_TK)) / fps
+    worst = 0.0
+    for k, channel in enumerate(channels):
+        points = curve_points(compat, head, channel)
+        assert points[0, 0] == START_FRAME and (np.diff(points[:, 0]) == 1).all(), channel
+        expected = np.interp((points[:, 0] - START_FRAME) / scene_fps, times_s, weights_TK[:, k])
+        worst = max(worst, float(np.abs(points[:, 1] - expected).max()))
+        assert abs((len(points) - 1) / scene_fps - times_s[-1]) <= 1 / scene_fps, f"{channel}: seconds are not kept"
+    assert worst <= 1e-3, f"curves differ from the motion by {worst}"
+    return worst
+
+
+def vertices_of(coordinates) -> np.ndarray:
+    """Float32 (V, 3) of a `vertices` or shape-key `data` collection."""
+    values = np.empty(3 * len(coordinates), np.float32)
+    coordinates.foreach_get("co", values)
+    return values.reshape(-1, 3)
+
+
+def check_vertices(head: bpy.types.Object, frame: int) -> float:
+    """The evaluated mesh equals the basis plus the weighted keys; return how far it is from rest, in metres."""
+    for modifier in head.modifiers:
+        modifier.show_viewport = False
+    bpy.context.scene.frame_set(frame)
+    evaluated = head.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    actual_V3 = vertices_of(evaluated.data.vertices)
+    blocks = head.data.shape_keys.key_blocks
+    rest_V3 = vertices_of(blocks[0].data)
+    expected_V3 = rest_V3.copy()
+    for block in blocks[1:]:
+        if block.value:
+            expected_V3 += block.value * (vertices_of(block.data) - rest_V3)
+    difference = float(np.abs(actual_V3 - expected_V3).max())
+    assert difference <= 1e-5, f"frame {frame}: evaluated vertices are {difference} m off"
+    return float(np.linalg.norm(actual_V3 - rest_V3, axis=1).max())
+
+
+def main() -> None:
+    """Install, animate, check, and take everything away again."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("--worker-python", default="", help="a Python with torch for the add-on's preference")
+    chosen = parser.parse_args()
+
+    package = install(chosen.archive.resolve())
+    wheels = wheels_folder()
+    speech = package / "assets" / "demo_speech.flac"
+    weights_TK, channels, fps = reference_motion(package, wheels, speech)
+    scale = float(np.abs(weights_TK).max())
+    assert scale > 0.05, "the reference motion does not move"
+
+    compat = importlib.import_module(f"{MODULE}.blender.compat")
+    head = importlib.import_module(f"{MODULE}.blender.demo_head").build_demo_head()
+    action = animate(head, speech, "onnx")
+    difference = check_curves(compat, head, weights_TK, channels, fps)
+    points = curve_points(compat, head, "jawOpen")
+    widest = int(points[points[:, 1].argmax(), 0])
+    moved_m = check_vertices(head, widest)
+    assert moved_m > 1e-3, f"the face moves by {moved_m} m at frame {widest}, where the jaw is widest open"
+    engine = json.loads(action["wav2sem_settings"])["engine"]
+    assert engine == "onnx", engine
+    print(f"onnx: {len(channels)} curves, off by {difference:.1e}; frame {widest} moves {1000 * moved_m:.1f} mm")
+
+    if chosen.worker_python:
+        bpy.context.preferences.addons[MODULE].preferences.torch_python = chosen.worker_python
+        onnx_values = np.stack([curve_points(compat, head, name)[:, 1] for name in channels], 1)
+        action = animate(head, speech, "torch")
+        engine = json.loads(action["wav2sem_settings"])["engine"]
+        assert engine == "torch", engine
+        torch_values = np.stack([curve_points(compat, head, name)[:, 1] for name in channels], 1)
+        difference = float(np.abs(torch_values - onnx_values).max()) / scale
+        assert difference <= ENGINE_TOLERANCE, f"torch differs from onnx by {difference} of the motion's scale"
+        print(f"torch in {chosen.worker_python}: differs from onnx by {difference:.1e} of the motion's scale")
+
+    assert not {"torch", "onnxruntime", "soundfile", "soxr"} & set(sys.modules), "an engine got into Blender's process"
+    bpy.ops.preferences.addon_disable(module=MODULE)
+    assert not hasattr(bpy.types, "WAV2SEM_OT_animate"), "the operator outlives the add-on"
+    print(f"OK: Blender {bpy.app.version_string}, Python {sys.version.split()[0]}, {chosen.archive.name}")
+
+
+if __name__ == "__main__":
+    main()
