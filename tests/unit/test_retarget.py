@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Retargeting: names, seconds and extremes kept at every rate, zero-phase smoothing, a key reduction that holds."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.retarget import (
+    ARKIT_CHANNELS,
+    gain,
+    match_channels,
+    reduce_keys,
+    reduction_error,
+    resample,
+    shift,
+    smooth,
+    with_keys_only,
+)
+
+FACEGOOD = Path(__file__).parents[2].parent / "shared" / "data" / "facegood"
+RATES = [24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 60]
+RNG = np.random.default_rng(5)
+
+
+def as_motion(weights, fps=30.0, n_vertices=0):
+    weights = np.asarray(weights, dtype=np.float32)
+    weights = weights[:, None] if weights.ndim == 1 else weights
+    n_channels = weights.shape[1]
+    basis = 0.01 * RNG.normal(size=(n_channels, n_vertices, 3)) if n_vertices else None
+    channels = tuple(f"key_{k:02d}" for k in range(n_channels))
+    return Motion(weights_TK=weights, channels=channels, fps=fps, basis_KV3=basis, info={"audio": "a.wav"})
+
+
+def wandering(n_frames, n_channels=4, smoothness=4):
+    """Random curves that move about as mouths do."""
+    noise = RNG.normal(size=(n_frames + 4 * smoothness, n_channels))
+    kernel = np.hanning(2 * smoothness + 3)[1:-1]
+    curves = [np.convolve(column, kernel / kernel.sum(), mode="same")[:n_frames] for column in noise.T]
+    return np.stack(curves, axis=1)
+
+
+def unchanged_except(before, after, *names):
+    for field in fields(Motion):
+        if field.name not in names:
+            assert getattr(before, field.name) is getattr(after, field.name) or np.all(
+                getattr(before, field.name) == getattr(after, field.name)
+            )
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("channel", "keys"),
+        [
+            (
+                "jawOpen",
+                "jawOpen JawOpen jawopen JAWOPEN JAW_OPEN jaw_open Jaw-Open A25_Jaw_Open A25_jawOpen 01_jawOpen "
+                "blendShape.jawOpen blendShape1.jawOpen head:jawOpen |head|jawOpen bs_jawOpen BS_JawOpen ARKit_jawOpen "
+                "facs_jawOpen jawOpen_BS BlendShape_jawOpen Face_geo.blendShape1.Jaw_Open",
+            ),
+            (
+                "mouthSmileLeft",
+                "mouthSmileLeft MouthSmileLeft mouthSmile_L MouthSmile_L mouthSmile.L mouthSmile.l mouth_smile_left "
+                "Mouth_Smile_L A38_Mouth_Smile_Left mouthSmileL L_mouthSmile Left_Mouth_Smile head.mouthSmile.L "
+                "mouth_smile_l mouthsmileleft blendShape2.mouthSmile_L",
+            ),
+            ("mouthLeft", "mouthLeft Mouth_Left mouth_L Mouth_L A31_Mouth_Left"),
+            ("jawRight", "JawRight jaw_R Jaw_Right"),
+            ("eyeLookInRight", "Eye_Look_In_R eyeLookIn_R EyeLookInRight A10_Eye_Look_In_Right"),
+            ("mouthRollUpper", "Mouth_Roll_Upper mouthRollUpper"),
+            ("browInnerUp", "A01_Brow_Inner_Up brow_inner_up"),
+        ],
+    )
+    def test_usual_spellings(self, channel, keys):
+        for key in keys.split():
+            assert match_channels([channel], ["Basis", key, "other"]) == {channel: key}
+
+    def test_spaces(self):
+        assert match_channels(["jawOpen"], ["Jaw Open"]) == {"jawOpen": "Jaw Open"}
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *(
+                "mouthSmile",
+                "Smile",
+                "jawOpen50",
+                "jawOpen_50",
+                "jawOpen.001",
+                "jawOpen_mouthClose",
+                "jawOpenMouthClose",
+            ),
+            *("jawOpen.mouthClose", "cor_jawOpen", "jawOpenLeft", "mouthSmile_L_R", "mouthSmileLeftRight", "mouth"),
+            *("jaw", "Basis", "", "L", "left", "_L", "notJawOpen", "jawOpened", "mouthPucker_L", "browInnerUp_L"),
+            *("eyeBlinkL2", "JawOpenÄ", "jaw open wide", "...", "A25_", "key_00", "bs", "mouthClose+"),
+        ],
+    )
+    def test_no_false_matches(self, key):
+        assert match_channels([name for name in ARKIT_CHANNELS if name != "mouthClose"], [key]) == {}
+        if key.startswith("jawOpen"):
+            assert match_channels(["mouthClose"], [key]) == {}
+
+    @pytest.mark.parametrize(
+        "spelling",
+        [
+            lambda name: name,
+            lambda name: name[0].upper() + name[1:],
+            lambda name: "".join("_" + c.lower() if c.isupper() else c for c in name),
+            lambda name: "A7_" + "".join("_" + c if c.isupper() else c for c in name).title(),
+            lambda name: "Head_Mesh." + name,
+            lambda name: name.replace("Left", "_L").replace("Right", "_R"),
+            lambda name: name.replace("Left", ".l").replace("Right", ".r"),
+            str.upper,
+        ],
+    )
+    def test_all_52_find_their_own_key(self, spelling):
+        keys = [spelling(name) for name in ARKIT_CHANNELS]
+        RNG.shuffle(keys)
+        assert match_channels(ARKIT_CHANNELS, keys) == {name: spelling(name) for name in ARKIT_CHANNELS}
+
+    def test_the_plainest_key_wins(self):
+        keys = ["A25_Jaw_Open", "Jaw_Open", "JAWOPEN", "jawOpen"]
+        while keys:
+            assert match_channels(["jawOpen"], keys) == {"jawOpen": keys.pop()}
+
+    def test_other_channels_match_by_name_only(self):
+        assert match_channels(["key_00", "bias"], ["bs_00", "00", "Key_00", "BIAS"]) == {
+            "key_00": "Key_00",
+            "bias": "BIAS",
+        }
+
+    def test_no_key_is_used_twice(self):
+        assert match_channels(["a", "A"], ["A"]) in ({"A": "A"}, {"a": "A"})
+
+
+class TestResample:
+    @pytest.mark.parametrize("fps", RATES)
+    @pytest.mark.parametrize("source_fps", [25, 30])
+    def test_seconds_are_kept_to_the_last_frame_of_ten_minutes(self, fps, source_fps):
+        n_frames = 600 * source_fps
+        ramp = as_motion(np.arange(n_frames) / source_fps / 600, fps=source_fps)
+        out = resample(ramp, fps)
+        assert out.fps == fps
+        assert abs(out.duration_s - ramp.duration_s) <= 0.5 / fps
+        seconds = np.minimum(np.arange(out.n_frames) / fps, (n_frames - 1) / source_fps)
+        np.testing.assert_allclose(out.weights_TK[:, 0] * 600, seconds, atol=600 * 1e-7)
+        unchanged_except(ramp, out, "weights_TK", "fps")
+
+    @pytest.mark.parametrize("fps", RATES)
+    def test_every_closure_stays_closed_and_in_place(self, fps):
+        events_s = np.sort(RNG.choice(np.arange(5, 17_990, 8), 800, replace=False)) / 30
+        curve = np.full(18_000, 0.7)
+        curve[np.round(events_s * 30).astype(int)] = 0.0
+        out = resample(as_motion(curve), fps).weights_TK[:, 0]
+        closed_s = np.flatnonzero(out < 1e-6) / fps
+        assert len(closed_s) == 800
+        assert np.abs(closed_s - events_s).max() <= 0.5 / fps + 1e-9
+
+    def test_plateaus_are_kept_too(self):
+        curve = np.full(301, 0.7)
+        starts = np.arange(4, 290, 11)
+        for start in starts:
+            curve[start : start + 2] = 0.0
+        out = resample(as_motion(curve, fps=60), 24).weights_TK[:, 0]
+        assert np.sum(out == 0) == len(starts)
+
+    def test_values_stay_inside_the_source(self):
+        motion = as_motion(wandering(500))
+        for fps in RATES:
+            out = resample(motion, fps)
+            assert np.all(out.weights_TK.max(axis=0) <= motion.weights_TK.max(axis=0))
+            assert np.all(out.weights_TK.min(axis=0) >= motion.weights_TK.min(axis=0))
+            assert out.weights_TK.max() == motion.weights_TK[1:-1].max()
+
+    def test_doubling_keeps_every_source_frame(self):
+        motion = as_motion(wandering(77))
+        np.testing.assert_array_equal(resample(motion, 60).weights_TK[::2], motion.weights_TK)
+
+    @pytest.mark.parametrize("n_frames", [0, 1, 2, 3])
+    def test_tiny_motions(self, n_frames):
+        for fps in (1, *RATES, 120):
+            out = resample(as_motion(wandering(n_frames, smoothness=1)[:n_frames]), fps)
+            assert out.n_frames == (max(1, round(n_frames * fps / 30)) if n_frames else 0)
+
+    def test_the_same_rate_changes_nothing(self):
+        motion = as_motion(wandering(40))
+        np.testing.assert_array_equal(resample(motion, 30).weights_TK, motion.weights_TK)
+
+    @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+    def test_impossible_rates(self, fps):
+        with pytest.raises(ValueError, match="frame rate"):
+            resample(as_motion(wandering(4)), fps)
+
+    @pytest.mark.skipif(not FACEGOOD.is_dir(), reason="../shared/data/facegood is not there")
+    def test_artists_curves_lose_no_peak_and_come_closer_than_plain_interpolation(self):
+        curves = np.load(FACEGOOD / "bs_1114_2_01.npz")["bs"].astype(np.float32)
+        curves = curves[:, curves.std(axis=0) > 0.02]
+        out = resample(as_motion(curves), 24)
+        plain = np.stack(
+            [np.interp(np.arange(out.n_frames) * 1.25, np.arange(len(curves)), c) for c in curves.T], axis=1
+        )
+
+        def missed(new):
+            back = [np.interp(np.arange(len(curves)) * 0.8, np.arange(len(new)), c) for c in new.T]
+            return np.sqrt(np.mean((np.stack(back, axis=1) - curves) ** 2))
+
+        assert missed(out.weights_TK) < missed(plain)
+
+
+class TestShift:
+    @pytest.mark.parametrize("n_shift", [-7, 3, 0, 500, -500])
+    def test_whole_frames_are_exact(self, n_shift):
+        weights = wandering(50).astype(np.float32)
+        out = shift(as_motion(weights), n_shift * 1000 / 30).weights_TK
+        np.testing.assert_allclose(out, weights[np.clip(np.arange(50) - n_shift, 0, 49)], atol=1e-6)
+
+    def test_positive_is_later(self):
+        curve = np.zeros(60)
+        curve[30] = 1
+        assert np.argmax(shift(as_motion(curve), 100).weights_TK) == 33
+        assert np.argmax(shift(as_motion(curve), -100).weights_TK) == 27
+
+    def test_parts_of_a_frame_move_slopes_and_keep_peaks(self):
+        ramp = np.arange(100) / 100
+        np.testing.assert_allclose(
+            shift(as_motion(ramp), 10).weights_TK[1:, 0], ramp[1:] - 0.3 / 100, atol=1e-6
+        )  # 10 ms are 0.3 frames
+        motion = as_motion(wandering(200))
+        assert shift(motion, 17).weights_TK.max() == motion.weights_TK[1:-1].max()
+
+    def test_not_a_number(self):
+        with pytest.raises(ValueError, match="shift"):
+            shift(as_motion(wandering(4)), float("nan"))
+
+
+class TestGainAndSmooth:
+    def test_gain(self):
+        motion = as_motion(wandering(20), n_vertices=3)
+        np.testing.assert_allclose(gain(motion, 1.5).vertex_offsets(), 1.5 * motion.vertex_offsets(), atol=1e-7)
+        assert not gain(motion, 0).weights_TK.any()
+        unchanged_except(motion, gain(motion, 2), "weights_TK")
+        with pytest.raises(ValueError, match="strength"):
+            gain(motion, float("inf"))
+
+    @pytest.mark.parametrize("fps", [24, 30, 60])
+    @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.4])
+    def test_a_pulse_becomes_symmetric_as_wide_as_asked_and_keeps_its_area(self, fps, seconds):
+        pulse = np.zeros(6 * fps + 1)
+        pulse[3 * fps] = 1
+        out = smooth(as_motion(pulse, fps=fps), seconds).weights_TK[:, 0]
+        np.testing.assert_allclose(out, out[::-1], atol=1e-7)
+        assert out.sum() == pytest.approx(1, abs=1e-5)
+        if seconds * fps >= 3:
+            fine = np.interp(np.arange(0, 6, 1e-3), np.arange(len(out)) / fps, out)
+            assert np.sum(fine > out.max() / 2) * 1e-3 == pytest.approx(seconds, rel=0.08)
+
+    def test_smoothing_commutes_with_reversal_and_keeps_constants(self):
+        motion = as_motion(wandering(101))
+        backwards = as_motion(motion.weights_TK[::-1])
+        np.testing.assert_allclose(smooth(backwards, 0.2).weights_TK[::-1], smooth(motion, 0.2).weights_TK, atol=1e-7)
+        np.testing.assert_allclose(smooth(as_motion(np.full(9, 0.3)), 2.0).weights_TK, 0.3, atol=1e-7)
+
+    def test_zero_changes_nothing_and_negative_is_refused(self):
+        motion = as_motion(wandering(10))
+        assert smooth(motion, 0) is motion
+        with pytest.raises(ValueError, match="0 or more"):
+            smooth(motion, -0.1)
+
+    def test_empty(self):
+        assert smooth(as_motion(np.zeros((0, 3))), 0.1).n_frames == 0
+
+
+class TestReduceKeys:
+    @pytest.mark.parametrize("tolerance", [0.0, 1e-4, 0.005, 0.02, 0.3])
+    @pytest.mark.parametrize("smoothness", [1, 6])
+    def test_the_bound_holds_on_random_motions(self, tolerance, smoothness):
+        for n_frames in (1, 2, 3, 97, 601):
+            motion = as_motion(wandering(n_frames, 5, smoothness))
+            keys = reduce_keys(motion, tolerance)
+            for frames in keys:
+                assert frames[0] == 0 and frames[-1] == n_frames - 1 and np.all(np.diff(frames) > 0)
+            assert reduction_error(motion, keys)[0] <= tolerance + 1e-7
+            assert reduction_error(motion, keys)[1] is None
+
+    @pytest.mark.parametrize("tolerance_mm", [0.05, 0.5, 3.0])
+    def test_the_bound_in_millimetres_holds_on_every_vertex(self, tolerance_mm):
+        for n_channels in (1, 3, 20):
+            motion = as_motion(wandering(333, n_channels), n_vertices=40)
+            keys = reduce_keys(motion, tolerance_mm=tolerance_mm)
+            difference = with_keys_only(motion, keys).vertex_offsets() - motion.vertex_offsets()
+            worst_mm = 1000 * np.linalg.norm(difference.astype(np.float64), axis=2).max()
+            assert worst_mm <= tolerance_mm + 1e-3
+            assert reduction_error(motion, keys)[1] == pytest.approx(worst_mm, abs=2e-4)
+            assert worst_mm >= 0.2 * tolerance_mm  # and is not wasted
+
+    def test_errors_that_all_add_up_stay_within_the_bound(self):
+        # 30 equal curves that move the same vertex the same way: the worst case for one tolerance per channel.
+        basis = np.tile(np.array([[[0.01, 0, 0]]]), (30, 1, 1))
+        motion = Motion(
+            weights_TK=np.repeat(wandering(300, 1), 30, axis=1),
+            channels=[str(k) for k in range(30)],
+            fps=30,
+            basis_KV3=basis,
+        )
+        keys = reduce_keys(motion, tolerance_mm=0.5)
+        assert reduction_error(motion, keys)[1] <= 0.5 + 1e-4
+
+    def test_straight_lines_need_two_keys_and_corners_one_each(self):
+        zigzag = np.interp(np.arange(101), [0, 20, 50, 51, 100], [0, 1, 0.2, 0.9, 0.9])
+        (frames,) = reduce_keys(as_motion(zigzag), 1e-4)
+        assert frames.tolist() == [0, 20, 50, 51, 100]
+
+    def test_fewer_keys_for_more_tolerance(self):
+        motion = as_motion(wandering(2000, 3))
+        counts = [sum(map(len, reduce_keys(motion, tolerance))) for tolerance in (0.0, 0.002, 0.01, 0.05, 0.2)]
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] == 6000 and counts[3] < 0.5 * counts[0]
+
+    def test_channels_that_move_no_vertex_keep_two_keys(self):
+        motion = Motion(weights_TK=wandering(50, 2), channels=("a", "b"), fps=30, basis_KV3=np.zeros((2, 4, 3)))
+        assert [frames.tolist() for frames in reduce_keys(motion, tolerance_mm=0.1)] == [[0, 49], [0, 49]]
+
+    def test_wrong_arguments(self):
+        motion = as_motion(wandering(5))
+        with pytest.raises(ValueError, match="needs a motion with a basis"):
+            reduce_keys(motion, tolerance_mm=0.1)
+        with pytest.raises(ValueError, match="tolerance is -1"):
+            reduce_keys(motion, -1)
+
+    def test_empty(self):
+        motion = as_motion(np.zeros((0, 2)), n_vertices=3)
+        assert [frames.size for frames in reduce_keys(motion, tolerance_mm=1.0)] == [0, 0]
