@@ -49,7 +49,7 @@ class SpeechAnimator:
         info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
         info |= {"audio": Path(path).name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
         info |= {"style": str(style), "semantic_strength": str(semantic_strength)}
-        self.notes = [f"style {style}"]
+        self.notes.append(f"style {style}")
         return make_motion(info)
 
 

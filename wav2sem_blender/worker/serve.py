@@ -155,6 +155,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     progress("model", 0.0)
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
+    n_old_notes = len(animator.notes)
     motion = animator.animate_file(
         command.audio,
         style=command.style,
@@ -169,7 +170,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         result=str(result),
         engine=motion.info.get("engine", command.engine),
         device=motion.info.get("device", command.device),
-        notes=[str(note) for note in animator.notes],
+        notes=[str(note) for note in animator.notes[n_old_notes:]],
     )
 
 

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A copy of the package with a fake animator; used by the tests of the worker and of Blender's side."""
+
+import shutil
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parents[1] / "wav2sem_blender"
+
+
+def make_fake_package(folder: Path) -> Path:
+    """Create it in `folder`; it is not named `wav2sem_blender`, as in an extension, whose folder has any name."""
+    package = folder / "some_other_name"
+    (package / "pipeline").mkdir(parents=True)
+    shutil.copy(PACKAGE / "__init__.py", package)
+    shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__.py", "motion.py"):
+        shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline")
+    shutil.copy(HERE / "fake_infer.py", package / "pipeline" / "infer.py")
+    return package

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""F-curves in an Action of our own, beside whatever the user animated before.
+
+- No action yet: ours becomes the active one.
+- An action of the user: it moves into an NLA track below ours, where it keeps playing every channel that we do not
+  write, and all channels outside the time of the speech.
+- Ours, of the same audio: its curves are replaced in place; curves that the user added to it stay.
+- Ours, of other audio: it is kept in the file, with a fake user, and a new one takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from math import ceil, floor
+from typing import Any
+
+import bpy
+import numpy as np
+
+from . import compat
+from .preflight import value_path
+
+# Custom properties of an Action of ours; the first one marks it.
+AUDIO_HASH = "wav2sem_audio_sha256"
+CURVES = "wav2sem_curves"
+
+
+def write_action(
+    keys: bpy.types.Key,
+    name: str,
+    marks: Mapping[str, str | float],
+    curves: Mapping[str, np.ndarray],
+    first_scene_frame: int,
+    scene: bpy.types.Scene,
+    rollback: ExitStack,
+) -> tuple[bpy.types.Action, list[str]]:
+    """Write one curve for each key name, a key on every scene frame.
+
+    Args:
+        keys: The mesh's shape-key data-block.
+        name: For the Action: the audio's.
+        marks: Custom properties to store on the Action, `AUDIO_HASH` among them.
+        curves: Key name to values (T,), one for each scene frame.
+        first_scene_frame: Where the first value goes.
+        scene: Its frame range is covered by a strip made of the user's action.
+        rollback: Receives what undoes a half-done change.
+
+    Returns:
+        The Action, and sentences for the user about what happened to an earlier one.
+    """
+    if keys.animation_data is None:
+        rollback.callback(keys.animation_data_clear)
+    animation = keys.animation_data_create()
+    notes: list[str] = []
+    current = animation.action
+    if current is not None and _is_replaceable(current, marks):
+        action, slot = current, _slot_of(animation, keys)
+    else:
+        action = bpy.data.actions.new(name)
+        rollback.callback(bpy.data.actions.remove, action)
+        slot = action.slots.new(id_type="KEY", name=keys.name)
+    bag = compat.channelbag(action, slot)
+    _remove_own_curves(bag, action, keys)
+    for key_name, values_T in curves.items():
+        _write_curve(bag.fcurves, value_path(key_name), values_T, first_scene_frame)
+    for mark, value in marks.items():
+        action[mark] = value
+    action[CURVES] = json.dumps(sorted(curves))
+    if action is not current:
+        notes += _make_room(animation, keys, scene)
+        animation.action = action
+    animation.action_slot = slot
+    return action, notes
+
+
+def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float]) -> bool:
+    """Ours, of the same audio, local, and nobody else's."""
+    users = action.users - int(action.use_fake_user)
+    return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and users == 1
+
+
+def _slot_of(animation: bpy.types.AnimData, keys: bpy.types.Key) -> Any:
+    return animation.action_slot or animation.action.slots.new(id_type="KEY", name=keys.name)
+
+
+def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) -> None:
+    """Remove the curves of our last run; what they drove returns to rest, or it would keep its last value."""
+    for key_name in json.loads(action.get(CURVES, "[]")):
+        curve = bag.fcurves.find(value_path(key_name))
+        if curve is not None:
+            bag.fcurves.remove(curve)
+        if key_name in keys.key_blocks:
+            keys.key_blocks[key_name].value = 0.0
+
+
+def _write_curve(curves: Any, path: str, values_T: np.ndarray, first_scene_frame: int) -> None:
+    """One linear key for each value, in bulk: 200 times as fast as `keyframe_insert`."""
+    curve = curves.find(path)
+    if curve is not None:
+        curves.remove(curve)
+    curve = curves.new(path)
+    points = curve.keyframe_points
+    points.add(len(values_T))
+    co_T2 = np.empty((len(values_T), 2), dtype=np.float32)
+    co_T2[:, 0] = np.arange(first_scene_frame, first_scene_frame + len(values_T))
+    co_T2[:, 1] = values_T
+    points.foreach_set("co", co_T2.ravel())
+    linear = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["LINEAR"].value
+    points.foreach_set("interpolation", np.full(len(values_T), linear, dtype=np.int32))
+    curve.update()
+
+
+def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene) -> list[str]:
+    """Take the present action off the top without losing it."""
+    current = animation.action
+    if current is None:
+        return []
+    if AUDIO_HASH in current:
+        if current.library is None:
+            current.use_fake_user = True
+        _rest(current, animation.action_slot, keys)
+        return [f'The earlier action "{current.name}" is kept in this file.']
+    _push_down(animation, scene)
+    note = f'Your action "{current.name}" moved to an NLA track below the speech.'
+    return [note] if animation.use_nla else [note, "NLA is switched off for these shape keys, so it does not play."]
+
+
+def _rest(action: bpy.types.Action, slot: Any, keys: bpy.types.Key) -> None:
+    """Return to rest what an earlier action of ours drove; the next one may have other channels."""
+    for key_name in json.loads(action.get(CURVES, "[]")):
+        if key_name in keys.key_blocks:
+            keys.key_blocks[key_name].value = 0.0
+
+
+def _push_down(animation: bpy.types.AnimData, scene: bpy.types.Scene) -> None:
+    """What the NLA editor's Push Down does, over the scene's whole range so that cycling curves go on."""
+    action, slot = animation.action, animation.action_slot
+    if not animation.nla_tracks:
+        animation.use_nla = True
+    start, end = action.curve_frame_range
+    start, end = floor(min(start, scene.frame_start)), ceil(max(end, scene.frame_end, start + 1))
+    track = animation.nla_tracks.new()
+    track.name = action.name
+    strip = track.strips.new(action.name, start, action)
+    if slot is not None:
+        strip.action_slot = slot
+    strip.action_frame_start, strip.action_frame_end = start, end
+    strip.frame_start, strip.frame_end = start, end
+    strip.blend_type = animation.action_blend_type
+    strip.extrapolation = animation.action_extrapolation
+    if animation.action_influence != 1.0:
+        strip.use_animated_influence = True
+        strip.influence = animation.action_influence
+    animation.action_blend_type = "REPLACE"
+    animation.action_influence = 1.0
+    # Before and after the speech the user's own curves show through.
+    animation.action_extrapolation = "NOTHING"

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A motion becomes shape-key curves: first everything is checked and computed, then it is written in one go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import bpy
+import numpy as np
+
+from ..pipeline.motion import Motion
+from ..pipeline.retarget import gain, resample
+from . import actions, compat, keys, preflight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was written, and sentences for the user about it."""
+
+    object_name: str
+    action_name: str
+    n_curves: int
+    n_new_keys: int
+    first_scene_frame: int
+    n_scene_frames: int
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def apply_motion(
+    context: bpy.types.Context,
+    target: bpy.types.Object,
+    motion: Motion,
+    *,
+    start_frame: int = 1,
+    strength: float = 1.0,
+    settings: Mapping[str, object] | None = None,
+) -> Outcome:
+    """Animate `target` by `motion`, one key on every scene frame.
+
+    Args:
+        context: Gives the scene (its frame rate) and the view layer.
+        target: The mesh; see `preflight` for what it needs.
+        motion: Curves at their own rate; seconds are kept.
+        start_frame: Scene frame of the motion's first moment.
+        strength: Factor for all curves.
+        settings: Stored on the Action as JSON, for the record.
+
+    Raises:
+        ValueError: The target or a value does not allow it; nothing was changed.
+    """
+    preflight.check_target(context, target)
+    plan = preflight.make_plan(target, motion)
+    motion = resample(gain(motion, strength), compat.frame_rate_hz(context.scene))
+    _check_limit(motion, plan)
+    with ExitStack() as rollback:
+        outcome = _write(context, target, motion, plan, start_frame, _marks(motion, settings or {}), rollback)
+        rollback.pop_all()
+    return outcome
+
+
+def _write(
+    context: bpy.types.Context,
+    target: bpy.types.Object,
+    motion: Motion,
+    plan: preflight.Plan,
+    start_frame: int,
+    marks: dict[str, str],
+    rollback: ExitStack,
+) -> Outcome:
+    key_of_channel = {channel: (key, 1.0) for channel, key in plan.key_of_channel.items()}
+    if plan.new_channels:
+        key_of_channel |= keys.make_keys(target, motion, plan, rollback)
+    blocks = target.data.shape_keys.key_blocks
+    curves: dict[str, np.ndarray] = {}
+    for channel, (key_name, factor) in key_of_channel.items():
+        values_T = motion.weights_TK[:, motion.channels.index(channel)] * np.float32(factor)
+        keys.fit_sliders(blocks[key_name], float(values_T.min()), float(values_T.max()))
+        curves[key_name] = values_T
+    name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
+    action, notes = actions.write_action(
+        target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback
+    )
+    target.data.update_tag()
+    return Outcome(
+        object_name=target.name,
+        action_name=action.name,
+        n_curves=len(curves),
+        n_new_keys=len(plan.new_channels),
+        first_scene_frame=start_frame,
+        n_scene_frames=motion.n_frames,
+        warnings=plan.warnings,
+        notes=tuple(notes),
+    )
+
+
+def _check_limit(motion: Motion, plan: preflight.Plan) -> None:
+    """Existing keys cannot be rescaled, so their curves must stay within Blender's limit."""
+    for channel, key_name in plan.key_of_channel.items():
+        highest = float(np.abs(motion.weights_TK[:, motion.channels.index(channel)]).max(initial=0.0))
+        if highest > keys.LIMIT:
+            raise ValueError(
+                f'The shape key "{key_name}" would need the value {highest:.1f}; Blender allows {keys.LIMIT:g}. '
+                "Lower the strength."
+            )
+
+
+def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
+    """Custom properties for the Action: where it came from, so that it can be made again."""
+    info = motion.info
+    return {
+        actions.AUDIO_HASH: info.get("audio_sha256", ""),
+        "wav2sem_audio": info.get("audio", ""),
+        "wav2sem_model": info.get("model", ""),
+        "wav2sem_weights_sha256": info.get("weights_sha256", ""),
+        "wav2sem_settings": json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
+        "wav2sem_version": compat.addon_version(),
+    }

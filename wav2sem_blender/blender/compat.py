@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What differs between Blender 4.5 and 5.2, each difference in one function."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+_PACKAGE_FOLDER = Path(__file__).parents[1]
+
+
+def addon_version() -> str:
+    """The version in the manifest: beside the package in an extension, one folder up in a checkout."""
+    for folder in (_PACKAGE_FOLDER, _PACKAGE_FOLDER.parent):
+        manifest = folder / "blender_manifest.toml"
+        if manifest.is_file():
+            return str(tomllib.loads(manifest.read_text(encoding="utf-8"))["version"])
+    return "unknown"
+
+
+def channelbag(action: bpy.types.Action, slot: Any) -> Any:
+    """The F-curves' container of `slot`, created with its layer and strip when missing.
+
+    Blender 5.0 removed `action.fcurves`; layers exist in all supported versions.
+    """
+    layer = action.layers[0] if action.layers else action.layers.new("Layer")
+    strip = layer.strips[0] if layer.strips else layer.strips.new(type="KEYFRAME")
+    return strip.channelbag(slot, ensure=True)
+
+
+def sequencer_strips(editor: Any) -> Any:
+    """The sequencer's strips: `sequences` was renamed in 4.4 and removed in 5.0."""
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def set_video_output(render: Any, path: Path) -> None:
+    """Make `render` write an mp4 (H.264, AAC) to `path`; since 5.0 the media type comes first."""
+    settings = render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "VIDEO"
+    settings.file_format = "FFMPEG"
+    render.ffmpeg.format = "MPEG4"
+    render.ffmpeg.codec = "H264"
+    render.ffmpeg.constant_rate_factor = "HIGH"
+    render.ffmpeg.audio_codec = "AAC"
+    render.ffmpeg.audio_bitrate = 192
+    render.filepath = str(path)
+    render.use_file_extension = False
+
+
+def set_image_output(render: Any, path: Path) -> None:
+    """Make `render` write PNG files whose names begin with `path`."""
+    settings = render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "IMAGE"
+    settings.file_format = "PNG"
+    settings.color_mode = "RGB"
+    render.filepath = str(path)
+    render.use_file_extension = True
+
+
+def frame_rate_hz(scene: bpy.types.Scene) -> float:
+    """Scene frames per second, 23.976 and the like included."""
+    return float(scene.render.fps / scene.render.fps_base)
+
+
+def find_strip(scene: bpy.types.Scene, name: str) -> Any:
+    """The scene's sound strip of that name, or None."""
+    strip = sequencer_strips(scene.sequence_editor).get(name) if scene.sequence_editor else None
+    return strip if strip is not None and strip.type == "SOUND" else None

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shape keys made from a motion's basis, on a FLAME mesh. Shapes: V vertices, K channels."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+
+import bpy
+import numpy as np
+
+from ..pipeline.motion import Motion
+from .preflight import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, Plan, own_keys, rest_points
+
+# Blender's hard limit of a shape key's value.
+LIMIT = 10.0
+
+
+def make_keys(
+    target: bpy.types.Object, motion: Motion, plan: Plan, rollback: ExitStack
+) -> dict[str, tuple[str, float]]:
+    """Create the plan's new keys, or bring our own up to date.
+
+    A key whose curve would leave Blender's limit of 10 is made larger and its curve smaller by the same factor.
+    Keys of ours that were made from this very basis are left alone: they may have been sculpted since.
+
+    Returns:
+        For each new channel the key's name and the factor for its curve.
+    """
+    assert plan.similarity is not None and motion.basis_KV3 is not None
+    existing = own_keys(target.data)
+    rest_V3 = rest_points(target.data)
+    factors = {channel: _curve_factor(motion, channel) for channel in plan.new_channels}
+    basis_hash = _basis_hash(motion, plan, factors)
+    keys = target.data.shape_keys
+    is_current = keys is not None and keys.get(OWN_BASIS_PROPERTY) == basis_hash
+    made: dict[str, tuple[str, float]] = {}
+    for channel in plan.new_channels:
+        factor = factors[channel]
+        if channel in existing and is_current:
+            made[channel] = channel, factor
+            continue
+        block = _key_block(target, channel, channel in existing, rollback)
+        offsets_V3 = plan.similarity.apply_to_offsets(motion.basis_KV3[motion.channels.index(channel)])
+        block.data.foreach_set("co", (rest_V3 + offsets_V3 / factor).astype(np.float32).ravel())
+        made[channel] = block.name, factor
+    keys = target.data.shape_keys
+    keys[OWN_KEYS_PROPERTY] = "\n".join(sorted(existing | {name for name, _ in made.values()}))
+    keys[OWN_BASIS_PROPERTY] = basis_hash
+    return made
+
+
+def fit_sliders(block: bpy.types.ShapeKey, lowest: float, highest: float) -> None:
+    """Widen the key's slider so that no animated value is clamped; it is never narrowed."""
+    block.slider_min = min(block.slider_min, lowest)
+    block.slider_max = max(block.slider_max, highest)
+
+
+def _key_block(target: bpy.types.Object, name: str, exists: bool, rollback: ExitStack) -> bpy.types.ShapeKey:
+    if exists:
+        return target.data.shape_keys.key_blocks[name]
+    if target.data.shape_keys is None:
+        target.shape_key_add(name="Basis", from_mix=False)
+        rollback.callback(target.shape_key_clear)
+    block = target.shape_key_add(name=name, from_mix=False)
+    block.value = 0.0
+    rollback.callback(_remove_key, target, block.name)
+    return block
+
+
+def _remove_key(target: bpy.types.Object, name: str) -> None:
+    target.shape_key_remove(target.data.shape_keys.key_blocks[name])
+
+
+def _curve_factor(motion: Motion, channel: str) -> float:
+    """1, or the power of two that brings the curve within the limit."""
+    highest = float(np.abs(motion.weights_TK[:, motion.channels.index(channel)]).max(initial=0.0))
+    return 1.0 if highest <= LIMIT else 2.0 ** -np.ceil(np.log2(highest / LIMIT))
+
+
+def _basis_hash(motion: Motion, plan: Plan, factors: dict[str, float]) -> str:
+    assert plan.similarity is not None and motion.basis_KV3 is not None
+    content = hashlib.sha256(repr((plan.new_channels, tuple(factors.values()))).encode())
+    content.update(np.round(plan.similarity.rotation_33 * plan.similarity.scale, 5).tobytes())
+    content.update(motion.basis_KV3.tobytes())
+    return content.hexdigest()

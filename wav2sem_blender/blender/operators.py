@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operator: it collects settings, drives a job, and reports. No maths, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import bpy
+from bpy.props import EnumProperty, StringProperty
+
+from . import compat, jobs, preferences, properties
+from .apply import Outcome
+from .settings import AnimateSettings
+
+ENGINES = (
+    ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
+    ("onnx", "ONNX Runtime", "The engine that comes with the add-on"),
+    ("torch", "PyTorch", "The Python with PyTorch from the preferences"),
+)
+
+_TIMER_S = 0.1
+# What a person can act on; anything else is a bug and shows as one.
+_USER_ERRORS = (ValueError, OSError, MemoryError)
+# The next call must not inherit the last call's file and mesh.
+_FRESH = {"options": {"SKIP_SAVE"}}
+
+
+class WAV2SEM_OT_animate(bpy.types.Operator):
+    """Write shape key animation that speaks the audio. What is not given comes from the Speech panel"""
+
+    bl_idname = "wav2sem.animate"
+    bl_label = "Animate from Speech"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: StringProperty(  # type: ignore[valid-type]
+        name="Audio", description="Audio file, or a film with sound", subtype="FILE_PATH", **_FRESH
+    )
+    sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **_FRESH)  # type: ignore[valid-type]
+    strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **_FRESH)  # type: ignore[valid-type]
+    object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **_FRESH)  # type: ignore[valid-type]
+    model: properties.model_property(**_FRESH)  # type: ignore[valid-type]
+    start_frame: properties.start_frame_property(**_FRESH)  # type: ignore[valid-type]
+    strength: properties.strength_property(**_FRESH)  # type: ignore[valid-type]
+    semantic_strength: properties.semantic_strength_property(**_FRESH)  # type: ignore[valid-type]
+    style: properties.style_property(**_FRESH)  # type: ignore[valid-type]
+    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **_FRESH)  # type: ignore[valid-type]
+    device: EnumProperty(  # type: ignore[valid-type]
+        name="Device", description="What computes the animation", items=preferences.DEVICES, **_FRESH
+    )
+
+    _job: jobs.Job | None = None
+    _timer: Any = None
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Name what is missing whatever the settings are; everything else is said by `execute`."""
+        message = disabled_reason(context)
+        if message:
+            cls.poll_message_set(message)
+        return not message
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Run to the end: scripts, the background, and the redo panel."""
+        self._fill_from_panel(context)
+        context.window_manager.progress_begin(0, 100)
+        try:
+            outcome, notes = jobs.run(
+                context,
+                self._settings(),
+                lambda fraction, _title: context.window_manager.progress_update(100 * fraction),
+            )
+        except _USER_ERRORS as error:
+            return self._failed(error)
+        finally:
+            context.window_manager.progress_end()
+        return self._finished(outcome, notes)
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Run beside the interface; Esc cancels."""
+        if bpy.app.background or context.window is None:
+            return self.execute(context)
+        self._fill_from_panel(context)
+        try:
+            self._job = jobs.Job(context, self._settings())
+        except _USER_ERRORS as error:
+            return self._failed(error)
+        self._timer = context.window_manager.event_timer_add(_TIMER_S, window=context.window)
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Look at the job ten times a second."""
+        assert self._job is not None
+        if jobs.current() is not self._job:
+            return self._end(context, self._failed(ValueError("The add-on was switched off.")))
+        if event.type == "ESC" and event.value == "PRESS":
+            self._job.cancel()
+            self.report({"INFO"}, "Cancelled; nothing was changed")
+            return self._end(context, {"CANCELLED"})
+        if event.type != "TIMER":
+            return {"PASS_THROUGH"}
+        try:
+            if not self._job.poll():
+                self._show_progress(context)
+                return {"PASS_THROUGH"}
+            result = self._finished(self._job.finish(context), self._job.notes)
+        except _USER_ERRORS as error:
+            result = self._failed(error)
+        except BaseException:
+            self._end(context, set())
+            raise
+        return self._end(context, result)
+
+    def cancel(self, context: bpy.types.Context) -> None:
+        """Blender ends the operator: another file is loaded, or the window closes."""
+        if self._job is not None and jobs.current() is self._job:
+            self._job.cancel()
+        self._end(context, set())
+
+    def _show_progress(self, context: bpy.types.Context) -> None:
+        assert self._job is not None
+        context.workspace.status_text_set(f"{self._job.title}: {self._job.fraction:.0%}   Esc: Cancel")
+        _redraw_sidebars(context)
+
+    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+        """Leave no timer and no status text behind."""
+        if self._timer is not None:
+            context.window_manager.event_timer_remove(self._timer)
+            self._timer = None
+        if context.workspace is not None:
+            context.workspace.status_text_set(None)
+        _redraw_sidebars(context)
+        return result
+
+    def _fill_from_panel(self, context: bpy.types.Context) -> None:
+        """Whatever the call leaves open: the panel's settings, and the device of the preferences."""
+        given = self.properties.is_property_set
+        if not given("device"):
+            self.device = preferences.get(context).device
+        # Merely reading the settings would store an empty group with the scene.
+        if context.scene.is_property_set("wav2sem"):
+            self._fill_from_settings(context.scene.wav2sem, given)
+        if self.strip and not given("start_frame"):
+            strip = compat.find_strip(context.scene, self.strip)
+            self.start_frame = strip.frame_final_start if strip is not None else 1
+
+    def _fill_from_settings(self, panel: properties.WAV2SEM_PG_settings, given: Callable[[str], bool]) -> None:
+        if not (given("filepath") or given("sound") or given("strip")):
+            if panel.source == "FILE":
+                self.filepath = panel.filepath
+            elif panel.source == "STRIP":
+                self.strip = panel.strip
+            elif panel.sound is not None:
+                self.sound = panel.sound.name
+        if not given("object") and panel.target is not None:
+            self.object = panel.target.name
+        for name in ("model", "strength", "semantic_strength", "style", "start_frame"):
+            if not (given(name) or (name == "start_frame" and self.strip)):
+                setattr(self, name, getattr(panel, name))
+
+    def _settings(self) -> AnimateSettings:
+        return AnimateSettings(
+            filepath=self.filepath,
+            sound=self.sound,
+            strip=self.strip,
+            object_name=self.object,
+            model=self.model,
+            engine=self.engine,
+            device=self.device,
+            style=self.style,
+            semantic_strength=self.semantic_strength,
+            strength=self.strength,
+            start_frame=self.start_frame,
+        )
+
+    def _failed(self, error: BaseException) -> set[str]:
+        self.report({"ERROR"}, str(error) or "The memory is not sufficient.")
+        return {"CANCELLED"}
+
+    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+        for warning in outcome.warnings:
+            self.report({"WARNING"}, warning)
+        for note in (*notes, *outcome.notes):
+            self.report({"INFO"}, note)
+        self.report({"INFO"}, summary(outcome))
+        return {"FINISHED"}
+
+
+def summary(outcome: Outcome) -> str:
+    """What was written, in one sentence."""
+    last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
+    return (
+        f'"{outcome.object_name}" speaks from frame {outcome.first_scene_frame} to {last_frame}: '
+        f'{outcome.n_curves} curves in the action "{outcome.action_name}"'
+    )
+
+
+def disabled_reason(context: bpy.types.Context) -> str:
+    """Why no run can start in this scene, or nothing."""
+    if context.scene is None:
+        return "There is no scene"
+    if jobs.current() is not None:
+        return "Speech is being animated; press Esc to cancel it"
+    if not any(candidate.type == "MESH" for candidate in context.scene.objects):
+        return "The scene has no mesh; add or import a head first"
+    return ""
+
+
+def _redraw_sidebars(context: bpy.types.Context) -> None:
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                area.tag_redraw()
+
+
+CLASSES = (WAV2SEM_OT_animate,)

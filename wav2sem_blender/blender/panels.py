@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Speech tab in the 3D viewport's sidebar."""
+
+from __future__ import annotations
+
+import bpy
+
+from . import jobs
+from .operators import WAV2SEM_OT_animate, disabled_reason
+
+
+class _SpeechPanel:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Speech"
+
+
+class WAV2SEM_PT_speech(_SpeechPanel, bpy.types.Panel):
+    """Speech to shape key animation."""
+
+    bl_label = "Speech"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Source, mesh, model, and the button or the progress."""
+        layout, settings = self.layout, context.scene.wav2sem
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.row().prop(settings, "source", expand=True)
+        layout.prop(settings, {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound"}[settings.source])
+        row = layout.row()
+        row.prop(settings, "target", placeholder=_active_mesh_name(context))
+        layout.prop(settings, "model")
+        if settings.source != "STRIP":
+            layout.prop(settings, "start_frame")
+        layout.prop(settings, "strength")
+        _draw_button(layout, context)
+
+
+class WAV2SEM_PT_speech_advanced(_SpeechPanel, bpy.types.Panel):
+    """Rarely needed settings."""
+
+    bl_label = "Advanced"
+    bl_parent_id = "WAV2SEM_PT_speech"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Semantic strength and style."""
+        layout, settings = self.layout, context.scene.wav2sem
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "semantic_strength")
+        layout.prop(settings, "style")
+
+
+def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    job = jobs.current()
+    if job is not None:
+        layout.progress(factor=job.fraction, text=f"{job.title}: {job.fraction:.0%}")
+        layout.label(text="Press Esc to Cancel")
+        return
+    missing = missing_setting(context)
+    row = layout.row()
+    row.scale_y = 1.4
+    row.enabled = not missing
+    row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
+    if missing:
+        layout.label(text=missing, icon="INFO")
+
+
+def missing_setting(context: bpy.types.Context) -> str:
+    """What the user has to choose before the button works, or nothing."""
+    settings = context.scene.wav2sem
+    reason = disabled_reason(context)
+    if reason:
+        return reason
+    if not getattr(settings, {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound"}[settings.source]):
+        return {"FILE": "Choose an audio file", "STRIP": "Choose a sound strip", "SOUND": "Choose a sound"}[
+            settings.source
+        ]
+    if settings.target is None and not _active_mesh_name(context):
+        return "Choose a mesh, or select one"
+    return ""
+
+
+def _active_mesh_name(context: bpy.types.Context) -> str:
+    active = context.view_layer.objects.active
+    return active.name if active is not None and active.type == "MESH" else ""
+
+
+CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_speech_advanced)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything that the add-on adds to Blender, in one list, removed in reverse."""
+
+from __future__ import annotations
+
+import atexit
+
+import bpy
+
+from . import command, jobs, operators, panels, preferences, properties
+
+CLASSES = (*properties.CLASSES, *preferences.CLASSES, *operators.CLASSES, *panels.CLASSES)
+
+_command_handle: object | None = None
+
+
+def register() -> None:
+    """Add the classes, the scene's settings and the command."""
+    global _command_handle
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+    properties.register()
+    _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
+    # Blender does not unregister add-ons when it quits; without this the worker would notice by itself only.
+    atexit.register(jobs.shut_down)
+
+
+def unregister() -> None:
+    """Remove them and end the worker."""
+    global _command_handle
+    jobs.shut_down()
+    atexit.unregister(jobs.shut_down)
+    if _command_handle is not None:
+        bpy.utils.unregister_cli_command(_command_handle)
+        _command_handle = None
+    properties.unregister()
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one run needs to know, as plain data: the operator, the command and the demo all fill this in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import bpy
+
+from ..worker import environment
+from ..worker.environment import WorkerEnvironment
+from . import preferences
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateSettings:
+    """One run of `wav2sem.animate`.
+
+    Attributes:
+        filepath: Audio or film file; or else `sound` or `strip`.
+        sound: Name of a sound data-block.
+        strip: Name of a sound strip in the scene's sequencer.
+        object_name: The mesh; empty for the active object.
+        model: "default", a folder, or the name of a folder in the preferences' models folder.
+        engine: auto, onnx or torch.
+        device: auto, cpu, cuda, mps or xpu.
+        style: Index of the speaking style.
+        semantic_strength: 0 switches the semantic features off, 1 is as trained.
+        strength: Factor for all curves.
+        start_frame: Scene frame of the speech's first moment.
+    """
+
+    filepath: str = ""
+    sound: str = ""
+    strip: str = ""
+    object_name: str = ""
+    model: str = "default"
+    engine: str = "auto"
+    device: str = "auto"
+    style: int = 0
+    semantic_strength: float = 1.0
+    strength: float = 1.0
+    start_frame: int = 1
+
+    def for_the_record(self) -> dict[str, object]:
+        """As stored on the Action."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
+
+
+def resolve_model(context: bpy.types.Context, model: str) -> str:
+    """The folder behind a model's name.
+
+    Raises:
+        ValueError: There is no such model; the message lists those of the models folder.
+    """
+    if model in ("", "default"):
+        return "default"
+    folder = Path(bpy.path.abspath(model)).absolute()
+    if folder.is_dir():
+        return str(folder)
+    models_folder = preferences.get(context).models_folder
+    if models_folder:
+        folder = Path(bpy.path.abspath(models_folder)).absolute() / model
+        if folder.is_dir():
+            return str(folder)
+    names = ", ".join(model_names(context))
+    raise ValueError(f'There is no model "{model}". Known are: {names}; or give the path of a model folder.')
+
+
+def model_names(context: bpy.types.Context) -> list[str]:
+    """The bundled model and those in the models folder of the preferences."""
+    folder = preferences.get(context).models_folder
+    if not folder:
+        return ["default"]
+    configs = Path(bpy.path.abspath(folder)).glob("*/config.json")
+    return ["default", *sorted(config.parent.name for config in configs)]
+
+
+def worker_environment(context: bpy.types.Context) -> WorkerEnvironment:
+    """The Python that the preferences name, otherwise Blender's own.
+
+    Raises:
+        OSError: It does not exist.
+    """
+    python = preferences.get(context).torch_python
+    return environment.from_python(bpy.path.abspath(python)) if python else environment.embedded()

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Audio that the worker cannot open by itself becomes a file that it can.
+
+soundfile reads the common audio formats; films, m4a, packed sounds and trimmed strips are decoded here with Blender's
+own `aud`. Only `Sound.data` is used: `Sound.write` ends the whole process when the disk is full.
+Shapes: S samples, C audio channels.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import aud
+import bpy
+import numpy as np
+
+SOUNDFILE_SUFFIXES = frozenset(
+    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
+)
+
+# Long enough that seeking costs nothing, short enough for the memory: 120 MB of eight channels at 48 kHz.
+_PIECE_S = 80.0
+# Codecs need the frames before a position to decode it; without them each piece would begin with a click.
+_LEAD_S = 1.0
+
+
+def audio_file(path: str | os.PathLike[str], folder: Path) -> Path:
+    """The file itself when soundfile reads its format, otherwise its sound decoded into `folder`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no file with sound.
+        OSError: The decoded sound cannot be written.
+    """
+    path = Path(bpy.path.abspath(os.fspath(path))).absolute()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Choose an audio file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such audio file.")
+    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        return path
+    return _decode(path, folder / f"{path.stem}.wav", path.name)
+
+
+def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Path:
+    """The file of a sound data-block; a packed one is unpacked into `folder`.
+
+    Raises:
+        As `audio_file`.
+    """
+    if sound.packed_file is None:
+        return audio_file(bpy.path.abspath(sound.filepath, library=sound.library), folder)
+    unpacked = folder / (bpy.path.basename(sound.filepath) or f"{sound.name}.wav")
+    with _writing(unpacked):
+        folder.mkdir(parents=True, exist_ok=True)
+        unpacked.write_bytes(sound.packed_file.data)
+    return audio_file(unpacked, folder / "decoded")
+
+
+def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Path:
+    """What a sound strip of the sequencer plays, its trimmed ends left out.
+
+    Args:
+        strip: The strip; its volume and pan do not matter.
+        rate_hz: Scene frames per second.
+        folder: Where the cut sound goes.
+
+    Raises:
+        ValueError: The strip is retimed, has no sound, or as `audio_file`.
+    """
+    if strip.sound is None:
+        raise ValueError(f'The strip "{strip.name}" has no sound.')
+    if len(getattr(strip, "retiming_keys", ())) > 2:
+        raise ValueError(f'The strip "{strip.name}" is retimed. Clear its retiming, or render the sound to a file.')
+    whole = audio_of_sound(strip.sound, folder)
+    start_s = (strip.frame_final_start - strip.frame_start) / rate_hz - getattr(strip, "sound_offset", 0.0)
+    start_s = max(0.0, start_s)
+    is_trimmed = strip.frame_offset_start or strip.frame_offset_end or strip.animation_offset_start
+    if not is_trimmed and start_s == 0.0:
+        return whole
+    start_s += strip.animation_offset_start / rate_hz
+    stop_s = start_s + strip.frame_final_duration / rate_hz
+    return _decode(whole, folder / f"{Path(strip.sound.name).stem}_{strip.name}.wav", strip.name, start_s, stop_s)
+
+
+def _decode(source: Path, target: Path, label: str, start_s: float = 0.0, stop_s: float = float("inf")) -> Path:
+    """Write the mono sound of `source` between two times as 32-bit float wav."""
+    sound = aud.Sound.file(str(source))
+    try:
+        rate_hz = round(sound.specs[0])
+    except aud.error as error:
+        raise ValueError(f"{label}: no sound that Blender can read ({str(error).rstrip('.')}).") from error
+    n_samples = 0
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            file.write(_wav_header(rate_hz, 0))
+            for mono_S in _pieces(sound, rate_hz, start_s, stop_s):
+                file.write(mono_S.astype("<f4").tobytes())
+                n_samples += len(mono_S)
+            file.seek(0)
+            file.write(_wav_header(rate_hz, n_samples))
+    if n_samples == 0:
+        target.unlink()
+        raise ValueError(f"{label}: the sound is empty.")
+    return target
+
+
+def _pieces(sound: aud.Sound, rate_hz: int, start_s: float, stop_s: float) -> Iterator[np.ndarray]:
+    """The sound's samples as consecutive mono pieces (S,)."""
+    while start_s < stop_s:
+        lead_s = min(_LEAD_S, start_s)
+        end_s = min(start_s + _PIECE_S, stop_s)
+        samples_SC = sound.limit(start_s - lead_s, end_s).data()[round(lead_s * rate_hz) :]
+        n_wanted = round((end_s - start_s) * rate_hz)
+        if len(samples_SC):
+            yield samples_SC[:n_wanted].mean(axis=1)
+        if len(samples_SC) < n_wanted:
+            return
+        start_s = end_s
+
+
+def _wav_header(rate_hz: int, n_samples: int) -> bytes:
+    """RIFF header of mono 32-bit float samples."""
+    n_bytes = 4 * n_samples
+    if n_bytes > 0xFFFFFFFF - 36:
+        raise ValueError("The recording is longer than a wav file can be. Cut it into parts.")
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", 36 + n_bytes, b"WAVE"),
+        *(b"fmt ", 16, 3, 1, rate_hz, 4 * rate_hz, 4, 32),
+        *(b"data", n_bytes),
+    )
+
+
+class _writing:  # noqa: N801 - a context manager, used like a function
+    """Turns a failed write into a sentence that names the file and the remedy."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError):
+            self._path.unlink(missing_ok=True)
+            reason = error.strerror or str(error)
+            raise OSError(
+                f"The sound cannot be written to {self._path} ({reason}). Free some space, or choose another folder in "
+                "Preferences > File Paths > Temporary Files."
+            ) from error
