@@ -14,7 +14,7 @@ ASSET = Path(__file__).parents[1] / "assets" / "demo_head" / "demo_head.npz"
 
 # name: (linear colour, roughness, sheen/coat weight)
 LOOK: dict[str, tuple[tuple[float, float, float], float, float]] = {
-    "skin": ((0.78, 0.42, 0.27), 0.55, 0.0),
+    "skin": ((0.80, 0.44, 0.285), 0.55, 0.0),
     "lips": ((0.60, 0.185, 0.15), 0.38, 0.15),
     "mouth": ((0.22, 0.035, 0.035), 0.6, 0.0),
     "lash": ((0.018, 0.010, 0.008), 0.7, 0.0),
@@ -23,7 +23,7 @@ LOOK: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "limbus": ((0.012, 0.045, 0.055), 0.12, 1.0),
     "pupil": ((0.004, 0.004, 0.005), 0.08, 1.0),
     "catch_light": ((1.0, 1.0, 1.0), 0.3, 0.0),
-    "teeth": ((0.84, 0.79, 0.69), 0.28, 0.3),
+    "teeth": ((0.92, 0.88, 0.80), 0.28, 0.3),
     "gum": ((0.50, 0.14, 0.13), 0.4, 0.2),
     "tongue": ((0.56, 0.15, 0.14), 0.45, 0.2),
     "brow": ((0.085, 0.030, 0.014), 0.75, 0.0),
@@ -55,7 +55,7 @@ def build_demo_head(collection: bpy.types.Collection | None = None) -> bpy.types
     (collection or bpy.context.scene.collection).objects.link(head)
     add_shape_keys(head, data)
     smooth = head.modifiers.new("Subdivision", "SUBSURF")
-    smooth.levels, smooth.render_levels = 1, 2
+    smooth.levels, smooth.render_levels = 1, 1
     return head
 
 
@@ -142,7 +142,7 @@ def add_tint(material: bpy.types.Material, shader: bpy.types.Node, colour: tuple
 
 def build_stage(scene: bpy.types.Scene) -> None:
     """Add a camera and lights for a head-and-shoulders portrait of the demo head, and set the background."""
-    target = Vector((0.0, -0.02, 0.315))
+    target = Vector((0.0, -0.02, 0.295))
     camera_data = bpy.data.cameras.new("Portrait Camera")
     camera_data.lens = 85.0
     camera = bpy.data.objects.new("Portrait Camera", camera_data)
@@ -151,7 +151,7 @@ def build_stage(scene: bpy.types.Scene) -> None:
     scene.collection.objects.link(camera)
     scene.camera = camera
     lights = (
-        ("Key Light", (0.75, -0.95, 0.95), 16.0, 0.55, (1.0, 0.93, 0.84)),
+        ("Key Light", (0.75, -0.95, 0.95), 13.0, 0.55, (1.0, 0.93, 0.84)),
         ("Fill Light", (-0.95, -0.75, 0.35), 5.0, 0.9, (0.82, 0.90, 1.0)),
         ("Rim Light", (-0.55, 0.85, 0.75), 14.0, 0.4, (1.0, 0.90, 0.78)),
     )

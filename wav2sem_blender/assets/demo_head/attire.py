@@ -18,7 +18,7 @@ def brow() -> Part:
     segments, rings = 10, 17
     t = np.linspace(0.0, 1.0, rings)
     x = 1.55 + 4.15 * t
-    z = 2.55 + 0.95 * np.sin(np.pi * np.clip(t * 0.86 + 0.04, 0, 1)) - 0.25 * t
+    z = 2.85 + 0.95 * np.sin(np.pi * np.clip(t * 0.86 + 0.04, 0, 1)) - 0.25 * t
     on_face = frontal_surface(x, z)
     half_height = 0.36 * smoothstep(-0.25, 0.12, t) * (1 - 0.78 * smoothstep(0.45, 1.0, t))
     half_depth = 0.20 * smoothstep(-0.35, 0.15, t) * (1 - 0.7 * smoothstep(0.5, 1.0, t))
@@ -43,21 +43,21 @@ def outward(points: Array, quads: Array) -> Array:
 
 def lashes(skin: Skin, side: int) -> tuple[Part, Array]:
     """A dark lash line on the upper lid; also the skin vertices (V,) that its vertices follow."""
-    edge = skin.lid_margins[side][0]
-    psi = skin.lid_angle[edge]
-    upper = np.sin(psi) > -1e-6
-    order = np.argsort(psi[upper])
-    row = edge[upper][order]
-    angle = psi[row[0]] if len(row) == 0 else skin.lid_angle[row]
+    edge, inner = skin.lid_margins[side]
+    upper = np.sin(skin.lid_angle[edge]) > -1e-6
+    order = np.argsort(np.cos(skin.lid_angle[edge[upper]]))[::-1]
+    row, inner_row = edge[upper][order], inner[upper][order]
+    angle = skin.lid_angle[row]
     centre = sculpt.EYE_CENTRE_CM * np.array([side, 1, 1])
     p = skin.points[row]
     out = (p - centre) / np.linalg.norm(p - centre, axis=1, keepdims=True)
-    fan = np.stack([side * np.cos(angle), -0.15 + 0 * angle, 0.55 + 0.45 * np.sin(angle)], 1)
-    length = 0.30 * np.sin(np.clip(angle * 0.9 + 0.32, 0, np.pi)) ** 1.2 + 0.12 * np.exp(-((angle - 0.5) / 0.35) ** 2)
-    length *= smoothstep(np.pi, 2.6, angle) * 0.9 + 0.1
-    tip = p + length[:, None] * (0.55 * out + 0.5 * fan) + 0.03 * out
-    rows = np.stack([p * 1.0 + 0.035 * out - np.array([0, 0, 0.05]), tip, p + 0.05 * out + np.array([0, 0, 0.10])], 1)
-    points = rows.reshape(-1, 3)
+    taper = np.clip(np.sin(np.clip(angle + 0.12, 0, np.pi)) * 1.6, 0.12, 1.0) ** 0.8
+    length = taper * (0.16 + 0.20 * np.exp(-(((angle - 0.75) / 0.6) ** 2)))
+    fan = np.stack([side * np.cos(angle), -0.2 + 0 * angle, 0.5 + 0.3 * np.sin(angle)], 1)
+    tip = p + length[:, None] * (0.6 * out + 0.6 * fan)
+    under = p + 0.45 * (skin.points[inner_row] - p) - 0.03 * taper[:, None] * np.array([0, 0, 1.0])
+    over = p + taper[:, None] * (0.04 * out + np.array([0, 0, 0.07]))
+    points = np.stack([under, tip, over], 1).reshape(-1, 3)
     quads = tube_quads(len(row), 3)
     return Part(points, outward(points, quads), named("lash", len(quads)), "bound"), np.repeat(row, 3)
 
@@ -66,37 +66,43 @@ HAIR_CENTRE_CM = np.array([0.0, 1.0, 2.6])
 
 
 def hair() -> Part:
-    """A cap of broad clay-like locks that swirl from the crown, with a swept fringe."""
-    columns, rings = 112, 20
+    """A cap of broad clay-like locks that swirl from the crown into a fringe swept to one side."""
+    columns, rings = 128, 24
     azimuth = 2 * np.pi * np.arange(columns) / columns  # 0 = front, pi/2 = the character's left
-    whorl = np.array([-0.12, 0.42, 0.9])
-    whorl /= np.linalg.norm(whorl)
-    front = np.cos(azimuth)
-    side = np.sin(azimuth)
-    # How far down the hair reaches, as an angle from straight up.
-    reach = np.interp(np.abs(np.angle(np.exp(1j * azimuth))),
-                      np.radians([0, 25, 48, 62, 80, 96, 118, 150, 180]),
-                      np.radians([56, 58, 66, 84, 93, 88, 118, 134, 137]))  # fmt: skip
-    locks = 11.0
-    swirl = azimuth * locks + 0.9 * np.sin(azimuth) + 1.0
-    saw = (swirl / np.pi) % 1.0
-    lock_shape = 1.0 - np.abs(2 * saw - 1.0) ** 2.2
-    reach = reach + np.radians(6.0) * (lock_shape - 0.6) * np.where(front > 0.2, 1.2, 0.8) - 0.06 * side * (front > 0)
+    turn = np.angle(np.exp(1j * azimuth))
+    front, side = np.cos(azimuth), np.sin(azimuth)
+    whorl = np.array([0.18, 0.40, 0.9]) / np.linalg.norm([0.18, 0.40, 0.9])
+    # How far down the hair reaches, as an angle from straight up; the parting (at 24 degrees) is the highest point.
+    knots = [-180, -150, -122, -100, -88, -74, -62, -45, -20, 5, 24, 40, 56, 66, 76, 88, 100, 122, 150, 180]
+    degrees = [137, 134, 118, 84, 93, 104, 84, 68, 63, 57, 50, 60, 74, 92, 104, 93, 84, 118, 134, 137]
+    reach = np.interp(turn, np.radians(knots), np.radians(degrees))
+    reach = np.convolve(np.concatenate([reach[-4:], reach, reach[:4]]), np.hanning(9)[1:-1] / np.hanning(9).sum(), "same")
+    reach = reach[4:-4]
+    phase = azimuth * 15 / (2 * np.pi) + 0.22 * np.sin(2 * azimuth + 0.7) + 0.15 * np.sin(5 * azimuth)
+    lean = np.where(turn < np.radians(24), 1.0, -1.0) * np.clip(np.abs(turn - np.radians(24)) * 3, 0, 1)
+
+    def lock(shift: Array | float) -> Array:
+        saw = (phase + shift) % 1.0
+        peak = 0.5 - 0.22 * lean
+        t = np.where(saw < peak, saw / peak, (1 - saw) / (1 - peak))
+        return np.sin(0.5 * np.pi * t) ** 0.8
+
+    tips = lock(0.0)
+    reach = reach + np.radians(8.5) * (tips - 0.55)
     points = []
-    for k, t in enumerate(np.linspace(0.02, 1.0, rings)):
+    for t in np.linspace(0.02, 1.0, rings):
         phi = reach * t
-        tilt = (1 - t) ** 1.5
+        pull = (1 - t) ** 1.5
         d = np.stack([np.sin(phi) * side, -np.sin(phi) * front, np.cos(phi)], 1)
-        d = (1 - tilt) * d + tilt * (whorl + 0.6 * d * t)
+        d = (1 - pull) * d + pull * (whorl + 0.6 * d * t)
         d /= np.linalg.norm(d, axis=1, keepdims=True)
-        skin_point = sculpt.project_along(HAIR_CENTRE_CM + 9.5 * d, d, reach_cm=6.5)
-        groove = ((np.roll(lock_shape, 0)) - 0.55) * 0.55 * smoothstep(0.15, 0.7, t)
-        body = 1.05 + 0.55 * smoothstep(0.3, 0.9, t) * smoothstep(0.1, 0.9, front) + 0.25 * np.cos(phi)
-        body = body + groove
-        rim = smoothstep(1.02, 0.93, t)
-        points.append(skin_point + (body * (0.25 + 0.75 * rim))[:, None] * d)
-    last = points[-1] - HAIR_CENTRE_CM
-    points.append(HAIR_CENTRE_CM + last * 0.93)
+        on_skin = sculpt.project_along(HAIR_CENTRE_CM + 9.5 * d, d, reach_cm=6.5)
+        groove = (lock(0.55 * lean * (1 - t)) - 0.6) * 0.8 * smoothstep(0.2, 0.65, t)
+        quiff = np.exp(-(((turn - np.radians(2)) / 0.75) ** 2)) * np.exp(-(((t - 0.62) / 0.3) ** 2))
+        body = 1.25 + 0.9 * quiff + 0.25 * np.cos(phi) + groove
+        thin = 0.22 + 0.78 * smoothstep(1.12, 0.62, t)
+        points.append(on_skin + (body * thin)[:, None] * d)
+    points.append(HAIR_CENTRE_CM + (points[-1] - HAIR_CENTRE_CM) * 0.94)
     points = np.concatenate(points)
     points, quads = capped(points, rings + 1, columns)
     return Part(points, outward(points, quads), named("hair", len(quads)))
@@ -104,10 +110,10 @@ def hair() -> Part:
 
 JUMPER = (
     # half width, front y, back y, z: from inside the collar over its roll to the shoulders and down
-    (4.3, -3.4, 6.2, -17.2), (4.45, -3.7, 6.4, -15.4), (4.85, -4.1, 6.7, -14.9), (5.4, -4.6, 7.1, -15.1),
-    (5.65, -4.8, 7.3, -15.9), (5.6, -4.7, 7.3, -16.7), (6.2, -5.0, 7.6, -17.2), (8.4, -5.8, 8.2, -17.9),
-    (11.4, -6.6, 8.6, -18.9), (14.2, -7.2, 8.8, -20.4), (16.0, -7.6, 8.9, -22.6), (16.9, -7.8, 8.8, -25.5),
-    (17.2, -8.0, 8.6, -29.0), (17.2, -8.1, 8.4, -32.0), (16.6, -7.8, 8.2, -32.6),
+    (4.1, -3.0, 5.9, -14.7), (4.3, -3.4, 6.2, -12.8), (4.75, -3.9, 6.6, -12.3), (5.3, -4.4, 7.0, -12.5),
+    (5.55, -4.6, 7.2, -13.3), (5.5, -4.5, 7.2, -14.1), (6.0, -4.8, 7.5, -14.6), (7.8, -5.5, 8.0, -15.2),
+    (10.2, -6.2, 8.3, -16.1), (12.5, -6.8, 8.5, -17.5), (14.1, -7.2, 8.6, -19.7), (14.9, -7.5, 8.6, -22.7),
+    (15.2, -7.7, 8.4, -26.3), (15.2, -7.8, 8.2, -29.1), (14.6, -7.4, 8.0, -29.7),
 )  # fmt: skip
 
 
@@ -117,12 +123,12 @@ def jumper() -> Part:
     phi = 2 * np.pi * np.arange(segments) / segments
     rings = []
     for w, front, back, z in JUMPER:
-        power = 1.0 - 0.22 * smoothstep(6.0, 14.0, w)
+        power = 1.0 - 0.22 * smoothstep(6.0, 12.0, w)
         cos, sin = np.cos(phi), np.sin(phi)
         x = w * np.sign(sin) * np.abs(sin) ** power
         y = (front + back) / 2 - (back - front) / 2 * np.sign(cos) * np.abs(cos) ** power
         # The collar and the shoulders fall towards the chest and rise at the nape.
-        drop = np.interp(w, [4, 6, 14, 17], [1.0, 1.0, 0.4, 0.0])
+        drop = np.interp(w, [4, 6, 12.5, 15], [1.0, 1.0, 0.4, 0.0])
         rings.append(np.stack([x, y, z - 0.75 * drop * cos], 1))
     points, quads = capped(np.concatenate(rings), len(JUMPER), segments)
     return Part(points, outward(points, quads), named("jumper", len(quads)))

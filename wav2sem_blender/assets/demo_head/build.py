@@ -28,7 +28,7 @@ OUTPUT = Path(__file__).with_name("demo_head.npz")
 MATERIALS = ("skin", "lips", "mouth", "lash", "sclera", "iris", "limbus", "pupil", "catch_light", "teeth", "gum",
              "tongue", "brow", "hair", "jumper")  # fmt: skip
 KEY_UNIT_M = 5e-6
-BUST_BOTTOM_CM = -32.6
+BUST_BOTTOM_CM = -29.7
 
 
 def mirror_index(points: Array, label: Array) -> Array:
@@ -107,7 +107,7 @@ def lid_pairs(skin) -> Array:
 def tint(p: Array) -> Array:
     """(V, 2) uint8: blush of the skin and softness of shade towards the sockets."""
     mirrored = np.concatenate([np.abs(p[:, :1]), p[:, 1:]], axis=1)
-    blush = bump(mirrored, (4.4, -7.0, -3.6), (1.7, 3.0, 1.3)) + 0.55 * bump(p, (0, -10.6, -2.9), (1.1, 1.0, 0.9))
+    blush = bump(mirrored, (4.5, -7.0, -3.3), (1.7, 3.0, 1.3)) + 0.55 * bump(p, (0, -10.6, -2.7), (1.1, 1.0, 0.9))
     blush += 0.8 * bump(mirrored, (9.2, 2.2, -1.5), (1.0, 1.6, 2.6))
     shade = bump(mirrored, (3.6, -7.6, 1.5), (2.0, 1.6, 0.8))
     return np.round(255 * np.clip(np.stack([blush, shade], 1), 0, 1)).astype(np.uint8)

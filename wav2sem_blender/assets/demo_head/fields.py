@@ -77,17 +77,21 @@ class Fields:
         self.jaw = self._jaw_weight()
 
     def _lower(self) -> Array:
-        near = smoothstep(0.42, -0.9, self.q)
+        # Close to the lips the opening is an oval; further out the whole chin goes along.
+        oval = 1.0 - (1.0 - ((1.0 - self.q) / 2.0) ** 1.7) ** 1.2
+        far = smoothstep(0.42, -0.75, self.q)
+        blend = smoothstep(0.25, 1.2, self.mu)
+        near = (1 - blend) * oval + blend * far
         deep = smoothstep(0.35, -0.35, self.q)
         blend = smoothstep(0.0, 1.3, self.depth)
         return (1 - blend) * near + blend * deep
 
     def _jaw_weight(self) -> Array:
         p = self.p
-        neck = smoothstep(-15.5, -10.6, p[:, 2] - 0.35 * np.minimum(p[:, 1] + 6.0, 0.0))
-        throat = 1 - smoothstep(-7.0, -1.0, p[:, 1]) * smoothstep(-9.5, -12.0, p[:, 2]) * 0.75
+        neck = smoothstep(-15.0, -10.1, p[:, 2] - 0.35 * np.minimum(p[:, 1] + 6.0, 0.0))
+        throat = 1 - smoothstep(-7.0, -1.0, p[:, 1]) * smoothstep(-9.0, -11.4, p[:, 2]) * 0.75
         back = smoothstep(3.2, -1.2, p[:, 1])
-        weight = self.lower * neck * throat * back * smoothstep(-1.2, -4.2, p[:, 2])
+        weight = self.lower * neck * throat * back * smoothstep(-1.0, -3.9, p[:, 2])
         return np.where(self.depth > 0, self.lower, weight)
 
     def lips(self, reach: float) -> Array:
@@ -127,7 +131,7 @@ class Fields:
         elevation = np.arctan2(local[:, 2], -local[:, 1])
         bent = elevation + (target - margin) * amount
         # Closing lids ride over the eyeball: a straight path between two points of a sphere cuts into it.
-        ride = radius + np.clip(amount, 0, 1) * 0.07 * np.abs(np.sin(angle))
+        ride = radius + np.clip(amount, 0, 1) * 0.09 * np.abs(np.sin(angle))
         new = np.stack([local[:, 0], -ride * np.cos(bent), ride * np.sin(bent)], 1)
         move[of_eye] = (new - local) * np.array([side, 1, 1])
         return move

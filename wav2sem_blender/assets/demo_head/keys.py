@@ -37,7 +37,7 @@ ARKIT_KEYS = (
 def jaw_open(f: Fields) -> Array:
     """Chin and lower lip swing down; the corners are drawn in a little."""
     move = f.open_jaw()
-    move[:, 0] -= 0.13 * f.p[:, 0] * f.lips(0.7)
+    move[:, 0] -= 0.17 * f.p[:, 0] * f.lips(0.75)
     return move
 
 
@@ -47,7 +47,7 @@ def mouth_close(f: Fields) -> Array:
     ring = f.skin.mouth_rings[f.skin.contact]
     n = len(ring)
     top, bottom = ring[: n // 2 + 1], np.concatenate([ring[:1], ring[: n // 2 - 1 : -1]])
-    meet = 0.42 * opened[top] + 0.58 * opened[bottom]
+    meet = 0.6 * opened[top] + 0.4 * opened[bottom]
     angle = 2 * np.pi * np.arange(n // 2 + 1) / n
     near = smoothstep(1.45, 0.30, f.mu) * f.inner * f.front
     move = np.zeros_like(f.p)
@@ -94,7 +94,7 @@ def mouth_shift(f: Fields) -> Array:
 def smile(f: Fields) -> Array:
     """Left corner out, up and back; the cheek rises."""
     move = vector(f.corner(2.0, 1.8, 1.7), 0.72, 0.42, 0.95)
-    cheek = bump(f.p, (4.5, -6.6, -4.2), (1.9, 2.6, 1.7)) * f.inner
+    cheek = bump(f.p, (4.5, -6.6, -3.8), (1.9, 2.6, 1.7)) * f.inner
     return move + vector(cheek, 0.18, -0.42, 0.5)
 
 
@@ -106,7 +106,7 @@ def frown(f: Fields) -> Array:
 def dimple(f: Fields) -> Array:
     """Left corner pulled back into the cheek."""
     move = vector(f.corner(1.2, 1.0, 1.1), 0.42, 0.55, 0.08)
-    return move + vector(bump(f.p, (4.0, -7.2, -6.4), (0.9, 2.0, 1.2)), 0.1, -0.25, 0.0)
+    return move + vector(bump(f.p, (4.0, -7.2, -6.0), (0.9, 2.0, 1.2)), 0.1, -0.25, 0.0)
 
 
 def stretch(f: Fields) -> Array:
@@ -132,13 +132,13 @@ def lower_down(f: Fields) -> Array:
 def upper_up(f: Fields) -> Array:
     """Left half of the upper lip raised."""
     move = vector(f.lips(0.62) * f.left * f.upper(0.8), 0.04, -0.10, 0.78)
-    return move + vector(bump(f.p, (1.3, -9.0, -3.6), (1.0, 1.6, 1.0)), 0.05, 0.0, 0.18)
+    return move + vector(bump(f.p, (1.3, -9.0, -3.4), (1.0, 1.6, 1.0)), 0.05, 0.0, 0.18)
 
 
 def roll(f: Fields, sign: float) -> Array:
     """Curl the lower (sign -1) or upper (+1) lip in over the teeth."""
     away = np.maximum(f.height * sign, 0.0)
-    weight = (f.upper(0.45) if sign > 0 else f.under(0.45)) * f.inner * f.front
+    weight = (f.upper(0.45) if sign > 0 else f.under(0.45)) * f.lips(0.75)
     red = 0.6 if sign > 0 else 0.85
     lift = 0.72 * np.minimum(away, red) * np.exp(-np.maximum(away - red, 0.0) / 0.9)
     tuck = 0.55 * np.exp(-((away / red) ** 2))
@@ -148,7 +148,7 @@ def roll(f: Fields, sign: float) -> Array:
 
 def shrug_lower(f: Fields) -> Array:
     """The chin pushes both lips up."""
-    chin = bump(f.p, (0.0, -8.8, -9.4), (2.3, 2.6, 1.6)) * (f.depth <= 0)
+    chin = bump(f.p, (0.0, -8.8, -8.8), (2.3, 2.6, 1.6)) * (f.depth <= 0)
     lips = f.lips(0.5) * np.abs(f.q) ** 0.4
     return vector(chin, 0.0, -0.18, 0.55) + vector(lips * (f.q < 0), 0, -0.22, 0.42) + vector(lips * (f.q >= 0), 0, -0.1, 0.42)
 
@@ -163,8 +163,8 @@ def cheek_puff(f: Fields) -> Array:
     """Air in both cheeks."""
     out = np.zeros_like(f.p)
     for side in (1, -1):
-        ball = bump(f.p, (side * 4.4, -6.0, -6.2), (2.0, 3.0, 2.1)) * (f.depth <= 0)
-        out += vector(ball, side * 0.85, -0.6, 0.0)
+        ball = bump(f.p, (side * 4.4, -6.0, -5.8), (2.0, 3.0, 2.1)) * (f.depth <= 0)
+        out += vector(ball, side * 1.25, -0.85, 0.0)
     return out + vector(f.lips(0.45), 0.0, -0.16, 0.0)
 
 
@@ -187,12 +187,12 @@ def brow_outer_up(f: Fields) -> Array:
 
 def cheek_squint(f: Fields) -> Array:
     """Left cheek raised towards the eye."""
-    return vector(bump(f.p, (4.2, -7.0, -3.2), (1.9, 2.6, 1.3)), 0.08, -0.22, 0.6) + f.eyelid(1, 0.0, 0.18)
+    return vector(bump(f.p, (4.2, -7.0, -2.9), (1.9, 2.6, 1.3)), 0.08, -0.22, 0.6) + f.eyelid(1, 0.0, 0.18)
 
 
 def nose_sneer(f: Fields) -> Array:
     """Left wing of the nose raised."""
-    move = vector(bump(f.p, (1.25, -8.9, -3.3), (0.95, 1.6, 0.95)), 0.12, 0.0, 0.5)
+    move = vector(bump(f.p, (1.25, -8.9, -3.1), (0.95, 1.6, 0.95)), 0.12, 0.0, 0.5)
     move += vector(bump(f.p, (0.9, -8.6, -1.2), (0.8, 1.5, 1.2)), -0.05, -0.12, 0.2)
     return move + vector(f.lips(0.7) * f.upper(1.0) * f.left, 0.0, -0.05, 0.22)
 
@@ -200,7 +200,8 @@ def nose_sneer(f: Fields) -> Array:
 def tongue_out(f: Fields) -> Array:
     """The lips part around the tongue (the tongue itself moves in ``extend``)."""
     middle = np.exp(-((f.p[:, 0] / 2.0) ** 2)) * f.lips(0.6)
-    return vector(middle * f.under(0.7), 0.0, -0.1, -0.85) + vector(middle * f.upper(0.7), 0.0, 0.0, 0.22)
+    move = f.open_jaw(TONGUE_OUT_DEGREES)
+    return move + vector(middle * f.under(0.7), 0.0, -0.1, -0.15) + vector(middle * f.upper(0.7), 0.0, 0.0, 0.3)
 
 
 def lid(upper: float, lower: float) -> Callable[[Fields], Array]:
@@ -221,6 +222,8 @@ MIDDLE_FIELDS: dict[str, Callable[[Fields], Array]] = {
     "mouthShrugLower": shrug_lower, "mouthShrugUpper": shrug_upper, "browInnerUp": brow_inner_up,
     "cheekPuff": cheek_puff, "tongueOut": tongue_out,
 }  # fmt: skip
+# The teeth must part for the tongue.
+TONGUE_OUT_DEGREES = 5.5
 GAZE_DEGREES = {"eyeLookDown": (0, -24), "eyeLookUp": (0, 22), "eyeLookIn": (-28, 0), "eyeLookOut": (28, 0)}
 
 
@@ -250,17 +253,22 @@ def gaze(points: Array, side: int, yaw_degrees: float, pitch_degrees: float) -> 
 
 def jaw_rigid(name: str, p: Array) -> Array:
     """What a point that is fixed to the jaw does under the key ``name``."""
-    if name == "jawOpen":
-        return rotated_x(p, JAW_HINGE_CM, JAW_OPEN_DEGREES)
+    if name in ("jawOpen", "tongueOut"):
+        return rotated_x(p, JAW_HINGE_CM, JAW_OPEN_DEGREES if name == "jawOpen" else TONGUE_OUT_DEGREES)
     shift = {"jawForward": (0, -0.7, 0), "jawLeft": (0.75, 0, 0), "jawRight": (-0.75, 0, 0)}.get(name, (0, 0, 0))
     return np.broadcast_to(np.array(shift, float), p.shape)
 
 
 def tongue_reach(p: Array) -> Array:
     """The tongue slides out over the lower lip and bends down."""
-    t = smoothstep(-3.5, -8.4, p[:, 1])
-    move = vector(t, 0.0, -2.6, 0.0)
-    return move + vector(t**2, 0.0, 0.0, -0.25) + vector(smoothstep(0.55, 1.0, t) ** 2, 0.0, 0.1, -0.5)
+    t = smoothstep(-3.0, -6.8, p[:, 1])
+    out = t * 4.2
+    # It passes over the lower teeth, flat, and bends down outside.
+    centre_z = sculpt.MOUTH_Z_CM - 0.62
+    outside = smoothstep(-8.8, -11.2, p[:, 1] - out)
+    flat = -0.4 * t * (p[:, 2] - centre_z)
+    narrow = -0.22 * t * p[:, 0]
+    return np.stack([narrow, -out, flat + 0.95 * t - 1.5 * outside**1.5], axis=1)
 
 
 def extend(part: Part, name: str, skin_points: Array, skin_move: Array) -> Array:

@@ -73,13 +73,13 @@ def named(name: str, count: int) -> Array:
 
 def eyeball() -> Part:
     """The character's left eye: a painted ball whose rings end exactly at the pupil, the iris and its dark rim."""
-    degrees = np.array([3.5, 8.5, 12.0, 12.7, 17.0, 22.0, 26.0, 28.0, 30.2, 31.5, 36.0, 45.0, 57.0, 72.0, 90.0, 110.0])
+    degrees = np.array([3.5, 8.0, 11.8, 12.5, 16.5, 21.0, 24.5, 26.4, 28.4, 29.6, 35.0, 45.0, 57.0, 72.0, 90.0, 110.0])
     segments = 32
     phi = 2 * np.pi * np.arange(segments) / segments
     t = np.radians(degrees)[:, None]
     ball = np.stack([np.sin(t) * np.cos(phi), -np.cos(t) + 0 * phi, np.sin(t) * np.sin(phi)], axis=-1)
     # The cornea: the front stands out a little and catches light of its own.
-    ball *= (1.0 + 0.03 * smoothstep(34.0, 8.0, degrees))[:, None, None]
+    ball *= (1.0 + 0.014 * smoothstep(34.0, 8.0, degrees))[:, None, None]
     points, quads = capped(ball.reshape(-1, 3) * sculpt.EYE_RADIUS_CM, len(degrees), segments)
     ring = quads[:, :].min(axis=1) // segments
     names = np.where(ring < 2, "pupil", np.where(ring < 7, "iris", np.where(ring < 9, "limbus", "sclera"))).astype("U16")
@@ -101,7 +101,7 @@ def catch_lights() -> Part:
             phi = 2 * np.pi * np.arange(12) / 12
             rings = [np.stack([right + size * f * np.cos(phi), up + size * f * np.sin(phi)], 1) for f in (1, 0.55)]
             xz = np.concatenate(rings) * sculpt.EYE_RADIUS_CM * 0.9
-            radius = sculpt.EYE_RADIUS_CM * 1.037
+            radius = sculpt.EYE_RADIUS_CM * 1.021
             y = -np.sqrt(radius**2 - (xz**2).sum(1))
             points = np.stack([xz[:, 0], y, xz[:, 1]], 1)
             points, quads = capped(points, 2, 12)
@@ -180,8 +180,8 @@ def tongue(front_y: float) -> Part:
     phi = 2 * np.pi * np.arange(segments) / segments
     parts = []
     for t in np.linspace(0.0, 1.0, rings) ** 1.15:
-        grow = np.sqrt(np.clip(1 - (1 - min(t / 0.42, 1.0)) ** 2, 0, 1))
-        half_width, half_height = 0.25 + 1.3 * grow, 0.12 + 0.42 * grow
+        grow = np.sqrt(np.clip(1 - (1 - min(t / 0.26, 1.0)) ** 2, 0, 1))
+        half_width, half_height = 0.30 + 1.22 * grow, 0.12 + 0.40 * grow
         x = half_width * np.cos(phi)
         groove = 0.14 * np.exp(-((x / 0.28) ** 2)) * (np.sin(phi) > 0) * grow
         z = half_height * np.sin(phi) - groove + 0.35 * np.sin(np.pi * min(t * 1.1, 1.0)) - 0.5 * t * t
@@ -214,10 +214,10 @@ def ear() -> Part:
         y, z = radius * outline_y * np.cos(phi), radius * outline_z * np.sin(phi)
         rings.append(np.stack([h + 0 * y, y, z + 0.12 * y], axis=1))
     points, quads = capped(np.concatenate(rings), len(EAR_RINGS), segments)
-    tilt, lean = np.radians(24), np.radians(9)
+    tilt, lean = np.radians(-20), np.radians(9)
     rot_z = np.array([[np.cos(tilt), np.sin(tilt), 0], [-np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
     rot_x = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
     centre = np.array([[9.0, 1.55, -1.5]])
     centre = sculpt.project_along(centre, np.array([[1.0, 0.0, 0.0]]))[0]
-    points = points @ rot_x.T @ rot_z + centre + np.array([0.62, 0.0, 0.0])
+    points = points @ rot_x.T @ rot_z + centre + np.array([0.40, 0.0, 0.0])
     return Part(points, quads, named("skin", len(quads)))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-EYE_CENTRE_CM = np.array([3.65, -6.05, 0.0])
-EYE_RADIUS_CM = 1.98
-LID_RADIUS_CM = 2.10
-MOUTH_Z_CM = -6.75
+EYE_CENTRE_CM = np.array([3.72, -5.85, 0.0])
+EYE_RADIUS_CM = 2.08
+LID_RADIUS_CM = 2.31
+MOUTH_Z_CM = -6.3
 
 Array = np.ndarray
 
@@ -50,24 +50,25 @@ def head_distance(p: Array) -> Array:
     # A softened |x| mirrors every paired primitive without a crease in the middle.
     m = np.concatenate([np.sqrt(p[..., :1] ** 2 + 0.04), p[..., 1:]], axis=-1)
     d = ellipsoid(p, (0.0, 1.0, 3.6), (8.3, 9.5, 8.5))
-    d = smooth_min(d, ellipsoid(p, (0.0, -2.2, -2.4), (7.1, 6.5, 8.0)), 3.0)
-    d = smooth_min(d, ellipsoid(m, (3.9, -4.9, -3.9), (2.8, 2.7, 2.5)), 3.0)
-    d = smooth_min(d, ellipsoid(m, (3.4, -2.2, -6.6), (2.4, 4.0, 2.6)), 3.5)
-    d = smooth_min(d, ellipsoid(p, (0.0, -5.8, -6.6), (3.7, 3.2, 3.0)), 2.6)
-    d = smooth_min(d, ellipsoid(p, (0.0, -6.4, -9.3), (2.2, 1.8, 1.5)), 3.4)
+    d = smooth_min(d, ellipsoid(p, (0.0, -2.2, -2.1), (7.1, 6.5, 7.6)), 3.0)
+    d = smooth_min(d, ellipsoid(m, (4.0, -4.9, -3.6), (2.8, 2.75, 2.4)), 3.0)
+    d = smooth_min(d, cone(m, (1.1, -6.4, -8.4), (4.3, -0.6, -5.9), 1.7, 2.2), 3.2)
+    d = smooth_min(d, ellipsoid(p, (0.0, -5.8, -6.1), (3.7, 3.2, 2.9)), 2.6)
+    d = smooth_min(d, ellipsoid(p, (0.0, -6.75, -8.75), (1.8, 1.6, 1.4)), 3.0)
     d = smooth_min(d, cone(p, (0.0, 1.8, -4.0), (0.0, 1.5, -21.0), 3.7, 4.1), 2.6)
-    d = smooth_subtract(d, ellipsoid(m, (3.7, -9.4, 0.1), (2.4, 2.0, 1.9)), 1.6)
+    d = smooth_subtract(d, ellipsoid(m, (3.8, -9.4, 0.1), (2.6, 2.1, 2.1)), 1.6)
     d = smooth_min(d, cone(m, (1.6, -7.6, 2.6), (4.9, -6.1, 2.7), 0.75, 0.6), 1.8)
+    d = smooth_min(d, cone(m, (5.7, -5.3, 2.0), (6.1, -4.7, -1.6), 0.6, 0.7), 1.8)
     d = smooth_min(d, ellipsoid(m, tuple(EYE_CENTRE_CM), (LID_RADIUS_CM,) * 3), 0.5)
     return nose_distance(p, m, d)
 
 
 def nose_distance(p: Array, m: Array, d: Array) -> Array:
     """Add the nose to the distance ``d``; ``m`` are the points with the softened |x|."""
-    d = smooth_min(d, cone(p, (0.0, -7.4, 1.0), (0.0, -9.5, -2.4), 0.6, 0.75), 1.8)
-    d = smooth_min(d, ellipsoid(p, (0.0, -9.95, -2.9), (0.92, 0.95, 0.85)), 0.9)
-    d = smooth_min(d, ellipsoid(m, (0.88, -9.0, -3.25), (0.6, 0.78, 0.55)), 0.6)
-    return smooth_subtract(d, ellipsoid(m, (0.5, -9.3, -3.85), (0.3, 0.45, 0.38)), 0.3)
+    d = smooth_min(d, cone(p, (0.0, -7.4, 1.0), (0.0, -9.5, -2.2), 0.6, 0.75), 1.8)
+    d = smooth_min(d, ellipsoid(p, (0.0, -9.95, -2.7), (0.92, 0.95, 0.85)), 0.9)
+    d = smooth_min(d, ellipsoid(m, (0.88, -9.0, -3.05), (0.6, 0.78, 0.55)), 0.6)
+    return smooth_subtract(d, ellipsoid(m, (0.5, -9.3, -3.65), (0.3, 0.45, 0.38)), 0.3)
 
 
 def gradient(p: Array, step_cm: float = 1e-3) -> Array:

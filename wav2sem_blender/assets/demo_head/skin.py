@@ -72,7 +72,7 @@ def lip_height(nu: Array, x: Array) -> Array:
     """Height of the red above (or below) the contact line, cm."""
     sin = np.abs(np.sin(nu))
     bow = 1.0 - 0.2 * np.exp(-((x / 0.3) ** 2)) + 0.08 * np.exp(-(((np.abs(x) - 0.62) / 0.4) ** 2))
-    return np.where(np.sin(nu) >= 0, 0.62 * sin**0.95 * bow, 0.86 * sin**0.8)
+    return np.where(np.sin(nu) >= 0, 0.70 * sin**0.95 * bow, 0.95 * sin**0.8)
 
 
 def lip_ring(nu: Array, radius: float, upper_cm: float, lower_cm: float) -> Array:
@@ -106,8 +106,8 @@ def inner_mouth_rings(nu: Array, contact: Array) -> list[Array]:
 def lid_margin(psi: Array, side: int) -> Array:
     """The lid's edge around one eye; psi 0 = outer corner, pi/2 = top."""
     cos, sin = np.cos(psi), np.sin(psi)
-    x = 1.62 * cos
-    z = np.where(sin >= 0, 1.12 * np.abs(sin) ** 0.9, -0.80 * np.abs(sin) ** 0.95) + 0.07 * cos - 0.02
+    x = 1.77 * cos
+    z = np.where(sin >= 0, 1.10 * np.abs(sin) ** 0.9, -0.82 * np.abs(sin) ** 0.95) + 0.07 * cos - 0.02
     y = -np.sqrt(np.maximum(sculpt.LID_RADIUS_CM**2 - x * x - z * z, 0.1))
     centre = sculpt.EYE_CENTRE_CM * np.array([side, 1.0, 1.0])
     return centre + np.stack([side * x, y, z], axis=1)

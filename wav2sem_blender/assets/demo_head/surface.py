@@ -19,9 +19,9 @@ Array = np.ndarray
 HALF_COLUMNS = 28
 N_COLUMNS = 2 * HALF_COLUMNS
 MOUTH_COLUMNS = (-10, 10)
-EYE_COLUMNS = (4, 12)
-EYE_ROWS_Z = (2.0, -1.9)
-MOUTH_ROWS_Z = (-4.7, -8.7)
+EYE_COLUMNS = (3, 12)
+EYE_ROWS_Z = (2.2, -2.05)
+MOUTH_ROWS_Z = (-4.3, -8.3)
 MOUTH_HALF_WIDTH_CM = 2.45
 
 # One line per guide: front (y, z), side (x, y, z), back (y, z), spine (y, z) that the projection starts from.
@@ -33,23 +33,23 @@ GUIDES = np.array(
         [-8.4, 5.2, 7.8, 1.0, 5.6, 10.2, 5.6, 0.8, 3.5],
         [-8.6, 2.2, 7.9, 1.0, 2.4, 10.4, 2.2, 0.8, 2.2],
         [-8.4, 0.0, 7.8, 0.8, 0.0, 10.0, 0.0, 0.8, 0.0],
-        [-8.6, -3.3, 7.5, 0.6, -3.0, 8.7, -3.0, 0.8, -3.3],
-        [-8.8, -6.7, 6.9, 0.3, -5.6, 7.2, -5.0, 0.6, -6.2],
-        [-8.4, -9.5, 6.0, -0.2, -7.9, 6.3, -6.7, 0.0, -7.5],
-        [-7.2, -11.0, 5.4, 0.0, -9.2, 5.9, -8.2, -1.5, -7.8],
-        [-4.6, -11.1, 5.0, 0.5, -10.3, 5.7, -9.4, -1.0, -8.6],
-        [-3.0, -12.0, 4.7, 0.9, -11.6, 5.7, -11.0, 0.8, -11.0],
+        [-8.6, -3.1, 7.5, 0.6, -2.8, 8.7, -3.0, 0.8, -3.1],
+        [-8.8, -6.3, 6.9, 0.3, -5.3, 7.2, -5.0, 0.6, -5.9],
+        [-8.4, -9.0, 6.0, -0.2, -7.5, 6.3, -6.6, 0.0, -7.1],
+        [-7.2, -10.35, 5.4, 0.0, -8.7, 5.9, -8.0, -1.5, -7.3],
+        [-4.6, -10.5, 5.0, 0.5, -9.8, 5.7, -9.2, -1.0, -8.1],
+        [-2.9, -11.4, 4.7, 0.9, -11.2, 5.7, -10.8, 0.8, -10.8],
         [-3.1, -14.5, 4.6, 1.2, -14.2, 5.8, -14.0, 1.2, -14.0],
         [-3.3, -18.5, 4.7, 1.4, -18.3, 6.0, -18.0, 1.3, -18.2],
     ]
 )
 FACE_ROWS_Z = np.concatenate(
     [
-        [11.9, 11.3, 10.5, 9.6, 8.6, 7.6, 6.6, 5.6, 4.7, 3.9, 3.2, 2.6],
-        np.linspace(2.0, -1.9, 7),
-        [-2.4, -2.85, -3.3, -3.75, -4.2],
-        np.linspace(-4.7, -8.7, 9),
-        [-9.25, -9.8, -10.35],
+        [11.9, 11.3, 10.5, 9.6, 8.6, 7.6, 6.6, 5.6, 4.7, 4.0, 3.3, 2.75],
+        np.linspace(2.2, -2.05, 7),
+        [-2.45, -2.8, -3.15, -3.5, -3.88],
+        np.linspace(-4.3, -8.3, 9),
+        [-8.8, -9.3, -9.8],
     ]
 )
 NECK_ROWS_S = np.array([8.85, 9.25, 9.65, 10.1, 10.55, 11.0, 11.4, 11.8, 12.2, 12.6, 13.0])
@@ -103,7 +103,7 @@ def catmull_rom(table: Array, s: Array) -> Array:
 def closure_z(x: Array) -> Array:
     """Height of the line where the closed lips touch."""
     t = np.clip(np.abs(x) / MOUTH_HALF_WIDTH_CM, 0.0, 1.6)
-    return sculpt.MOUTH_Z_CM + 0.26 * t**2.4 - 0.09 * np.exp(-((x / 0.42) ** 2))
+    return sculpt.MOUTH_Z_CM + 0.42 * t**2.1 - 0.08 * np.exp(-((x / 0.42) ** 2))
 
 
 def grid_layout() -> tuple[Array, Array]:
@@ -112,8 +112,8 @@ def grid_layout() -> tuple[Array, Array]:
     front_z = catmull_rom(GUIDES, s)[:, 1]
     rows_s = np.concatenate([np.interp(-FACE_ROWS_Z, -front_z, s), NECK_ROWS_S])
     g = catmull_rom(GUIDES, rows_s)[:, None, :]
-    x_front = 0.47 * np.arange(13)
-    theta = np.concatenate([np.arcsin(x_front / 7.8), np.linspace(np.arcsin(5.64 / 7.8), np.pi, 17)[1:]])
+    x_front = 0.5 * np.arange(13)
+    theta = np.concatenate([np.arcsin(x_front / 7.8), np.linspace(np.arcsin(6.0 / 7.8), np.pi, 17)[1:]])
     theta = np.concatenate([theta[:-1], [np.pi], -theta[1:-1][::-1]])[None, :]
     a = np.abs(theta)
     to_side, to_back = smoothstep(0.75, 1.9, a), smoothstep(1.4, 2.9, a)
@@ -127,7 +127,7 @@ def grid_layout() -> tuple[Array, Array]:
     outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
     # The front of the face is projected straight along y, so that x and z stay as designed.
     frontal = (1 - smoothstep(5.2, 7.0, np.abs(x))) * (cos > 0)
-    frontal = frontal * smoothstep(7.0, 4.0, points[..., 2]) * smoothstep(-11.0, -9.6, points[..., 2])
+    frontal = frontal * smoothstep(7.0, 4.0, points[..., 2]) * smoothstep(-10.4, -9.0, points[..., 2])
     direction = (1 - frontal[..., None]) * outward + frontal[..., None] * np.array([0.0, -1.0, 0.0])
     return points, direction / np.linalg.norm(direction, axis=-1, keepdims=True)
 
