@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: one line per file, errors that name the file and stop nothing else, exit codes, atomic results."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wav2sem_blender import __main__ as cli
+from wav2sem_blender import pipeline
+from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.motion import Motion
+
+ROOT = Path(__file__).parents[2]
+
+
+class FakeAnimator:
+    """Reads the speech for real, so that its errors are real, and opens the jaw with the level."""
+
+    channels = ("jawOpen",)
+    loads: list[tuple] = []
+    calls: list[dict] = []
+
+    def __init__(self):
+        self.notes = ["loaded elsewhere"]
+
+    @classmethod
+    def load(cls, model="default", engine="auto", device="auto"):
+        if model == "broken":
+            raise ValueError("model.safetensors: 12 of 100 bytes;\ncopy the model again.")
+        cls.loads.append((model, engine, device))
+        return cls()
+
+    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None):
+        self.calls.append({"path": path, "style": style, "semantic_strength": semantic_strength})
+        with Speech.from_file(path, temp_dir, progress) as speech:
+            progress("motion", 0.5)
+            progress("motion", 1.0)
+            if "bug" in speech.name:
+                raise RuntimeError("index out of range")
+            if "note" in speech.name:
+                self.notes.append("CUDA ran out of memory; used the CPU")
+            weights = np.abs(speech.read(0, speech.n_samples)[::533, None])
+            return Motion(weights_TK=weights, channels=self.channels, fps=30.0, info={"audio": speech.name})
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch):
+    monkeypatch.setitem(vars(pipeline), "SpeechAnimator", FakeAnimator)
+    monkeypatch.setattr(FakeAnimator, "loads", [])
+    monkeypatch.setattr(FakeAnimator, "calls", [])
+    monkeypatch.setattr(FakeAnimator, "channels", ("jawOpen",))
+
+
+@pytest.fixture
+def speech(tmp_path):
+    def make(name="talk.wav", duration_s=2.0):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.sin(np.arange(int(16_000 * duration_s)) * 0.1), 16_000, format="WAV")
+        return path
+
+    return make
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_one_file_one_line_one_result(speech, tmp_path, capsys):
+    assert run("animate", speech(), "--output", tmp_path / "new" / "out") == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"\S+talk\.wav: 2\.0 s, 61 frames, \d+\.\dx realtime, \S+talk\.npz\n", out)
+    assert err == ""
+    motion = Motion.load(tmp_path / "new" / "out" / "talk.npz")
+    assert motion.info["audio"] == "talk.wav" and motion.n_frames == 61
+    assert [entry.name for entry in (tmp_path / "new" / "out").iterdir()] == ["talk.npz"]
+
+
+def test_settings_reach_the_model(speech, tmp_path):
+    options = "--model folder --engine torch --device cuda --style 2 --semantic-strength 0.25".split()
+    assert run("animate", speech(), "--output", tmp_path / "out", *options) == 0
+    assert FakeAnimator.loads == [("folder", "torch", "cuda")]
+    assert FakeAnimator.calls[0]["style"] == 2 and FakeAnimator.calls[0]["semantic_strength"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "style"), [("0", 0), ("calm", "calm"), ("0.25,0.75", [0.25, 0.75]), ("a,b", "a,b"), ("-1", "-1")]
+)
+def test_styles(text, style):
+    assert cli._style(text) == style
+
+
+def test_defaults(speech, tmp_path):
+    assert run("animate", speech(), "--output", tmp_path / "out") == 0
+    assert FakeAnimator.loads == [("default", "auto", "auto")]
+    assert FakeAnimator.calls[0]["style"] == 0 and FakeAnimator.calls[0]["semantic_strength"] == 1.0
+
+
+def test_csv(speech, tmp_path, capsys, monkeypatch):
+    path = speech()
+    assert run("animate", path, "--output", tmp_path / "out", "--format", "csv") == 0
+    assert (tmp_path / "out" / "talk.csv").read_text().startswith("Timecode,BlendShapeCount,EyeBlinkLeft,")
+    monkeypatch.setattr(FakeAnimator, "channels", ("key_00",))
+    capsys.readouterr()
+    assert run("animate", path, "--output", tmp_path / "out2", "--format", "csv") == 1
+    assert "Live Link Face has no column for key_00" in capsys.readouterr().err
+    assert not list((tmp_path / "out2").iterdir())
+
+
+def test_a_bad_file_does_not_stop_the_others(speech, tmp_path, capsys):
+    text = tmp_path / "text.wav"
+    text.write_text("no sound")
+    files = [speech("a.wav"), text, tmp_path / "missing.wav", speech("short.wav", 0.05), speech("b.wav")]
+    assert run("animate", *files, "--output", tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0].rsplit("/")[-1] for line in out.splitlines()] == ["a.wav", "b.wav"]
+    lines = err.splitlines()
+    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
+    assert "text.wav: this is no audio file" in lines[0]
+    assert "missing.wav: there is no such audio file" in lines[1]
+    assert "short.wav: 0.05 s of audio" in lines[2]
+    assert lines[3] == "error: 3 of 5 files failed"
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.npz", "b.npz"]
+
+
+def test_a_defect_is_shown_in_full_and_the_others_are_done(speech, tmp_path, capsys):
+    assert run("animate", speech("bug.wav"), speech("b.wav"), "--output", tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert "RuntimeError: index out of range" in err and "bug.wav: failed by a defect" in err
+    assert "b.wav: 2.0 s" in out
+
+
+def test_notes_are_told_once_with_their_file(speech, tmp_path, capsys):
+    assert run("animate", speech("a.wav"), speech("note.wav"), speech("b.wav"), "--output", tmp_path / "out") == 0
+    assert capsys.readouterr().err == "note: note.wav: CUDA ran out of memory; used the CPU\n"
+
+
+def test_an_input_is_never_overwritten(speech, tmp_path, capsys):
+    disguised = speech("talk.npz")  # sound inside, whatever its name
+    before = disguised.read_bytes()
+    assert run("animate", disguised, speech("talk.wav"), "--output", tmp_path) == 1
+    assert capsys.readouterr().err.count("would overwrite the input") == 2
+    assert disguised.read_bytes() == before
+
+
+def test_two_inputs_with_one_result_name(speech, tmp_path, capsys):
+    files = [speech("one/talk.wav"), speech("two/talk.wav", 4.0)]
+    assert run("animate", *files, "--output", tmp_path / "out") == 1
+    assert "would overwrite that of" in capsys.readouterr().err
+    assert Motion.load(tmp_path / "out" / "talk.npz").duration_s == pytest.approx(2, abs=0.1)
+
+
+def test_a_failed_rerun_keeps_the_old_result(speech, tmp_path):
+    path = speech()
+    run("animate", path, "--output", tmp_path / "out")
+    before = (tmp_path / "out" / "talk.npz").read_bytes()
+    path.write_bytes(b"")
+    assert run("animate", path, "--output", tmp_path / "out") == 1
+    assert (tmp_path / "out" / "talk.npz").read_bytes() == before
+
+
+def test_a_broken_model_is_one_line(speech, tmp_path, capsys):
+    assert run("animate", speech(), "--output", tmp_path / "out", "--model", "broken") == 1
+    assert capsys.readouterr().err == "error: model.safetensors: 12 of 100 bytes; copy the model again.\n"
+
+
+def test_output_that_is_a_file(speech, tmp_path, capsys):
+    (tmp_path / "out").write_bytes(b"x")
+    assert run("animate", speech(), "--output", tmp_path / "out") == 1
+    assert "out is a file; --output names a folder." in capsys.readouterr().err
+    assert (tmp_path / "out").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["animate"],
+        ["animate", "a.wav"],
+        ["animate", "--output", "out"],
+        ["animate", "a.wav", "--output", "out", "--format", "bvh"],
+        ["animate", "a.wav", "--output", "out", "--engine", "jax"],
+        ["animate", "a.wav", "--output", "out", "--semantic-strength", "nan"],
+        ["import", "a.pth", "--output", "out"],
+        ["import", "a.pth", "--output", "out", "--kind", "voca"],
+    ],
+)
+def test_wrong_usage_is_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m wav2sem_blender" in capsys.readouterr().err
+
+
+def test_interrupting_says_so(speech, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeAnimator, "animate_file", interrupted)
+    assert run("animate", speech(), "--output", tmp_path / "out") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_progress_is_drawn_on_a_terminal_and_removed(speech, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert run("animate", speech(), "--output", tmp_path / "out") == 0
+    drawn = terminal.getvalue().split("\r")
+    assert any("100% audio" in line and "talk.wav" in line for line in drawn)
+    assert any("50% motion" in line for line in drawn)
+    assert drawn[-1] == "" and set(drawn[-2]) == {" "}
+
+
+class TestImport:
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        calls = []
+        checkpoint = pytest.importorskip("wav2sem_blender.pipeline.checkpoint")
+
+        def import_official(file, kind, output):
+            if file.name.startswith("broken"):
+                raise ValueError(f"{file.name}: the key 'PPE.pe' is missing.")
+            calls.append((file, kind, output))
+
+        monkeypatch.setattr(checkpoint, "import_official", import_official, raising=False)
+        return calls
+
+    @pytest.mark.parametrize("kind", ["wav2sem", "faceformer-vocaset", "faceformer-biwi", "codetalker-wav2sem"])
+    def test_every_kind(self, calls, tmp_path, kind, capsys):
+        file = tmp_path / "x.pth"
+        file.write_bytes(b"x")
+        assert run("import", file, "--kind", kind, "--output", tmp_path / "out") == 0
+        assert calls == [(file, kind, tmp_path / "out")]
+        assert capsys.readouterr().out == f"{file}: {kind}, {tmp_path / 'out'}\n"
+
+    def test_errors(self, calls, tmp_path, capsys):
+        (tmp_path / "broken.pth").write_bytes(b"x")
+        assert run("import", tmp_path / "broken.pth", "--kind", "wav2sem", "--output", tmp_path / "out") == 1
+        assert capsys.readouterr().err == "error: broken.pth: the key 'PPE.pe' is missing.\n"
+        assert run("import", tmp_path / "none.pth", "--kind", "wav2sem", "--output", tmp_path / "out") == 1
+        assert "none.pth: there is no such checkpoint file" in capsys.readouterr().err
+        assert run("import", tmp_path / "broken.pth", "--kind", "wav2sem", "--output", tmp_path / "broken.pth") == 1
+        assert "is a file; --output names a folder" in capsys.readouterr().err
+        assert not calls
+
+
+def test_help_needs_no_heavy_import():
+    heavy = "{'numpy', 'torch', 'onnxruntime', 'transformers', 'soundfile', 'soxr', 'scipy', 'bpy'}"
+    script = (
+        "import sys\nfrom wav2sem_blender.__main__ import main\n"
+        "try: main(['animate', '--help'])\n"
+        f"except SystemExit as done: assert done.code == 0\nprint(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "SPEECH" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_module_can_be_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "wav2sem_blender", "animate", "a.wav"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "--output" in done.stderr

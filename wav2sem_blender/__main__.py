@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line, without Blender.
+
+python -m wav2sem_blender animate speech.wav more/*.flac --output curves
+python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --semantic-strength 0.5
+python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
+
+Exit codes: 0 all done, 1 something failed (one line on stderr for each), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .pipeline.infer import SpeechAnimator
+
+KINDS = ("wav2sem", "faceformer-vocaset", "faceformer-biwi", "codetalker-wav2sem")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (wrong usage leaves by SystemExit(2), as argparse does)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name must not break a terminal's encoding
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        _complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted; files that were finished are complete")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wav2sem_blender",
+        description="Speech to facial animation: named shape-key curves from recordings.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    animate = commands.add_parser("animate", help="turn recordings into curves")
+    animate.add_argument(
+        "speech", nargs="+", type=Path, metavar="SPEECH", help="wav, flac, ogg, opus, mp3 or aiff files"
+    )
+    animate.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    animate.add_argument("--model", default="default", help="'default' or a model folder")
+    animate.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
+    animate.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
+    animate.add_argument(
+        "--style", default=0, type=_style, help="speaking style: its index, its name, or weights such as 0.5,0.5"
+    )
+    animate.add_argument(
+        "--semantic-strength", default=1.0, type=_finite, metavar="X", help="meaning: 0 is off, 1 as trained (default)"
+    )
+    animate.add_argument("--format", default="npz", choices=("npz", "csv"), help="csv has Live Link Face's columns")
+    animate.set_defaults(run=_animate)
+
+    convert = commands.add_parser("import", help="convert a checkpoint of the original projects into a model folder")
+    convert.add_argument("file", type=Path, metavar="FILE", help="such as model.pth.tar or vocaset.pth")
+    convert.add_argument("--kind", required=True, choices=KINDS)
+    convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
+    convert.set_defaults(run=_import)
+    return parser
+
+
+def _style(text: str) -> int | str | list[float]:
+    if text.isdecimal():
+        return int(text)
+    try:
+        return [_finite(part) for part in text.split(",")] if "," in text else text
+    except ValueError:
+        return text  # a name with a comma
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def _animate(arguments: argparse.Namespace) -> int:
+    from .pipeline import SpeechAnimator
+
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
+    inputs = {path.resolve() for path in arguments.speech}
+    written: dict[Path, Path] = {}
+    n_failed = 0
+    for speech in arguments.speech:
+        result = arguments.output / f"{speech.stem}.{arguments.format}"
+        try:
+            if result.resolve() in inputs:
+                raise ValueError(f"{speech}: its result would overwrite the input {result}; choose another --output.")
+            if result in written:
+                raise ValueError(f"{speech}: its result would overwrite that of {written[result]}; rename one of them.")
+            _animate_one(animator, speech, result, arguments)
+            written[result] = speech
+        except (ValueError, OSError) as error:
+            n_failed += 1
+            message = str(error)
+            _complain(message if speech.name in message else f"{speech.name}: {message}")
+        except Exception:  # our bug: shown in full, and the other files are still done
+            n_failed += 1
+            traceback.print_exc()
+            _complain(f"{speech.name}: failed by a defect of this program; please report the lines above")
+    if n_failed and len(arguments.speech) > 1:
+        _complain(f"{n_failed} of {len(arguments.speech)} files failed")
+    return 1 if n_failed else 0
+
+
+def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
+    n_notes = len(animator.notes)
+    progress = _Progress(speech.name)
+    begin_s = time.perf_counter()
+    try:
+        motion = animator.animate_file(
+            speech, style=arguments.style, semantic_strength=arguments.semantic_strength, progress=progress
+        )
+        motion.save(result)
+    finally:
+        progress.close()
+    speed = motion.duration_s / max(time.perf_counter() - begin_s, 1e-9)
+    print(f"{speech}: {motion.duration_s:.1f} s, {motion.n_frames} frames, {speed:.1f}x realtime, {result}", flush=True)
+    for note in animator.notes[n_notes:]:
+        print(f"note: {speech.name}: {note}", file=sys.stderr)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from .pipeline.checkpoint import import_official
+
+    if not arguments.file.is_file():
+        raise FileNotFoundError(f"{arguments.file}: there is no such checkpoint file.")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
+    import_official(arguments.file, arguments.kind, arguments.output)
+    print(f"{arguments.file}: {arguments.kind}, {arguments.output}")
+    return 0
+
+
+class _Progress:
+    """One line on stderr that shows stage and fraction; silent where nobody watches (no terminal)."""
+
+    WIDTH = 24
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shown = ""
+        self.on_terminal = sys.stderr.isatty()
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if not self.on_terminal:
+            return
+        filled = round(self.WIDTH * min(1.0, max(0.0, fraction)))
+        line = f"[{'#' * filled}{'-' * (self.WIDTH - filled)}] {fraction:4.0%} {stage:<9} {self.name[:40]}"
+        if line != self.shown:
+            self.shown = line
+            print(f"\r{line}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the line away, so that a result or an error stands alone."""
+        if self.shown:
+            print(f"\r{' ' * len(self.shown)}\r", end="", file=sys.stderr, flush=True)
+            self.shown = ""
+
+
+def _complain(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
