@@ -134,6 +134,10 @@ def scene_bytes(tmp_path):
     """The open file as Blender saves it; equal bytes mean that nothing at all changed."""
 
     def save() -> bytes:
+        # The first look at a layer moves its parts in memory, and the saved pointers with them: look first.
+        for scene in bpy.data.scenes:
+            for layer in scene.view_layers:
+                layer.update()
         path = tmp_path / "state.blend"
         bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True, compress=False)
         return path.read_bytes()

@@ -24,8 +24,8 @@ def run_command(arguments: list[str]) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
-    except SystemExit as end:  # argparse has said why; Blender must still close in order
-        return int(end.code or 0) and 2
+    except SystemExit:  # argparse has said why, or has shown the help: no keys either way
+        return 2
     context = bpy.context
     settings = AnimateSettings(
         filepath=str(options.audio.absolute()),

@@ -33,6 +33,8 @@ def make_keys(
     factors = {channel: _curve_factor(motion, channel) for channel in plan.new_channels}
     basis_hash = _basis_hash(motion, plan, factors)
     keys = target.data.shape_keys
+    active_index = target.active_shape_key_index
+    rollback.callback(setattr, target, "active_shape_key_index", active_index)
     is_current = keys is not None and keys.get(OWN_BASIS_PROPERTY) == basis_hash
     made: dict[str, tuple[str, float]] = {}
     for channel in plan.new_channels:
@@ -44,6 +46,7 @@ def make_keys(
         offsets_V3 = plan.similarity.apply_to_offsets(motion.basis_KV3[motion.channels.index(channel)])
         block.data.foreach_set("co", (rest_V3 + offsets_V3 / factor).astype(np.float32).ravel())
         made[channel] = block.name, factor
+    target.active_shape_key_index = active_index
     keys = target.data.shape_keys
     keys[OWN_KEYS_PROPERTY] = "\n".join(sorted(existing | {name for name, _ in made.values()}))
     keys[OWN_BASIS_PROPERTY] = basis_hash

@@ -3,14 +3,13 @@
 
 soundfile reads the common audio formats; films, m4a, packed sounds and trimmed strips are decoded here with Blender's
 own `aud`. Only `Sound.data` is used: `Sound.write` ends the whole process when the disk is full.
-Shapes: S samples, C audio channels.
+Shapes: S samples.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import aud
@@ -20,11 +19,6 @@ import numpy as np
 SOUNDFILE_SUFFIXES = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
 )
-
-# Long enough that seeking costs nothing, short enough for the memory: 120 MB of eight channels at 48 kHz.
-_PIECE_S = 80.0
-# Codecs need the frames before a position to decode it; without them each piece would begin with a click.
-_LEAD_S = 1.0
 
 
 def audio_file(path: str | os.PathLike[str], folder: Path) -> Path:
@@ -86,41 +80,26 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
     return _decode(whole, folder / f"{Path(strip.sound.name).stem}_{strip.name}.wav", strip.name, start_s, stop_s)
 
 
-def _decode(source: Path, target: Path, label: str, start_s: float = 0.0, stop_s: float = float("inf")) -> Path:
+def _decode(source: Path, target: Path, label: str, start_s: float = 0.0, stop_s: float | None = None) -> Path:
     """Write the mono sound of `source` between two times as 32-bit float wav."""
     sound = aud.Sound.file(str(source))
     try:
         rate_hz = round(sound.specs[0])
+        # In one go: seeking is not exact to the sample in every container. aud's mono is a weighted sum of the
+        # channels; its level does not matter, the pipeline normalises it.
+        mono_S = sound.rechannel(1).data()[:, 0]
     except aud.error as error:
         raise ValueError(f"{label}: no sound that Blender can read ({str(error).rstrip('.')}).") from error
-    n_samples = 0
+    mono_S = mono_S[round(start_s * rate_hz) : None if stop_s is None else round(stop_s * rate_hz)]
+    if len(mono_S) == 0:
+        raise ValueError(f"{label}: the sound is empty.")
+    header = _wav_header(rate_hz, len(mono_S))
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
-            file.write(_wav_header(rate_hz, 0))
-            for mono_S in _pieces(sound, rate_hz, start_s, stop_s):
-                file.write(mono_S.astype("<f4").tobytes())
-                n_samples += len(mono_S)
-            file.seek(0)
-            file.write(_wav_header(rate_hz, n_samples))
-    if n_samples == 0:
-        target.unlink()
-        raise ValueError(f"{label}: the sound is empty.")
+            file.write(header)
+            file.write(np.ascontiguousarray(mono_S, dtype="<f4").data)
     return target
-
-
-def _pieces(sound: aud.Sound, rate_hz: int, start_s: float, stop_s: float) -> Iterator[np.ndarray]:
-    """The sound's samples as consecutive mono pieces (S,)."""
-    while start_s < stop_s:
-        lead_s = min(_LEAD_S, start_s)
-        end_s = min(start_s + _PIECE_S, stop_s)
-        samples_SC = sound.limit(start_s - lead_s, end_s).data()[round(lead_s * rate_hz) :]
-        n_wanted = round((end_s - start_s) * rate_hz)
-        if len(samples_SC):
-            yield samples_SC[:n_wanted].mean(axis=1)
-        if len(samples_SC) < n_wanted:
-            return
-        start_s = end_s
 
 
 def _wav_header(rate_hz: int, n_samples: int) -> bytes:

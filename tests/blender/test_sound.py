@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Films, packed sounds and trimmed strips become files that the worker reads, with the samples in their place."""
+
+import aud
+import bpy
+import numpy as np
+import pytest
+
+from wav2sem_blender.blender import compat, sound
+
+RATE_HZ = 8000
+
+
+def ramp(seconds: float) -> np.ndarray:
+    """Stereo whose sum rises by 0.1 each second: a sample tells its own time."""
+    time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    return np.stack([0.05 * time_s + 0.05, 0.05 * time_s - 0.05], axis=1).astype(np.float32)
+
+
+def write(path, samples_SC, container, codec=None):
+    aud.Sound.buffer(samples_SC, RATE_HZ).write(
+        str(path), RATE_HZ, samples_SC.shape[1], aud.FORMAT_S16, container, codec or aud.CODEC_PCM
+    )
+    return path
+
+
+def read_wav(path) -> np.ndarray:
+    """Samples of our own decoded files: 44 bytes of header, 32-bit float, mono."""
+    content = path.read_bytes()
+    assert content[20:24] == b"\x03\x00\x01\x00"
+    assert int.from_bytes(content[24:28], "little") == RATE_HZ
+    return np.frombuffer(content[44:], dtype="<f4")
+
+
+@pytest.fixture
+def film(tmp_path):
+    return write(tmp_path / "film.mkv", ramp(5), aud.CONTAINER_MATROSKA)
+
+
+@pytest.fixture
+def wav(tmp_path):
+    return write(tmp_path / "voice.wav", ramp(5), aud.CONTAINER_WAV)
+
+
+def test_what_soundfile_reads_is_left_alone(wav, tmp_path):
+    assert sound.audio_file(wav, tmp_path / "job") == wav
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_path_relative_to_the_blend_file(wav, tmp_path):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
+    assert sound.audio_file("//voice.wav", tmp_path / "job") == wav
+
+
+def test_a_film_is_decoded_to_mono(film, tmp_path):
+    samples_S = read_wav(sound.audio_file(film, tmp_path / "job"))
+    np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
+
+
+def test_the_decoded_file_has_an_honest_header(film, tmp_path):
+    content = sound.audio_file(film, tmp_path / "job").read_bytes()
+    assert int.from_bytes(content[4:8], "little") == len(content) - 8
+    assert int.from_bytes(content[40:44], "little") == len(content) - 44
+
+
+def test_a_packed_sound(film, tmp_path):
+    block = bpy.data.sounds.load(str(film))
+    block.pack()
+    film.unlink()
+    samples_S = read_wav(sound.audio_of_sound(block, tmp_path / "job"))
+    np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
+
+
+def test_a_packed_wav_is_unpacked_as_it_is(wav, tmp_path):
+    content = wav.read_bytes()
+    block = bpy.data.sounds.load(str(wav))
+    block.pack()
+    wav.unlink()
+    assert sound.audio_of_sound(block, tmp_path / "job").read_bytes() == content
+
+
+@pytest.fixture
+def strip(wav):
+    scene = bpy.context.scene
+    scene.render.fps = 25
+    strips = compat.sequencer_strips(scene.sequence_editor_create())
+    return strips.new_sound("Line 1", str(wav), channel=1, frame_start=101)
+
+
+def test_an_untrimmed_strip_is_its_file(strip, wav, tmp_path):
+    assert sound.audio_of_strip(strip, 25.0, tmp_path / "job") == wav
+
+
+def test_a_trimmed_strip_is_cut(strip, tmp_path):
+    strip.frame_offset_start, strip.frame_offset_end = 50, 25
+    path = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    samples_S = read_wav(path)
+    assert len(samples_S) == strip.frame_final_duration / 25 * RATE_HZ
+    assert samples_S[0] == pytest.approx(0.2, abs=1e-3)
+    assert samples_S[-1] == pytest.approx(0.2 + 0.1 * strip.frame_final_duration / 25, abs=1e-3)
+
+
+def test_the_speech_of_a_strip_begins_where_the_strip_begins(strip, head, fake_worker, curves_of):
+    strip.frame_offset_start = 50
+    assert bpy.ops.wav2sem.animate(strip="Line 1", object="Head", start_frame=5) == {"FINISHED"}
+    assert curves_of(head)["jawOpen"][0][0] == 5
+    assert bpy.ops.wav2sem.animate(strip="Line 1", object="Head") == {"FINISHED"}
+    assert curves_of(head)["jawOpen"][0][0] == 151
+    assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "Line 1"
