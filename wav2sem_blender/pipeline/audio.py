@@ -68,6 +68,9 @@ class Speech:
     ) -> Speech:
         """Decode everything libsndfile reads: wav, flac, ogg, opus, mp3, aiff, …; any rate, channels, sample format.
 
+        A flac or mp3 that ends before its header says is refused. A wav or aiff is read as far as it goes, as players
+        do: recorders that lost power and programs that write into a pipe leave headers that promise too much.
+
         Args:
             path: The recording.
             temp_dir: Folder of the temporary file; None for the system's.
