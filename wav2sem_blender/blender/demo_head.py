@@ -12,22 +12,23 @@ from mathutils import Vector
 
 ASSET = Path(__file__).parents[1] / "assets" / "demo_head" / "demo_head.npz"
 
-# name: (linear colour, roughness, sheen/coat weight)
-LOOK: dict[str, tuple[tuple[float, float, float], float, float]] = {
+Colour = tuple[float, float, float]
+# name: (linear colour, roughness, coat weight)
+LOOK: dict[str, tuple[Colour, float, float]] = {
     "skin": ((0.80, 0.44, 0.285), 0.55, 0.0),
     "lips": ((0.60, 0.185, 0.15), 0.38, 0.15),
-    "mouth": ((0.22, 0.035, 0.035), 0.6, 0.0),
+    "mouth": ((0.28, 0.045, 0.045), 0.6, 0.0),
     "lash": ((0.018, 0.010, 0.008), 0.7, 0.0),
     "sclera": ((0.84, 0.82, 0.78), 0.18, 0.6),
-    "iris": ((0.055, 0.22, 0.24), 0.12, 1.0),
-    "limbus": ((0.012, 0.045, 0.055), 0.12, 1.0),
-    "pupil": ((0.004, 0.004, 0.005), 0.08, 1.0),
+    "iris": ((0.035, 0.18, 0.21), 0.25, 0.5),
+    "limbus": ((0.012, 0.045, 0.055), 0.25, 0.5),
+    "pupil": ((0.004, 0.004, 0.005), 0.2, 0.5),
     "catch_light": ((1.0, 1.0, 1.0), 0.3, 0.0),
     "teeth": ((0.92, 0.88, 0.80), 0.28, 0.3),
     "gum": ((0.50, 0.14, 0.13), 0.4, 0.2),
     "tongue": ((0.56, 0.15, 0.14), 0.45, 0.2),
     "brow": ((0.085, 0.030, 0.014), 0.75, 0.0),
-    "hair": ((0.135, 0.042, 0.016), 0.5, 0.15),
+    "hair": ((0.15, 0.046, 0.017), 0.58, 0.0),
     "jumper": ((0.80, 0.36, 0.055), 0.85, 0.0),
 }
 BACKDROP = (0.55, 0.70, 0.72)
@@ -72,7 +73,7 @@ def fill_mesh(mesh: bpy.types.Mesh, data: dict[str, np.ndarray]) -> None:
     mesh.polygons.foreach_set("use_smooth", np.ones(len(quads), dtype=bool))
     tint = mesh.attributes.new("tint", "FLOAT_COLOR", "POINT")
     colour = np.zeros((len(points), 4), dtype=np.float32)
-    colour[:, :2] = data["tint"] / 255.0
+    colour[:, :3] = data["tint"] / 255.0
     colour[:, 3] = 1.0
     tint.data.foreach_set("color", colour.ravel())
     mesh.update(calc_edges=True)
@@ -105,7 +106,12 @@ def make_material(name: str) -> bpy.types.Material:
         set_inputs(shader, {"Emission Color": (1.0, 1.0, 1.0, 1.0), "Emission Strength": 1.5})
     if name == "skin":
         set_inputs(shader, {"Subsurface Weight": 0.12, "Subsurface Scale": 0.01})
-        add_tint(material, shader, colour)
+        add_tint(material, shader, colour, ((0, 0.55, (0.80, 0.25, 0.17)), (1, 0.55, (0.60, 0.26, 0.17))))
+    if name == "iris":
+        add_tint(material, shader, colour, ((2, 0.8, (0.20, 0.52, 0.50)),))
+    if name in ("teeth", "tongue", "gum", "mouth"):
+        # The mouth is a small dark cave; a touch of own light keeps it readable at any distance.
+        set_inputs(shader, {"Emission Color": (*colour, 1.0), "Emission Strength": 0.10})
     return material
 
 
@@ -115,20 +121,25 @@ def set_inputs(node: bpy.types.Node, values: dict[str, Any]) -> None:
         node.inputs[name].default_value = value
 
 
-def add_tint(material: bpy.types.Material, shader: bpy.types.Node, colour: tuple[float, float, float]) -> None:
-    """Mix a blush into the skin where the tint attribute says so."""
+def add_tint(
+    material: bpy.types.Material,
+    shader: bpy.types.Node,
+    colour: Colour,
+    layers: tuple[tuple[int, float, Colour], ...],
+) -> None:
+    """Mix colours into the base colour: per layer a channel of the tint attribute, a strength and a colour."""
     nodes, links = material.node_tree.nodes, material.node_tree.links
     attribute = nodes.new("ShaderNodeAttribute")
     attribute.attribute_name = "tint"
     split = nodes.new("ShaderNodeSeparateColor")
     links.new(attribute.outputs["Color"], split.inputs[0])
     result: Any = None
-    for channel, target in ((0, (0.80, 0.25, 0.17)), (1, (0.60, 0.26, 0.17))):
+    for channel, amount, target in layers:
         mix = nodes.new("ShaderNodeMix")
         mix.data_type = "RGBA"
         strength = nodes.new("ShaderNodeMath")
         strength.operation = "MULTIPLY"
-        strength.inputs[1].default_value = 0.55
+        strength.inputs[1].default_value = amount
         links.new(split.outputs[channel], strength.inputs[0])
         links.new(strength.outputs[0], mix.inputs[0])
         if result is None:
@@ -142,11 +153,12 @@ def add_tint(material: bpy.types.Material, shader: bpy.types.Node, colour: tuple
 
 def build_stage(scene: bpy.types.Scene) -> None:
     """Add a camera and lights for a head-and-shoulders portrait of the demo head, and set the background."""
-    target = Vector((0.0, -0.02, 0.295))
+    target = Vector((0.0, -0.02, 0.272))
     camera_data = bpy.data.cameras.new("Portrait Camera")
     camera_data.lens = 85.0
+    camera_data.clip_start = 0.01
     camera = bpy.data.objects.new("Portrait Camera", camera_data)
-    camera.location = (0.0, -1.12, 0.335)
+    camera.location = (0.0, -1.05, 0.305)
     aim(camera, target)
     scene.collection.objects.link(camera)
     scene.camera = camera
@@ -182,4 +194,6 @@ def set_backdrop(scene: bpy.types.Scene) -> None:
     scene.view_settings.view_transform = "Standard"
     shading = scene.display.shading
     shading.light, shading.color_type = "STUDIO", "MATERIAL"
+    if any(light.name == "paint.sl" for light in bpy.context.preferences.studio_lights):
+        shading.studio_light = "paint.sl"  # the brightest of Blender's own, kind to skin
     shading.show_specular_highlight = True

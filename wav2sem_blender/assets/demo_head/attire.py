@@ -74,10 +74,10 @@ def hair() -> Part:
     whorl = np.array([0.18, 0.40, 0.9]) / np.linalg.norm([0.18, 0.40, 0.9])
     # How far down the hair reaches, as an angle from straight up; the parting (at 24 degrees) is the highest point.
     knots = [-180, -150, -122, -100, -88, -74, -62, -45, -20, 5, 24, 40, 56, 66, 76, 88, 100, 122, 150, 180]
-    degrees = [137, 134, 118, 84, 93, 104, 84, 68, 63, 57, 50, 60, 74, 92, 104, 93, 84, 118, 134, 137]
+    degrees = [136, 133, 120, 94, 96, 106, 84, 68, 63, 57, 50, 60, 74, 92, 106, 96, 94, 120, 133, 136]
     reach = np.interp(turn, np.radians(knots), np.radians(degrees))
-    reach = np.convolve(np.concatenate([reach[-4:], reach, reach[:4]]), np.hanning(9)[1:-1] / np.hanning(9).sum(), "same")
-    reach = reach[4:-4]
+    around = np.concatenate([reach[-4:], reach, reach[:4]])
+    reach = np.convolve(around, np.hanning(9)[1:-1] / np.hanning(9).sum(), "same")[4:-4]
     phase = azimuth * 15 / (2 * np.pi) + 0.22 * np.sin(2 * azimuth + 0.7) + 0.15 * np.sin(5 * azimuth)
     lean = np.where(turn < np.radians(24), 1.0, -1.0) * np.clip(np.abs(turn - np.radians(24)) * 3, 0, 1)
 
@@ -89,7 +89,7 @@ def hair() -> Part:
 
     tips = lock(0.0)
     reach = reach + np.radians(8.5) * (tips - 0.55)
-    points = []
+    shells = []
     for t in np.linspace(0.02, 1.0, rings):
         phi = reach * t
         pull = (1 - t) ** 1.5
@@ -101,10 +101,9 @@ def hair() -> Part:
         quiff = np.exp(-(((turn - np.radians(2)) / 0.75) ** 2)) * np.exp(-(((t - 0.62) / 0.3) ** 2))
         body = 1.25 + 0.9 * quiff + 0.25 * np.cos(phi) + groove
         thin = 0.22 + 0.78 * smoothstep(1.12, 0.62, t)
-        points.append(on_skin + (body * thin)[:, None] * d)
-    points.append(HAIR_CENTRE_CM + (points[-1] - HAIR_CENTRE_CM) * 0.94)
-    points = np.concatenate(points)
-    points, quads = capped(points, rings + 1, columns)
+        shells.append(on_skin + (body * thin)[:, None] * d)
+    shells.append(HAIR_CENTRE_CM + (shells[-1] - HAIR_CENTRE_CM) * 0.94)
+    points, quads = capped(np.concatenate(shells), rings + 1, columns)
     return Part(points, outward(points, quads), named("hair", len(quads)))
 
 
@@ -128,7 +127,7 @@ def jumper() -> Part:
         x = w * np.sign(sin) * np.abs(sin) ** power
         y = (front + back) / 2 - (back - front) / 2 * np.sign(cos) * np.abs(cos) ** power
         # The collar and the shoulders fall towards the chest and rise at the nape.
-        drop = np.interp(w, [4, 6, 12.5, 15], [1.0, 1.0, 0.4, 0.0])
+        drop = np.interp(w, [4, 6, 12.5, 14.5], [1.0, 1.0, 0.4, 0.0])
         rings.append(np.stack([x, y, z - 0.75 * drop * cos], 1))
     points, quads = capped(np.concatenate(rings), len(JUMPER), segments)
     return Part(points, outward(points, quads), named("jumper", len(quads)))

@@ -7,7 +7,7 @@ Run from the repository root::
 
 The file holds (units: metres; x to the character's left, face along -y, z up; z = 0 at the bottom of the bust)
 
-    points (V, 3) float32, quads (F, 4) uint16, material (F,) uint8, material_names, tint (V,) uint8 x 2,
+    points (V, 3) float32, quads (F, 4) uint16, material (F,) uint8, material_names, tint (V, 3) uint8,
     mirror (V,) uint16, and the 52 keys, sparse: key_names, key_starts (53,), key_vertices (N,) uint16,
     key_offsets (N, 3) int16 in units of ``key_unit_m``.
 """
@@ -22,6 +22,7 @@ from . import attire, parts
 from .fields import Fields, bump
 from .keys import ARKIT_KEYS, extend, skin_keys
 from .skin import build_skin
+from .surface import Skin, smoothstep
 
 Array = np.ndarray
 OUTPUT = Path(__file__).with_name("demo_head.npz")
@@ -90,7 +91,7 @@ def build() -> dict[str, Array]:
     }
 
 
-def lid_pairs(skin) -> Array:
+def lid_pairs(skin: Skin) -> Array:
     """(2, N, 2) upper and lower margin vertices of the left and the right eye that meet in a blink."""
     out = []
     for side in (1, -1):
@@ -105,12 +106,12 @@ def lid_pairs(skin) -> Array:
 
 
 def tint(p: Array) -> Array:
-    """(V, 2) uint8: blush of the skin and softness of shade towards the sockets."""
+    """(V, 3) uint8: blush of the skin, shade in the sockets, light in the lower half of the eyes."""
     mirrored = np.concatenate([np.abs(p[:, :1]), p[:, 1:]], axis=1)
     blush = bump(mirrored, (4.5, -7.0, -3.3), (1.7, 3.0, 1.3)) + 0.55 * bump(p, (0, -10.6, -2.7), (1.1, 1.0, 0.9))
     blush += 0.8 * bump(mirrored, (9.2, 2.2, -1.5), (1.0, 1.6, 2.6))
     shade = bump(mirrored, (3.6, -7.6, 1.5), (2.0, 1.6, 0.8))
-    return np.round(255 * np.clip(np.stack([blush, shade], 1), 0, 1)).astype(np.uint8)
+    return np.round(255 * np.clip(np.stack([blush, shade, smoothstep(0.5, -0.8, p[:, 2])], 1), 0, 1)).astype(np.uint8)
 
 
 def pack_keys(moves: dict[str, Array]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import sculpt
+from .skin import lid_margin
 from .surface import MOUTH_HALF_WIDTH_CM, Skin, closure_z, smoothstep
 
 Array = np.ndarray
@@ -41,9 +42,10 @@ class Fields:
     """Everything that the keys need to know about a skin at rest.
 
     Attributes:
-        p: (V, 3) points. height: (V,) above the contact line. mu, nu: elliptic mouth coordinates.
+        p: (V, 3) points. height: (V,) above the contact line, whose own curve is smile_line.
+        mu, nu: elliptic mouth coordinates.
         q: sin(nu): +1 above, -1 below the mouth. lower: 1 on the jaw's side of the mouth, 0 on the skull's.
-        front: 1 on the face, 0 behind the cheeks. inner: 1 outside and in the contact zone, 0 deep in the mouth.
+        front: 1 on the face, 0 behind the cheeks. inner: 1 outside and where the lips touch, 0 deep in the mouth.
         left: 0 to 1 across the middle of the mouth, for the character's left half.
     """
 
@@ -52,6 +54,7 @@ class Fields:
         self.p = p = skin.points
         self.depth = skin.depth
         self.height = p[:, 2] - closure_z(p[:, 0])
+        self.smile_line = closure_z(p[:, 0]) - sculpt.MOUTH_Z_CM
         half = MOUTH_HALF_WIDTH_CM
         x = p[:, 0] / half
         inside = skin.depth > 0
@@ -145,7 +148,6 @@ def elliptic(x: Array, z: Array) -> tuple[Array, Array]:
 
 def lid_angles(psi: Array) -> tuple[Array, Array]:
     """Elevation of the closed line and of the open margin, for lid angles ``psi``."""
-    from .skin import lid_margin
 
     def elevation(q: Array) -> Array:
         return np.arctan2(q[:, 2], -q[:, 1])

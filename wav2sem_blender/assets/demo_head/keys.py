@@ -60,8 +60,9 @@ def mouth_close(f: Fields) -> Array:
 
 def jaw_shift(x: float, y: float) -> Callable[[Fields], Array]:
     """The whole jaw slides by (x, y) cm."""
-    return lambda f: vector(f.jaw * smoothstep(2.5, -3.0, f.p[:, 1]), x, y, 0.0) + vector(
-        f.lips(0.7) * f.upper(0.5) * 0.25, x, y, 0.0
+    return lambda f: (
+        vector(f.jaw * smoothstep(2.5, -3.0, f.p[:, 1]), x, y, 0.0)
+        + vector(f.lips(0.7) * f.upper(0.5) * 0.25, x, y, 0.0)
     )
 
 
@@ -71,7 +72,7 @@ def pucker(f: Fields) -> Array:
     near = f.lips(0.62)
     move = vector(near * (0.75 + 0.55 * np.minimum(x * x, 1.4)), 0.0, -1.0, 0.0)
     move[:, 0] = -0.47 * f.p[:, 0] * f.lips(0.85)
-    move[:, 2] = 0.16 * f.height * near - (f.p[:, 2] - f.height - sculpt.MOUTH_Z_CM) * 0.8 * near
+    move[:, 2] = 0.16 * f.height * near - 0.8 * f.smile_line * near
     return move
 
 
@@ -81,7 +82,7 @@ def funnel(f: Fields) -> Array:
     near = f.lips(0.6)
     move = vector(near * (0.72 + 0.5 * np.minimum(x * x, 1.4)) + 0.2 * f.lips(0.22), 0.0, -1.0, 0.0)
     move[:, 0] = -0.40 * f.p[:, 0] * f.lips(0.8)
-    move[:, 2] = (0.62 * f.upper(0.9) - 0.72 * f.under(0.9)) * f.lips(0.75)
+    move[:, 2] = (0.62 * f.upper(0.75) - 0.66 * f.under(0.6)) * f.lips(0.75) - 0.9 * f.smile_line * near
     return move
 
 
@@ -142,7 +143,9 @@ def roll(f: Fields, sign: float) -> Array:
     red = 0.6 if sign > 0 else 0.85
     lift = 0.72 * np.minimum(away, red) * np.exp(-np.maximum(away - red, 0.0) / 0.9)
     tuck = 0.55 * np.exp(-((away / red) ** 2))
-    lift, tuck = np.where(f.depth > 0, 0.0, lift), np.where(f.depth > 0, 0.5, tuck)
+    # Its edge slides up behind the other lip, so that it meets the upper teeth in an f.
+    lift = lift + 0.26 * np.exp(-((away / 0.35) ** 2))
+    tuck = np.where(f.depth > 0, 0.5, tuck)
     return vector(weight * lift, 0.0, 0.0, -sign) + vector(weight * tuck, 0.0, 1.0, 0.0)
 
 
@@ -150,13 +153,16 @@ def shrug_lower(f: Fields) -> Array:
     """The chin pushes both lips up."""
     chin = bump(f.p, (0.0, -8.8, -8.8), (2.3, 2.6, 1.6)) * (f.depth <= 0)
     lips = f.lips(0.5) * np.abs(f.q) ** 0.4
-    return vector(chin, 0.0, -0.18, 0.55) + vector(lips * (f.q < 0), 0, -0.22, 0.42) + vector(lips * (f.q >= 0), 0, -0.1, 0.42)
+    pout = np.where(f.q < 0, 0.22, 0.10)
+    return vector(chin, 0.0, -0.18, 0.55) + vector(lips, 0.0, 0.0, 0.42) + vector(lips * pout, 0.0, -1.0, 0.0)
 
 
 def shrug_upper(f: Fields) -> Array:
     """The upper lip pushes up and out; the lower lip goes along."""
     lips = f.lips(0.45) * np.abs(f.q) ** 0.4
-    return vector(lips * (f.q >= 0), 0, -0.30, 0.45) + vector(lips * (f.q < 0) * np.exp(-((f.mu / 0.3) ** 2)), 0, -0.1, 0.45)
+    lips = lips * np.where(f.q < 0, np.exp(-((f.mu / 0.3) ** 2)), 1.0)
+    pout = np.where(f.q < 0, 0.10, 0.30)
+    return vector(lips, 0.0, 0.0, 0.45) + vector(lips * pout, 0.0, -1.0, 0.0)
 
 
 def cheek_puff(f: Fields) -> Array:
@@ -177,7 +183,8 @@ def brow_down(f: Fields) -> Array:
 
 def brow_inner_up(f: Fields) -> Array:
     """Both inner brows raised."""
-    return sum(vector(bump(f.p, (s * 1.8, -8.0, 3.1), (1.7, 3.0, 1.7)), s * 0.05, 0.05, 0.85) for s in (1, -1))
+    left, right = (vector(bump(f.p, (s * 1.8, -8.0, 3.1), (1.7, 3.0, 1.7)), s * 0.05, 0.05, 0.85) for s in (1, -1))
+    return left + right
 
 
 def brow_outer_up(f: Fields) -> Array:
@@ -187,13 +194,13 @@ def brow_outer_up(f: Fields) -> Array:
 
 def cheek_squint(f: Fields) -> Array:
     """Left cheek raised towards the eye."""
-    return vector(bump(f.p, (4.2, -7.0, -2.9), (1.9, 2.6, 1.3)), 0.08, -0.22, 0.6) + f.eyelid(1, 0.0, 0.18)
+    return vector(bump(f.p, (4.2, -7.0, -2.9), (1.9, 2.6, 1.3)), 0.1, -0.35, 0.75) + f.eyelid(1, 0.0, 0.8)
 
 
 def nose_sneer(f: Fields) -> Array:
     """Left wing of the nose raised."""
-    move = vector(bump(f.p, (1.25, -8.9, -3.1), (0.95, 1.6, 0.95)), 0.12, 0.0, 0.5)
-    move += vector(bump(f.p, (0.9, -8.6, -1.2), (0.8, 1.5, 1.2)), -0.05, -0.12, 0.2)
+    move = vector(bump(f.p, (1.25, -8.9, -3.1), (0.95, 1.6, 0.95)), 0.16, 0.0, 0.65)
+    move += vector(bump(f.p, (0.9, -8.6, -1.2), (0.8, 1.5, 1.2)), -0.08, -0.18, 0.3)
     return move + vector(f.lips(0.7) * f.upper(1.0) * f.left, 0.0, -0.05, 0.22)
 
 

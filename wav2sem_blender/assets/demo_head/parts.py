@@ -73,7 +73,7 @@ def named(name: str, count: int) -> Array:
 
 def eyeball() -> Part:
     """The character's left eye: a painted ball whose rings end exactly at the pupil, the iris and its dark rim."""
-    degrees = np.array([3.5, 8.0, 11.8, 12.5, 16.5, 21.0, 24.5, 26.4, 28.4, 29.6, 35.0, 45.0, 57.0, 72.0, 90.0, 110.0])
+    degrees = np.array([3.5, 8.5, 13.0, 13.7, 17.0, 21.0, 24.5, 26.4, 28.4, 29.6, 35.0, 45.0, 57.0, 72.0, 90.0, 110.0])
     segments = 32
     phi = 2 * np.pi * np.arange(segments) / segments
     t = np.radians(degrees)[:, None]
@@ -82,7 +82,7 @@ def eyeball() -> Part:
     ball *= (1.0 + 0.014 * smoothstep(34.0, 8.0, degrees))[:, None, None]
     points, quads = capped(ball.reshape(-1, 3) * sculpt.EYE_RADIUS_CM, len(degrees), segments)
     ring = quads[:, :].min(axis=1) // segments
-    names = np.where(ring < 2, "pupil", np.where(ring < 7, "iris", np.where(ring < 9, "limbus", "sclera"))).astype("U16")
+    names = np.array(["pupil", "iris", "limbus", "sclera"], "U16")[np.searchsorted([2, 7, 9], ring, side="right")]
     caps = len(degrees) * segments
     names[(quads == caps).any(1)] = "pupil"
     names[(quads == caps + 1).any(1)] = "sclera"
@@ -152,9 +152,9 @@ def dental_arch(which: str, front_y: float) -> Part:
     if up > 0:
         quads = quads[:, ::-1]
     gum = Part(points, quads, named("gum", len(quads)))
-    out = join([*parts, gum])
-    out.motion = "static" if which == "upper" else "jaw"
-    return out
+    arch = join([*parts, gum])
+    arch.motion = "static" if which == "upper" else "jaw"
+    return arch
 
 
 def tooth(arc: float, width: float, height: float, edge_z: float, up: float, front_y: float, curve: float) -> Part:
@@ -166,7 +166,7 @@ def tooth(arc: float, width: float, height: float, edge_z: float, up: float, fro
     xy, normal = arch_point(np.array([arc]), front_y, curve)
     tangent = np.array([-normal[0, 1], normal[0, 0]])
     rings = []
-    for z, w, t in ((0.0, 0.74, 0.35), (0.05, 0.9, 0.7), (0.3, 1.0, 1.0), (0.65, 0.96, 1.1), (1.0, 0.8, 1.0)):
+    for z, w, t in ((0.0, 0.86, 0.4), (0.05, 0.96, 0.75), (0.3, 1.0, 1.0), (0.65, 0.96, 1.1), (1.0, 0.8, 1.0)):
         flat = xy[0] + 0.485 * width * w * along[:, None] * tangent + 0.25 * (t * across - 0.8)[:, None] * normal[0]
         rings.append(np.column_stack([flat, np.full(12, edge_z + up * z * height)]))
     points, quads = capped(np.concatenate(rings), 5, 12)

@@ -122,7 +122,6 @@ def build_skin() -> Skin:
     """The whole skin with its attributes."""
     layout, direction = grid_layout()
     n_rows = layout.shape[0]
-    columns = np.arange(-N_COLUMNS // 2, N_COLUMNS // 2)
     mouth_rows = (row_near(MOUTH_ROWS_Z[0]), row_near(MOUTH_ROWS_Z[1]))
     eye_rows = (row_near(EYE_ROWS_Z[0]), row_near(EYE_ROWS_Z[1]))
     blocks = [(mouth_rows, MOUTH_COLUMNS), (eye_rows, EYE_COLUMNS), (eye_rows, (-EYE_COLUMNS[1], -EYE_COLUMNS[0]))]
@@ -132,7 +131,6 @@ def build_skin() -> Skin:
     for (top, bottom), (left, right) in blocks:
         keep_point[top + 1 : bottom, (np.arange(left + 1, right)) % N_COLUMNS] = False
         keep_cell[top:bottom, np.arange(left, right) % N_COLUMNS] = False
-    del columns
 
     projected = sculpt.project_along(layout.reshape(-1, 3), direction.reshape(-1, 3)).reshape(layout.shape)
     mesh = MeshBuilder()
@@ -193,7 +191,7 @@ def add_eye(mesh: MeshBuilder, loop: Array, side: int) -> tuple[list[Array], Arr
     mesh.bridge(previous, edge)
     centre = sculpt.EYE_CENTRE_CM * np.array([side, 1.0, 1.0])
     inside = mesh.add(centre + (margin - centre) * (0.985 * sculpt.EYE_RADIUS_CM / sculpt.LID_RADIUS_CM))
-    upper = np.sin(psi + 0.5 * (psi[1] - psi[0])) > -0.05
+    upper = np.sin(psi + 0.5 * (psi[1] - psi[0])) > 0.3
     mesh.bridge(edge, inside, np.where(upper, 3, 0))
     return free, np.stack([edge, inside]), psi
 
@@ -214,7 +212,15 @@ def relax(points: Array, quads: Array, free: Array, steps: int = 12) -> Array:
     return points
 
 
-def finish(mesh, rings, contact, mouth_free, eyes, fixed, grid_ids) -> Skin:
+def finish(
+    mesh: MeshBuilder,
+    rings: Array,
+    contact: int,
+    mouth_free: list[Array],
+    eyes: list[tuple[list[Array], Array, Array]],
+    fixed: Array,
+    grid_ids: Array,
+) -> Skin:
     """Relax the free vertices and store the attributes."""
     points, quads = np.concatenate(mesh.points), np.concatenate(mesh.quads)
     free = np.zeros(len(points), bool)
@@ -237,4 +243,5 @@ def finish(mesh, rings, contact, mouth_free, eyes, fixed, grid_ids) -> Skin:
         for ring, t in zip(rings_free + [edge[0], edge[1]], (0.24, 0.45, 0.64, 0.83, 1.0, 1.0), strict=True):
             lid[ring], lid_angle[ring] = t, psi
         margins[which] = edge
-    return Skin(points, quads, side, depth, lid, lid_angle, np.concatenate(mesh.region), rings, contact, margins, grid_ids)
+    region = np.concatenate(mesh.region)
+    return Skin(points, quads, side, depth, lid, lid_angle, region, rings, contact, margins)

@@ -8,7 +8,7 @@ and the eyes are, a rectangle of cells is taken out and refilled with rings that
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Skin:
         region: (F,) int: 0 skin, 1 lips, 2 inner mouth, 3 lash line.
         mouth_rings: (R, N) vertex indices from the lips' border inwards.
         contact: index into ``mouth_rings`` of the ring where the lips touch.
-        lid_margins: {+1: (M,), -1: (M,)} vertex indices per eye side.
+        lid_margins: per eye (+1 left, -1 right) two rings (2, M): the lid's edge and its inner rim.
     """
 
     points: Array
@@ -81,11 +81,10 @@ class Skin:
     region: Array
     mouth_rings: Array
     contact: int
-    lid_margins: dict[int, Array] = field(default_factory=dict)
-    grid_ids: Array = field(default_factory=lambda: np.zeros(0, int))
+    lid_margins: dict[int, Array]
 
 
-def smoothstep(low: float, high: float, value: Array) -> Array:
+def smoothstep(low: float, high: float, value: Array | float) -> Array:
     """0 at ``low``, 1 at ``high`` (which may be smaller), smooth between."""
     t = np.clip((np.asarray(value, float) - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
@@ -96,8 +95,9 @@ def catmull_rom(table: Array, s: Array) -> Array:
     i = np.clip(np.floor(s).astype(int), 0, len(table) - 2)
     f = (s - i)[:, None]
     p = [table[np.clip(i + o, 0, len(table) - 1)] for o in (-1, 0, 1, 2)]
-    return p[1] + 0.5 * f * (p[2] - p[0] + f * (2 * p[0] - 5 * p[1] + 4 * p[2] - p[3]
-                             + f * (3 * (p[1] - p[2]) + p[3] - p[0])))
+    return p[1] + 0.5 * f * (
+        p[2] - p[0] + f * (2 * p[0] - 5 * p[1] + 4 * p[2] - p[3] + f * (3 * (p[1] - p[2]) + p[3] - p[0]))
+    )
 
 
 def closure_z(x: Array) -> Array:
