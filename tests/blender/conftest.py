@@ -3,6 +3,7 @@
 
 import json
 import runpy
+import struct
 import sys
 from pathlib import Path
 
@@ -129,6 +130,29 @@ def flame_head(flame_reference):
     return add_mesh("Head", points_V3.tolist(), faces_F3.tolist())
 
 
+def without_addresses(content: bytes) -> bytes:
+    """A file of Blender 4.5 with the memory addresses numbered in their order; 5.0 does so by itself.
+
+    Each block begins with code, length, address, type and count; blocks refer to each other by address. Addresses of
+    what is not in the file are left out.
+    """
+    blocks, offset = [], 12
+    while offset < len(content):
+        code, length, address, kind, count = struct.unpack_from("<4siQii", content, offset)
+        blocks.append((code, address, kind, count, content[offset + 24 : offset + 24 + length]))
+        offset += 24 + length
+    number = {address: position for position, (_, address, *_) in enumerate(blocks)}
+    parts = [content[:12]]
+    for code, address, kind, count, data in blocks:
+        words = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8").copy()
+        looks_like_address = (words >> np.uint64(40) >= 0x55) & (words >> np.uint64(40) <= 0x7F)
+        for place in np.flatnonzero(looks_like_address) if code != b"DNA1" else ():
+            words[place] = number.get(int(words[place]), 0)
+        parts.append(struct.pack("<4sqii", code, number[address], kind, count) + words.tobytes())
+        parts.append(data[len(words) * 8 :])
+    return b"".join(parts)
+
+
 @pytest.fixture
 def scene_bytes(tmp_path):
     """The open file as Blender saves it; equal bytes mean that nothing at all changed."""
@@ -140,7 +164,8 @@ def scene_bytes(tmp_path):
                 layer.update()
         path = tmp_path / "state.blend"
         bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True, compress=False)
-        return path.read_bytes()
+        content = path.read_bytes()
+        return content if content[7:9] == b"17" else without_addresses(content)
 
     assert save() == save(), "saving twice must give equal bytes, or this comparison says nothing"
     return save

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,25 @@ def find_strip(scene: bpy.types.Scene, name: str) -> Any:
     """The scene's sound strip of that name, or None."""
     strip = sequencer_strips(scene.sequence_editor).get(name) if scene.sequence_editor else None
     return strip if strip is not None and strip.type == "SOUND" else None
+
+
+@dataclass(frozen=True)
+class StripTimes:
+    """Where a sound strip lies and what it leaves out, in scene frames; `content` is the whole sound."""
+
+    content_start: float
+    start: int
+    duration: int
+    animation_offset_start: float
+    is_trimmed: bool
+
+
+def strip_times(strip: Any) -> StripTimes:
+    """The strip's times: 5.2 renamed the properties, and 6.0 will drop the old names."""
+    if hasattr(strip, "content_start"):
+        start, duration, content_start = strip.left_handle, strip.duration, strip.content_start
+        trims = (strip.left_handle_offset, strip.right_handle_offset, strip.content_trim_start)
+    else:
+        start, duration, content_start = strip.frame_final_start, strip.frame_final_duration, strip.frame_start
+        trims = (strip.frame_offset_start, strip.frame_offset_end, strip.animation_offset_start)
+    return StripTimes(content_start, int(start), int(duration), trims[2], any(trims))

@@ -143,7 +143,7 @@ class WAV2SEM_OT_animate(bpy.types.Operator):
             self._fill_from_settings(context.scene.wav2sem, given)
         if self.strip and not given("start_frame"):
             strip = compat.find_strip(context.scene, self.strip)
-            self.start_frame = strip.frame_final_start if strip is not None else 1
+            self.start_frame = compat.strip_times(strip).start if strip is not None else 1
 
     def _fill_from_settings(self, panel: properties.WAV2SEM_PG_settings, given: Callable[[str], bool]) -> None:
         if not (given("filepath") or given("sound") or given("strip")):

@@ -21,18 +21,25 @@ def register() -> None:
         bpy.utils.register_class(cls)
     properties.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
-    # Blender does not unregister add-ons when it quits; without this the worker would notice by itself only.
-    atexit.register(jobs.shut_down)
+    atexit.register(_at_exit)
 
 
 def unregister() -> None:
     """Remove them and end the worker."""
     global _command_handle
     jobs.shut_down()
-    atexit.unregister(jobs.shut_down)
+    atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
     properties.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
+
+
+def _at_exit() -> None:
+    """Blender does not unregister add-ons when it quits; as a module, 4.5 then crashes over classes that are left."""
+    if bpy.app.module:
+        unregister()
+    else:
+        jobs.shut_down()

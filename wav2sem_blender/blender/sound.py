@@ -16,6 +16,8 @@ import aud
 import bpy
 import numpy as np
 
+from . import compat
+
 SOUNDFILE_SUFFIXES = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
 )
@@ -70,13 +72,13 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
     if len(getattr(strip, "retiming_keys", ())) > 2:
         raise ValueError(f'The strip "{strip.name}" is retimed. Clear its retiming, or render the sound to a file.')
     whole = audio_of_sound(strip.sound, folder)
-    start_s = (strip.frame_final_start - strip.frame_start) / rate_hz - getattr(strip, "sound_offset", 0.0)
-    start_s = max(0.0, start_s)
-    is_trimmed = strip.frame_offset_start or strip.frame_offset_end or strip.animation_offset_start
-    if not is_trimmed and start_s == 0.0:
+    times = compat.strip_times(strip)
+    # A positive sound offset delays the sound within the strip.
+    start_s = (times.start - times.content_start) / rate_hz - strip.sound_offset
+    if not times.is_trimmed and start_s <= 0.0:
         return whole
-    start_s += strip.animation_offset_start / rate_hz
-    stop_s = start_s + strip.frame_final_duration / rate_hz
+    start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
+    stop_s = start_s + times.duration / rate_hz
     return _decode(whole, folder / f"{Path(strip.sound.name).stem}_{strip.name}.wav", strip.name, start_s, stop_s)
 
 
