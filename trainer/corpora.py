@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VALID_PERCENT = 12
+FACEGOOD_HELD_OUT = "1114_3_15"
 NORMALISED_TEXT = str.maketrans({c: " " for c in '",.;:!?()-'})
 
 
@@ -57,7 +58,7 @@ def list_clips(data: Path) -> Iterator[Clip]:
         FileNotFoundError: none of the corpora is there.
     """
     found = False
-    for corpus in ("grid_s1", "grid_others", "librispeech_4_aligned", "vctk", "librispeech_251"):
+    for corpus in ("grid_s1", "grid_others", "librispeech_4_aligned", "vctk", "librispeech_251", "facegood"):
         folder = data / corpus
         texts = _transcripts(folder) if folder.is_dir() else {}
         for path in sorted(folder.glob("*.flac")):
@@ -65,6 +66,8 @@ def list_clips(data: Path) -> Iterator[Clip]:
             name = path.stem
             if corpus == "grid_s1":
                 text, speaker, split = _grid_text(path.with_suffix(".align")), "grid_s1", _split(name)
+            elif corpus == "facegood":
+                text, speaker, split = None, "facegood", "valid" if name == FACEGOOD_HELD_OUT else "train"
             else:
                 text, speaker = texts.get(name), f"{corpus}/{name.replace('-', '_').split('_')[0]}"
                 split = "valid" if corpus == "grid_others" else _split(speaker)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from wav2sem_blender.pipeline.checkpoint import EncoderConfig
+from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
-from .batches import Augmentation
+from .augment import Augmentation
 
 SMALL_CNN = {
     "conv_dim": [32, 64, 96, 128, 192, 256, 256],
@@ -46,6 +47,53 @@ class PretrainHubert:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainWav2Sem:
+    """Audio into sentence space; `contrastive` weighs the term beside L1 (0 is the paper's loss alone).
+
+    `text_model` is a folder or hub name of a BERT-architecture model; "" takes the MiniLM from PyPI. `target` is "cls"
+    or "mean".
+    """
+
+    encoder_config: Mapping[str, Any]
+    corpora: tuple[str, ...]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    text_model: str = ""
+    target: str = "mean"
+    contrastive: float = 0.2
+    steps: int = 1200
+    batch: int = 12
+    longest_s: float = 16.0
+    peak_lr: float = 6e-4
+    warmup_steps: int = 100
+    bf16: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """The face model on captured motion.
+
+    The encoder is frozen (eval, no gradients): one speaker's face must not teach it that speaker's voice. Its features
+    are computed once for each of `versions` differently augmented copies of every clip. `aperture_weight` weighs the
+    error of the lip gap, and `closed_factor` multiplies it where the lips touch.
+    """
+
+    decoder: DecoderConfig
+    styles: tuple[str, ...]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    versions: int = 5
+    steps: int = 2500
+    batch: int = 24
+    crop_frames: int = 88
+    peak_lr: float = 1.5e-3
+    warmup_steps: int = 100
+    velocity_weight: float = 0.5
+    aperture_weight: float = 1.0
+    closed_factor: float = 3.0
+    seed: int = 0
+
+
 def bundled_hubert() -> PretrainHubert:
     """The bundled model's phone-level encoder: HuBERT's architecture, 2.6 M parameters."""
     encoder = EncoderConfig(
@@ -68,6 +116,17 @@ def bundled_hubert() -> PretrainHubert:
     return PretrainHubert(encoder=encoder, corpus_weights=weights)
 
 
+def bundled_wav2sem() -> PretrainWav2Sem:
+    """The bundled model's Wav2Sem: the phone encoder's first three layers as a start, MiniLM's mean vectors."""
+    config = dict(bundled_hubert().encoder.config) | {"num_hidden_layers": 3}
+    return PretrainWav2Sem(encoder_config=config, corpora=("grid_s1", "librispeech_4_aligned", "vctk", "flite"))
+
+
+def bundled_face() -> Finetune:
+    """The bundled face model: FaceFormer's 64-d decoder on the ARKit-named basis."""
+    return Finetune(decoder=DecoderConfig(dropout=0.0), styles=("grid_s1", "facegood"))
+
+
 def smoke_hubert() -> PretrainHubert:
     """A few steps of `bundled_hubert` at toy size."""
     bundled = bundled_hubert()
@@ -75,3 +134,13 @@ def smoke_hubert() -> PretrainHubert:
     return replace(
         bundled, encoder=replace(bundled.encoder, config=tiny), steps=3, batch=2, crop_s=(1.0, 1.5), warmup_steps=1
     )
+
+
+def smoke_wav2sem() -> PretrainWav2Sem:
+    """A few steps of `bundled_wav2sem` at toy size."""
+    return replace(bundled_wav2sem(), encoder_config=smoke_hubert().encoder.config, steps=3, batch=2, warmup_steps=1)
+
+
+def smoke_face() -> Finetune:
+    """A few steps of `bundled_face`."""
+    return replace(bundled_face(), versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)

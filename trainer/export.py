@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer export RUN --out FOLDER`: a trained model becomes a folder that SpeechAnimator and the extension load.
+"""`python -m trainer export RUN --out FOLDER`: a trained model becomes a folder that the extension loads.
 
 The ONNX files are exported from the weights as they are stored, so that both engines run the same numbers.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import tempfile
 import warnings
@@ -25,6 +27,8 @@ from wav2sem_blender.pipeline.checkpoint import (
 )
 from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+
+from .finetune import read_basis
 
 EXAMPLE_SAMPLES = 32_000
 OPSET = 20
@@ -54,6 +58,20 @@ def export_model(folder: Path, model: FaceFormer, basis_KV3: np.ndarray | None) 
     with tempfile.TemporaryDirectory() as temp:
         onnx = export_onnx(model.cpu().eval(), config, Path(temp))
         return save_model(folder, config, tensors, onnx)
+
+
+def export_run(run: Path, data: Path, out: Path) -> ModelFolder:
+    """Export a finetune run; the provenance in config.json is the run's own description."""
+    for name in ("model.json", "face.pt"):
+        if not (run / name).is_file():
+            raise FileNotFoundError(f"{run / name}: missing; {run} is not a finished finetune run")
+    described = ModelConfig.from_json(json.loads((run / "model.json").read_text()))
+    trained = json.loads((run / "run.json").read_text())
+    config = dataclasses.replace(described, provenance={key: trained[key] for key in ("experiment", "commit", "torch")})
+    model = FaceFormer(config)
+    model.load_state_dict(torch.load(run / "face.pt", weights_only=True, map_location="cpu"))
+    basis_KV3, _ = read_basis(data / "basis.npz", config.channels)
+    return export_model(out, model, basis_KV3)
 
 
 def export_onnx(model: FaceFormer, config: ModelConfig, folder: Path) -> dict[str, Path]:

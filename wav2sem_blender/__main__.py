@@ -139,8 +139,10 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .pipeline.checkpoint import import_official
-
+    try:
+        from .pipeline.official import import_official
+    except ModuleNotFoundError as error:
+        raise ValueError(f"importing a checkpoint needs {error.name}: pip install torch transformers") from error
     if not arguments.file.is_file():
         raise FileNotFoundError(f"{arguments.file}: there is no such checkpoint file.")
     if arguments.output.exists() and not arguments.output.is_dir():

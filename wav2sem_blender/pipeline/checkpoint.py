@@ -23,7 +23,8 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "models" / "default"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+DEFAULT_FOLDER = ASSETS / "models" / "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,8 @@ class ModelFolder:
             raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
         try:
             data = json.loads(config_path.read_text(encoding="utf-8"))
+            if "wav2sem" in data:
+                raise ValueError("it is a Wav2Sem encoder alone: fuse it into a face model by `trainer finetune`")
             version, model, files = data["format_version"], data["model"], data["files"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{config_path}: not a Wav2Sem model description ({error})") from error
@@ -179,20 +182,32 @@ def save_model(
         tensors: the torch modules' state dict as numpy, plus `basis_KV3` where there is a basis.
         onnx: file name -> exported file, copied in.
     """
+    _write_folder(Path(folder), {"model": config.to_json()}, tensors, onnx or {})
+    return ModelFolder.open(folder)
+
+
+def save_wav2sem(folder: str | Path, config: Wav2SemConfig, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a folder with a Wav2Sem encoder and nothing else: a part for training, not a model that animates."""
+    _write_folder(Path(folder), {"wav2sem": dataclasses.asdict(config)}, tensors, {})
+
+
+def _write_folder(
+    folder: Path, content: Mapping[str, Any], tensors: Mapping[str, np.ndarray], onnx: Mapping[str, Path]
+) -> None:
     from safetensors.numpy import save_file
 
-    target = Path(folder).absolute()
+    target = folder.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
         new = Path(temp) / "new"
         new.mkdir()
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, new / WEIGHTS_FILE)
-        for name, source in (onnx or {}).items():
+        (new / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone
+        for name, source in onnx.items():
             shutil.copyfile(source, new / name)
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
-        description = {"format_version": FORMAT_VERSION, "model": config.to_json(), "files": files}
+        description = {"format_version": FORMAT_VERSION, **content, "files": files}
         (new / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         if target.exists():
             target.rename(Path(temp) / "old")
         new.rename(target)
-    return ModelFolder.open(target)

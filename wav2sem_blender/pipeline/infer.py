@@ -234,7 +234,7 @@ def _choose_engine(folder: ModelFolder, engine: str, device: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r}: known are {', '.join(ENGINES)}")
     needs = {"onnx": ("onnxruntime",), "torch": ("torch", "transformers")}
-    missing = {name: [m for m in modules if importlib.util.find_spec(m) is None] for name, modules in needs.items()}
+    missing = {name: [m for m in modules if not _installed(m)] for name, modules in needs.items()}
     if engine == "auto":
         wants_torch = device not in ("auto", "cpu") or not folder.has_onnx
         engine = "torch" if wants_torch or missing["onnx"] else "onnx"
@@ -246,6 +246,13 @@ def _choose_engine(folder: ModelFolder, engine: str, device: str) -> str:
     if engine == "onnx" and device not in ("auto", "cpu"):
         raise ValueError(f"device {device!r}: the onnx engine runs on the CPU; choose the torch engine for a GPU")
     return engine
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # blocked or half-removed: as good as absent
+        return False
 
 
 def _silent(stage: str, fraction: float) -> None:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Official checkpoints (random weights under the official names and shapes) against FaceFormer's forward, written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.decoder import periodic_positions  # noqa: E402
+from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
+from wav2sem_blender.pipeline.nn.faceformer import alignment_mask, biased_causal_mask  # noqa: E402
+from wav2sem_blender.pipeline.nn.wav2sem import RELEASED  # noqa: E402
+from wav2sem_blender.pipeline.official import BASE_ENCODER, import_official  # noqa: E402
+
+
+def faceformer_state(width: int, n_values: int, n_styles: int, period: int) -> dict:
+    """FaceFormer's state dict by the table of its release; the motion is a few millimetres."""
+    torch.manual_seed(0)
+    layer = nn.TransformerDecoderLayer(width, 4, 2 * width, batch_first=True)
+    state = {f"transformer_decoder.layers.0.{key}": value for key, value in layer.state_dict().items()}
+    for name in ("norm1", "norm2", "norm3"):
+        state[f"transformer_decoder.layers.0.{name}.weight"] = 1 + 0.2 * torch.randn(width)
+        state[f"transformer_decoder.layers.0.{name}.bias"] = 0.2 * torch.randn(width)
+    for key, value in build_backbone("wav2vec2", BASE_ENCODER).state_dict().items():
+        old = key.replace("parametrizations.weight.original0", "weight_g")
+        state[f"audio_encoder.{old.replace('parametrizations.weight.original1', 'weight_v')}"] = value
+    state |= {
+        "audio_feature_map.weight": torch.randn(width, 768) * 0.05,
+        "audio_feature_map.bias": torch.randn(width) * 0.05,
+        "vertice_map.weight": torch.randn(width, n_values),
+        "vertice_map.bias": torch.randn(width) * 0.1,
+        "vertice_map_r.weight": torch.randn(n_values, width) * 1e-3,
+        "vertice_map_r.bias": torch.randn(n_values) * 1e-3,
+        "obj_vector.weight": torch.randn(width, n_styles),
+        "PPE.pe": torch.zeros(1, 600 + period, width),
+    }
+    return state
+
+
+def plain_faceformer(state: dict, waveform_S: np.ndarray, style: int) -> np.ndarray:
+    """FaceFormer.predict at 30 fps, the prefix recomputed at every step; offsets (T, V, 3) from the template."""
+    backbone = build_backbone("wav2vec2", BASE_ENCODER).eval()
+    prefix = "audio_encoder."
+    backbone.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    prefix = "transformer_decoder.layers.0."
+    layer = nn.TransformerDecoderLayer(64, 4, 128, batch_first=True).eval()
+    layer.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    features = backbone.feature_extractor(torch.from_numpy(waveform_S)[None])
+    n_frames = int(features.shape[2] / 50.0 * 30)
+    features = F.interpolate(features, size=n_frames, mode="linear", align_corners=True).transpose(1, 2)
+    hidden = backbone.encoder(backbone.feature_projection(features)[0]).last_hidden_state
+    memory = F.linear(hidden, state["audio_feature_map.weight"], state["audio_feature_map.bias"])
+    style_M = state["obj_vector.weight"][:, style]
+    positions = torch.from_numpy(periodic_positions(30, 64)).repeat(1 + n_frames // 30, 1)
+    inputs = [style_M]
+    for t in range(n_frames):
+        target = torch.stack(inputs)[None] + positions[: t + 1]
+        mask = biased_causal_mask(t + 1, 4, 30)
+        memory_mask = alignment_mask(n_frames, 1)[: t + 1]
+        out = layer(target, memory, tgt_mask=mask, memory_mask=memory_mask)
+        offsets = F.linear(out[0], state["vertice_map_r.weight"], state["vertice_map_r.bias"])
+        inputs.append(F.linear(offsets[-1], state["vertice_map.weight"], state["vertice_map.bias"]) + style_M)
+    return offsets.reshape(n_frames, -1, 3).numpy()
+
+
+def test_vocaset_speaks_as_the_official_code(tmp_path) -> None:
+    state = faceformer_state(64, 15069, 8, 30)
+    torch.save(state, tmp_path / "vocaset.pth")
+    import_official(tmp_path / "vocaset.pth", "faceformer-vocaset", tmp_path / "model")
+    animator = SpeechAnimator.load(tmp_path / "model")
+    waveform = np.random.default_rng(0).standard_normal(24_000).astype(np.float32)
+    motion = animator.animate(waveform, 16_000, style=3)
+    normalised = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+    with torch.no_grad():
+        expected_TV3 = plain_faceformer(state, normalised, style=3)
+    assert motion.fps == 30 and motion.channels[0] == "key_00" and motion.channels[-1] == "bias"
+    assert np.abs(expected_TV3).max() > 1e-3
+    np.testing.assert_allclose(motion.vertex_offsets(), expected_TV3, atol=1e-4 * np.abs(expected_TV3).max())
+    assert np.abs(motion.weights_TK).max() <= 1.0 + 1e-5, "weights must fit Blender's sliders"
+    strength_K = (motion.weights_TK.std(0)[:-1] ** 2) * (motion.basis_KV3[:-1] ** 2).sum((1, 2))
+    assert strength_K[:8].sum() > strength_K[-8:].sum()
+    by_name = animator.animate(waveform, 16_000, style="FaceTalk_170915_00223_TA")
+    np.testing.assert_array_equal(by_name.weights_TK, motion.weights_TK)
+
+
+def test_biwi_has_25_fps_and_its_own_vertices(tmp_path) -> None:
+    torch.save(faceformer_state(128, 70110, 6, 25), tmp_path / "biwi.pth")
+    import_official(tmp_path / "biwi.pth", "faceformer-biwi", tmp_path / "model")
+    motion = SpeechAnimator.load(tmp_path / "model").animate(np.random.default_rng(0).standard_normal(16_000), 16_000)
+    assert motion.fps == 25 and motion.weights_TK.shape == (24, 129)
+    assert motion.basis_KV3.shape == (129, 23370, 3)
+
+
+def released_wav2sem() -> dict:
+    state = {}
+    for key, value in build_backbone("wav2vec2", RELEASED).state_dict().items():
+        if key == "masked_spec_embed":
+            continue
+        for ours, theirs in (
+            ("feature_extractor.", "FeatureExtractor."),
+            ("feature_projection.", "FeatureProjection."),
+            ("encoder.", "Encoder."),
+            ("parametrizations.weight.original0", "weight_g"),
+            ("parametrizations.weight.original1", "weight_v"),
+        ):
+            key = key.replace(ours, theirs, 1)
+        state[key] = value
+    return state
+
+
+@pytest.mark.parametrize("kind", ["wav2sem", "codetalker-wav2sem"])
+def test_wav2sem_files(tmp_path, kind: str) -> None:
+    from safetensors.numpy import load_file
+
+    state = released_wav2sem()
+    assert len(state) == 210
+    if kind == "codetalker-wav2sem":
+        state = {f"Wav2Bert.{key}": value for key, value in state.items()} | {"autoencoder.x": torch.zeros(2)}
+        state |= {"bert_feature_map.weight": torch.eye(768), "bert_feature_map.bias": torch.zeros(768)}
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "model.pth.tar")
+    import_official(tmp_path / "model.pth.tar", kind, tmp_path / "wav2sem")
+    tensors = load_file(tmp_path / "wav2sem" / "model.safetensors")
+    name = "wav2sem.encoder.encoder.layers.11.attention.k_proj.weight"
+    official = state[("Wav2Bert." if kind != "wav2sem" else "") + "Encoder.layers.11.attention.k_proj.weight"]
+    np.testing.assert_array_equal(tensors[name], official)
+    assert ("fusion.semantic_feature_map.weight" in tensors) == (kind == "codetalker-wav2sem")
+    with pytest.raises(ValueError, match="Wav2Sem encoder alone"):
+        SpeechAnimator.load(tmp_path / "wav2sem")
+
+
+class _Malicious:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_bad_files_are_named(tmp_path, capsys) -> None:
+    whole = tmp_path / "x.pth"
+    torch.save({"audio_feature_map.weight": torch.zeros(64, 768)}, whole)
+    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:700])
+    torch.save({"state_dict": _Malicious()}, tmp_path / "evil.pth")
+    cases = [
+        ("none.pth", FileNotFoundError, "no such file"),
+        ("cut.pth", ValueError, "cut.pth: 700 bytes that torch cannot read"),
+        ("evil.pth", ValueError, "holds more than tensors"),
+        ("x.pth", ValueError, "key vertice_map_r.weight is missing"),
+    ]
+    for name, error, message in cases:
+        with pytest.raises(error, match=message):
+            import_official(tmp_path / name, "faceformer-vocaset", tmp_path / "out")
+    with pytest.raises(ValueError, match="known are wav2sem"):
+        import_official(whole, "voca", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_wrong_shape_is_named(tmp_path) -> None:
+    state = released_wav2sem()
+    state["FeatureProjection.projection.bias"] = torch.zeros(5)
+    torch.save(state, tmp_path / "w.pth.tar")
+    with pytest.raises(ValueError, match=r"feature_projection.projection.bias has shape \(5,\), \(768,\) is expected"):
+        import_official(tmp_path / "w.pth.tar", "wav2sem", tmp_path / "out")
+
+

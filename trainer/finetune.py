@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer finetune bundled_face --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem`
+
+The face model: fusion and decoder learn captured motion from the frozen encoders' features, autoregressively, as
+FaceFormer was trained. The error is measured on the face (the basis' displacements), not on the channels.
+
+Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.checkpoint import ASSETS, EncoderConfig, ModelConfig, Wav2SemConfig
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.nn.encoders import encode
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+
+from .augment import Augmentation, Augmenter
+from .batches import normalise
+from .curves import MotionRecord, MotionStore
+from .experiments import Finetune
+from .runs import Run, cosine_with_warmup
+from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+
+PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
+CLOSED_GAP_M = 0.0012
+FLAME_REFERENCE = ASSETS / "flame_reference.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index."""
+
+    features_TD: Tensor
+    semantic_E: Tensor
+    target_TK: Tensor
+    style: int
+
+
+class FaceLoss(nn.Module):
+    """Squared error on the face in units of 1 mm, its velocity, and the lip gap.
+
+    `shape_KK` is the Gram matrix of the mouth's vertices, `gap_K` the change of the inner lip gap per channel.
+    """
+
+    def __init__(self, experiment: Finetune, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
+        super().__init__()
+        moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001
+        flat = 1000 * basis_KV3[:, moved_V].reshape(len(basis_KV3), -1)
+        shape_KK = torch.from_numpy(flat @ flat.T / moved_V.sum()).float()
+        # Channels that hardly show (a press) still deserve to be right: a floor on every channel's own weight.
+        self.register_buffer("shape_KK", shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK)))
+        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float())
+        self.experiment = experiment
+
+    def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:
+        """Scalar."""
+        error_BTK = predicted_BTK - target_BTK
+        shape = self._shape(error_BTK)
+        velocity = self._shape(error_BTK.diff(dim=1))
+        gap_BT = (target_BTK @ self.gap_K).clamp(min=0)
+        weight_BT = 1 + (self.experiment.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
+        gap = (weight_BT * (error_BTK @ self.gap_K) ** 2).mean()
+        return shape + self.experiment.velocity_weight * velocity + self.experiment.aperture_weight * 0.1 * gap
+
+    def _shape(self, error_BTK: Tensor) -> Tensor:
+        return ((error_BTK @ self.shape_KK) * error_BTK).sum(-1).mean()
+
+
+def finetune(experiment: Finetune, data: Path, run: Run, hubert: Path, wav2sem: Path) -> None:
+    """Train; writes `face.pt` and `model.json`, what `export` and `evaluate` read."""
+    torch.manual_seed(experiment.seed)
+    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    model = build_model(experiment, motion.channels, hubert, wav2sem).to(run.device)
+    basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
+    loss_fn = FaceLoss(experiment, basis_KV3, gap_K).to(run.device)
+    run.save("face.pt", model.state_dict())
+    (run.folder / "model.json").write_text(json.dumps(model.config.to_json(), indent=1) + "\n")
+    pairs = paired_records(speech, motion)
+    train = [pair for pair in pairs if pair[1].split == "train"]
+    examples = _examples(experiment, model, speech, motion, train, run.device)
+    rng = np.random.default_rng(experiment.seed)
+    learnt = [*model.fusion.parameters(), *model.decoder.parameters()]
+    optimiser = torch.optim.AdamW(learnt, lr=experiment.peak_lr, weight_decay=0.01)
+    schedule = cosine_with_warmup(optimiser, experiment.warmup_steps, experiment.steps)
+    for step in run.steps(experiment.steps):
+        features, semantic, target, style = _batch(examples, experiment, rng, run.device)
+        predicted_BTK = model.decoder(model.fusion(features, semantic), style)
+        loss = loss_fn(predicted_BTK, target)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimiser.step()
+        schedule.step()
+        run.log(step, audio_s=target.shape[0] * target.shape[1] / experiment.decoder.fps, loss=loss)
+        if (step + 1) % 500 == 0:
+            run.save("face.pt", model.state_dict())
+    run.save("face.pt", model.state_dict())
+
+
+def build_model(experiment: Finetune, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
+    """The whole model with both pretrained encoders in it, frozen: eval mode and no gradients."""
+    hubert_run = json.loads((hubert / "run.json").read_text())["config"]
+    wav2sem_run = json.loads((wav2sem / "run.json").read_text())["config"]
+    sentence = torch.load(wav2sem / "wav2sem.pt", weights_only=True, map_location="cpu")
+    config = ModelConfig(
+        name="wav2sem-default",
+        encoder=EncoderConfig(**hubert_run["encoder"]),
+        wav2sem=Wav2SemConfig(config=wav2sem_run["encoder_config"], target_dim=len(sentence["projection.bias"])),
+        decoder=experiment.decoder,
+        channels=channels,
+        styles=experiment.styles,
+        license="CC-BY-4.0; see LICENSE-weights",
+    )
+    model = FaceFormer(config).eval()
+    assert model.wav2sem is not None
+    model.wav2sem.load_state_dict(sentence)
+    phones = torch.load(hubert / "encoder.pt", weights_only=True, map_location="cpu")
+    prefix = "audio_encoder."
+    model.audio_encoder.load_state_dict({k[len(prefix) :]: v for k, v in phones.items() if k.startswith(prefix)})
+    model.audio_encoder.requires_grad_(False)
+    model.wav2sem.requires_grad_(False)
+    return model
+
+
+def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The channels' displacements (K, V, 3) and what each does to the inner lip gap (K,), in metres."""
+    with np.load(path) as file:
+        names = [str(name) for name in file["names"]]
+        basis_KV3 = file["basis_KV3"][[names.index(channel) for channel in channels]]
+    lip_pairs = json.loads(FLAME_REFERENCE.read_text())["lip_pairs"]
+    upper, lower = lip_pairs[len(lip_pairs) // 2]
+    return basis_KV3, basis_KV3[:, upper, 1] - basis_KV3[:, lower, 1]
+
+
+def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
+    """Recordings that have motion."""
+    by_name = {record.name: record for record in speech.records if record.corpus != "flite"}
+    return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
+
+
+@torch.no_grad()
+def _examples(
+    experiment: Finetune, model: FaceFormer, speech: SpeechStore, motion: MotionStore, pairs: list, device: torch.device
+) -> list[Example]:
+    """Every clip in `versions` augmented copies, the first as recorded."""
+    assert model.wav2sem is not None
+    rng = np.random.default_rng(experiment.seed)
+    augmenters = [Augmenter(speech, experiment.augmentation, experiment.seed + i) for i in range(experiment.versions)]
+    quiet = Augmentation(noise_chance=0, band_chance=0, room_chance=0)
+    augmenters[0] = Augmenter(speech, quiet, experiment.seed)
+    examples = []
+    for version, augment in enumerate(augmenters):
+        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{experiment.versions}", unit="clip"):
+            samples_S, target_TK = speech.samples(record), motion.weights(moved)
+            speed = 1.0 if version == 0 else rng.uniform(*experiment.augmentation.speed)
+            for piece_S, piece_TK in _pieces(samples_S, target_TK, experiment.decoder.fps):
+                changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
+                waveform = torch.from_numpy(normalise(augment(changed_S)))[None].to(device)
+                positions_T = feature_positions(encoder_frames(waveform.shape[1]), experiment.decoder.fps)
+                positions = torch.from_numpy(positions_T).float()[None].to(device)
+                features_TD = encode(model.audio_encoder, waveform, positions)[0][0]
+                n_frames = min(len(features_TD), len(changed_TK))
+                example = Example(
+                    features_TD=features_TD[:n_frames].cpu(),
+                    semantic_E=model.wav2sem(waveform)[0].cpu(),
+                    target_TK=torch.from_numpy(changed_TK[:n_frames]),
+                    style=experiment.styles.index(moved.style),
+                )
+                examples.append(example)
+    return examples
+
+
+def _pieces(samples_S: np.ndarray, target_TK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    per_frame = SAMPLE_RATE_HZ / fps
+    starts = range(0, max(1, len(target_TK) - PIECE_FRAMES // 4), PIECE_FRAMES)
+    return [
+        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], target_TK[i : i + PIECE_FRAMES])
+        for i in starts
+    ]
+
+
+def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Speech and motion `speed` times as fast (and the voice that much higher)."""
+    if speed == 1.0:
+        return samples_S, target_TK
+    at_S = np.arange(int(len(samples_S) / speed)) * speed
+    at_T = np.arange(int(len(target_TK) / speed)) * speed
+    frames_T = np.arange(len(target_TK))
+    moved_TK = np.stack([np.interp(at_T, frames_T, target_T) for target_T in target_TK.T], 1)
+    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
+
+
+def _batch(
+    examples: list[Example], experiment: Finetune, rng: np.random.Generator, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crops of equal length, all of clips that are long enough: (B, T, D), (B, 1, E), (B, T, K), (B, N)."""
+    long_enough = [example for example in examples if len(example.target_TK) > experiment.crop_frames // 2]
+    some = [long_enough[i] for i in rng.integers(len(long_enough), size=experiment.batch)]
+    n_frames = min(experiment.crop_frames, *(len(example.target_TK) for example in some))
+    starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
+    features = torch.stack([e.features_TD[i : i + n_frames] for e, i in zip(some, starts, strict=True)])
+    target = torch.stack([e.target_TK[i : i + n_frames] for e, i in zip(some, starts, strict=True)])
+    style = torch.eye(len(experiment.styles))[[example.style for example in some]]
+    semantic = torch.stack([example.semantic_E for example in some])[:, None]
+    return features.to(device), semantic.to(device), target.to(device), style.to(device)

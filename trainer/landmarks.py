@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tracked face landmarks of a real speaker -> how far each landmark is from that speaker's rest pose, in metres.
+
+The head's pose and size are taken out (the tracker's rotation, then scale and shift by points that speech does not
+move), and the speaker's own rest pose is subtracted, so that the shape of this speaker's face drops out of the fit.
+Frame: FLAME's (x to the character's left, y up, z forward).
+
+Shapes: T track frames, P landmarks, V vertices, K channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_PX = np.array([360.0, 288.0, 360.0])  # MediaPipe's depth is scaled like x
+RIGID = (33, 133, 263, 362, 168, 6, 197, 195, 5, 4)
+CHIN = (152, 148, 377, 176, 400)
+INNER_LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
+MOUTH_AND_NOSE = (
+    *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291),
+    *(308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415, 2, 97, 98, 326, 327, 129, 358),
+)
+USED = MOUTH_AND_NOSE + CHIN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One tracked clip: displacements from rest (T, P, 3) of `USED`, and where a face was found (T,)."""
+
+    displacement_TP3: np.ndarray
+    found_T: np.ndarray
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkBasis:
+    """The channels seen at the landmarks: displacements (K, P, 3) and the rest positions (P, 3)."""
+
+    basis_KP3: np.ndarray
+    rest_P3: np.ndarray
+    rigid_R3: np.ndarray
+
+
+def landmark_basis(flame: dict[str, np.ndarray], basis_KV3: np.ndarray, tracked_chin_C3: np.ndarray) -> LandmarkBasis:
+    """Read the channels at the landmarks: by the MediaPipe embedding, and the chin at the nearest skin vertices."""
+    rest_V3 = flame["v_template"]
+    at = {int(name): i for i, name in enumerate(flame["mediapipe_landmark_ids"])}
+
+    def read(field_V3: np.ndarray, names: tuple[int, ...]) -> np.ndarray:
+        rows = [at[name] for name in names]
+        corners = flame["faces"][flame["mediapipe_face_index"][rows]]
+        return np.einsum("pc,pcd->pd", flame["mediapipe_barycentric"][rows], field_V3[corners])
+
+    front = np.where(rest_V3[:, 2] > rest_V3[:, 2].mean())[0]
+    distance = np.linalg.norm(rest_V3[front][None, :, :2] - tracked_chin_C3[:, None, :2], axis=-1)
+    chin = front[distance.argmin(1)]
+    basis_KP3 = np.stack([np.concatenate([read(key, MOUTH_AND_NOSE), key[chin]]) for key in basis_KV3])
+    rest_P3 = np.concatenate([read(rest_V3, MOUTH_AND_NOSE), rest_V3[chin]])
+    return LandmarkBasis(basis_KP3=basis_KP3, rest_P3=rest_P3, rigid_R3=read(rest_V3, RIGID))
+
+
+def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Landmarks `USED` (T, P, 3) in FLAME's frame and size with the head held still, face-found flags (T,), and fps."""
+    with np.load(path) as track:
+        points_TN3 = np.cumsum(track["lm_dq"].astype(float), axis=0) * float(track["lm_scale"]) * IMAGE_PX
+        names = {int(name): i for i, name in enumerate(track["lm_idx"])}
+        rotation_T33 = track["mat"][:, :3, :3].astype(float)
+        found_T, fps = track["ok"].astype(bool), float(track["fps"])
+    points_TN3 = points_TN3 * (1, -1, -1)  # image axes to y up, z towards the viewer
+    points_TN3 = np.einsum("tji,tnj->tni", rotation_T33, points_TN3)
+    rigid_TR3 = points_TN3[:, [names[name] for name in RIGID]]
+    centre_T13 = rigid_TR3.mean(1, keepdims=True)
+    goal_R3 = rigid_R3 - rigid_R3.mean(0)
+    spread = np.linalg.norm((rigid_TR3 - centre_T13)[..., :2], axis=(1, 2))
+    # One size for the whole clip: the head does not grow, but the tracker's depth breathes.
+    scale = np.linalg.norm(goal_R3[:, :2]) / np.median(spread)
+    used_TP3 = points_TN3[:, [names[name] for name in USED]]
+    return (used_TP3 - centre_T13) * scale + rigid_R3.mean(0), found_T, fps
+
+
+def rest_pose(used_TP3: np.ndarray, found_T: np.ndarray) -> np.ndarray:
+    """The speaker's closed, quiet mouth (P, 3): the median over the frames whose inner-lip gap is smallest."""
+    gap_T = inner_gap(used_TP3)
+    quiet_T = found_T & (gap_T <= np.quantile(gap_T[found_T], 0.2))
+    return np.median(used_TP3[quiet_T], axis=0)
+
+
+def inner_gap(used_TP3: np.ndarray) -> np.ndarray:
+    """Distance (T,) of the inner lips' middles."""
+    upper, lower = (USED.index(name) for name in INNER_LIP_PAIRS[0])
+    return np.linalg.norm(used_TP3[:, upper, :2] - used_TP3[:, lower, :2], axis=-1)
