@@ -31,7 +31,8 @@ LOOK: dict[str, tuple[Colour, float, float]] = {
     "hair": ((0.15, 0.046, 0.017), 0.58, 0.0),
     "jumper": ((0.80, 0.36, 0.055), 0.85, 0.0),
 }
-BACKDROP = (0.55, 0.70, 0.72)
+BACKDROP = (0.56, 0.73, 0.74)
+BACKDROP_LIGHT = 0.42
 
 
 def build_demo_head(collection: bpy.types.Collection | None = None) -> bpy.types.Object:
@@ -153,18 +154,18 @@ def add_tint(
 
 def build_stage(scene: bpy.types.Scene) -> None:
     """Add a camera and lights for a head-and-shoulders portrait of the demo head, and set the background."""
-    target = Vector((0.0, -0.02, 0.272))
+    target = Vector((0.0, -0.02, 0.278))
     camera_data = bpy.data.cameras.new("Portrait Camera")
     camera_data.lens = 85.0
     camera_data.clip_start = 0.01
     camera = bpy.data.objects.new("Portrait Camera", camera_data)
-    camera.location = (0.0, -1.05, 0.305)
+    camera.location = (0.0, -0.98, 0.305)
     aim(camera, target)
     scene.collection.objects.link(camera)
     scene.camera = camera
     lights = (
-        ("Key Light", (0.75, -0.95, 0.95), 13.0, 0.55, (1.0, 0.93, 0.84)),
-        ("Fill Light", (-0.95, -0.75, 0.35), 5.0, 0.9, (0.82, 0.90, 1.0)),
+        ("Key Light", (0.75, -0.95, 0.95), 12.0, 0.5, (1.0, 0.92, 0.82)),
+        ("Fill Light", (-0.95, -0.75, 0.35), 3.4, 0.9, (0.84, 0.90, 1.0)),
         ("Rim Light", (-0.55, 0.85, 0.75), 14.0, 0.4, (1.0, 0.90, 0.78)),
     )
     for name, location, energy_w, size_m, colour in lights:
@@ -188,8 +189,15 @@ def set_backdrop(scene: bpy.types.Scene) -> None:
     world.color = BACKDROP
     if not world.node_tree:
         world.use_nodes = True
-    background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
-    set_inputs(background, {"Color": (*BACKDROP, 1.0), "Strength": 0.55})
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    background = next(node for node in nodes if node.type == "BACKGROUND")
+    set_inputs(background, {"Color": (*BACKDROP, 1.0)})
+    # The camera sees the colour itself; as a light it is dimmer, so that the lamps shape the face.
+    path, strength = nodes.new("ShaderNodeLightPath"), nodes.new("ShaderNodeMath")
+    strength.operation = "MULTIPLY_ADD"
+    strength.inputs[1].default_value, strength.inputs[2].default_value = 1.0 - BACKDROP_LIGHT, BACKDROP_LIGHT
+    links.new(path.outputs["Is Camera Ray"], strength.inputs[0])
+    links.new(strength.outputs[0], background.inputs["Strength"])
     scene.world = world
     scene.view_settings.view_transform = "Standard"
     shading = scene.display.shading

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import sculpt
-from .parts import Part, capped, named, tube_quads
+from .parts import Part, capped, join, named, tube_quads
 from .skin import frontal_surface
 from .surface import Skin, smoothstep
 
@@ -102,8 +102,59 @@ def hair() -> Part:
         body = 1.25 + 0.9 * quiff + 0.25 * np.cos(phi) + groove
         thin = 0.22 + 0.78 * smoothstep(1.12, 0.62, t)
         shells.append(on_skin + (body * thin)[:, None] * d)
+    cap = np.array(shells)
     shells.append(HAIR_CENTRE_CM + (shells[-1] - HAIR_CENTRE_CM) * 0.94)
     points, quads = capped(np.concatenate(shells), rings + 1, columns)
+    whole = Part(points, outward(points, quads), named("hair", len(quads)))
+    return join([whole, *(loose_lock(cap, *lock_row) for lock_row in LOCKS)])
+
+
+# Locks laid over the cap: from (turn, t) to (turn, t), turn in degrees to the character's left, t from crown to
+# hairline; width and thickness in cm; how far the tip stands off in cm.
+LOCKS = (
+    (20, 0.30, -8, 1.05, 2.0, 1.00, 0.25),
+    (17, 0.24, -30, 1.06, 2.3, 1.10, 0.30),
+    (12, 0.20, -54, 1.03, 2.4, 1.10, 0.20),
+    (4, 0.18, -78, 0.92, 2.3, 0.90, 0.10),
+    (28, 0.30, 41, 1.07, 1.9, 0.90, 0.25),
+    (31, 0.25, 60, 1.03, 2.2, 1.00, 0.20),
+    (38, 0.22, 84, 0.92, 2.3, 0.90, 0.10),
+    (175, 0.20, 118, 0.30, 1.5, 0.90, 2.10),
+    (160, 0.15, 70, 0.19, 1.3, 0.80, 1.60),
+)
+
+
+def loose_lock(
+    cap: Array, turn_a: float, t_a: float, turn_b: float, t_b: float, width: float, thick: float, lift: float
+) -> Part:
+    """One tapered lock along a path on the hair cap (R, C, 3)."""
+    rings, segments = 16, 12
+    s = np.linspace(0.0, 1.0, rings)
+    turn = np.radians(turn_a + (turn_b - turn_a) * s**0.8) % (2 * np.pi)
+    row = (t_a + (t_b - t_a) * s**1.1) * (len(cap) - 1)
+    column = turn / (2 * np.pi) * cap.shape[1]
+    r0, c0 = np.clip(np.floor(row).astype(int), 0, len(cap) - 2), np.floor(column).astype(int)
+    fr, fc = (row - r0)[:, None], (column - c0)[:, None]
+    c0, c1 = c0 % cap.shape[1], (c0 + 1) % cap.shape[1]
+    path = (1 - fr) * ((1 - fc) * cap[r0, c0] + fc * cap[r0, c1]) + fr * (
+        (1 - fc) * cap[r0 + 1, c0] + fc * cap[r0 + 1, c1]
+    )
+    for _ in range(6):  # the cap's grooves would make the lock wobble
+        path[1:-1] = 0.5 * path[1:-1] + 0.25 * (path[:-2] + path[2:])
+    out = path - HAIR_CENTRE_CM
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    path = path + out * (0.10 + lift * s**2)[:, None]
+    along = np.gradient(path, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    across = np.cross(along, out)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    taper = np.sin(np.pi * (0.06 + 0.92 * s**0.75)) ** 0.7
+    phi = 2 * np.pi * np.arange(segments) / segments
+    points = path[:, None] + taper[:, None, None] * (
+        0.5 * width * np.cos(phi)[:, None] * across[:, None]
+        + 0.5 * thick * np.sin(phi)[:, None] * np.cross(across, along)[:, None]
+    )
+    points, quads = capped(points.reshape(-1, 3), rings, segments)
     return Part(points, outward(points, quads), named("hair", len(quads)))
 
 

@@ -110,7 +110,7 @@ def tint(p: Array) -> Array:
     mirrored = np.concatenate([np.abs(p[:, :1]), p[:, 1:]], axis=1)
     blush = bump(mirrored, (4.5, -7.0, -3.3), (1.7, 3.0, 1.3)) + 0.55 * bump(p, (0, -10.6, -2.7), (1.1, 1.0, 0.9))
     blush += 0.8 * bump(mirrored, (9.2, 2.2, -1.5), (1.0, 1.6, 2.6))
-    shade = bump(mirrored, (3.6, -7.6, 1.5), (2.0, 1.6, 0.8))
+    shade = bump(mirrored, (3.6, -7.6, 1.5), (2.0, 1.6, 0.8)) + bump(mirrored, (0.5, -9.3, -3.7), (0.4, 0.8, 0.35))
     return np.round(255 * np.clip(np.stack([blush, shade, smoothstep(0.5, -0.8, p[:, 2])], 1), 0, 1)).astype(np.uint8)
 
 
