@@ -152,18 +152,25 @@ def blender(session: nox.Session, bpy: str) -> None:
     pins = constraints_without_bpy(session)
     session.install("--constraint", pins, f"bpy=={bpy}", "packaging", "pip", "pytest")
     session.run("python", "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)")
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
+    for leftover in (*folder.glob("*.zip"), *folder.glob("user*")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     session.run("python", ".ci/pack_extension.py", "--platform", host_platform(), "--output", str(folder))
     archive = next(folder.glob("*.zip"))
+    # First the zip, in an environment that has none of its libraries (an earlier run left them there).
+    wheels = ROOT / ".wheels" / host_platform()
+    names = sorted({wheel.name.partition("-")[0] for wheel in wheels.glob("*.whl")})
+    pip = ("python", "-m", "pip", "--quiet")
+    session.run(*pip, "uninstall", "--yes", *names, silent=True)
     script = "tests/blender/installed_extension.py"
     session.run("python", script, str(archive), env={"BLENDER_USER_RESOURCES": str(folder / "user")})
     if (torch_python := full_python()) and bpy == dict(map(reversed, blender_matrix()))[PYTHONS[0]]:
         # One run with the worker in the environment that has torch.
         user = {"BLENDER_USER_RESOURCES": str(folder / "user_torch")}
         session.run("python", script, str(archive), "--worker-python", torch_python, env=user)
-    # The suite runs on the checkout and brings the engine from the index; the script above had only the zip's wheels.
-    session.install("--constraint", pins, "onnxruntime", "soundfile", "soxr", "safetensors", "tqdm")
+    # Then the suite, on the checkout, with the same wheels installed.
     if folders := existing_tests("blender"):
+        session.run(*pip, "install", "--no-index", "--no-deps", "--find-links", str(wheels), *names)
         session.run("python", "-m", "pytest", *folders)
 
 
