@@ -15,8 +15,8 @@ ASSET = Path(__file__).parents[1] / "assets" / "demo_head" / "demo_head.npz"
 Colour = tuple[float, float, float]
 # name: (linear colour, roughness, coat weight)
 LOOK: dict[str, tuple[Colour, float, float]] = {
-    "skin": ((0.80, 0.44, 0.285), 0.55, 0.0),
-    "lips": ((0.60, 0.185, 0.15), 0.38, 0.15),
+    "skin": ((0.82, 0.435, 0.30), 0.52, 0.0),
+    "lips": ((0.64, 0.17, 0.15), 0.38, 0.15),
     "mouth": ((0.28, 0.045, 0.045), 0.6, 0.0),
     "lash": ((0.018, 0.010, 0.008), 0.7, 0.0),
     "sclera": ((0.84, 0.82, 0.78), 0.18, 0.6),
@@ -112,7 +112,7 @@ def make_material(name: str) -> bpy.types.Material:
         add_tint(material, shader, colour, ((2, 0.8, (0.20, 0.52, 0.50)),))
     if name in ("teeth", "tongue", "gum", "mouth"):
         # The mouth is a small dark cave; a touch of own light keeps it readable at any distance.
-        set_inputs(shader, {"Emission Color": (*colour, 1.0), "Emission Strength": 0.10})
+        set_inputs(shader, {"Emission Color": (*colour, 1.0), "Emission Strength": 0.25 if name == "teeth" else 0.10})
     return material
 
 

@@ -18,9 +18,9 @@ def brow() -> Part:
     segments, rings = 10, 17
     t = np.linspace(0.0, 1.0, rings)
     x = 1.55 + 4.15 * t
-    z = 2.85 + 0.95 * np.sin(np.pi * np.clip(t * 0.86 + 0.04, 0, 1)) - 0.25 * t
+    z = 2.95 + 0.95 * np.sin(np.pi * np.clip(t * 0.86 + 0.04, 0, 1)) - 0.25 * t
     on_face = frontal_surface(x, z)
-    half_height = 0.36 * smoothstep(-0.25, 0.12, t) * (1 - 0.78 * smoothstep(0.45, 1.0, t))
+    half_height = 0.31 * smoothstep(-0.25, 0.12, t) * (1 - 0.78 * smoothstep(0.45, 1.0, t))
     half_depth = 0.20 * smoothstep(-0.35, 0.15, t) * (1 - 0.7 * smoothstep(0.5, 1.0, t))
     phi = 2 * np.pi * np.arange(segments) / segments
     normal = sculpt.gradient(on_face)

@@ -94,14 +94,15 @@ def mouth_shift(f: Fields) -> Array:
 
 def smile(f: Fields) -> Array:
     """Left corner out, up and back; the cheek rises."""
-    move = vector(f.corner(2.0, 1.8, 1.7), 0.72, 0.42, 0.95)
+    # Out along the whole lip, but up only near the corner: a smile is a bowl, not a V.
+    move = vector(f.corner(2.1, 1.8, 1.7), 0.76, 0.40, 0.16) + vector(f.corner(1.35, 1.8, 1.7), 0.0, 0.05, 0.62)
     cheek = bump(f.p, (4.5, -6.6, -3.8), (1.9, 2.6, 1.7)) * f.inner
     return move + vector(cheek, 0.18, -0.42, 0.5)
 
 
 def frown(f: Fields) -> Array:
     """Left corner down."""
-    return vector(f.corner(1.5, 1.6, 1.6), 0.05, 0.12, -0.85)
+    return vector(f.corner(1.25, 1.6, 1.6), 0.05, 0.12, -0.9)
 
 
 def dimple(f: Fields) -> Array:

@@ -52,7 +52,7 @@ def head_distance(p: Array) -> Array:
     d = ellipsoid(p, (0.0, 1.0, 3.6), (8.3, 9.5, 8.5))
     d = smooth_min(d, ellipsoid(p, (0.0, -2.2, -2.1), (7.1, 6.5, 7.6)), 3.0)
     d = smooth_min(d, ellipsoid(m, (4.0, -4.9, -3.6), (2.8, 2.75, 2.4)), 3.0)
-    d = smooth_min(d, cone(m, (0.9, -6.4, -8.4), (4.3, -0.6, -5.9), 1.55, 2.2), 3.2)
+    d = smooth_min(d, cone(m, (0.9, -6.4, -8.4), (4.15, -0.6, -5.8), 1.55, 2.05), 3.4)
     d = smooth_min(d, ellipsoid(p, (0.0, -5.8, -6.1), (3.7, 3.2, 2.9)), 2.6)
     d = smooth_min(d, ellipsoid(p, (0.0, -6.8, -8.9), (1.55, 1.6, 1.4)), 3.0)
     d = smooth_min(d, cone(p, (0.0, 1.8, -4.0), (0.0, 1.5, -21.0), 3.7, 4.1), 2.6)
