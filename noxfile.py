@@ -108,7 +108,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=False, requires=["full"])
 def bench(session: nox.Session) -> None:
     """Measure the ratios of docs/performance.md: a table and out/bench.json; -- --short takes under 3 minutes."""
-    session.run(full_python(), "-m", "tests.bench", *session.posargs)
+    session.run(full_python(), "tests/bench", *session.posargs)
 
 
 @nox.session(python=PYTHON)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model of the published size (two encoders of 768-d and 12 layers) with random weights, against its encoders alone.
+
+python tests/bench/full_size.py [--short] [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from report import Row, run_alone, speech_samples
+
+from wav2sem_blender.pipeline import SpeechAnimator
+from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig, Wav2SemConfig, save_model
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.wav2sem import RELEASED
+
+RATE_HZ = 16_000
+
+
+def save_random_model(folder: Path) -> None:
+    """Write the published configuration: HuBERT base and Wav2Sem as released, FaceFormer's FLAME decoder."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        name="random, full size",
+        encoder=EncoderConfig(kind="hubert", config={}),
+        wav2sem=Wav2SemConfig(config=RELEASED, target_dim=768),
+        decoder=DecoderConfig(),
+        channels=tuple(f"key_{k:02d}" for k in range(64)),
+        styles=("one",),
+    )
+    save_model(folder, config, {name: tensor.numpy() for name, tensor in FaceFormer(config).state_dict().items()})
+
+
+def measure(chosen: argparse.Namespace) -> list[Row]:
+    """Alternate both, so that a disturbance meets both, and compare the medians."""
+    torch.set_num_threads(chosen.cores)
+    duration_s = 5.0 if chosen.short else 20.0
+    samples_S = speech_samples(duration_s)
+    with tempfile.TemporaryDirectory() as folder:
+        save_random_model(Path(folder) / "model")
+        animator = SpeechAnimator.load(Path(folder) / "model", engine="torch", device=chosen.device)
+    model = animator.engine._model
+    with Speech.from_array(samples_S, RATE_HZ) as speech:
+        waveform_BS = torch.from_numpy(speech.read(0, speech.n_samples)[None]).to(animator.engine.device)
+
+    def encoders_alone() -> np.ndarray:
+        with torch.inference_mode():
+            semantic = model.wav2sem.encoder(waveform_BS).last_hidden_state.mean()
+            return (model.audio_encoder(waveform_BS).last_hidden_state.mean() + semantic).cpu().numpy()
+
+    def end_to_end() -> None:
+        animator.animate(samples_S, RATE_HZ)
+
+    seconds: dict[str, list[float]] = {"encoders": [], "whole": []}
+    for repeat in range(4 if chosen.short else 6):
+        for name, work in (("encoders", encoders_alone), ("whole", end_to_end)):
+            start = time.perf_counter()
+            work()
+            if repeat:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    encoders_s, whole_s = (statistics.median(seconds[name]) for name in ("encoders", "whole"))
+    name = f"full size on {animator.engine.device}, {duration_s:g} s"
+    ratio = whole_s / encoders_s
+    return [
+        Row(name=f"{name}: two encoders alone", value=encoders_s, unit="s"),
+        Row(name=f"{name}: end to end", value=whole_s, unit="s"),
+        Row(name=f"{name}: end to end / encoders", value=ratio, unit="x", aim="<= 1.15", met=ratio <= 1.15),
+    ]
+
+
+if __name__ == "__main__":
+    run_alone(measure)
