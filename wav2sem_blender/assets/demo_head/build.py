@@ -53,7 +53,7 @@ def build() -> dict[str, Array]:
     eye, brow, ear = parts.eyeball(), attire.brow(), parts.ear()
     islands = [
         eye, eye.mirrored("eye_right"), parts.catch_lights(), brow, brow.mirrored(), ear, ear.mirrored(),
-        parts.dental_arch("upper", contact_y + 1.5), parts.dental_arch("lower", contact_y + 1.5),
+        parts.dental_arch("upper", contact_y + 1.28), parts.dental_arch("lower", contact_y + 1.28),
         parts.tongue(contact_y + 1.5), attire.hair(), attire.jumper(),
     ]  # fmt: skip
     points, quads = [skin.points], [skin.quads]

@@ -134,7 +134,7 @@ def dental_arch(which: str, front_y: float) -> Part:
     widths, heights = TEETH_CM[which]
     up = 1.0 if which == "upper" else -1.0
     edge_z = sculpt.MOUTH_Z_CM + (-0.16 if which == "upper" else -0.02)
-    front_y, curve = (front_y, 0.34) if which == "upper" else (front_y + 0.28, 0.38)
+    front_y, curve = (front_y, 0.21) if which == "upper" else (front_y + 0.27, 0.24)
     parts = []
     for sign in (1, -1):
         start = 0.0
