@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import bpy
-from tqdm import tqdm
 
 from . import compat
 
@@ -45,16 +45,13 @@ def render_film(scene: bpy.types.Scene, path: Path) -> None:
     _set_up(scene)
     compat.set_video_output(scene.render, path)
     n_frames = scene.frame_end - scene.frame_start + 1
-    with _quiet(), tqdm(total=n_frames, desc="demo: frames", unit="frame", file=sys.stderr) as bar:
-
-        def count(*_: object) -> None:
-            bar.update()
-
-        bpy.app.handlers.render_post.append(count)
+    bar = ProgressBar("frames", n_frames)
+    with _quiet():
+        bpy.app.handlers.render_post.append(bar.advance)
         try:
             bpy.ops.render.render(animation=True)
         finally:
-            bpy.app.handlers.render_post.remove(count)
+            bpy.app.handlers.render_post.remove(bar.advance)
 
 
 def render_stills(scene: bpy.types.Scene, frames: list[int], size_px: int, folder: Path) -> list[Path]:
@@ -66,14 +63,34 @@ def render_stills(scene: bpy.types.Scene, frames: list[int], size_px: int, folde
     camera.data.lens, camera.location.x, camera.data.shift_y = 150.0, 0.0, -0.1
     paths = []
     with _quiet():
-        for frame in tqdm(frames, desc="demo: stills", unit="still", file=sys.stderr):
+        bar = ProgressBar("stills", len(frames))
+        for frame in frames:
             scene.frame_set(frame)
             path = folder / f"still_{frame:05d}.png"
             compat.set_image_output(render, path)
             bpy.ops.render.render(write_still=True)
             paths.append(path)
+            bar.advance()
     camera.data.lens, camera.location, camera.data.shift_y = lens, location, 0.0
     return paths
+
+
+class ProgressBar:
+    """A bar in the terminal; the demo's environment has nothing beside bpy that could draw one."""
+
+    WIDTH = 30
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._done = name, total, 0
+        self._start_s = time.monotonic()
+
+    def advance(self, *_handler_arguments: object) -> None:
+        """One step further."""
+        self._done += 1
+        filled = "#" * (self.WIDTH * self._done // self._total)
+        left_s = (time.monotonic() - self._start_s) / self._done * (self._total - self._done)
+        line = f"demo: {self._name} [{filled:<{self.WIDTH}}] {self._done}/{self._total}, {left_s:.0f} s left "
+        print(line, end="\n" if self._done == self._total else "\r", file=sys.stderr, flush=True)
 
 
 def _set_up(scene: bpy.types.Scene) -> None:
