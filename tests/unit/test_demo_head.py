@@ -35,7 +35,7 @@ def posed(head: dict[str, np.ndarray], **weights: float) -> np.ndarray:
 
 
 def lip_gap_m(head: dict[str, np.ndarray], **weights: float) -> float:
-    """The widest distance between the upper and the lower lip's contact line."""
+    """The widest distance between the upper and the lower lip where they touch at rest, at the front and behind."""
     points = posed(head, **weights)
     upper, lower = points[head["lip_pairs"][:, 0]], points[head["lip_pairs"][:, 1]]
     return float(np.linalg.norm(upper - lower, axis=1).max())

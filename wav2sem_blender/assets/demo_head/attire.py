@@ -51,11 +51,12 @@ def lashes(skin: Skin, side: int) -> tuple[Part, Array]:
     centre = sculpt.EYE_CENTRE_CM * np.array([side, 1, 1])
     p = skin.points[row]
     out = (p - centre) / np.linalg.norm(p - centre, axis=1, keepdims=True)
-    taper = np.clip(np.sin(np.clip(angle + 0.12, 0, np.pi)) * 1.6, 0.12, 1.0) ** 0.8
+    # Nothing at the corners of the eye, where the rim of the lid is seen from the front.
+    taper = smoothstep(0.12, 0.95, angle) * smoothstep(3.0, 2.2, angle)
     length = taper * (0.16 + 0.20 * np.exp(-(((angle - 0.75) / 0.6) ** 2)))
     fan = np.stack([side * np.cos(angle), -0.2 + 0 * angle, 0.5 + 0.3 * np.sin(angle)], 1)
     tip = p + length[:, None] * (0.6 * out + 0.6 * fan)
-    under = p + 0.45 * (skin.points[inner_row] - p) - 0.03 * taper[:, None] * np.array([0, 0, 1.0])
+    under = p + (0.45 * taper)[:, None] * (skin.points[inner_row] - p) - 0.03 * taper[:, None] * np.array([0, 0, 1.0])
     over = p + taper[:, None] * (0.04 * out + np.array([0, 0, 0.07]))
     points = np.stack([under, tip, over], 1).reshape(-1, 3)
     quads = tube_quads(len(row), 3)

@@ -8,7 +8,8 @@ Run from the repository root::
 The file holds (units: metres; x to the character's left, face along -y, z up; z = 0 at the bottom of the bust)
 
     points (V, 3) float32, quads (F, 4) uint16, material (F,) uint8, material_names, tint (V, 3) uint8,
-    mirror (V,) uint16, and the 52 keys, sparse: key_names, key_starts (53,), key_vertices (N,) uint16,
+    skin_mirror (S,) uint16 of the first S vertices, lip_pairs and lid_pairs (upper and lower vertices that meet when
+    the mouth or an eye is closed), and the 52 keys, sparse: key_names, key_starts (53,), key_vertices (N,) uint16,
     key_offsets (N, 3) int16 in units of ``key_unit_m``.
 """
 
@@ -22,7 +23,7 @@ from . import attire, parts
 from .fields import Fields, bump
 from .keys import ARKIT_KEYS, extend, skin_keys
 from .skin import build_skin
-from .surface import Skin, smoothstep
+from .surface import Skin, contact_pairs, smoothstep
 
 Array = np.ndarray
 OUTPUT = Path(__file__).with_name("demo_head.npz")
@@ -76,8 +77,7 @@ def build() -> dict[str, Array]:
         for name in ARKIT_KEYS:
             moves[name].append(keys[name][anchors])
     all_points = np.concatenate(points)
-    contact = skin.mouth_rings[skin.contact]
-    n = len(contact)
+    uppers, lowers = contact_pairs(skin)
     return {
         "points": ((all_points - np.array([0.0, 0.0, BUST_BOTTOM_CM])) / 100).astype(np.float32),
         "quads": np.concatenate(quads).astype(np.uint16),
@@ -85,7 +85,7 @@ def build() -> dict[str, Array]:
         "material_names": np.array(MATERIALS),
         "tint": tint(all_points),
         "skin_mirror": mirror.astype(np.uint16),
-        "lip_pairs": np.stack([contact[1 : n // 2], contact[: n // 2 : -1]], 1).astype(np.uint16),
+        "lip_pairs": np.stack([uppers, lowers], -1)[:, 1:-1].reshape(-1, 2).astype(np.uint16),
         "lid_pairs": lid_pairs(skin),
         **pack_keys({name: np.concatenate(m) / 100 for name, m in moves.items()}),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from . import sculpt
 from .fields import JAW_HINGE_CM, JAW_OPEN_DEGREES, Fields, bump, rotated_x, vector
 from .parts import Part
-from .surface import MOUTH_HALF_WIDTH_CM, smoothstep
+from .surface import MOUTH_HALF_WIDTH_CM, closure_z, contact_pairs, smoothstep
 
 Array = np.ndarray
 MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -44,26 +44,31 @@ def jaw_open(f: Fields) -> Array:
 def mouth_close(f: Fields) -> Array:
     """Undo what jawOpen does to the lips, so that both together close them over a dropped jaw."""
     opened = jaw_open(f)
-    ring = f.skin.mouth_rings[f.skin.contact]
-    n = len(ring)
-    top, bottom = ring[: n // 2 + 1], np.concatenate([ring[:1], ring[: n // 2 - 1 : -1]])
-    meet = 0.6 * opened[top] + 0.4 * opened[bottom]
-    angle = 2 * np.pi * np.arange(n // 2 + 1) / n
+    uppers, lowers = contact_pairs(f.skin)
+    meet = 0.6 * opened[uppers] + 0.4 * opened[lowers]
+    angle = np.abs(f.nu[uppers[0]])
     near = smoothstep(1.45, 0.30, f.mu) * f.inner * f.front
     move = np.zeros_like(f.p)
-    for lip, rows in ((f.q >= 0, top), (f.q < 0, bottom)):
+    for lip, rows in ((f.q >= 0, uppers), (f.q < 0, lowers)):
         for axis in range(3):
-            lift = np.interp(np.abs(f.nu), angle, (meet - opened[rows])[:, axis])
+            lift = np.interp(np.abs(f.nu), angle, (meet[0] - opened[rows[0]])[:, axis])
             move[lip, axis] = (lift * near)[lip]
+    # Where the lips lie on each other they must meet exactly, all the way in.
+    move[uppers], move[lowers] = meet - opened[uppers], meet - opened[lowers]
     return move
 
 
 def jaw_shift(x: float, y: float) -> Callable[[Fields], Array]:
-    """The whole jaw slides by (x, y) cm."""
-    return lambda f: (
-        vector(f.jaw * smoothstep(2.5, -3.0, f.p[:, 1]), x, y, 0.0)
-        + vector(f.lips(0.7) * f.upper(0.5) * 0.25, x, y, 0.0)
-    )
+    """The whole jaw slides by (x, y) cm; the upper lip is drawn along."""
+
+    def move_jaw(f: Fields) -> Array:
+        jaw = f.jaw * smoothstep(2.5, -3.0, f.p[:, 1])
+        move = vector(jaw + f.lips(0.7) * f.upper(0.5) * 0.4, x, y, 0.0)
+        # The contact line is curved: the lower lip rides along it instead of gaping at one corner.
+        ride = closure_z(f.p[:, 0] + 0.6 * x) - closure_z(f.p[:, 0])
+        return move + vector(ride * f.under(0.3) * f.lips(0.5), 0.0, 0.0, 1.0)
+
+    return move_jaw
 
 
 def pucker(f: Fields) -> Array:
@@ -121,8 +126,8 @@ def stretch(f: Fields) -> Array:
 def press(f: Fields) -> Array:
     """Left half of both lips squeezed together."""
     near = f.lips(0.34) * f.left
-    move = vector(near * np.abs(f.q) ** 0.5, 0.0, 0.16, 0.0)
-    move[:, 2] -= 0.38 * f.height * near * (f.depth <= 0)
+    move = vector(near * np.abs(f.q) ** 0.5, 0.0, 0.22, 0.0)
+    move[:, 2] -= 0.48 * f.height * near * (f.depth <= 0)
     return move + vector(f.corner(1.0, 1.2, 1.0), 0.08, 0.10, 0.04)
 
 
@@ -218,7 +223,7 @@ def lid(upper: float, lower: float) -> Callable[[Fields], Array]:
 
 
 LEFT_FIELDS: dict[str, Callable[[Fields], Array]] = {
-    "eyeBlink": lid(1.0, 1.0), "eyeLookDown": lid(0.34, -0.9), "eyeLookIn": lid(0.0, 0.0), "eyeLookOut": lid(0.0, 0.0),
+    "eyeBlink": lid(1.0, 1.0), "eyeLookDown": lid(0.48, -0.9), "eyeLookIn": lid(0.0, 0.0), "eyeLookOut": lid(0.0, 0.0),
     "eyeLookUp": lid(-0.13, 0.3), "eyeSquint": lid(0.22, 1.9), "eyeWide": lid(-0.20, -0.6), "mouthSmile": smile,
     "mouthFrown": frown, "mouthDimple": dimple, "mouthStretch": stretch, "mouthPress": press,
     "mouthLowerDown": lower_down, "mouthUpperUp": upper_up, "browDown": brow_down, "browOuterUp": brow_outer_up,

@@ -23,6 +23,7 @@ EYE_COLUMNS = (3, 12)
 EYE_ROWS_Z = (2.2, -2.05)
 MOUTH_ROWS_Z = (-4.3, -8.3)
 MOUTH_HALF_WIDTH_CM = 2.45
+N_CONTACT_RINGS = 4
 
 # One line per guide: front (y, z), side (x, y, z), back (y, z), spine (y, z) that the projection starts from.
 GUIDES = np.array(
@@ -82,6 +83,16 @@ class Skin:
     mouth_rings: Array
     contact: int
     lid_margins: dict[int, Array]
+
+
+def contact_pairs(skin: Skin) -> tuple[Array, Array]:
+    """Vertices (R, N) of the upper and of the lower lip that lie on each other, from corner to corner.
+
+    The first row is the visible line between the lips, the others lie behind it.
+    """
+    rings = skin.mouth_rings[skin.contact : skin.contact + N_CONTACT_RINGS]
+    n = rings.shape[1]
+    return rings[:, : n // 2 + 1], np.concatenate([rings[:, :1], rings[:, : n // 2 - 1 : -1]], axis=1)
 
 
 def smoothstep(low: float, high: float, value: Array | float) -> Array:
