@@ -35,7 +35,7 @@ class PretrainHubert:
     encoder: EncoderConfig
     corpus_weights: Mapping[str, float]
     augmentation: Augmentation = field(default_factory=Augmentation)
-    steps: int = 3000
+    steps: int = 3800
     batch: int = 8
     crop_s: tuple[float, float] = (3.0, 6.0)
     peak_lr: float = 1e-3
@@ -61,7 +61,7 @@ class PretrainWav2Sem:
     text_model: str = ""
     target: str = "mean"
     contrastive: float = 0.2
-    steps: int = 1200
+    steps: int = 700
     batch: int = 12
     longest_s: float = 16.0
     peak_lr: float = 6e-4
@@ -95,7 +95,7 @@ class Finetune:
 
 
 def bundled_hubert() -> PretrainHubert:
-    """The bundled model's phone-level encoder: HuBERT's architecture, 2.6 M parameters."""
+    """The bundled model's phone-level encoder: HuBERT's architecture, 2.3 M parameters."""
     encoder = EncoderConfig(
         kind="hubert",
         config=SMALL_CNN
@@ -132,13 +132,22 @@ def smoke_hubert() -> PretrainHubert:
     bundled = bundled_hubert()
     tiny = dict(bundled.encoder.config) | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
     return replace(
-        bundled, encoder=replace(bundled.encoder, config=tiny), steps=3, batch=2, crop_s=(1.0, 1.5), warmup_steps=1
+        bundled,
+        encoder=replace(bundled.encoder, config=tiny),
+        corpus_weights={"grid_s1": 0.5, "vctk": 0.5},
+        steps=3,
+        batch=2,
+        crop_s=(1.0, 1.5),
+        warmup_steps=1,
     )
 
 
 def smoke_wav2sem() -> PretrainWav2Sem:
     """A few steps of `bundled_wav2sem` at toy size."""
-    return replace(bundled_wav2sem(), encoder_config=smoke_hubert().encoder.config, steps=3, batch=2, warmup_steps=1)
+    config = smoke_hubert().encoder.config
+    return replace(
+        bundled_wav2sem(), encoder_config=config, corpora=("grid_s1", "vctk"), steps=3, batch=2, warmup_steps=1
+    )
 
 
 def smoke_face() -> Finetune:

@@ -164,5 +164,3 @@ def test_wrong_shape_is_named(tmp_path) -> None:
     torch.save(state, tmp_path / "w.pth.tar")
     with pytest.raises(ValueError, match=r"feature_projection.projection.bias has shape \(5,\), \(768,\) is expected"):
         import_official(tmp_path / "w.pth.tar", "wav2sem", tmp_path / "out")
-
-

@@ -10,6 +10,7 @@ Shapes: S samples, R memory frames, M decoder width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) ->
     count = -(-(n_samples - overlap) // (size - overlap))
     windows = []
     for i in range(count):
-        start = round(i * (n_samples - size) / (count - 1) / HOP_SAMPLES) * HOP_SAMPLES
+        start = math.ceil(i * (n_samples - size) / (count - 1) / HOP_SAMPLES) * HOP_SAMPLES
         stop = n_samples if i == count - 1 else start + size
         enc_first = start / HOP_SAMPLES
         enc_last = enc_first + encoder_frames(stop - start) - 1

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every verb of the trainer, on a few real clips, at toy size; and the parts whose numbers can be checked by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from trainer.__main__ import main  # noqa: E402
+from trainer.align import PHONES, frame_labels  # noqa: E402
+from trainer.augment import Augmentation, Augmenter  # noqa: E402
+from trainer.batches import frame_times_s  # noqa: E402
+from trainer.corpora import list_clips  # noqa: E402
+from trainer.curves import MotionStore, solve  # noqa: E402
+from trainer.finetune import change_speed  # noqa: E402
+from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
+from trainer.pretrain_hubert import mask_spans  # noqa: E402
+from trainer.speech import SpeechStore  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    """A dozen clips of the real corpora, in their layouts."""
+    root = tmp_path_factory.mktemp("corpora")
+    picks = {
+        "grid_s1": sorted((SHARED / "grid_s1").glob("*.flac"))[:60:5],
+        "vctk": sorted((SHARED / "vctk").glob("*.flac"))[:80:10],
+        "facegood": [SHARED / "facegood" / "1114_3_15.flac"],
+    }
+    for corpus, clips in picks.items():
+        (root / corpus).mkdir()
+        for clip in clips:
+            for source in clip.parent.glob(f"*{clip.stem}.*"):
+                os.symlink(source, root / corpus / source.name)
+    os.symlink(SHARED / "vctk" / "transcripts.tsv", root / "vctk" / "transcripts.tsv")
+    os.symlink(SHARED / "facegood" / "shirley_1119_bs_name316.npy", root / "facegood" / "shirley_1119_bs_name316.npy")
+    for corpus in ("flame2023_open", "ict_facekit", "regions"):
+        os.symlink(SHARED / corpus, root / corpus)
+    return root
+
+
+@pytest.fixture(scope="module")
+def work(corpora: Path, tmp_path_factory) -> Path:
+    """Prepared data and one run of every stage."""
+    work = tmp_path_factory.mktemp("work")
+    data = ["--data", str(corpora), "--out", str(work)]
+    for what in ("basis", "speech", "motion"):
+        assert main(["prepare", what, *data, "--synthetic", "0"]) == 0
+    run = ["--data", str(work), "--out"]
+    assert main(["pretrain-hubert", "smoke_hubert", *run, str(work / "hubert")]) == 0
+    assert main(["pretrain", "smoke_wav2sem", *run, str(work / "wav2sem"), "--hubert", str(work / "hubert")]) == 0
+    stages = ["--hubert", str(work / "hubert"), "--wav2sem", str(work / "wav2sem")]
+    assert main(["finetune", "smoke_face", *run, str(work / "face"), *stages]) == 0
+    assert main(["export", str(work / "face"), *run, str(work / "model")]) == 0
+    return work
+
+
+@needs_data
+def test_a_model_trained_here_loads_and_animates(work: Path) -> None:
+    speech = np.random.default_rng(0).standard_normal(16_000)
+    by_engine = [SpeechAnimator.load(work / "model", engine=e).animate(speech, 16_000) for e in ("onnx", "torch")]
+    assert by_engine[0].weights_TK.shape == (29, len(MotionStore(work / "motion").channels))
+    np.testing.assert_allclose(by_engine[0].weights_TK, by_engine[1].weights_TK, atol=1e-4)
+
+
+@needs_data
+def test_runs_describe_themselves(work: Path) -> None:
+    run = json.loads((work / "hubert" / "run.json").read_text())
+    assert run["experiment"] == "smoke_hubert" and run["config"]["steps"] == 3 and len(run["commit"]) >= 7
+    metrics = [json.loads(line) for line in (work / "hubert" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[0]["step"] == 0 and metrics[0]["loss"] > 1
+
+
+@needs_data
+def test_prepared_speech_is_aligned(work: Path) -> None:
+    store = SpeechStore(work / "speech")
+    timed = [record for record in store.records if record.phones]
+    assert len(timed) >= 10
+    for record in timed:
+        starts = [start for _, start, _ in record.phones]
+        assert starts == sorted(starts) and record.phones[-1][2] <= record.n_samples / 16000 + 0.05
+        assert {phone for phone, _, _ in record.phones} <= set(PHONES)
+
+
+@needs_data
+def test_captured_motion_follows_the_tracked_lips(work: Path) -> None:
+    store = MotionStore(work / "motion")
+    jaw = store.channels.index("jawOpen")
+    grid = [record for record in store.records if record.style == "grid_s1"]
+    for record in grid:
+        weights_TK = store.weights(record)
+        assert weights_TK.min() >= 0 and weights_TK.max() <= 1.2
+        assert weights_TK[:, jaw].max() > 0.15
+
+
+@needs_data
+def test_evaluation_knows_a_still_face_from_a_moving_one(work: Path) -> None:
+    out = work / "evaluation"
+    assert main(["evaluate", str(work / "model"), "--data", str(work), "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["facegood"]["mve_mm"] > 0 and results["facegood"]["lve_mm"] > results["facegood"]["mve_mm"]
+    assert (out / "apertures" / "facegood" / "1114_3_15.npz").is_file()
+
+
+@needs_data
+def test_two_runs_in_one_folder_are_refused(work: Path, capsys) -> None:
+    assert main(["pretrain-hubert", "smoke_hubert", "--data", str(work), "--out", str(work / "hubert")]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_user_errors_are_one_line(tmp_path, capsys) -> None:
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["pretrain-hubert", "nonesuch", *arguments]) == 1
+    assert "there are bundled_hubert, smoke_hubert" in capsys.readouterr().err
+    assert main(["pretrain-hubert", "smoke_hubert", *arguments]) == 1
+    assert "no prepared speech" in capsys.readouterr().err
+    assert main(["prepare", "speech", "--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="none of the corpora is here"):
+        list(list_clips(tmp_path))
+
+
+def test_frame_labels() -> None:
+    phones = [("B", 0.10, 0.20), ("AA", 0.20, 0.35), ("M", 0.50, 0.60)]
+    labels = frame_labels(phones, np.array([0.05, 0.10, 0.25, 0.40, 0.55, 0.70]))
+    assert [PHONES[i] for i in labels] == ["SIL", "B", "AA", "SIL", "M", "SIL"]
+    assert frame_times_s(np.array([0.0, 50.0])).tolist() == [0.0125, 1.0125]
+
+
+def test_fit_recovers_known_weights() -> None:
+    """Landmarks moved by known weights, in the channels' range, come back as those weights."""
+    rng = np.random.default_rng(0)
+    channels = ("jawOpen", "mouthSmileLeft", "mouthSmileRight")
+    basis_KP3 = rng.normal(0, 0.01, (3, len(USED), 3))
+    t = np.linspace(0, 2 * np.pi, 40)
+    true_TK = np.stack([0.5 + 0.3 * np.sin(t), 0.3 + 0.1 * np.cos(t), 0.3 + 0.1 * np.cos(t)], 1)
+    landmarks = LandmarkBasis(basis_KP3=basis_KP3, rest_P3=np.zeros((len(USED), 3)), rigid_R3=np.zeros((3, 3)))
+    moved = np.einsum("tk,kpd->tpd", true_TK, basis_KP3)
+    found = np.ones(40, bool)
+    found[10:13] = False  # bridged, not believed
+    fitted_TK = solve(landmarks, channels, moved, found)
+    np.testing.assert_allclose(fitted_TK, true_TK, atol=0.03)
+
+
+def test_speed_moves_sound_and_motion_together() -> None:
+    samples = np.sin(np.arange(16000) * 0.01).astype(np.float32)
+    target = np.linspace(0, 1, 31)[:, None].astype(np.float32)
+    faster, moved = change_speed(samples, target, 1.25)
+    assert len(faster) == 12800 and len(moved) == 24
+    np.testing.assert_allclose(moved[:, 0], np.arange(24) * 1.25 / 30, atol=1e-6)
+
+
+@needs_data
+def test_augmentation_is_seeded_and_keeps_the_length(work: Path) -> None:
+    store = SpeechStore(work / "speech")
+    samples = store.samples(store.records[0])
+    always = Augmentation(noise_chance=1, band_chance=1, room_chance=1)
+    first, again = (Augmenter(store, always, seed=3)(samples) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(first) == len(samples) and np.abs(first - samples).max() > 1e-3
+
+
+def test_mask_spans_have_their_length() -> None:
+    masked = mask_spans((1, 4000), chance=0.002, length=6, generator=torch.Generator().manual_seed(0))[0].numpy()
+    edges = np.flatnonzero(np.diff(np.pad(masked.astype(int), 1)))
+    runs = edges[1::2] - edges[::2]
+    assert len(runs) > 2 and np.all(runs[:-1] >= 6)

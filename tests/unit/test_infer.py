@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main path with the bundled model: both engines, long audio, styles, semantics, and models that are damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from wav2sem_blender.pipeline import SpeechAnimator
+from wav2sem_blender.pipeline.checkpoint import ASSETS, DEFAULT_FOLDER, ModelConfig, ModelFolder
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.infer import style_weights
+from wav2sem_blender.pipeline.windows import plan, run_windows
+
+DEMO_SPEECH = ASSETS / "demo_speech.flac"
+
+
+@pytest.fixture(scope="module")
+def speech() -> tuple[np.ndarray, int]:
+    return sf.read(DEMO_SPEECH, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def onnx() -> SpeechAnimator:
+    return SpeechAnimator.load("default", engine="onnx")
+
+
+@pytest.fixture(scope="module")
+def demo_motion(onnx: SpeechAnimator):
+    return onnx.animate_file(DEMO_SPEECH)
+
+
+def test_demo_speech_becomes_named_curves(demo_motion, speech) -> None:
+    samples, rate = speech
+    n_frames = len(feature_positions(encoder_frames(len(samples)), 30))
+    assert rate == 16000 and demo_motion.weights_TK.shape == (n_frames, len(demo_motion.channels))
+    assert "jawOpen" in demo_motion.channels and demo_motion.fps == 30
+    assert demo_motion.vertex_offsets(0, 5).shape == (5, 5023, 3)
+    assert demo_motion.info["engine"] == "onnx" and len(demo_motion.info["audio_sha256"]) == 64
+    jaw_T = demo_motion.weights_TK[:, demo_motion.channels.index("jawOpen")]
+    assert jaw_T.max() - jaw_T.min() > 0.1, "the mouth must open and close"
+
+
+def test_file_and_array_agree(onnx, demo_motion, speech) -> None:
+    motion = onnx.animate(*speech)
+    np.testing.assert_allclose(motion.weights_TK, demo_motion.weights_TK, atol=1e-6)
+
+
+def test_torch_engine_agrees(demo_motion) -> None:
+    pytest.importorskip("torch")
+    torch_motion = SpeechAnimator.load("default", engine="torch", device="cpu").animate_file(DEMO_SPEECH)
+    scale = np.abs(demo_motion.weights_TK).max()
+    np.testing.assert_allclose(torch_motion.weights_TK, demo_motion.weights_TK, atol=1e-4 * scale)
+    assert torch_motion.info["engine"] == "torch"
+
+
+def test_loudness_offset_and_channels_do_not_matter(onnx, demo_motion, speech) -> None:
+    samples, rate = speech
+    stereo = np.stack([samples, samples]) * 0.05 + 0.2
+    np.testing.assert_allclose(onnx.animate(stereo, rate).weights_TK, demo_motion.weights_TK, atol=2e-3)
+
+
+def test_semantic_strength_scales_the_sentence_vector(onnx, demo_motion, speech) -> None:
+    off, half = (onnx.animate(*speech, semantic_strength=s).weights_TK for s in (0, 0.5))
+    on = demo_motion.weights_TK
+    assert 0 < np.abs(half - on).mean() < np.abs(off - on).mean()
+    with pytest.raises(ValueError, match="finite"):
+        onnx.animate(*speech, semantic_strength=float("nan"))
+
+
+def test_styles(onnx, speech) -> None:
+    names = onnx.folder.config.styles
+    first, second = (onnx.animate(*speech, style=name).weights_TK for name in names[:2])
+    mixed = onnx.animate(*speech, style=[0.5, 0.5]).weights_TK
+    assert np.abs(first - second).mean() > 1e-3
+    assert np.abs(mixed - first).mean() < np.abs(second - first).mean()
+    np.testing.assert_array_equal(style_weights("1", names), [0, 1])
+    for wrong in ("nobody", 2, -1, [1.0]):
+        with pytest.raises(ValueError, match="style"):
+            style_weights(wrong, names)
+
+
+def test_progress_runs_through_all_stages(onnx, tmp_path) -> None:
+    seen: list[tuple[str, float]] = []
+    onnx.animate_file(DEMO_SPEECH, progress=lambda stage, fraction: seen.append((stage, fraction)))
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == ["audio", "semantics", "features", "motion"]
+    assert all(0 <= fraction <= 1 for _, fraction in seen) and seen[-1] == ("motion", 1.0)
+
+
+def test_up_to_20_s_is_one_window() -> None:
+    for seconds, count in ((1, 1), (20, 1), (20.1, 2), (36, 2), (37, 3)):
+        n_samples = int(16000 * seconds)
+        positions = feature_positions(encoder_frames(n_samples), 30)
+        windows = plan(n_samples, positions)
+        assert len(windows) == count
+        assert windows[0].first == 0 and windows[-1].last == len(positions) and windows[-1].stop == n_samples
+        assert all(w.stop - w.start <= 20 * 16000 and w.start % 320 == 0 for w in windows[:-1])
+
+
+def test_windows_read_the_recordings_own_grid() -> None:
+    """Windows that encode time itself must come back as the unbroken ramp."""
+    n_samples = 16000 * 63 + 77
+    positions = feature_positions(encoder_frames(n_samples), 30)
+    windows = plan(n_samples, positions)
+    ramp = run_windows(windows, len(positions), lambda w: positions[w.first : w.last, None], lambda done: None)
+    np.testing.assert_allclose(ramp[:, 0], positions, rtol=1e-6, atol=1e-3)
+
+
+def test_no_seam_in_long_audio(onnx, speech) -> None:
+    """Where windows meet, the motion is not faster than elsewhere, and it stays near what the clip alone gives."""
+    samples, rate = speech
+    long = np.tile(samples, 8)
+    motion = onnx.animate(long, rate)
+    positions = feature_positions(encoder_frames(len(long)), 30)
+    velocity_T = np.abs(np.diff(motion.weights_TK, axis=0)).mean(1)
+    for window in plan(len(long), positions)[1:]:
+        seam = velocity_T[window.first : window.first + 120]
+        assert seam.max() <= velocity_T.max() and seam.mean() < 1.5 * velocity_T.mean()
+
+
+class OutOfMemory:
+    """An engine whose GPU cannot take windows above 6 s."""
+
+    name, device = "torch", "cuda"
+
+    def __init__(self, inner) -> None:
+        self.inner, self.longest_s = inner, 0.0
+
+    def semantic(self, waveform_S):
+        return self.inner.semantic(waveform_S)
+
+    def memory(self, waveform_S, positions_R, semantic_RE):
+        if self.device == "cuda" and len(waveform_S) > 6 * 16000:
+            raise MemoryError("CUDA out of memory")
+        self.longest_s = max(self.longest_s, len(waveform_S) / 16000)
+        return self.inner.memory(waveform_S, positions_R, semantic_RE)
+
+    def move_to_cpu(self) -> None:
+        self.device = "cpu"
+
+
+def test_out_of_gpu_memory_means_smaller_windows_and_says_so(onnx, speech, demo_motion) -> None:
+    animator = SpeechAnimator(onnx.folder, OutOfMemory(onnx.engine))
+    motion = animator.animate(*speech)
+    assert animator.notes == [f"cuda ran out of memory: windows of {s:g} s instead" for s in (10, 5)]
+    assert "windows of 5 s" in motion.info["notes"] and animator.engine.longest_s <= 5
+    assert np.corrcoef(motion.weights_TK.ravel(), demo_motion.weights_TK.ravel())[0, 1] > 0.95
+
+
+def test_then_the_cpu(onnx, speech, demo_motion) -> None:
+    engine = OutOfMemory(onnx.engine)
+    full = engine.memory
+    engine.memory = lambda *a: (_ for _ in ()).throw(MemoryError()) if engine.device == "cuda" else full(*a)
+    animator = SpeechAnimator(onnx.folder, engine)
+    np.testing.assert_allclose(animator.animate(*speech).weights_TK, demo_motion.weights_TK, atol=1e-6)
+    assert animator.notes[-1] == "cuda ran out of memory: the CPU did the rest"
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    return Path(shutil.copytree(DEFAULT_FOLDER, tmp_path / "model"))
+
+
+def edit(folder: Path, change) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_damaged_models_are_refused(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model.safetensors: damaged .* copy it again"):
+        SpeechAnimator.load(copy)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors: missing"):
+        SpeechAnimator.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format_version=99), "format version 99, this release reads version 1"),
+        (lambda c: c["model"].update(surprise=1), "surprise"),
+        (lambda c: c["model"].pop("channels"), "channels"),
+        (lambda c: c.pop("model"), "model"),
+    ],
+)
+def test_other_formats_are_refused(copy: Path, change, message: str) -> None:
+    edit(copy, change)
+    with pytest.raises(ValueError, match=message):
+        SpeechAnimator.load(copy)
+
+
+def test_missing_model_engine_device(tmp_path, copy: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no model here"):
+        SpeechAnimator.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="known are auto, onnx, torch"):
+        SpeechAnimator.load(copy, engine="tensorflow")
+    with pytest.raises(ValueError, match="runs on the CPU"):
+        SpeechAnimator.load(copy, engine="onnx", device="cuda")
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not a Wav2Sem model description"):
+        SpeechAnimator.load(copy)
+
+
+def test_neither_engine(monkeypatch) -> None:
+    monkeypatch.setattr("wav2sem_blender.pipeline.infer._installed", lambda module: False)
+    with pytest.raises(ValueError, match="neither ONNX Runtime nor torch"):
+        SpeechAnimator.load()
+    with pytest.raises(ValueError, match="the torch engine needs torch and transformers"):
+        SpeechAnimator.load(engine="torch")
+
+
+def test_config_round_trip() -> None:
+    config = ModelFolder.open(DEFAULT_FOLDER).config
+    assert ModelConfig.from_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="30 fps with 1 or 25 fps with 2"):
+        dataclasses.replace(config.decoder, fps=25)
