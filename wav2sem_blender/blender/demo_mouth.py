@@ -17,7 +17,7 @@ from . import compat
 from .demo_head import ASSET
 from .preflight import rest_points, value_path
 
-CLOSED_MM = 0.5
+CLOSED_MM = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
