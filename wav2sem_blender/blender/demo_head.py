@@ -164,7 +164,7 @@ def build_stage(scene: bpy.types.Scene) -> None:
     scene.collection.objects.link(camera)
     scene.camera = camera
     lights = (
-        ("Key Light", (0.75, -0.95, 0.95), 12.0, 0.5, (1.0, 0.92, 0.82)),
+        ("Key Light", (0.75, -0.95, 0.95), 14.0, 0.5, (1.0, 0.93, 0.85)),
         ("Fill Light", (-0.95, -0.75, 0.35), 3.4, 0.9, (0.84, 0.90, 1.0)),
         ("Rim Light", (-0.55, 0.85, 0.75), 14.0, 0.4, (1.0, 0.90, 0.78)),
     )
