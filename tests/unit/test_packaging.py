@@ -164,3 +164,48 @@ def test_the_pinned_versions_lie_in_the_ranges() -> None:
     outside = [pin for pin in pins if pin.name in ranges and not ranges[pin.name].contains(str(pin.specifier)[2:])]
     assert outside == []
     assert set(ranges) <= {pin.name for pin in pins}
+
+
+@pytest.fixture(scope="module")
+def sessions() -> ModuleType:
+    """The noxfile as a module."""
+    pytest.importorskip("nox", reason="the noxfile needs nox")
+    spec = importlib.util.spec_from_file_location("project_noxfile", ROOT / "noxfile.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_support_matrix_is_the_manifests_and_the_readmes(sessions: ModuleType) -> None:
+    matrix = [(bpy.rpartition(".")[0], python) for bpy, python in sessions.blender_matrix()]
+    assert matrix == [("4.5", "3.11"), ("5.0", "3.11"), ("5.1", "3.13"), ("5.2", "3.13")]
+    manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text())
+    assert manifest["blender_version_min"].startswith(matrix[0][0])
+    assert "Blender 4.5 LTS, 5.0, 5.1 and 5.2 LTS" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_explains_every_session(sessions: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in ("demo", "tests", "lint", "extension", "blender", "bench", "gui"):
+        assert callable(getattr(sessions, name)) and f"`nox -s {name}`" in readme
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
+def test_an_interpreter_must_answer_for_itself(
+    sessions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pyenv shim exists for versions that it then refuses to run; a real one lies in pyenv's own folder."""
+    own = "{}.{}".format(*sys.version_info)
+    shims, versions = tmp_path / "shims", tmp_path / "versions" / "3.99.1" / "bin"
+    for folder, answer in ((shims, "exit 127"), (versions, "echo 3.99 cpython")):
+        folder.mkdir(parents=True)
+        script = folder / ("python3.99" if folder == shims else "python")
+        script.write_text(f"#!/bin/sh\n{answer}\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shims), prepend=os.pathsep)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "empty"))
+    assert sessions.find_python("3.99") is None
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert sessions.find_python("3.99") == str(versions / "python")
+    assert sessions.find_python(own) == sys.executable
