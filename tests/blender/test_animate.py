@@ -122,6 +122,53 @@ def test_the_users_action_plays_on_below(head, animate, point_at):
     assert mine.use_fake_user or mine.users == 1
 
 
+def test_an_action_that_also_moves_the_object_keeps_moving_it(head, animate, point_at):
+    """One action with a slot for the object and one for its shape keys, as Blender makes them since 4.4."""
+    bpy.context.scene.render.fps = 30
+    mine = users_action(head)
+    slot = mine.slots.new(id_type="OBJECT", name="Head")
+    curve = compat.channelbag(mine, slot).fcurves.new("location", index=0)
+    curve.keyframe_points.insert(1, 0.0)
+    curve.keyframe_points.insert(11, 5.0)
+    head.animation_data_create().action = mine
+    head.animation_data.action_slot = slot
+    animate(start_frame=1)
+    bpy.context.scene.frame_set(11)
+    assert head.location.x == pytest.approx(5.0)
+    assert head.animation_data.action == mine
+    assert point_at(head, 31)[2] == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_a_linked_action_of_the_user_plays_on_below(head, animate, point_at, tmp_path):
+    mine = users_action(head)
+    mine.name = "Mine"
+    library = tmp_path / "library.blend"
+    bpy.data.libraries.write(str(library), {mine})
+    head.data.shape_keys.animation_data.action = None
+    bpy.data.actions.remove(mine)
+    with bpy.data.libraries.load(str(library), link=True) as (_, target):
+        target.actions = ["Mine"]
+    animation = head.data.shape_keys.animation_data
+    animation.action = target.actions[0]
+    animation.action_slot = target.actions[0].slots[0]
+    animate(start_frame=201)
+    assert animation.action.name == "ok"
+    assert animation.nla_tracks[0].strips[0].action.library is not None
+    assert point_at(head, 6)[2] == pytest.approx(-0.3, abs=1e-5)
+
+
+def test_cycles_of_the_users_action_go_on(head, animate, point_at):
+    """The strip spans the scene, so that what repeats beyond its keys still repeats."""
+    mine = users_action(head)
+    bag = compat.channelbag(mine, mine.slots[0])
+    bag.fcurves.find('key_blocks["blink"].value').modifiers.new("CYCLES")
+    bpy.context.scene.frame_end = 250
+    before = point_at(head, 126, vertex=1)[2]
+    assert 0.2 < before < 0.8
+    animate(start_frame=1)
+    assert point_at(head, 126, vertex=1)[2] == pytest.approx(before, abs=1e-5)
+
+
 def test_an_action_that_two_meshes_share_is_not_changed_for_both(head, animate, curves_of):
     animate()
     action = head.data.shape_keys.animation_data.action

@@ -84,7 +84,7 @@ def strip(wav):
     scene = bpy.context.scene
     scene.render.fps = 25
     strips = compat.sequencer_strips(scene.sequence_editor_create())
-    return strips.new_sound("Line 1", str(wav), channel=1, frame_start=101)
+    return strips.new_sound("Line 1/2", str(wav), channel=1, frame_start=101)
 
 
 def trim(strip, start, end):
@@ -111,8 +111,8 @@ def test_a_trimmed_strip_is_cut(strip, tmp_path):
 
 def test_the_speech_of_a_strip_begins_where_the_strip_begins(strip, head, fake_worker, curves_of):
     trim(strip, 50, 0)
-    assert bpy.ops.wav2sem.animate(strip="Line 1", object="Head", start_frame=5) == {"FINISHED"}
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head", start_frame=5) == {"FINISHED"}
     assert curves_of(head)["jawOpen"][0][0] == 5
-    assert bpy.ops.wav2sem.animate(strip="Line 1", object="Head") == {"FINISHED"}
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
     assert curves_of(head)["jawOpen"][0][0] == 151
-    assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "Line 1"
+    assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "Line 1/2"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aud
@@ -79,7 +81,7 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
         return whole
     start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
     stop_s = start_s + times.duration / rate_hz
-    return _decode(whole, folder / f"{Path(strip.sound.name).stem}_{strip.name}.wav", strip.name, start_s, stop_s)
+    return _decode(whole, folder / "strip.wav", strip.name, start_s, stop_s)
 
 
 def _decode(source: Path, target: Path, label: str, start_s: float = 0.0, stop_s: float | None = None) -> Path:
@@ -117,20 +119,14 @@ def _wav_header(rate_hz: int, n_samples: int) -> bytes:
     )
 
 
-class _writing:  # noqa: N801 - a context manager, used like a function
-    """Turns a failed write into a sentence that names the file and the remedy."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError):
-            self._path.unlink(missing_ok=True)
-            reason = error.strerror or str(error)
-            raise OSError(
-                f"The sound cannot be written to {self._path} ({reason}). Free some space, or choose another folder in "
-                "Preferences > File Paths > Temporary Files."
-            ) from error
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a failed write into a sentence that names the file and the remedy, and leave no half-written file."""
+    try:
+        yield
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(
+            f"The sound cannot be written to {path} ({error.strerror or error}). Free some space, or choose another "
+            "folder in Preferences > File Paths > Temporary Files."
+        ) from error
