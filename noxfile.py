@@ -48,7 +48,8 @@ def find_python(version: str) -> str | None:
 def nox_python(version: str) -> str | None:
     """Return `version` where nox finds it by itself, else the path of the interpreter found, else None."""
     path = find_python(version)
-    return version if path in (sys.executable, shutil.which(f"python{version}")) else path
+    found_by_nox = path is not None and path in (sys.executable, shutil.which(f"python{version}"))
+    return version if found_by_nox else path
 
 
 OWN = "{}.{}".format(*sys.version_info)
@@ -148,7 +149,7 @@ def blender(session: nox.Session, bpy: str) -> None:
     """Install the extension's zip in one Blender of the support matrix and animate, with no torch anywhere."""
     if session.python is False:
         needed = dict(blender_matrix())[bpy]
-        session.skip(f"SKIPPED: bpy {bpy} needs Python {needed}, which is neither on PATH nor in pyenv.")
+        session.skip(f"SKIPPED: bpy {bpy} needs Python {needed}, which is neither on PATH nor in pyenv")
     pins = constraints_without_bpy(session)
     session.install("--constraint", pins, f"bpy=={bpy}", "packaging", "pip", "pytest")
     session.run("python", "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)")
@@ -177,7 +178,7 @@ def blender(session: nox.Session, bpy: str) -> None:
 @nox.session(python=False)
 def gui(session: nox.Session) -> None:
     """Stand in for the tests of the interface in a real Blender window, which do not exist yet."""
-    session.skip("SKIPPED: the tests of the interface do not exist yet; they come with the work on the interface.")
+    session.skip("SKIPPED: the tests of the interface do not exist yet; they come with the work on the interface")
 
 
 @nox.session(python=PYTHON)

@@ -36,6 +36,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 WHEEL_CACHE = ROOT / ".wheels"
 MAX_ZIP_BYTES = 120_000_000
 CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
+# Compressed already, or weights, of which deflating takes seconds and saves a tenth.
+STORED = (".whl", ".flac", ".npz", ".png", ".safetensors", ".onnx")
 # Zip entries carry a time; any constant does, and this is the earliest that the format can say.
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -142,8 +144,7 @@ def build_zip(platform_name: str, wheels: list[Path], folder: Path) -> Path:
             entry = zipfile.ZipInfo(name, ENTRY_TIME)
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
-            # Wheels and flac are compressed already; deflating them again costs seconds and gains nothing.
-            entry.compress_type = zipfile.ZIP_STORED if name.endswith((".whl", ".flac")) else zipfile.ZIP_DEFLATED
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(STORED) else zipfile.ZIP_DEFLATED
             archive.writestr(entry, content[name])
     if (size := target.stat().st_size) > MAX_ZIP_BYTES:
         raise ValueError(f"{target.name} has {size / 1e6:.1f} MB; at most {MAX_ZIP_BYTES / 1e6:.0f} MB are allowed.")

@@ -205,7 +205,8 @@ def test_an_interpreter_must_answer_for_itself(
         script.chmod(0o755)
     monkeypatch.setenv("PATH", str(shims), prepend=os.pathsep)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "empty"))
-    assert sessions.find_python("3.99") is None
+    assert sessions.find_python("3.99") is None and sessions.nox_python("3.99") is None
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert sessions.find_python("3.99") == str(versions / "python")
-    assert sessions.find_python(own) == sys.executable
+    assert sessions.nox_python("3.99") == str(versions / "python")
+    assert sessions.find_python(own) == sys.executable and sessions.nox_python(own) == own
