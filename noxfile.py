@@ -8,6 +8,7 @@ What follows `--` goes to the command inside: `nox -s tests -- -k audio`, `nox -
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -28,6 +29,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PYTHONS = ("3.11", "3.13")
 
 
+@functools.cache
 def find_python(version: str) -> str | None:
     """Return the path of a CPython `version` ("3.11"): the one that runs nox, then PATH, then pyenv; None without one.
 

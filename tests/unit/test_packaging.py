@@ -207,6 +207,8 @@ def test_an_interpreter_must_answer_for_itself(
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "empty"))
     assert sessions.find_python("3.99") is None and sessions.nox_python("3.99") is None
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    sessions.find_python.cache_clear()
     assert sessions.find_python("3.99") == str(versions / "python")
     assert sessions.nox_python("3.99") == str(versions / "python")
     assert sessions.find_python(own) == sys.executable and sessions.nox_python(own) == own
+    sessions.find_python.cache_clear()
