@@ -61,11 +61,11 @@ class PretrainWav2Sem:
     text_model: str = ""
     target: str = "mean"
     contrastive: float = 0.2
-    steps: int = 700
-    batch: int = 12
-    longest_s: float = 16.0
+    steps: int = 320
+    batch: int = 10
+    longest_s: float = 12.0
     peak_lr: float = 6e-4
-    warmup_steps: int = 100
+    warmup_steps: int = 50
     bf16: bool = True
     seed: int = 0
 

@@ -39,9 +39,11 @@ def pretrain(experiment: PretrainWav2Sem, data: Path, run: Run, start: Path | No
     train = _by_corpus([record for record in records if record.split == "train"], experiment)
     model = Wav2Sem(experiment.encoder_config, vectors.shape[1]).to(run.device)
     if start is not None:
-        print("taken over from the phone encoder:", take_over(model, start))
+        print("tensors taken over from the phone encoder:", take_over(model, start))
+        model.encoder.feature_extractor.requires_grad_(False)  # it hears already; most of a step's time is its gradient
     augment = Augmenter(store, experiment.augmentation, experiment.seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=experiment.peak_lr, weight_decay=0.01)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=experiment.peak_lr, weight_decay=0.01)
     schedule = cosine_with_warmup(optimiser, experiment.warmup_steps, experiment.steps)
     corpora = sorted(train)
     for step in run.steps(experiment.steps):
@@ -54,7 +56,7 @@ def pretrain(experiment: PretrainWav2Sem, data: Path, run: Run, start: Path | No
         loss = F.l1_loss(vector_BE, target_BE) + experiment.contrastive * _contrastive(vector_BE, target_BE)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learnt, 1.0)
         optimiser.step()
         schedule.step()
         run.log(step, audio_s=float(lengths_B.sum()) / SAMPLE_RATE_HZ, loss=loss)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Official checkpoints (random weights under the official names and shapes) against FaceFormer's forward, written out."""
+"""Official checkpoints (random weights, official names and shapes) against FaceFormer's forward, written out."""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What windows change: the motion of long recordings in windows against one unbroken window, and at the seams.
+
+python tests/bench/long_audio.py [--short]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from report import DEFAULT_MODEL, Row, run_alone, skipped, speech_samples
+
+from wav2sem_blender.pipeline import SpeechAnimator, infer, windows
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+
+RATE_HZ = 16_000
+
+
+def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
+    """Weights (T, K) with one window for everything; the utterances of F_s stay as they are."""
+    animator._window_s = len(samples) / RATE_HZ + 1
+    try:
+        return animator.animate(samples, RATE_HZ).weights_TK
+    finally:
+        animator._window_s = windows.WINDOW_S
+
+
+def measure(chosen: argparse.Namespace) -> list[Row]:
+    """Relative difference and velocity at the seams, by length."""
+    if not (DEFAULT_MODEL / "config.json").is_file():
+        return [skipped("long audio", "the repository has no bundled model")]
+    animator = SpeechAnimator.load("default", engine="onnx")
+    assert infer.WINDOW_S == windows.WINDOW_S
+    rows: list[Row] = []
+    for duration_s in (20, 40) if chosen.short else (20, 30, 40, 60):
+        samples = speech_samples(duration_s)
+        windowed_TK = animator.animate(samples, RATE_HZ).weights_TK
+        whole_TK = unbroken(animator, samples)
+        difference = np.abs(windowed_TK - whole_TK).mean() / np.abs(whole_TK - whole_TK.mean(0)).mean()
+        name = f"windows, {duration_s} s"
+        rows.append(
+            Row(name=f"{name}: mean difference to one window", value=float(100 * difference), unit="% of the motion")
+        )
+        positions = feature_positions(encoder_frames(len(samples)), 30)
+        plan = windows.plan(len(samples), positions)
+        if len(plan) == 1:
+            continue
+        velocity_T = np.abs(np.diff(windowed_TK, axis=0)).mean(1)
+        whole_velocity_T = np.abs(np.diff(whole_TK, axis=0)).mean(1)
+        seam = np.concatenate([np.arange(b.first, a.last - 1) for a, b in zip(plan, plan[1:], strict=False)])
+        ratio = velocity_T[seam].mean() / whole_velocity_T[seam].mean()
+        rows.append(Row(name=f"{name}: velocity in the overlaps to one window's there", value=float(ratio), unit="x"))
+    return rows
+
+
+if __name__ == "__main__":
+    run_alone(measure)
