@@ -6,6 +6,7 @@ The bundled model, from beginning to end:
     python -m trainer prepare basis  --data ../shared/data --out work
     python -m trainer prepare speech --data ../shared/data --out work
     python -m trainer prepare motion --data ../shared/data --out work
+    python -m trainer prepare driven --data work --out work
     python -m trainer pretrain-hubert bundled_hubert --data work --out work/hubert
     python -m trainer pretrain bundled_wav2sem --data work --out work/wav2sem --hubert work/hubert
     python -m trainer finetune bundled_face --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem
@@ -39,8 +40,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    prepare = _verb(verbs, "prepare", _prepare, "make training data: the basis, speech with phone times, motion")
-    prepare.add_argument("what", choices=("basis", "speech", "motion"))
+    prepare = _verb(
+        verbs, "prepare", _prepare, "make training data: the basis, speech with phone times, captured and driven motion"
+    )
+    prepare.add_argument("what", choices=("basis", "speech", "motion", "driven"))
     prepare.add_argument("--synthetic", type=int, default=1800, help="clips to synthesise with flite (speech only)")
     prepare.add_argument("--seed", type=int, default=0)
     for name, run, text in (
@@ -96,6 +99,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
         from .speech import prepare_speech
 
         prepare_speech(arguments.data, arguments.out / "speech", arguments.synthetic, arguments.seed)
+    elif arguments.what == "driven":
+        from .driven import prepare_driven
+
+        prepare_driven(arguments.data, arguments.out / "driven", arguments.seed)
     else:
         from .curves import prepare_motion
 

@@ -75,14 +75,17 @@ class Finetune:
     """The face model on captured motion.
 
     The encoder is frozen (eval, no gradients): one speaker's face must not teach it that speaker's voice. Its features
-    are computed once for each of `versions` differently augmented copies of every clip. `aperture_weight` weighs the
-    error of the lip gap, and `closed_factor` multiplies it where the lips touch.
+    are computed once for each of `versions` differently augmented copies of every captured clip, and for each of
+    `driven_versions` of every driven one (`driven.py`); `driven_share` of a batch is driven. `aperture_weight` weighs
+    the error of the lip gap, and `closed_factor` multiplies it where the lips touch.
     """
 
     decoder: DecoderConfig
     styles: tuple[str, ...]
     augmentation: Augmentation = field(default_factory=Augmentation)
     versions: int = 5
+    driven_share: float = 0.4
+    driven_versions: int = 2
     steps: int = 2500
     batch: int = 24
     crop_frames: int = 88
@@ -152,4 +155,4 @@ def smoke_wav2sem() -> PretrainWav2Sem:
 
 def smoke_face() -> Finetune:
     """A few steps of `bundled_face`."""
-    return replace(bundled_face(), versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
+    return replace(bundled_face(), versions=1, driven_versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)

@@ -84,9 +84,12 @@ def finetune(experiment: Finetune, data: Path, run: Run, hubert: Path, wav2sem: 
     loss_fn = FaceLoss(experiment, basis_KV3, gap_K).to(run.device)
     run.save("face.pt", model.state_dict())
     (run.folder / "model.json").write_text(json.dumps(model.config.to_json(), indent=1) + "\n")
-    pairs = paired_records(speech, motion)
-    train = [pair for pair in pairs if pair[1].split == "train"]
-    examples = _examples(experiment, model, speech, motion, train, run.device)
+    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
+    examples = [_examples(experiment, model, speech, motion, train, experiment.versions, run.device)]
+    if experiment.driven_share:
+        driven = MotionStore(data / "driven")
+        pairs = paired_records(speech, driven)
+        examples.append(_examples(experiment, model, speech, driven, pairs, experiment.driven_versions, run.device))
     rng = np.random.default_rng(experiment.seed)
     learnt = [*model.fusion.parameters(), *model.decoder.parameters()]
     optimiser = torch.optim.AdamW(learnt, lr=experiment.peak_lr, weight_decay=0.01)
@@ -143,23 +146,29 @@ def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.nd
 
 def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
     """Recordings that have motion."""
-    by_name = {record.name: record for record in speech.records if record.corpus != "flite"}
+    by_name = {record.name: record for record in speech.records}
     return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
 
 
 @torch.no_grad()
 def _examples(
-    experiment: Finetune, model: FaceFormer, speech: SpeechStore, motion: MotionStore, pairs: list, device: torch.device
+    experiment: Finetune,
+    model: FaceFormer,
+    speech: SpeechStore,
+    motion: MotionStore,
+    pairs: list[tuple[SpeechRecord, MotionRecord]],
+    versions: int,
+    device: torch.device,
 ) -> list[Example]:
-    """Every clip in `versions` augmented copies, the first as recorded."""
+    """Every clip in `versions` copies, the first as recorded, the others augmented."""
     assert model.wav2sem is not None
     rng = np.random.default_rng(experiment.seed)
-    augmenters = [Augmenter(speech, experiment.augmentation, experiment.seed + i) for i in range(experiment.versions)]
+    augmenters = [Augmenter(speech, experiment.augmentation, experiment.seed + i) for i in range(versions)]
     quiet = Augmentation(noise_chance=0, band_chance=0, room_chance=0)
     augmenters[0] = Augmenter(speech, quiet, experiment.seed)
     examples = []
     for version, augment in enumerate(augmenters):
-        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{experiment.versions}", unit="clip"):
+        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
             samples_S, target_TK = speech.samples(record), motion.weights(moved)
             speed = 1.0 if version == 0 else rng.uniform(*experiment.augmentation.speed)
             for piece_S, piece_TK in _pieces(samples_S, target_TK, experiment.decoder.fps):
@@ -200,11 +209,14 @@ def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> 
 
 
 def _batch(
-    examples: list[Example], experiment: Finetune, rng: np.random.Generator, device: torch.device
+    examples: list[list[Example]], experiment: Finetune, rng: np.random.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crops of equal length, all of clips that are long enough: (B, T, D), (B, 1, E), (B, T, K), (B, N)."""
-    long_enough = [example for example in examples if len(example.target_TK) > experiment.crop_frames // 2]
-    some = [long_enough[i] for i in rng.integers(len(long_enough), size=experiment.batch)]
+    """Crops of equal length, captured ones and driven ones by their shares: (B, T, D), (B, 1, E), (B, T, K), (B, N)."""
+    n_driven = round(experiment.driven_share * experiment.batch)
+    some: list[Example] = []
+    for group, count in zip(examples, (experiment.batch - n_driven, n_driven), strict=False):
+        long_enough = [example for example in group if len(example.target_TK) > experiment.crop_frames // 2]
+        some += [long_enough[i] for i in rng.integers(len(long_enough), size=count)]
     n_frames = min(experiment.crop_frames, *(len(example.target_TK) for example in some))
     starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
     features = torch.stack([e.features_TD[i : i + n_frames] for e, i in zip(some, starts, strict=True)])

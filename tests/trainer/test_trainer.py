@@ -18,6 +18,7 @@ from trainer.augment import Augmentation, Augmenter  # noqa: E402
 from trainer.batches import frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
+from trainer.driven import close_lips, phone_shares  # noqa: E402
 from trainer.finetune import change_speed  # noqa: E402
 from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.pretrain_hubert import mask_spans  # noqa: E402
@@ -56,6 +57,7 @@ def work(corpora: Path, tmp_path_factory) -> Path:
     data = ["--data", str(corpora), "--out", str(work)]
     for what in ("basis", "speech", "motion"):
         assert main(["prepare", what, *data, "--synthetic", "0"]) == 0
+    assert main(["prepare", "driven", "--data", str(work), "--out", str(work)]) == 0
     run = ["--data", str(work), "--out"]
     assert main(["pretrain-hubert", "smoke_hubert", *run, str(work / "hubert")]) == 0
     assert main(["pretrain", "smoke_wav2sem", *run, str(work / "wav2sem"), "--hubert", str(work / "hubert")]) == 0
@@ -150,6 +152,16 @@ def test_fit_recovers_known_weights() -> None:
     found[10:13] = False  # bridged, not believed
     fitted_TK = solve(landmarks, channels, moved, found)
     np.testing.assert_allclose(fitted_TK, true_TK, atol=0.03)
+
+
+def test_driven_lips_meet_on_bilabials_only() -> None:
+    phones = [("AA", 0.0, 0.4), ("B", 0.4, 0.5), ("AA", 0.5, 1.0)]
+    shares = phone_shares(phones, 30)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
+    assert shares[13, PHONES.index("B")] == 1 and shares[6, PHONES.index("AA")] == 1
+    driven = close_lips(np.full((30, 2), 0.5), phones, closed_K=np.array([0.1, 0.0]))
+    np.testing.assert_allclose(driven[12:16], [[0.1, 0.0]] * 4, atol=1e-9)
+    np.testing.assert_allclose(driven[[0, 5, 20, 29]], 0.5)
 
 
 def test_speed_moves_sound_and_motion_together() -> None:
