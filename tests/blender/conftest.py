@@ -131,24 +131,29 @@ def flame_head(flame_reference):
 
 
 def without_addresses(content: bytes) -> bytes:
-    """A file of Blender 4.5 with the memory addresses numbered in their order; 5.0 does so by itself.
+    """A saved file with the memory addresses in it numbered by their blocks' order, or zeroed if they name no block.
 
-    Each block begins with code, length, address, type and count; blocks refer to each other by address. Addresses of
-    what is not in the file are left out.
+    4.5 writes addresses everywhere; 5.0 and later number the blocks by themselves, but still let slip an address of
+    what is not in the file now and then. Each block begins with a code, a length, its address, its type and a count.
     """
-    blocks, offset = [], 12
+    large = content[7:9] == b"17"
+    offset, layout = (17, "<4siQqq") if large else (12, "<4siQii")
+    blocks, parts = [], [content[:offset]]
     while offset < len(content):
-        code, length, address, kind, count = struct.unpack_from("<4siQii", content, offset)
-        blocks.append((code, address, kind, count, content[offset + 24 : offset + 24 + length]))
-        offset += 24 + length
+        if large:
+            code, kind, address, length, count = struct.unpack_from(layout, content, offset)
+        else:
+            code, length, address, kind, count = struct.unpack_from(layout, content, offset)
+        offset += struct.calcsize(layout)
+        blocks.append((code, address, kind, count, content[offset : offset + length]))
+        offset += length
     number = {address: position for position, (_, address, *_) in enumerate(blocks)}
-    parts = [content[:12]]
     for code, address, kind, count, data in blocks:
         words = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8").copy()
         looks_like_address = (words >> np.uint64(40) >= 0x55) & (words >> np.uint64(40) <= 0x7F)
         for place in np.flatnonzero(looks_like_address) if code != b"DNA1" else ():
             words[place] = number.get(int(words[place]), 0)
-        parts.append(struct.pack("<4sqii", code, number[address], kind, count) + words.tobytes())
+        parts.append(struct.pack("<4sqqq", code, number[address], kind, count) + words.tobytes())
         parts.append(data[len(words) * 8 :])
     return b"".join(parts)
 
@@ -164,8 +169,7 @@ def scene_bytes(tmp_path):
                 layer.update()
         path = tmp_path / "state.blend"
         bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True, compress=False)
-        content = path.read_bytes()
-        return content if content[7:9] == b"17" else without_addresses(content)
+        return without_addresses(path.read_bytes())
 
     assert save() == save(), "saving twice must give equal bytes, or this comparison says nothing"
     return save
