@@ -72,12 +72,13 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     loop_s = time.perf_counter() - start
     cached_s = best_s(lambda: cached.decode(window_RM, style_N))
     error = float(np.abs(cached.decode(window_RM, style_N) - expected_TK).max() / np.abs(expected_TK).max())
+    ratio = loop_s / cached_s
+    # The aim is stated for 20 s: the loop's cost grows faster than its length.
+    met = None if chosen.short else ratio >= 100
     rows = [
         Row(name=f"decoder, prefix loop, {loop_length_s} s", value=loop_s, unit="s"),
         Row(name=f"decoder, cached, {loop_length_s} s", value=cached_s, unit="s"),
-        Row(
-            name="decoder, loop / cached", value=loop_s / cached_s, unit="x", aim=">= 100", met=loop_s / cached_s >= 100
-        ),
+        Row(name="decoder, loop / cached", value=ratio, unit="x", aim=">= 100 at 20 s", met=met),
         Row(name="decoder, difference", value=error, unit="of scale", aim="<= 1e-5", met=error <= TOLERANCE),
     ]
     # Linear in length: from a minute on the cache slides. Few outputs, so that an hour of them fits into memory.
