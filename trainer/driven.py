@@ -77,6 +77,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     synthetic = [record for record in todo if record.corpus == "flite"][:MAX_SYNTHETIC]
     weights, records, first = [], [], 0
     for record in [record for record in todo if record.corpus != "flite"] + synthetic:
+        assert record.phones is not None
         n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
         with torch.no_grad():
             average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)

@@ -109,4 +109,5 @@ def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, sha
             dynamic_shapes=shapes if len(shapes) == len(inputs) else dict(list(shapes.items())[: len(inputs)]),
             verbose=False,
         )
+    assert program is not None  # it is None only without dynamo
     program.save(path, external_data=False)

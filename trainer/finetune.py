@@ -51,6 +51,9 @@ class FaceLoss(nn.Module):
     `shape_KK` is the Gram matrix of the mouth's vertices, `gap_K` the change of the inner lip gap per channel.
     """
 
+    shape_KK: Tensor
+    gap_K: Tensor
+
     def __init__(self, experiment: Finetune, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
         super().__init__()
         moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001

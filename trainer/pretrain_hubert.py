@@ -41,7 +41,7 @@ class PhoneRecogniser(nn.Module):
         return self.head(encode(self.audio_encoder, waveform_BS, positions_BT, masked_BT=masked_BT)[0])
 
 
-def mask_spans(shape: tuple[int, int], chance: float, length: int, generator: torch.Generator) -> Tensor:
+def mask_spans(shape: tuple[int, ...], chance: float, length: int, generator: torch.Generator) -> Tensor:
     """Bool (B, T): every frame starts a masked span of `length` frames with probability `chance`."""
     starts_BT = torch.rand(shape, generator=generator) < chance
     return F.max_pool1d(F.pad(starts_BT.float(), (length - 1, 0)), length, 1).bool()

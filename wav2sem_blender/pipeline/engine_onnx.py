@@ -47,9 +47,10 @@ def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = min(4, os.cpu_count() or 1)
-    # Windows of a long recording differ in length by a hop: an arena per length would grow for the whole hour.
+    # No memory plan per input length: a long recording's utterances all differ in length, and plans are kept.
     options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
+    # Waiting threads sleep: spinning ones take the core from Blender, and from each other on a busy machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(folder.path / file_name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, a dozen of them, without a common base

@@ -7,7 +7,7 @@ Shapes: S samples, R memory frames, E sentence space, M decoder width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def choose_device(wanted: str) -> str:
     Raises:
         ValueError: the named device is not there.
     """
-    available = {
+    available: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
         "xpu": torch.xpu.is_available,
         "mps": torch.backends.mps.is_available,

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
-KINDS = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
+Backbone = HubertModel | Wav2Vec2Model
+KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
 
 
-def build_backbone(kind: str, config: Mapping[str, Any]) -> HubertModel | Wav2Vec2Model:
+def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
     """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), any size.
 
     SpecAugment is off by default: the released Wav2Sem has none, and at inference it is never wanted.
@@ -27,7 +28,7 @@ def build_backbone(kind: str, config: Mapping[str, Any]) -> HubertModel | Wav2Ve
     return model_class(config_class(**{"apply_spec_augment": False, **config}))
 
 
-def load_backbone(folder_or_name: str, kind: str) -> HubertModel | Wav2Vec2Model:
+def load_backbone(folder_or_name: str, kind: str) -> Backbone:
     """Pretrained weights of `kind` from a local folder, or from a hub where there is a network.
 
     Loaded as float32 whatever the file holds: half-precision group norms lose the quiet recordings.
@@ -37,7 +38,7 @@ def load_backbone(folder_or_name: str, kind: str) -> HubertModel | Wav2Vec2Model
     return KINDS[kind][1].from_pretrained(folder_or_name, dtype=torch.float32)
 
 
-def feature_lengths(backbone: nn.Module, sample_lengths_B: Tensor) -> Tensor:
+def feature_lengths(backbone: Backbone, sample_lengths_B: Tensor) -> Tensor:
     """Encoder frames (B,) of recordings of the given sample counts (B,), for this backbone's convolutions."""
     lengths_B = sample_lengths_B
     for kernel, stride in zip(backbone.config.conv_kernel, backbone.config.conv_stride, strict=True):
@@ -61,7 +62,7 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
 
 
 def encode(
-    backbone: HubertModel | Wav2Vec2Model,
+    backbone: Backbone,
     waveform_BS: Tensor,
     positions_BT: Tensor | None = None,
     sample_lengths_B: Tensor | None = None,

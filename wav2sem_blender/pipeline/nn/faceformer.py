@@ -40,6 +40,8 @@ def alignment_mask(n_frames: int, memory_per_frame: int, device: torch.device | 
 class FaceDecoder(nn.Module):
     """The autoregressive motion decoder; parameter names are FaceFormer's where the shapes are."""
 
+    positions: Tensor
+
     def __init__(self, config: DecoderConfig, n_channels: int, n_styles: int) -> None:
         super().__init__()
         self.config = config
