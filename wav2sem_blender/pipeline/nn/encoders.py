@@ -7,13 +7,13 @@ Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames (or 2T 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
-Backbone = HubertModel | Wav2Vec2Model
+Backbone: TypeAlias = HubertModel | Wav2Vec2Model
 KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
 
 
