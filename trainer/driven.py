@@ -24,13 +24,15 @@ from .align import PHONES, Timing
 from .curves import FPS, MotionRecord, MotionStore
 from .experiments import bundled_face
 from .finetune import FaceLoss, paired_records, read_basis
-from .speech import SpeechStore
+from .speech import SAMPLE_RATE_HZ, SpeechStore
 
 BILABIALS = ("P", "B", "M")
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
+MIN_PAUSE_S = 0.25
+SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets ready to speak
 MAX_SYNTHETIC = 500
 
 
@@ -71,7 +73,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
         if moved.split == "train" and moved.style == "grid_s1" and record.phones
     ]
     model = _learn(captured, FaceLoss(bundled_face(), basis_KV3, gap_K), rng)
-    closed_K = _closed_lips(captured, gap_K)
+    closed_K, rest_K = _closed_lips(captured, gap_K), _rest(captured)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
     synthetic = [record for record in todo if record.corpus == "flite"][:MAX_SYNTHETIC]
@@ -81,7 +83,8 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
         n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
         with torch.no_grad():
             average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
-        weights.append(close_lips(average_TK, record.phones, closed_K))
+        closed_TK = close_lips(average_TK, record.phones, closed_K)
+        weights.append(rest_in_pauses(closed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K))
         records.append(
             MotionRecord(name=record.name, style="grid_s1", split="train", first=first, n_frames=len(average_TK))
         )
@@ -119,6 +122,26 @@ def _closed_lips(captured: list[tuple[np.ndarray, np.ndarray]], gap_K: np.ndarra
     columns = [PHONES.index(phone) for phone in BILABIALS]
     shut = [target[(phones[:, columns].sum(1) > 0.6) & (target @ gap_K < 0.0008)] for phones, target in captured]
     return np.median(np.concatenate(shut), axis=0)
+
+
+def _rest(captured: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The captured speaker's median channels (K,) deep in silence."""
+    return np.median(np.concatenate([target[:4] for phones, target in captured if phones[:10, 0].min() == 1]), axis=0)
+
+
+def rest_in_pauses(moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray) -> np.ndarray:
+    """Blend to the rest pose in pauses, before the first sound and after the last."""
+    times_s = np.arange(len(moving_TK)) / FPS
+    sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
+    edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]
+    resting_T = np.zeros(len(moving_TK))
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - start > MIN_PAUSE_S:
+            rise = np.clip((times_s - start) / SETTLE_S, 0, 1) if start else 1.0
+            fall = np.clip((end - times_s) / PREPARE_S, 0, 1) if end < duration_s else 1.0
+            inside = (times_s >= start) & (times_s <= end)
+            resting_T = np.maximum(resting_T, np.minimum(rise, fall) * inside)
+    return moving_TK * (1 - resting_T[:, None]) + rest_K * resting_T[:, None]
 
 
 def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:

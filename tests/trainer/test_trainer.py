@@ -18,7 +18,7 @@ from trainer.augment import Augmentation, Augmenter  # noqa: E402
 from trainer.batches import frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
-from trainer.driven import close_lips, phone_shares  # noqa: E402
+from trainer.driven import close_lips, phone_shares, rest_in_pauses  # noqa: E402
 from trainer.finetune import change_speed  # noqa: E402
 from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.pretrain_hubert import mask_spans  # noqa: E402
@@ -162,6 +162,13 @@ def test_driven_lips_meet_on_bilabials_only() -> None:
     driven = close_lips(np.full((30, 2), 0.5), phones, closed_K=np.array([0.1, 0.0]))
     np.testing.assert_allclose(driven[12:16], [[0.1, 0.0]] * 4, atol=1e-9)
     np.testing.assert_allclose(driven[[0, 5, 20, 29]], 0.5)
+
+
+def test_driven_mouth_rests_in_pauses() -> None:
+    phones = [("SIL", 0.0, 0.5), ("AA", 0.5, 1.0), ("SIL", 1.0, 1.1), ("AA", 1.1, 1.5), ("SIL", 1.5, 2.0)]
+    rested = rest_in_pauses(np.ones((60, 1)), phones, 2.0, rest_K=np.zeros(1))[:, 0]
+    assert rested[:10].max() == 0 and rested[53:].max() < 1e-9 + 1 / 6
+    assert rested[15:45].min() == 1, "sounds and short gaps keep their motion"
 
 
 def test_speed_moves_sound_and_motion_together() -> None:

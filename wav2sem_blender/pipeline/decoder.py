@@ -121,10 +121,12 @@ class MotionDecoder:
         w, width, heads = self._tensors, self.config.dim, self.config.heads
         weight, bias = w["layer.multihead_attn.in_proj_weight"], w["layer.multihead_attn.in_proj_bias"]
         out_weight, out_bias = w["layer.multihead_attn.out_proj.weight"].T, w["layer.multihead_attn.out_proj.bias"]
-        values_RM = memory_RM @ weight[2 * width :].T + bias[2 * width :]
         if self.config.memory_per_frame == 1:
-            attended_TM = values_RM @ out_weight + out_bias
+            # One matrix for value and output: an hour's values alone would be another 28 MB.
+            attended_TM = memory_RM @ (weight[2 * width :].T @ out_weight)
+            attended_TM += bias[2 * width :] @ out_weight + out_bias
             return lambda x, t: attended_TM[t]
+        values_RM = memory_RM @ weight[2 * width :].T + bias[2 * width :]
         keys_RHd = (memory_RM @ weight[width : 2 * width].T + bias[width : 2 * width]).reshape(
             len(memory_RM), heads, -1
         )

@@ -74,7 +74,8 @@ def run_windows(
         total_R[window.first : window.last] += weight_r
         progress((i + 1) / len(windows))
     assert mixed_RM is not None and (total_R > 0).all()
-    return mixed_RM / total_R[:, None]
+    mixed_RM /= total_R[:, None]
+    return mixed_RM
 
 
 def _fade(windows: list[Window], i: int) -> np.ndarray:
