@@ -92,8 +92,8 @@ class Finetune:
     peak_lr: float = 1.5e-3
     warmup_steps: int = 100
     velocity_weight: float = 0.5
-    aperture_weight: float = 1.0
-    closed_factor: float = 3.0
+    aperture_weight: float = 3.0
+    closed_factor: float = 5.0
     seed: int = 0
 
 
