@@ -17,6 +17,7 @@ import soundfile as sf
 PHONES = (
     "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
 )
+BILABIALS = ("P", "B", "M")
 Timing = tuple[str, float, float]
 _PAD_S = 0.2
 _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from wav2sem_blender.pipeline.audio import VARIANCE_EPSILON
 from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
 from .align import Timing, frame_labels
@@ -25,7 +26,7 @@ def frame_times_s(positions_T: np.ndarray) -> np.ndarray:
 
 def normalise(samples_S: np.ndarray) -> np.ndarray:
     """Zero mean, unit variance, as the pipeline does for a whole recording."""
-    return ((samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + 1e-7)).astype(np.float32)
+    return ((samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + VARIANCE_EPSILON)).astype(np.float32)
 
 
 class CropSampler:

@@ -92,6 +92,14 @@ def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
         basis_KV3 = file["basis_KV3"][keep].astype(float)
     channels = tuple(names[i] for i in keep)
     clips = fit_grid(data, basis_KV3, channels) + facegood(data / "facegood", channels)
+    write_motion(out, channels, clips)
+
+
+Fitted = tuple[str, str, str, np.ndarray]
+
+
+def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> None:
+    """Write a folder that `MotionStore` reads."""
     out.mkdir(parents=True, exist_ok=True)
     records, first = [], 0
     for name, style, split, weights_TK in clips:
@@ -100,9 +108,6 @@ def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
     np.save(out / "weights.npy", np.concatenate([clip[3] for clip in clips]).astype(np.float32))
     description = {"channels": channels, "clips": [asdict(record) for record in records]}
     (out / "clips.json").write_text(json.dumps(description))
-
-
-Fitted = tuple[str, str, str, np.ndarray]
 
 
 def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> list[Fitted]:

@@ -10,8 +10,6 @@ Shapes: T animation frames, P phones, K channels.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,12 @@ from torch import Tensor, nn
 
 from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
 
-from .align import PHONES, Timing
-from .curves import FPS, MotionRecord, MotionStore
+from .align import BILABIALS, PHONES, Timing
+from .curves import FPS, Fitted, MotionStore, write_motion
 from .experiments import bundled_face
 from .finetune import FaceLoss, paired_records, read_basis
 from .speech import SAMPLE_RATE_HZ, SpeechStore
 
-BILABIALS = ("P", "B", "M")
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
@@ -77,23 +74,17 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
     synthetic = [record for record in todo if record.corpus == "flite"][:MAX_SYNTHETIC]
-    weights, records, first = [], [], 0
+    driven: list[Fitted] = []
     for record in [record for record in todo if record.corpus != "flite"] + synthetic:
         assert record.phones is not None
         n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
         with torch.no_grad():
             average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
         closed_TK = close_lips(average_TK, record.phones, closed_K)
-        weights.append(rest_in_pauses(closed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K))
-        records.append(
-            MotionRecord(name=record.name, style="grid_s1", split="train", first=first, n_frames=len(average_TK))
-        )
-        first += len(average_TK)
-    out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "weights.npy", np.concatenate(weights).astype(np.float32))
-    description = {"channels": motion.channels, "clips": [asdict(record) for record in records]}
-    (out / "clips.json").write_text(json.dumps(description))
-    print(f"{len(records)} clips driven, {first / FPS / 60:.1f} min")
+        driven_TK = rest_in_pauses(closed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K)
+        driven.append((record.name, "grid_s1", "train", driven_TK))
+    write_motion(out, motion.channels, driven)
+    print(f"{len(driven)} clips driven, {sum(len(clip[3]) for clip in driven) / FPS / 60:.1f} min")
 
 
 def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng: np.random.Generator) -> nn.Module:

@@ -93,6 +93,7 @@ def finetune(experiment: Finetune, data: Path, run: Run, hubert: Path, wav2sem: 
         driven = MotionStore(data / "driven")
         pairs = paired_records(speech, driven)
         examples.append(_examples(experiment, model, speech, driven, pairs, experiment.driven_versions, run.device))
+    examples = [[e for e in group if len(e.target_TK) > experiment.crop_frames // 2] for group in examples]
     rng = np.random.default_rng(experiment.seed)
     learnt = [*model.fusion.parameters(), *model.decoder.parameters()]
     optimiser = torch.optim.AdamW(learnt, lr=experiment.peak_lr, weight_decay=0.01)
@@ -218,8 +219,7 @@ def _batch(
     n_driven = round(experiment.driven_share * experiment.batch)
     some: list[Example] = []
     for group, count in zip(examples, (experiment.batch - n_driven, n_driven), strict=False):
-        long_enough = [example for example in group if len(example.target_TK) > experiment.crop_frames // 2]
-        some += [long_enough[i] for i in rng.integers(len(long_enough), size=count)]
+        some += [group[i] for i in rng.integers(len(group), size=count)]
     n_frames = min(experiment.crop_frames, *(len(example.target_TK) for example in some))
     starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
     features = torch.stack([e.features_TD[i : i + n_frames] for e, i in zip(some, starts, strict=True)])

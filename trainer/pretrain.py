@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer pretrain bundled_wav2sem --data work --out work/wav2sem --start work/hubert`
+"""`python -m trainer pretrain bundled_wav2sem --data work --out work/wav2sem --hubert work/hubert`
 
 Wav2Sem: a whole utterance's audio into the text model's sentence space, by L1 (the paper's loss) and a contrastive term
 that keeps it from collapsing onto the mean sentence.

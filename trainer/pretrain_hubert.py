@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
 
-from .align import PHONES, frame_labels
+from .align import BILABIALS, PHONES, frame_labels
 from .batches import CropSampler, frame_times_s, normalise
 from .experiments import PretrainHubert
 from .runs import Run, cosine_with_warmup
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
-BILABIALS = [PHONES.index(phone) for phone in ("P", "B", "M")]
+BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
 
 
 class PhoneRecogniser(nn.Module):
@@ -93,7 +93,7 @@ def evaluate(model: PhoneRecogniser, store: SpeechStore, fps: int, device: torch
         if record.split != "valid" or not record.phones:
             continue
         predicted_T, labels_T = _recognise(model, store, record, fps, device)
-        said, heard = np.isin(labels_T, BILABIALS), np.isin(predicted_T, BILABIALS)
+        said, heard = np.isin(labels_T, BILABIAL_LABELS), np.isin(predicted_T, BILABIAL_LABELS)
         row = [(predicted_T == labels_T).sum(), len(labels_T), (said & heard).sum(), said.sum(), heard.sum()]
         counts[record.corpus] = counts.get(record.corpus, np.zeros(5)) + row
     model.train()

@@ -15,10 +15,11 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+
 from .align import Aligner, Timing, published_times, synthesise
 from .corpora import Clip, list_clips
 
-SAMPLE_RATE_HZ = 16_000
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
-ENCODER_RATE_HZ = 50
 
 
 def encoder_frames(n_samples: int) -> int:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .audio import SAMPLE_RATE_HZ
 from .grid import HOP_SAMPLES, encoder_frames
 
 WINDOW_S = 20.0
 OVERLAP_S = 4.0
 MARGIN_S = 1.0
 """Next to its cut end a window has no context to look at: there the other window counts alone."""
-_RATE_HZ = 16_000
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Window:
 
 def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:
     """Windows of at most `window_s`, equally spaced, starting on encoder frames; one if the recording fits."""
-    size = int(window_s * _RATE_HZ)
+    size = int(window_s * SAMPLE_RATE_HZ)
     if n_samples <= size:
         return [Window(0, n_samples, 0, len(positions_R))]
-    overlap = int(min(OVERLAP_S, window_s / 3) * _RATE_HZ)
+    overlap = int(min(OVERLAP_S, window_s / 3) * SAMPLE_RATE_HZ)
     count = -(-(n_samples - overlap) // (size - overlap))
     windows = []
     for i in range(count):
