@@ -149,13 +149,16 @@ class Speech:
         """Length in seconds."""
         return self.n_samples / SAMPLE_RATE_HZ
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples start … stop - 1 as float32 (S,): (x - mean) / sqrt(variance + 1e-7) over the WHOLE recording."""
+    def read(self, start: int, stop: int, normalised: bool = True) -> np.ndarray:
+        """Samples start … stop - 1 as float32 (S,): (x - mean) / sqrt(variance + 1e-7) over the WHOLE recording.
+
+        With `normalised` False they come as resampled, in -1 … 1; that array is read-only.
+        """
         assert 0 <= start <= stop <= self.n_samples, (start, stop, self.n_samples)
         self._samples.seek(4 * start)
         raw_S = np.frombuffer(self._samples.read(4 * (stop - start)), dtype=np.float32)
         assert raw_S.size == stop - start
-        return (raw_S - self._mean) * self._scale
+        return (raw_S - self._mean) * self._scale if normalised else raw_S
 
     def close(self) -> None:
         """Delete the temporary file; harmless when called twice."""

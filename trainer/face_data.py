@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speech with the moving face that spoke it, whatever the layout on disk: VOCASET, BIWI, a studio's own recordings.
+
+`open_face_data("vocaset" | "biwi" | "custom", folder)` recognises the layout; every reader then gives the same things:
+samples at 16 kHz, vertices at the model's frame rate, the speaker's rest face, and the published split.
+
+Text for the oracle sentence embedding may lie beside the data: `sentences.tsv` with lines "CLIP<tab>TEXT", or
+`sentencestext/SUBJECT.txt` with the text of sentence n in line n. Neither is needed for training.
+
+Shapes: S samples at 16 kHz, T animation frames, V vertices.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
+
+KINDS = ("vocaset", "biwi", "custom")
+
+# Recording starts and stops differ by a few frames; more than this is another take's audio.
+MAX_LENGTH_DIFFERENCE_S = 0.5
+# Mean distance of a clip's mean face from its template, in parts of the template's radius. People and visemes stay
+# below 0.1; another unit or pose is above 1.
+MAX_TEMPLATE_DISTANCE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceClip:
+    """One sentence of one subject; `split` is "train", "valid", "test" or, in BIWI, "test_b" ("test" is Test-A)."""
+
+    name: str
+    subject: str
+    split: str
+    text: str | None = None
+
+
+class FaceData(ABC):
+    """A data set of clips, opened for reading; nothing is decoded before it is asked for.
+
+    Attributes:
+        name: "vocaset", "biwi" or "custom".
+        fps: Frame rate of `vertices`, 30 or 25.
+        n_vertices: V.
+        unit: "m", or "sqrt_area": lengths divided by the square root of the face's area (BIWI).
+        topology: "flame", "biwi", or the studio's own name.
+        clips: Every clip of the published splits that is on disk, by split, subject and sentence.
+        styles: The training subjects in the order of the style's one-hot columns.
+        skipped: Reason -> number of clips that the splits name and the folder lacks, or the other way round.
+    """
+
+    name: str
+    fps: int
+    n_vertices: int
+    unit: str
+    topology: str
+    clips: tuple[FaceClip, ...]
+    styles: tuple[str, ...]
+    skipped: Mapping[str, int]
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """Every file that is read, for a hash of the data."""
+
+    @abstractmethod
+    def _speech(self, clip: FaceClip) -> Speech: ...
+
+    @abstractmethod
+    def _vertices(self, clip: FaceClip) -> np.ndarray:
+        """The whole clip at `fps` as (T, V, 3), unchecked."""
+
+    @abstractmethod
+    def _template(self, subject: str) -> np.ndarray:
+        """(V, 3) or (3V,), unchecked; KeyError where there is none."""
+
+    def samples(self, clip: FaceClip) -> np.ndarray:
+        """Mono 16 kHz float32 (S,), resampled as the pipeline does, not normalised.
+
+        Raises:
+            FileNotFoundError: the recording is gone.
+            ValueError: it cannot be decoded, or is silent; the message names it.
+        """
+        with self._speech(clip) as speech:
+            return speech.read(0, speech.n_samples, normalised=False).copy()
+
+    def vertices(self, clip: FaceClip) -> np.ndarray:
+        """Motion at `fps`, float32 (T, V, 3).
+
+        At 30 fps (VOCASET) all frames stay: training interpolates the audio's features to them. At 25 fps (BIWI) the
+        motion is cropped to the audio's L // 2 frames where it is longer, as FaceFormer does.
+
+        Raises:
+            ValueError: wrong vertex count, NaN or infinity, motion and audio of different length, or a template that
+                is not this clip's; the message names the clip.
+        """
+        vertices_TV3 = _checked_motion(clip.name, self._vertices(clip), self.n_vertices)
+        _check_template_fits(clip.name, vertices_TV3, self.template(clip.subject))
+        with self._speech(clip) as speech:
+            n_heard = animation_frames(encoder_frames(speech.n_samples), self.fps)
+            audio_s = speech.duration_s
+        motion_s = len(vertices_TV3) / self.fps
+        if abs(motion_s - audio_s) > MAX_LENGTH_DIFFERENCE_S:
+            raise ValueError(
+                f"{clip.name}: {audio_s:.2f} s of audio, but {motion_s:.2f} s of motion at {self.fps} fps; "
+                "pair the clip with its own recording, or check the frame rate"
+            )
+        return vertices_TV3[:n_heard] if self.fps == 25 else vertices_TV3
+
+    def template(self, subject: str) -> np.ndarray:
+        """The subject's rest face, float32 (V, 3), in the unit and frame of `vertices`.
+
+        Raises:
+            ValueError: there is none, or it has another vertex count, or a value that is not finite.
+        """
+        try:
+            template = np.asarray(self._template(subject))
+        except KeyError as error:
+            raise ValueError(f"{self.name}: no template of subject {subject}; add it to the templates") from error
+        if template.dtype.kind != "f" or template.size != 3 * self.n_vertices:
+            raise ValueError(
+                f"template of {subject}: {template.dtype} {template.shape}; "
+                f"floats of shape ({self.n_vertices}, 3) are needed"
+            )
+        template_V3 = template.reshape(self.n_vertices, 3).astype(np.float32)
+        if not np.isfinite(template_V3).all():
+            raise ValueError(f"template of {subject}: it holds NaN or infinity; copy or export it again")
+        return template_V3
+
+
+def open_face_data(kind: str, folder: Path) -> FaceData:
+    """Recognise and open the layout in `folder`.
+
+    Args:
+        kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
+            `vertices_npy`), or "custom" (`dataset.json`).
+        folder: Where the data set lies.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing; the message names it.
+        ValueError: an unknown kind, or files that are not what the layout says.
+    """
+    from .biwi import open_biwi
+    from .custom import open_custom
+    from .vocaset import open_vocaset
+
+    openers = {"vocaset": open_vocaset, "biwi": open_biwi, "custom": open_custom}
+    if kind not in openers:
+        raise ValueError(f"face data {kind!r}: known are {', '.join(KINDS)}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder of face data")
+    return openers[kind](folder)
+
+
+def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int) -> np.ndarray:
+    """float32 (T, V, 3), from that or (T, 3V)."""
+    frame_size = vertices[0].size if vertices.ndim in (2, 3) and len(vertices) else 0
+    if vertices.dtype.kind != "f" or frame_size != 3 * n_vertices:
+        raise ValueError(
+            f"{name}: motion is {vertices.dtype} {vertices.shape}; floats of {n_vertices} vertices a frame are needed"
+        )
+    vertices_TV3 = vertices.reshape(len(vertices), n_vertices, 3).astype(np.float32)
+    finite_T = np.isfinite(vertices_TV3).all(axis=(1, 2))
+    if not finite_T.all():
+        raise ValueError(
+            f"{name}: frame {int(np.argmin(finite_T))} is the first of {int((~finite_T).sum())} with NaN or infinite "
+            "vertices; repair or remove the clip"
+        )
+    return vertices_TV3
+
+
+def _check_template_fits(name: str, vertices_TV3: np.ndarray, template_V3: np.ndarray) -> None:
+    radius = float(np.sqrt(np.square(template_V3 - template_V3.mean(axis=0)).sum(axis=1).mean()))
+    distance = float(np.linalg.norm(vertices_TV3.mean(axis=0) - template_V3, axis=1).mean())
+    if distance > MAX_TEMPLATE_DISTANCE * radius:
+        raise ValueError(
+            f"{name}: its mean face lies {distance:.3g} from the subject's template, whose radius is {radius:.3g}; "
+            "motion and template differ in unit, pose or person"
+        )
+
+
+def sentence_texts(folder: Path) -> Mapping[str, str]:
+    """Clip name (SUBJECT_eNN, SUBJECT_sentenceNN, …) or "SUBJECT/n" -> text, from the files beside the data."""
+    texts: dict[str, str] = {}
+    table = folder / "sentences.tsv"
+    if table.is_file():
+        for line in table.read_text(encoding="utf-8").splitlines():
+            name, _, text = line.partition("\t")
+            texts[name.strip()] = text.strip()
+    for path in sorted((folder / "sentencestext").glob("*.txt")):
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            texts[f"{path.stem}/{number}"] = text.strip()
+    return {name: text for name, text in texts.items() if text}
