@@ -9,7 +9,6 @@ Shapes: K channels, V vertices, F triangles. Metres, FLAME's frame: x to the cha
 """
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
+
+from wav2sem_blender.pipeline.geometry import edges_hash, face_edges
 
 from .registration import (
     HEAD_VERTICES,
@@ -309,8 +310,6 @@ def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
 def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 80) -> dict[str, object]:
     """Facts by which a mesh is recognised as FLAME's: counts, edge hash, `count` spread points, lip pairs; no mesh."""
     points, faces = flame["v_template"].astype(float), flame["faces"].astype(np.int64)
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = np.unique(np.sort(edges, 1), axis=0).astype("<i4")
     pairs = landmarks[np.array([[61, 67], [62, 66], [63, 65]])]
     ids = pairs.ravel().tolist()
     distance = np.min([np.linalg.norm(points - points[v], axis=1) for v in ids], axis=0)
@@ -323,7 +322,7 @@ def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 
         "frame": "metres, x to the character's left, y up, z forward",
         "vertex_count": len(points),
         "face_count": len(faces),
-        "edges_sha256": hashlib.sha256(np.ascontiguousarray(edges).tobytes()).hexdigest(),
+        "edges_sha256": edges_hash(face_edges(faces)),
         "vertex_ids": ids,
         "points": points[ids].round(5).tolist(),
         "lip_pairs": pairs.tolist(),

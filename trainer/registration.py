@@ -19,6 +19,8 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
+from wav2sem_blender.pipeline.geometry import face_edges, fit_similarity
+
 HEAD_VERTICES = 3931  # FLAME's skin; the two eyeballs follow
 ICT_SKIN_VERTICES = 14062  # face, head, neck, mouth socket, eye sockets; teeth and eyeballs follow
 MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -77,27 +79,15 @@ def load_ict(data_dir: Path, target: Surface) -> tuple[Surface, dict[str, np.nda
     faces = faces[(faces < ICT_SKIN_VERTICES).all(1)]
     triangles = np.concatenate([faces[:, [0, 1, 2]], faces[faces[:, 3] >= 0][:, [0, 2, 3]]]).astype(np.int64)
     inner = slice(17, 68)  # the jaw line's landmarks slide on the skin; leave them out
-    scale, rotation, shift = similarity(neutral[landmarks[inner]], target.points_V3[target.landmarks[inner]])
-    surface = Surface(points_V3=scale * neutral @ rotation.T + shift, triangles_F3=triangles, landmarks=landmarks)
-    return surface, {name: scale * expr[k] @ rotation.T for k, name in enumerate(names)}
-
-
-def similarity(source_P3: np.ndarray, target_P3: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation (3, 3) and shift (3,) that bring source onto target in least squares (Umeyama 1991)."""
-    source_mean, target_mean = source_P3.mean(0), target_P3.mean(0)
-    source, target = source_P3 - source_mean, target_P3 - target_mean
-    u, values, vt = np.linalg.svd(target.T @ source)
-    flip = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * flip) @ vt
-    scale = float((values * flip).sum() / (source**2).sum())
-    return scale, rotation, target_mean - scale * rotation @ source_mean
+    into_flame = fit_similarity(neutral[landmarks[inner]], target.points_V3[target.landmarks[inner]])
+    surface = Surface(points_V3=into_flame.apply(neutral), triangles_F3=triangles, landmarks=landmarks)
+    return surface, {name: into_flame.apply_to_offsets(expr[k]) for k, name in enumerate(names)}
 
 
 def edge_graph(surface: Surface) -> sparse.csr_matrix:
     """Symmetric graph of edge lengths in metres."""
     points, triangles = surface.points_V3, surface.triangles_F3
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    edges = np.unique(np.sort(edges, 1), axis=0)
+    edges = face_edges(triangles)
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
     graph = sparse.coo_matrix((length, edges.T), shape=(len(points), len(points)))
     return (graph + graph.T).tocsr()

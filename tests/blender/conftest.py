@@ -14,6 +14,7 @@ bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install 
 
 import wav2sem_blender  # noqa: E402
 from wav2sem_blender.blender import flame, jobs, preferences  # noqa: E402
+from wav2sem_blender.pipeline.geometry import edges_hash, face_edges  # noqa: E402
 from wav2sem_blender.worker import environment  # noqa: E402
 
 WORKER_TESTS = Path(__file__).resolve().parents[1] / "worker"
@@ -108,13 +109,12 @@ def helix_head(n_vertices=5023, per_turn=100):
 def flame_reference(tmp_path, monkeypatch):
     """A made-up topology of 5023 vertices takes FLAME's place; returns its points and faces."""
     points_V3, faces_F3 = helix_head()
-    edges_E2 = np.concatenate([faces_F3[:, [0, 1]], faces_F3[:, [1, 2]], faces_F3[:, [2, 0]]])
     vertex_ids_N = np.arange(0, len(points_V3), 25)
     path = tmp_path / "flame_reference.json"
     content = {
         "vertex_count": len(points_V3),
         "face_count": len(faces_F3),
-        "edges_sha256": flame.edges_hash(edges_E2),
+        "edges_sha256": edges_hash(face_edges(faces_F3)),
         "vertex_ids": vertex_ids_N.tolist(),
         "points": points_V3[vertex_ids_N].tolist(),
     }

@@ -57,10 +57,11 @@ def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> No
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()
 
 
-@pytest.mark.parametrize("module", ["motion", "retarget"])
+BLENDER_MAY_USE = {"geometry", "motion", "retarget"}
+
+
+@pytest.mark.parametrize("module", sorted(BLENDER_MAY_USE))
 def test_what_blender_imports_of_the_pipeline_costs_numpy(module: str) -> None:
-    if not (PACKAGE / "pipeline" / f"{module}.py").exists():
-        pytest.skip(f"pipeline/{module}.py does not exist")
     assert third_party(loaded_by(f"import wav2sem_blender.pipeline.{module}")) <= {"numpy"}
 
 
@@ -105,6 +106,16 @@ def test_package_imports_itself_relatively_and_no_trainer(path: Path) -> None:
 def test_only_the_blender_folder_imports_blender() -> None:
     users = {path for path in PACKAGE.rglob("*.py") if {"bpy", "mathutils", "bpy_extras", "aud"} & imports_of(path)}
     assert {path.relative_to(PACKAGE).parts[0] for path in users} <= {"blender"}
+
+
+def test_blender_uses_those_modules_of_the_pipeline_alone() -> None:
+    used = set()
+    for path in (PACKAGE / "blender").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pipeline":
+                assert node.module != "pipeline", f"{path.name}: the package's own names load an engine"
+                used.add(node.module.partition(".")[2])
+    assert used <= BLENDER_MAY_USE
 
 
 def test_trainer_knows_no_blender() -> None:

@@ -7,12 +7,13 @@ may differ from the template; its vertex order may not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ..pipeline.geometry import Similarity, edges_hash, fit_similarity
 
 REFERENCE_FILE = Path(__file__).parents[1] / "assets" / "flame_reference.json"
 
@@ -32,20 +33,6 @@ class FlameMismatchError(ValueError):
     def __init__(self, test: str, found: str) -> None:
         super().__init__(f"{test}: {found}")
         self.test = test
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similarity:
-    """Maps FLAME's frame (metres, y up, z forward) into a mesh's own: x -> scale * rotation_33 @ x + translation_3."""
-
-    scale: float
-    rotation_33: np.ndarray
-    translation_3: np.ndarray
-    residual_m: float
-
-    def apply_to_offsets(self, offsets_V3: np.ndarray) -> np.ndarray:
-        """Displacements in metres of FLAME's frame, as displacements in the mesh's frame and unit."""
-        return (self.scale * offsets_V3 @ self.rotation_33.T).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,29 +93,6 @@ def check_mesh(points_V3: np.ndarray, edges_E2: np.ndarray, n_faces: int, refere
     return similarity
 
 
-def edges_hash(edges_E2: np.ndarray) -> str:
-    """SHA-256 of the sorted, unique, undirected edges as little-endian int32 pairs."""
-    edges_E2 = np.unique(np.sort(np.asarray(edges_E2).reshape(-1, 2), axis=1), axis=0)
-    return hashlib.sha256(np.ascontiguousarray(edges_E2, dtype="<i4").tobytes()).hexdigest()
-
-
-def fit_similarity(source_N3: np.ndarray, target_N3: np.ndarray) -> Similarity:
-    """The rotation, scale and translation with the least squared error (Umeyama 1991), never a reflection."""
-    source_mean_3, target_mean_3 = source_N3.mean(0), target_N3.mean(0)
-    source_N3, target_N3 = source_N3 - source_mean_3, target_N3 - target_mean_3
-    left_33, singular_3, right_33 = np.linalg.svd(target_N3.T @ source_N3)
-    sign_3 = np.array([1.0, 1.0, np.sign(np.linalg.det(left_33 @ right_33))])
-    rotation_33 = (left_33 * sign_3) @ right_33
-    scale = float((singular_3 * sign_3).sum() / (source_N3**2).sum())
-    error_N3 = target_N3 - scale * source_N3 @ rotation_33.T
-    return Similarity(
-        scale=scale,
-        rotation_33=rotation_33,
-        translation_3=target_mean_3 - scale * rotation_33 @ source_mean_3,
-        residual_m=float(np.sqrt((error_N3**2).sum(1).mean()) / max(abs(scale), 1e-30)),
-    )
-
-
 def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
     """Finite, not collapsed, not mirrored, and stretched alike in all directions."""
     if not np.isfinite(sample_N3).all():
@@ -150,10 +114,10 @@ def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
 
 def _check_rest_pose(sample_N3: np.ndarray, similarity: Similarity, reference: FlameReference) -> None:
     """Close to the template as a whole, and the lips together."""
-    if similarity.residual_m > MAX_RESIDUAL_M:
+    if similarity.residual > MAX_RESIDUAL_M:
         raise FlameMismatchError(
             "Rest pose",
-            f"the points lie {similarity.residual_m * 1000:.0f} mm from FLAME's template on average, at most "
+            f"the points lie {similarity.residual * 1000:.0f} mm from FLAME's template on average, at most "
             f"{MAX_RESIDUAL_M * 1000:.0f} mm are usual. Use the neutral head with a closed mouth.",
         )
     template_NN = _distances(reference.points_N3)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ..pipeline.geometry import Similarity
 from ..pipeline.motion import ARKIT_CHANNELS, Motion
 from ..pipeline.retarget import match_channels
 from . import flame
-from .flame import FlameMismatchError, FlameReference, Similarity
+from .flame import FlameMismatchError, FlameReference
 
 # A mesh with eye shapes alone cannot speak.
 _SPEECH_CHANNELS = tuple(name for name in ARKIT_CHANNELS if name.startswith(("jaw", "mouth")))
