@@ -2,7 +2,6 @@
 """Blender as a module, a fresh file for every test, and heads to animate."""
 
 import json
-import runpy
 import struct
 import sys
 from pathlib import Path
@@ -16,9 +15,6 @@ import wav2sem_blender  # noqa: E402
 from wav2sem_blender.blender import flame, jobs, preferences  # noqa: E402
 from wav2sem_blender.pipeline.geometry import edges_hash, face_edges  # noqa: E402
 from wav2sem_blender.worker import environment  # noqa: E402
-
-WORKER_TESTS = Path(__file__).resolve().parents[1] / "worker"
-make_fake_package = runpy.run_path(str(WORKER_TESTS / "fake_package.py"))["make_fake_package"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,29 +31,12 @@ def factory_settings(registered):
     assert jobs.current() is None
 
 
-@pytest.fixture(scope="session")
-def fake_package(tmp_path_factory):
-    return make_fake_package(tmp_path_factory.mktemp("extension"))
-
-
 @pytest.fixture
 def fake_worker(fake_package, monkeypatch):
     """Jobs go to a real worker process with a fake animator."""
     fake = environment.WorkerEnvironment(python=Path(sys.executable), boot=fake_package / "worker" / "boot.py")
     monkeypatch.setattr(environment, "embedded", lambda: fake)
     return fake
-
-
-@pytest.fixture
-def audio(tmp_path):
-    """Path of a file whose name tells the fake animator what to do."""
-
-    def make(name: str) -> str:
-        path = tmp_path / f"{name}.wav"
-        path.write_bytes(b"")
-        return str(path)
-
-    return make
 
 
 @pytest.fixture
