@@ -1,155 +1,232 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer VERB …`: from the corpora on disk to the model in the extension.
+"""`python -m trainer VERB EXPERIMENT --data D --out O`: from corpora on disk to a model in the extension.
 
-The bundled model, from beginning to end:
+The paper, from beginning to end (docs/training.md says what each folder holds):
 
-    python -m trainer prepare basis  --data ../shared/data --out work
-    python -m trainer prepare speech --data ../shared/data --out work
-    python -m trainer prepare motion --data ../shared/data --out work
-    python -m trainer prepare driven --data work --out work
-    python -m trainer pretrain-hubert bundled_hubert --data work --out work/hubert
-    python -m trainer pretrain bundled_wav2sem --data work --out work/wav2sem --hubert work/hubert
-    python -m trainer finetune bundled_face --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem
-    python -m trainer export work/face --data work --out wav2sem_blender/assets/models/default
-    python -m trainer evaluate default --data work --out work/evaluation
+    python -m trainer pretrain paper          --data LibriSpeech --out work/wav2sem
+    python -m trainer finetune vocaset_wav2sem --data VOCASET    --out work/face --wav2sem work/wav2sem
+    python -m trainer evaluate vocaset        --data VOCASET     --out work/evaluation --model work/face/model
+
+EXPERIMENT is a function that returns a whole frozen config: one of trainer/experiments/ by its name, or your own as
+`file.py:function`. The same commands run on several processes under `torchrun` or `accelerate launch`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .experiments import find, known
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; user errors become one line and exit code 1."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        config = find(arguments.verb, arguments.experiment)
+        if not arguments.data.exists():
+            raise FileNotFoundError(f"{arguments.data}: no such {arguments.data_kind}; --data names it")
+        arguments.run(config, arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("trainer: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    prepare = _verb(
-        verbs, "prepare", _prepare, "make training data: the basis, speech with phone times, captured and driven motion"
-    )
-    prepare.add_argument("what", choices=("basis", "speech", "motion", "driven"))
-    prepare.add_argument("--synthetic", type=int, default=1800, help="clips to synthesise with flite (speech only)")
-    prepare.add_argument("--seed", type=int, default=0)
-    for name, run, text in (
-        ("pretrain-hubert", _pretrain_hubert, "the speech encoder: masked prediction of phones"),
-        ("pretrain", _pretrain, "Wav2Sem: audio into a text model's sentence space"),
-        ("finetune", _finetune, "the face model on captured motion"),
-    ):
-        verb = _verb(verbs, name, run, text)
-        verb.add_argument("experiment", help="name of a function in trainer/experiments.py")
-        verb.add_argument("--device", default="cpu")
-        if name != "pretrain-hubert":
-            verb.add_argument("--hubert", type=Path, required=name == "finetune", help="a pretrain-hubert run")
-        if name == "finetune":
-            verb.add_argument("--wav2sem", type=Path, required=True, help="a pretrain run")
-    export = _verb(verbs, "export", _export, "a run becomes a folder that the extension loads")
-    export.add_argument("run_folder", type=Path, metavar="RUN")
-    evaluate = _verb(verbs, "evaluate", _evaluate, "errors of a model folder on what was held out")
-    evaluate.add_argument("model", help='a model folder, or "default"')
-    evaluate.add_argument("--semantic-strength", type=float, default=1.0)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What the command line says of a verb; `stages` are options that name what earlier verbs made."""
+
+    name: str
+    run: Callable[[Any, argparse.Namespace], None]
+    text: str
+    data: str
+    example: str
+    stages: tuple[tuple[str, str], ...] = ()
 
 
-def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=text)
-    verb.set_defaults(run=run)
-    verb.add_argument("--data", type=Path, required=True, help="prepared data (corpora for `prepare`)")
-    verb.add_argument("--out", type=Path, required=True)
-    return verb
+def _prepare(config: Any, arguments: argparse.Namespace) -> None:
+    from .experiments import preparation as kinds
+
+    data, out = arguments.data, arguments.out
+    match config:
+        case kinds.PrepareBasis():
+            from .basis import main as make_basis
+
+            out.mkdir(parents=True, exist_ok=True)
+            if make_basis(["--data", str(data), "--out", str(out / "basis.npz")]):
+                raise ValueError("the basis was not made")
+        case kinds.PrepareSpeech():
+            from .speech import prepare_speech
+
+            prepare_speech(data, out / "speech", config.synthetic, config.seed)
+        case kinds.PrepareMotion():
+            from .curves import prepare_motion
+
+            prepare_motion(data, out / "basis.npz", out / "motion")
+        case kinds.PrepareDriven():
+            from .driven import prepare_driven
+
+            prepare_driven(data, out / "driven", config.seed)
+        case kinds.PrepareVocaset():
+            from .vocaset import export
+
+            export(data, out)
 
 
-def _experiment(name: str, kind: type) -> Any:
-    from . import experiments
+def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], None]:
+    def train(config: Any, arguments: argparse.Namespace) -> None:
+        from importlib import import_module
 
-    function = getattr(experiments, name, None)
-    config = function() if callable(function) and name.islower() else None
-    if not isinstance(config, kind):
-        known = [n for n in dir(experiments) if n.startswith(("bundled_", "smoke_"))]
-        fitting = [n for n in known if isinstance(getattr(experiments, n)(), kind)]
-        raise ValueError(f"experiment {name!r}: for this verb there are {', '.join(fitting)}")
-    return config
+        from .runs import Run
 
+        run = Run(
+            arguments.out,
+            verb=arguments.verb,
+            name=arguments.experiment,
+            config=config,
+            device=arguments.device,
+            resume=arguments.resume,
+        )
+        try:
+            stages = {name: getattr(arguments, name) for name in ("hubert", "wav2sem") if hasattr(arguments, name)}
+            getattr(import_module(f".{module}", __package__), function)(config, arguments.data, run, **stages)
+        finally:
+            run.close()
 
-def _prepare(arguments: argparse.Namespace) -> None:
-    if not arguments.data.is_dir():
-        raise FileNotFoundError(f"{arguments.data}: no such folder; --data names the corpora's folder")
-    if arguments.what == "basis":
-        from .basis import main as basis
-
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if basis(["--data", str(arguments.data), "--out", str(arguments.out / "basis.npz")]):
-            raise ValueError("the basis was not made")
-    elif arguments.what == "speech":
-        from .speech import prepare_speech
-
-        prepare_speech(arguments.data, arguments.out / "speech", arguments.synthetic, arguments.seed)
-    elif arguments.what == "driven":
-        from .driven import prepare_driven
-
-        prepare_driven(arguments.data, arguments.out / "driven", arguments.seed)
-    else:
-        from .curves import prepare_motion
-
-        prepare_motion(arguments.data, arguments.out / "basis.npz", arguments.out / "motion")
+    return train
 
 
-def _pretrain_hubert(arguments: argparse.Namespace) -> None:
-    from .experiments import PretrainHubert
-    from .pretrain_hubert import pretrain_hubert
-    from .runs import Run
-
-    experiment = _experiment(arguments.experiment, PretrainHubert)
-    pretrain_hubert(experiment, arguments.data, Run(arguments.out, arguments.experiment, experiment, arguments.device))
-
-
-def _pretrain(arguments: argparse.Namespace) -> None:
-    from .experiments import PretrainWav2Sem
-    from .pretrain import pretrain
-    from .runs import Run
-
-    experiment = _experiment(arguments.experiment, PretrainWav2Sem)
-    run = Run(arguments.out, arguments.experiment, experiment, arguments.device)
-    pretrain(experiment, arguments.data, run, arguments.hubert)
-
-
-def _finetune(arguments: argparse.Namespace) -> None:
-    from .experiments import Finetune
-    from .finetune import finetune
-    from .runs import Run
-
-    experiment = _experiment(arguments.experiment, Finetune)
-    run = Run(arguments.out, arguments.experiment, experiment, arguments.device)
-    finetune(experiment, arguments.data, run, arguments.hubert, arguments.wav2sem)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from .export import export_run
-
-    folder = export_run(arguments.run_folder, arguments.data, arguments.out)
-    size_mb = sum(path.stat().st_size for path in folder.path.iterdir()) / 1e6
-    print(f"{folder.path}: {size_mb:.1f} MB, {len(folder.config.channels)} channels")
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
+def _evaluate(config: Any, arguments: argparse.Namespace) -> None:
     from .evaluate import evaluate
 
-    evaluate(arguments.model, arguments.data, arguments.out, arguments.semantic_strength)
+    _refuse_finished(arguments.out / "results.json", arguments.resume)
+    evaluate(config, arguments.data, arguments.out, arguments.model, arguments.device)
+
+
+def _analyze(config: Any, arguments: argparse.Namespace) -> None:
+    from .analyze import analyze
+
+    _refuse_finished(arguments.out / "report.html", arguments.resume)
+    analyze(config, arguments.data, arguments.out, arguments.model.split(","), arguments.device)
+
+
+def _export(config: Any, arguments: argparse.Namespace) -> None:
+    from .export import export
+
+    _refuse_finished(arguments.out / "config.json", arguments.resume)
+    folder = export(config, arguments.data, arguments.out)
+    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"{folder}: {size_mb:.1f} MB")
+
+
+def _import_official(config: Any, arguments: argparse.Namespace) -> None:
+    from wav2sem_blender.pipeline.official import import_official
+
+    _refuse_finished(arguments.out / "config.json", arguments.resume)
+    print(import_official(arguments.data, config.kind, arguments.out))
+
+
+def _refuse_finished(made: Path, resume: bool) -> None:
+    if made.exists() and not resume:
+        raise FileExistsError(f"{made}: is there already; write over it with --resume, or choose another --out")
+
+
+_HUBERT = ("hubert", "a pretrain-hubert run")
+_WAV2SEM = ("wav2sem", "a pretrain run, or an imported Wav2Sem")
+_MODEL = ("model", 'a model folder, a finetune run\'s RUN/model, or "default"')
+VERBS = (
+    Verb(
+        name="prepare",
+        run=_prepare,
+        text="make data that later stages read",
+        data="the corpora's folder",
+        example="prepare basis --data ../shared/data --out work",
+    ),
+    Verb(
+        name="pretrain-hubert",
+        run=_train("pretrain_hubert", "pretrain_hubert"),
+        text="the phone-level encoder: HuBERT's masked prediction",
+        data="a LibriSpeech root, or prepared speech",
+        example="pretrain-hubert base_mfcc --data LibriSpeech --out work/hubert1",
+        stages=(_HUBERT,),
+    ),
+    Verb(
+        name="pretrain",
+        run=_train("pretrain", "pretrain"),
+        text="Wav2Sem: a whole utterance's audio into a text model's sentence space",
+        data="a LibriSpeech root, or prepared speech",
+        example="pretrain paper --data LibriSpeech --out work/wav2sem",
+        stages=(_HUBERT,),
+    ),
+    Verb(
+        name="finetune",
+        run=_train("finetune", "finetune"),
+        text="the face model: FaceFormer with Wav2Sem on motion data",
+        data="VOCASET, BIWI, a custom layout, or prepared speech and motion",
+        example="finetune vocaset_wav2sem --data VOCASET --out work/face --wav2sem work/wav2sem",
+        stages=(_HUBERT, _WAV2SEM),
+    ),
+    Verb(
+        name="evaluate",
+        run=_evaluate,
+        text="LVE, MVE and FDD of a model beside the published rows, with controls",
+        data="the motion data that finetune read",
+        example="evaluate vocaset --data VOCASET --out work/evaluation --model work/face/model",
+        stages=(_MODEL,),
+    ),
+    Verb(
+        name="analyze",
+        run=_analyze,
+        text="near-homophones, pictures and one HTML report",
+        data="speech with phone or word times, and motion where there is some",
+        example="analyze librispeech --data LibriSpeech --out work/analysis --model work/face/model",
+        stages=(("model", _MODEL[1] + "; several with commas"),),
+    ),
+    Verb(
+        name="export",
+        run=_export,
+        text="a finetune run becomes a folder for the extension, or an official-format file",
+        data="the finetune run's folder",
+        example="export bundled --data work/face --out wav2sem_blender/assets/models/default",
+    ),
+    Verb(
+        name="import-official",
+        run=_import_official,
+        text="a released checkpoint becomes a model folder",
+        data="the released file",
+        example="import-official faceformer_vocaset --data vocaset.pth --out models/vocaset",
+    ),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__, formatter_class=layout)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        summaries = [f"  {name:<20} {function.__doc__.splitlines()[0]}" for name, function in known(verb.name).items()]
+        epilog = "experiments:\n" + "\n".join(summaries) + f"\n\nexample:\n  python -m trainer {verb.example}"
+        command = verbs.add_parser(
+            verb.name, help=verb.text, description=verb.text, epilog=epilog, formatter_class=layout
+        )
+        command.set_defaults(run=verb.run, data_kind="file" if verb.name == "import-official" else "folder")
+        command.add_argument("experiment", metavar="EXPERIMENT", help="a name below, or file.py:function")
+        command.add_argument("--data", type=Path, required=True, help=verb.data)
+        command.add_argument("--out", type=Path, required=True, help="the folder to write")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+        command.add_argument("--resume", action="store_true", help="go on in an --out that was begun")
+        for name, text in verb.stages:
+            kind = str if name == "model" else Path
+            command.add_argument(f"--{name}", type=kind, required=name == "model", help=text)
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,85 +1,389 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A run folder: what was run (run.json), how it went (metrics.jsonl), and what came out, written atomically."""
+"""A training run: its folder, its processes and devices (through accelerate), its progress, its checkpoints.
+
+    run.json         what was run: experiment, config, commit, data hash, what was skipped
+    metrics.jsonl    how it went; tensorboard/ shows the same
+    checkpoints/     where `--resume` goes on
+    NAME.pt          what came out
+
+Every step's randomness is a function of (seed, step, process) alone. A resumed run therefore draws exactly what the
+uninterrupted one would have drawn, and no generator's state has to be kept.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from .checkpoints import load_newest, save_checkpoint, to_bytes, write_atomically
+
+T = TypeVar("T")
+LOG_EVERY = 50
+LOG_ALL_BEFORE = 10
 
 
 class Run:
-    """One training run in one folder."""
+    """One training run in one folder; under `torchrun` or `accelerate launch`, one of its processes.
 
-    def __init__(self, folder: Path, experiment_name: str, experiment: Any, device: str) -> None:
-        """Raises FileExistsError when the folder holds another run: two runs in one folder spoil both."""
-        if (folder / "run.json").exists():
-            raise FileExistsError(f"{folder}: holds a run already; choose another --out or remove it")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.device = torch.device(device)
-        self._started = time.perf_counter()
-        self._audio_s = 0.0
+    `config` is the experiment's frozen dataclass, with `seed`, `precision` ("no", "bf16", "fp16"), `accumulate`
+    (micro-batches an update) and `checkpoint_every` (steps).
+    """
+
+    def __init__(
+        self, folder: Path, *, verb: str, name: str, config: Any, device: str = "auto", resume: bool = False
+    ) -> None:
+        """Open the folder.
+
+        Raises:
+            FileExistsError: it holds a run and `resume` is off, or another process is at work in it.
+            ValueError: it holds another verb's or another config's run.
+        """
+        self.folder, self.config, self.resume = folder, config, resume
+        self.accelerator = _accelerator(config, device)
+        self.device = self.accelerator.device
+        self.process, self.n_processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self._lock: FileLock | None = None
+        if self.is_main:
+            self._open(verb, name)
+        self.accelerator.wait_for_everyone()
+        self._learning: tuple[nn.Module, Any, Any] | None = None
+        self._clip: float | None = None
+        self._first = 0
+        self._weight, self._loss = 1.0, torch.zeros((), device=self.device)
         self._bar: tqdm | None = None
-        description = {
-            "experiment": experiment_name,
-            "config": dataclasses.asdict(experiment),
-            "commit": _git_commit(),
-            "torch": torch.__version__,
-        }
-        (folder / "run.json").write_text(json.dumps(description, indent=1, default=str) + "\n")
+        self._writer: SummaryWriter | None = None
 
-    def steps(self, count: int) -> Iterator[int]:
-        """0 .. count-1 with a progress bar that shows throughput and the time left."""
-        self._bar = tqdm(range(count), unit="step", mininterval=5)
-        self._started = time.perf_counter()
-        yield from self._bar
-
-    def log(self, step: int, *, audio_s: float, **values: torch.Tensor | float) -> None:
-        """Add a step's audio to the throughput; every 50 steps, write the values down."""
-        self._audio_s += audio_s
-        if step % 50:
+    def _open(self, verb: str, name: str) -> None:
+        described = self.folder / "run.json"
+        if described.exists() and not self.resume:
+            raise FileExistsError(f"{self.folder}: holds a run already; go on with --resume, or choose another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FileExistsError(
+                f"{self.folder}: another process is at work in this run; choose another --out"
+            ) from error
+        config = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
+        if described.exists():
+            _check_same(self.folder, json.loads(described.read_text()), verb, config)
             return
+        facts = {
+            "verb": verb,
+            "experiment": name,
+            "config": config,
+            "commit": git_commit(),
+            "torch": torch.__version__,
+            "processes": self.n_processes,
+            "seed": self.config.seed,
+        }
+        self._write_description(facts)
+
+    def describe(self, **facts: Any) -> None:
+        """Add facts to run.json: the data's hash, what was skipped and why.
+
+        Raises:
+            ValueError: the run is resumed on other data.
+        """
+        if not self.is_main:
+            return
+        known = json.loads((self.folder / "run.json").read_text())
+        before, now = known.get("data_sha256"), facts.get("data_sha256")
+        if self.resume and before and now and before != now:
+            raise ValueError(f"{self.folder}: was begun on other data (its files have changed); choose another --out")
+        self._write_description(known | facts)
+
+    def _write_description(self, facts: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / "run.json", (json.dumps(facts, indent=1, default=str) + "\n").encode())
+
+    def learn(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        clip: float | None = None,
+    ) -> nn.Module:
+        """Take a model into training: to the device, and distributed where there are processes.
+
+        Only the returned module's `forward` may be called for the loss, or processes do not average their gradients.
+        When resuming, everything is as it was after the newest good checkpoint.
+        """
+        wrapped, prepared = self.accelerator.prepare(model, optimiser)
+        self._learning, self._clip = (wrapped, prepared, schedule), clip
+        if self.resume and (found := load_newest(self.folder / "checkpoints", self.say)):
+            self._first, state = found
+            unwrap(wrapped).load_state_dict(state["model"])
+            prepared.load_state_dict(state["optimiser"])
+            if schedule is not None:
+                schedule.load_state_dict(state["schedule"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.say(f"{self.folder}: goes on after step {self._first}")
+        return wrapped
+
+    def steps(self, total: int) -> Iterator[int]:
+        """The steps that are left of 0 .. total-1, with a progress bar, a checkpoint now and then and at the end."""
+        self._forget_from(self._first)
+        self._bar = tqdm(
+            range(self._first, total),
+            initial=self._first,
+            total=total,
+            unit="step",
+            mininterval=5,
+            disable=not self.is_main,
+        )
+        self._total, self._audio_s, self._started = total, 0.0, time.perf_counter()
+        for step in self._bar:
+            _seed_everything(self.config.seed, step, self.process)
+            yield step
+            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == total:
+                self._save_checkpoint(step + 1)
+        if self._writer is not None:
+            self._writer.close()
+
+    def _forget_from(self, step: int) -> None:
+        """What was logged after the checkpoint will be logged again: keep the earlier rows only."""
+        if not self.is_main:
+            return
+        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step or None)
+        path = self.folder / "metrics.jsonl"
+        rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step]
+        write_atomically(path, "".join(kept).encode())
+
+    def _save_checkpoint(self, step: int) -> None:
+        if self.is_main:
+            assert self._learning is not None, "learn() comes before steps()"
+            model, optimiser, schedule = self._learning
+            state = {"model": unwrap(model).state_dict(), "optimiser": optimiser.state_dict()}
+            if schedule is not None:
+                state["schedule"] = schedule.state_dict()
+            if self.accelerator.scaler is not None:
+                state["scaler"] = self.accelerator.scaler.state_dict()
+            save_checkpoint(self.folder / "checkpoints", step, state)
+        self.accelerator.wait_for_everyone()
+
+    def share(self, items: Sequence[T]) -> Iterator[list[T]]:
+        """This process's part of a global batch, in `accumulate` micro-batches; gradients are averaged at the last.
+
+        Parts of unequal size are weighed, so that the mean of each part's loss becomes the mean over the whole batch.
+
+        Raises:
+            ValueError: the batch has fewer items than there are parts.
+        """
+        n_parts = self.n_processes * self.config.accumulate
+        if len(items) < n_parts:
+            raise ValueError(
+                f"a global batch of {len(items)} cannot be shared by {self.n_processes} processes with "
+                f"{self.config.accumulate} micro-batches each; enlarge the batch or use fewer"
+            )
+        assert self._learning is not None, "learn() comes before share()"
+        model = self._learning[0]
+        mine = range(self.process, n_parts, self.n_processes)
+        for part in mine:
+            chosen = list(items[part::n_parts])
+            self._weight = len(chosen) * n_parts / len(items)
+            waiting = nullcontext() if part == mine[-1] else self.accelerator.no_sync(model)
+            with waiting:
+                yield chosen
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The config's precision."""
+        return self.accelerator.autocast()
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a micro-batch's mean loss."""
+        weighed = loss * self._weight
+        self._loss += weighed.detach() / self.config.accumulate
+        self.accelerator.backward(weighed)
+
+    def update(self) -> None:
+        """One optimiser step.
+
+        Raises:
+            ValueError: the loss is not a number; the last checkpoint is untouched.
+        """
+        assert self._learning is not None, "learn() comes before update()"
+        model, optimiser, schedule = self._learning
+        if self._clip is not None:
+            self.accelerator.clip_grad_norm_(model.parameters(), self._clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        if schedule is not None:
+            schedule.step()
+
+    def log(self, step: int, *, audio_s: float, **values: Tensor | float) -> None:
+        """Count the global batch's audio; now and then, write loss, learning rate and `values` down."""
+        self._audio_s += audio_s
+        loss, self._loss = self._loss, torch.zeros((), device=self.device)
+        if step % LOG_EVERY and LOG_ALL_BEFORE <= step < self._total - 1:
+            return
+        named: dict[str, Tensor | float] = {"loss": loss, **values}
+        local = torch.tensor([float(value) for value in named.values()], device=self.device)
+        means = self.accelerator.reduce(local, reduction="mean").tolist()
+        if not math.isfinite(means[0]):
+            raise ValueError(f"{self.folder}: the loss is {means[0]} at step {step}; the last checkpoint is as it was")
+        if not self.is_main:
+            return
+        assert self._learning is not None and self._bar is not None and self._writer is not None
         rate = self._audio_s / (time.perf_counter() - self._started)
-        row = {"step": step, "audio_s_per_s": round(rate, 2)} | {k: round(float(v), 5) for k, v in values.items()}
+        row = dict(zip(named, means, strict=True)) | {"lr": self._learning[1].param_groups[0]["lr"]}
+        for key, value in (row | {"audio_s_per_s": rate}).items():
+            self._writer.add_scalar(key, value, step)
+        rounded = {"step": step, "audio_s_per_s": round(rate, 2)} | {k: float(f"{v:.7g}") for k, v in row.items()}
         with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        if self._bar is not None:
-            self._bar.set_postfix({key: f"{value:.4g}" for key, value in row.items() if key != "step"})
+            file.write(json.dumps(rounded) + "\n")
+        self._bar.set_postfix({key: f"{value:.4g}" for key, value in rounded.items() if key != "step"})
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Random numbers that depend on the seed and the key alone: the same on every process and after a resume."""
+        return np.random.default_rng([self.config.seed, *key])
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write tensors; a stop in the middle leaves the previous file whole."""
-        temp = self.folder / f"{name}.tmp"
-        torch.save(dict(state), temp)
-        os.replace(temp, self.folder / name)
+        """Write final weights into the folder."""
+        if self.is_main:
+            write_atomically(self.folder / name, to_bytes(state))
+        self.accelerator.wait_for_everyone()
 
     def report(self, name: str, values: Mapping[str, Any]) -> None:
         """Print results and keep them as NAME.json."""
-        text = json.dumps(values, indent=1, default=float)
-        (self.folder / f"{name}.json").write_text(text + "\n")
-        print(name, text)
+        if self.is_main:
+            text = json.dumps(values, indent=1, default=float)
+            write_atomically(self.folder / f"{name}.json", (text + "\n").encode())
+            print(name, text)
+
+    def say(self, text: str) -> None:
+        """Print once, above the progress bar."""
+        if self.is_main:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Let another process into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module itself, without the wrapper that processes need."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def cosine_with_warmup(optimiser: torch.optim.Optimizer, warmup: int, total: int) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up, then a cosine to zero."""
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(warmup, total))
 
+
+def _cosine(warmup: int, total: int) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    return factor
 
 
-def _git_commit() -> str:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+def data_hash(files: Iterable[Path]) -> str:
+    """sha256 over the files' names, below their common folder, and sizes: seconds for a corpus whose bytes take hours."""
+    paths = sorted(path.resolve() for path in files)
+    if not paths:
+        return hashlib.sha256().hexdigest()
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    lines = [f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in paths]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def git_commit() -> str:
+    """The checkout's commit, with "-dirty" where tracked files differ from it; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        asked = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
     return asked.stdout.strip() or "unknown"
+
+
+def read_run(folder: Path, *needed: str) -> dict[str, Any]:
+    """The run.json of a finished run.
+
+    Raises:
+        FileNotFoundError: it, or one of the `needed` files, is missing.
+    """
+    for name in ("run.json", *needed):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: missing; {folder} is not a finished run")
+    return json.loads((folder / "run.json").read_text())
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" becomes the best device there is.
+
+    Raises:
+        ValueError: a CUDA device is named and there is none.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch finds no CUDA device here; use --device cpu or auto")
+    return device
+
+
+def _accelerator(config: Any, device: str) -> Accelerator:
+    resolved = resolve_device(device)
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # accelerate keeps its state for the whole process; a second run in it may have another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
+    if not distributed and resolved != "cpu":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = resolved
+    # LayerDrop and masking's embedding leave parameters without a gradient.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(
+        cpu=resolved == "cpu",
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+        kwargs_handlers=[unused],
+    )
+
+
+def _seed_everything(*key: int) -> None:
+    words = np.random.SeedSequence(key).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    random.seed(int(words[2]))
+
+
+def _check_same(folder: Path, known: Mapping[str, Any], verb: str, config: Mapping[str, Any]) -> None:
+    if known["verb"] != verb:
+        raise ValueError(f"{folder}: holds a run of {known['verb']}, not of {verb}; choose another --out")
+    differing = sorted(
+        key for key in config.keys() | known["config"].keys() if config.get(key) != known["config"].get(key)
+    )
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{folder}: was begun with {key} = {known['config'].get(key)!r}, this experiment has {config.get(key)!r}; "
+            "choose another --out"
+        )

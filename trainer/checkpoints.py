@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checkpoints of a run: written atomically, verified on load, the newest good one wins.
+
+A file is named `step-00001234-<sha256, 16 digits>.pt`: one rename makes it appear whole, with its own proof in its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or not there; a stop in the middle leaves the previous one.
+
+    Raises:
+        OSError: the disk is full or refuses; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temp.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"could not be written ({error.strerror}); nothing of it is left", str(path)
+        ) from error
+
+
+def to_bytes(state: Mapping[str, Any]) -> bytes:
+    """A state of tensors and plain containers, as torch saves it."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write the checkpoint after `step` steps and remove all but the newest `KEPT`."""
+    data = to_bytes(state)
+    path = folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
+    write_atomically(path, data)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load_newest(folder: Path, report: Any = print) -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint that is what its name says, with its step; None without any.
+
+    A damaged one is reported by `report(text)` and the one before is taken.
+
+    Raises:
+        ValueError: there are checkpoints and every one of them is damaged.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest()[:16] == match[2]:
+            return int(match[1]), torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        report(f"{path}: damaged ({len(data)} bytes do not have the hash in its name); trying the one before")
+    if paths:
+        raise ValueError(f"{folder}: every checkpoint is damaged; begin anew with another --out")
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)), reverse=True)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Experiments: functions that return a whole frozen config; a variant is a three-line `dataclasses.replace` of one.
+
+One module a verb. `python -m trainer VERB NAME` takes the verb's own; `package.module:function` and `file.py:function`
+take the user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "prepare": "preparation",
+    "pretrain-hubert": "hubert",
+    "pretrain": "wav2sem",
+    "finetune": "face",
+    "evaluate": "evaluation",
+    "analyze": "analysis",
+    "export": "folders",
+    "import-official": "folders",
+}
+
+
+def known(verb: str) -> dict[str, Any]:
+    """The verb's own experiments by name; each is a function."""
+    module = importlib.import_module(f"{__name__}.{MODULES[verb]}")
+    experiments = module.EXPERIMENTS
+    if isinstance(experiments, dict):  # two verbs share a module
+        experiments = experiments[verb]
+    return {function.__name__: function for function in experiments}
+
+
+def find(verb: str, name: str) -> Any:
+    """The config of an experiment.
+
+    Raises:
+        ValueError: there is none of that name, or the function is no experiment of this verb.
+    """
+    source, separator, function_name = name.rpartition(":")
+    own = known(verb)
+    if not separator:
+        if name not in own:
+            raise ValueError(f"experiment {name!r}: `{verb}` has {', '.join(own)}; your own is file.py:function")
+        return own[name]()
+    function = getattr(_load(source, name), function_name, None)
+    if not callable(function):
+        raise ValueError(f"experiment {name!r}: {source} has no function {function_name}")
+    config = function()
+    kinds = {type(experiment()) for experiment in own.values()}
+    if type(config) not in kinds:
+        wanted = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"experiment {name!r}: returns {type(config).__name__}, `{verb}` needs {wanted}")
+    return config
+
+
+def _load(source: str, name: str) -> ModuleType:
+    try:
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        specification = importlib.util.spec_from_file_location(Path(source).stem, source)
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[specification.name] = module  # dataclasses look their module up
+        specification.loader.exec_module(module)
+        return module
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise ValueError(f"experiment {name!r}: {error}") from error
