@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Checkpoints of a run: written atomically, verified on load, the newest good one wins.
 
-A file is named `step-00001234-<sha256, 16 digits>.pt`: one rename makes it appear whole, with its own proof in its name.
+A file is named `step-00001234-<sha256, 16 digits>.pt`: one rename makes it appear whole, its own proof in its name.
 """
 
 from __future__ import annotations

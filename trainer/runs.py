@@ -155,6 +155,7 @@ class Run:
         )
         self._total, self._audio_s, self._started = total, 0.0, time.perf_counter()
         for step in self._bar:
+            self._step = step
             _seed_everything(self.config.seed, step, self.process)
             yield step
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == total:
@@ -226,6 +227,10 @@ class Run:
         """
         assert self._learning is not None, "learn() comes before update()"
         model, optimiser, schedule = self._learning
+        if not torch.isfinite(self._loss):
+            raise ValueError(
+                f"{self.folder}: the loss is {self._loss.item()} at step {self._step}; the last checkpoint is as it was"
+            )
         if self._clip is not None:
             self.accelerator.clip_grad_norm_(model.parameters(), self._clip)
         optimiser.step()
@@ -242,8 +247,6 @@ class Run:
         named: dict[str, Tensor | float] = {"loss": loss, **values}
         local = torch.tensor([float(value) for value in named.values()], device=self.device)
         means = self.accelerator.reduce(local, reduction="mean").tolist()
-        if not math.isfinite(means[0]):
-            raise ValueError(f"{self.folder}: the loss is {means[0]} at step {step}; the last checkpoint is as it was")
         if not self.is_main:
             return
         assert self._learning is not None and self._bar is not None and self._writer is not None
@@ -304,7 +307,7 @@ def _cosine(warmup: int, total: int) -> Callable[[int], float]:
 
 
 def data_hash(files: Iterable[Path]) -> str:
-    """sha256 over the files' names, below their common folder, and sizes: seconds for a corpus whose bytes take hours."""
+    """sha256 over the files' names, below their common folder, and sizes: a corpus' bytes would take hours."""
     paths = sorted(path.resolve() for path in files)
     if not paths:
         return hashlib.sha256().hexdigest()
