@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line, frozen: scripts and papers name these verbs, options and experiments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from trainer import __main__ as cli  # noqa: E402
+from trainer.experiments import MODULES, find, known  # noqa: E402
+
+COMMON = ("experiment", "--data", "--out", "--device", "--resume")
+OPTIONS = {
+    "prepare": COMMON,
+    "pretrain-hubert": (*COMMON, "--hubert"),
+    "pretrain": (*COMMON, "--hubert"),
+    "finetune": (*COMMON, "--hubert", "--wav2sem"),
+    "evaluate": (*COMMON, "--model"),
+    "analyze": (*COMMON, "--model"),
+    "export": COMMON,
+    "import-official": COMMON,
+}
+
+
+def options_of_verbs() -> dict[str, tuple[str, ...]]:
+    verbs = next(action for action in cli._parser()._actions if action.dest == "verb")
+    actions = {name: parser._actions[1:] for name, parser in verbs.choices.items()}
+    return {name: tuple((a.option_strings or [a.dest])[-1] for a in some) for name, some in actions.items()}
+
+
+def test_verbs_and_options_are_frozen() -> None:
+    assert options_of_verbs() == OPTIONS
+    assert MODULES.keys() == OPTIONS.keys()
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_every_experiment_is_a_frozen_keyword_only_dataclass(verb) -> None:
+    experiments = known(verb)
+    assert verb in ("export", "import-official") or "smoke" in experiments
+    for name, function in experiments.items():
+        config = find(verb, name)
+        assert type(config).__dataclass_params__.frozen and type(config).__dataclass_params__.kw_only
+        assert function.__doc__ and function() == config
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_help_shows_an_example_that_parses(verb, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([verb, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    example = text.rpartition("python -m trainer ")[2].split()
+    assert cli._parser().parse_args(example).verb == verb
+    find(verb, example[1])
+    for name in known(verb):
+        assert name in text
+
+
+def test_help_costs_no_torch() -> None:
+    program = (
+        "import sys, trainer.__main__ as m\ntry: m.main(['pretrain', '-h'])\nfinally: print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_an_experiment_of_ones_own(tmp_path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        textwrap.dedent(
+            """
+            from dataclasses import replace
+            from trainer.experiments.wav2sem import bundled
+
+            def longer():
+                return replace(bundled(), seed=7)
+
+            def wrong():
+                return 3
+            """
+        )
+    )
+    assert find("pretrain", f"{own}:longer").seed == 7
+    with pytest.raises(ValueError, match="returns int, `pretrain` needs"):
+        find("pretrain", f"{own}:wrong")
+    with pytest.raises(ValueError, match="has no function absent"):
+        find("pretrain", f"{own}:absent")
+    with pytest.raises(ValueError, match="nowhere"):
+        find("pretrain", "nowhere.to.be:found")
+
+
+def test_user_errors_are_one_line(tmp_path, capsys) -> None:
+    where = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["pretrain", "nonesuch", *where]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("trainer: experiment 'nonesuch': `pretrain` has ") and error.count("\n") == 1
+    assert cli.main(["pretrain", "smoke", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    assert "none: no such folder; --data names it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
