@@ -11,6 +11,7 @@ H heads, K channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,12 @@ def alignment_mask(n_frames: int, memory_per_frame: int, device: torch.device | 
 
 
 class FaceDecoder(nn.Module):
-    """The autoregressive motion decoder; parameter names are FaceFormer's where the shapes are."""
+    """The autoregressive motion decoder; parameter names are FaceFormer's where the shapes are.
+
+    `motion_head` is FaceFormer's `vertice_map_r` and `feedback_map` its `vertice_map`: K is 3V while the published recipe
+    trains, and a number of named keys in a model folder. Nothing but the head's product at the end depends on K: the loop
+    feeds hidden states back through `feedback_map(motion_head(h))`, folded into one (M, M) matrix.
+    """
 
     positions: Tensor
 
@@ -46,6 +52,7 @@ class FaceDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.style = nn.Linear(n_styles, config.dim, bias=False)
+        self.position_dropout = nn.Dropout(config.dropout)
         self.layer = nn.TransformerDecoderLayer(
             config.dim, config.heads, config.ffn_dim, dropout=config.dropout, batch_first=True
         )
@@ -56,98 +63,141 @@ class FaceDecoder(nn.Module):
         positions_pM = torch.from_numpy(periodic_positions(config.period, config.dim))
         self.register_buffer("positions", positions_pM, persistent=False)
 
-    def _inputs(self, previous_BTK: Tensor, style_BM: Tensor, first: int = 0) -> Tensor:
-        """Decoder inputs for frames first .. first+T; frame 0's own input is the style alone."""
-        index_T = torch.arange(first, first + previous_BTK.shape[1], device=previous_BTK.device)
-        fed_BTM = self.feedback_map(previous_BTK) * (index_T > 0)[None, :, None]
-        return fed_BTM + style_BM[:, None] + self.positions[index_T % self.config.period]
-
-    def teacher_forced(self, memory_BRM: Tensor, target_BTK: Tensor, style_BN: Tensor) -> Tensor:
-        """Channel weights (B, T, K) when every frame is fed the true previous one; one parallel pass."""
-        batch, n_frames, _ = target_BTK.shape
-        previous_BTK = F.pad(target_BTK[:, :-1], (0, 0, 1, 0))
-        mask = biased_causal_mask(n_frames, self.config.heads, self.config.period, memory_BRM.device)
-        hidden_BTM = self.layer(
-            self._inputs(previous_BTK, self.style(style_BN)),
-            memory_BRM,
-            tgt_mask=mask.repeat(batch, 1, 1),
-            memory_mask=alignment_mask(n_frames, self.config.memory_per_frame, memory_BRM.device),
-        )
-        return self.motion_head(hidden_BTM)
-
-    def forward(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
+    def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTK: Tensor | None = None) -> Tensor:
         """Channel weights (B, T, K), autoregressive with a key/value cache; gradients flow through the feedback.
 
-        Equal to recomputing the prefix at every step when dropout is off (the tests hold the plain loop).
+        With `target_BTK` every frame is fed the true previous one instead, in one parallel pass.
         """
+        if target_BTK is None:
+            return self.motion_head(self._cached(memory_BRM, self.style(style_BN)))
+        return self.motion_head(self._teacher_forced(memory_BRM, self.style(style_BN), target_BTK))
+
+    def recomputed(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
+        """As `forward`, by FaceFormer's own training loop: every step decodes the whole prefix with fresh dropout.
+
+        What is fed back is always the newest pass; the result is the last one. Without dropout it equals `forward`.
+        """
+        style_BM, fold = self.style(style_BN), self._fold()
+        n_frames = memory_BRM.shape[1] // self.config.memory_per_frame
+        inputs_BtM = style_BM[:, None]
+        for t in range(1, n_frames + 1):
+            hidden_BtM = self._layer(inputs_BtM, memory_BRM)
+            if t < n_frames:
+                fed_B1M = F.linear(hidden_BtM[:, -1:], *fold) + style_BM[:, None]
+                inputs_BtM = torch.cat([inputs_BtM, fed_B1M], 1)
+        return self.motion_head(hidden_BtM)
+
+    def _teacher_forced(self, memory_BRM: Tensor, style_BM: Tensor, target_BTK: Tensor) -> Tensor:
+        """Hidden states (B, T, M); as published, frame 0 is fed a motion of zero, not nothing."""
+        previous_BTK = F.pad(target_BTK[:, :-1], (0, 0, 1, 0))
+        return self._layer(self.feedback_map(previous_BTK) + style_BM[:, None], memory_BRM)
+
+    def _layer(self, inputs_BtM: Tensor, memory_BRM: Tensor) -> Tensor:
+        """One parallel pass over the first t frames; memory behind them is out of reach anyway."""
+        config, (batch, n_frames, _) = self.config, inputs_BtM.shape
+        index_t = torch.arange(n_frames, device=inputs_BtM.device)
+        mask = biased_causal_mask(n_frames, config.heads, config.period, inputs_BtM.device)
+        return self.layer(
+            self.position_dropout(inputs_BtM + self.positions[index_t % config.period]),
+            memory_BRM[:, : n_frames * config.memory_per_frame],
+            tgt_mask=mask.repeat(batch, 1, 1),
+            memory_mask=alignment_mask(n_frames, config.memory_per_frame, inputs_BtM.device),
+        )
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """`feedback_map` after `motion_head` as one linear map: weight (M, M) and bias (M,)."""
+        head, feedback = self.motion_head, self.feedback_map
+        return feedback.weight @ head.weight, F.linear(head.bias, feedback.weight, feedback.bias)
+
+    def _cached(self, memory_BRM: Tensor, style_BM: Tensor) -> Tensor:
+        """Hidden states (B, T, M), one frame a step."""
         config, layer = self.config, self.layer
         n_frames = memory_BRM.shape[1] // config.memory_per_frame
-        batch = memory_BRM.shape[0]
-        bias_HT = biased_causal_mask(n_frames, config.heads, config.period, memory_BRM.device)[:, -1]
-        style_BM = self.style(style_BN)
-        cross_keys, cross_values = self._cross_cache(memory_BRM)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        outputs: list[Tensor] = []
-        previous_B1K = memory_BRM.new_zeros(batch, 1, self.motion_head.out_features)
-        for t in range(n_frames):
-            x_BM = self._inputs(previous_B1K, style_BM, first=t)[:, 0]
-            query, key, value = F.linear(x_BM, layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias).chunk(
-                3, -1
-            )
-            keys.append(self._heads(key))
-            values.append(self._heads(value))
-            bias_Ht = bias_HT[:, n_frames - 1 - t :]
-            x_BM = layer.norm1(x_BM + layer.dropout1(self._attend(query, keys, values, bias_Ht, layer.self_attn)))
-            x_BM = layer.norm2(x_BM + layer.dropout2(self._cross(x_BM, cross_keys, cross_values, t)))
-            hidden_BM = layer.linear2(layer.dropout(F.relu(layer.linear1(x_BM))))
-            x_BM = layer.norm3(x_BM + layer.dropout3(hidden_BM))
-            previous_B1K = self.motion_head(x_BM)[:, None]
-            outputs.append(previous_B1K)
-        return torch.cat(outputs, 1)
+        bias_H1T = biased_causal_mask(n_frames, config.heads, config.period, memory_BRM.device)[:, -1:]
+        fold_weight, fold_bias = self._fold()
+        index_T = torch.arange(n_frames, device=memory_BRM.device)
+        constant_TBM = self.positions[index_T % config.period][:, None] + style_BM
+        cross = self._cross_attention(memory_BRM)
+        keys = values = memory_BRM.new_zeros(len(memory_BRM), config.heads, 0, config.dim // config.heads)
+        hidden: list[Tensor] = []
+        for t, constant_BM in enumerate(constant_TBM.unbind()):
+            x_BM = constant_BM + F.linear(hidden[-1], fold_weight, fold_bias) if t else constant_BM
+            x_BM = self.position_dropout(x_BM)
+            projected_BHs3d = F.linear(x_BM, layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias)
+            query, key, value = (self._heads(part) for part in projected_BHs3d.chunk(3, -1))
+            keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+            attended_BM = self._attend(query, keys, values, layer.self_attn, bias_H1T[..., n_frames - 1 - t :])
+            x_BM = layer.norm1(x_BM + layer.dropout1(attended_BM))
+            x_BM = layer.norm2(x_BM + layer.dropout2(cross(x_BM, t)))
+            inner_BM = layer.linear2(layer.dropout(F.relu(layer.linear1(x_BM))))
+            hidden.append(layer.norm3(x_BM + layer.dropout3(inner_BM)))
+        return torch.stack(hidden, 1)
 
     def _heads(self, x_BM: Tensor) -> Tensor:
-        return x_BM.unflatten(-1, (self.config.heads, -1))
+        """(B, H, 1, d)."""
+        return x_BM.unflatten(-1, (self.config.heads, -1)).unsqueeze(2)
 
-    def _attend(self, query_BM: Tensor, keys: list[Tensor], values: list[Tensor], bias_Ht: Tensor | None, attention):
-        query_BHd = self._heads(query_BM)
-        keys_BtHd, values_BtHd = torch.stack(keys, 1), torch.stack(values, 1)
-        scores_BHt = torch.einsum("bhd,bthd->bht", query_BHd, keys_BtHd) / math.sqrt(query_BHd.shape[-1])
-        if bias_Ht is not None:
-            scores_BHt = scores_BHt + bias_Ht
-        mixed_BHd = torch.einsum("bht,bthd->bhd", scores_BHt.softmax(-1), values_BtHd)
-        return attention.out_proj(mixed_BHd.flatten(-2))
+    def _attend(self, query_BH1d, keys_BHtd, values_BHtd, attention, bias_H1t: Tensor | None = None) -> Tensor:
+        scores_BH1t = query_BH1d @ keys_BHtd.transpose(-1, -2) / math.sqrt(query_BH1d.shape[-1])
+        if bias_H1t is not None:
+            scores_BH1t = scores_BH1t + bias_H1t
+        weights_BH1t = F.dropout(scores_BH1t.softmax(-1), attention.dropout, self.training)
+        return attention.out_proj((weights_BH1t @ values_BHtd).flatten(1))
 
-    def _cross_cache(self, memory_BRM: Tensor) -> tuple[Tensor, Tensor]:
-        attention, width = self.layer.multihead_attn, self.config.dim
-        projected = F.linear(memory_BRM, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
-        key_BRM, value_BRM = projected.chunk(2, -1)
-        return self._heads(key_BRM), self._heads(value_BRM)
-
-    def _cross(self, x_BM: Tensor, keys_BRHd: Tensor, values_BRHd: Tensor, t: int) -> Tensor:
+    def _cross_attention(self, memory_BRM: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """The cross-attention's output (B, M) for frame t; what does not depend on the query is done here."""
         attention, width, per_frame = self.layer.multihead_attn, self.config.dim, self.config.memory_per_frame
+        projected = F.linear(memory_BRM, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
+        frames = projected.unflatten(1, (-1, per_frame)).unflatten(-1, (2, self.config.heads, -1))
+        keys_TBHrd, values_TBHrd = frames.permute(3, 1, 0, 4, 2, 5).unbind()
         if per_frame == 1:  # one key only: its softmax weight is 1, so the query plays no part
-            return attention.out_proj(values_BRHd[:, t].flatten(-2))
-        query_BM = F.linear(x_BM, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
-        own = range(t * per_frame, (t + 1) * per_frame)
-        return self._attend(query_BM, [keys_BRHd[:, r] for r in own], [values_BRHd[:, r] for r in own], None, attention)
+            kept_TBH11 = F.dropout(torch.ones_like(values_TBHrd[..., :1]), attention.dropout, self.training)
+            attended_TBM = attention.out_proj((kept_TBH11 * values_TBHrd).flatten(2)).unbind()
+            return lambda x_BM, t: attended_TBM[t]
+        keys, values = keys_TBHrd.unbind(), values_TBHrd.unbind()
+
+        def attend(x_BM: Tensor, t: int) -> Tensor:
+            query_BM = F.linear(x_BM, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
+            return self._attend(self._heads(query_BM), keys[t], values[t], attention)
+
+        return attend
 
 
 class FaceFormer(nn.Module):
-    """Speech -> channel weights: encoder, optional Wav2Sem, fusion, decoder."""
+    """Speech -> channel weights: encoder, optional Wav2Sem, fusion, decoder.
 
-    def __init__(self, config: ModelConfig) -> None:
+    The Wav2Sem is frozen, and that means eval mode for good: under `train()` its dropout and LayerDrop would blur F_s.
+    """
+
+    def __init__(self, config: ModelConfig, n_outputs: int | None = None) -> None:
+        """`n_outputs`: values that the motion head predicts where they are not the channels (3V in training)."""
         super().__init__()
         self.config = config
         self.audio_encoder = build_backbone(config.encoder.kind, config.encoder.config)
         self.wav2sem = Wav2Sem(config.wav2sem.config, config.wav2sem.target_dim) if config.wav2sem else None
+        if self.wav2sem is not None:
+            self.wav2sem.eval().requires_grad_(False)
         self.fusion = SemanticFusion(
             self.audio_encoder.config.hidden_size,
             config.decoder.dim,
             config.wav2sem.target_dim if config.wav2sem else None,
             legacy_predict=config.legacy_predict,
         )
-        self.decoder = FaceDecoder(config.decoder, len(config.channels), len(config.styles))
+        self.decoder = FaceDecoder(config.decoder, n_outputs or len(config.channels), len(config.styles))
+
+    def train(self, mode: bool = True) -> FaceFormer:
+        """As every module's, but for the Wav2Sem."""
+        super().train(mode)
+        if self.wav2sem is not None:
+            self.wav2sem.eval()
+        return self
+
+    def semantics(self, waveform_BS: Tensor) -> Tensor | None:
+        """F_s (B, 1, E) without gradients, or None without a Wav2Sem."""
+        if self.wav2sem is None:
+            return None
+        with torch.no_grad():
+            return self.wav2sem(waveform_BS).unsqueeze(1)
 
     def memory(self, waveform_BS: Tensor, positions_BR: Tensor, semantic_BTE: Tensor | None) -> Tensor:
         """Fused features (B, R, M), what the decoder attends to; `semantic_BTE` is already scaled."""
@@ -156,5 +206,4 @@ class FaceFormer(nn.Module):
 
     def forward(self, waveform_BS: Tensor, positions_BR: Tensor, style_BN: Tensor) -> Tensor:
         """Channel weights (B, T, K), semantics at full strength."""
-        semantic_B1E = self.wav2sem(waveform_BS).unsqueeze(1) if self.wav2sem is not None else None
-        return self.decoder(self.memory(waveform_BS, positions_BR, semantic_B1E), style_BN)
+        return self.decoder(self.memory(waveform_BS, positions_BR, self.semantics(waveform_BS)), style_BN)
