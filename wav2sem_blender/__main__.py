@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .pipeline import IMPORT_KINDS
+
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
-
-KINDS = ("wav2sem", "faceformer-vocaset", "faceformer-biwi", "codetalker-wav2sem")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("import", help="convert a checkpoint of the original projects into a model folder")
     convert.add_argument("file", type=Path, metavar="FILE", help="such as model.pth.tar or vocaset.pth")
-    convert.add_argument("--kind", required=True, choices=KINDS)
+    convert.add_argument("--kind", required=True, choices=IMPORT_KINDS)
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
     convert.set_defaults(run=_import)
     return parser

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import IMPORT_KINDS
 from .checkpoint import BASIS_KEY, DecoderConfig, EncoderConfig, ModelConfig, Wav2SemConfig, save_model, save_wav2sem
 from .nn.encoders import build_backbone
 from .nn.faceformer import FaceFormer
@@ -61,7 +62,6 @@ _HOSTS = {
         styles=("F2", "F3", "F4", "M3", "M4", "M5"),
     ),
 }
-KINDS = ("wav2sem", *_HOSTS, "codetalker-wav2sem")
 
 
 def import_official(file: str | os.PathLike[str], kind: str, output: str | os.PathLike[str]) -> Path:
@@ -76,8 +76,8 @@ def import_official(file: str | os.PathLike[str], kind: str, output: str | os.Pa
             the size in bytes or the key.
     """
     path = Path(file)
-    if kind not in KINDS:
-        raise ValueError(f"kind {kind!r}: known are {', '.join(KINDS)}")
+    if kind not in IMPORT_KINDS:
+        raise ValueError(f"kind {kind!r}: known are {', '.join(IMPORT_KINDS)}")
     state = _read(path)
     if kind in _HOSTS:
         _import_faceformer(path, state, kind, Path(output))
