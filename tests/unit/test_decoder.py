@@ -25,7 +25,7 @@ def random_decoder(config: DecoderConfig, channels: int = 9, styles: int = 3, se
 
 
 def recompute_prefix(decoder: FaceDecoder, memory_1RM, style_1N):
-    """FaceFormer's own loop: every step runs the whole prefix through nn.TransformerDecoderLayer and the motion head."""
+    """FaceFormer's own loop: every step runs the whole prefix through the layer and the motion head."""
     config = decoder.config
     n_frames = memory_1RM.shape[1] // config.memory_per_frame
     style_1M = decoder.style(style_1N)
@@ -125,7 +125,7 @@ def test_dropout_reaches_every_published_place(config: DecoderConfig) -> None:
 
 
 def test_teacher_forcing_feeds_the_true_previous_frame() -> None:
-    """With its own motion as the truth, teacher forcing says the same, but for frame 0, which is fed a motion of zero."""
+    """With its own motion as the truth it says the same, but for frame 0, which is fed a motion of zero."""
     decoder = random_decoder(FLAME)
     torch.nn.init.zeros_(decoder.feedback_map.bias)
     memory, style = torch.randn(1, 40, 64), torch.eye(3)[:1]

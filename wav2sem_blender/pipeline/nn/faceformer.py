@@ -41,9 +41,9 @@ def alignment_mask(n_frames: int, memory_per_frame: int, device: torch.device | 
 class FaceDecoder(nn.Module):
     """The autoregressive motion decoder; parameter names are FaceFormer's where the shapes are.
 
-    `motion_head` is FaceFormer's `vertice_map_r` and `feedback_map` its `vertice_map`: K is 3V while the published recipe
-    trains, and a number of named keys in a model folder. Nothing but the head's product at the end depends on K: the loop
-    feeds hidden states back through `feedback_map(motion_head(h))`, folded into one (M, M) matrix.
+    `motion_head` is FaceFormer's `vertice_map_r` and `feedback_map` its `vertice_map`: K is 3V while the published
+    recipe trains, and the number of named keys in a model folder. Only the head's product at the end depends on K: the
+    loop feeds hidden states back through `feedback_map(motion_head(h))`, folded into one (M, M) matrix.
     """
 
     positions: Tensor
