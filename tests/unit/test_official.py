@@ -129,8 +129,8 @@ def test_wav2sem_files(tmp_path, kind: str) -> None:
     official = state[("Wav2Bert." if kind != "wav2sem" else "") + "Encoder.layers.11.attention.k_proj.weight"]
     np.testing.assert_array_equal(tensors[name], official)
     assert ("fusion.semantic_feature_map.weight" in tensors) == (kind == "codetalker-wav2sem")
-    with pytest.raises(ValueError, match="Wav2Sem encoder alone"):
-        SpeechAnimator.load(tmp_path / "wav2sem")
+    waveform = np.random.default_rng(0).standard_normal(16_000)
+    assert SpeechAnimator.load(tmp_path / "wav2sem").semantic(waveform, 16_000).shape == (768,)
 
 
 class _Malicious:

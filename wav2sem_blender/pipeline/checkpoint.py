@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
+NO_FACE = "it is a Wav2Sem encoder alone, without a face; fuse it into a face model by `python -m trainer finetune`"
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DEFAULT_FOLDER = ASSETS / "models" / "default"
 
@@ -98,53 +99,12 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFolder:
-    """An opened, verified model folder."""
+class _Folder:
+    """An opened, verified folder with weights."""
 
     path: Path
-    config: ModelConfig
     weights_sha256: str
     files: frozenset[str]
-
-    @classmethod
-    def open(cls, path: str | Path) -> ModelFolder:
-        """Read config.json and verify every file that it names.
-
-        Raises:
-            FileNotFoundError: the folder or a file is missing.
-            ValueError: another format version, an unreadable config, or a file that is not the one described.
-        """
-        folder = Path(path)
-        config_path = folder / "config.json"
-        if not config_path.is_file():
-            raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
-        try:
-            data = json.loads(config_path.read_text(encoding="utf-8"))
-            if "wav2sem" in data:
-                raise ValueError("it is a Wav2Sem encoder alone: fuse it into a face model by `trainer finetune`")
-            version, model, files = data["format_version"], data["model"], data["files"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{config_path}: not a Wav2Sem model description ({error})") from error
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{config_path}: format version {version}, this release reads version {FORMAT_VERSION}; "
-                "export the model again with a matching release"
-            )
-        for name, expected in files.items():
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name}: missing; copy the whole model folder again")
-            if sha256(folder / name) != expected:
-                raise ValueError(f"{folder / name}: damaged (its sha256 differs from config.json); copy it again")
-        try:
-            config = ModelConfig.from_json(model)
-        except ValueError as error:
-            raise ValueError(f"{config_path}: {error}") from error
-        return cls(path=folder, config=config, weights_sha256=files[WEIGHTS_FILE], files=frozenset(files))
-
-    @property
-    def has_onnx(self) -> bool:
-        """Whether the embedded engine can run this model."""
-        return ENCODER_ONNX in self.files
 
     def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
         """Weights whose names start with `prefix`, the prefix removed; half-precision storage becomes float32."""
@@ -157,9 +117,74 @@ class ModelFolder:
                 if key.startswith(prefix)
             }
 
+
+@dataclass(frozen=True, kw_only=True)
+class Wav2SemFolder(_Folder):
+    """A Wav2Sem encoder alone: sentence vectors, no face."""
+
+    config: Wav2SemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder(_Folder):
+    """A model that animates."""
+
+    config: ModelConfig
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """As `open_folder`; ValueError for a Wav2Sem alone too."""
+        folder = open_folder(path)
+        if isinstance(folder, Wav2SemFolder):
+            raise ValueError(f"{path}: {NO_FACE}")
+        return folder
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the embedded engine can run this model."""
+        return ENCODER_ONNX in self.files
+
     def basis(self) -> np.ndarray | None:
         """The channels' vertex displacements (K, V, 3) in the config's `basis_unit`, or None."""
         return self.tensors(BASIS_KEY).get("")
+
+
+def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
+    """Read and verify a model folder, or one with a Wav2Sem alone.
+
+    Raises:
+        FileNotFoundError: no model there, or a file of it is missing.
+        ValueError: another format version, an unreadable config, or a file that is not the one described.
+    """
+    folder = Path(path)
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
+    try:
+        data = json.loads(config_path.read_text(encoding="utf-8"))
+        kind = "wav2sem" if "wav2sem" in data else "model"
+        version, description, files = data["format_version"], data[kind], data["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{config_path}: not a Wav2Sem model description ({error})") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{config_path}: format version {version}, this release reads version {FORMAT_VERSION}; "
+            "export the model again with a matching release"
+        )
+    for name, expected in files.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: missing; copy the whole model folder again")
+        if sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name}: damaged (its sha256 differs from config.json); copy it again")
+    weights_sha256, names = files[WEIGHTS_FILE], frozenset(files)
+    try:
+        if kind == "wav2sem":
+            wav2sem = Wav2SemConfig(**description)
+            return Wav2SemFolder(path=folder, config=wav2sem, weights_sha256=weights_sha256, files=names)
+        model = ModelConfig.from_json(description)
+        return ModelFolder(path=folder, config=model, weights_sha256=weights_sha256, files=names)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{config_path}: {error}") from error
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
@@ -187,7 +212,7 @@ def save_model(
 
 
 def save_wav2sem(folder: str | Path, config: Wav2SemConfig, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a folder with a Wav2Sem encoder and nothing else: a part for training, not a model that animates."""
+    """Write a folder with a Wav2Sem encoder and nothing else: it gives sentence vectors and animates nothing."""
     _write_folder(Path(folder), {"wav2sem": dataclasses.asdict(config)}, tensors, {})
 
 

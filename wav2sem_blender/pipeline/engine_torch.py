@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .checkpoint import BASIS_KEY, ModelFolder
+from .checkpoint import BASIS_KEY, ModelFolder, Wav2SemFolder
 from .nn.faceformer import FaceFormer
+from .nn.wav2sem import Wav2Sem
 
 
 def choose_device(wanted: str) -> str:
@@ -40,43 +41,49 @@ def choose_device(wanted: str) -> str:
 
 
 class TorchEngine:
-    """The encoders and the fusion of a model folder, in eval mode, without gradients."""
+    """The encoders and the fusion of a model folder, or a Wav2Sem alone, in eval mode, without gradients."""
 
     name = "torch"
 
-    def __init__(self, folder: ModelFolder, device: str) -> None:
+    def __init__(self, folder: ModelFolder | Wav2SemFolder, device: str) -> None:
         self.device = choose_device(device)
-        model = FaceFormer(folder.config)
-        model.load_state_dict(load_state(folder))
-        self._model = model.eval().requires_grad_(False).to(self.device)
+        if isinstance(folder, ModelFolder):
+            self._face = FaceFormer(folder.config)
+            self._face.load_state_dict(load_state(folder))
+            self._wav2sem = self._face.wav2sem
+            self._whole: nn.Module = self._face
+        else:
+            self._whole = self._wav2sem = Wav2Sem(folder.config.config, folder.config.target_dim)
+            self._wav2sem.load_state_dict(load_state(folder, "wav2sem."))
+        self._whole.eval().requires_grad_(False).to(self.device)
 
     def move_to_cpu(self) -> None:
         """Give the GPU's memory back."""
-        self._model.to("cpu")
+        self._whole.to("cpu")
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         self.device = "cpu"
 
     def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
         """F_s (E,) of one utterance."""
-        assert self._model.wav2sem is not None
+        assert self._wav2sem is not None
         with _memory_errors():
-            return self._model.wav2sem(self._tensor(waveform_S))[0].cpu().numpy()
+            return self._wav2sem(self._tensor(waveform_S))[0].cpu().numpy()
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
         """Fused features (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
         semantic_BRE = None if semantic_RE is None else self._tensor(semantic_RE)
         with _memory_errors():
-            memory_BRM = self._model.memory(self._tensor(waveform_S), self._tensor(positions_R), semantic_BRE)
+            memory_BRM = self._face.memory(self._tensor(waveform_S), self._tensor(positions_R), semantic_BRE)
             return memory_BRM[0].cpu().numpy()
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(self.device)
 
 
-def load_state(folder: ModelFolder) -> dict[str, Tensor]:
-    """A model folder's weights as a torch state dict (without the basis, which is no module's)."""
-    return {key: torch.from_numpy(value) for key, value in folder.tensors().items() if key != BASIS_KEY}
+def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:
+    """A folder's weights below `prefix` as a torch state dict (without the basis, which is no module's)."""
+    return {key: torch.from_numpy(value) for key, value in folder.tensors(prefix).items() if key != BASIS_KEY}
 
 
 @contextlib.contextmanager

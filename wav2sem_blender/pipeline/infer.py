@@ -11,12 +11,12 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
-from .checkpoint import DEFAULT_FOLDER, ModelFolder
+from .checkpoint import DEFAULT_FOLDER, NO_FACE, ModelFolder, Wav2SemFolder, open_folder
 from .decoder import MotionDecoder
 from .grid import HOP_SAMPLES, encoder_frames, feature_positions
 from .motion import Motion
@@ -42,13 +42,14 @@ class SpeechAnimator:
         self.notes: list[str] = []
         self._decoder = MotionDecoder(folder.config.decoder, folder.tensors("decoder."))
         self._basis_KV3 = folder.basis()
+        self._wav2sem_config = folder.config.wav2sem
         self._window_s = WINDOW_S
 
     @classmethod
     def load(
         cls, model: str | os.PathLike[str] = "default", engine: str = "auto", device: str = "auto"
     ) -> SpeechAnimator:
-        """Load a model.
+        """Load a model; of a folder with a Wav2Sem alone, a `SentenceEncoder`.
 
         Args:
             model: "default" (the bundled one) or a model folder.
@@ -60,8 +61,10 @@ class SpeechAnimator:
             FileNotFoundError: no model there.
             ValueError: a damaged model, an unknown engine or device, or an engine that is not installed.
         """
-        folder = ModelFolder.open(DEFAULT_FOLDER if str(model) == "default" else Path(model))
-        name = _choose_engine(folder, engine, device)
+        folder = open_folder(DEFAULT_FOLDER if str(model) == "default" else Path(model))
+        name = _choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
+        if isinstance(folder, Wav2SemFolder):
+            return SentenceEncoder(folder, name, device)
         if name == "onnx":
             from .engine_onnx import OnnxEngine
 
@@ -107,6 +110,21 @@ class SpeechAnimator:
         with Speech.from_file(path, temp_dir, progress) as speech:
             return self._animate(speech, style, semantic_strength, progress or _silent)
 
+    def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
+        """The sentence vector F_s (E,) of one utterance, as trained.
+
+        Args:
+            waveform: (N,) or (C, N), float or integer, any rate; taken whole, so the memory grows with its length.
+            sample_rate: in Hz.
+
+        Raises:
+            ValueError: unusable audio, or a model without a Wav2Sem.
+        """
+        if self._wav2sem_config is None:
+            raise ValueError("this model has no Wav2Sem, so it gives no sentence vectors")
+        with Speech.from_array(waveform, sample_rate) as speech:
+            return self._sentence_vector(speech.read(0, speech.n_samples))
+
     def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: Progress) -> Motion:
         if not np.isfinite(semantic_strength):
             raise ValueError(f"semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)")
@@ -122,14 +140,13 @@ class SpeechAnimator:
         self, speech: Speech, positions_R: np.ndarray, strength: float, progress: Progress
     ) -> Callable[[int, int], np.ndarray] | None:
         """F_s of every utterance, faded over the pauses between them; returned as a reader of frames [first, last)."""
-        if self.folder.config.wav2sem is None:
+        if self._wav2sem_config is None:
             return None
         utterances = split_utterances(speech, max_s=WINDOW_S)
-        vectors_UE = np.zeros((len(utterances), self.folder.config.wav2sem.target_dim), np.float32)
+        vectors_UE = np.zeros((len(utterances), self._wav2sem_config.target_dim), np.float32)
         if strength:
             for i, (start, stop) in enumerate(utterances):
-                waveform_S = speech.read(start, stop)
-                vectors_UE[i] = strength * self._survive(lambda _, samples=waveform_S: self.engine.semantic(samples))
+                vectors_UE[i] = strength * self._sentence_vector(speech.read(start, stop))
                 progress("semantics", (i + 1) / len(utterances))
         cuts_s = np.array([stop for _, stop in utterances[:-1]]) / SAMPLE_RATE_HZ
         knots_s = np.stack([cuts_s - UTTERANCE_FADE_S / 2, cuts_s + UTTERANCE_FADE_S / 2], 1).ravel()
@@ -169,22 +186,34 @@ class SpeechAnimator:
         progress("features", 1.0)
         return memory_RM
 
+    def _sentence_vector(self, waveform_S: np.ndarray) -> np.ndarray:
+        """F_s (E,). It needs the utterance whole, so out of GPU memory no smaller window helps: on to the CPU."""
+        try:
+            return self.engine.semantic(waveform_S)
+        except MemoryError as error:
+            self._move_to_cpu(error)
+        return self.engine.semantic(waveform_S)
+
     def _survive(self, work: Callable[[float], np.ndarray]) -> np.ndarray:
         """Do `work(window_s)`; out of GPU memory, do it again with smaller windows, then on the CPU, and note it."""
         while True:
             try:
                 return work(self._window_s)
-            except MemoryError:
-                if self.engine.device == "cpu" or self.engine.name != "torch":
-                    raise
+            except MemoryError as error:
                 device = self.engine.device
-                if self._window_s / 2 >= MIN_WINDOW_S:
+                if device == "cpu" or self._window_s / 2 < MIN_WINDOW_S:
+                    self._move_to_cpu(error)
+                else:
                     self._window_s /= 2
                     self.notes.append(f"{device} ran out of memory: windows of {self._window_s:g} s instead")
-                else:
-                    self.engine.move_to_cpu()  # type: ignore[union-attr]
-                    self._window_s = WINDOW_S
-                    self.notes.append(f"{device} ran out of memory: the CPU did the rest")
+
+    def _move_to_cpu(self, error: MemoryError) -> None:
+        """Leave a GPU that is too small, and note it; on the CPU there is nowhere to go, and `error` is raised."""
+        if self.engine.device == "cpu":
+            raise error
+        self.notes.append(f"{self.engine.device} ran out of memory: the CPU did the rest")
+        self.engine.move_to_cpu()  # type: ignore[union-attr]
+        self._window_s = WINDOW_S
 
     def _motion(self, weights_TK: np.ndarray, speech: Speech, style_N: np.ndarray, strength: float) -> Motion:
         config = self.folder.config
@@ -206,6 +235,27 @@ class SpeechAnimator:
             basis_KV3=self._basis_KV3,
             info=info,
         )
+
+
+class SentenceEncoder(SpeechAnimator):
+    """A Wav2Sem without a face: `semantic` works, animating raises ValueError."""
+
+    def __init__(self, folder: Wav2SemFolder, engine: str, device: str) -> None:
+        if engine != "torch":
+            raise ValueError(f"{folder.path}: a Wav2Sem alone has no ONNX file; choose the torch engine")
+        from .engine_torch import TorchEngine
+
+        self.engine = TorchEngine(folder, device)
+        self.notes = []
+        self._window_s = WINDOW_S
+        self._path = folder.path
+        self._wav2sem_config = folder.config
+
+    def animate(self, *arguments: object, **options: object) -> NoReturn:
+        """Raises ValueError: there is nothing to move."""
+        raise ValueError(f"{self._path}: {NO_FACE}")
+
+    animate_file = animate
 
 
 def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
@@ -230,13 +280,13 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
     return weights_N
 
 
-def _choose_engine(folder: ModelFolder, engine: str, device: str) -> str:
+def _choose_engine(has_onnx: bool, engine: str, device: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r}: known are {', '.join(ENGINES)}")
     needs = {"onnx": ("onnxruntime",), "torch": ("torch", "transformers")}
     missing = {name: [m for m in modules if not _installed(m)] for name, modules in needs.items()}
     if engine == "auto":
-        wants_torch = device not in ("auto", "cpu") or not folder.has_onnx
+        wants_torch = device not in ("auto", "cpu") or not has_onnx
         engine = "torch" if wants_torch or missing["onnx"] else "onnx"
         if missing["onnx"] and missing["torch"]:
             raise ValueError("neither ONNX Runtime nor torch is installed for this Python; install `onnxruntime`")

@@ -67,8 +67,8 @@ _HOSTS = {
 def import_official(file: str | os.PathLike[str], kind: str, output: str | os.PathLike[str]) -> Path:
     """Write a model folder from an official file.
 
-    A FaceFormer becomes a whole model. A Wav2Sem is an encoder without a face: its folder is what training fuses into
-    a face model, and `SpeechAnimator.load` says so.
+    A FaceFormer becomes a whole model. A Wav2Sem is an encoder without a face: of its folder `SpeechAnimator.load`
+    gives sentence vectors, and training fuses it into a face model.
 
     Raises:
         FileNotFoundError: no such file.
