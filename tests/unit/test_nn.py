@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames, feature_positions  # noqa: E402
-from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode, feature_lengths, resample_features  # noqa: E402
+from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode, resample_features  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED, SemanticFusion, Wav2Sem  # noqa: E402
 
 TINY = {
@@ -61,19 +61,37 @@ def test_rate_is_converted_before_the_projection(kind: str) -> None:
     assert (hidden - resample_features(native, positions)).abs().mean() > 0.05  # another function, not a later step
 
 
-def test_padding_is_kept_out_of_the_mean() -> None:
-    """Exact but for the first layer's group norm, whose statistics see the padding: so it is switched off here."""
+@pytest.mark.parametrize("stable", [False, True], ids=["post-norm", "pre-norm"])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_padded_batch_equals_its_recordings_one_by_one(stable: bool, norm: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = Wav2Sem(TINY | {"feat_extract_norm": "layer", "conv_bias": True}, target_dim=24).eval()
-    short, long = torch.randn(1, 9000), torch.randn(1, 16000)
-    padded = torch.cat([F.pad(short, (0, 7000)), long])
-    with torch.no_grad():
-        alone = torch.cat([model(short), model(long)])
-        together = model(padded, torch.tensor([9000, 16000]))
-        naive = model(padded)
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert (naive[0] - alone[0]).abs().max() > 1e-2
-    assert feature_lengths(model.encoder, torch.tensor([400, 719, 720, 16000])).tolist() == [1, 1, 2, 49]
+    config = TINY | {"feat_extract_norm": norm, "conv_bias": norm == "layer", "do_stable_layer_norm": stable}
+    model = Wav2Sem(config, target_dim=24).to(dtype).eval()
+    lengths = [400, 16000, 719, 9000, 15999, *np.random.default_rng(0).integers(720, 16000, 4).tolist()]
+    alone = [torch.randn(1, length, dtype=dtype) for length in lengths]
+    padded = torch.cat([F.pad(waveform, (0, 16000 - waveform.shape[1]), value=3.0) for waveform in alone])
+    target = torch.randn(len(lengths), 24, dtype=dtype)
+    gradients = []
+    one_by_one = torch.cat([model(waveform) for waveform in alone])
+    together = model(padded, torch.tensor(lengths))
+    for vectors in (one_by_one, together):
+        model.zero_grad()
+        (vectors * target).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    np.testing.assert_allclose(together.detach(), one_by_one.detach(), atol=1e-5)
+    assert (model(padded) - one_by_one).abs().max() > 1e-2, "without lengths, padding must matter"
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()) + 1e-9)
+
+
+def test_frames_of_padded_recordings() -> None:
+    backbone = build_backbone("hubert", TINY)
+    waveform, lengths = torch.randn(4, 16000), torch.tensor([400, 719, 720, 16000])
+    hidden, mask = encode(backbone, waveform, sample_lengths_B=lengths)
+    assert hidden.shape == (4, 49, 32) and mask.sum(1).tolist() == [encoder_frames(int(n)) for n in lengths]
+    with pytest.raises(ValueError, match="exclude each other"):
+        encode(backbone, waveform, torch.zeros(4, 2), lengths)
 
 
 def test_released_and_paper_variants() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
 Backbone: TypeAlias = HubertModel | Wav2Vec2Model
@@ -38,14 +38,6 @@ def load_backbone(folder_or_name: str, kind: str) -> Backbone:
     return KINDS[kind][1].from_pretrained(folder_or_name, dtype=torch.float32)
 
 
-def feature_lengths(backbone: Backbone, sample_lengths_B: Tensor) -> Tensor:
-    """Encoder frames (B,) of recordings of the given sample counts (B,), for this backbone's convolutions."""
-    lengths_B = sample_lengths_B
-    for kernel, stride in zip(backbone.config.conv_kernel, backbone.config.conv_stride, strict=True):
-        lengths_B = torch.div(lengths_B - kernel, stride, rounding_mode="floor") + 1
-    return lengths_B
-
-
 def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
     """Read features at fractional frame positions by linear interpolation.
 
@@ -61,6 +53,22 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
     return lower_BTD + (upper_BTD - lower_BTD) * weight_BT1
 
 
+def padded_features(backbone: Backbone, waveform_BS: Tensor, sample_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The CNN's features (B, L, C) of padded recordings and the mask (B, L) of their real frames, exactly.
+
+    Each recording goes through the convolutions by itself: the first layer's group norm has statistics over time, which
+    padding would change, and no time is spent on padding. What follows is exact too: transformers sets padded frames to
+    zero before the positional convolution, which pads with zeros itself, and keeps them out of the attention.
+    """
+    each_LC = [
+        backbone.feature_extractor(waveform_S[None, :length])[0].T
+        for waveform_S, length in zip(waveform_BS, sample_lengths_B.tolist(), strict=True)
+    ]
+    features_BLC = nn.utils.rnn.pad_sequence(each_LC, batch_first=True)
+    frames_B = torch.tensor([len(features_LC) for features_LC in each_LC], device=features_BLC.device)
+    return features_BLC, torch.arange(features_BLC.shape[1], device=features_BLC.device) < frames_B[:, None]
+
+
 def encode(
     backbone: Backbone,
     waveform_BS: Tensor,
@@ -73,19 +81,24 @@ def encode(
     Args:
         waveform_BS: normalised speech at 16 kHz.
         positions_BT: encoder frames to read (see `resample_features`); None keeps the encoder's own 50 Hz.
-        sample_lengths_B: true lengths of padded recordings; only without `positions_BT`.
+        sample_lengths_B: true lengths of padded recordings, each of one encoder frame at least; what follows them
+            changes nothing (see `padded_features`). Only without `positions_BT`.
         masked_BT: True where the projected features are hidden behind the mask embedding (training only).
 
     Returns:
         hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
     """
-    features_BLD = backbone.feature_extractor(waveform_BS).transpose(1, 2)
     mask_BL = None
+    if sample_lengths_B is None:
+        features_BLD = backbone.feature_extractor(waveform_BS).transpose(1, 2)
+    elif positions_BT is None:
+        features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
+    else:
+        raise ValueError(
+            "padded recordings are read at the encoder's own rate: positions and lengths exclude each other"
+        )
     if positions_BT is not None:
         features_BLD = resample_features(features_BLD, positions_BT)
-    elif sample_lengths_B is not None:
-        frames_L = torch.arange(features_BLD.shape[1], device=features_BLD.device)
-        mask_BL = frames_L[None] < feature_lengths(backbone, sample_lengths_B)[:, None]
     projected = backbone.feature_projection(features_BLD)
     hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
     if masked_BT is not None:
