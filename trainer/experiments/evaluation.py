@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Experiments of `evaluate`: which model outputs are compared with which recordings, and which controls beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateVertices:
+    """LVE, MVE and FDD of a model on recorded meshes.
+
+    Attributes:
+        kind: layout of --data: "vocaset", "biwi" or "custom".
+        split: "test" (BIWI: Test-A, seen subjects), "test_b" (BIWI's unseen subjects), "valid" or "train".
+        styles: the model's styles to predict under. Empty is as published: a training subject's own style, all styles
+            for subjects that training never saw.
+        controls: predict with wrong and with perfect semantics too; costs five times as much. Ignored without Wav2Sem.
+        text_model: folder or hub name of the BERT-architecture model behind the oracle rows; "" is the MiniLM from
+            PyPI. It must be the one that Wav2Sem learnt from.
+        regions: folder of vertex lists; "" looks in --data and --data/regions.
+        max_clips: the first clips only; 0 is all.
+        seed: which clip's F_s another clip gets in the shuffled control.
+    """
+
+    kind: str
+    split: str = "test"
+    styles: tuple[str, ...] = ()
+    controls: bool = True
+    text_model: str = ""
+    regions: str = ""
+    max_clips: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateChannels:
+    """Channel weights of a model on prepared speech and motion, as the bundled model is judged; millimetres.
+
+    `semantic_strength` scales F_s: 0 is off, 1 as trained.
+    """
+
+    semantic_strength: float = 1.0
+
+
+def vocaset() -> EvaluateVertices:
+    """VOCASET's two test subjects, under all training styles."""
+    return EvaluateVertices(kind="vocaset", text_model="bert-base-uncased")
+
+
+def biwi_a() -> EvaluateVertices:
+    """BIWI Test-A: the six training subjects in their own styles; the published figures are of this split."""
+    return EvaluateVertices(kind="biwi", text_model="bert-base-uncased")
+
+
+def biwi_b() -> EvaluateVertices:
+    """BIWI Test-B: eight unseen subjects, under all training styles."""
+    return replace(biwi_a(), split="test_b")
+
+
+def custom() -> EvaluateVertices:
+    """A studio's own takes (wav + npy + template)."""
+    return EvaluateVertices(kind="custom")
+
+
+def bundled() -> EvaluateChannels:
+    """The bundled model on the prepared validation recordings."""
+    return EvaluateChannels()
+
+
+def smoke() -> EvaluateVertices:
+    """Two clips of VOCASET with all controls that the machine can do without a hub."""
+    return EvaluateVertices(kind="vocaset", max_clips=2)
+
+
+EXPERIMENTS = (vocaset, biwi_a, biwi_b, custom, bundled, smoke)
