@@ -58,13 +58,13 @@ def test_a_value_beyond_blenders_limit_is_an_error(head, animate, scene_bytes):
 
 
 def test_the_action_tells_where_it_came_from(head, animate):
-    animate(model="default", semantic_strength=0.5, style=2)
+    animate(model="default", semantic_strength=0.5, style="calm")
     action = head.data.shape_keys.animation_data.action
     assert action.name == "ok"
     assert action["wav2sem_audio"] == "ok.wav"
     assert action["wav2sem_audio_sha256"] == "ab" * 32
     settings = json.loads(action["wav2sem_settings"])
-    assert (settings["semantic_strength"], settings["style"], settings["engine"]) == (0.5, 2, "fake")
+    assert (settings["semantic_strength"], settings["style"], settings["engine"]) == (0.5, "calm", "fake")
     assert action["wav2sem_version"] == compat.addon_version() != "unknown"
 
 

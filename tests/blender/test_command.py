@@ -33,6 +33,12 @@ def test_keys_are_written_and_saved(head, run, audio, tmp_path, curves_of, capsy
     assert jobs._client is None, "the worker ends with the command"
 
 
+@pytest.mark.parametrize(("given", "style"), [((), 0), (("--style", "grid_s1"), "grid_s1"), (("--style", "1"), "1")])
+def test_the_style_reaches_the_model(head, run, audio, capsys, given, style):
+    assert run("--audio", audio("ok"), "--object", "Head", *given) == 0
+    assert f"wav2sem: style {style}\n" in capsys.readouterr().out, "the fake animator's note"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

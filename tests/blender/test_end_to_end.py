@@ -68,6 +68,18 @@ def test_a_flame_mesh_moves_as_the_vertices_of_the_motion(motion):
         np.testing.assert_allclose(points_V3, rest_V3 + offsets_TV3[anim_frame], atol=1e-5)
 
 
+def test_a_style_by_name_or_by_number(curves_of):
+    head, jaws = build_demo_head(), []
+    for style in ("", "0", "grid_s1", "1"):
+        assert bpy.ops.wav2sem.animate(filepath=str(DEMO_SPEECH), object=head.name, style=style) == {"FINISHED"}
+        jaws.append(curves_of(head)["jawOpen"][1])
+    np.testing.assert_array_equal(jaws[0], jaws[1])
+    np.testing.assert_array_equal(jaws[0], jaws[2])
+    assert np.abs(jaws[3] - jaws[0]).max() > 0.01
+    with pytest.raises(RuntimeError, match="style 'nobody': this model has grid_s1"):
+        bpy.ops.wav2sem.animate(filepath=str(DEMO_SPEECH), object=head.name, style="nobody")
+
+
 def test_bad_audio_is_a_sentence(tmp_path, scene_bytes):
     head = build_demo_head()
     head.name = "Head"

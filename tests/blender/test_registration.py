@@ -97,6 +97,15 @@ def test_models_of_the_preferences(addon_preferences, tmp_path):
         settings.resolve_model(bpy.context, "small")
 
 
+def test_styles_are_suggested_by_name(tmp_path):
+    assert settings.style_names(bpy.context, "default")[0] == "grid_s1"
+    (tmp_path / "config.json").write_text('{"model": {"styles": ["calm", "loud"]}}')
+    assert settings.style_names(bpy.context, str(tmp_path)) == ["calm", "loud"]
+    (tmp_path / "config.json").write_text('{"wav2sem": {}}')
+    assert settings.style_names(bpy.context, str(tmp_path)) == []
+    assert settings.style_names(bpy.context, "nowhere") == []
+
+
 def test_python_of_the_preferences(addon_preferences):
     assert settings.worker_environment(bpy.context) == environment.embedded()
     addon_preferences.torch_python = sys.executable

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-frame", type=int, default=1, metavar="N", help="scene frame where the audio begins")
     parser.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor for all curves")
     parser.add_argument("--semantic-strength", type=float, default=1.0, metavar="X", help="0: sounds alone")
-    parser.add_argument("--style", type=int, default=0, metavar="N", help="number of the speaking style")
+    parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in preferences.DEVICES])
     return parser

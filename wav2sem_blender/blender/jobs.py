@@ -74,7 +74,7 @@ class Job:
                     model=model,
                     engine=settings.engine,
                     device=settings.device,
-                    style=settings.style,
+                    style=settings.style or 0,
                     semantic_strength=settings.semantic_strength,
                 )
             )

@@ -49,7 +49,7 @@ class WAV2SEM_PT_speech_advanced(_SpeechPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(settings, "semantic_strength")
-        layout.prop(settings, "style")
+        layout.prop(settings, "style", placeholder="First")
 
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from . import compat
-from .settings import model_names
+from .settings import model_names, style_names
 
 SOURCES = (
     ("FILE", "File", "An audio file, or a film with sound"),
@@ -18,6 +20,10 @@ SOURCES = (
 
 def _suggest_models(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
     return model_names(context)
+
+
+def _suggest_styles(owner: Any, context: bpy.types.Context, _text: str) -> list[str]:
+    return style_names(context, owner.model)
 
 
 def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
@@ -69,9 +75,13 @@ def semantic_strength_property(**options: object) -> object:
 
 
 def style_property(**options: object) -> object:
-    """Index of the speaking style."""
-    return IntProperty(
-        name="Style", description="Number of the speaking style that the model learned", default=0, min=0, **options
+    """Name or number of the speaking style."""
+    return StringProperty(
+        name="Style",
+        description="Speaking style that the model learned: its name, or its number from 0; empty for the first one",
+        search=_suggest_styles,
+        search_options={"SUGGESTION"},
+        **options,
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import bpy
 from ..worker import environment
 from ..worker.environment import WorkerEnvironment
 from . import preferences
+
+_BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "models" / "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class AnimateSettings:
         model: "default", a folder, or the name of a folder in the preferences' models folder.
         engine: auto, onnx or torch.
         device: auto, cpu, cuda, mps or xpu.
-        style: Index of the speaking style.
+        style: Name of the speaking style, or its index in digits; empty for the first one.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         strength: Factor for all curves.
         start_frame: Scene frame of the speech's first moment.
@@ -38,7 +41,7 @@ class AnimateSettings:
     model: str = "default"
     engine: str = "auto"
     device: str = "auto"
-    style: int = 0
+    style: str = ""
     semantic_strength: float = 1.0
     strength: float = 1.0
     start_frame: int = 1
@@ -75,6 +78,16 @@ def model_names(context: bpy.types.Context) -> list[str]:
         return ["default"]
     configs = Path(bpy.path.abspath(folder)).glob("*/config.json")
     return ["default", *sorted(config.parent.name for config in configs)]
+
+
+def style_names(context: bpy.types.Context, model: str) -> list[str]:
+    """The speaking styles of a model, as its config.json names them; none where that cannot be read."""
+    try:
+        folder = resolve_model(context, model)
+        config = (_BUNDLED_MODEL if folder == "default" else Path(folder)) / "config.json"
+        return [str(name) for name in json.loads(config.read_text(encoding="utf-8"))["model"]["styles"]]
+    except (OSError, ValueError, KeyError, TypeError):  # only suggestions; a run says what is wrong with the model
+        return []
 
 
 def worker_environment(context: bpy.types.Context) -> WorkerEnvironment:
