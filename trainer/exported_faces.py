@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The layout that FaceFormer and CodeTalker train from, for VOCASET and BIWI alike; read it, or write it once.
+
+    vertices_npy/CLIP.npy    float (F, 3V), at the camera's rate: VOCASET 60 fps, BIWI 25 fps
+    wav/CLIP.wav             any rate
+    templates.pkl            subject -> (V, 3) or (3V,)
+
+Shapes: F camera frames, V vertices.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.audio import Speech
+
+from . import restricted_pickle
+from .face_data import FaceClip, FaceData, sentence_texts
+
+TEMPLATES = "templates.pkl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One published split: these subjects' sentences of these numbers."""
+
+    name: str
+    subjects: tuple[str, ...]
+    sentences: range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the literature fixes about a data set; `clip_name` is a format of `subject` and `sentence` (a number)."""
+
+    name: str
+    fps: int
+    every: int
+    n_vertices: int
+    unit: str
+    topology: str
+    clip_name: str
+    splits: tuple[Split, ...]
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Training subjects, in the published one-hot order."""
+        return self.splits[0].subjects
+
+
+class PublishedFaces(FaceData):
+    """A published data set, in whichever layout: its splits over the clips that are on disk."""
+
+    def __init__(self, published: Published, folder: Path, motions: set[str], recordings: set[str]) -> None:
+        self.published, self.folder = published, folder
+        self.name, self.fps, self.n_vertices = published.name, published.fps, published.n_vertices
+        self.unit, self.topology, self.styles = published.unit, published.topology, published.styles
+        self.clips, self.skipped = _split_clips(published, motions, recordings, sentence_texts(folder))
+        if not self.clips:
+            raise FileNotFoundError(
+                f"{folder}: no clip of the published splits is here; one is called "
+                f"{published.clip_name.format(subject=self.styles[0], sentence=1)}"
+            )
+
+    @abstractmethod
+    def camera_vertices(self, clip: FaceClip) -> np.ndarray:
+        """Every captured frame, float (F, V, 3) or (F, 3V)."""
+
+    @abstractmethod
+    def recording(self, clip: FaceClip) -> tuple[np.ndarray, int]:
+        """Samples as recorded, int16 (N,) or (N, C), and their rate in Hz."""
+
+    def _vertices(self, clip: FaceClip) -> np.ndarray:
+        return self.camera_vertices(clip)[:: self.published.every]
+
+
+class ExportedFaces(PublishedFaces):
+    """`vertices_npy`, `wav` and `templates.pkl`."""
+
+    def __init__(self, published: Published, folder: Path) -> None:
+        for name in ("vertices_npy", "wav", TEMPLATES):
+            if not (folder / name).exists():
+                raise FileNotFoundError(f"{folder / name}: missing; {published.name} needs it beside the other files")
+        motions = {path.stem for path in (folder / "vertices_npy").glob("*.npy")}
+        recordings = {path.stem for path in (folder / "wav").glob("*.wav")}
+        self._templates = read_templates(folder / TEMPLATES)
+        super().__init__(published, folder, motions, recordings)
+
+    def files(self) -> list[Path]:
+        clips = [clip.name for clip in self.clips]
+        return [self.folder / TEMPLATES, *map(self._motion, clips), *map(self._recording, clips)]
+
+    def camera_vertices(self, clip: FaceClip) -> np.ndarray:
+        return load_array(self._motion(clip.name))
+
+    def recording(self, clip: FaceClip) -> tuple[np.ndarray, int]:
+        return sf.read(self._recording(clip.name), dtype="int16")
+
+    def _speech(self, clip: FaceClip) -> Speech:
+        return Speech.from_file(self._recording(clip.name))
+
+    def _template(self, subject: str) -> np.ndarray:
+        return self._templates[subject]
+
+    def _motion(self, name: str) -> Path:
+        return self.folder / "vertices_npy" / f"{name}.npy"
+
+    def _recording(self, name: str) -> Path:
+        return self.folder / "wav" / f"{name}.wav"
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether this layout is in the folder."""
+    return (folder / "vertices_npy").is_dir()
+
+
+def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) -> None:
+    """Write every clip of the splits, and these subjects' templates; files that are there already stay.
+
+    Each file gets its name only when it is complete, so that an interrupted export goes on where it ended.
+    """
+    for name in ("vertices_npy", "wav"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+
+    def write_vertices(clip: FaceClip, file: Path) -> None:
+        with file.open("wb") as part:
+            frames = np.asarray(data.camera_vertices(clip), np.float32)
+            np.save(part, frames.reshape(len(frames), -1))
+
+    def write_recording(clip: FaceClip, file: Path) -> None:
+        samples, rate_hz = data.recording(clip)
+        sf.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
+
+    for clip in tqdm(data.clips, desc=f"export {data.name}", unit="clip"):
+        _write_once(out / "vertices_npy" / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
+        _write_once(out / "wav" / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
+    content = pickle.dumps({subject: data.template(subject) for subject in templates}, protocol=2)
+    _write_once(out / TEMPLATES, lambda file: file.write_bytes(content))
+
+
+def _write_once(target: Path, write: Callable[[Path], object]) -> None:
+    if target.exists():
+        return
+    part = target.with_name(f"{target.name}.part")
+    write(part)
+    os.replace(part, target)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An .npy file, memory-mapped, without pickled objects.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is cut off, no array, or an array of objects; the message has its size in bytes.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: there is no such file") from error
+    except (ValueError, EOFError, OSError) as error:
+        size = path.stat().st_size
+        raise ValueError(f"{path.name}: {size} bytes that are no whole .npy array ({error}); copy it again") from error
+
+
+def read_templates(path: Path) -> Mapping[str, np.ndarray]:
+    """Subject -> rest face, by the restricted unpickler."""
+    templates = restricted_pickle.load(path)
+    if not isinstance(templates, dict) or not all(isinstance(value, np.ndarray) for value in templates.values()):
+        raise ValueError(f"{path.name}: no templates (a dict of subject -> array is needed)")
+    return templates
+
+
+def _split_clips(
+    published: Published, motions: set[str], recordings: set[str], texts: Mapping[str, str]
+) -> tuple[tuple[FaceClip, ...], Mapping[str, int]]:
+    """The splits' clips with both motion and recording, and how many were left out for which reason."""
+    clips: list[FaceClip] = []
+    skipped: Counter[str] = Counter()
+    named: set[str] = set()
+    for split in published.splits:
+        for subject in split.subjects:
+            for sentence in split.sentences:
+                name = published.clip_name.format(subject=subject, sentence=sentence)
+                named.add(name)
+                if name in motions and name in recordings:
+                    text = texts.get(name) or texts.get(f"{subject}/{sentence}")
+                    clips.append(FaceClip(name=name, subject=subject, split=split.name, text=text))
+                elif name in motions or name in recordings:
+                    skipped["recording missing" if name in motions else "motion missing"] += 1
+                else:
+                    skipped["sequence missing"] += 1
+    outside = len((motions | recordings) - named)
+    if outside:
+        skipped["outside the published splits"] = outside
+    return tuple(clips), dict(skipped)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Template meshes: Wavefront OBJ files, read for their vertices and triangles, and their area."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices float64 (V, 3) and triangles int64 (G, 3); polygons become fans, textures and normals are ignored.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a vertex or face line that cannot be read; the message has its number.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such mesh")
+    vertices: list[list[float]] = []
+    triangles: list[tuple[int, int, int]] = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            kind, *words = line.split() or [""]
+            try:
+                if kind == "v":
+                    x, y, z = map(float, words[:3])
+                    vertices.append([x, y, z])
+                elif kind == "f":
+                    corners = [int(word.split("/")[0]) for word in words]
+                    # Counted from 1, or backwards from the newest vertex.
+                    corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
+                    triangles += [(corners[0], b, c) for b, c in zip(corners[1:], corners[2:], strict=False)]
+            except ValueError as error:
+                raise ValueError(f"{path.name}, line {number}: no vertex or face ({line.strip()[:60]})") from error
+    return np.array(vertices).reshape(-1, 3), np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def surface_area(vertices_V3: np.ndarray, faces_G3: np.ndarray) -> float:
+    """Sum of the triangles' areas."""
+    a_G3, b_G3, c_G3 = (vertices_V3[faces_G3[:, corner]] for corner in range(3))
+    return float(np.linalg.norm(np.cross(b_G3 - a_G3, c_G3 - a_G3), axis=1).sum() / 2)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""VOCASET: FLAME faces (5023 vertices, metres) at 60 fps, used at 30; 12 subjects, 40 sentences each.
+
+Two layouts are read: the four original files, and what FaceFormer's script makes of them (`exported_faces`).
+
+    data_verts.npy           (M, 5023, 3), memory-mapped
+    subj_seq_to_idx.pkl      [subject][sequence][frame] -> row of data_verts.npy
+    raw_audio_fixed.pkl      [subject][sequence] -> {"audio": int16 (N,), "sample_rate": Hz}
+    templates.pkl            [subject] -> (5023, 3)
+
+The audio's pickle is read whole when the originals are opened (into a temporary file, not into memory); `export` saves
+doing that for every run.
+
+Source: Cudeiro et al., "Capture, Learning, and Synthesis of 3D Speaking Styles" (VOCA), CVPR 2019; the splits are
+VOCA's and FaceFormer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wav2sem_blender.pipeline.audio import Speech
+
+from . import restricted_pickle
+from .exported_faces import (
+    TEMPLATES,
+    ExportedFaces,
+    Published,
+    PublishedFaces,
+    Split,
+    is_exported,
+    load_array,
+    read_templates,
+    write_exported,
+)
+from .face_data import FaceClip
+
+VERTICES, ROWS, AUDIO = "data_verts.npy", "subj_seq_to_idx.pkl", "raw_audio_fixed.pkl"
+ORIGINAL_FILES = (VERTICES, ROWS, AUDIO, TEMPLATES)
+
+
+def _subjects(*numbers: str) -> tuple[str, ...]:
+    return tuple(f"FaceTalk_{number}_TA" for number in numbers)
+
+
+VOCASET = Published(
+    name="vocaset",
+    fps=30,
+    every=2,
+    n_vertices=5023,
+    unit="m",
+    topology="flame",
+    clip_name="{subject}_sentence{sentence:02d}",
+    splits=(
+        Split(
+            name="train",
+            subjects=_subjects(
+                "170728_03272", "170904_00128", "170725_00137", "170915_00223",
+                "170811_03274", "170913_03279", "170904_03276", "170912_03278",
+            ),
+            sentences=range(1, 41),
+        ),
+        Split(name="valid", subjects=_subjects("170811_03275", "170908_03277"), sentences=range(21, 41)),
+        Split(name="test", subjects=_subjects("170809_00138", "170731_00024"), sentences=range(21, 41)),
+    ),
+)  # fmt: skip
+
+
+class OriginalVocaset(PublishedFaces):
+    """The four files as published."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ORIGINAL_FILES:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{folder / name}: missing; VOCASET needs {', '.join(ORIGINAL_FILES)}, or an exported "
+                    f"vertices_npy, wav and {TEMPLATES}"
+                )
+        self._vertices_MV3 = load_array(folder / VERTICES)
+        if self._vertices_MV3.shape[1:] != (VOCASET.n_vertices, 3):
+            raise ValueError(f"{VERTICES}: shape {self._vertices_MV3.shape}; (M, {VOCASET.n_vertices}, 3) is needed")
+        self._rows = _by_clip(folder / ROWS)
+        self._audio = _by_clip(folder / AUDIO, map_arrays=True)
+        self._templates = read_templates(folder / TEMPLATES)
+        super().__init__(VOCASET, folder, set(self._rows), set(self._audio))
+
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in ORIGINAL_FILES]
+
+    def camera_vertices(self, clip: FaceClip) -> np.ndarray:
+        return self._vertices_MV3[self._frame_rows(clip)]
+
+    def recording(self, clip: FaceClip) -> tuple[np.ndarray, int]:
+        recorded = self._audio[clip.name]
+        try:
+            samples_N, rate_hz = recorded["audio"], int(recorded["sample_rate"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{AUDIO}: {clip.name} has no audio and sample_rate ({error})") from error
+        return np.asarray(samples_N), rate_hz
+
+    def _vertices(self, clip: FaceClip) -> np.ndarray:
+        return self._vertices_MV3[self._frame_rows(clip)[:: VOCASET.every]]
+
+    def _frame_rows(self, clip: FaceClip) -> list[int]:
+        frames = self._rows[clip.name]
+        try:
+            rows = [int(frames[frame]) for frame in sorted(frames)]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{ROWS}: {clip.name} does not map frames to rows ({error})") from error
+        if not rows or min(rows) < 0 or max(rows) >= len(self._vertices_MV3):
+            raise ValueError(
+                f"{ROWS}: {clip.name} has {len(rows)} frames, up to row {max(rows, default=-1)}, but {VERTICES} has "
+                f"{len(self._vertices_MV3)} rows; the files are of different versions"
+            )
+        return rows
+
+    def _speech(self, clip: FaceClip) -> Speech:
+        return Speech.from_array(*self.recording(clip), name=f"{AUDIO}: {clip.name}")
+
+    def _template(self, subject: str) -> np.ndarray:
+        return self._templates[subject]
+
+
+def open_vocaset(folder: Path) -> PublishedFaces:
+    """Exported where `vertices_npy` is there, else the four original files."""
+    return ExportedFaces(VOCASET, folder) if is_exported(folder) else OriginalVocaset(folder)
+
+
+def export(folder: Path, out: Path) -> PublishedFaces:
+    """Write the exported layout from the four original files: 60 fps motion, recordings at their own rate.
+
+    Returns:
+        What was written, opened.
+    """
+    original = OriginalVocaset(folder)
+    write_exported(original, out, sorted({clip.subject for clip in original.clips}))
+    return ExportedFaces(VOCASET, out)
+
+
+def _by_clip(path: Path, map_arrays: bool = False) -> Mapping[str, Any]:
+    """[subject][sequence] -> value, as SUBJECT_SEQUENCE -> value."""
+    nested = restricted_pickle.load(path, map_arrays=map_arrays)
+    if not isinstance(nested, dict) or not all(isinstance(sequences, dict) for sequences in nested.values()):
+        raise ValueError(f"{path.name}: no [subject][sequence] in it; it is another file")
+    return {
+        f"{subject}_{sequence}": value for subject, sequences in nested.items() for sequence, value in sequences.items()
+    }
