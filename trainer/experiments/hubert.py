@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Experiments of `pretrain-hubert`."""
+"""Experiments of `pretrain-hubert`.
+
+`base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; the `small_` ones are the same for an
+encoder that a CPU can train. `bundled` is the bundled model's phone encoder.
+"""
 
 from __future__ import annotations
 
@@ -19,67 +23,200 @@ SMALL_CNN = {
     "do_stable_layer_norm": False,
     "num_conv_pos_embedding_groups": 16,
 }
+HUBERT_DROPOUTS = {
+    "hidden_dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.1,
+    "layerdrop": 0.05,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedClusters:
+    """HuBERT's task, without transcripts: the k-means cluster of every masked frame, at the encoder's 50 Hz.
+
+    Attributes:
+        source: "mfcc" (first iteration) or "features" (second: layer `layer` of the run that --hubert names).
+        fit_share: share of the recordings (0..1) that the clusters are fitted to; all recordings are labelled.
+        kmeans_batch: frames a step of mini-batch k-means; it ends after `kmeans_max_iter` passes, or `kmeans_patience`
+            steps without improvement; the best of `kmeans_starts` k-means++ initialisations is taken.
+        batch_s: speech of one update (s), over all processes and micro-batches. Published: 32 GPUs x 87.5 s.
+        crop_s: recordings shorter than the first are left out, longer than the second cropped at random (s).
+        mask_share: masked frames if the spans did not overlap, which they may; a span has `mask_frames`.
+        head_dim, temperature: logits are cosines to label embeddings of `head_dim`, over `temperature`.
+        feature_penalty: weight of the convolutions' mean square, beside the mean cross-entropy of masked frames.
+        feature_gradient: factor on the gradient that reaches the convolutions.
+        normalise: zero mean and unit variance per crop; off as published. Everything here that reads the encoder
+            normalises, so switch it on for one that is meant for a face model.
+    """
+
+    source: str
+    n_clusters: int
+    layer: int = 6
+    fit_share: float = 1.0
+    kmeans_batch: int = 10_000
+    kmeans_max_iter: int = 100
+    kmeans_patience: int = 100
+    kmeans_starts: int = 20
+    batch_s: float = 32 * 87.5
+    crop_s: tuple[float, float] = (2.0, 15.625)
+    mask_share: float = 0.8
+    mask_frames: int = 10
+    head_dim: int = 256
+    temperature: float = 0.1
+    feature_penalty: float = 10.0
+    feature_gradient: float = 0.1
+    normalise: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedPhones:
+    """Aligned phones as labels, predicted at every frame of the animation's own grid, masked or not.
+
+    `mask_chance` is the share of frames that start a masked span of `mask_frames`; `batch` crops of one random length
+    within `crop_s` (s) make an update.
+    """
+
+    corpus_weights: Mapping[str, float]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch: int = 8
+    crop_s: tuple[float, float] = (3.0, 6.0)
+    mask_chance: float = 0.02
+    mask_frames: int = 6
+    label_smoothing: float = 0.05
+    fps: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainHubert:
-    """Frame-label prediction under masking: the encoder learns phones.
+    """Frame-label prediction under masking, with AdamW; `decay` after the warm-up is "linear" or "cosine", to zero.
 
-    `mask_chance` is the share of frames that start a masked span of `mask_frames`; labels are predicted everywhere.
+    `accumulate` micro-batches on each process make an update: on one GPU, as many as the published recipe had GPUs.
     """
 
     encoder: EncoderConfig
-    corpus_weights: Mapping[str, float]
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    steps: int = 3800
-    batch: int = 8
-    crop_s: tuple[float, float] = (3.0, 6.0)
-    peak_lr: float = 1e-3
-    warmup_steps: int = 200
-    mask_chance: float = 0.02
-    mask_frames: int = 6
-    fps: int = 30
-    precision: str = "bf16"
+    task: MaskedClusters | MaskedPhones
+    steps: int
+    peak_lr: float
+    warmup_steps: int
+    decay: str = "linear"
+    adam_eps: float = 1e-6
+    clip: float = 10.0
+    precision: str = "fp16"
     accumulate: int = 1
-    checkpoint_every: int = 500
+    checkpoint_every: int = 5000
     seed: int = 0
+
+
+_BASE = MaskedClusters(source="mfcc", n_clusters=100)
+_SMALL = replace(_BASE, batch_s=87.5, normalise=True)
+_SMOKE = replace(_SMALL, n_clusters=8, batch_s=8.0, crop_s=(1.0, 2.0))
+
+
+def base_mfcc() -> PretrainHubert:
+    """HuBERT base, first iteration, as published: 100 clusters of MFCC, 250k updates of 2,800 s."""
+    return PretrainHubert(
+        encoder=EncoderConfig(kind="hubert", config=HUBERT_DROPOUTS),
+        task=_BASE,
+        steps=250_000,
+        peak_lr=5e-4,
+        warmup_steps=32_000,
+        accumulate=32,
+    )
+
+
+def base_features() -> PretrainHubert:
+    """HuBERT base, second iteration, as published: 500 clusters of layer 6 fitted to 10 % of the data, 400k updates."""
+    task = replace(_BASE, source="features", n_clusters=500, layer=6, fit_share=0.1)
+    return replace(base_mfcc(), task=task, steps=400_000)
+
+
+def small_mfcc() -> PretrainHubert:
+    """The first iteration for 5.5 M parameters: hours of speech on a CPU."""
+    sizes = {
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "num_conv_pos_embeddings": 64,
+    }
+    return replace(
+        base_mfcc(),
+        encoder=EncoderConfig(kind="hubert", config=SMALL_CNN | HUBERT_DROPOUTS | sizes),
+        task=_SMALL,
+        steps=20_000,
+        warmup_steps=1_600,
+        precision="bf16",
+        accumulate=1,
+        checkpoint_every=500,
+    )
+
+
+def small_features() -> PretrainHubert:
+    """The second iteration of `small_mfcc`, on the middle layer's clusters."""
+    return replace(small_mfcc(), task=replace(_SMALL, source="features", n_clusters=500, layer=3), steps=32_000)
+
+
+def smoke() -> PretrainHubert:
+    """A few steps of the first iteration at toy size."""
+    small = small_mfcc()
+    tiny = dict(small.encoder.config) | {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    return replace(
+        small,
+        encoder=EncoderConfig(kind="hubert", config=tiny),
+        task=_SMOKE,
+        steps=3,
+        warmup_steps=1,
+        precision="no",
+    )
+
+
+def smoke_features() -> PretrainHubert:
+    """A few steps of the second iteration, after `smoke`."""
+    return replace(smoke(), task=replace(_SMOKE, source="features", n_clusters=12, layer=1))
 
 
 def bundled() -> PretrainHubert:
     """The bundled model's phone-level encoder: HuBERT's architecture, 2.3 M parameters."""
-    encoder = EncoderConfig(
-        kind="hubert",
-        config=SMALL_CNN
-        | {
-            "hidden_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 768,
-            "num_conv_pos_embeddings": 64,
-            "hidden_dropout": 0.05,
-            "attention_dropout": 0.05,
-            "activation_dropout": 0.0,
-            "feat_proj_dropout": 0.05,
-            "layerdrop": 0.0,
-        },
-    )
+    sizes = {
+        "hidden_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 768,
+        "num_conv_pos_embeddings": 64,
+        "hidden_dropout": 0.05,
+        "attention_dropout": 0.05,
+        "activation_dropout": 0.0,
+        "feat_proj_dropout": 0.05,
+        "layerdrop": 0.0,
+    }
     weights = {"grid_s1": 0.25, "librispeech_4_aligned": 0.2, "vctk": 0.25, "flite": 0.3}
-    return PretrainHubert(encoder=encoder, corpus_weights=weights)
+    return PretrainHubert(
+        encoder=EncoderConfig(kind="hubert", config=SMALL_CNN | sizes),
+        task=MaskedPhones(corpus_weights=weights),
+        steps=3800,
+        peak_lr=1e-3,
+        warmup_steps=200,
+        decay="cosine",
+        adam_eps=1e-8,
+        clip=1.0,
+        precision="bf16",
+        checkpoint_every=500,
+    )
 
 
 def bundled_smoke() -> PretrainHubert:
     """A few steps of `bundled` at toy size."""
-    bundled = bundled()
-    tiny = dict(bundled.encoder.config) | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    full = bundled()
+    tiny = dict(full.encoder.config) | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
     return replace(
-        bundled,
-        encoder=replace(bundled.encoder, config=tiny),
-        corpus_weights={"grid_s1": 0.5, "vctk": 0.5},
+        full,
+        encoder=EncoderConfig(kind="hubert", config=tiny),
+        task=MaskedPhones(corpus_weights={"grid_s1": 0.5, "vctk": 0.5}, batch=2, crop_s=(1.0, 1.5)),
         steps=3,
-        batch=2,
-        crop_s=(1.0, 1.5),
         warmup_steps=1,
     )
 
 
-EXPERIMENTS = (bundled, bundled_smoke)
+EXPERIMENTS = (base_mfcc, base_features, small_mfcc, small_features, bundled, smoke, smoke_features, bundled_smoke)
