@@ -59,8 +59,8 @@ def biwi_b() -> EvaluateVertices:
 
 
 def custom() -> EvaluateVertices:
-    """A studio's own takes (wav + npy + template)."""
-    return EvaluateVertices(kind="custom")
+    """A studio's own takes (wav + npy + template), its validation split: not every studio has a test split."""
+    return EvaluateVertices(kind="custom", split="valid")
 
 
 def bundled() -> EvaluateChannels:
