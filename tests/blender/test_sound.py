@@ -97,12 +97,13 @@ def trim(strip, start, end):
 
 
 def test_an_untrimmed_strip_is_its_file(strip, wav, tmp_path):
-    assert sound.audio_of_strip(strip, 25.0, tmp_path / "job") == wav
+    assert sound.audio_of_strip(strip, 25.0, tmp_path / "job") == (wav, 1.0)
 
 
 def test_a_trimmed_strip_is_cut(strip, tmp_path):
     trim(strip, 50, 25)
-    path = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    path, speed = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    assert speed == 1.0
     samples_S = read_wav(path)
     assert len(samples_S) == compat.strip_times(strip).duration / 25 * RATE_HZ
     assert samples_S[0] == pytest.approx(0.2, abs=1e-3)
@@ -116,3 +117,53 @@ def test_the_speech_of_a_strip_begins_where_the_strip_begins(strip, head, fake_w
     assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
     assert curves_of(head)["jawOpen"][0][0] == 151
     assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "Line 1/2"
+
+
+def set_speed(strip, percent):
+    """As Strip > Retiming > Set Speed does; the sequencer has no other way to it."""
+    window = bpy.context.window_manager.windows[0]
+    area = window.screen.areas[0]
+    area.type = "SEQUENCE_EDITOR"
+    if hasattr(window.workspace, "sequencer_scene"):
+        window.workspace.sequencer_scene = bpy.context.scene
+    bpy.context.scene.sequence_editor.active_strip = strip
+    strip.select = True
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        assert bpy.ops.sequencer.retiming_segment_speed_set(speed=percent) == {"FINISHED"}
+
+
+@pytest.mark.parametrize("speed", [2.0, 0.8])
+def test_a_strip_of_another_speed_is_its_file_and_the_speed(strip, wav, tmp_path, speed):
+    set_speed(strip, 100 * speed)
+    path, found = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    assert path == wav and found == pytest.approx(speed, rel=0.01)
+
+
+def test_a_fast_strip_is_cut_where_it_is_trimmed(strip, tmp_path):
+    set_speed(strip, 200)
+    trim(strip, 25, 0)
+    path, speed = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    samples_S = read_wav(path)
+    assert speed == pytest.approx(2.0, rel=0.01)
+    assert samples_S[0] == pytest.approx(0.2, abs=2e-3), "a second of the timeline is two of the sound"
+    assert len(samples_S) == pytest.approx(3 * RATE_HZ, rel=0.02)
+
+
+def test_the_face_is_as_fast_as_its_strip(strip, head, fake_worker, curves_of):
+    """The fake motion opens the jaw for a second and closes it for another."""
+    set_speed(strip, 200)
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
+    frames_T, jaw_T = curves_of(head)["jawOpen"]
+    assert frames_T[jaw_T.argmax()] == pytest.approx(101 + 25 / 2, abs=1)
+    assert frames_T[-1] == pytest.approx(101 + 25, abs=1)
+
+
+def test_a_strip_that_changes_its_speed_is_refused(strip, head, fake_worker, scene_bytes):
+    trim(strip, 50, 25)
+    set_speed(strip, 200)
+    assert len(strip.retiming_keys) > 2
+    before = scene_bytes()
+    with pytest.raises(RuntimeError, match=r'"Line 1/2" changes its speed .* Clear its retiming'):
+        bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head")
+    assert scene_bytes() == before

@@ -66,7 +66,7 @@ class Job:
         model = resolve_model(context, settings.model)
         self._client = _warm_client(context)
         try:
-            self._audio_name, audio = self._prepare_audio(context.scene)
+            self._audio_name, audio, self._speed = self._prepare_audio(context.scene)
             self._client.submit(
                 protocol.Animate(
                     job=self._id,
@@ -112,7 +112,7 @@ class Job:
             if context.scene.name != self._scene_name:
                 raise ValueError(f'The scene "{self._scene_name}" is no longer the active one. Run it again.')
             motion = Motion.load(self._result)
-            motion = replace(motion, info={**motion.info, "audio": self._audio_name})
+            motion = replace(motion, fps=motion.fps * self._speed, info={**motion.info, "audio": self._audio_name})
             target = preflight.find_object(context, self.settings.object_name)
             return apply_motion(
                 context,
@@ -130,22 +130,22 @@ class Job:
         self._client.cancel()
         self._clean_up()
 
-    def _prepare_audio(self, scene: bpy.types.Scene) -> tuple[str, Path]:
-        """The audio's name for the user, and a file that the worker reads."""
+    def _prepare_audio(self, scene: bpy.types.Scene) -> tuple[str, Path, float]:
+        """The audio's name for the user, a file that the worker reads, and how fast the scene plays it."""
         settings, folder = self.settings, self._client.folder / self._id / "audio"
         if settings.strip:
             strip = compat.find_strip(scene, settings.strip)
             if strip is None:
                 raise ValueError(f'There is no sound strip named "{settings.strip}" in the sequencer of this scene.')
-            return strip.name, sound.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
+            return strip.name, *sound.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
         if settings.sound:
             block = bpy.data.sounds.get(settings.sound)
             if block is None:
                 raise ValueError(f'There is no sound named "{settings.sound}" in this file.')
-            return block.name, sound.audio_of_sound(block, folder)
+            return block.name, sound.audio_of_sound(block, folder), 1.0
         if not settings.filepath:
             raise ValueError("No audio is chosen. Choose an audio file first.")
-        return Path(settings.filepath).name, sound.audio_file(settings.filepath, folder)
+        return Path(settings.filepath).name, sound.audio_file(settings.filepath, folder), 1.0
 
     def _show(self, event: protocol.Progress) -> None:
         begin, end, title = _STAGES.get(event.stage, (self.fraction, self.fraction, event.stage.title()))

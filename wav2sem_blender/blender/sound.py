@@ -58,30 +58,53 @@ def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Path:
     return audio_file(unpacked, folder / "decoded")
 
 
-def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Path:
-    """What a sound strip of the sequencer plays, its trimmed ends left out.
+def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> tuple[Path, float]:
+    """What a sound strip of the sequencer plays, its trimmed ends left out, and how fast it plays it.
+
+    The file has the sound's own speed, at which the model knows speech; the motion is what must run faster or slower.
 
     Args:
         strip: The strip; its volume and pan do not matter.
         rate_hz: Scene frames per second.
         folder: Where the cut sound goes.
 
+    Returns:
+        The file, and the strip's speed: 2 plays it in half the time.
+
     Raises:
-        ValueError: The strip is retimed, has no sound, or as `audio_file`.
+        ValueError: The strip's speed changes within it, it has no sound, or as `audio_file`.
     """
     if strip.sound is None:
         raise ValueError(f'The strip "{strip.name}" has no sound.')
-    if len(getattr(strip, "retiming_keys", ())) > 2:
-        raise ValueError(f'The strip "{strip.name}" is retimed. Clear its retiming, or render the sound to a file.')
     whole = audio_of_sound(strip.sound, folder)
+    speed = _constant_speed(strip, rate_hz, whole)
     times = compat.strip_times(strip)
     # A positive sound offset delays the sound within the strip.
-    start_s = (times.start - times.content_start) / rate_hz - strip.sound_offset
+    start_s = speed * (times.start - times.content_start) / rate_hz - strip.sound_offset
     if not times.is_trimmed and start_s <= 0.0:
-        return whole
+        return whole, speed
     start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
-    stop_s = start_s + times.duration / rate_hz
-    return _decode(whole, folder / "strip.wav", strip.name, start_s, stop_s)
+    stop_s = start_s + speed * times.duration / rate_hz
+    return _decode(whole, folder / "strip.wav", strip.name, start_s, stop_s), speed
+
+
+def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Path) -> float:
+    """Speed of a strip between its only two retiming keys.
+
+    Blender tells where a key lies in the timeline but not in the sound. The first lies at the sound's begin and the
+    last at its end, so with two keys the speed is known; what lies between more of them is not.
+    """
+    keys = strip.retiming_keys
+    if len(keys) < 2:
+        return 1.0
+    if len(keys) > 2:
+        raise ValueError(
+            f'The strip "{strip.name}" changes its speed ({len(keys)} retiming keys). Clear its retiming (Strip > '
+            "Retiming > Reset), give the whole strip one speed before it is trimmed, or render its sound to a file."
+        )
+    sound = aud.Sound.file(str(whole))
+    n_content_frames = max(1, round(sound.length / sound.specs[0] * rate_hz))  # as the sequencer counts them
+    return n_content_frames / (keys[1].timeline_frame - keys[0].timeline_frame)
 
 
 def _decode(source: Path, target: Path, label: str, start_s: float = 0.0, stop_s: float | None = None) -> Path:
