@@ -28,7 +28,7 @@ import soundfile as sf
 
 from wav2sem_blender.pipeline.audio import Speech
 
-from .exported_faces import ExportedFaces, Published, PublishedFaces, Split, is_exported, write_exported
+from .exported_faces import ExportedFaces, Published, PublishedFaces, Split, is_exported, sound_length_s, write_exported
 from .face_data import FaceClip
 from .meshes import read_obj, surface_area
 
@@ -85,6 +85,9 @@ class OriginalBiwi(PublishedFaces):
 
     def recording(self, clip: FaceClip) -> tuple[np.ndarray, int]:
         return sf.read(self._recordings[clip.name], dtype="int16")
+
+    def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
+        return sound_length_s(self._recordings[clip.name]), len(self._frames[clip.name]) / self.camera_fps
 
     def _speech(self, clip: FaceClip) -> Speech:
         return Speech.from_file(self._recordings[clip.name])

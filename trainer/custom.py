@@ -40,7 +40,7 @@ import numpy as np
 
 from wav2sem_blender.pipeline.audio import Speech
 
-from .exported_faces import load_array
+from .exported_faces import load_array, sound_length_s
 from .face_data import FaceClip, FaceData, sentence_texts
 from .meshes import read_obj
 
@@ -70,6 +70,11 @@ class CustomFaces(FaceData):
         self._templates = {subject: self._read_template(subject) for subject in subjects}
         self.n_vertices = _equal_count(self._templates)
         self.clips, self.skipped = self._list_clips(subjects, description.get("split"))
+        for clip in self.clips:
+            if fault := self._different_lengths(clip):
+                raise ValueError(
+                    f"{fault} at {description['fps']} fps; trim both to the same take, or correct fps in dataset.json"
+                )
         self.styles = tuple(
             subject
             for subject in subjects
@@ -107,6 +112,10 @@ class CustomFaces(FaceData):
             for name, subject in present.items()
         )
         return tuple(clips), dict(skipped)
+
+    def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
+        n_frames = len(load_array(self._motion(clip.name)))
+        return sound_length_s(self._recordings[clip.name]), n_frames / (self.fps * self._every)
 
     def _speech(self, clip: FaceClip) -> Speech:
         return Speech.from_file(self._recordings[clip.name])

@@ -23,11 +23,14 @@ import soundfile as sf
 from tqdm import tqdm
 
 from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.sound_file import open_sound
 
 from . import restricted_pickle
 from .face_data import FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
+# More clips than this with another take's audio are no accident: the layout or its frame rate is misread.
+MAX_SKIPPED_FRACTION = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +68,27 @@ class PublishedFaces(FaceData):
         self.published, self.folder = published, folder
         self.name, self.fps, self.n_vertices = published.name, published.fps, published.n_vertices
         self.unit, self.topology, self.styles = published.unit, published.topology, published.styles
-        self.clips, self.skipped = _split_clips(published, motions, recordings, sentence_texts(folder))
-        if not self.clips:
+        clips, skipped = _split_clips(published, motions, recordings, sentence_texts(folder))
+        if not clips:
             raise FileNotFoundError(
                 f"{folder}: no clip of the published splits is here; one is called "
                 f"{published.clip_name.format(subject=self.styles[0], sentence=1)}"
             )
+        faults = {clip: fault for clip in clips if (fault := self._different_lengths(clip))}
+        if len(faults) > MAX_SKIPPED_FRACTION * len(clips):
+            raise ValueError(
+                f"{folder}: {len(faults)} of {len(clips)} clips, the first {next(iter(faults.values()))} at "
+                f"{self.camera_fps} fps; pair every clip with its own recording, captured at that rate"
+            )
+        self.clips = tuple(clip for clip in clips if clip not in faults)
+        self.skipped = skipped | dict.fromkeys(faults.values(), 1)
+        for subject in sorted({clip.subject for clip in self.clips}):
+            self.template(subject)
+
+    @property
+    def camera_fps(self) -> int:
+        """The rate that the set was captured at."""
+        return self.published.fps * self.published.every
 
     @abstractmethod
     def camera_vertices(self, clip: FaceClip) -> np.ndarray:
@@ -106,6 +124,9 @@ class ExportedFaces(PublishedFaces):
     def recording(self, clip: FaceClip) -> tuple[np.ndarray, int]:
         return sf.read(self._recording(clip.name), dtype="int16")
 
+    def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
+        return sound_length_s(self._recording(clip.name)), len(self.camera_vertices(clip)) / self.camera_fps
+
     def _speech(self, clip: FaceClip) -> Speech:
         return Speech.from_file(self._recording(clip.name))
 
@@ -127,12 +148,14 @@ def is_exported(folder: Path) -> bool:
 def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) -> None:
     """Write every clip of the splits, and these subjects' templates; files that are there already stay.
 
-    Each file gets its name only when it is complete, so that an interrupted export goes on where it ended.
+    Every clip is read as training reads it, so that NaN or a wrong template stops here (ValueError). Each file gets its
+    name only when it is complete, so that an interrupted export goes on where it ended.
     """
     for name in ("vertices_npy", "wav"):
         (out / name).mkdir(parents=True, exist_ok=True)
 
     def write_vertices(clip: FaceClip, file: Path) -> None:
+        data.vertices(clip)
         with file.open("wb") as part:
             frames = np.asarray(data.camera_vertices(clip), np.float32)
             np.save(part, frames.reshape(len(frames), -1))
@@ -172,6 +195,12 @@ def load_array(path: Path) -> np.ndarray:
         raise ValueError(f"{path.name}: {size} bytes that are no whole .npy array ({error}); copy it again") from error
 
 
+def sound_length_s(path: Path) -> float:
+    """Seconds by the file's header; ValueError or OSError where it is no sound file."""
+    with open_sound(path) as sound:
+        return sound.frames / sound.samplerate
+
+
 def read_templates(path: Path) -> Mapping[str, np.ndarray]:
     """Subject -> rest face, by the restricted unpickler."""
     templates = restricted_pickle.load(path)
@@ -182,7 +211,7 @@ def read_templates(path: Path) -> Mapping[str, np.ndarray]:
 
 def _split_clips(
     published: Published, motions: set[str], recordings: set[str], texts: Mapping[str, str]
-) -> tuple[tuple[FaceClip, ...], Mapping[str, int]]:
+) -> tuple[list[FaceClip], dict[str, int]]:
     """The splits' clips with both motion and recording, and how many were left out for which reason."""
     clips: list[FaceClip] = []
     skipped: Counter[str] = Counter()
@@ -202,4 +231,4 @@ def _split_clips(
     outside = len((motions | recordings) - named)
     if outside:
         skipped["outside the published splits"] = outside
-    return tuple(clips), dict(skipped)
+    return clips, dict(skipped)

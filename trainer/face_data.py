@@ -72,6 +72,10 @@ class FaceData(ABC):
     def _speech(self, clip: FaceClip) -> Speech: ...
 
     @abstractmethod
+    def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
+        """Seconds of audio and of motion, from headers alone."""
+
+    @abstractmethod
     def _vertices(self, clip: FaceClip) -> np.ndarray:
         """The whole clip at `fps` as (T, V, 3), unchecked."""
 
@@ -96,21 +100,15 @@ class FaceData(ABC):
         motion is cropped to the audio's L // 2 frames where it is longer, as FaceFormer does.
 
         Raises:
-            ValueError: wrong vertex count, NaN or infinity, motion and audio of different length, or a template that
-                is not this clip's; the message names the clip.
+            ValueError: wrong vertex count, NaN or infinity, or a template that is not this clip's; the message names
+                the clip.
         """
         vertices_TV3 = _checked_motion(clip.name, self._vertices(clip), self.n_vertices)
         _check_template_fits(clip.name, vertices_TV3, self.template(clip.subject))
+        if self.fps != 25:
+            return vertices_TV3
         with self._speech(clip) as speech:
-            n_heard = animation_frames(encoder_frames(speech.n_samples), self.fps)
-            audio_s = speech.duration_s
-        motion_s = len(vertices_TV3) / self.fps
-        if abs(motion_s - audio_s) > MAX_LENGTH_DIFFERENCE_S:
-            raise ValueError(
-                f"{clip.name}: {audio_s:.2f} s of audio, but {motion_s:.2f} s of motion at {self.fps} fps; "
-                "pair the clip with its own recording, or check the frame rate"
-            )
-        return vertices_TV3[:n_heard] if self.fps == 25 else vertices_TV3
+            return vertices_TV3[: animation_frames(encoder_frames(speech.n_samples), self.fps)]
 
     def template(self, subject: str) -> np.ndarray:
         """The subject's rest face, float32 (V, 3), in the unit and frame of `vertices`.
@@ -131,6 +129,13 @@ class FaceData(ABC):
         if not np.isfinite(template_V3).all():
             raise ValueError(f"template of {subject}: it holds NaN or infinity; copy or export it again")
         return template_V3
+
+    def _different_lengths(self, clip: FaceClip) -> str | None:
+        """What is wrong where a clip's recording is another take's, or None."""
+        audio_s, motion_s = self._lengths_s(clip)
+        if abs(motion_s - audio_s) <= MAX_LENGTH_DIFFERENCE_S:
+            return None
+        return f"{clip.name}: {audio_s:.2f} s of audio, but {motion_s:.2f} s of motion"
 
 
 def open_face_data(kind: str, folder: Path) -> FaceData:

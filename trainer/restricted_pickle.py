@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -117,6 +117,7 @@ class _Admitted:
     """A callable that a pickle can call, but neither change nor look into."""
 
     __slots__ = ("_call",)
+    _call: Callable
 
     def __init__(self, call: Callable) -> None:
         object.__setattr__(self, "_call", call)
@@ -155,10 +156,14 @@ class _Array:
     def __init__(self, spill: IO[bytes] | None) -> None:
         self._spill = spill
         self._raw: bytes | tuple[int, int] | None = None
+        self.shape: tuple[int, ...] = ()
+        self.dtype = np.dtype("u1")
+        self.order: Literal["C", "F"] = "C"
 
     def __setstate__(self, state: tuple) -> None:
         self.shape, dtype, fortran, raw = state[-4:]
-        self.dtype, self.order = dtype.dtype, "F" if fortran else "C"
+        self.dtype = dtype.dtype
+        self.order = "F" if fortran else "C"
         if not isinstance(raw, (str, bytes, bytearray)):
             raise _Refused("an array of objects")
         self.fill(raw.encode("latin1") if isinstance(raw, str) else bytes(raw))
@@ -197,7 +202,7 @@ def _reconstruct(spill: IO[bytes] | None, kind: Any, *_placeholder: Any) -> _Arr
 
 def _from_buffer(raw: bytes | bytearray, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
     array = _Array(None)
-    array.dtype, array.shape, array.order = dtype.dtype, shape, order
+    array.dtype, array.shape, array.order = dtype.dtype, shape, "F" if order == "F" else "C"
     array.fill(bytes(raw))
     return array
 

@@ -102,6 +102,10 @@ class OriginalVocaset(PublishedFaces):
             raise ValueError(f"{AUDIO}: {clip.name} has no audio and sample_rate ({error})") from error
         return np.asarray(samples_N), rate_hz
 
+    def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
+        samples_N, rate_hz = self.recording(clip)
+        return len(samples_N) / rate_hz, len(self._frame_rows(clip)) / self.camera_fps
+
     def _vertices(self, clip: FaceClip) -> np.ndarray:
         return self._vertices_MV3[self._frame_rows(clip)[:: VOCASET.every]]
 
