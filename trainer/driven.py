@@ -20,8 +20,8 @@ from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
 
 from .align import BILABIALS, PHONES, Timing
 from .curves import FPS, Fitted, MotionStore, write_motion
-from .experiments import bundled_face
-from .finetune import FaceLoss, paired_records, read_basis
+from .experiments.face import bundled
+from .finetune_channels import FaceLoss, paired_records, read_basis
 from .speech import SAMPLE_RATE_HZ, SpeechStore
 
 STEPS = 700
@@ -69,7 +69,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
         for record, moved in paired_records(speech, motion)
         if moved.split == "train" and moved.style == "grid_s1" and record.phones
     ]
-    model = _learn(captured, FaceLoss(bundled_face(), basis_KV3, gap_K), rng)
+    model = _learn(captured, FaceLoss(bundled(), basis_KV3, gap_K), rng)
     closed_K, rest_K = _closed_lips(captured, gap_K), _rest(captured)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]

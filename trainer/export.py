@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer export RUN --out FOLDER`: a trained model becomes a folder that the extension loads.
+"""`python -m trainer export bundled --data work/face --out wav2sem_blender/assets/models/default`
 
-The ONNX files are exported from the weights as they are stored, so that both engines run the same numbers.
+A finetune run's RUN/model becomes a folder for the extension, or a file that the official code reads. The ONNX files
+are exported from the weights as they are stored, so that both engines run the same numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,16 @@ from wav2sem_blender.pipeline.checkpoint import (
     ModelFolder,
     save_model,
 )
+from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
 
-from .finetune import read_basis
+from .experiments.folders import Export
+from .runs import Run, read_run
+from .stages import read_wav2sem
 
+MODEL = "model"
 EXAMPLE_SAMPLES = 32_000
 OPSET = 20
 
@@ -45,33 +51,56 @@ class _Memory(nn.Module):
         return self.model.memory(waveform, positions, semantic)
 
 
-def export_model(folder: Path, model: FaceFormer, basis_KV3: np.ndarray | None) -> ModelFolder:
-    """Write config, weights and both ONNX files.
+def export(config: Export, run_folder: Path, out: Path) -> Path:
+    """Write what the experiment asks for into the folder `out`.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: the model has no official format.
+    """
+    if not config.official:
+        _export_folder(config, run_folder, out)
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    if (run_folder / MODEL).is_dir():
+        folder = _finished(run_folder)
+        export_faceformer(folder, out / f"{folder.config.name}.pth")
+    else:
+        export_wav2sem(*read_wav2sem(run_folder), out / "model.pth.tar")
+    return out
+
+
+def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> ModelFolder:
+    """RUN/model: a finished run's model, complete for `SpeechAnimator.load`.
 
     Args:
-        basis_KV3: vertex displacements of the channels, stored in half precision (0.02 mm at 40 mm).
+        config: its provenance is filled with the run's own description.
+        state: `FaceFormer`'s state dict.
+        basis_KV3: vertex displacements of the channels in the config's unit.
     """
-    config = model.config
-    tensors = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    if basis_KV3 is not None:
-        tensors[BASIS_KEY] = basis_KV3.astype(np.float16)
+    described = read_run(run.folder)
+    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem")
+    provenance = {key: described[key] for key in wanted if described.get(key)}
+    tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
+    config = dataclasses.replace(config, provenance=provenance)
+    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
+
+
+def _finished(run_folder: Path) -> ModelFolder:
+    read_run(run_folder, f"{MODEL}/config.json")
+    return ModelFolder.open(run_folder / MODEL)
+
+
+def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
+    folder = _finished(run_folder)
+    model = FaceFormer(folder.config).eval()
+    model.load_state_dict(load_state(folder))
+    tensors = folder.tensors()
+    if config.half_basis:
+        tensors[BASIS_KEY] = tensors[BASIS_KEY].astype(np.float16)
     with tempfile.TemporaryDirectory() as temp:
-        onnx = export_onnx(model.cpu().eval(), config, Path(temp))
-        return save_model(folder, config, tensors, onnx)
-
-
-def export_run(run: Path, data: Path, out: Path) -> ModelFolder:
-    """Export a finetune run; the provenance in config.json is the run's own description."""
-    for name in ("model.json", "face.pt"):
-        if not (run / name).is_file():
-            raise FileNotFoundError(f"{run / name}: missing; {run} is not a finished finetune run")
-    described = ModelConfig.from_json(json.loads((run / "model.json").read_text()))
-    trained = json.loads((run / "run.json").read_text())
-    config = dataclasses.replace(described, provenance={key: trained[key] for key in ("experiment", "commit", "torch")})
-    model = FaceFormer(config)
-    model.load_state_dict(torch.load(run / "face.pt", weights_only=True, map_location="cpu"))
-    basis_KV3, _ = read_basis(data / "basis.npz", config.channels)
-    return export_model(out, model, basis_KV3)
+        onnx = export_onnx(model, folder.config, Path(temp)) if config.onnx else {}
+        save_model(out, folder.config, tensors, onnx)
 
 
 def export_onnx(model: FaceFormer, config: ModelConfig, folder: Path) -> dict[str, Path]:

@@ -1,229 +1,302 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer finetune bundled_face --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem`
+"""`python -m trainer finetune vocaset_wav2sem --data VOCASET --out work/face --wav2sem work/wav2sem`
 
-The face model: fusion and decoder learn captured motion from the frozen encoders' features, autoregressively, as
-FaceFormer was trained. The error is measured on the face (the basis' displacements), not on the channels.
+FaceFormer's recipe on vertices: the encoder's transformer, the fusion and the decoder learn recorded motion, one clip
+at a time, fed with what they said a frame before. RUN/model is a folder that the extension loads.
 
-Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
+What is frozen is computed once a clip: the CNN's features on the animation's grid, and the sentence vector.
+
+Shapes: S samples, L encoder frames (50 Hz), T animation frames, R memory frames (T at 30 fps, 2T at 25 fps), C channels
+of the CNN, E sentence space, V vertices, X = 3V, N styles.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from wav2sem_blender.pipeline.checkpoint import ASSETS, EncoderConfig, ModelConfig, Wav2SemConfig
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
-from wav2sem_blender.pipeline.nn.encoders import encode
+from wav2sem_blender.pipeline.checkpoint import DecoderConfig, ModelConfig
+from wav2sem_blender.pipeline.grid import encoder_frames
+from wav2sem_blender.pipeline.nn.encoders import contextualise, resample_features
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
 
-from .augment import Augmentation, Augmenter
 from .batches import normalise
-from .curves import MotionRecord, MotionStore
-from .experiments import Finetune
-from .runs import Run, cosine_with_warmup
-from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-
-PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
-CLOSED_GAP_M = 0.0012
-FLAME_REFERENCE = ASSETS / "flame_reference.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index."""
-
-    features_TD: Tensor
-    semantic_E: Tensor
-    target_TK: Tensor
-    style: int
+from .epochs import Epochs
+from .experiments.face import FinetuneChannels, FinetuneVertices
+from .export import write_model
+from .face_data import FaceClip, FaceData, open_face_data
+from .finetune_channels import finetune_channels
+from .runs import Run, data_hash
+from .speech import SAMPLE_RATE_HZ
+from .stages import read_encoder, read_pretrained, read_wav2sem
 
 
-class FaceLoss(nn.Module):
-    """Squared error on the face in units of 1 mm, its velocity, and the lip gap.
+def finetune(
+    config: FinetuneVertices | FinetuneChannels, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+) -> None:
+    """Train a face model by the recipe that the config belongs to."""
+    if isinstance(config, FinetuneChannels):
+        finetune_channels(config, data, run, hubert, wav2sem)
+    else:
+        finetune_vertices(config, data, run, hubert, wav2sem)
 
-    `shape_KK` is the Gram matrix of the mouth's vertices, `gap_K` the change of the inner lip gap per channel.
+
+def finetune_vertices(
+    config: FinetuneVertices, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+) -> None:
+    """Train; RUN/model is a folder that `SpeechAnimator.load` reads, RUN/valid.json its errors on held-out clips.
+
+    Raises:
+        FileNotFoundError: data, an encoder or an earlier run is missing.
+        ValueError: the parts do not fit together, a clip cannot be used, or the loss is not a number.
     """
-
-    shape_KK: Tensor
-    gap_K: Tensor
-
-    def __init__(self, experiment: Finetune, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
-        super().__init__()
-        moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001
-        flat = 1000 * basis_KV3[:, moved_V].reshape(len(basis_KV3), -1)
-        shape_KK = torch.from_numpy(flat @ flat.T / moved_V.sum()).float()
-        # Channels that hardly show (a press) still deserve to be right: a floor on every channel's own weight.
-        self.register_buffer("shape_KK", shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK)))
-        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float())
-        self.experiment = experiment
-
-    def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:
-        """Scalar."""
-        error_BTK = predicted_BTK - target_BTK
-        shape = self._shape(error_BTK)
-        velocity = self._shape(error_BTK.diff(dim=1))
-        gap_BT = (target_BTK @ self.gap_K).clamp(min=0)
-        weight_BT = 1 + (self.experiment.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
-        gap = (weight_BT * (error_BTK @ self.gap_K) ** 2).mean()
-        return shape + self.experiment.velocity_weight * velocity + self.experiment.aperture_weight * 0.1 * gap
-
-    def _shape(self, error_BTK: Tensor) -> Tensor:
-        return ((error_BTK @ self.shape_KK) * error_BTK).sum(-1).mean()
-
-
-def finetune(experiment: Finetune, data: Path, run: Run, hubert: Path, wav2sem: Path) -> None:
-    """Train; writes `face.pt` and `model.json`, what `export` and `evaluate` read."""
-    torch.manual_seed(experiment.seed)
-    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
-    model = build_model(experiment, motion.channels, hubert, wav2sem).to(run.device)
-    basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
-    loss_fn = FaceLoss(experiment, basis_KV3, gap_K).to(run.device)
-    run.save("face.pt", model.state_dict())
-    (run.folder / "model.json").write_text(json.dumps(model.config.to_json(), indent=1) + "\n")
-    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
-    examples = [_examples(experiment, model, speech, motion, train, experiment.versions, run.device)]
-    if experiment.driven_share:
-        driven = MotionStore(data / "driven")
-        pairs = paired_records(speech, driven)
-        examples.append(_examples(experiment, model, speech, driven, pairs, experiment.driven_versions, run.device))
-    examples = [[e for e in group if len(e.target_TK) > experiment.crop_frames // 2] for group in examples]
-    rng = np.random.default_rng(experiment.seed)
-    learnt = [*model.fusion.parameters(), *model.decoder.parameters()]
-    optimiser = torch.optim.AdamW(learnt, lr=experiment.peak_lr, weight_decay=0.01)
-    schedule = cosine_with_warmup(optimiser, experiment.warmup_steps, experiment.steps)
-    for step in run.steps(experiment.steps):
-        features, semantic, target, style = _batch(examples, experiment, rng, run.device)
-        predicted_BTK = model.decoder(model.fusion(features, semantic), style)
-        loss = loss_fn(predicted_BTK, target)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learnt, 1.0)
-        optimiser.step()
-        schedule.step()
-        run.log(step, audio_s=target.shape[0] * target.shape[1] / experiment.decoder.fps, loss=loss)
-        if (step + 1) % 500 == 0:
-            run.save("face.pt", model.state_dict())
-    run.save("face.pt", model.state_dict())
-
-
-def build_model(experiment: Finetune, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
-    """The whole model with both pretrained encoders in it, frozen: eval mode and no gradients."""
-    hubert_run = json.loads((hubert / "run.json").read_text())["config"]
-    wav2sem_run = json.loads((wav2sem / "run.json").read_text())["config"]
-    sentence = torch.load(wav2sem / "wav2sem.pt", weights_only=True, map_location="cpu")
-    config = ModelConfig(
-        name="wav2sem-default",
-        encoder=EncoderConfig(**hubert_run["encoder"]),
-        wav2sem=Wav2SemConfig(config=wav2sem_run["encoder_config"], target_dim=len(sentence["projection.bias"])),
-        decoder=experiment.decoder,
-        channels=channels,
-        styles=experiment.styles,
-        license="CC-BY-4.0; see LICENSE-weights",
+    faces = open_face_data(config.data, data)
+    train = [clip for clip in faces.clips if clip.split == "train"]
+    valid = [clip for clip in faces.clips if clip.split == "valid"][: config.valid_clips]
+    if not train:
+        raise ValueError(f"{data}: no clip of the training split is here ({dict(faces.skipped)})")
+    torch.manual_seed(config.seed)
+    model = build_model(config, faces, hubert, wav2sem)
+    run.describe(
+        data_sha256=data_hash(faces.files()),
+        skipped=dict(faces.skipped),
+        clips={"train": len(train), "valid": len(valid)},
+        encoder=config.pretrained if hubert is None else "",
+        hubert=str(hubert or ""),
+        wav2sem=str(wav2sem or "") if config.semantics else "",
     )
-    model = FaceFormer(config).eval()
-    assert model.wav2sem is not None
-    model.wav2sem.load_state_dict(sentence)
-    phones = torch.load(hubert / "encoder.pt", weights_only=True, map_location="cpu")
-    prefix = "audio_encoder."
-    model.audio_encoder.load_state_dict({k[len(prefix) :]: v for k, v in phones.items() if k.startswith(prefix)})
-    model.audio_encoder.requires_grad_(False)
-    model.wav2sem.requires_grad_(False)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learner = run.learn(Learner(config, model), torch.optim.Adam(learnt, lr=config.learning_rate))
+    examples = Examples(model, faces, run.device)
+    epochs = Epochs([1] * len(train), run.rng, size=config.batch)
+    for step in run.steps(config.epochs * len(epochs)):
+        learner.train()
+        clips = [train[i] for i in epochs(step)]
+        heard_s = 0.0
+        for part in run.share(clips):
+            some = [examples(clip) for clip in part]
+            heard_s += sum(example.audio_s for example in some)
+            with run.autocast():
+                loss = learner(some)
+            if not torch.isfinite(loss):
+                names = ", ".join(clip.name for clip in part)
+                raise ValueError(f"step {step}, {names}: the loss is {loss.item()}; the last checkpoint is as it was")
+            run.backward(loss)
+        run.update()
+        epoch_ends = (step + 1) % len(epochs) == 0
+        watched = {"valid_loss": validation_loss(model, examples, valid)} if epoch_ends and valid else {}
+        run.log(step, epoch_ends, audio_s=heard_s * run.n_processes, **watched)
+    if run.is_main:
+        finish(model.eval(), examples, valid, run)
+
+
+def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, wav2sem: Path | None) -> FaceFormer:
+    """FaceFormer with 3V outputs, its encoders loaded and frozen as published.
+
+    Raises:
+        ValueError: the experiment fuses a Wav2Sem and none is given, or the other way round.
+    """
+    if config.semantics != (wav2sem is not None):
+        wanted = "fuses a Wav2Sem: give --wav2sem RUN" if config.semantics else "has no semantics: leave --wav2sem out"
+        raise ValueError(f"this experiment {wanted}")
+    encoder, weights = config.encoder, None
+    if hubert is not None:
+        encoder, weights = read_encoder(hubert)
+    elif config.pretrained:
+        encoder, weights = read_pretrained(config.pretrained, encoder.kind)
+    sentences, sentence = read_wav2sem(wav2sem) if wav2sem is not None else (None, {})
+    described = ModelConfig(
+        name=f"faceformer-{faces.name}",
+        encoder=encoder,
+        wav2sem=sentences,
+        decoder=DecoderConfig(
+            dim=config.dim,
+            heads=config.heads,
+            ffn_dim=2 * config.dim,
+            period=faces.fps,
+            fps=faces.fps,
+            memory_per_frame=2 if faces.fps == 25 else 1,
+            dropout=config.dropout,
+        ),
+        channels=key_channels(config.dim),
+        styles=faces.styles,
+        topology=faces.topology,
+        basis_unit=faces.unit,
+        license=config.license,
+    )
+    model = FaceFormer(described, 3 * faces.n_vertices)
+    if weights is not None:
+        model.audio_encoder.load_state_dict(weights)
+    if model.wav2sem is not None:
+        try:
+            model.wav2sem.load_state_dict(sentence)
+        except RuntimeError as error:
+            raise ValueError(f"{wav2sem}: its weights do not fit its own description ({error})") from error
+    model.audio_encoder.feature_extractor.requires_grad_(False)
+    if not config.mask_share:
+        model.audio_encoder.masked_spec_embed.requires_grad_(False)
     return model
 
 
-def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The channels' displacements (K, V, 3) and what each does to the inner lip gap (K,), in metres."""
-    with np.load(path) as file:
-        names = [str(name) for name in file["names"]]
-        basis_KV3 = file["basis_KV3"][[names.index(channel) for channel in channels]]
-    lip_pairs = json.loads(FLAME_REFERENCE.read_text())["lip_pairs"]
-    upper, lower = lip_pairs[len(lip_pairs) // 2]
-    return basis_KV3, basis_KV3[:, upper, 1] - basis_KV3[:, lower, 1]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """A clip on the device.
+
+    `features_RC` are the CNN's, `semantic_11E` is F_s or None, `target_TX` the offsets from the template, `style_KN`
+    the one-hot styles to predict it in: its own, or all of them for a subject that training does not know.
+    """
+
+    name: str
+    features_RC: Tensor
+    semantic_11E: Tensor | None
+    target_TX: Tensor
+    style_KN: Tensor
+    audio_s: float
 
 
-def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
-    """Recordings that have motion."""
-    by_name = {record.name: record for record in speech.records}
-    return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
+class Examples:
+    """Clips made ready; what no training changes is computed once and kept."""
+
+    def __init__(self, model: FaceFormer, faces: FaceData, device: torch.device) -> None:
+        self._model, self._faces, self._device = model, faces, device
+        self._kept: dict[str, tuple[Tensor, Tensor | None, float]] = {}
+
+    def __call__(self, clip: FaceClip) -> Example:
+        """Read a clip.
+
+        Raises:
+            ValueError: it cannot be used (see `FaceData`), or a training clip's subject has no style.
+        """
+        faces, styles = self._faces, self._faces.styles
+        if clip.split == "train" and clip.subject not in styles:
+            raise ValueError(f"{clip.name}: its subject {clip.subject} is none of the styles ({', '.join(styles)})")
+        vertices_TV3 = faces.vertices(clip)
+        if clip.name not in self._kept:
+            self._kept[clip.name] = self._listen(faces.samples(clip), len(vertices_TV3))
+        features_RC, semantic_11E, audio_s = self._kept[clip.name]
+        target_TX = torch.from_numpy(vertices_TV3 - faces.template(clip.subject)).flatten(1)
+        style_NN = torch.eye(len(styles), device=self._device)
+        return Example(
+            name=clip.name,
+            features_RC=features_RC,
+            semantic_11E=semantic_11E,
+            target_TX=target_TX.to(self._device),
+            style_KN=style_NN[[styles.index(clip.subject)]] if clip.subject in styles else style_NN,
+            audio_s=audio_s,
+        )
+
+    @torch.no_grad()
+    def _listen(self, samples_S: np.ndarray, n_anim_frames: int) -> tuple[Tensor, Tensor | None, float]:
+        """The frozen parts' features (R, C), F_s (1, 1, E), and the duration."""
+        model = self._model
+        waveform = torch.from_numpy(normalise(samples_S))[None].to(self._device)
+        positions_R = training_positions(encoder_frames(len(samples_S)), n_anim_frames, self._faces.fps)
+        features_BLC = model.audio_encoder.feature_extractor(waveform).transpose(1, 2)
+        positions = torch.from_numpy(positions_R).float()[None].to(self._device)
+        features_RC = resample_features(features_BLC, positions)[0]
+        return features_RC, model.semantics(waveform), len(samples_S) / SAMPLE_RATE_HZ
+
+
+def training_positions(n_enc_frames: int, n_anim_frames: int, fps: int) -> np.ndarray:
+    """Where, in encoder frames, a recorded clip's features are read: its own number of frames, as published.
+
+    Training knows how many frames were recorded; inference counts them from the audio (`grid.feature_positions`).
+    """
+    if fps == 25:
+        return np.arange(2 * n_anim_frames, dtype=np.float64)
+    return np.linspace(0, n_enc_frames - 1, n_anim_frames)
+
+
+class Learner(nn.Module):
+    """The model and its loss, for `Run.learn`."""
+
+    def __init__(self, config: FinetuneVertices, model: FaceFormer) -> None:
+        super().__init__()
+        self.config, self.model = config, model
+
+    def forward(self, examples: Sequence[Example]) -> Tensor:
+        """Mean over the clips of the mean squared error of their vertices."""
+        return torch.stack([self._loss(example) for example in examples]).mean()
+
+    def _loss(self, example: Example) -> Tensor:
+        masked_R = self._masked(len(example.features_RC))
+        memory_BRM = remember(self.model, example, masked_R)
+        decoder, style_BN, target_BTX = self.model.decoder, example.style_KN[:1], example.target_TX[None]
+        # In full precision: rounding errors would be fed back frame after frame.
+        with torch.autocast(memory_BRM.device.type, enabled=False):
+            memory_BRM = memory_BRM.float()
+            if self.config.feedback == "published":
+                predicted_BTX = decoder.recomputed(memory_BRM, style_BN)
+            else:
+                teacher = target_BTX if self.config.feedback == "teacher" else None
+                predicted_BTX = decoder(memory_BRM, style_BN, teacher)
+            return F.mse_loss(predicted_BTX, target_BTX)
+
+    def _masked(self, n_frames: int) -> Tensor | None:
+        if not (self.training and self.config.mask_share):
+            return None
+        masked_R = mask_spans(n_frames, self.config.mask_share, self.config.mask_frames, self.config.min_masks)
+        return masked_R.to(self.model.decoder.positions.device)
+
+
+def mask_spans(n_frames: int, share: float, length: int, at_least: int) -> Tensor:
+    """SpecAugment in time as wav2vec 2.0 has it: bool (R,), distinct starts; drawn from torch's generator.
+
+    `share` of the frames over `length`, rounded up or down at random, is the number of spans; they may overlap.
+    """
+    wanted = max(at_least, int(share * n_frames / length + torch.rand(()).item()))
+    length = min(length, n_frames)
+    starts = torch.randperm(n_frames - length + 1)[:wanted]
+    masked_R = torch.zeros(n_frames, dtype=torch.bool)
+    masked_R[(starts[:, None] + torch.arange(length)).flatten()] = True
+    return masked_R
+
+
+def remember(model: FaceFormer, example: Example, masked_R: Tensor | None = None) -> Tensor:
+    """Decoder memory (1, R, M) of a clip."""
+    masked = None if masked_R is None else masked_R[None]
+    hidden_BRD = contextualise(model.audio_encoder, example.features_RC[None], masked_BT=masked)
+    return model.fusion(hidden_BRD, example.semantic_11E)
 
 
 @torch.no_grad()
-def _examples(
-    experiment: Finetune,
-    model: FaceFormer,
-    speech: SpeechStore,
-    motion: MotionStore,
-    pairs: list[tuple[SpeechRecord, MotionRecord]],
-    versions: int,
-    device: torch.device,
-) -> list[Example]:
-    """Every clip in `versions` copies, the first as recorded, the others augmented."""
-    assert model.wav2sem is not None
-    rng = np.random.default_rng(experiment.seed)
-    augmenters = [Augmenter(speech, experiment.augmentation, experiment.seed + i) for i in range(versions)]
-    quiet = Augmentation(noise_chance=0, band_chance=0, room_chance=0)
-    augmenters[0] = Augmenter(speech, quiet, experiment.seed)
-    examples = []
-    for version, augment in enumerate(augmenters):
-        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
-            samples_S, target_TK = speech.samples(record), motion.weights(moved)
-            speed = 1.0 if version == 0 else rng.uniform(*experiment.augmentation.speed)
-            for piece_S, piece_TK in _pieces(samples_S, target_TK, experiment.decoder.fps):
-                changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
-                waveform = torch.from_numpy(normalise(augment(changed_S)))[None].to(device)
-                positions_T = feature_positions(encoder_frames(waveform.shape[1]), experiment.decoder.fps)
-                positions = torch.from_numpy(positions_T).float()[None].to(device)
-                features_TD = encode(model.audio_encoder, waveform, positions)[0][0]
-                n_frames = min(len(features_TD), len(changed_TK))
-                example = Example(
-                    features_TD=features_TD[:n_frames].cpu(),
-                    semantic_E=model.wav2sem(waveform)[0].cpu(),
-                    target_TK=torch.from_numpy(changed_TK[:n_frames]),
-                    style=experiment.styles.index(moved.style),
-                )
-                examples.append(example)
-    return examples
+def validation_loss(model: FaceFormer, examples: Examples, clips: Sequence[FaceClip]) -> float:
+    """Mean over clips and styles of the squared error with teacher forcing, as published."""
+    model.eval()
+    losses = []
+    for example in map(examples, clips):
+        memory_KRM = remember(model, example).expand(len(example.style_KN), -1, -1)
+        target_KTX = example.target_TX.expand(len(example.style_KN), -1, -1)
+        losses.append(F.mse_loss(model.decoder(memory_KRM, example.style_KN, target_KTX), target_KTX))
+    return float(torch.stack(losses).mean())
 
 
-def _pieces(samples_S: np.ndarray, target_TK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    per_frame = SAMPLE_RATE_HZ / fps
-    starts = range(0, max(1, len(target_TK) - PIECE_FRAMES // 4), PIECE_FRAMES)
-    return [
-        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], target_TK[i : i + PIECE_FRAMES])
-        for i in starts
-    ]
+def finish(model: FaceFormer, examples: Examples, valid: Sequence[FaceClip], run: Run) -> None:
+    """Write RUN/model and, as an extension user would meet them, the errors of unguided motion."""
+    on_keys, basis_KV3 = vertices_to_keys({key: value.detach().cpu() for key, value in model.state_dict().items()})
+    write_model(run, model.config, on_keys, basis_KV3)
+    if valid:
+        run.report("valid", free_running_errors(model, examples, valid))
 
 
-def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
-    """Speech and motion `speed` times as fast (and the voice that much higher)."""
-    if speed == 1.0:
-        return samples_S, target_TK
-    at_S = np.arange(int(len(samples_S) / speed)) * speed
-    at_T = np.arange(int(len(target_TK) / speed)) * speed
-    frames_T = np.arange(len(target_TK))
-    moved_TK = np.stack([np.interp(at_T, frames_T, target_T) for target_T in target_TK.T], 1)
-    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
+@torch.no_grad()
+def free_running_errors(model: FaceFormer, examples: Examples, clips: Sequence[FaceClip]) -> dict[str, float]:
+    """Mean over clips and styles: `mse` of the vertices and `max_error`, the mean over frames of the largest distance.
 
-
-def _batch(
-    examples: list[list[Example]], experiment: Finetune, rng: np.random.Generator, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crops of equal length, captured ones and driven ones by their shares: (B, T, D), (B, 1, E), (B, T, K), (B, N)."""
-    n_driven = round(experiment.driven_share * experiment.batch)
-    some: list[Example] = []
-    for group, count in zip(examples, (experiment.batch - n_driven, n_driven), strict=False):
-        some += [group[i] for i in rng.integers(len(group), size=count)]
-    n_frames = min(experiment.crop_frames, *(len(example.target_TK) for example in some))
-    starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
-    features = torch.stack([e.features_TD[i : i + n_frames] for e, i in zip(some, starts, strict=True)])
-    target = torch.stack([e.target_TK[i : i + n_frames] for e, i in zip(some, starts, strict=True)])
-    style = torch.eye(len(experiment.styles))[[example.style for example in some]]
-    semantic = torch.stack([example.semantic_E for example in some])[:, None]
-    return features.to(device), semantic.to(device), target.to(device), style.to(device)
+    The frames are the recorded ones, so this is for comparing runs; `python -m trainer evaluate` gives the table.
+    """
+    errors = []
+    for example in map(examples, clips):
+        memory_1RM = remember(model, example)
+        for style_N in example.style_KN:
+            off_TV3 = (model.decoder(memory_1RM, style_N[None])[0] - example.target_TX).unflatten(1, (-1, 3))
+            errors.append(torch.stack([off_TV3.square().mean(), off_TV3.norm(dim=-1).amax(1).mean()]))
+    mse, max_error = torch.stack(errors).mean(0).tolist()
+    return {"clips": len(clips), "mse": mse, "max_error": max_error}

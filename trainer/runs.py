@@ -238,11 +238,11 @@ class Run:
         if schedule is not None:
             schedule.step()
 
-    def log(self, step: int, *, audio_s: float, **values: Tensor | float) -> None:
-        """Count the global batch's audio; now and then, write loss, learning rate and `values` down."""
+    def log(self, step: int, always: bool = False, /, *, audio_s: float, **values: Tensor | float) -> None:
+        """Count the global batch's audio; now and then, or `always`, write loss, learning rate and `values` down."""
         self._audio_s += audio_s
         loss, self._loss = self._loss, torch.zeros((), device=self.device)
-        if step % LOG_EVERY and LOG_ALL_BEFORE <= step < self._total - 1:
+        if step % LOG_EVERY and LOG_ALL_BEFORE <= step < self._total - 1 and not always:
             return
         named: dict[str, Tensor | float] = {"loss": loss, **values}
         local = torch.tensor([float(value) for value in named.values()], device=self.device)

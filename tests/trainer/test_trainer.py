@@ -19,7 +19,7 @@ from trainer.batches import frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
 from trainer.driven import close_lips, phone_shares, rest_in_pauses  # noqa: E402
-from trainer.finetune import change_speed  # noqa: E402
+from trainer.finetune_channels import change_speed  # noqa: E402
 from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.pretrain_hubert import mask_spans  # noqa: E402
 from trainer.speech import SpeechStore  # noqa: E402

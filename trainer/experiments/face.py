@@ -1,13 +1,145 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Experiments of `finetune`."""
+"""Experiments of `finetune`.
+
+FaceFormer's published recipe on the vertices of VOCASET, BIWI or a studio's own recordings, and the bundled model's on
+ARKit-named channels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig
+from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from ..augment import Augmentation
+
+FEEDBACK = ("published", "cached", "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneVertices:
+    """FaceFormer on vertices, as published where no attribute says otherwise.
+
+    The encoder's CNN is frozen and the rest of it trained; a Wav2Sem is frozen whole. CLS or mean is a property of the
+    Wav2Sem that `--wav2sem` names.
+
+    Attributes:
+        data: layout of --data: "vocaset", "biwi" or "custom".
+        encoder: its kind and, where it starts from nothing, its size; `pretrained` and --hubert bring their own size.
+        pretrained: folder or hub name of the encoder's weights, as "facebook/wav2vec2-base-960h"; "" starts from
+            nothing, which is for tests, unless --hubert names a run.
+        semantics: fuse the Wav2Sem of --wav2sem.
+        dim: decoder width, 64 for VOCASET and 128 for BIWI; its feed-forward layers are twice as wide.
+        feedback: what a frame is fed while training. "published": the model's own previous frame, the whole prefix
+            decoded again with fresh dropout at every step; "cached": the same with one draw of dropout, several times
+            as fast; "teacher": the true previous frame, one parallel pass.
+        mask_share, mask_frames, min_masks: SpecAugment in time, spans of `mask_frames` over this share of the frames,
+            never fewer than `min_masks` spans; `mask_share` 0 switches it off.
+        valid_clips: at most so many held-out clips are watched after each epoch; 0 watches none.
+        license: of the trained weights, for the model's config.json.
+    """
+
+    data: str
+    encoder: EncoderConfig
+    pretrained: str = ""
+    semantics: bool = False
+    dim: int = 64
+    heads: int = 4
+    dropout: float = 0.1
+    feedback: str = "published"
+    mask_share: float = 0.05
+    mask_frames: int = 10
+    min_masks: int = 2
+    epochs: int = 100
+    batch: int = 1
+    learning_rate: float = 1e-4
+    valid_clips: int = 1000
+    license: str = ""
+    precision: str = "no"
+    accumulate: int = 1
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.feedback not in FEEDBACK:
+            raise ValueError(f"feedback {self.feedback!r}: known are {', '.join(FEEDBACK)}")
+        if min(self.epochs, self.batch, self.min_masks, self.mask_frames) < 1 or not 0 <= self.mask_share < 1:
+            raise ValueError("epochs, batch, min_masks and mask_frames are at least 1, mask_share lies in [0, 1)")
+
+
+def vocaset() -> FinetuneVertices:
+    """FaceFormer on VOCASET: wav2vec 2.0 base (960 h), no semantics."""
+    return FinetuneVertices(
+        data="vocaset",
+        encoder=EncoderConfig(kind="wav2vec2", config={}),
+        pretrained="facebook/wav2vec2-base-960h",
+    )
+
+
+def vocaset_hubert() -> FinetuneVertices:
+    """`vocaset` with HuBERT base instead."""
+    hubert = EncoderConfig(kind="hubert", config={})
+    return replace(vocaset(), encoder=hubert, pretrained="facebook/hubert-base-ls960")
+
+
+def vocaset_wav2sem() -> FinetuneVertices:
+    """`vocaset_hubert` with the Wav2Sem of --wav2sem (CLS or mean, as that was trained)."""
+    return replace(vocaset_hubert(), semantics=True)
+
+
+def vocaset_cached() -> FinetuneVertices:
+    """`vocaset` with the cached loop: one draw of dropout a clip, several times as fast."""
+    return replace(vocaset(), feedback="cached")
+
+
+def biwi() -> FinetuneVertices:
+    """FaceFormer on BIWI: wav2vec 2.0 base (960 h), 128-d, no semantics."""
+    return replace(vocaset(), data="biwi", dim=128)
+
+
+def biwi_hubert() -> FinetuneVertices:
+    """`biwi` with HuBERT base instead."""
+    return replace(vocaset_hubert(), data="biwi", dim=128)
+
+
+def biwi_wav2sem() -> FinetuneVertices:
+    """`biwi_hubert` with the Wav2Sem of --wav2sem."""
+    return replace(biwi_hubert(), semantics=True)
+
+
+def custom() -> FinetuneVertices:
+    """A studio's own recordings, with the encoder of --hubert, or wav2vec 2.0 base; cached."""
+    return replace(vocaset_cached(), data="custom")
+
+
+def smoke() -> FinetuneVertices:
+    """A few steps of `vocaset_cached` at toy size, from nothing."""
+    tiny = {
+        "conv_dim": [16] * 7,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    encoder = EncoderConfig(kind="wav2vec2", config=tiny)
+    return replace(vocaset_cached(), encoder=encoder, pretrained="", epochs=1, valid_clips=1)
+
+
+def smoke_wav2sem() -> FinetuneVertices:
+    """`smoke` with the Wav2Sem of --wav2sem."""
+    return replace(smoke(), semantics=True)
+
+
+def biwi_smoke() -> FinetuneVertices:
+    """`smoke` on BIWI."""
+    return replace(smoke(), data="biwi", dim=128)
+
+
+def custom_smoke() -> FinetuneVertices:
+    """`smoke` on a studio's own layout."""
+    return replace(smoke(), data="custom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +182,10 @@ def bundled_smoke() -> FinetuneChannels:
     return replace(bundled(), versions=1, driven_versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
 
 
-EXPERIMENTS = (bundled, bundled_smoke)
+EXPERIMENTS = (
+    *(vocaset, vocaset_hubert, vocaset_wav2sem, vocaset_cached),
+    *(biwi, biwi_hubert, biwi_wav2sem),
+    custom,
+    bundled,
+    *(smoke, smoke_wav2sem, biwi_smoke, custom_smoke, bundled_smoke),
+)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Official checkpoints -> model folders: FaceFormer's vocaset.pth and biwi.pth, Wav2Sem's model.pth.tar, and the
-Wav2Sem part of a CodeTalker stage-2 file.
+Wav2Sem part of a CodeTalker stage-2 file. And back: a model trained here in the format of the released files.
 
 FaceFormer's linear head becomes named keys without loss: its 64 columns are rotated so that the first keys carry most
 motion, and its bias is one more key that is always 1.
@@ -11,24 +11,57 @@ Shapes: M decoder width, K = M + 1 channels, V vertices, X = 3V.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import IMPORT_KINDS
-from .checkpoint import BASIS_KEY, DecoderConfig, EncoderConfig, ModelConfig, Wav2SemConfig, save_model, save_wav2sem
-from .nn.encoders import build_backbone
+from .checkpoint import (
+    BASIS_KEY,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    ModelFolder,
+    Wav2SemConfig,
+    save_model,
+    save_wav2sem,
+)
+from .decoder import periodic_positions
+from .nn.encoders import KINDS, build_backbone
 from .nn.faceformer import FaceFormer
 from .nn.wav2sem import RELEASED, Wav2Sem
 
 BERT_DIM = 768
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 BIAS_CHANNEL = "bias"
+PUBLISHED_FRAMES = 600
+Names = tuple[tuple[str, str], ...]
+_FACEFORMER_NAMES = (
+    ("audio_feature_map.", "fusion.audio_feature_map."),
+    ("transformer_decoder.layers.0.", "decoder.layer."),
+    ("obj_vector.", "decoder.style."),
+    ("vertice_map_r.", "decoder.motion_head."),
+    ("vertice_map.", "decoder.feedback_map."),
+)
+_WAV2SEM_NAMES = (
+    ("FeatureExtractor.", "encoder.feature_extractor."),
+    ("FeatureProjection.", "encoder.feature_projection."),
+    ("Encoder.", "encoder.encoder."),
+)
+_WEIGHT_NORM_NAMES = (
+    ("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"),
+    ("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1"),
+)
+_ARCHITECTURE = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("conv_dim", "conv_kernel", "conv_stride", "conv_bias", "feat_extract_norm", "do_stable_layer_norm"),
+    *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,48 +138,77 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _import_faceformer(path: Path, state: dict[str, Tensor], kind: str, output: Path) -> None:
     host = _HOSTS[kind]
-    channels = (*(f"key_{i:02d}" for i in range(host.decoder.dim)), BIAS_CHANNEL)
     config = ModelConfig(
         name=path.stem,
         encoder=EncoderConfig(kind="wav2vec2", config=BASE_ENCODER),
         wav2sem=None,
         decoder=host.decoder,
-        channels=channels,
+        channels=key_channels(host.decoder.dim),
         styles=host.styles,
         topology=host.topology,
         basis_unit=host.basis_unit,
         provenance={"imported": kind},
     )
     state.pop("PPE.pe", None)
-    head = {name: _take(path, state, name) for name in ("vertice_map_r.weight", "vertice_map_r.bias")}
-    feedback = {name: _take(path, state, name) for name in ("vertice_map.weight", "vertice_map.bias")}
-    wanted = 3 * host.n_vertices
-    if len(head["vertice_map_r.bias"]) != wanted:
-        raise ValueError(
-            f"{path.name}: vertice_map_r.bias has {len(head['vertice_map_r.bias'])} values, {kind} has {wanted}"
-        )
-    renamed = {_rename_faceformer(key): value for key, value in state.items()}
-    norm = {name: _take(path, renamed, f"decoder.layer.norm3.{name}", remove=False) for name in ("weight", "bias")}
-    rotated, basis_KV3 = rotate_head(head["vertice_map_r.weight"], head["vertice_map_r.bias"], norm)
-    renamed |= rotated
-    flat_KX = torch.from_numpy(basis_KV3.reshape(len(channels), -1))
-    renamed["decoder.feedback_map.weight"] = (feedback["vertice_map.weight"].double() @ flat_KX.double().T).float()
-    renamed["decoder.feedback_map.bias"] = feedback["vertice_map.bias"]
-    _check(path, renamed, FaceFormer(config).state_dict())
-    tensors = {key: value.numpy() for key, value in renamed.items()}
+    n_values = len(_take(path, state, "vertice_map_r.weight"))
+    if n_values != 3 * host.n_vertices:
+        raise ValueError(f"{path.name}: vertice_map_r.weight has {n_values} rows, {kind} has {3 * host.n_vertices}")
+    renamed = {_renamed(key, _FACEFORMER_NAMES): value for key, value in state.items()}
+    _check(path, renamed, FaceFormer(config, 3 * host.n_vertices).state_dict())
+    on_keys, basis_KV3 = vertices_to_keys(renamed)
+    tensors = {key: value.numpy() for key, value in on_keys.items()}
     save_model(output, config, tensors | {BASIS_KEY: basis_KV3})
 
 
-def _rename_faceformer(key: str) -> str:
-    key = _rename_weight_norm(key)
-    key = re.sub(r"^audio_feature_map\.", "fusion.audio_feature_map.", key)
-    key = re.sub(r"^transformer_decoder\.layers\.0\.", "decoder.layer.", key)
-    return re.sub(r"^obj_vector\.", "decoder.style.", key)
+def key_channels(width: int) -> tuple[str, ...]:
+    """The channels that `vertices_to_keys` makes of a decoder of this width."""
+    return (*(f"key_{i:02d}" for i in range(width)), BIAS_CHANNEL)
 
 
-def _rename_weight_norm(key: str) -> str:
-    key = key.replace("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0")
-    return key.replace("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1")
+def vertices_to_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], np.ndarray]:
+    """A model whose head predicts vertices -> the same motion on named keys, with the fold of its feedback kept.
+
+    Args:
+        state: state dict of `FaceFormer` with 3V outputs.
+
+    Returns:
+        state dict of `FaceFormer` with the channels of `key_channels`, and the basis (K, V, 3) float32.
+    """
+    head, norm = "decoder.motion_head", "decoder.layer.norm3"
+    rotated, basis_KV3 = rotate_head(
+        state[f"{head}.weight"], state[f"{head}.bias"], {name: state[f"{norm}.{name}"] for name in ("weight", "bias")}
+    )
+    flat_KX = torch.from_numpy(basis_KV3.reshape(len(basis_KV3), -1)).double()
+    feedback_MX = state["decoder.feedback_map.weight"].double()
+    rotated["decoder.feedback_map.weight"] = (feedback_MX @ flat_KX.T).float()
+    return dict(state) | rotated, basis_KV3
+
+
+def keys_to_vertices(state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> dict[str, Tensor]:
+    """The reverse of `vertices_to_keys`, for any basis: a head that predicts 3V values with the same motion.
+
+    The feedback is found on the motions that the basis can make (least squares); no other motion is ever fed back.
+    """
+    basis_XK = torch.from_numpy(basis_KV3.reshape(len(basis_KV3), -1).T).double()
+    head, feedback = "decoder.motion_head", "decoder.feedback_map.weight"
+    on_vertices = {
+        f"{head}.weight": (basis_XK @ state[f"{head}.weight"].double()).float(),
+        f"{head}.bias": (basis_XK @ state[f"{head}.bias"].double()).float(),
+        feedback: (state[feedback].double() @ torch.linalg.pinv(basis_XK, rtol=1e-6)).float(),
+    }
+    return dict(state) | on_vertices
+
+
+def _renamed(key: str, names: Names, *, back: bool = False) -> str:
+    """An official key as ours, or with `back` ours as the official one."""
+    prefixes, parts = ([pair[::-1] for pair in some] if back else some for some in (names, _WEIGHT_NORM_NAMES))
+    for old, new in prefixes:
+        if key.startswith(old):
+            key = new + key.removeprefix(old)
+            break
+    for old, new in parts:
+        key = key.replace(old, new)
+    return key
 
 
 def rotate_head(weight_XM: Tensor, bias_X: Tensor, norm: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], np.ndarray]:
@@ -181,7 +243,7 @@ def _import_wav2sem(path: Path, state: dict[str, Tensor], kind: str, output: Pat
             value = _take(path, state, f"bert_feature_map.{name}")
             fusion[f"fusion.semantic_feature_map.{name}"] = value
         state = {key.removeprefix("Wav2Bert."): value for key, value in state.items() if key.startswith("Wav2Bert.")}
-    renamed = {_rename_wav2sem(key): value for key, value in state.items()}
+    renamed = {_renamed(key, _WAV2SEM_NAMES): value for key, value in state.items()}
     config = Wav2SemConfig(config=RELEASED, target_dim=BERT_DIM)
     # The only tensor that the official file lacks: masking's embedding, unused outside pre-training.
     renamed.setdefault("encoder.masked_spec_embed", build_backbone("wav2vec2", RELEASED).masked_spec_embed.detach())
@@ -190,16 +252,48 @@ def _import_wav2sem(path: Path, state: dict[str, Tensor], kind: str, output: Pat
     save_wav2sem(output, config, tensors | {key: value.numpy() for key, value in fusion.items()})
 
 
-def _rename_wav2sem(key: str) -> str:
-    for theirs, ours in (("FeatureExtractor", "feature_extractor"), ("FeatureProjection", "feature_projection")):
-        key = re.sub(rf"^{theirs}\.", f"encoder.{ours}.", key)
-    return _rename_weight_norm(re.sub(r"^Encoder\.", "encoder.encoder.", key))
+def export_faceformer(model: ModelFolder, file: Path) -> None:
+    """Write a model as FaceFormer's own code reads it: a bare state dict with the released names and shapes.
+
+    Raises:
+        ValueError: that format has no place for the model: it has a Wav2Sem, no basis, or another architecture.
+    """
+    config, basis_KV3 = model.config, model.basis()
+    if config.wav2sem is not None or basis_KV3 is None:
+        raise ValueError(f"{config.name}: FaceFormer's format has a vertex head and no Wav2Sem; this model has not")
+    _require_base(config.name, config.encoder.config, BASE_ENCODER)
+    state = {key: torch.from_numpy(value) for key, value in model.tensors().items() if key != BASIS_KEY}
+    period, width = config.decoder.period, config.decoder.dim
+    positions_pM = torch.from_numpy(periodic_positions(period, width))
+    official = {
+        _renamed(key, _FACEFORMER_NAMES, back=True): value for key, value in keys_to_vertices(state, basis_KV3).items()
+    }
+    torch.save(official | {"PPE.pe": positions_pM.repeat(PUBLISHED_FRAMES // period + 1, 1)[None]}, file)
 
 
-def _take(path: Path, state: dict[str, Tensor], key: str, remove: bool = True) -> Tensor:
+def export_wav2sem(config: Wav2SemConfig, state: Mapping[str, Tensor], file: Path) -> None:
+    """Write a Wav2Sem (its state dict) as its released code reads it.
+
+    Raises:
+        ValueError: it has another architecture than the released one.
+    """
+    _require_base("this Wav2Sem", config.config, RELEASED)
+    kept = {key: value for key, value in state.items() if not key.endswith("masked_spec_embed")}
+    torch.save({"state_dict": {_renamed(key, _WAV2SEM_NAMES, back=True): value for key, value in kept.items()}}, file)
+
+
+def _require_base(name: str, config: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Head counts and norm orders leave no trace in the shapes: compare what the configs mean, defaults included."""
+    found, wanted = (KINDS["wav2vec2"][0](**some).to_dict() for some in (config, base))
+    for key in _ARCHITECTURE:
+        if found[key] != wanted[key]:
+            raise ValueError(f"{name}: its encoder has {key} = {found[key]}; the official format has {wanted[key]}")
+
+
+def _take(path: Path, state: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state:
         raise ValueError(f"{path.name}: key {key} is missing; it is another model's file")
-    return state.pop(key) if remove else state[key]
+    return state[key]
 
 
 def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -99,8 +99,15 @@ def encode(
         )
     if positions_BT is not None:
         features_BLD = resample_features(features_BLD, positions_BT)
-    projected = backbone.feature_projection(features_BLD)
+    return contextualise(backbone, features_BLD, mask_BL, masked_BT), mask_BL
+
+
+def contextualise(
+    backbone: Backbone, features_BLC: Tensor, mask_BL: Tensor | None = None, masked_BT: Tensor | None = None
+) -> Tensor:
+    """Hidden states (B, L, D) of the CNN's features: the second half of `encode`, from the projection on."""
+    projected = backbone.feature_projection(features_BLC)
     hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
     if masked_BT is not None:
         hidden_BLD = torch.where(masked_BT.unsqueeze(-1), backbone.masked_spec_embed.to(hidden_BLD.dtype), hidden_BLD)
-    return backbone.encoder(hidden_BLD, attention_mask=mask_BL).last_hidden_state, mask_BL
+    return backbone.encoder(hidden_BLD, attention_mask=mask_BL).last_hidden_state

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer finetune bundled --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem`
+
+The bundled face model: fusion and decoder learn captured motion, as ARKit-named channels, from the frozen encoders'
+features, autoregressively, as FaceFormer was trained. The error is measured on the face (the basis' displacements), not
+on the channels.
+
+Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.checkpoint import ASSETS, ModelConfig
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.nn.encoders import encode
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+
+from .augment import Augmentation, Augmenter
+from .batches import normalise
+from .curves import MotionRecord, MotionStore
+from .experiments.face import FinetuneChannels
+from .export import write_model
+from .runs import Run, cosine_with_warmup, data_hash
+from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+from .stages import read_encoder, read_wav2sem
+
+PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
+CLOSED_GAP_M = 0.0012
+FLAME_REFERENCE = ASSETS / "flame_reference.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index."""
+
+    features_TD: Tensor
+    semantic_E: Tensor
+    target_TK: Tensor
+    style: int
+
+
+class FaceLoss(nn.Module):
+    """Squared error on the face in units of 1 mm, its velocity, and the lip gap.
+
+    `shape_KK` is the Gram matrix of the mouth's vertices, `gap_K` the change of the inner lip gap per channel.
+    """
+
+    shape_KK: Tensor
+    gap_K: Tensor
+
+    def __init__(self, config: FinetuneChannels, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
+        super().__init__()
+        moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001
+        flat = 1000 * basis_KV3[:, moved_V].reshape(len(basis_KV3), -1)
+        shape_KK = torch.from_numpy(flat @ flat.T / moved_V.sum()).float()
+        # Channels that hardly show (a press) still deserve to be right: a floor on every channel's own weight.
+        self.register_buffer("shape_KK", shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK)))
+        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float())
+        self.config = config
+
+    def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:
+        """Scalar."""
+        error_BTK = predicted_BTK - target_BTK
+        shape = self._shape(error_BTK)
+        velocity = self._shape(error_BTK.diff(dim=1))
+        gap_BT = (target_BTK @ self.gap_K).clamp(min=0)
+        weight_BT = 1 + (self.config.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
+        gap = (weight_BT * (error_BTK @ self.gap_K) ** 2).mean()
+        return shape + self.config.velocity_weight * velocity + self.config.aperture_weight * 0.1 * gap
+
+    def _shape(self, error_BTK: Tensor) -> Tensor:
+        return ((error_BTK @ self.shape_KK) * error_BTK).sum(-1).mean()
+
+
+class ChannelLearner(nn.Module):
+    """What is trained of the face model: its fusion and its decoder."""
+
+    def __init__(self, model: FaceFormer) -> None:
+        super().__init__()
+        self.fusion, self.decoder = model.fusion, model.decoder
+
+    def forward(self, features_BTD: Tensor, semantic_B1E: Tensor, style_BN: Tensor) -> Tensor:
+        """Channel weights (B, T, K)."""
+        return self.decoder(self.fusion(features_BTD, semantic_B1E), style_BN)
+
+
+def finetune_channels(
+    config: FinetuneChannels, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+) -> None:
+    """Train; RUN/model is a folder that `SpeechAnimator.load` reads.
+
+    Raises:
+        ValueError: an earlier run is missing from the command.
+    """
+    if hubert is None or wav2sem is None:
+        raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
+    torch.manual_seed(config.seed)
+    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]
+    run.describe(data_sha256=data_hash(files), hubert=str(hubert), wav2sem=str(wav2sem))
+    model = build_model(config, motion.channels, hubert, wav2sem).to(run.device)
+    basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
+    loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
+    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
+    examples = [_examples(config, model, speech, motion, train, config.versions, run.device)]
+    if config.driven_share:
+        driven = MotionStore(data / "driven")
+        pairs = paired_records(speech, driven)
+        examples.append(_examples(config, model, speech, driven, pairs, config.driven_versions, run.device))
+    examples = [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in examples]
+    optimiser = torch.optim.AdamW(ChannelLearner(model).parameters(), lr=config.peak_lr, weight_decay=0.01)
+    schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
+    learner = run.learn(ChannelLearner(model), optimiser, schedule, clip=1.0)
+    for step in run.steps(config.steps):
+        crops = _draw(examples, config, run.rng(step))
+        for part in run.share(crops):
+            features, semantic, target, style = _batch(part, config, run.device)
+            with run.autocast():
+                loss = loss_fn(learner(features, semantic, style), target)
+            run.backward(loss)
+        run.update()
+        run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.decoder.fps)
+    if run.is_main:
+        write_model(run, model.config, model.state_dict(), basis_KV3)
+
+
+def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
+    """The whole model with both pretrained encoders in it, frozen: eval mode and no gradients."""
+    encoder, phones = read_encoder(hubert)
+    sentences, sentence = read_wav2sem(wav2sem)
+    described = ModelConfig(
+        name="wav2sem-default",
+        encoder=encoder,
+        wav2sem=sentences,
+        decoder=config.decoder,
+        channels=channels,
+        styles=config.styles,
+        license="CC-BY-4.0; see LICENSE-weights",
+    )
+    model = FaceFormer(described).eval()
+    assert model.wav2sem is not None
+    model.wav2sem.load_state_dict(sentence)
+    model.audio_encoder.load_state_dict(phones)
+    model.audio_encoder.requires_grad_(False)
+    return model
+
+
+def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The channels' displacements (K, V, 3) and what each does to the inner lip gap (K,), in metres."""
+    with np.load(path) as file:
+        names = [str(name) for name in file["names"]]
+        basis_KV3 = file["basis_KV3"][[names.index(channel) for channel in channels]]
+    lip_pairs = json.loads(FLAME_REFERENCE.read_text())["lip_pairs"]
+    upper, lower = lip_pairs[len(lip_pairs) // 2]
+    return basis_KV3, basis_KV3[:, upper, 1] - basis_KV3[:, lower, 1]
+
+
+def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
+    """Recordings that have motion."""
+    by_name = {record.name: record for record in speech.records}
+    return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
+
+
+@torch.no_grad()
+def _examples(
+    config: FinetuneChannels,
+    model: FaceFormer,
+    speech: SpeechStore,
+    motion: MotionStore,
+    pairs: list[tuple[SpeechRecord, MotionRecord]],
+    versions: int,
+    device: torch.device,
+) -> list[Example]:
+    """Every clip in `versions` copies, the first as recorded, the others augmented."""
+    assert model.wav2sem is not None
+    rng = np.random.default_rng(config.seed)
+    augmenters = [Augmenter(speech, config.augmentation, config.seed + i) for i in range(versions)]
+    quiet = Augmentation(noise_chance=0, band_chance=0, room_chance=0)
+    augmenters[0] = Augmenter(speech, quiet, config.seed)
+    examples = []
+    for version, augment in enumerate(augmenters):
+        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
+            samples_S, target_TK = speech.samples(record), motion.weights(moved)
+            speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
+            for piece_S, piece_TK in _pieces(samples_S, target_TK, config.decoder.fps):
+                changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
+                waveform = torch.from_numpy(normalise(augment(changed_S)))[None].to(device)
+                positions_T = feature_positions(encoder_frames(waveform.shape[1]), config.decoder.fps)
+                positions = torch.from_numpy(positions_T).float()[None].to(device)
+                features_TD = encode(model.audio_encoder, waveform, positions)[0][0]
+                n_frames = min(len(features_TD), len(changed_TK))
+                example = Example(
+                    features_TD=features_TD[:n_frames].cpu(),
+                    semantic_E=model.wav2sem(waveform)[0].cpu(),
+                    target_TK=torch.from_numpy(changed_TK[:n_frames]),
+                    style=config.styles.index(moved.style),
+                )
+                examples.append(example)
+    return examples
+
+
+def _pieces(samples_S: np.ndarray, target_TK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    per_frame = SAMPLE_RATE_HZ / fps
+    starts = range(0, max(1, len(target_TK) - PIECE_FRAMES // 4), PIECE_FRAMES)
+    return [
+        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], target_TK[i : i + PIECE_FRAMES])
+        for i in starts
+    ]
+
+
+def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Speech and motion `speed` times as fast (and the voice that much higher)."""
+    if speed == 1.0:
+        return samples_S, target_TK
+    at_S = np.arange(int(len(samples_S) / speed)) * speed
+    at_T = np.arange(int(len(target_TK) / speed)) * speed
+    frames_T = np.arange(len(target_TK))
+    moved_TK = np.stack([np.interp(at_T, frames_T, target_T) for target_T in target_TK.T], 1)
+    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
+
+
+def _draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
+    """A global batch: crops of equal length, captured ones and driven ones by their shares."""
+    n_driven = round(config.driven_share * config.batch)
+    some: list[Example] = []
+    for group, count in zip(examples, (config.batch - n_driven, n_driven), strict=False):
+        some += [group[i] for i in rng.integers(len(group), size=count)]
+    n_frames = min(config.crop_frames, *(len(example.target_TK) for example in some))
+    starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
+    return [
+        replace(e, features_TD=e.features_TD[i : i + n_frames], target_TK=e.target_TK[i : i + n_frames])
+        for e, i in zip(some, starts, strict=True)
+    ]
+
+
+def _batch(
+    crops: list[Example], config: FinetuneChannels, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B, T, D), (B, 1, E), (B, T, K), (B, N)."""
+    features = torch.stack([crop.features_TD for crop in crops])
+    target = torch.stack([crop.target_TK for crop in crops])
+    style = torch.eye(len(config.styles))[[crop.style for crop in crops]]
+    semantic = torch.stack([crop.semantic_E for crop in crops])[:, None]
+    return features.to(device), semantic.to(device), target.to(device), style.to(device)
