@@ -25,6 +25,7 @@ LABELS = {
     "bert_c": "oracle: BERT_c of the text",
     "bert_m": "oracle: BERT_m of the text",
 }
+ORACLES = {"bert_c": "cls", "bert_m": "mean"}
 PLAIN_LABEL = "the model (no Wav2Sem)"
 
 
@@ -100,15 +101,20 @@ def derangement(count: int, seed: int) -> np.ndarray:
 
 
 def controls(
-    heard: Mapping[str, np.ndarray], texts: Mapping[str, str | None], text_model: str, seed: int
+    heard: Mapping[str, np.ndarray],
+    texts: Mapping[str, str | None],
+    seed: int,
+    text_model: str = "",
+    normalise: bool = False,
 ) -> list[Semantics]:
     """Every control of a model with a Wav2Sem.
 
     Args:
         heard: clip name -> F_s (E,) of the model itself.
         texts: clip name -> what is said, None where nobody wrote it down.
-        text_model: folder or hub name; "" is the MiniLM from PyPI.
         seed: of the shuffle.
+        text_model: folder or hub name; "" is the MiniLM from PyPI.
+        normalise: scale text vectors to length sqrt(E), where the model's targets were.
     """
     names, vectors_NE = list(heard), np.stack(list(heard.values()))
     mean_E = vectors_NE.mean(0)
@@ -121,32 +127,35 @@ def controls(
         rows.append(_row("shuffled", vectors=dict(zip(names, vectors_NE[others], strict=True))))
     else:
         rows.append(_row("shuffled", unavailable="there is one clip only"))
-    return rows + [_oracle(name, target, texts, text_model, len(mean_E)) for name, target in ORACLES.items()]
-
-
-ORACLES = {"bert_c": "cls", "bert_m": "mean"}
+    return rows + _oracles(texts, text_model, normalise, len(mean_E))
 
 
 def _row(name: str, **parts: Any) -> Semantics:
     return Semantics(name=name, label=LABELS[name], **parts)
 
 
-def _oracle(name: str, target: str, texts: Mapping[str, str | None], text_model: str, width: int) -> Semantics:
-    untold = [clip for clip, text in texts.items() if not text]
-    if untold:
+def _oracles(texts: Mapping[str, str | None], text_model: str, normalise: bool, width: int) -> list[Semantics]:
+    rows: list[Semantics] = []
+    reason = ""
+    if untold := [clip for clip, text in texts.items() if not text]:
         reason = f"{len(untold)} of {len(texts)} clips have no text; add sentences.tsv beside the data"
-        return _row(name, unavailable=reason)
-    try:
-        vectors_NE = _text_vectors([text for text in texts.values() if text], text_model, target)
-    except (OSError, ModuleNotFoundError, ValueError) as error:
-        return _row(name, unavailable=f"text model {text_model or 'from PyPI'}: {str(error).splitlines()[0]}")
-    if vectors_NE.shape[1] != width:
-        reason = f"text vectors have {vectors_NE.shape[1]} dimensions, this model's sentence space {width}"
-        return _row(name, unavailable=reason)
-    return _row(name, vectors=dict(zip(texts, vectors_NE, strict=True)))
+    for name, target in ORACLES.items():
+        vectors_NE = np.zeros((0, width))
+        if not reason:  # a text model that is not there need not be looked for twice
+            try:
+                vectors_NE = _text_vectors([text for text in texts.values() if text], text_model, target, normalise)
+            except (OSError, ModuleNotFoundError, ValueError) as error:
+                reason = f"text model: {str(error).splitlines()[0]}"
+        if not reason and vectors_NE.shape[1] != width:
+            reason = f"text vectors have {vectors_NE.shape[1]} dimensions, this model's sentence space {width}; " + (
+                "name the text model that it learnt from in an experiment of your own"
+            )
+        vectors = None if reason else dict(zip(texts, vectors_NE, strict=True))
+        rows.append(_row(name, vectors=vectors, unavailable=reason))
+    return rows
 
 
-def _text_vectors(texts: Sequence[str], text_model: str, target: str) -> np.ndarray:
-    from .sentences import default_text_model, text_vectors
+def _text_vectors(texts: Sequence[str], text_model: str, target: str, normalise: bool) -> np.ndarray:
+    from .sentences import text_vectors
 
-    return text_vectors(texts, text_model or default_text_model(), target).numpy()
+    return text_vectors(texts, text_model, target, normalise=normalise).numpy()

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -23,7 +24,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -61,7 +61,7 @@ def evaluate(config: EvaluateVertices | EvaluateChannels, data: Path, out: Path,
         return evaluate_channels(config, data, out, model, device)
     faces = open_face_data(config.kind, data)
     predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions")
-    _check_fits(predictor.animator.folder, faces)
+    _check_fits(predictor, faces)
     clips = _clips(config, faces)
     regions = find_regions(Path(config.regions) if config.regions else data, faces.topology, faces.n_vertices)
     rows = _semantics(config, predictor, faces, clips)
@@ -142,12 +142,13 @@ class Predictor:
 
 
 def _read_prediction(path: Path, key: str) -> Prediction | None:
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        if str(file["key"]) != key:
-            return None
-        return Prediction(weights_NTK=file["weights_NTK"], semantic_E=file["semantic_E"])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                return Prediction(weights_NTK=file["weights_NTK"], semantic_E=file["semantic_E"])
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or damaged: it is predicted again
+    return None
 
 
 def _clips(config: EvaluateVertices, faces: FaceData) -> list[FaceClip]:
@@ -158,8 +159,8 @@ def _clips(config: EvaluateVertices, faces: FaceData) -> list[FaceClip]:
     return clips[: config.max_clips] if config.max_clips else clips
 
 
-def _check_fits(folder: ModelFolder, faces: FaceData) -> None:
-    config, basis_KV3 = folder.config, folder.basis()
+def _check_fits(predictor: Predictor, faces: FaceData) -> None:
+    config, basis_KV3 = predictor.config, predictor.basis_KV3
     if basis_KV3 is None:
         raise ValueError(f"model {config.name}: it has no vertex basis, so its motion cannot be compared with meshes")
     for what, of_model, of_data in (
@@ -187,7 +188,8 @@ def _semantics(
         clip.name: predictor.predict(clip, faces.samples(clip), own).semantic_E
         for clip in tqdm(clips, desc="F_s of every clip", unit="clip")
     }
-    return [own, *controls(heard, {clip.name: clip.text for clip in clips}, config.text_model, config.seed)]
+    texts = {clip.name: clip.text for clip in clips}
+    return [own, *controls(heard, texts, config.seed, config.text_model, config.normalise_target)]
 
 
 def _measure(

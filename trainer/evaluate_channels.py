@@ -10,6 +10,7 @@ Shapes: T animation frames, K channels, V vertices.
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,18 @@ from tqdm import tqdm
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import Motion
 
+from .checkpoints import write_atomically
 from .curves import MotionRecord, MotionStore
 from .experiments.evaluation import EvaluateChannels
 from .finetune_channels import paired_records, read_basis
 from .speech import SAMPLE_RATE_HZ, SpeechStore
+from .tables import table
 
 
 def evaluate_channels(
     config: EvaluateChannels, data: Path, out: Path, model: str, device: str
 ) -> dict[str, dict[str, float]]:
-    """Print and write results.json; write OUT/apertures/CORPUS/CLIP.npz (`aperture` in metres, `fps`).
+    """Write results.json and results.md; write OUT/apertures/CORPUS/CLIP.npz (`aperture` in metres, `fps`).
 
     Per style: `mve_mm`, mean over frames and vertices of the mouth region of the error; `lve_mm`, mean over frames of
     its largest; `rest_mve_mm`, the same for a face that never moves; `aperture_r`, mean over clips of Pearson's r of
@@ -54,9 +57,28 @@ def evaluate_channels(
         style: {"clips": len(some)} | {key: float(np.mean([row[key] for row in some])) for key in some[0]}
         for style, some in rows.items()
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    write_atomically(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    region = f"the {int(moving_V.sum())} vertices that a channel moves by more than 2 mm"
+    report = _markdown(results, animator, config, region)
+    write_atomically(out / "results.md", report.encode())
+    print(report)
     return results
+
+
+def _markdown(
+    results: dict[str, dict[str, float]], animator: SpeechAnimator, config: EvaluateChannels, region: str
+) -> str:
+    folder = animator.folder
+    head = [key for row in results.values() for key in row]
+    lines = [(style, *(f"{value:.4g}" for value in row.values())) for style, row in results.items()]
+    return (
+        f"# Prepared speech and motion, valid split: {folder.config.name}\n\n"
+        f"{table(('style', *dict.fromkeys(head)), lines)}\n\n"
+        f"{folder.config.name}, weights {folder.weights_sha256[:12]}, semantics at {config.semantic_strength:g}; "
+        f"millimetres on {region}, mean over frames of a clip, then over clips; lve_mm is the largest distance (no "
+        f"square), rest_mve_mm a face that never moves, aperture_r Pearson's r of the lip gap; "
+        f"{date.today().isoformat()}.\n"
+    )
 
 
 def _errors(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,49 +60,68 @@ CAVEATS = (
 def markdown(results: Mapping[str, Any]) -> str:
     """The whole report of results.json."""
     model, data = results["model"], results["data"]
-    title = f"# {data['name']}, {data['split']} split: {model['name']}"
-    parts = [title, _facts(results), _own_table(results["rows"]), _definitions(data["unit"]), _by_style(results)]
-    parts += [_published_table(results), "## Read this before comparing", "\n".join(f"- {text}" for text in CAVEATS)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    caption = _caption(results)
+    parts = [f"# {data['name']}, {data['split']} split: {model['name']}", _facts(results)]
+    parts += ["## Errors", _errors(results["rows"]), caption, _definitions(data["unit"])]
+    if len(results["per_style"]) > 1:
+        parts += [f"## By style: {results['rows'][0]['label']}", _by_style(results["per_style"]), caption]
+    if results["published"]:
+        parts += ["## Beside the published figures", _beside_published(results)]
+        parts += [f"The last rows: {caption}", "\n".join(f"- {text}" for text in CAVEATS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Five digits; nothing where nothing is stated."""
+    return "" if value is None else f"{value:.4e}"
+
+
+def _caption(results: Mapping[str, Any]) -> str:
+    """Everything that a table's figures depend on, in one line."""
+    data, regions, (squared, plain) = results["data"], results["regions"], UNITS[results["data"]["unit"]]
+    return (
+        f"{results['model']['name']} on {data['name']}'s {data['split']} split: {data['clips']} clips, "
+        f"{data['sequences']} sequences, {data['frames']} frames; lips: {regions['lips']}; upper face: "
+        f"{regions['upper']}; LVE and FDD in {squared}, MVE in {plain}; pooled as the heads say, and over frames "
+        f"where they say nothing; {results['date']}."
+    )
 
 
 def _facts(results: Mapping[str, Any]) -> str:
     model, data, regions = results["model"], results["data"], results["regions"]
+    wav2sem = f"Wav2Sem into {model['sentence_dim']} dimensions" if model["sentence_dim"] else "no Wav2Sem"
+    missing = "".join(f"; {count} x {reason}" for reason, count in data["skipped"].items() if count)
+    one_style = data["sequences"] == data["clips"]
     facts = {
-        "model": f"{model['name']}, weights {model['weights_sha256'][:12]}, {model['encoder']} encoder, "
-        + (f"Wav2Sem into {model['sentence_dim']} dimensions" if model["sentence_dim"] else "no Wav2Sem"),
-        "data": f"{data['name']}, {data['split']} split, {data['clips']} clips of {data['subjects']} subjects, "
-        f"{data['fps']} fps, data hash {data['sha256'][:12]}" + _skipped(data["skipped"]),
-        "sequences": f"{data['sequences']} of {data['clips']} clips, under {_styles_in_words(data)}; {data['frames']} "
-        "frames, counted from the audio and cut to the common length",
+        "model": f"{model['name']}, weights {model['weights_sha256'][:12]}, {model['encoder']} encoder, {wav2sem}",
+        "data": f"{data['name']}, {data['split']} split, {data['clips']} clips, {data['subjects']} subject(s), "
+        f"{data['fps']} fps, hash {data['sha256'][:12]}{missing}",
+        "styles": ("one a clip, of: " if one_style else "every clip under each of: ") + ", ".join(data["styles"]),
+        "frames": f"{data['frames']} in {data['sequences']} sequences; counted from the audio, never from the "
+        "recording, and cut to the common length",
         "lips (LVE)": regions["lips"],
         "upper face (FDD)": regions["upper"],
-        "unit": f"LVE and FDD {UNITS[data['unit']][0]}, MVE {UNITS[data['unit']][1]}",
         "made": f"{results['date']}, commit {results['commit']}, {results['engine']} on {results['device']}",
     }
     if results["notes"]:
         facts["notes"] = "; ".join(results["notes"])
-    return _table(("", ""), [(name, text) for name, text in facts.items()])
+    return table(("", ""), facts.items())
 
 
-def _skipped(skipped: Mapping[str, int]) -> str:
-    return "".join(f"; {count} x {reason}" for reason, count in skipped.items() if count)
-
-
-def _styles_in_words(data: Mapping[str, Any]) -> str:
-    if data["sequences"] == data["clips"]:
-        return "one style each"
-    return f"the styles {', '.join(data['styles'])}"
-
-
-def _own_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         if row["unavailable"]:
-            lines.append((row["label"], f"not measured: {row['unavailable']}", *("" for _ in list(COLUMNS)[1:])))
+            lines.append([row["label"], f"not measured: {row['unavailable']}", *[""] * (len(COLUMNS) - 1)])
         else:
-            lines.append((row["label"], *(_number(row[key]) for key in COLUMNS)))
-    return "## Errors\n\n" + _table(("semantics", *COLUMNS.values()), lines)
+            lines.append([row["label"], *(number(row[key]) for key in COLUMNS)])
+    return table(("semantics", *COLUMNS.values()), lines)
 
 
 def _definitions(unit: str) -> str:
@@ -115,29 +134,18 @@ def _definitions(unit: str) -> str:
     )
 
 
-def _by_style(results: Mapping[str, Any]) -> str:
-    if len(results["per_style"]) < 2:
-        return ""
-    lines = [(style, *(_number(row[key]) for key in COLUMNS)) for style, row in results["per_style"].items()]
-    return f"## By style ({results['rows'][0]['label']})\n\n" + _table(("style", *COLUMNS.values()), lines)
+def _by_style(per_style: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [(style, *(number(row[key]) for key in COLUMNS)) for style, row in per_style.items()]
+    return table(("style", *COLUMNS.values()), lines)
 
 
-def _published_table(results: Mapping[str, Any]) -> str:
-    rows = results["published"]
-    if not rows:
-        return ""
-    lines = [(r["host"], r["source"], *(_number(r[key]) for key in ("lve", "mve", "fdd"))) for r in rows]
-    for row in results["rows"][:2]:
-        if not row["unavailable"]:
-            values = (_number(row[key]) for key in ("lve_frames", "mve_frames", "fdd"))
+def _beside_published(results: Mapping[str, Any]) -> str:
+    lines = [
+        (row["host"], row["source"], *(number(row[key]) for key in ("lve", "mve", "fdd")))
+        for row in results["published"]
+    ]
+    for row in results["rows"]:
+        if row["semantics"] in ("none", "trained"):
+            values = (number(row[key]) for key in ("lve_frames", "mve_frames", "fdd"))
             lines.append((f"{results['model']['name']}: {row['label']}", "this evaluation", *values))
-    return "## Beside the published figures\n\n" + _table(("host", "source", "LVE", "MVE", "FDD"), lines)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4e}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return table(("host", "source", "LVE", "MVE", "FDD"), lines)

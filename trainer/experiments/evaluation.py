@@ -16,8 +16,9 @@ class EvaluateVertices:
         styles: the model's styles to predict under. Empty is as published: a training subject's own style, all styles
             for subjects that training never saw.
         controls: predict with wrong and with perfect semantics too; costs five times as much. Ignored without Wav2Sem.
-        text_model: folder or hub name of the BERT-architecture model behind the oracle rows; "" is the MiniLM from
-            PyPI. It must be the one that Wav2Sem learnt from.
+        text_model: folder or hub name of the BERT-architecture model behind the oracle rows, as
+            "../bert-base-uncased"; "" is the MiniLM from PyPI. It must be the one that Wav2Sem learnt from …
+        normalise_target: … and so must the length of its vectors (`pretrain`'s setting of that name).
         regions: folder of vertex lists; "" looks in --data and --data/regions.
         max_clips: the first clips only; 0 is all.
         seed: which clip's F_s another clip gets in the shuffled control.
@@ -28,6 +29,7 @@ class EvaluateVertices:
     styles: tuple[str, ...] = ()
     controls: bool = True
     text_model: str = ""
+    normalise_target: bool = False
     regions: str = ""
     max_clips: int = 0
     seed: int = 0
@@ -45,12 +47,12 @@ class EvaluateChannels:
 
 def vocaset() -> EvaluateVertices:
     """VOCASET's two test subjects, under all training styles."""
-    return EvaluateVertices(kind="vocaset", text_model="bert-base-uncased")
+    return EvaluateVertices(kind="vocaset")
 
 
 def biwi_a() -> EvaluateVertices:
     """BIWI Test-A: the six training subjects in their own styles; the published figures are of this split."""
-    return EvaluateVertices(kind="biwi", text_model="bert-base-uncased")
+    return EvaluateVertices(kind="biwi")
 
 
 def biwi_b() -> EvaluateVertices:
