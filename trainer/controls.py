@@ -127,16 +127,18 @@ def controls(
         rows.append(_row("shuffled", vectors=dict(zip(names, vectors_NE[others], strict=True))))
     else:
         rows.append(_row("shuffled", unavailable="there is one clip only"))
-    return rows + _oracles(texts, text_model, normalise, len(mean_E))
+    return rows + _oracles(texts, text_model, normalise, vectors_NE)
 
 
 def _row(name: str, **parts: Any) -> Semantics:
     return Semantics(name=name, label=LABELS[name], **parts)
 
 
-def _oracles(texts: Mapping[str, str | None], text_model: str, normalise: bool, width: int) -> list[Semantics]:
+def _oracles(
+    texts: Mapping[str, str | None], text_model: str, normalise: bool, heard_NE: np.ndarray
+) -> list[Semantics]:
     rows: list[Semantics] = []
-    reason = ""
+    reason, width = "", heard_NE.shape[1]
     if untold := [clip for clip, text in texts.items() if not text]:
         reason = f"{len(untold)} of {len(texts)} clips have no text; add sentences.tsv beside the data"
     for name, target in ORACLES.items():
@@ -151,7 +153,11 @@ def _oracles(texts: Mapping[str, str | None], text_model: str, normalise: bool, 
                 "name the text model that it learnt from in an experiment of your own"
             )
         vectors = None if reason else dict(zip(texts, vectors_NE, strict=True))
-        rows.append(_row(name, vectors=vectors, unavailable=reason))
+        row = _row(name, vectors=vectors, unavailable=reason)
+        rows.append(row)
+        ratio = 1.0 if reason else np.linalg.norm(vectors_NE, axis=1).mean() / np.linalg.norm(heard_NE, axis=1).mean()
+        if not 0.5 <= ratio <= 2:
+            row.label += f" ({ratio:.2g} times as long as F_s: is normalise_target as in pretraining?)"
     return rows
 
 

@@ -255,6 +255,14 @@ def test_missing_texts_and_widths_are_said_in_the_row(vocaset, model, tmp_path, 
     assert f"not measured: text vectors have 7 dimensions, this model's sentence space {WIDTH}" in text
 
 
+@pytest.mark.parametrize(("length", "warned"), [(1.0, False), (0.1, True), (9.0, True)])
+def test_text_vectors_of_another_length_are_remarked(monkeypatch, length: float, warned: bool) -> None:
+    monkeypatch.setattr(controls_module, "_text_vectors", lambda texts, *_a: np.full((len(texts), WIDTH), length))
+    heard = {"a": np.ones(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
+    rows = controls(heard, {"a": "hello", "b": "you"}, seed=0)
+    assert [f"{length:.2g} times as long as F_s" in r.label for r in rows[-2:]] == [warned, warned]
+
+
 def test_a_text_model_that_is_not_there_is_said_in_the_row(tmp_path) -> None:
     heard = {"a": np.zeros(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
     rows = controls(heard, {"a": "hello", "b": "you"}, 0, str(tmp_path / "nowhere"))
