@@ -182,10 +182,11 @@ def _load(model: str) -> tuple[Any, Any]:
         if config.model_type != "bert":
             raise ValueError(f"{model}: a {config.model_type} model; text targets need the BERT architecture")
         tokenizer = AutoTokenizer.from_pretrained(model)
-        bert, loading = BertModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = BertModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(f"{model}: neither a folder with a BERT model nor one on the hub ({reason})") from error
+    bert, loading = loaded
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise ValueError(f"{model}: {len(missing)} weights are missing, as {missing[0]}; it is no whole BERT model")
     return tokenizer, bert.eval()

@@ -7,9 +7,10 @@ Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile as sf
@@ -37,14 +38,36 @@ class SpeechRecord:
     phones: list[Timing] | None
 
 
+class Speech(Protocol):
+    """Recordings to learn from: prepared ones (`SpeechStore`), or LibriSpeech as it is.
+
+    A record has a name, a corpus, a speaker, a split ("train", "valid", …), a text and n_samples.
+    """
+
+    @property
+    def records(self) -> Sequence[Any]:
+        """Every recording."""
+
+    def samples(self, record: Any) -> np.ndarray:
+        """float32 (S,) in [-1, 1)."""
+
+    def files(self) -> Iterable[Path]:
+        """What the data hash is made of."""
+
+
 class SpeechStore:
     """Prepared speech, opened for reading."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "clips.json").is_file():
             raise FileNotFoundError(f"{folder}: no prepared speech; run `python -m trainer prepare speech` first")
+        self.folder = folder
         self.audio_S = np.load(folder / "audio.npy", mmap_mode="r")
         self.records = [SpeechRecord(**record) for record in json.loads((folder / "clips.json").read_text())]
+
+    def files(self) -> list[Path]:
+        """What the data hash is made of."""
+        return [self.folder / "audio.npy", self.folder / "clips.json"]
 
     def samples(self, record: SpeechRecord) -> np.ndarray:
         """float32 (S,) in [-1, 1)."""
