@@ -172,9 +172,9 @@ def _description(path: Path) -> Mapping[str, Any]:
     keys = set(description) if isinstance(description, dict) else set()
     if not keys >= REQUIRED or keys - REQUIRED - {"split"}:
         raise ValueError(f"{path}: has {sorted(keys)}; {sorted(REQUIRED)} are needed, and split is the only other key")
-    if description["fps"] not in CAPTURE_FPS:
+    if not isinstance(description["fps"], int) or description["fps"] not in CAPTURE_FPS:
         raise ValueError(f"{path}: fps {description['fps']!r}; captures of {sorted(CAPTURE_FPS)} fps are read")
-    if description["unit"] not in UNITS_M:
+    if not isinstance(description["unit"], str) or description["unit"] not in UNITS_M:
         raise ValueError(f"{path}: unit {description['unit']!r}; known are {', '.join(UNITS_M)}")
     subjects, split = description["subjects"], description.get("split", {})
     for key, table in (("subjects", subjects), ("split", split)):
@@ -182,15 +182,20 @@ def _description(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"{path}: {key} must map names to lists of clips")
     if not subjects:
         raise ValueError(f"{path}: it names no subject")
-    clips = Counter(name for names in subjects.values() for name in names)
-    twice = [name for name, count in clips.items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}: clip {twice[0]} is listed {clips[twice[0]]} times; a clip has one subject")
-    unknown = [name for names in split.values() for name in names if name not in clips]
-    if set(split) - {"train", "valid", "test"} or unknown:
-        wrong = [*sorted(set(split) - {"train", "valid", "test"}), *unknown]
-        raise ValueError(f"{path}: split names {wrong[0]}, which is neither train, valid or test nor a listed clip")
+    listed = _listed_once(path, "subjects", subjects)
+    unknown = sorted(set(split) - {"train", "valid", "test"}) + sorted(_listed_once(path, "split", split) - listed)
+    if unknown:
+        raise ValueError(f"{path}: split names {unknown[0]}, which is neither train, valid or test nor a listed clip")
     return description
+
+
+def _listed_once(path: Path, key: str, table: Mapping[str, list[str]]) -> set[str]:
+    """The clips in a table of lists; ValueError where one is in it twice."""
+    counts = Counter(name for names in table.values() for name in names)
+    for name, count in counts.items():
+        if count > 1:
+            raise ValueError(f"{path}: {key} lists clip {name} {count} times; a clip has one subject and one split")
+    return set(counts)
 
 
 def _is_names(names: Any) -> bool:

@@ -68,7 +68,7 @@ class PublishedFaces(FaceData):
         self.published, self.folder = published, folder
         self.name, self.fps, self.n_vertices = published.name, published.fps, published.n_vertices
         self.unit, self.topology, self.styles = published.unit, published.topology, published.styles
-        clips, skipped = _split_clips(published, motions, recordings, sentence_texts(folder))
+        clips, skipped = split_clips(published, motions, recordings, sentence_texts(folder))
         if not clips:
             raise FileNotFoundError(
                 f"{folder}: no clip of the published splits is here; one is called "
@@ -209,7 +209,7 @@ def read_templates(path: Path) -> Mapping[str, np.ndarray]:
     return templates
 
 
-def _split_clips(
+def split_clips(
     published: Published, motions: set[str], recordings: set[str], texts: Mapping[str, str]
 ) -> tuple[list[FaceClip], dict[str, int]]:
     """The splits' clips with both motion and recording, and how many were left out for which reason."""

@@ -103,7 +103,7 @@ class FaceData(ABC):
             ValueError: wrong vertex count, NaN or infinity, or a template that is not this clip's; the message names
                 the clip.
         """
-        vertices_TV3 = _checked_motion(clip.name, self._vertices(clip), self.n_vertices)
+        vertices_TV3 = _checked_motion(clip.name, self._vertices(clip), self.n_vertices, self.fps)
         _check_template_fits(clip.name, vertices_TV3, self.template(clip.subject))
         if self.fps != 25:
             return vertices_TV3
@@ -162,7 +162,7 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
     return openers[kind](folder)
 
 
-def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int) -> np.ndarray:
+def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int, fps: int) -> np.ndarray:
     """float32 (T, V, 3), from that or (T, 3V)."""
     frame_size = vertices[0].size if vertices.ndim in (2, 3) and len(vertices) else 0
     if vertices.dtype.kind != "f" or frame_size != 3 * n_vertices:
@@ -173,8 +173,9 @@ def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int) -> np.ndar
     finite_T = np.isfinite(vertices_TV3).all(axis=(1, 2))
     if not finite_T.all():
         raise ValueError(
-            f"{name}: frame {int(np.argmin(finite_T))} is the first of {int((~finite_T).sum())} with NaN or infinite "
-            "vertices; repair or remove the clip"
+            f"{name}: {int((~finite_T).sum())} frames with NaN or infinite vertices, the first at "
+            f"{int(np.argmin(finite_T)) / fps:.2f} s (frame {int(np.argmin(finite_T))} at {fps} fps); repair or remove "
+            "the clip"
         )
     return vertices_TV3
 

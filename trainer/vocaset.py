@@ -112,8 +112,8 @@ class OriginalVocaset(PublishedFaces):
     def _frame_rows(self, clip: FaceClip) -> list[int]:
         frames = self._rows[clip.name]
         try:
-            rows = [int(frames[frame]) for frame in sorted(frames)]
-        except (TypeError, ValueError) as error:
+            rows = [int(row) for _, row in sorted(frames.items())]
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{ROWS}: {clip.name} does not map frames to rows ({error})") from error
         if not rows or min(rows) < 0 or max(rows) >= len(self._vertices_MV3):
             raise ValueError(
