@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Films, packed sounds and trimmed strips become files that the worker reads, with the samples in their place."""
 
+import time
+from pathlib import Path
+
 import aud
 import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import compat, sound
+from wav2sem_blender.blender import compat, decode, jobs, sound
+from wav2sem_blender.blender.settings import AnimateSettings
 
 RATE_HZ = 8000
 
@@ -32,6 +36,14 @@ def read_wav(path) -> np.ndarray:
     return np.frombuffer(content[44:], dtype="<f4")
 
 
+def file_of(audio) -> Path:
+    """The file that the worker gets."""
+    decoding = audio.decoding()
+    while decoding is not None and not decoding.poll():
+        time.sleep(0.02)
+    return audio.for_worker
+
+
 @pytest.fixture
 def film(tmp_path):
     return write(tmp_path / "film.mkv", ramp(5), aud.CONTAINER_MATROSKA)
@@ -43,31 +55,73 @@ def wav(tmp_path):
 
 
 def test_what_soundfile_reads_is_left_alone(wav, tmp_path):
-    assert sound.audio_file(wav, tmp_path / "job") == wav
+    assert file_of(sound.audio_file(wav, tmp_path / "job")) == wav
     assert not (tmp_path / "job").exists()
 
 
 def test_a_path_relative_to_the_blend_file(wav, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
-    assert sound.audio_file("//voice.wav", tmp_path / "job") == wav
+    assert file_of(sound.audio_file("//voice.wav", tmp_path / "job")) == wav
 
 
 def test_a_film_is_decoded_to_mono(film, tmp_path):
-    samples_S = read_wav(sound.audio_file(film, tmp_path / "job"))
+    samples_S = read_wav(file_of(sound.audio_file(film, tmp_path / "job")))
     np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
 
 
 def test_the_decoded_file_has_an_honest_header(film, tmp_path):
-    content = sound.audio_file(film, tmp_path / "job").read_bytes()
+    content = file_of(sound.audio_file(film, tmp_path / "job")).read_bytes()
     assert int.from_bytes(content[4:8], "little") == len(content) - 8
     assert int.from_bytes(content[40:44], "little") == len(content) - 44
+
+
+@pytest.fixture
+def every_sound_is_long(monkeypatch):
+    """None is decoded in this process."""
+    monkeypatch.setattr(decode, "SHORT_S", 0.0)
+    monkeypatch.setattr(decode, "decode", None)
+
+
+def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_sound_is_long):
+    """The second Blender writes the very same samples; meanwhile nothing waits for it."""
+    audio = sound.audio_file(film, tmp_path / "job")
+    decoding = audio.decoding()
+    assert not decoding.poll() and not audio.for_worker.exists()
+    while not decoding.poll():
+        time.sleep(0.02)
+    np.testing.assert_allclose(read_wav(audio.for_worker)[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
+
+
+def test_errors_of_the_second_blender_are_sentences(tmp_path, film, every_sound_is_long):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match=r"The sound cannot be written to .*film\.wav"):
+        file_of(sound.audio_file(film, tmp_path / "taken" / "job"))
+    task = decode.Task(source=str(film), target=str(tmp_path / "none.wav"), label="film.mkv", start_s=99.0)
+    decoding = decode.Decoding(task)
+    with pytest.raises(ValueError, match=r"^film\.mkv: the sound is empty\.$"):
+        while not decoding.poll():
+            time.sleep(0.02)
+
+
+def test_a_run_goes_on_when_the_sound_is_decoded(film, head, fake_worker, curves_of, every_sound_is_long):
+    assert bpy.ops.wav2sem.animate(filepath=str(film), object="Head") == {"FINISHED"}
+    assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "film.mkv"
+
+
+def test_cancelled_while_decoding(film, head, fake_worker, every_sound_is_long):
+    job = jobs.Job(bpy.context, AnimateSettings(filepath=str(film), object_name="Head"))
+    assert not job.poll() and job.title == "Reading the Audio"
+    second_blender = job._decoding._process
+    job.cancel()
+    assert second_blender.returncode is not None and jobs.current() is None
+    assert not list(jobs._client.folder.rglob("*.wav"))
 
 
 def test_a_packed_sound(film, tmp_path):
     block = bpy.data.sounds.load(str(film))
     block.pack()
     film.unlink()
-    samples_S = read_wav(sound.audio_of_sound(block, tmp_path / "job"))
+    samples_S = read_wav(file_of(sound.audio_of_sound(block, tmp_path / "job")))
     np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
 
 
@@ -76,7 +130,7 @@ def test_a_packed_wav_is_unpacked_as_it_is(wav, tmp_path):
     block = bpy.data.sounds.load(str(wav))
     block.pack()
     wav.unlink()
-    assert sound.audio_of_sound(block, tmp_path / "job").read_bytes() == content
+    assert file_of(sound.audio_of_sound(block, tmp_path / "job")).read_bytes() == content
 
 
 @pytest.fixture
@@ -97,14 +151,15 @@ def trim(strip, start, end):
 
 
 def test_an_untrimmed_strip_is_its_file(strip, wav, tmp_path):
-    assert sound.audio_of_strip(strip, 25.0, tmp_path / "job") == (wav, 1.0)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    assert file_of(audio) == wav and audio.speed == 1.0
 
 
 def test_a_trimmed_strip_is_cut(strip, tmp_path):
     trim(strip, 50, 25)
-    path, speed = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
-    assert speed == 1.0
-    samples_S = read_wav(path)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    samples_S = read_wav(file_of(audio))
+    assert audio.speed == 1.0
     assert len(samples_S) == compat.strip_times(strip).duration / 25 * RATE_HZ
     assert samples_S[0] == pytest.approx(0.2, abs=1e-3)
     assert samples_S[-1] == pytest.approx(0.2 + 0.1 * compat.strip_times(strip).duration / 25, abs=1e-3)
@@ -136,16 +191,16 @@ def set_speed(strip, percent):
 @pytest.mark.parametrize("speed", [2.0, 0.8])
 def test_a_strip_of_another_speed_is_its_file_and_the_speed(strip, wav, tmp_path, speed):
     set_speed(strip, 100 * speed)
-    path, found = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
-    assert path == wav and found == pytest.approx(speed, rel=0.01)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    assert file_of(audio) == wav and audio.speed == pytest.approx(speed, rel=0.01)
 
 
 def test_a_fast_strip_is_cut_where_it_is_trimmed(strip, tmp_path):
     set_speed(strip, 200)
     trim(strip, 25, 0)
-    path, speed = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
-    samples_S = read_wav(path)
-    assert speed == pytest.approx(2.0, rel=0.01)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    samples_S = read_wav(file_of(audio))
+    assert audio.speed == pytest.approx(2.0, rel=0.01)
     assert samples_S[0] == pytest.approx(0.2, abs=2e-3), "a second of the timeline is two of the sound"
     assert len(samples_S) == pytest.approx(3 * RATE_HZ, rel=0.02)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One run from settings to curves, in steps that a timer can take; the worker stays warm between runs.
 
-`Job` never blocks longer than decoding a film's sound takes; `run` waits for it.
+`Job` blocks nowhere for long; `run` waits for its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from ..worker import protocol
 from ..worker.client import WorkerClient, new_job_id
 from . import compat, preflight, sound
 from .apply import Outcome, apply_motion
+from .decode import Decoding
 from .settings import AnimateSettings, resolve_model, worker_environment
+from .sound import Audio
 
 _POLL_INTERVAL_S = 0.02
 
@@ -65,31 +67,33 @@ class Job:
         self._id = new_job_id()
         model = resolve_model(context, settings.model)
         self._client = _warm_client(context)
+        self._decoding: Decoding | None = None
         try:
-            self._audio_name, audio, self._speed = self._prepare_audio(context.scene)
-            self._client.submit(
-                protocol.Animate(
-                    job=self._id,
-                    audio=str(audio),
-                    model=model,
-                    engine=settings.engine,
-                    device=settings.device,
-                    style=settings.style or 0,
-                    semantic_strength=settings.semantic_strength,
-                )
+            self._audio = self._find_audio(context.scene)
+            self._decoding = self._audio.decoding()
+            self._command: protocol.Animate | None = protocol.Animate(
+                job=self._id,
+                audio=str(self._audio.for_worker),
+                model=model,
+                engine=settings.engine,
+                device=settings.device,
+                style=settings.style or 0,
+                semantic_strength=settings.semantic_strength,
             )
+            self._submit_when_decoded()
         except BaseException:
             self._clean_up()
             raise
         _current = self
 
     def poll(self) -> bool:
-        """Read the worker's news; True when the motion is there.
+        """See what became of the sound and of the worker's job; True when the motion is there.
 
         Raises:
             ValueError, OSError: The run failed; nothing was changed.
         """
         try:
+            self._submit_when_decoded()
             for event in self._client.poll():
                 if isinstance(event, protocol.Done):
                     self.notes = event.notes
@@ -112,7 +116,8 @@ class Job:
             if context.scene.name != self._scene_name:
                 raise ValueError(f'The scene "{self._scene_name}" is no longer the active one. Run it again.')
             motion = Motion.load(self._result)
-            motion = replace(motion, fps=motion.fps * self._speed, info={**motion.info, "audio": self._audio_name})
+            info = {**motion.info, "audio": self._audio.name}
+            motion = replace(motion, fps=motion.fps * self._audio.speed, info=info)
             target = preflight.find_object(context, self.settings.object_name)
             return apply_motion(
                 context,
@@ -130,22 +135,30 @@ class Job:
         self._client.cancel()
         self._clean_up()
 
-    def _prepare_audio(self, scene: bpy.types.Scene) -> tuple[str, Path, float]:
-        """The audio's name for the user, a file that the worker reads, and how fast the scene plays it."""
+    def _find_audio(self, scene: bpy.types.Scene) -> Audio:
         settings, folder = self.settings, self._client.folder / self._id / "audio"
         if settings.strip:
             strip = compat.find_strip(scene, settings.strip)
             if strip is None:
                 raise ValueError(f'There is no sound strip named "{settings.strip}" in the sequencer of this scene.')
-            return strip.name, *sound.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
+            return sound.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
         if settings.sound:
             block = bpy.data.sounds.get(settings.sound)
             if block is None:
                 raise ValueError(f'There is no sound named "{settings.sound}" in this file.')
-            return block.name, sound.audio_of_sound(block, folder), 1.0
+            return sound.audio_of_sound(block, folder)
         if not settings.filepath:
             raise ValueError("No audio is chosen. Choose an audio file first.")
-        return Path(settings.filepath).name, sound.audio_file(settings.filepath, folder), 1.0
+        return sound.audio_file(settings.filepath, folder)
+
+    def _submit_when_decoded(self) -> None:
+        if self._command is None:
+            return
+        if self._decoding is not None and not self._decoding.poll():
+            self.title = _STAGES["audio"][2]
+            return
+        self._client.submit(self._command)
+        self._command = None
 
     def _show(self, event: protocol.Progress) -> None:
         begin, end, title = _STAGES.get(event.stage, (self.fraction, self.fraction, event.stage.title()))
@@ -154,6 +167,8 @@ class Job:
 
     def _clean_up(self) -> None:
         global _current
+        if self._decoding is not None:
+            self._decoding.end()
         self._client.remove_job(self._id)
         if _current is self:
             _current = None

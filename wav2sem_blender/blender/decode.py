@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decode a sound with Blender's own `aud` into a wav file; a long one in a second Blender, beside the interface.
+
+`aud` decodes a sound in one call that nothing interrupts, 1.7 ms for a second of m4a, and no seek in it is exact, so
+pieces would not fit together. This file is therefore also a script, which a Blender in the background runs by its path:
+no relative imports here. Only `Sound.data` is used: `Sound.write` ends the whole process when the disk is full.
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import bpy  # aud is found only beside it
+
+import aud  # isort: skip
+import numpy as np
+
+# What is shorter stalls the interface for less than a tenth of a second, a start of Blender takes about one.
+SHORT_S = 30.0
+
+_MARK = "wav2sem: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Write the mono sound of `source` between two times to the wav file `target`; `label` names it in errors."""
+
+    source: str
+    target: str
+    label: str
+    start_s: float = 0.0
+    stop_s: float | None = None
+
+
+class Decoding:
+    """A task in progress; a short sound is done when this is made.
+
+    Raises:
+        ValueError: It is no file with sound.
+        OSError: The decoded sound cannot be written.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        if 0 <= length_s(task.source, task.label) <= SHORT_S:
+            decode(task)
+        else:
+            self._process = _start(task)
+
+    def poll(self) -> bool:
+        """True when the file is there.
+
+        Raises:
+            ValueError: As above, with the second Blender's sentence.
+        """
+        if self._process is None:
+            return True
+        if self._process.poll() is None:
+            return False
+        process, self._process = self._process, None
+        _, errors = process.communicate()
+        if process.returncode:
+            said = [line.removeprefix(_MARK) for line in errors.splitlines() if line.startswith(_MARK)]
+            raise ValueError(said[-1] if said else f"The sound was not decoded (exit status {process.returncode}).")
+        return True
+
+    def end(self) -> None:
+        """Give up."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _start(task: Task) -> subprocess.Popen[str]:
+    script, arguments = str(Path(__file__)), ("--", json.dumps(asdict(task)))
+    if bpy.app.binary_path:
+        command = [bpy.app.binary_path, "--background", "--factory-startup", "--python", script, *arguments]
+    else:  # Blender as a module; -P: this folder's files must not hide other modules
+        command = [sys.executable, "-P", script, *arguments]
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows: no console pops up
+        )
+    except OSError as error:
+        raise OSError(f"{command[0]} cannot be started ({error.strerror or error}).") from error
+
+
+def length_s(source: str | os.PathLike[str], label: str) -> float:
+    """A sound's length as its file states it, negative when it does not.
+
+    Raises:
+        ValueError: It is no file with sound.
+    """
+    sound = aud.Sound.file(str(source))
+    with _sentence(label):
+        return float(sound.length / sound.specs[0])
+
+
+def decode(task: Task) -> None:
+    """Do it, in one go.
+
+    Raises:
+        ValueError: It is no file with sound.
+        OSError: The decoded sound cannot be written.
+    """
+    sound = aud.Sound.file(task.source)
+    with _sentence(task.label):
+        rate_hz = round(sound.specs[0])
+        # aud's mono is a weighted sum of the channels; its level does not matter, the pipeline normalises it.
+        mono_S = sound.rechannel(1).data()[:, 0]
+    mono_S = mono_S[round(task.start_s * rate_hz) : None if task.stop_s is None else round(task.stop_s * rate_hz)]
+    if len(mono_S) == 0:
+        raise ValueError(f"{task.label}: the sound is empty.")
+    header = _wav_header(rate_hz, len(mono_S))
+    target = Path(task.target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            file.write(header)
+            file.write(np.ascontiguousarray(mono_S, dtype="<f4").data)
+
+
+def _wav_header(rate_hz: int, n_samples: int) -> bytes:
+    """RIFF header of mono 32-bit float samples."""
+    n_bytes = 4 * n_samples
+    if n_bytes > 0xFFFFFFFF - 36:
+        raise ValueError("The recording is longer than a wav file can be. Cut it into parts.")
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", 36 + n_bytes, b"WAVE"),
+        *(b"fmt ", 16, 3, 1, rate_hz, 4 * rate_hz, 4, 32),
+        *(b"data", n_bytes),
+    )
+
+
+@contextmanager
+def _sentence(label: str) -> Iterator[None]:
+    try:
+        yield
+    except aud.error as error:
+        raise ValueError(f"{label}: no sound that Blender can read ({str(error).rstrip('.')}).") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write into a sentence that names the file and the remedy, and leave no half-written file."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise OSError(
+            f"The sound cannot be written to {path} ({error.strerror or error}). Free some space, or choose another "
+            "folder in Preferences > File Paths > Temporary Files."
+        ) from error
+
+
+def _main() -> int:
+    try:
+        decode(Task(**json.loads(sys.argv[sys.argv.index("--") + 1])))
+    except (ValueError, OSError) as error:
+        print(f"{_MARK}{error}", file=sys.stderr, flush=True)
+        return 1
+    except MemoryError:
+        print(f"{_MARK}The memory is not sufficient for the decoded sound.", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(_main())  # neither Blender's own exit status nor its slow way out
