@@ -33,7 +33,7 @@ PLAIN_LABEL = "the model (no Wav2Sem)"
 class Semantics:
     """One row of the table: the vector (E,) of every clip by name, or why there is none.
 
-    `vectors` None: the model's own F_s, at `strength`.
+    `vectors` None: the model's own F_s, at `strength`. Otherwise the clip's one vector serves all its utterances.
     """
 
     name: str
