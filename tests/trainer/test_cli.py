@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -44,7 +45,8 @@ def test_every_experiment_is_a_frozen_keyword_only_dataclass(verb) -> None:
     assert verb in ("export", "import-official") or "smoke" in experiments
     for name, function in experiments.items():
         config = find(verb, name)
-        assert type(config).__dataclass_params__.frozen and type(config).__dataclass_params__.kw_only
+        assert type(config).__dataclass_params__.frozen
+        assert all(field.kw_only for field in dataclasses.fields(config))
         assert function.__doc__ and function() == config
 
 
