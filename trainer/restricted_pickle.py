@@ -14,6 +14,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -42,6 +43,7 @@ def load(path: Path, *, map_arrays: bool = False) -> Any:
         FileNotFoundError: no such file.
         ValueError: the file names anything but arrays and containers ("refused: posix.system"), or it is damaged or
             cut off; the message has its size in bytes.
+        OSError: the file cannot be read, or the temporary folder is full.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
@@ -54,6 +56,11 @@ def load(path: Path, *, map_arrays: bool = False) -> Any:
             raise ValueError(
                 f"{path.name}: refused: {error}; only numpy arrays and built-in containers are read from pickles"
             ) from None
+        except OSError as error:
+            raise OSError(
+                f"{path.name}: it cannot be read, or its {size / 1e9:.1f} GB of arrays not be stored in "
+                f"{tempfile.gettempdir()} ({error.strerror}); free some space there, or set TMPDIR"
+            ) from error
         except EOFError as error:
             raise ValueError(
                 f"{path.name}: the file ends after {size} bytes in the middle of an object; copy or download it again"
@@ -92,10 +99,12 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, source: _Source, spill: IO[bytes] | None) -> None:
         super().__init__(source, encoding="latin1")  # type: ignore[arg-type]  # bytes-like read and readline suffice
-        arrays: dict[str, Callable] = {"_reconstruct": lambda *about: _reconstruct(spill, *about), "scalar": _scalar}
+        if spill:
+            self.memo = _ShortMemo()
+        arrays: dict[str, Callable] = {"_reconstruct": partial(_reconstruct, spill), "scalar": _scalar}
         self._admitted: dict[tuple[str, str], Callable] = {
             **{(f"numpy.{core}.multiarray", name): call for core in ("core", "_core") for name, call in arrays.items()},
-            **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+            **{(f"numpy.{core}.numeric", "_frombuffer"): partial(_from_buffer, spill) for core in ("core", "_core")},
             ("numpy", "ndarray"): _ndarray,
             ("numpy", "dtype"): _DType,
             ("_codecs", "encode"): _encode,
@@ -111,6 +120,21 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) not in self._admitted:
             raise _Refused(f"{module}.{name}")
         return _Admitted(self._admitted[module, name])
+
+
+class _ShortMemo(dict[int, Any]):
+    """What later parts of the pickle may refer to, without the arrays' bytes: those are in the file by then.
+
+    A reference to them would find an array without content, which is an error.
+    """
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        long = any(isinstance(part, (str, bytes, bytearray)) and len(part) >= MAPPED_BYTES for part in _parts(value))
+        super().__setitem__(index, _Array(None) if long else value)
+
+
+def _parts(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 class _Admitted:
@@ -200,8 +224,10 @@ def _reconstruct(spill: IO[bytes] | None, kind: Any, *_placeholder: Any) -> _Arr
     return _Array(spill)
 
 
-def _from_buffer(raw: bytes | bytearray, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
-    array = _Array(None)
+def _from_buffer(
+    spill: IO[bytes] | None, raw: bytes | bytearray, dtype: _DType, shape: tuple[int, ...], order: str
+) -> _Array:
+    array = _Array(spill)
     array.dtype, array.shape, array.order = dtype.dtype, shape, "F" if order == "F" else "C"
     array.fill(bytes(raw))
     return array

@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_large_arrays_are_mapped_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, large)
     np.testing.assert_array_equal(second, small)
     np.testing.assert_array_equal(third, large + 1)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_mapped_arrays_take_no_memory(protocol: int, tmp_path: Path) -> None:
+    arrays = [np.full((1 << 20,), i, np.uint8) for i in range(20)]
+    if protocol == 2:
+        write_python2_pickle(tmp_path / "a.pkl", arrays)
+    else:
+        _write(tmp_path / "a.pkl", pickle.dumps(arrays, protocol))
+    tracemalloc.start()
+    loaded = load(tmp_path / "a.pkl", map_arrays=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [int(array[-1]) for array in loaded] == list(range(20))
+    assert peak < 6 << 20  # a few copies of the largest, not all twenty
 
 
 def test_arrays_cannot_be_changed(tmp_path: Path) -> None:
