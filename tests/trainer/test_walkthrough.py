@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""docs/training.md, run: every command of its walk-through, on miniature data sets and with the smoke experiments."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
+from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+from trainer.experiments import find, known  # noqa: E402
+from wav2sem_blender.pipeline import Motion  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+SMOKE = {"base_features": "smoke_features", "vocaset_wav2sem": "smoke_wav2sem", "torch": "torch"}
+
+
+def commands(heading: str) -> list[list[str]]:
+    """The shell commands of one section, continuation lines joined."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    section = re.search(rf"^## {re.escape(heading)}.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section is not None, heading
+    blocks = re.findall(r"```sh\n(.*?)```", section[0], re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("walkthrough")
+    write_librispeech(folder / "LibriSpeech", subsets=("train-clean-100", "dev-clean", "test-clean"))
+    write_vocaset(folder / "VOCASET")
+    (folder / "line.wav").symlink_to(ROOT / "wav2sem_blender" / "assets" / "demo_speech.flac")
+    return folder
+
+
+def test_the_walk_through_runs(folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    verbs = []
+    for words in commands("The paper: LibriSpeech, Wav2Sem, VOCASET, evaluation, extension"):
+        assert words[:2] == ["python", "-m"]
+        if words[2] == "trainer":
+            verb, experiment, *options = words[3:]
+            find(verb, experiment)
+            small = SMOKE.get(experiment, "smoke")
+            assert main([verb, small, *options, "--device", "cpu"]) == 0, words
+            verbs.append(verb)
+        else:
+            subprocess.run([sys.executable, *words[1:]], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert {"pretrain", "finetune", "evaluate", "analyze", "export", "pretrain-hubert"} <= set(verbs)
+    motion = Motion.load("curves/line.npz")
+    assert motion.fps == 30 and len(motion.weights_TK) > 150
+    assert "F_s shuffled" in Path("work/evaluation/results.md").read_text()
+    assert Path("work/analysis/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("heading", ["Several GPUs, several machines", "Your own recordings", "The bundled model"])
+def test_every_other_command_is_one_that_exists(heading) -> None:
+    found = [words[words.index("trainer") + 1 :] for words in commands(heading) if "trainer" in words]
+    assert found
+    for verb, experiment, *_options in found:
+        assert experiment in known(verb)
