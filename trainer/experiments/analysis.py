@@ -15,8 +15,8 @@ class Analyze:
     Attributes:
         parts: Sections of the report, of `PARTS`.
         corpora: Which corpora of the data take part in the word distances; () takes every one.
-        max_utterances: At most so many utterances, evenly spread over the corpora; 0 takes all. Utterances without phone
-            times are aligned first, which takes about a second for every ten of speech.
+        max_utterances: At most so many utterances, evenly spread over the corpora; 0 takes all. Those without phone
+            times are aligned first.
         words: Words drawn for each seed (Choi et al. 2024: 10,000).
         pairs: Word pairs of each kind drawn for each seed.
         seeds: One draw of words and pairs each; the report shows the spread over them.
@@ -88,9 +88,9 @@ def smoke() -> Analyze:
     """Every part of `bundled`, in seconds."""
     return replace(
         bundled(),
-        corpora=(),
-        max_utterances=12,
-        words=300,
+        corpora=("librispeech_4_aligned", "dev-clean"),
+        max_utterances=24,
+        words=1000,
         pairs=40,
         seeds=(0, 1),
         tsne_pairs=3,
