@@ -8,6 +8,9 @@
                                  or SUBJECT.obj; or one template.npy or template.obj for all subjects
     sentences.tsv                optional: NAME<tab>what is said
 
+The head must not move: what is left of its turns and steps would be learned as speech. Every clip's mean face must lie
+near its subject's template.
+
 dataset.json, with everything that it may hold:
 
     {
@@ -70,6 +73,8 @@ class CustomFaces(FaceData):
         self._templates = {subject: self._read_template(subject) for subject in subjects}
         self.n_vertices = _equal_count(self._templates)
         self.clips, self.skipped = self._list_clips(subjects, description.get("split"))
+        if not self.clips:
+            raise ValueError(f"{folder}: no clip has both its wav and its vertices ({dict(self.skipped)})")
         for clip in self.clips:
             if fault := self._different_lengths(clip):
                 raise ValueError(
@@ -80,8 +85,6 @@ class CustomFaces(FaceData):
             for subject in subjects
             if any((clip.subject, clip.split) == (subject, "train") for clip in self.clips)
         )
-        if not self.styles:
-            raise ValueError(f"{folder}: no clip to train on has both its wav and its vertices ({dict(self.skipped)})")
 
     def files(self) -> list[Path]:
         motions = [self._motion(clip.name) for clip in self.clips]

@@ -4,6 +4,7 @@
     vertices_npy/CLIP.npy    float (F, 3V), at the camera's rate: VOCASET 60 fps, BIWI 25 fps
     wav/CLIP.wav             any rate
     templates.pkl            subject -> (V, 3) or (3V,)
+    sentences.tsv            optional: CLIP<tab>text
 
 Shapes: F camera frames, V vertices.
 """
@@ -26,7 +27,7 @@ from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.sound_file import open_sound
 
 from . import restricted_pickle
-from .face_data import FaceClip, FaceData, sentence_texts
+from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
 # More clips than this with another take's audio are no accident: the layout or its frame rate is misread.
@@ -169,6 +170,9 @@ def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) ->
         _write_once(out / "wav" / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
     content = pickle.dumps({subject: data.template(subject) for subject in templates}, protocol=2)
     _write_once(out / TEMPLATES, lambda file: file.write_bytes(content))
+    texts = "".join(f"{clip.name}\t{clip.text}\n" for clip in data.clips if clip.text)
+    if texts:
+        _write_once(out / SENTENCES, lambda file: file.write_text(texts, encoding="utf-8"))
 
 
 def _write_once(target: Path, write: Callable[[Path], object]) -> None:

@@ -23,6 +23,7 @@ from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
 
 KINDS = ("vocaset", "biwi", "custom")
+SENTENCES = "sentences.tsv"
 
 # Recording starts and stops differ by a few frames; more than this is another take's audio.
 MAX_LENGTH_DIFFERENCE_S = 0.5
@@ -193,7 +194,7 @@ def _check_template_fits(name: str, vertices_TV3: np.ndarray, template_V3: np.nd
 def sentence_texts(folder: Path) -> Mapping[str, str]:
     """Clip name (SUBJECT_eNN, SUBJECT_sentenceNN, …) or "SUBJECT/n" -> text, from the files beside the data."""
     texts: dict[str, str] = {}
-    table = folder / "sentences.tsv"
+    table = folder / SENTENCES
     if table.is_file():
         for line in table.read_text(encoding="utf-8").splitlines():
             name, _, text = line.partition("\t")
