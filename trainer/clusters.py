@@ -102,7 +102,10 @@ def audio_files(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    walk = os.walk(root, followlinks=True)
+    paths = sorted(
+        Path(folder, name) for folder, _, names in walk for name in names if name.lower().endswith(AUDIO_SUFFIXES)
+    )
     if not paths:
         raise FileNotFoundError(
             f"{root}: no recordings here ({', '.join(AUDIO_SUFFIXES)}); --data names a folder of speech, such as "

@@ -373,7 +373,11 @@ class PhoneTask:
             row = [(predicted_T == labels_T).sum(), len(labels_T), (said & heard).sum(), said.sum(), heard.sum()]
             counts[record.corpus] = counts.get(record.corpus, np.zeros(5)) + row
         return {
-            corpus: {"frame_accuracy": c[0] / c[1], "bilabial_recall": c[2] / c[3], "bilabial_precision": c[2] / c[4]}
+            corpus: {
+                "frame_accuracy": c[0] / c[1],
+                "bilabial_recall": c[2] / max(1, c[3]),
+                "bilabial_precision": c[2] / max(1, c[4]),
+            }
             for corpus, c in counts.items()
         }
 

@@ -133,7 +133,7 @@ def base_features() -> PretrainHubert:
 
 
 def small_mfcc() -> PretrainHubert:
-    """The first iteration for 5.5 M parameters: hours of speech on a CPU."""
+    """The first iteration for 5.4 M parameters: hours of speech on a CPU."""
     sizes = {
         "hidden_size": 256,
         "num_hidden_layers": 6,
