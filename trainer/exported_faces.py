@@ -173,6 +173,11 @@ def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) ->
     texts = "".join(f"{clip.name}\t{clip.text}\n" for clip in data.clips if clip.text)
     if texts:
         _write_once(out / SENTENCES, lambda file: file.write_text(texts, encoding="utf-8"))
+    print(
+        f"{out}: {len(data.clips)} clips of {data.name}",
+        *(f"{reason}: {n}" for reason, n in data.skipped.items()),
+        sep="; ",
+    )
 
 
 def _write_once(target: Path, write: Callable[[Path], object]) -> None:

@@ -158,8 +158,9 @@ def test_an_export_reads_as_the_original_does(corpora, tmp_path: Path, layout: s
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_an_interrupted_export_goes_on(corpora, tmp_path: Path) -> None:
+def test_an_interrupted_export_goes_on(corpora, tmp_path: Path, capsys) -> None:
     vocaset.export(corpora["vocaset"][0], tmp_path)
+    assert "6 clips of vocaset; sequence missing: 394; outside the published splits: 2" in capsys.readouterr().out
     lost, kept = (tmp_path / "vertices_npy" / f"{TRAIN}_sentence{n}.npy" for n in ("01", "21"))
     content, written_ns = lost.read_bytes(), kept.stat().st_mtime_ns
     lost.rename(lost.with_name(f"{lost.name}.part"))
