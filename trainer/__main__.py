@@ -79,6 +79,10 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
             from .vocaset import export
 
             export(data, out)
+        case kinds.PrepareBiwi():
+            from .biwi import export as export_biwi
+
+            export_biwi(data, out)
 
 
 def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], None]:

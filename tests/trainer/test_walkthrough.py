@@ -59,7 +59,7 @@ def test_the_walk_through_runs(folder, monkeypatch) -> None:
     motion = Motion.load("curves/line.npz")
     assert motion.fps == 30 and len(motion.weights_TK) > 150
     assert "| another clip's F_s | " in Path("work/evaluation/results.md").read_text()
-    assert Path("work/analysis/report.html").stat().st_size > 10_000
+    assert Path("work/analysis/report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("heading", ["Several GPUs, several machines", "Your own recordings", "The bundled model"])

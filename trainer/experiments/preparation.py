@@ -36,6 +36,11 @@ class PrepareVocaset:
     """VOCASET's four original files as one npy and wav a sequence: OUT."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareBiwi:
+    """BIWI's .vl frames, preprocessed as CodeTalker does, as one npy and wav a sequence: OUT."""
+
+
 def basis() -> PrepareBasis:
     """The bundled model's channels."""
     return PrepareBasis()
@@ -61,9 +66,14 @@ def vocaset() -> PrepareVocaset:
     return PrepareVocaset()
 
 
+def biwi() -> PrepareBiwi:
+    """BIWI likewise: preprocessing takes longer than training's own reading."""
+    return PrepareBiwi()
+
+
 def smoke() -> PrepareSpeech:
     """`speech` without synthesis."""
     return replace(speech(), synthetic=0)
 
 
-EXPERIMENTS = (basis, speech, motion, driven, vocaset, smoke)
+EXPERIMENTS = (basis, speech, motion, driven, vocaset, biwi, smoke)
