@@ -276,7 +276,8 @@ def _write(
     features: Features,
 ) -> None:
     """Fit the clusters to a share of the training recordings, label all, and let the folder appear whole."""
-    temp = folder.with_name(f"labels.{os.getpid()}.tmp")
+    temp = folder.with_suffix(".tmp")
+    shutil.rmtree(temp, ignore_errors=True)  # of a run that was killed
     temp.mkdir(parents=True)
     try:
         utterances, skipped = list_speech(root, files)
@@ -334,6 +335,8 @@ def _each(
         try:
             samples_S = read_samples(utterance.path)
         except soundfile.LibsndfileError:
+            return utterance, -1, None
+        if not np.isfinite(samples_S).all():
             return utterance, -1, None
         return utterance, len(samples_S), features(samples_S) if encoder_frames(len(samples_S)) else None
 

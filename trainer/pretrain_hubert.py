@@ -120,7 +120,8 @@ def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> tor
 def save_encoder(encoder: nn.Module, folder: Path, normalised: bool) -> None:
     """The encoder as a folder of transformers, with the feature extractor that says how its waveforms are scaled."""
     assert isinstance(encoder, HubertModel)
-    temp = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temp = folder.with_suffix(".tmp")
+    shutil.rmtree(temp, ignore_errors=True)
     encoder.save_pretrained(temp)
     Wav2Vec2FeatureExtractor(do_normalize=normalised).save_pretrained(temp)
     shutil.rmtree(folder, ignore_errors=True)

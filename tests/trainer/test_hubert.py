@@ -319,10 +319,11 @@ def test_any_folder_of_audio(tmp_path: Path) -> None:
         os.symlink(path, root / path.name)
     (root / "4088-1-0000.flac").write_bytes(b"no audio")
     soundfile.write(root / "4406-1-0000.wav", np.zeros(300), 16_000)
+    soundfile.write(root / "4406-1-0001.wav", np.full(9000, np.nan), 16_000, subtype="FLOAT")
     stereo = np.repeat(soundfile.read(clips[0])[0][:48_000, None], 2, 1)
     soundfile.write(root / "9999-1-0000.wav", stereo, 48_000)
     speech = labelled_speech(replace(SMOKE.task, n_clusters=50), root, new_run(tmp_path / "run", SMOKE), None)
-    assert speech.skipped == {"unreadable": 1, "shorter than one frame": 1}
+    assert speech.skipped == {"unreadable": 2, "shorter than one frame": 1}
     assert {Path(recording.path).name for recording in speech.recordings} == {path.name for path in clips} | {
         "9999-1-0000.wav"
     }
