@@ -73,7 +73,9 @@ def finetune_vertices(
         wav2sem=str(wav2sem or "") if config.semantics else "",
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    learner = run.learn(Learner(config, model), torch.optim.Adam(learnt, lr=config.learning_rate))
+    # One kernel for the update: the same to rounding, several times as fast on a CPU.
+    optimiser = torch.optim.Adam(learnt, lr=config.learning_rate, fused=True)
+    learner = run.learn(Learner(config, model), optimiser)
     examples = Examples(model, faces, run.device)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
     for step in run.steps(config.epochs * len(epochs)):

@@ -21,7 +21,10 @@ from pathlib import Path
 
 from report import ROOT, ROW_PREFIX, limit_cores, options
 
-BENCHMARKS = ("cached_decoding", "keyframe_writing", "whole_pipeline", "long_audio", "peak_memory", "full_size")
+BENCHMARKS = (
+    *("cached_decoding", "keyframe_writing", "whole_pipeline", "long_audio"),
+    *("peak_memory", "full_size", "finetuning"),
+)
 LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "bpy")
 
 
