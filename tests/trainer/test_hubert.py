@@ -250,7 +250,8 @@ def test_an_epoch_takes_every_recording_and_any_process_draws_the_same(task: Clu
             other.n_samples,
         )
         np.testing.assert_array_equal(one.masked_L, other.masked_L)
-        assert one.first_sample % 320 == 0 and one.first_sample + one.n_samples <= one.recording.n_samples
+    for crop in sum(drawn, []):
+        assert crop.first_sample % 320 == 0 and crop.first_sample + crop.n_samples <= crop.recording.n_samples
 
 
 def test_micro_batches_do_not_change_the_loss(vowels: Path, tmp_path: Path) -> None:
