@@ -56,6 +56,7 @@ LIP_RUNS = ((60, 61, 62, 63, 64), (60, 67, 66, 65, 64))  # upper, lower; landmar
 LID_CLEARANCE_M = 0.0004  # a moved lid stays this far in front of the eyeball
 NEGLIGIBLE_M = 1e-5  # smaller motion is the solver's tail; zeros keep shape keys local and files small
 JAW = 2  # FLAME's joint
+N_IDENTITIES, IDENTITY_UNIT_M = 40, 1e-4  # components in the preflight's reference, for one standard deviation each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +309,10 @@ def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
 
 
 def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 80) -> dict[str, object]:
-    """Facts by which a mesh is recognised as FLAME's: counts, edge hash, `count` spread points, lip pairs; no mesh."""
+    """Facts by which a mesh is recognised as FLAME's: counts, edge hash, `count` spread points, lip pairs; no mesh.
+
+    And how the points move with FLAME's first identity components, so that another person's head is no other pose.
+    """
     points, faces = flame["v_template"].astype(float), flame["faces"].astype(np.int64)
     pairs = landmarks[np.array([[61, 67], [62, 66], [63, 65]])]
     ids = pairs.ravel().tolist()
@@ -318,7 +322,7 @@ def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 
         distance = np.minimum(distance, np.linalg.norm(points - points[ids[-1]], axis=1))
     gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
     return {
-        "source": "FLAME 2023 Open template, Max Planck Institute for Intelligent Systems, CC-BY-4.0; sampled",
+        "source": "FLAME 2023 Open (points, identities), Max Planck Institute for Intelligent Systems, CC-BY-4.0",
         "frame": "metres, x to the character's left, y up, z forward",
         "vertex_count": len(points),
         "face_count": len(faces),
@@ -328,6 +332,8 @@ def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 
         "lip_pairs": pairs.tolist(),
         "lip_gaps_m": gaps.round(5).tolist(),
         "height_m": round(float(np.ptp(points[:, 1])), 5),
+        "identity_unit_m": IDENTITY_UNIT_M,
+        "identities": (flame["shapedirs"][ids, :, :N_IDENTITIES] / IDENTITY_UNIT_M).round().astype(int).tolist(),
     }
 
 

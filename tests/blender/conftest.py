@@ -96,6 +96,9 @@ def flame_reference(tmp_path, monkeypatch):
         "edges_sha256": edges_hash(face_edges(faces_F3)),
         "vertex_ids": vertex_ids_N.tolist(),
         "points": points_V3[vertex_ids_N].tolist(),
+        "identity_unit_m": 1.0,
+        "identities": np.zeros((len(vertex_ids_N), 3, 1)).tolist(),
+        "lip_pairs": [vertex_ids_N[:2].tolist()],
     }
     path.write_text(json.dumps(content))
     monkeypatch.setattr(flame, "REFERENCE_FILE", path)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Is this mesh FLAME at rest, and how does it lie in space? Pure NumPy; shapes: V vertices, E edges, N samples.
+"""Is this mesh FLAME at rest, and how does it lie in space? Pure NumPy.
 
-The reference file holds facts about the topology and a sample of the template's points, no mesh. The head's identity
+Shapes: V vertices, E edges, N sampled points, I identities, P pairs, X = 3N. The reference file holds facts about the
+topology and a sample of the template's points, no mesh. The head's identity
 may differ from the template; its vertex order may not.
 """
 
@@ -17,14 +18,15 @@ from ..pipeline.geometry import Similarity, edges_hash, fit_similarity
 
 REFERENCE_FILE = Path(__file__).parents[1] / "assets" / "flame_reference.json"
 
-# Root mean square distance to the template after the best similarity, in template metres. Identities at two standard
-# deviations measure 8 mm in the median and at most 16 mm; a stretch of 2 measures 29 mm.
-MAX_RESIDUAL_M = 0.020
-# Samples that touch in the template (upper and lower lip among them) and their distance in a mesh at rest.
-TOUCHING_M = 0.006
-MAX_TOUCHING_DISTANCE_M = 0.014
-# Ratio of the largest to the smallest stretch; identities reach 1.33.
-MAX_ANISOTROPY = 1.5
+# Measured on random identities at three standard deviations, of which less than 0.5 % are refused. What is left of the
+# points after the best similarity and identity, root mean square, in template metres; a neck turned by 20 degrees: 8.
+MAX_RESIDUAL_M = 0.005
+# How far the lips are then from where they touch, on average over three pairs; a jaw open by 6 degrees: 9 mm.
+MAX_LIP_GAP_M = 0.0075
+# How much freedom identities have against errors of the points: standard deviation of the points.
+POINT_SD_M = 0.001
+# Ratio of the largest to the smallest stretch; identities reach 2.2.
+MAX_ANISOTROPY = 2.5
 
 
 class FlameMismatchError(ValueError):
@@ -37,13 +39,19 @@ class FlameMismatchError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class FlameReference:
-    """What identifies FLAME's topology, and N points of its template in metres."""
+    """What identifies FLAME's topology, and N points of its template in metres.
+
+    `identities_N3I` is how they move with I identity components, one standard deviation each; `lip_pairs_P2` numbers
+    points on the upper and the lower lip that touch.
+    """
 
     vertex_count: int
     face_count: int
     edges_sha256: str
     vertex_ids_N: np.ndarray
     points_N3: np.ndarray
+    identities_N3I: np.ndarray
+    lip_pairs_P2: np.ndarray
 
     @classmethod
     def load(cls) -> FlameReference:
@@ -53,12 +61,15 @@ class FlameReference:
             OSError: The file is missing: the installation is damaged.
         """
         content = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
+        number = {vertex: i for i, vertex in enumerate(content["vertex_ids"])}
         return cls(
             vertex_count=content["vertex_count"],
             face_count=content["face_count"],
             edges_sha256=content["edges_sha256"],
             vertex_ids_N=np.array(content["vertex_ids"], dtype=np.int64),
             points_N3=np.array(content["points"], dtype=np.float64),
+            identities_N3I=np.array(content["identities"], dtype=np.float64) * content["identity_unit_m"],
+            lip_pairs_P2=np.array([[number[vertex] for vertex in pair] for pair in content["lip_pairs"]]),
         )
 
 
@@ -88,9 +99,8 @@ def check_mesh(points_V3: np.ndarray, edges_E2: np.ndarray, n_faces: int, refere
         )
     sample_N3 = np.asarray(points_V3, dtype=np.float64)[reference.vertex_ids_N]
     _check_scale(sample_N3, reference)
-    similarity = fit_similarity(reference.points_N3, sample_N3)
-    _check_rest_pose(sample_N3, similarity, reference)
-    return similarity
+    _check_rest_pose(sample_N3, reference)
+    return fit_similarity(reference.points_N3, sample_N3)
 
 
 def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
@@ -112,27 +122,45 @@ def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
         raise FlameMismatchError("Orientation", "the head is mirrored. Mirror it back, then apply the scale.")
 
 
-def _check_rest_pose(sample_N3: np.ndarray, similarity: Similarity, reference: FlameReference) -> None:
-    """Close to the template as a whole, and the lips together."""
-    if similarity.residual > MAX_RESIDUAL_M:
+def _check_rest_pose(sample_N3: np.ndarray, reference: FlameReference) -> None:
+    """As some identity has it as a whole, and the lips together."""
+    left_N3 = _unexplained(sample_N3, reference)
+    residual_m = np.sqrt((left_N3**2).sum(1).mean())
+    if residual_m > MAX_RESIDUAL_M:
         raise FlameMismatchError(
             "Rest pose",
-            f"the points lie {similarity.residual * 1000:.0f} mm from FLAME's template on average, at most "
-            f"{MAX_RESIDUAL_M * 1000:.0f} mm are usual. Use the neutral head with a closed mouth.",
+            f"the points lie {residual_m * 1000:.0f} mm from a neutral FLAME head, whoever it may be; at most "
+            f"{MAX_RESIDUAL_M * 1000:.1f} mm are usual. Use the neutral head in its rest pose, with a closed mouth.",
         )
-    template_NN = _distances(reference.points_N3)
-    first, second = np.nonzero(np.triu(template_NN < TOUCHING_M, k=1))
-    if len(first) == 0:
-        return
-    apart_m = np.linalg.norm(sample_N3[first] - sample_N3[second], axis=1).max() / similarity.scale
-    if apart_m > MAX_TOUCHING_DISTANCE_M:
+    upper_P, lower_P = reference.lip_pairs_P2.T
+    gap_m = np.linalg.norm((left_N3[upper_P] - left_N3[lower_P]).mean(0))
+    if gap_m > MAX_LIP_GAP_M:
         raise FlameMismatchError(
             "Rest pose",
-            f"points that touch in FLAME are {apart_m * 1000:.0f} mm apart, as in an open mouth. Use the neutral head "
-            "with a closed mouth.",
+            f"the lips are {gap_m * 1000:.0f} mm apart, as in an open or twisted mouth. Use the neutral head with a "
+            "closed mouth.",
         )
 
 
-def _distances(points_N3: np.ndarray) -> np.ndarray:
-    squares_N = (points_N3**2).sum(1)
-    return np.sqrt(np.maximum(squares_N[:, None] + squares_N - 2 * points_N3 @ points_N3.T, 0.0))
+def _unexplained(sample_N3: np.ndarray, reference: FlameReference) -> np.ndarray:
+    """What of the points is neither a similarity nor an identity, in the template's frame (N, 3).
+
+    Rotation, scale and translation are fitted to the identity found so far, then all at once: linear, the identity with
+    its normal prior.
+    """
+    template_N3, identities_N3I = reference.points_N3, reference.identities_N3I
+    n_points, n_identities = len(template_N3), identities_N3I.shape[2]
+    centred_N3 = template_N3 - template_N3.mean(0)
+    turns_N33 = np.cross(np.eye(3)[None], centred_N3[:, None]).transpose(0, 2, 1)
+    shifts_N33 = np.broadcast_to(np.eye(3), (n_points, 3, 3))
+    every_N3J = np.concatenate([turns_N33, centred_N3[..., None], shifts_N33, identities_N3I], axis=2)
+    every_XJ = every_N3J.reshape(3 * n_points, -1)
+    prior_J = np.r_[np.zeros(7), np.full(n_identities, POINT_SD_M**2)]
+    identity_I = np.zeros(n_identities)
+    for _ in range(3):
+        to_mesh = fit_similarity(template_N3 + identities_N3I @ identity_I, sample_N3)
+        back_N3 = (sample_N3 - to_mesh.translation_3) @ to_mesh.rotation_33 / to_mesh.scale
+        offset_X = (back_N3 - template_N3).ravel()
+        found_J = np.linalg.solve(every_XJ.T @ every_XJ + np.diag(prior_J), every_XJ.T @ offset_X)
+        identity_I = found_J[7:]
+    return (offset_X - every_XJ @ found_J).reshape(-1, 3)
