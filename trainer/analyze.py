@@ -70,7 +70,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
         raise FileNotFoundError(f"{data}: no such folder; --data names the data's folder")
     given, device = recognise(model or ["default"]), choose_device(device)
     out.mkdir(parents=True, exist_ok=True)
-    sections, results = [_provenance(config, given)], dict[str, Any]()
+    sections, results = [_provenance(given)], dict[str, Any]()
     if {"homophones", "tsne"} & set(config.parts):
         blocks, results["homophones"] = _near_homophones(config, data, out, given, device)
         sections.append(Section(title="Near-homophones", blocks=blocks))
@@ -81,6 +81,8 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
         sections.append(Section(title="Training", blocks=_training(out, given)))
     if given.evaluations:
         sections.append(Section(title="Evaluation", blocks=_evaluations(given)))
+    settings = json.dumps(dataclasses.asdict(config), indent=1)
+    sections.append(Section(title="Settings", blocks=[f"Commit {git_commit()}.", Literal(text=settings)]))
     facts = {"config": dataclasses.asdict(config), "models": list(model), "commit": git_commit(), **results}
     (out / "analysis.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     report = write_report(out / "report.html", "Analysis of " + ", ".join(_names(given)), sections)
@@ -92,7 +94,7 @@ def _names(given: Given) -> list[str]:
     return list(dict.fromkeys([*given.models, *given.encoders, *given.semantics, *given.runs, *given.evaluations]))
 
 
-def _provenance(config: Analyze, given: Given) -> Section:
+def _provenance(given: Given) -> Section:
     rows: list[list[str]] = []
     for name, path in given.models.items():
         folder = ModelFolder.open(path)
@@ -102,13 +104,20 @@ def _provenance(config: Analyze, given: Given) -> Section:
         rows.append(
             [name, encoder, folder.weights_sha256[:16], folder.config.license or "not stated", made or "not stated"]
         )
-    for kind, paths in (("encoder", given.encoders), ("Wav2Sem", given.semantics), ("run", given.runs)):
-        rows += [[name, kind, "–", "not stated", path.resolve().name] for name, path in paths.items()]
+    for name, path in given.runs.items():
+        described = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        made = ", ".join(f"{key} {described[key]}" for key in ("experiment", "commit", "torch") if key in described)
+        rows.append(
+            [name, f"run of {described.get('verb', 'an unnamed verb')}", "–", "not stated", made or "not stated"]
+        )
+    for kind, paths in (("encoder", given.encoders), ("Wav2Sem", given.semantics)):
+        rows += [
+            [name, kind, "–", "not stated", path.resolve().name]
+            for name, path in paths.items()
+            if name not in given.runs
+        ]
     header = ["model", "what it is", "weights (sha256)", "licence", "made by"]
-    settings = json.dumps(dataclasses.asdict(config), indent=1)
-    return Section(
-        title="Models", blocks=[Table(caption="What was analysed", header=header, rows=rows), Literal(text=settings)]
-    )
+    return Section(title="Models", blocks=[Table(caption="What was analysed", header=header, rows=rows)])
 
 
 def _near_homophones(
@@ -155,7 +164,7 @@ def _spoken(utterances: Sequence[Utterance], config: Analyze) -> tuple[list[Toke
         dataclasses.replace(token, utterance=number, sentence=sentences[utterance.text])
         for number, utterance in enumerate(utterances)
         for token in spoken_words(utterance.text, utterance.phones, pronunciations())
-        if token.end_s - token.start_s >= config.min_word_s
+        if round(token.end_s - token.start_s, 3) >= config.min_word_s
     ]
     return tokens, sorted({token.word for token in tokens})
 

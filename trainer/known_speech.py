@@ -155,7 +155,8 @@ def _phone_times(clips: Sequence[Recording], out: Path) -> dict[str, list[Timing
         aligner = Aligner()
         for clip in tqdm(missing, desc="align", unit="clip"):
             samples_S, _ = sf.read(clip.path, dtype="int16")
-            ours[clip.name] = aligner(samples_S, clip.text or "") or []
+            found = aligner(samples_S, clip.text or "") or []
+            ours[clip.name] = [(phone, round(start, 3), round(end, 3)) for phone, start, end in found]  # as it is kept
         write_times(out / "alignments.tsv.gz", ours)
     return {name: phones for name, phones in (ours | theirs).items() if phones}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `analyze --model` names: model folders, finetune runs, encoder and Wav2Sem folders; and their vectors of words.
+"""What `analyze --model` names: models, runs, encoder and Wav2Sem folders; and their vectors of words.
 
 Shapes: S samples, L encoder frames (50 Hz), N words, D features, E sentence space.
 """
@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, WEIGHTS_FILE, ModelFolder, Wav2SemConfig, sha256
+from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.grid import RECEPTIVE_FIELD_SAMPLES
 from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_backbone
@@ -30,6 +29,7 @@ from .experiments.analysis import Analyze
 from .homophones import DISTANCES, PAIR_KINDS, Token, distances, with_semantics
 from .known_speech import Utterance
 from .speech import SAMPLE_RATE_HZ
+from .stages import read_wav2sem
 
 COLUMNS = (*PAIR_KINDS, "near / random", "near / same word")
 
@@ -82,8 +82,11 @@ def recognise(names: Sequence[str]) -> Given:
             given.encoders[label] = path
         elif (path / "run.json").is_file():
             given.runs[label] = path
-            if (path / "model" / "config.json").is_file():
-                given.models[label] = path / "model"
+            for part, found in (("model", given.models), ("encoder", given.encoders)):
+                if (path / part / "config.json").is_file():
+                    found[label] = path / part
+            if (path / "wav2sem.pt").is_file():
+                given.semantics[label] = path
         elif (path / "results.json").is_file():
             given.evaluations[label] = path
         else:
@@ -99,7 +102,7 @@ def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
     subjects, notes = [], []
     for name, path in given.models.items():
         subjects.append(_from_model(name, ModelFolder.open(path)))
-    semantics = {name: _read_wav2sem(path) for name, path in given.semantics.items()}
+    semantics = {name: _wav2sem(path) for name, path in given.semantics.items()}
     for name, path in given.encoders.items():
         kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
         encoder = load_backbone(str(path), kind)
@@ -142,15 +145,10 @@ def _from_model(name: str, folder: ModelFolder) -> Subject:
     )  # fmt: skip
 
 
-def _read_wav2sem(folder: Path) -> tuple[Wav2Sem, int]:
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if sha256(folder / WEIGHTS_FILE) != described["files"][WEIGHTS_FILE]:
-        raise ValueError(f"{folder / WEIGHTS_FILE}: damaged (its sha256 differs from config.json); copy it again")
-    config = Wav2SemConfig(**described["wav2sem"])
+def _wav2sem(path: Path) -> tuple[Wav2Sem, int]:
+    config, state = read_wav2sem(path)
     model = Wav2Sem(config.config, config.target_dim)
-    tensors = load_file(folder / WEIGHTS_FILE)
-    prefix = "wav2sem."
-    model.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
+    model.load_state_dict(state)
     return model, config.target_dim
 
 

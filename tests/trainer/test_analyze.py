@@ -200,9 +200,14 @@ def test_an_encoder_takes_every_wav2sem_of_its_width(tmp_path, kind) -> None:
         wav2sem = Wav2Sem(TINY, width)
         tensors = {f"wav2sem.{key}": value.numpy() for key, value in wav2sem.state_dict().items()}
         save_wav2sem(tmp_path / name, Wav2SemConfig(config=TINY, target_dim=width), tensors)
-    paths = [str(tmp_path / name) for name in ("encoder", "fitting", "wide")]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"config": {"encoder_config": TINY}}))
+    torch.save(Wav2Sem(TINY, 16).state_dict(), run / "wav2sem.pt")
+    paths = [str(tmp_path / name) for name in ("encoder", "fitting", "wide", "run")]
     subjects, notes = open_subjects(recognise(paths), "cpu")
-    assert [(subject.name, subject.kind) for subject in subjects] == [("encoder + fitting", kind)]
+    named = [(subject.name, subject.kind) for subject in subjects]
+    assert named == [("encoder + fitting", kind), ("encoder + run", kind)]
     assert notes == ["wide is not added to encoder: its F_s is not 16 wide."]
     alone, _ = open_subjects(Given(encoders={"encoder": tmp_path / "encoder"}), "cpu")
     assert alone[0].wav2sem is None and alone[0].note == "no Wav2Sem to add"
