@@ -34,7 +34,7 @@ from .align import BILABIALS, PHONES, frame_labels
 from .batches import CropSampler, frame_times_s, normalise
 from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
 from .experiments.hubert import MaskedClusters, MaskedPhones, PretrainHubert
-from .runs import Run, cosine_with_warmup, unwrap
+from .runs import Run, cosine_with_warmup, data_hash, unwrap
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
@@ -102,7 +102,9 @@ def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> 
         return ClusterTask(config, labelled_speech(config.task, data, run, hubert), run)
     if hubert is not None:
         raise ValueError(f"--hubert {hubert}: this experiment learns phones and needs no earlier run; leave it out")
-    return PhoneTask(config, SpeechStore(data / "speech"), run)
+    store = SpeechStore(data / "speech")
+    run.describe(data_sha256=data_hash(data / "speech" / name for name in ("audio.npy", "clips.json")))
+    return PhoneTask(config, store, run)
 
 
 def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
