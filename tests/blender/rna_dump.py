@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every property of every data-block as Python sees it: what is compared where saved bytes cannot be.
+
+Blender 5.1 and 5.2 save a scrambled address with some layers, other bytes in every save of the same file.
+"""
+
+from typing import Any
+
+import bpy
+import idprop
+
+
+def dump() -> dict[str, Any]:
+    """Data-block -> its properties, nested; data-blocks inside are named, so that each is told once."""
+    collections = [prop.identifier for prop in bpy.data.bl_rna.properties if prop.type == "COLLECTION"]
+    blocks = [block for name in collections for block in getattr(bpy.data, name)]
+    return {repr(block): {**_struct(block, depth=0), "custom": _custom(block)} for block in blocks}
+
+
+def _struct(struct: Any, depth: int) -> dict[str, Any]:
+    names = [prop.identifier for prop in struct.bl_rna.properties if prop.identifier not in ("rna_type", "id_data")]
+    return {name: _value(struct, name, depth) for name in names}
+
+
+def _value(struct: Any, name: str, depth: int) -> Any:
+    prop = struct.bl_rna.properties[name]
+    try:
+        value = getattr(struct, name)
+    except (AttributeError, RuntimeError) as error:  # a property that has no value in this state
+        return str(error)
+    if prop.type == "POINTER":
+        return None if value is None else _inside(value, depth)
+    if prop.type == "COLLECTION":
+        return [_inside(item, depth) for item in value]
+    if getattr(prop, "is_array", False):
+        return repr([list(row) if hasattr(row, "__len__") else row for row in value])
+    return sorted(value) if isinstance(value, set) else value
+
+
+def _inside(struct: Any, depth: int) -> Any:
+    if isinstance(struct, bpy.types.ID) or depth > 8:
+        return repr(struct)
+    return _struct(struct, depth + 1)
+
+
+def _custom(block: Any) -> dict[str, str]:
+    groups = idprop.types.IDPropertyGroup
+    return {key: repr(value.to_dict() if isinstance(value, groups) else value) for key, value in block.items()}
