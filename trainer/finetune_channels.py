@@ -201,7 +201,7 @@ def _examples(
                 example = Example(
                     features_TD=features_TD[:n_frames].cpu(),
                     semantic_E=model.wav2sem(waveform)[0].cpu(),
-                    target_TK=torch.from_numpy(changed_TK[:n_frames]),
+                    target_TK=torch.tensor(changed_TK[:n_frames]),
                     style=config.styles.index(moved.style),
                 )
                 examples.append(example)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,28 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
+    BASIS_KEY,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    ModelFolder,
+    Wav2SemConfig,
+    open_folder,
+    save_model,
+)
 from wav2sem_blender.pipeline.decoder import periodic_positions  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
-from wav2sem_blender.pipeline.nn.faceformer import alignment_mask, biased_causal_mask  # noqa: E402
-from wav2sem_blender.pipeline.nn.wav2sem import RELEASED  # noqa: E402
-from wav2sem_blender.pipeline.official import BASE_ENCODER, import_official  # noqa: E402
+from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, biased_causal_mask  # noqa: E402
+from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED  # noqa: E402
+from wav2sem_blender.pipeline.official import (  # noqa: E402
+    BASE_ENCODER,
+    export_faceformer,
+    export_wav2sem,
+    import_official,
+    keys_to_vertices,
+    vertices_to_keys,
+)
 
 
 def faceformer_state(width: int, n_values: int, n_styles: int, period: int) -> dict:
@@ -37,7 +56,7 @@ def faceformer_state(width: int, n_values: int, n_styles: int, period: int) -> d
         "vertice_map_r.weight": torch.randn(n_values, width) * 1e-3,
         "vertice_map_r.bias": torch.randn(n_values) * 1e-3,
         "obj_vector.weight": torch.randn(width, n_styles),
-        "PPE.pe": torch.zeros(1, 600 + period, width),
+        "PPE.pe": torch.zeros(1, (600 // period + 1) * period, width),
     }
     return state
 
@@ -86,6 +105,23 @@ def test_vocaset_speaks_as_the_official_code(tmp_path) -> None:
     assert strength_K[:8].sum() > strength_K[-8:].sum()
     by_name = animator.animate(waveform, 16_000, style="FaceTalk_170915_00223_TA")
     np.testing.assert_array_equal(by_name.weights_TK, motion.weights_TK)
+    exported = back_as_official(state, animator.folder, tmp_path / "again.pth")
+    with torch.no_grad():
+        again_TV3 = plain_faceformer(exported, normalised, style=3)
+    np.testing.assert_allclose(again_TV3, expected_TV3, atol=1e-4 * np.abs(expected_TV3).max())
+
+
+def back_as_official(state: dict, folder: ModelFolder, file: Path) -> dict:
+    """The exported file: the released names and shapes, and every weight that the named keys did not rotate."""
+    export_faceformer(folder, file)
+    exported = torch.load(file, weights_only=True)
+    assert {key: value.shape for key, value in exported.items()} == {key: value.shape for key, value in state.items()}
+    for key, value in state.items():
+        if not key.startswith(("vertice_map", "PPE")):
+            assert torch.equal(exported[key], value), key
+    for key in ("vertice_map_r.weight", "vertice_map_r.bias"):
+        np.testing.assert_allclose(exported[key], state[key], atol=1e-6 * float(state[key].abs().max()))
+    return exported
 
 
 def test_biwi_has_25_fps_and_its_own_vertices(tmp_path) -> None:
@@ -94,6 +130,48 @@ def test_biwi_has_25_fps_and_its_own_vertices(tmp_path) -> None:
     motion = SpeechAnimator.load(tmp_path / "model").animate(np.random.default_rng(0).standard_normal(16_000), 16_000)
     assert motion.fps == 25 and motion.weights_TK.shape == (24, 129)
     assert motion.basis_KV3.shape == (129, 23370, 3)
+
+
+def test_what_has_no_official_format_is_refused(tmp_path) -> None:
+    config = ModelConfig(
+        name="small",
+        encoder=EncoderConfig(kind="hubert", config={"num_attention_heads": 8}),
+        wav2sem=None,
+        decoder=DecoderConfig(),
+        channels=("a", "b"),
+        styles=("one",),
+    )
+    with_basis = {BASIS_KEY: np.zeros((2, 5, 3), np.float32)}
+    folder = save_model(tmp_path / "model", config, with_basis)
+    with pytest.raises(ValueError, match="num_attention_heads = 8; the official format has 12"):
+        export_faceformer(folder, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="vertex head and no Wav2Sem"):
+        export_faceformer(save_model(tmp_path / "bare", config, {}), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="this Wav2Sem: its encoder has num_attention_heads = 8"):
+        export_wav2sem(Wav2SemConfig(config=PAPER, target_dim=768), {}, tmp_path / "x.pth.tar")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_named_keys_and_vertices_are_one_model() -> None:
+    """There and back, for a decoder with a feedback that only its own motions can show."""
+    torch.manual_seed(0)
+    decoder = FaceDecoder(DecoderConfig(), 300, 2).eval()
+    torch.nn.init.normal_(decoder.motion_head.weight, std=1e-2)
+    torch.nn.init.normal_(decoder.motion_head.bias, std=1e-2)
+    state = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
+    on_keys, basis_KV3 = vertices_to_keys(state)
+    keyed = FaceDecoder(DecoderConfig(), 65, 2).eval()
+    keyed.load_state_dict({key.removeprefix("decoder."): value for key, value in on_keys.items()})
+    back = FaceDecoder(DecoderConfig(), 300, 2).eval()
+    on_vertices = keys_to_vertices(on_keys, basis_KV3)
+    back.load_state_dict({key.removeprefix("decoder."): value for key, value in on_vertices.items()})
+    memory, style = torch.randn(1, 40, 64), torch.eye(2)[:1]
+    with torch.no_grad():
+        expected_TX = decoder(memory, style)[0]
+        motion_TX = keyed(memory, style)[0] @ torch.from_numpy(basis_KV3).flatten(1)
+        again_TX = back(memory, style)[0]
+    np.testing.assert_allclose(motion_TX, expected_TX, atol=1e-5 * float(expected_TX.abs().max()))
+    np.testing.assert_allclose(again_TX, expected_TX, atol=1e-5 * float(expected_TX.abs().max()))
 
 
 def released_wav2sem() -> dict:
@@ -131,6 +209,12 @@ def test_wav2sem_files(tmp_path, kind: str) -> None:
     assert ("fusion.semantic_feature_map.weight" in tensors) == (kind == "codetalker-wav2sem")
     waveform = np.random.default_rng(0).standard_normal(16_000)
     assert SpeechAnimator.load(tmp_path / "wav2sem").semantic(waveform, 16_000).shape == (768,)
+    if kind == "wav2sem":
+        folder = open_folder(tmp_path / "wav2sem")
+        weights = {key: torch.from_numpy(value) for key, value in folder.tensors("wav2sem.").items()}
+        export_wav2sem(folder.config, weights, tmp_path / "again.pth.tar")
+        again = torch.load(tmp_path / "again.pth.tar", weights_only=True)["state_dict"]
+        assert again.keys() == state.keys() and all(torch.equal(again[key], value) for key, value in state.items())
 
 
 class _Malicious:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bundled recipe on a miniature of its prepared data, and what becomes of a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from trainer.experiments.face import bundled_smoke  # noqa: E402
+from trainer.experiments.folders import Export, bundled, official  # noqa: E402
+from trainer.experiments.folders import torch as for_torch  # noqa: E402
+from trainer.experiments.hubert import bundled_smoke as hubert_smoke  # noqa: E402
+from trainer.export import export  # noqa: E402
+from trainer.finetune import finetune  # noqa: E402
+from trainer.finetune_channels import build_model, read_basis  # noqa: E402
+from trainer.runs import Run  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder  # noqa: E402
+from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
+from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
+
+CHANNELS = ("jawOpen", "mouthClose", "mouthPucker")
+SPEECH = np.random.default_rng(3).standard_normal(24_000).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Four clips of noise with motion, two of them driven, in the layout of `prepare`; and two earlier runs."""
+    root = tmp_path_factory.mktemp("prepared")
+    rng = np.random.default_rng(0)
+    names = [f"clip{i}" for i in range(4)]
+    (root / "speech").mkdir()
+    np.save(root / "speech" / "audio.npy", (3000 * rng.standard_normal(4 * 16_000)).astype(np.int16))
+    records = [
+        {"name": name, "corpus": "grid_s1", "speaker": "s1", "split": "train", "text": "", "first": 16_000 * i,
+         "n_samples": 16_000, "phones": None}
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    (root / "speech" / "clips.json").write_text(json.dumps(records))
+    for folder, some in (("motion", names[:2]), ("driven", names[2:])):
+        (root / folder).mkdir()
+        np.save(root / folder / "weights.npy", rng.random((58, len(CHANNELS))).astype(np.float32))
+        clips = [
+            {"name": name, "style": "grid_s1", "split": "train", "first": 29 * i, "n_frames": 29}
+            for i, name in enumerate(some)
+        ]
+        (root / folder / "clips.json").write_text(json.dumps({"channels": CHANNELS, "clips": clips}))
+    shipped = ModelFolder.open(DEFAULT_FOLDER)
+    picked = [shipped.config.channels.index(channel) for channel in CHANNELS]
+    np.savez(root / "basis.npz", names=np.array(CHANNELS), basis_KV3=shipped.basis()[picked])
+    encoder = hubert_smoke().encoder
+    torch.manual_seed(0)
+    phones = build_backbone(encoder.kind, encoder.config).state_dict()
+    earlier = {
+        "hubert/encoder.pt": {f"audio_encoder.{key}": value for key, value in phones.items()},
+        "wav2sem/wav2sem.pt": Wav2Sem(encoder.config, 24).state_dict(),
+    }
+    for name, state in earlier.items():
+        (root / name).parent.mkdir()
+        torch.save(state, root / name)
+    described = {"encoder": {"kind": encoder.kind, "config": dict(encoder.config)}}
+    (root / "hubert" / "run.json").write_text(json.dumps({"config": described}))
+    (root / "wav2sem" / "run.json").write_text(json.dumps({"config": {"encoder_config": dict(encoder.config)}}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def face(prepared: Path) -> Path:
+    """A finished run of the bundled recipe."""
+    config = replace(bundled_smoke(), peak_lr=3e-2)
+    run = Run(prepared / "face", verb="finetune", name="bundled_smoke", config=config, device="cpu")
+    finetune(config, prepared, run, prepared / "hubert", prepared / "wav2sem")
+    run.close()
+    return prepared / "face"
+
+
+def test_the_run_itself_is_a_model(face: Path, prepared: Path) -> None:
+    """Its encoders are the earlier runs', untouched; its basis is the prepared one; its decoder has learnt."""
+    motion = SpeechAnimator.load(face / "model").animate(SPEECH, 16_000, style="facegood")
+    assert motion.channels == CHANNELS and np.abs(motion.weights_TK).max() > 0
+    assert motion.vertex_offsets().shape == (44, 5023, 3)
+    folder = ModelFolder.open(face / "model")
+    np.testing.assert_array_equal(folder.basis(), read_basis(prepared / "basis.npz", CHANNELS)[0])
+    start = build_model(bundled_smoke(), CHANNELS, prepared / "hubert", prepared / "wav2sem").state_dict()
+    for key, value in folder.tensors().items():
+        if key.startswith(("audio_encoder.", "wav2sem.")):
+            np.testing.assert_array_equal(value, start[key])
+    assert folder.tensors("decoder.")["motion_head.bias"].any()
+    assert folder.config.provenance["experiment"] == "bundled_smoke"
+    assert folder.config.provenance["wav2sem"] == str(prepared / "wav2sem")
+
+
+def test_earlier_runs_are_needed(prepared: Path, tmp_path) -> None:
+    config = bundled_smoke()
+    run = Run(tmp_path / "face", verb="finetune", name="bundled_smoke", config=config, device="cpu")
+    with pytest.raises(ValueError, match="give --hubert RUN and --wav2sem RUN"):
+        finetune(config, prepared, run, prepared / "hubert", None)
+    run.close()
+
+
+def test_an_export_runs_without_torch_too(face: Path, tmp_path) -> None:
+    out = export(bundled(), face, tmp_path / "embedded")
+    by_engine = {name: SpeechAnimator.load(out, engine=name).animate(SPEECH, 16_000) for name in ("onnx", "torch")}
+    trained = SpeechAnimator.load(face / "model").animate(SPEECH, 16_000)
+    for motion in by_engine.values():
+        np.testing.assert_allclose(motion.weights_TK, trained.weights_TK, atol=1e-4)
+        np.testing.assert_allclose(motion.basis_KV3, trained.basis_KV3, atol=2e-5)
+    assert ModelFolder.open(out).has_onnx
+
+
+def test_an_export_for_torch_is_exact(face: Path, tmp_path) -> None:
+    exported = ModelFolder.open(export(for_torch(), face, tmp_path / "exact"))
+    assert not exported.has_onnx and exported.weights_sha256 == ModelFolder.open(face / "model").weights_sha256
+
+
+def test_what_cannot_be_exported_is_named(face: Path, prepared: Path, tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="not a finished run"):
+        export(Export(), tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="vertex head and no Wav2Sem"):
+        export(official(), face, tmp_path / "official")
+    with pytest.raises(ValueError, match="this Wav2Sem: its encoder has hidden_size = 32"):
+        export(official(), prepared / "wav2sem", tmp_path / "official")
