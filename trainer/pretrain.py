@@ -59,7 +59,9 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     model = build_model(config, targets.dim)
     if hubert is not None:
         run.say(f"tensors taken over from the phone encoder: {take_over(model, hubert)}")
-        model.encoder.feature_extractor._freeze_parameters()  # it hears already; most of a step's time is its gradient
+        model.encoder.feature_extractor.requires_grad_(False)  # it hears already; most of a step's time is its gradient
+    if run.device.type == "cpu" and config.precision == "bf16":
+        model.encoder.set_attn_implementation("eager")  # on a CPU, torch's fused attention is slower in bf16
     draw, total, per_epoch = _drawing(config, train, run)
     learner = run.learn(model, *_optimiser(config, model, total, per_epoch), clip=config.clip).train()
     evaluation = Evaluation(speech, held_out, train, targets)

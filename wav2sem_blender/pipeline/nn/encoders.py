@@ -53,6 +53,14 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
     return lower_BTD + (upper_BTD - lower_BTD) * weight_BT1
 
 
+def convolve(backbone: Backbone, waveform_BS: Tensor) -> Tensor:
+    """The CNN's features (B, L, C). transformers' own loop also computes the waveform's gradient, for nobody."""
+    features_BCL = waveform_BS[:, None]
+    for layer in backbone.feature_extractor.conv_layers:
+        features_BCL = layer(features_BCL)
+    return features_BCL.transpose(1, 2)
+
+
 def padded_features(backbone: Backbone, waveform_BS: Tensor, sample_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
     """The CNN's features (B, L, C) of padded recordings and the mask (B, L) of their real frames, exactly.
 
@@ -61,7 +69,7 @@ def padded_features(backbone: Backbone, waveform_BS: Tensor, sample_lengths_B: T
     zero before the positional convolution, which pads with zeros itself, and keeps them out of the attention.
     """
     each_LC = [
-        backbone.feature_extractor(waveform_S[None, :length])[0].T
+        convolve(backbone, waveform_S[None, :length])[0]
         for waveform_S, length in zip(waveform_BS, sample_lengths_B.tolist(), strict=True)
     ]
     features_BLC = nn.utils.rnn.pad_sequence(each_LC, batch_first=True)
@@ -90,7 +98,7 @@ def encode(
     """
     mask_BL = None
     if sample_lengths_B is None:
-        features_BLD = backbone.feature_extractor(waveform_BS).transpose(1, 2)
+        features_BLD = convolve(backbone, waveform_BS)
     elif positions_BT is None:
         features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
     else:
