@@ -18,6 +18,7 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.epochs import Epochs, Loader  # noqa: E402
 from trainer.experiments import wav2sem as experiments  # noqa: E402
 from trainer.experiments.wav2sem import PretrainWav2Sem  # noqa: E402
+from trainer.librispeech import LibriSpeech  # noqa: E402
 from trainer.pretrain import build_model, contrastive_loss, padded, pretrain, take_over  # noqa: E402
 from trainer.runs import Run  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
@@ -256,6 +257,28 @@ def test_the_convolutions_of_a_phone_encoder_stay(libri: Path, tmp_path: Path) -
         assert torch.equal(state[f"encoder.{key}"], value) == frozen, key
     with pytest.raises(FileNotFoundError, match="--hubert names a finished"):
         take_over(Wav2Sem(SMOKE.encoder_config, 384), tmp_path)
+
+
+def test_the_bundled_recipe_on_prepared_speech(libri: Path, tmp_path: Path) -> None:
+    """Augmented, in bf16, and drawn by step: the same twice."""
+    recordings = [record for record in LibriSpeech(libri).records if record.split == "train"]
+    samples = [np.int16(32767 * LibriSpeech(libri).samples(record)) for record in recordings]
+    firsts = np.cumsum([0, *map(len, samples)]).tolist()
+    (tmp_path / "speech").mkdir()
+    np.save(tmp_path / "speech" / "audio.npy", np.concatenate(samples))
+    clips = [
+        {"name": r.name, "corpus": "vctk", "speaker": r.speaker, "split": "valid" if i < 3 else "train", "text": r.text}
+        | {"first": firsts[i], "n_samples": len(samples[i]), "phones": None}
+        for i, r in enumerate(recordings)
+    ]
+    (tmp_path / "speech" / "clips.json").write_text(json.dumps(clips))
+    config = replace(experiments.bundled_smoke(), corpora=("vctk",))
+    first, again = (train(config, tmp_path, tmp_path / name) for name in ("a", "b"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    report = json.loads((tmp_path / "a" / "valid.json").read_text())
+    assert report["vctk"]["clips"] == 3 and report["vctk"]["l1"] > 0
+    plain = train(replace(config, augmentation=None), tmp_path, tmp_path / "plain")
+    assert any(not torch.equal(first[key], plain[key]) for key in first)
 
 
 def test_user_errors_are_one_line(libri: Path, tmp_path: Path, capsys) -> None:
