@@ -43,8 +43,8 @@ class PretrainWav2Sem:
         batching: "shuffled": `batch` utterances at random, each once an epoch; "bucketed": `batch_s` seconds of like
             lengths, each utterance once an epoch; "neighbours": `batch` of like lengths of one corpus, every corpus as
             often, drawn anew each step.
-        batch_s: padded speech of a global batch, in seconds; as much as the memory of all GPUs takes (about 100 s need
-            20 GB at full size in bf16).
+        batch_s: padded speech of a global batch, in seconds, shared by all processes: 100 s at full size in bf16 took
+            7 GB on a CPU.
         epochs, steps: the run's length; one of them is 0.
         longest_s: longer utterances are left out (LibriSpeech's longest is 35 s).
         schedule: "halving" halves the rate every `halve_epochs` epochs; "cosine" warms up for `warmup_steps` first.
