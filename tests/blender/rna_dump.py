@@ -9,17 +9,24 @@ from typing import Any
 import bpy
 import idprop
 
+# The interface is no part of a scene, and 4.5 crashes when a windowless editor's cursor is read.
+INTERFACE = ("screens", "workspaces", "window_managers")
+
+# How an attribute lies in memory ("storage_type", 5.1) changes when it is read.
+UNCOMPARED = ("rna_type", "id_data", "storage_type")
+
 
 def dump() -> dict[str, Any]:
     """Data-block -> its properties, nested; data-blocks inside are named, so that each is told once."""
-    collections = [prop.identifier for prop in bpy.data.bl_rna.properties if prop.type == "COLLECTION"]
+    properties = [prop.identifier for prop in bpy.data.bl_rna.properties if prop.type == "COLLECTION"]
+    collections = [name for name in properties if name not in INTERFACE]
     blocks = [block for name in collections for block in getattr(bpy.data, name)]
     return {repr(block): {**_struct(block, depth=0), "custom": _custom(block)} for block in blocks}
 
 
 def _struct(struct: Any, depth: int) -> dict[str, Any]:
-    names = [prop.identifier for prop in struct.bl_rna.properties if prop.identifier not in ("rna_type", "id_data")]
-    return {name: _value(struct, name, depth) for name in names}
+    names = [prop.identifier for prop in struct.bl_rna.properties]
+    return {name: _value(struct, name, depth) for name in names if name not in UNCOMPARED}
 
 
 def _value(struct: Any, name: str, depth: int) -> Any:
