@@ -105,7 +105,9 @@ def full(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test that needs no installed extension; arguments after -- go to pytest."""
     arguments = session.posargs or existing_tests("unit", "worker", "trainer", "blender")
-    session.run(full_python(), "-m", "pytest", *arguments)
+    # Small tensors gain nothing from threads, and where other work runs beside them, threads wait for each other.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    session.run(full_python(), "-m", "pytest", *arguments, env=threads)
 
 
 @nox.session(python=False, requires=["full"])
