@@ -189,7 +189,11 @@ def _semantics(
         for clip in tqdm(clips, desc="F_s of every clip", unit="clip")
     }
     texts = {clip.name: clip.text for clip in clips}
-    return [own, *controls(heard, texts, config.seed, config.text_model, config.normalise_target)]
+    learnt = predictor.config.provenance.get("sentence_space", {})
+    text_model = learnt.get("text_model", "") if config.text_model is None else config.text_model
+    chosen = config.normalise_target
+    normalise = learnt.get("normalise_target", False) if chosen is None else chosen
+    return [own, *controls(heard, texts, config.seed, text_model, normalise)]
 
 
 def _measure(

@@ -79,7 +79,7 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
         basis_KV3: vertex displacements of the channels in the config's unit.
     """
     described = read_run(run.folder)
-    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem")
+    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "sentence_space")
     provenance = {key: described[key] for key in wanted if described.get(key)}
     tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
     config = dataclasses.replace(config, provenance=provenance)

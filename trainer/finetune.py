@@ -35,7 +35,7 @@ from .face_data import FaceClip, FaceData, open_face_data
 from .finetune_channels import finetune_channels
 from .runs import Run, data_hash
 from .speech import SAMPLE_RATE_HZ
-from .stages import read_encoder, read_pretrained, read_wav2sem
+from .stages import read_encoder, read_pretrained, read_sentence_space, read_wav2sem
 
 
 def finetune(
@@ -71,6 +71,7 @@ def finetune_vertices(
         encoder=config.pretrained if hubert is None else "",
         hubert=str(hubert or ""),
         wav2sem=str(wav2sem or "") if config.semantics else "",
+        sentence_space=read_sentence_space(wav2sem) if config.semantics and wav2sem else {},
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # One kernel for the update: the same to rounding, several times as fast on a CPU.

@@ -31,7 +31,7 @@ from .experiments.face import FinetuneChannels
 from .export import write_model
 from .runs import Run, cosine_with_warmup, data_hash
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-from .stages import read_encoder, read_wav2sem
+from .stages import read_encoder, read_sentence_space, read_wav2sem
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
 CLOSED_GAP_M = 0.0012
@@ -107,6 +107,7 @@ def finetune_channels(
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]
     run.describe(data_sha256=data_hash(files), hubert=str(hubert), wav2sem=str(wav2sem))
+    run.describe(sentence_space=read_sentence_space(wav2sem))
     model = build_model(config, motion.channels, hubert, wav2sem).to(run.device)
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
     loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)

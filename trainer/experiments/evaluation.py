@@ -16,9 +16,9 @@ class EvaluateVertices:
         styles: the model's styles to predict under. Empty is as published: a training subject's own style, all styles
             for subjects that training never saw.
         controls: predict with wrong and with perfect semantics too; costs five times as much. Ignored without Wav2Sem.
-        text_model: folder or hub name of the BERT-architecture model behind the oracle rows, as
-            "../bert-base-uncased"; "" is the MiniLM from PyPI. It must be the one that Wav2Sem learnt from …
-        normalise_target: … and so must the length of its vectors (`pretrain`'s setting of that name).
+        text_model: folder or hub name of the BERT-architecture model behind the oracle rows; None is the one that the
+            model says its Wav2Sem learnt from, or else the MiniLM from PyPI, which is "".
+        normalise_target: scale of its vectors, as `pretrain`'s setting of that name; None is the model's own.
         regions: folder of vertex lists; "" looks in --data and --data/regions.
         max_clips: the first clips only; 0 is all.
         seed: which clip's F_s another clip gets in the shuffled control.
@@ -28,8 +28,8 @@ class EvaluateVertices:
     split: str = "test"
     styles: tuple[str, ...] = ()
     controls: bool = True
-    text_model: str = ""
-    normalise_target: bool = False
+    text_model: str | None = None
+    normalise_target: bool | None = None
     regions: str = ""
     max_clips: int = 0
     seed: int = 0

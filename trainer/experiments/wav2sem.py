@@ -32,8 +32,9 @@ class PretrainWav2Sem:
 
     Attributes:
         encoder_config: what differs from wav2vec 2.0's base size; see `EncoderConfig`.
-        text_model: folder or hub name of a BERT-architecture model, as "../bert-base-uncased"; "" is the MiniLM from
-            PyPI (384-d instead of BERT's 768, so a projection follows the encoder).
+        text_model: folder or hub name of a BERT-architecture model. "" is the MiniLM from PyPI (384-d instead of BERT's
+            768, so a projection follows the encoder), which also takes the place of a name that no hub answers for;
+            run.json names the one that was taken.
         target: "cls" (last hidden state's first token) or "mean" (of the text's own tokens).
         normalise_target: scale targets to length sqrt(E); the published ones are raw.
         contrastive: weight of the term beside L1 that keeps vectors from collapsing onto the mean sentence: the right
@@ -106,6 +107,7 @@ def paper() -> PretrainWav2Sem:
 
     return PretrainWav2Sem(
         encoder_config=PAPER | PUBLISHED_DROPOUTS,
+        text_model="bert-base-uncased",
         optimiser="adam",
         peak_lr=1e-4,
         epochs=200,
@@ -170,6 +172,7 @@ def smoke() -> PretrainWav2Sem:
     return replace(
         fast(),
         encoder_config=dict(fast().encoder_config) | tiny,
+        text_model="",
         batch_s=20.0,
         epochs=0,
         steps=3,
