@@ -23,13 +23,11 @@ from .curves import FPS, Fitted, MotionStore, write_motion
 from .experiments.face import bundled
 from .finetune_channels import FaceLoss, paired_records, read_basis
 from .speech import SAMPLE_RATE_HZ, SpeechStore
+from .targets import close_lips, rest_in_pauses, rest_pose
 
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
-ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
-MIN_PAUSE_S = 0.25
-SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets ready to speak
 MAX_SYNTHETIC = 500
 
 
@@ -64,13 +62,15 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
-    captured = [
-        (phone_shares(record.phones, moved.n_frames), motion.weights(moved))
+    filmed = [
+        (record, moved)
         for record, moved in paired_records(speech, motion)
         if moved.split == "train" and moved.style == "grid_s1" and record.phones
     ]
+    captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
     model = _learn(captured, FaceLoss(bundled(), basis_KV3, gap_K), rng)
-    closed_K, rest_K = _closed_lips(captured, gap_K), _rest(captured)
+    closed_K = _closed_lips(captured, gap_K)
+    rest_K = rest_pose((motion.weights(moved), record.phones) for record, moved in filmed if record.phones)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
     synthetic = [record for record in todo if record.corpus == "flite"][:MAX_SYNTHETIC]
@@ -113,36 +113,3 @@ def _closed_lips(captured: list[tuple[np.ndarray, np.ndarray]], gap_K: np.ndarra
     columns = [PHONES.index(phone) for phone in BILABIALS]
     shut = [target[(phones[:, columns].sum(1) > 0.6) & (target @ gap_K < 0.0008)] for phones, target in captured]
     return np.median(np.concatenate(shut), axis=0)
-
-
-def _rest(captured: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The captured speaker's median channels (K,) deep in silence."""
-    return np.median(np.concatenate([target[:4] for phones, target in captured if phones[:10, 0].min() == 1]), axis=0)
-
-
-def rest_in_pauses(moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray) -> np.ndarray:
-    """Blend to the rest pose in pauses, before the first sound and after the last."""
-    times_s = np.arange(len(moving_TK)) / FPS
-    sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
-    edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]
-    resting_T = np.zeros(len(moving_TK))
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start > MIN_PAUSE_S:
-            rise = np.clip((times_s - start) / SETTLE_S, 0, 1) if start else 1.0
-            fall = np.clip((end - times_s) / PREPARE_S, 0, 1) if end < duration_s else 1.0
-            inside = (times_s >= start) & (times_s <= end)
-            resting_T = np.maximum(resting_T, np.minimum(rise, fall) * inside)
-    return moving_TK * (1 - resting_T[:, None]) + rest_K * resting_T[:, None]
-
-
-def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:
-    """Blend to closed lips during every p, b, m: fully from its start to its end, with soft flanks."""
-    times_s = np.arange(len(average_TK)) / FPS
-    closed_T = np.zeros(len(average_TK))
-    for phone, start, end in phones:
-        if phone in BILABIALS:
-            rise = np.clip((times_s - start + ONSET_S) / ONSET_S, 0, 1)
-            fall = np.clip((end + RELEASE_S - times_s) / RELEASE_S, 0, 1)
-            closed_T = np.maximum(closed_T, np.minimum(rise, fall))
-    smooth_T1 = (closed_T * closed_T * (3 - 2 * closed_T))[:, None]
-    return average_TK * (1 - smooth_T1) + closed_K * smooth_T1

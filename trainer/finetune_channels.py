@@ -32,6 +32,7 @@ from .export import write_model
 from .runs import Run, cosine_with_warmup, data_hash
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .stages import read_encoder, read_sentence_space, read_wav2sem
+from .targets import rest_in_pauses, rest_pose, seal_lips
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
 CLOSED_GAP_M = 0.0012
@@ -46,6 +47,24 @@ class Example:
     semantic_E: Tensor
     target_TK: Tensor
     style: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Motion as it is taught: lips sealed on p, b, m, at rest where nobody speaks (`targets.py`)."""
+
+    gap_K: np.ndarray
+    channels: tuple[str, ...]
+    rest_K: np.ndarray | None
+
+    def __call__(self, target_TK: np.ndarray, record: SpeechRecord) -> np.ndarray:
+        """(T, K); motion without phone times is taught as it is."""
+        if not record.phones or self.rest_K is None:
+            return target_TK
+        sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
+        return rest_in_pauses(sealed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, self.rest_K).astype(
+            np.float32
+        )
 
 
 class FaceLoss(nn.Module):
@@ -112,11 +131,13 @@ def finetune_channels(
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
     loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
     train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
-    examples = [_examples(config, model, speech, motion, train, config.versions, run.device)]
+    timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
+    taught = Teacher(gap_K=gap_K, channels=motion.channels, rest_K=rest_pose(timed) if timed else None)
+    examples = [_examples(config, model, speech, motion, taught, train, config.versions, run.device)]
     if config.driven_share:
         driven = MotionStore(data / "driven")
         pairs = paired_records(speech, driven)
-        examples.append(_examples(config, model, speech, driven, pairs, config.driven_versions, run.device))
+        examples.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, run.device))
     examples = [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in examples]
     optimiser = torch.optim.AdamW(ChannelLearner(model).parameters(), lr=config.peak_lr, weight_decay=0.01)
     schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
@@ -177,6 +198,7 @@ def _examples(
     model: FaceFormer,
     speech: SpeechStore,
     motion: MotionStore,
+    taught: Teacher,
     pairs: list[tuple[SpeechRecord, MotionRecord]],
     versions: int,
     device: torch.device,
@@ -190,7 +212,7 @@ def _examples(
     examples = []
     for version, augment in enumerate(augmenters):
         for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
-            samples_S, target_TK = speech.samples(record), motion.weights(moved)
+            samples_S, target_TK = speech.samples(record), taught(motion.weights(moved), record)
             speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
             for piece_S, piece_TK in _pieces(samples_S, target_TK, config.decoder.fps):
                 changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)

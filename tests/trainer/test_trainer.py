@@ -18,11 +18,12 @@ from trainer.augment import Augmentation, Augmenter  # noqa: E402
 from trainer.batches import frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
-from trainer.driven import close_lips, phone_shares, rest_in_pauses  # noqa: E402
+from trainer.driven import phone_shares  # noqa: E402
 from trainer.finetune_channels import change_speed  # noqa: E402
 from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.pretrain_hubert import mask_spans  # noqa: E402
 from trainer.speech import SpeechStore  # noqa: E402
+from trainer.targets import close_lips, rest_in_pauses, seal_lips  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -152,6 +153,18 @@ def test_driven_lips_meet_on_bilabials_only() -> None:
     driven = close_lips(np.full((30, 2), 0.5), phones, closed_K=np.array([0.1, 0.0]))
     np.testing.assert_allclose(driven[12:16], [[0.1, 0.0]] * 4, atol=1e-9)
     np.testing.assert_allclose(driven[[0, 5, 20, 29]], 0.5)
+
+
+def test_lips_that_nearly_met_are_sealed_on_bilabials() -> None:
+    """Two channels, jaw (30 mm) and mouthClose (-30 mm): 1.5 mm of gap go, 12 mm are another sound's, and stay."""
+    gap_K = np.array([0.03, -0.03])
+    phones = [("AA", 0.0, 0.4), ("B", 0.4, 0.5), ("AA", 0.5, 1.0)]
+    for jaw, left_mm in ((0.05, -0.3), (0.4, 12.0)):
+        target = np.tile([jaw, 0.0], (30, 1))
+        sealed = seal_lips(target, phones, gap_K, mouth_close=1)
+        np.testing.assert_allclose(1000 * sealed[12:16] @ gap_K, left_mm, atol=1e-6)
+        np.testing.assert_array_equal(sealed[[0, 5, 20, 29]], target[[0, 5, 20, 29]])
+        np.testing.assert_array_equal(sealed[:, 0], target[:, 0])
 
 
 def test_driven_mouth_rests_in_pauses() -> None:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What targets owe to the sounds: lips meet on p, b and m, and a mouth rests where nobody speaks.
+
+Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart, and a speaker opens his mouth for breath at
+moments that no sound gives away. A model that learns from it learns lips that never seal and a mouth that gapes before
+the first word. Errors are still measured against what was captured.
+
+Shapes: T animation frames, K channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .align import BILABIALS, Timing
+from .curves import FPS
+
+ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
+MIN_PAUSE_S = 0.25
+SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets ready to speak
+NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
+PRESSED_M = 0.0003
+
+
+def closures(n_frames: int, phones: list[Timing]) -> np.ndarray:
+    """(T,) 0..1: 1 during every p, b, m, fully from its start to its end, with soft flanks."""
+    times_s = np.arange(n_frames) / FPS
+    closed_T = np.zeros(n_frames)
+    for phone, start, end in phones:
+        if phone in BILABIALS:
+            rise = np.clip((times_s - start + ONSET_S) / ONSET_S, 0, 1)
+            fall = np.clip((end + RELEASE_S - times_s) / RELEASE_S, 0, 1)
+            closed_T = np.maximum(closed_T, np.minimum(rise, fall))
+    return closed_T * closed_T * (3 - 2 * closed_T)
+
+
+def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:
+    """Blend to closed lips during every p, b, m."""
+    closed_T1 = closures(len(average_TK), phones)[:, None]
+    return average_TK * (1 - closed_T1) + closed_K * closed_T1
+
+
+def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mouth_close: int) -> np.ndarray:
+    """Take out of p, b, m, by channel `mouth_close`, the gap that a tracker leaves.
+
+    Args:
+        gap_K: change of the inner lips' gap per channel, in metres; negative for `mouth_close`.
+    """
+    gap_T = target_TK @ gap_K
+    met_T = np.clip(2 - gap_T / NEARLY_MET_M, 0, 1)
+    missing_T = closures(len(target_TK), phones) * met_T * np.maximum(gap_T + PRESSED_M, 0)
+    sealed_TK = np.array(target_TK)
+    sealed_TK[:, mouth_close] += missing_T / -gap_K[mouth_close]
+    return sealed_TK
+
+
+def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray:
+    """Median channels (K,) at the very beginning of clips that begin in silence."""
+    begun = [target_TK[:4] for target_TK, phones in captured if min(s for p, s, _ in phones if p != "SIL") > 10 / FPS]
+    if not begun:
+        raise ValueError("no captured clip begins in silence, so nothing says how the speaker's mouth rests")
+    return np.median(np.concatenate(begun), axis=0)
+
+
+def rest_in_pauses(moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray) -> np.ndarray:
+    """Blend to the rest pose in pauses, before the first sound and after the last."""
+    times_s = np.arange(len(moving_TK)) / FPS
+    sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
+    edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]
+    resting_T = np.zeros(len(moving_TK))
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - start > MIN_PAUSE_S:
+            rise = np.clip((times_s - start) / SETTLE_S, 0, 1) if start else 1.0
+            fall = np.clip((end - times_s) / PREPARE_S, 0, 1) if end < duration_s else 1.0
+            inside = (times_s >= start) & (times_s <= end)
+            resting_T = np.maximum(resting_T, np.minimum(rise, fall) * inside)
+    return moving_TK * (1 - resting_T[:, None]) + rest_K * resting_T[:, None]
