@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What targets owe to the sounds: lips meet on p, b and m, and a mouth rests where nobody speaks.
 
-Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart, and a speaker opens his mouth for breath at
-moments that no sound gives away. A model that learns from it learns lips that never seal and a mouth that gapes before
-the first word. Errors are still measured against what was captured.
+Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart, and a speaker opens his mouth for breath
+at moments that no sound gives away. A model that learns from it learns lips that never seal and a mouth that gapes
+before the first word. Errors are still measured against what was captured.
 
 Shapes: T animation frames, K channels.
 """
