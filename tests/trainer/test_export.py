@@ -66,7 +66,8 @@ def prepared(tmp_path_factory) -> Path:
         torch.save(state, root / name)
     described = {"encoder": {"kind": encoder.kind, "config": dict(encoder.config)}}
     (root / "hubert" / "run.json").write_text(json.dumps({"config": described}))
-    (root / "wav2sem" / "run.json").write_text(json.dumps({"config": {"encoder_config": dict(encoder.config)}}))
+    learnt = {"encoder_config": dict(encoder.config), "target": "mean", "normalise_target": True}
+    (root / "wav2sem" / "run.json").write_text(json.dumps({"config": learnt, "text_model": "bert-of-ours"}))
     return root
 
 
@@ -94,6 +95,8 @@ def test_the_run_itself_is_a_model(face: Path, prepared: Path) -> None:
     assert folder.tensors("decoder.")["motion_head.bias"].any()
     assert folder.config.provenance["experiment"] == "bundled_smoke"
     assert folder.config.provenance["wav2sem"] == str(prepared / "wav2sem")
+    space = {"text_model": "bert-of-ours", "target": "mean", "normalise_target": True}
+    assert folder.config.provenance["sentence_space"] == space
 
 
 def test_earlier_runs_are_needed(prepared: Path, tmp_path) -> None:
