@@ -32,7 +32,7 @@ from .export import write_model
 from .runs import Run, cosine_with_warmup, data_hash
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .stages import read_encoder, read_sentence_space, read_wav2sem
-from .targets import rest_in_pauses, rest_pose, seal_lips
+from .targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
 CLOSED_GAP_M = 0.0012
@@ -62,9 +62,9 @@ class Teacher:
         if not record.phones or self.rest_K is None:
             return target_TK
         sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
-        return rest_in_pauses(sealed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, self.rest_K).astype(
-            np.float32
-        )
+        duration_s = record.n_samples / SAMPLE_RATE_HZ
+        rested_TK = rest_in_pauses(sealed_TK, record.phones, duration_s, self.rest_K, BREATH_S)
+        return rested_TK.astype(np.float32)
 
 
 class FaceLoss(nn.Module):

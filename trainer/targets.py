@@ -18,27 +18,29 @@ from .align import BILABIALS, Timing
 from .curves import FPS
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
+SEALING_S = 0.035  # of captured motion, whose lips close and part by themselves: shorter flanks
 MIN_PAUSE_S = 0.25
 SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets ready to speak
+BREATH_S = 0.25  # a filmed one opens earlier than that
 NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
 PRESSED_M = 0.0003
 
 
-def closures(n_frames: int, phones: list[Timing]) -> np.ndarray:
+def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
     """(T,) 0..1: 1 during every p, b, m, fully from its start to its end, with soft flanks."""
     times_s = np.arange(n_frames) / FPS
     closed_T = np.zeros(n_frames)
     for phone, start, end in phones:
         if phone in BILABIALS:
-            rise = np.clip((times_s - start + ONSET_S) / ONSET_S, 0, 1)
-            fall = np.clip((end + RELEASE_S - times_s) / RELEASE_S, 0, 1)
+            rise = np.clip((times_s - start + onset_s) / onset_s, 0, 1)
+            fall = np.clip((end + release_s - times_s) / release_s, 0, 1)
             closed_T = np.maximum(closed_T, np.minimum(rise, fall))
     return closed_T * closed_T * (3 - 2 * closed_T)
 
 
 def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:
     """Blend to closed lips during every p, b, m."""
-    closed_T1 = closures(len(average_TK), phones)[:, None]
+    closed_T1 = closures(len(average_TK), phones, ONSET_S, RELEASE_S)[:, None]
     return average_TK * (1 - closed_T1) + closed_K * closed_T1
 
 
@@ -50,7 +52,8 @@ def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mo
     """
     gap_T = target_TK @ gap_K
     met_T = np.clip(2 - gap_T / NEARLY_MET_M, 0, 1)
-    missing_T = closures(len(target_TK), phones) * met_T * np.maximum(gap_T + PRESSED_M, 0)
+    closed_T = closures(len(target_TK), phones, SEALING_S, SEALING_S)
+    missing_T = closed_T * met_T * np.maximum(gap_T + PRESSED_M, 0)
     sealed_TK = np.array(target_TK)
     sealed_TK[:, mouth_close] += missing_T / -gap_K[mouth_close]
     return sealed_TK
@@ -64,8 +67,10 @@ def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray
     return np.median(np.concatenate(begun), axis=0)
 
 
-def rest_in_pauses(moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray) -> np.ndarray:
-    """Blend to the rest pose in pauses, before the first sound and after the last."""
+def rest_in_pauses(
+    moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray, prepare_s: float = PREPARE_S
+) -> np.ndarray:
+    """Blend to the rest pose in pauses, before the first sound (until `prepare_s` before it) and after the last."""
     times_s = np.arange(len(moving_TK)) / FPS
     sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
     edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]
@@ -73,7 +78,7 @@ def rest_in_pauses(moving_TK: np.ndarray, phones: list[Timing], duration_s: floa
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         if end - start > MIN_PAUSE_S:
             rise = np.clip((times_s - start) / SETTLE_S, 0, 1) if start else 1.0
-            fall = np.clip((end - times_s) / PREPARE_S, 0, 1) if end < duration_s else 1.0
+            fall = np.clip((end - times_s) / prepare_s, 0, 1) if end < duration_s else 1.0
             inside = (times_s >= start) & (times_s <= end)
             resting_T = np.maximum(resting_T, np.minimum(rise, fall) * inside)
     return moving_TK * (1 - resting_T[:, None]) + rest_K * resting_T[:, None]
