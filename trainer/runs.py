@@ -63,6 +63,7 @@ class Run:
         self.process, self.n_processes = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self._lock: FileLock | None = None
+        self._begun = resume
         if self.is_main:
             self._open(verb, name)
         self.accelerator.wait_for_everyone()
@@ -148,6 +149,7 @@ class Run:
 
     def steps(self, total: int) -> Iterator[int]:
         """The steps that are left of 0 .. total-1, with a progress bar, a checkpoint now and then and at the end."""
+        self._begun = True
         self._forget_from(self._first)
         self._bar = tqdm(
             range(self._first, total),
@@ -286,8 +288,10 @@ class Run:
             tqdm.write(text)
 
     def close(self) -> None:
-        """Let another process into the folder."""
+        """Let another process into the folder; a run that never came to its first step leaves none behind."""
         if self._lock is not None:
+            if not self._begun:
+                (self.folder / "run.json").unlink(missing_ok=True)
             self._lock.release()
 
 

@@ -148,8 +148,21 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+def learn_nothing(run: Run) -> None:
+    """One step, so that the folder holds a run."""
+    model = torch.nn.Linear(1, 1)
+    run.learn(model, torch.optim.SGD(model.parameters()))
+    assert list(run.steps(1)) == [0]
+
+
+def test_a_run_that_never_began_is_in_nobodys_way(tmp_path) -> None:
+    open_run(tmp_path / "run").close()
+    open_run(tmp_path / "run").close()
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path) -> None:
     first = open_run(tmp_path / "run")
+    learn_nothing(first)
     with pytest.raises(FileExistsError, match="holds a run already; go on with --resume"):
         open_run(tmp_path / "run")
     with pytest.raises(FileExistsError, match="another process is at work"):
@@ -161,6 +174,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path) -> None:
 def test_resuming_another_config_or_other_data_is_refused(tmp_path) -> None:
     run = open_run(tmp_path / "run")
     run.describe(data_sha256="aa")
+    learn_nothing(run)
     run.close()
     with pytest.raises(ValueError, match="was begun with checkpoint_every = 2, this experiment has 3"):
         open_run(tmp_path / "run", Config(checkpoint_every=3), resume=True)
