@@ -19,6 +19,7 @@ from report import Row, run_alone, speech_samples
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig, Wav2SemConfig, save_model
+from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.nn.wav2sem import RELEASED
 
@@ -47,7 +48,9 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder) / "model")
         animator = SpeechAnimator.load(Path(folder) / "model", engine="torch", device=chosen.device)
-    model = animator.engine._model
+        model = FaceFormer(animator.folder.config).eval()
+        model.load_state_dict(load_state(animator.folder))
+    model.to(animator.engine.device)
     with Speech.from_array(samples_S, RATE_HZ) as speech:
         waveform_BS = torch.from_numpy(speech.read(0, speech.n_samples)[None]).to(animator.engine.device)
 
