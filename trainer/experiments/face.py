@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from ..augment import Augmentation
+from .hubert import TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
 
@@ -114,16 +115,7 @@ def custom() -> FinetuneVertices:
 
 def smoke() -> FinetuneVertices:
     """A few steps of `vocaset_cached` at toy size, from nothing."""
-    tiny = {
-        "conv_dim": [16] * 7,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
-    encoder = EncoderConfig(kind="wav2vec2", config=tiny)
+    encoder = EncoderConfig(kind="wav2vec2", config=TOY_SIZES)
     return replace(vocaset_cached(), encoder=encoder, pretrained="", epochs=1, valid_clips=1)
 
 

@@ -14,6 +14,16 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 
 from ..augment import Augmentation
 
+# Of the `smoke` experiments' encoders: nothing is learnt, everything is run.
+TOY_SIZES = {
+    "conv_dim": [16] * 7,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
 SMALL_CNN = {
     "conv_dim": [32, 64, 96, 128, 192, 256, 256],
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..augment import Augmentation
 from . import hubert
+from .hubert import TOY_SIZES
 
 BATCHING = ("shuffled", "bucketed", "neighbours")
 OPTIMISERS = ("adam", "adamw")
@@ -160,18 +161,9 @@ def fast() -> PretrainWav2Sem:
 
 def smoke() -> PretrainWav2Sem:
     """A few steps of `fast` at toy size."""
-    tiny = {
-        "conv_dim": [16] * 7,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
     return replace(
         fast(),
-        encoder_config=dict(fast().encoder_config) | tiny,
+        encoder_config=dict(fast().encoder_config) | TOY_SIZES,
         text_model="",
         batch_s=20.0,
         epochs=0,
