@@ -122,7 +122,7 @@ def export(folder: Path, out: Path) -> PublishedFaces:
         What was written, opened.
     """
     original = OriginalBiwi(folder)
-    write_exported(original, out, sorted({clip.subject for clip in original.clips}))
+    write_exported(original, out)
     return ExportedFaces(BIWI, out)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     return path
 
 
-def load_newest(folder: Path, report: Any = print) -> tuple[int, dict[str, Any]] | None:
+def load_newest(folder: Path, report: Callable[[str], object] = print) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint that is what its name says, with its step; None without any.
 
     A damaged one is reported by `report(text)` and the one before is taken.

@@ -15,7 +15,7 @@ import os
 import pickle
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,8 +146,8 @@ def is_exported(folder: Path) -> bool:
     return (folder / "vertices_npy").is_dir()
 
 
-def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) -> None:
-    """Write every clip of the splits, and these subjects' templates; files that are there already stay.
+def write_exported(data: PublishedFaces, out: Path) -> None:
+    """Write every clip of the splits, and their subjects' templates; files that are there already stay.
 
     Every clip is read as training reads it, so that NaN or a wrong template stops here (ValueError). Each file gets its
     name only when it is complete, so that an interrupted export goes on where it ended.
@@ -168,7 +168,8 @@ def write_exported(data: PublishedFaces, out: Path, templates: Sequence[str]) ->
     for clip in tqdm(data.clips, desc=f"export {data.name}", unit="clip"):
         _write_once(out / "vertices_npy" / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
         _write_once(out / "wav" / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
-    content = pickle.dumps({subject: data.template(subject) for subject in templates}, protocol=2)
+    subjects = sorted({clip.subject for clip in data.clips})
+    content = pickle.dumps({subject: data.template(subject) for subject in subjects}, protocol=2)
     _write_once(out / TEMPLATES, lambda file: file.write_bytes(content))
     texts = "".join(f"{clip.name}\t{clip.text}\n" for clip in data.clips if clip.text)
     if texts:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, ModelConfig
 from wav2sem_blender.pipeline.grid import encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import contextualise, resample_features
+from wav2sem_blender.pipeline.nn.encoders import contextualise, convolve, resample_features
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
 
@@ -201,7 +201,7 @@ class Examples:
         model = self._model
         waveform = torch.from_numpy(normalise(samples_S))[None].to(self._device)
         positions_R = training_positions(encoder_frames(len(samples_S)), n_anim_frames, self._faces.fps)
-        features_BLC = model.audio_encoder.feature_extractor(waveform).transpose(1, 2)
+        features_BLC = convolve(model.audio_encoder, waveform)
         positions = torch.from_numpy(positions_R).float()[None].to(self._device)
         features_RC = resample_features(features_BLC, positions)[0]
         return features_RC, model.semantics(waveform), len(samples_S) / SAMPLE_RATE_HZ

@@ -135,12 +135,12 @@ def without_synonyms(pairs_P2: np.ndarray, words: Sequence[str], max_similarity:
     WordNet, which Choi et al. use, has no inflections as synonyms; the text model's vectors (MiniLM, mean of tokens)
     leave out "walk" and "walked" too.
     """
-    from .sentences import default_text_model, text_vectors
+    from .sentences import text_vectors
 
     used = np.unique(pairs_P2)
     if not len(used):
         return pairs_P2
-    vectors = text_vectors([words[i] for i in used], default_text_model(), "mean").numpy()
+    vectors = text_vectors([words[i] for i in used], target="mean").numpy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = np.searchsorted(used, pairs_P2.T)
     return pairs_P2[np.einsum("pe,pe->p", vectors[first], vectors[second]) <= max_similarity]

@@ -84,8 +84,8 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
 
 def _text_model(config: PretrainWav2Sem, run: Run) -> str:
     """The experiment's, or where no hub can be reached the MiniLM; a resumed run keeps what it was begun with."""
-    if begun := run.described().get("text_model"):
-        return begun
+    if "text_model" in (begun := run.described()):
+        return begun["text_model"]
     text_model = reachable_text_model(config.text_model)
     if config.text_model and text_model != config.text_model:
         run.say(

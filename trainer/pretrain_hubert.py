@@ -103,7 +103,7 @@ def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> 
     if hubert is not None:
         raise ValueError(f"--hubert {hubert}: this experiment learns phones and needs no earlier run; leave it out")
     store = SpeechStore(data / "speech")
-    run.describe(data_sha256=data_hash(data / "speech" / name for name in ("audio.npy", "clips.json")))
+    run.describe(data_sha256=data_hash(store.files()))
     return PhoneTask(config, store, run)
 
 

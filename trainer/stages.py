@@ -18,7 +18,6 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wa
 from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
 
 from .runs import read_run
-from .sentences import default_text_model
 
 State = Mapping[str, Tensor]
 
@@ -60,9 +59,7 @@ def read_sentence_space(path: Path) -> dict[str, Any]:
     if not (path / "run.json").is_file():
         return {}
     run = read_run(path)
-    learnt = {key: run["config"][key] for key in ("target", "normalise_target")}
-    # The path of an installed package says nothing on another machine.
-    return learnt | {"text_model": "" if run["text_model"] == default_text_model() else run["text_model"]}
+    return {"text_model": run["text_model"]} | {key: run["config"][key] for key in ("target", "normalise_target")}
 
 
 def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, State]:

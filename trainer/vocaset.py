@@ -141,7 +141,7 @@ def export(folder: Path, out: Path) -> PublishedFaces:
         What was written, opened.
     """
     original = OriginalVocaset(folder)
-    write_exported(original, out, sorted({clip.subject for clip in original.clips}))
+    write_exported(original, out)
     return ExportedFaces(VOCASET, out)
 
 
