@@ -3,7 +3,8 @@
 
 GRID: bounded least squares of the basis on the tracked landmarks, per frame with a little smoothness over time. The
 tracker's own ARKit scores are not used: they are flat and leak gaze into the mouth. FACEGOOD: the artists' FACS curves,
-renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json.
+renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json; tracked.npz, the lips of
+every GRID clip as they were filmed, by which predictions are judged (nothing is learnt from them).
 
 Shapes: N clips, T animation frames, P landmarks, K channels.
 """
@@ -17,11 +18,23 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .corpora import FACEGOOD_HELD_OUT, list_clips
-from .landmarks import CHIN, INNER_LIP_PAIRS, USED, LandmarkBasis, inner_gap, landmark_basis, rest_pose, stabilise
+from .corpora import FACEGOOD_HELD_OUT, Clip, list_clips
+from .landmarks import (
+    CHIN,
+    INNER_LIP_PAIRS,
+    USED,
+    LandmarkBasis,
+    LipGap,
+    inner_gap,
+    landmark_basis,
+    lip_gap,
+    rest_pose,
+    stabilise,
+)
 
 FPS = 30
 MAX_WEIGHT = 1.2
+TRACKED = "tracked.npz"
 MIRRORED = ("Left", "Right")
 DEPTH_WEIGHT = 0.25  # the tracker guesses depth from one camera
 GAP_WEIGHT = 3.0  # whether the lips touch matters more than where they are
@@ -69,6 +82,7 @@ class MotionStore:
     def __init__(self, folder: Path) -> None:
         if not (folder / "clips.json").is_file():
             raise FileNotFoundError(f"{folder}: no prepared motion; run `python -m trainer prepare motion` first")
+        self.folder = folder
         description = json.loads((folder / "clips.json").read_text())
         self.channels: tuple[str, ...] = tuple(description["channels"])
         self.records = [MotionRecord(**record) for record in description["clips"]]
@@ -78,6 +92,24 @@ class MotionStore:
         """float32 (T, K)."""
         return np.asarray(self.weights_TK[record.first : record.first + record.n_frames])
 
+    def tracked_lips(self) -> dict[str, LipGap]:
+        """The filmed lips of every clip that has them, by the clip's name.
+
+        Raises:
+            FileNotFoundError: the store was prepared before there were any.
+        """
+        if not (self.folder / TRACKED).is_file():
+            raise FileNotFoundError(
+                f"{self.folder / TRACKED}: no tracked lips; run `python -m trainer prepare motion` again"
+            )
+        with np.load(self.folder / TRACKED) as file:
+            gap_T, found_T = file["gap_T"], file["found_T"]
+            clips = zip(file["names"], np.cumsum(file["n_frames"]), file["n_frames"], file["fps"], strict=True)
+            return {
+                str(name): LipGap(gap_T=gap_T[end - n : end], found_T=found_T[end - n : end], fps=float(fps))
+                for name, end, n, fps in clips
+            }
+
 
 def speech_channels(names: list[str]) -> list[int]:
     """Indices of the channels that speech moves: jaw and mouth."""
@@ -85,7 +117,7 @@ def speech_channels(names: list[str]) -> list[int]:
 
 
 def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
-    """Fit GRID, rename FACEGOOD, write the folder; prints the fit's error."""
+    """Fit GRID, rename FACEGOOD, keep the filmed lips, write the folder; prints the fit's error."""
     with np.load(basis_path) as file:
         names = [str(name) for name in file["names"]]
         keep = speech_channels(names)
@@ -93,6 +125,7 @@ def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
     channels = tuple(names[i] for i in keep)
     clips = fit_grid(data, basis_KV3, channels) + facegood(data / "facegood", channels)
     write_motion(out, channels, clips)
+    write_tracked(out, {clip.name: lip_gap(clip.path.with_suffix(".npz")) for clip in _filmed(data)})
 
 
 Fitted = tuple[str, str, str, np.ndarray]
@@ -110,11 +143,28 @@ def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> N
     (out / "clips.json").write_text(json.dumps(description))
 
 
+def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
+    """Write what `MotionStore.tracked_lips` reads; also where there are none, which is not the same as an old store."""
+    np.savez(
+        out / TRACKED,
+        names=np.array(list(lips), dtype=str),
+        n_frames=np.array([len(lip.gap_T) for lip in lips.values()], dtype=int),
+        fps=np.array([lip.fps for lip in lips.values()]),
+        gap_T=np.concatenate([np.zeros(0), *(lip.gap_T for lip in lips.values())]),
+        found_T=np.concatenate([np.zeros(0, bool), *(lip.found_T for lip in lips.values())]),
+    )
+
+
+def _filmed(data: Path) -> list[Clip]:
+    """The clips that come with a tracked face."""
+    return [clip for clip in list_clips(data) if clip.corpus in ("grid_s1", "grid_others")]
+
+
 def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> list[Fitted]:
     """(name, style, split, weights (T, K) at 30 fps) of every tracked GRID clip."""
     with np.load(data / "flame2023_open" / "flame2023_open.npz") as file:
         flame = {key: file[key] for key in file.files}
-    clips = [clip for clip in list_clips(data) if clip.corpus in ("grid_s1", "grid_others")]
+    clips = _filmed(data)
     rigid_R3 = landmark_basis(flame, basis_KV3[:1], np.zeros((len(CHIN), 3))).rigid_R3
     tracks = {clip.name: stabilise(clip.path.with_suffix(".npz"), rigid_R3) for clip in tqdm(clips, desc="tracks")}
     rests: dict[str, list[np.ndarray]] = {}

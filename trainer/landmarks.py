@@ -3,19 +3,22 @@
 
 The head's pose and size are taken out (the tracker's rotation, then scale and shift by points that speech does not
 move), and the speaker's own rest pose is subtracted, so that the shape of this speaker's face drops out of the fit.
-Frame: FLAME's (x to the character's left, y up, z forward).
+Frame: FLAME's (x to the character's left, y up, z forward). `lip_gap` reads the same files for judging: no model of a
+face in between.
 
-Shapes: T track frames, P landmarks, V vertices, K channels.
+Shapes: T track frames, N tracked landmarks, P of them used, V vertices, K channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 IMAGE_PX = np.array([360.0, 288.0, 360.0])  # MediaPipe's depth is scaled like x
+EYE_CORNERS = (33, 263)
 RIGID = (33, 133, 263, 362, 168, 6, 197, 195, 5, 4)
 CHIN = (152, 148, 377, 176, 400)
 INNER_LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
@@ -27,10 +30,11 @@ USED = MOUTH_AND_NOSE + CHIN
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
-    """One tracked clip: displacements from rest (T, P, 3) of `USED`, and where a face was found (T,)."""
+class LipGap:
+    """How far a filmed mouth was open: the inner lips' distance over that of the outer eye corners (T,), as the camera
+    saw it, and where a face was found (T,)."""
 
-    displacement_TP3: np.ndarray
+    gap_T: np.ndarray
     found_T: np.ndarray
     fps: float
 
@@ -65,8 +69,7 @@ def landmark_basis(flame: dict[str, np.ndarray], basis_KV3: np.ndarray, tracked_
 def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Landmarks `USED` (T, P, 3) in FLAME's frame and size with the head held still, face-found flags (T,), and fps."""
     with np.load(path) as track:
-        points_TN3 = np.cumsum(track["lm_dq"].astype(float), axis=0) * float(track["lm_scale"]) * IMAGE_PX
-        names = {int(name): i for i, name in enumerate(track["lm_idx"])}
+        points_TN3, names = _points_px(track)
         rotation_T33 = track["mat"][:, :3, :3].astype(float)
         found_T, fps = track["ok"].astype(bool), float(track["fps"])
     points_TN3 = points_TN3 * (1, -1, -1)  # image axes to y up, z towards the viewer
@@ -79,6 +82,26 @@ def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     scale = np.linalg.norm(goal_R3[:, :2]) / np.median(spread)
     used_TP3 = points_TN3[:, [names[name] for name in USED]]
     return (used_TP3 - centre_T13) * scale + rigid_R3.mean(0), found_T, fps
+
+
+def lip_gap(path: Path) -> LipGap:
+    """The filmed lips of one clip; neither pose nor size is taken out, the eyes are the measure."""
+    with np.load(path) as track:
+        points_TN3, names = _points_px(track)
+        found_T, fps = track["ok"].astype(bool), float(track["fps"])
+
+    def distance(pair: tuple[int, int]) -> np.ndarray:
+        first, second = (points_TN3[:, names[name], :2] for name in pair)
+        return np.linalg.norm(first - second, axis=-1)
+
+    gap_T = distance(INNER_LIP_PAIRS[0]) / np.maximum(distance(EYE_CORNERS), 1e-6)
+    return LipGap(gap_T=gap_T, found_T=found_T, fps=fps)
+
+
+def _points_px(track: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
+    """Landmarks (T, N, 3) in pixels of the image, and the row of each of MediaPipe's numbers."""
+    points_TN3 = np.cumsum(track["lm_dq"].astype(float), axis=0) * float(track["lm_scale"]) * IMAGE_PX
+    return points_TN3, {int(name): i for i, name in enumerate(track["lm_idx"])}
 
 
 def rest_pose(used_TP3: np.ndarray, found_T: np.ndarray) -> np.ndarray:
