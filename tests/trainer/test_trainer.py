@@ -110,7 +110,7 @@ def test_captured_motion_follows_the_tracked_lips(work: Path) -> None:
 def test_evaluation_knows_a_still_face_from_a_moving_one(work: Path) -> None:
     out = work / "evaluation"
     assert main(["evaluate", "bundled", "--model", str(work / "model"), "--data", str(work), "--out", str(out)]) == 0
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text())["motion"]
     assert results["facegood"]["mve_mm"] > 0 and results["facegood"]["lve_mm"] > results["facegood"]["mve_mm"]
     assert (out / "apertures" / "facegood" / "1114_3_15.npz").is_file()
 
