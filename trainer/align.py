@@ -24,18 +24,23 @@ _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "
 
 
 class Aligner:
-    """Two pocketsphinx passes: words, then the phones in them. Default beams: wider ones fail more often."""
+    """Two pocketsphinx passes: words, then the phones in them. Default beams: wider ones fail more often.
+
+    Words that its dictionary lacks are pronounced by espeak-ng, where that is installed.
+    """
 
     def __init__(self) -> None:
         from pocketsphinx import Decoder
 
         self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
         self._rng = np.random.default_rng(0)
+        self.unknown: set[str] = set()
 
     def __call__(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
-        """Phone times of `text` in `samples_S` (int16, 16 kHz); None when a word is unknown or alignment fails."""
+        """Phone times of `text` in `samples_S` (int16, 16 kHz); None where alignment fails, or a word has no known
+        pronunciation (those are in `unknown`)."""
         words = [word.strip("'") for word in text.split()]
-        if not words or any(self._decoder.lookup_word(word) is None for word in words):
+        if not words or not all([self._knows(word) for word in words]):
             return None
         pad = int(_PAD_S * 16000)
         for gain in (1.0, 0.5, 1.6):
@@ -49,6 +54,20 @@ class Aligner:
                 end = len(samples_S) / 16000
                 return [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e in phones if e > _PAD_S]
         return None
+
+    def _knows(self, word: str) -> bool:
+        if self._decoder.lookup_word(word) is None:
+            from .espeak import pronounce  # which speaks in our phones, and so reads this file
+
+            try:
+                phones = pronounce(word)
+            except FileNotFoundError:  # no espeak-ng here
+                phones = None
+            if not phones:
+                self.unknown.add(word)
+                return False
+            self._decoder.add_word(word, " ".join(phones), True)
+        return True
 
     def _two_passes(self, padded: bytes, text: str) -> list[Timing]:
         decoder = self._decoder

@@ -104,6 +104,11 @@ def _all_clips(
         samples_S = _decode(clip.path)
         phones = published.get(clip.name) or (aligner(samples_S, clip.text) if clip.text else None)
         yield clip, samples_S, phones
+    if aligner.unknown:
+        print(
+            f"warning: clips with {len(aligner.unknown)} words have no phone times, as {min(aligner.unknown)!r}: the "
+            "dictionary lacks them; with espeak-ng (`apt install espeak-ng`) they are pronounced by rule"
+        )
     rng = np.random.default_rng(seed)
     texts = sorted(
         {clip.text for clip in clips if clip.text and clip.corpus != "grid_others" and clip.split == "train"}
