@@ -8,9 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
+from transformers.audio_utils import mel_filter_bank, spectrogram  # noqa: E402
 
 from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames, feature_positions  # noqa: E402
-from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode, resample_features  # noqa: E402
+from wav2sem_blender.pipeline.nn.encoders import LogMel, build_backbone, encode, resample_features  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED, SemanticFusion, Wav2Sem  # noqa: E402
 
 TINY = {
@@ -92,6 +93,36 @@ def test_frames_of_padded_recordings() -> None:
     assert hidden.shape == (4, 49, 32) and mask.sum(1).tolist() == [encoder_frames(int(n)) for n in lengths]
     with pytest.raises(ValueError, match="exclude each other"):
         encode(backbone, waveform, torch.zeros(4, 2), lengths)
+
+
+LOG_MEL = {key: value for key, value in TINY.items() if key != "conv_dim"} | {
+    "n_mels": 40,
+    "conv_dim": [16, 16],
+    "conv_kernel": [3, 3],
+    "conv_stride": [1, 2],
+}
+
+
+def test_a_log_mel_front_end_keeps_the_published_frames() -> None:
+    backbone = build_backbone("hubert", LOG_MEL).eval()
+    for n_samples in (400, 719, 720, 16_000, 16_079, 16_080, 33_333):
+        assert encode(backbone, torch.randn(1, n_samples))[0].shape == (1, encoder_frames(n_samples), 32)
+    clicks = torch.zeros(1, 16_000)
+    clicks[0, 320 * 30 + 200] = 1.0  # the middle of frame 30's receptive field
+    energy = (encode(backbone, clicks)[0] - encode(backbone, torch.zeros(1, 16_000))[0]).abs().sum(-1)[0]
+    features = backbone.feature_extractor(clicks) - backbone.feature_extractor(torch.zeros(1, 16_000))
+    assert int(features.abs().sum(1)[0].argmax()) == 30 and energy.max() > 0
+
+
+def test_log_mel_is_what_transformers_computes() -> None:
+    waveform = torch.randn(16_000)
+    mels = LogMel(40)
+    bank = mel_filter_bank(201, 40, 40.0, 8000.0, 16_000)
+    expected = spectrogram(
+        waveform.numpy(), np.hanning(401)[:-1], 400, 160, power=2.0, center=False, mel_filters=bank, mel_floor=0.0
+    )
+    expected = (np.log(expected / 400 + LogMel.FLOOR) - LogMel.MEAN) / LogMel.SCALE
+    np.testing.assert_allclose(mels(waveform[None, None])[0], expected, atol=1e-4)
 
 
 def test_released_and_paper_variants() -> None:

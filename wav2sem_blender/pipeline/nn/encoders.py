@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Speech encoders (HuBERT, wav2vec 2.0) from transformers, with FaceFormer's frame-rate conversion.
 
-Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames (or 2T for 25 fps), D features.
+Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames (or 2T for 25 fps), C convolution channels,
+D features.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers.audio_utils import mel_filter_bank
+
+from ..audio import SAMPLE_RATE_HZ
+from ..grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
 Backbone: TypeAlias = HubertModel | Wav2Vec2Model
 KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
@@ -20,12 +25,66 @@ KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav
 def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
     """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), any size.
 
-    SpecAugment is off by default: the released Wav2Sem has none, and at inference it is never wanted.
+    SpecAugment is off by default: the released Wav2Sem has none, and at inference it is never wanted. Beside what
+    transformers knows, `config` may say `n_mels`: then a log-mel spectrogram of so many bands, at 100 Hz, stands before
+    the convolutions, which end at 50 Hz, on the same frames as the published ones.
     """
     if kind not in KINDS:
         raise ValueError(f"encoder kind {kind!r}: known are {', '.join(KINDS)}")
     config_class, model_class = KINDS[kind]
-    return model_class(config_class(**{"apply_spec_augment": False, **config}))
+    backbone = model_class(config_class(**{"apply_spec_augment": False, **config}))
+    if "n_mels" in config:
+        backbone.feature_extractor = LogMelFeatureExtractor(backbone.config)
+    return backbone
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram (B, M, 2L) of a waveform (B, 1, S): windows of the published receptive field, 10 ms apart.
+
+    The transform is two fixed products, so that ONNX Runtime computes what torch does; always in float32, whose range
+    bf16 products do not have.
+    """
+
+    FLOOR = 1e-5  # of the power of a frame as loud as the recording's mean; what is quieter is silence
+    MEAN, SCALE = -2.0, 3.0
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__()
+        size = RECEPTIVE_FIELD_SAMPLES
+        angles = 2 * torch.pi * torch.outer(torch.arange(size // 2 + 1), torch.arange(size)).double() / size
+        waves = torch.cat([angles.cos(), angles.sin()]) * torch.hann_window(size, dtype=torch.float64) / size**0.5
+        mels = mel_filter_bank(size // 2 + 1, n_mels, 40.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ)
+        self.register_buffer("waves_F1S", waves.float()[:, None], persistent=False)
+        self.register_buffer("mels_MF", torch.from_numpy(mels.T).float(), persistent=False)
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, waveform_B1S: Tensor) -> Tensor:
+        """See the class."""
+        parts_BFL = nn.functional.conv1d(waveform_B1S.float(), self.waves_F1S, stride=HOP_SAMPLES // 2)
+        cos_BFL, sin_BFL = parts_BFL.chunk(2, dim=1)
+        power_BML = self.mels_MF @ (cos_BFL.square() + sin_BFL.square())
+        return ((power_BML + self.FLOOR).log() - self.MEAN) / self.SCALE
+
+
+class LogMelFeatureExtractor(nn.Module):
+    """Takes the place of transformers' convolutions on the waveform; `conv_layers` is what `convolve` runs."""
+
+    def __init__(self, config: HubertConfig | Wav2Vec2Config) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [LogMel(config.n_mels)]
+        inputs = config.n_mels
+        for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+            layers.append(nn.Sequential(nn.Conv1d(inputs, width, kernel, stride, padding=kernel // 2), nn.GELU()))
+            inputs = width
+        self.conv_layers = nn.ModuleList(layers)
+
+    def forward(self, waveform_BS: Tensor) -> Tensor:
+        """(B, C, L), as transformers' own."""
+        features_BCL = waveform_BS[:, None]
+        for layer in self.conv_layers:
+            features_BCL = layer(features_BCL)
+        return features_BCL
 
 
 def load_backbone(folder_or_name: str, kind: str) -> Backbone:
