@@ -38,11 +38,9 @@ class CropSampler:
         records: list[SpeechRecord],
         corpus_weights: Mapping[str, float],
         augmentation: Augmentation,
-        seed: int,
     ) -> None:
-        self._store, self._speed = store, augmentation.speed
-        self._rng = np.random.default_rng(seed)
-        self._augment = Augmenter(store, augmentation, seed)
+        self._store, self._settings = store, augmentation
+        self._augment = Augmenter(store, augmentation, 0)
         self._speakers: dict[str, dict[str, list[SpeechRecord]]] = {}
         for record in records:
             self._speakers.setdefault(record.corpus, {}).setdefault(record.speaker, []).append(record)
@@ -55,18 +53,21 @@ class CropSampler:
         weights = np.array([corpus_weights[corpus] for corpus in self._corpora])
         self._weights = weights / weights.sum()
 
-    def batch(self, size: int, n_samples: int, positions_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised waveforms float32 (B, S) and phone labels int64 (B, T) at the given encoder positions."""
-        crops = [self._crop(n_samples) for _ in range(size)]
-        times_T = frame_times_s(positions_T)
-        waveform_BS = np.stack([normalise(self._augment(samples_S)) for samples_S, _ in crops])
-        return waveform_BS, np.stack([frame_labels(phones, times_T) for _, phones in crops])
+    def crop(self, n_samples: int, positions_T: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A normalised waveform float32 (S,) and phone labels int64 (T,) at the given encoder positions."""
+        settings = self._settings
+        if rng.random() < settings.speechless_chance:
+            samples_S, phones = self._augment.speechless(n_samples, rng), [("SIL", 0.0, n_samples / SAMPLE_RATE_HZ)]
+        else:
+            samples_S, phones = self._speech(n_samples, rng)
+            samples_S = normalise(self._augment(samples_S, rng))
+        level = 10 ** (rng.uniform(*settings.level_db) / 20)
+        return (level * samples_S).astype(np.float32), frame_labels(phones, frame_times_s(positions_T))
 
-    def _crop(self, n_samples: int) -> tuple[np.ndarray, list[Timing]]:
-        rng = self._rng
+    def _speech(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Timing]]:
         speakers = self._speakers[self._corpora[rng.choice(len(self._corpora), p=self._weights)]]
         records = speakers[sorted(speakers)[rng.integers(len(speakers))]]
-        speed = rng.uniform(*self._speed)
+        speed = rng.uniform(*self._settings.speed)
         wanted = int(np.ceil(n_samples * speed)) + 1
         parts: list[np.ndarray] = []
         phones: list[Timing] = []

@@ -26,7 +26,7 @@ from .batches import normalise
 from .epochs import Epochs, Item, Loader
 from .experiments.wav2sem import PretrainWav2Sem
 from .librispeech import LibriSpeech, is_librispeech
-from .runs import Run, cosine_with_warmup, data_hash, unwrap
+from .runs import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from .sentences import TextTargets, reachable_text_model
 from .speech import Speech, SpeechStore
 
@@ -60,8 +60,7 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     if hubert is not None:
         run.say(f"tensors taken over from the phone encoder: {take_over(model, hubert)}")
         model.encoder.feature_extractor.requires_grad_(False)  # it hears already; most of a step's time is its gradient
-    if run.device.type == "cpu" and config.precision == "bf16":
-        model.encoder.set_attn_implementation("eager")  # on a CPU, torch's fused attention is slower in bf16
+    choose_attention(model.encoder, run)
     draw, total, per_epoch = _drawing(config, train, run)
     learner = run.learn(model, *_optimiser(config, model, total, per_epoch), clip=config.clip).train()
     evaluation = Evaluation(speech, held_out, train, targets)

@@ -34,12 +34,13 @@ from .align import BILABIALS, PHONES, frame_labels
 from .batches import CropSampler, frame_times_s, normalise
 from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
 from .experiments.hubert import MaskedClusters, MaskedPhones, PretrainHubert
-from .runs import Run, cosine_with_warmup, data_hash, unwrap
+from .runs import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
 MOST_VALID_RECORDINGS = 500
 ORDERED_TO_S = 0.25
+CROP_GRID_S = 0.1  # lengths of small prime factors, for the FFTs of the augmentation
 
 
 class Task(Protocol):
@@ -61,7 +62,7 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
     """Train, then evaluate on held-out speakers.
 
     Writes `encoder.pt` (`audio_encoder.*` and the head), which the other verbs read, and `encoder/`, which
-    `transformers.HubertModel.from_pretrained` reads.
+    `transformers.HubertModel.from_pretrained` reads (unless a log-mel spectrogram, unknown to it, is the front end).
 
     Args:
         config: the experiment.
@@ -92,8 +93,9 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
     task.model = unwrap(model).eval()
     run.save("encoder.pt", task.model.state_dict())
     if run.is_main:
-        normalised = isinstance(config.task, MaskedPhones) or config.task.normalise
-        save_encoder(task.model.get_submodule("audio_encoder"), run.folder / "encoder", normalised)
+        if "n_mels" not in config.encoder.config:
+            normalised = isinstance(config.task, MaskedPhones) or config.task.normalise
+            save_encoder(task.model.get_submodule("audio_encoder"), run.folder / "encoder", normalised)
         run.report("valid", task.evaluate())
 
 
@@ -331,33 +333,40 @@ class PhoneTask:
         assert isinstance(config.task, MaskedPhones)
         self.settings, self._store, self._run = config.task, store, run
         self._train = [record for record in store.records if record.split == "train" and record.phones]
+        self._sampler = CropSampler(store, self._train, self.settings.corpus_weights, self.settings.augmentation)
         self.model = PhoneRecogniser(config)
+        choose_attention(self.model.audio_encoder, run)
 
-    def batch(self, step: int) -> tuple[list[tuple[np.ndarray, np.ndarray, Tensor]], float]:
-        """Waveform (S,), labels (T,) and mask (T,) of each crop, all of one random length."""
-        rng, settings = self._run.rng(step), self.settings
-        n_samples = int(rng.uniform(*settings.crop_s) * SAMPLE_RATE_HZ)
-        seed = int(rng.integers(2**32))
-        sampler = CropSampler(self._store, self._train, settings.corpus_weights, settings.augmentation, seed)
-        waveform_BS, labels_BT = sampler.batch(settings.batch, n_samples, self._positions(n_samples))
-        generator = torch.Generator().manual_seed(seed)
-        masked_BT = mask_spans(labels_BT.shape, settings.mask_chance, settings.mask_frames, generator)
-        return list(zip(waveform_BS, labels_BT, masked_BT, strict=True)), waveform_BS.size / SAMPLE_RATE_HZ
+    def batch(self, step: int) -> tuple[list[tuple[int, np.random.Generator]], float]:
+        """Length (samples, one for all) and seed of each crop: a process makes only those that it is dealt."""
+        settings = self.settings
+        hop = int(CROP_GRID_S * SAMPLE_RATE_HZ)
+        n_samples = hop * int(self._run.rng(step).uniform(*settings.crop_s) / CROP_GRID_S)
+        items = [(n_samples, self._run.rng(step, i)) for i in range(settings.batch)]
+        return items, settings.batch * n_samples / SAMPLE_RATE_HZ
+
+    def _crop(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Waveform (S,), labels (T,), mask (T,)."""
+        waveform_S, labels_T = self._sampler.crop(n_samples, self._positions(n_samples), rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
+        masked_1T = mask_spans((1, len(labels_T)), self.settings.mask_chance, self.settings.mask_frames, generator)
+        return waveform_S, labels_T, masked_1T[0]
 
     def _positions(self, n_samples: int) -> np.ndarray:
         return feature_positions(encoder_frames(n_samples), self.settings.fps)
 
     def loss(
-        self, model: nn.Module, items: Sequence[tuple[np.ndarray, np.ndarray, Tensor]]
+        self, model: nn.Module, items: Sequence[tuple[int, np.random.Generator]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy of all frames, masked or not."""
+        crops = [self._crop(*item) for item in items]
         device = self._run.device
-        waveform_BS, labels_BT = (np.stack([item[i] for item in items]) for i in range(2))
+        waveform_BS, labels_BT = (np.stack([crop[i] for crop in crops]) for i in range(2))
         target_BT = torch.from_numpy(labels_BT).to(device)
         positions_T = torch.from_numpy(self._positions(waveform_BS.shape[1])).float()
-        masked_BT = torch.stack([item[2] for item in items])
+        masked_BT = torch.stack([crop[2] for crop in crops])
         with self._run.autocast():
-            positions_BT = positions_T.to(device).expand(len(items), -1)
+            positions_BT = positions_T.to(device).expand(len(crops), -1)
             logits_BTP = model(torch.from_numpy(waveform_BS).to(device), positions_BT, masked_BT.to(device)).float()
         loss = F.cross_entropy(
             logits_BTP.flatten(0, 1), target_BT.flatten(), label_smoothing=self.settings.label_smoothing

@@ -188,26 +188,43 @@ def smoke_features() -> PretrainHubert:
 
 
 def bundled() -> PretrainHubert:
-    """The bundled model's phone-level encoder: HuBERT's architecture, 2.3 M parameters."""
+    """The bundled model's phone-level encoder: HuBERT's transformer on a log-mel spectrogram, 2.2 M parameters."""
     sizes = {
+        "n_mels": 80,
+        "conv_dim": [256, 256],
+        "conv_kernel": [3, 3],
+        "conv_stride": [1, 2],
         "hidden_size": 192,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "intermediate_size": 768,
         "num_conv_pos_embeddings": 64,
-        "hidden_dropout": 0.05,
-        "attention_dropout": 0.05,
+        "num_conv_pos_embedding_groups": 16,
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.0,
         "activation_dropout": 0.0,
-        "feat_proj_dropout": 0.05,
+        "feat_proj_dropout": 0.1,
         "layerdrop": 0.0,
     }
-    weights = {"grid_s1": 0.25, "librispeech_4_aligned": 0.2, "vctk": 0.25, "flite": 0.3}
+    weights = {"grid_s1": 0.12, "librispeech_4_aligned": 0.06, "librispeech_251": 0.37, "vctk": 0.2, "flite": 0.25}
+    hard = Augmentation(
+        speed=(0.74, 1.4),
+        level_db=(-8.0, 8.0),
+        speechless_chance=0.04,
+        room_chance=0.3,
+        clip_chance=0.05,
+        noise_chance=0.6,
+        noise_snr_db=(2.0, 35.0),
+        equaliser_db=8.0,
+        band_chance=0.2,
+        codec_chance=0.1,
+    )
     return PretrainHubert(
-        encoder=EncoderConfig(kind="hubert", config=SMALL_CNN | sizes),
-        task=MaskedPhones(corpus_weights=weights),
-        steps=3800,
-        peak_lr=1e-3,
-        warmup_steps=200,
+        encoder=EncoderConfig(kind="hubert", config=sizes),
+        task=MaskedPhones(corpus_weights=weights, augmentation=hard, batch=16),
+        steps=7000,
+        peak_lr=1.2e-3,
+        warmup_steps=300,
         decay="cosine",
         adam_eps=1e-8,
         clip=1.0,
@@ -219,10 +236,10 @@ def bundled() -> PretrainHubert:
 def bundled_smoke() -> PretrainHubert:
     """A few steps of `bundled` at toy size."""
     full = bundled()
-    tiny = dict(full.encoder.config) | {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    tiny = {"conv_dim": [32, 32], "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
     return replace(
         full,
-        encoder=EncoderConfig(kind="hubert", config=tiny),
+        encoder=EncoderConfig(kind="hubert", config=dict(full.encoder.config) | tiny),
         task=MaskedPhones(corpus_weights={"grid_s1": 0.5, "vctk": 0.5}, batch=2, crop_s=(1.0, 1.5)),
         steps=3,
         warmup_steps=1,
