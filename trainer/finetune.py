@@ -27,9 +27,10 @@ from wav2sem_blender.pipeline.nn.encoders import contextualise, convolve, resamp
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
 
+from .ablation import ablate_semantics
 from .batches import normalise
 from .epochs import Epochs
-from .experiments.face import FinetuneChannels, FinetuneVertices
+from .experiments.face import AblateSemantics, FinetuneChannels, FinetuneVertices
 from .export import write_model
 from .face_data import FaceClip, FaceData, open_face_data
 from .finetune_channels import finetune_channels
@@ -39,10 +40,16 @@ from .stages import read_encoder, read_pretrained, read_sentence_space, read_wav
 
 
 def finetune(
-    config: FinetuneVertices | FinetuneChannels, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+    config: FinetuneVertices | FinetuneChannels | AblateSemantics,
+    data: Path,
+    run: Run,
+    hubert: Path | None,
+    wav2sem: Path | None,
 ) -> None:
-    """Train a face model by the recipe that the config belongs to."""
-    if isinstance(config, FinetuneChannels):
+    """Train a face model by the recipe that the config belongs to, or many to compare them."""
+    if isinstance(config, AblateSemantics):
+        ablate_semantics(config, data, run, hubert, wav2sem)
+    elif isinstance(config, FinetuneChannels):
         finetune_channels(config, data, run, hubert, wav2sem)
     else:
         finetune_vertices(config, data, run, hubert, wav2sem)

@@ -24,7 +24,7 @@ from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import encode
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 
-from .augment import Augmentation, Augmenter
+from .augment import RECORDED, Augmenter
 from .batches import normalise
 from .curves import MotionRecord, MotionStore
 from .experiments.face import FinetuneChannels
@@ -41,8 +41,9 @@ FLAME_REFERENCE = ASSETS / "flame_reference.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index."""
+    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index, what is said."""
 
+    text: str | None
     features_TD: Tensor
     semantic_E: Tensor
     target_TK: Tensor
@@ -123,29 +124,21 @@ def finetune_channels(
     if hubert is None or wav2sem is None:
         raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
     torch.manual_seed(config.seed)
-    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    motion = MotionStore(data / "motion")
     files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]
     run.describe(data_sha256=data_hash(files), hubert=str(hubert), wav2sem=str(wav2sem))
     run.describe(sentence_space=read_sentence_space(wav2sem))
     model = build_model(config, motion.channels, hubert, wav2sem).to(run.device)
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
     loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
-    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
-    timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
-    taught = Teacher(gap_K=gap_K, channels=motion.channels, rest_K=rest_pose(timed) if timed else None)
-    examples = [_examples(config, model, speech, motion, taught, train, config.versions, run.device)]
-    if config.driven_share:
-        driven = MotionStore(data / "driven")
-        pairs = paired_records(speech, driven)
-        examples.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, run.device))
-    examples = [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in examples]
+    examples = training_examples(config, model, data, gap_K, run.device)
     optimiser = torch.optim.AdamW(ChannelLearner(model).parameters(), lr=config.peak_lr, weight_decay=0.01)
     schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
     learner = run.learn(ChannelLearner(model), optimiser, schedule, clip=1.0)
     for step in run.steps(config.steps):
-        crops = _draw(examples, config, run.rng(step))
+        crops = draw(examples, config, run.rng(step))
         for part in run.share(crops):
-            features, semantic, target, style = _batch(part, config, run.device)
+            features, semantic, target, style = batch(part, config, run.device)
             with run.autocast():
                 loss = loss_fn(learner(features, semantic, style), target)
             run.backward(loss)
@@ -153,6 +146,22 @@ def finetune_channels(
         run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.decoder.fps)
     if run.is_main:
         write_model(run, model.config, model.state_dict(), basis_KV3)
+
+
+def training_examples(
+    config: FinetuneChannels, model: FaceFormer, data: Path, gap_K: np.ndarray, device: torch.device
+) -> list[list[Example]]:
+    """What is captured, and where the config has a share of it, what is driven."""
+    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
+    timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
+    taught = Teacher(gap_K=gap_K, channels=motion.channels, rest_K=rest_pose(timed) if timed else None)
+    groups = [_examples(config, model, speech, motion, taught, train, config.versions, device)]
+    if config.driven_share:
+        driven = MotionStore(data / "driven")
+        pairs = paired_records(speech, driven)
+        groups.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, device))
+    return [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in groups]
 
 
 def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
@@ -193,6 +202,15 @@ def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[Speec
 
 
 @torch.no_grad()
+def listen(model: FaceFormer, samples_S: np.ndarray, fps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A whole clip's features (T, D) and sentence vector (E,), on the CPU."""
+    assert model.wav2sem is not None
+    waveform = torch.from_numpy(normalise(samples_S))[None].to(device)
+    positions_T = feature_positions(encoder_frames(waveform.shape[1]), fps)
+    features_1TD, _ = encode(model.audio_encoder, waveform, torch.from_numpy(positions_T).float()[None].to(device))
+    return features_1TD[0].cpu(), model.wav2sem(waveform)[0].cpu()
+
+
 def _examples(
     config: FinetuneChannels,
     model: FaceFormer,
@@ -204,11 +222,9 @@ def _examples(
     device: torch.device,
 ) -> list[Example]:
     """Every clip in `versions` copies, the first as recorded, the others augmented."""
-    assert model.wav2sem is not None
     rng = np.random.default_rng(config.seed)
     augmenters = [Augmenter(speech, config.augmentation, config.seed + i) for i in range(versions)]
-    quiet = Augmentation(noise_chance=0, band_chance=0, room_chance=0)
-    augmenters[0] = Augmenter(speech, quiet, config.seed)
+    augmenters[0] = Augmenter(speech, RECORDED, config.seed)
     examples = []
     for version, augment in enumerate(augmenters):
         for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
@@ -216,14 +232,12 @@ def _examples(
             speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
             for piece_S, piece_TK in _pieces(samples_S, target_TK, config.decoder.fps):
                 changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
-                waveform = torch.from_numpy(normalise(augment(changed_S)))[None].to(device)
-                positions_T = feature_positions(encoder_frames(waveform.shape[1]), config.decoder.fps)
-                positions = torch.from_numpy(positions_T).float()[None].to(device)
-                features_TD = encode(model.audio_encoder, waveform, positions)[0][0]
+                features_TD, semantic_E = listen(model, augment(changed_S), config.decoder.fps, device)
                 n_frames = min(len(features_TD), len(changed_TK))
                 example = Example(
-                    features_TD=features_TD[:n_frames].cpu(),
-                    semantic_E=model.wav2sem(waveform)[0].cpu(),
+                    text=record.text,
+                    features_TD=features_TD[:n_frames],
+                    semantic_E=semantic_E,
                     target_TK=torch.tensor(changed_TK[:n_frames]),
                     style=config.styles.index(moved.style),
                 )
@@ -251,7 +265,7 @@ def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> 
     return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
 
 
-def _draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
+def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
     """A global batch: crops of equal length, captured ones and driven ones by their shares."""
     n_driven = round(config.driven_share * config.batch)
     some: list[Example] = []
@@ -265,7 +279,7 @@ def _draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.rando
     ]
 
 
-def _batch(
+def batch(
     crops: list[Example], config: FinetuneChannels, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(B, T, D), (B, 1, E), (B, T, K), (B, N)."""

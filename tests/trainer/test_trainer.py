@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
 from trainer.align import PHONES, frame_labels  # noqa: E402
-from trainer.augment import Augmentation, Augmenter  # noqa: E402
-from trainer.batches import frame_times_s  # noqa: E402
+from trainer.augment import RECORDED, Augmentation, Augmenter  # noqa: E402
+from trainer.batches import CropSampler, frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
 from trainer.driven import phone_shares  # noqa: E402
@@ -25,6 +25,7 @@ from trainer.pretrain_hubert import mask_spans  # noqa: E402
 from trainer.speech import SpeechStore  # noqa: E402
 from trainer.targets import close_lips, rest_in_pauses, seal_lips  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")
@@ -186,10 +187,55 @@ def test_speed_moves_sound_and_motion_together() -> None:
 def test_augmentation_is_seeded_and_keeps_the_length(work: Path) -> None:
     store = SpeechStore(work / "speech")
     samples = store.samples(store.records[0])
-    always = Augmentation(noise_chance=1, band_chance=1, room_chance=1)
-    first, again = (Augmenter(store, always, seed=3)(samples) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert len(first) == len(samples) and np.abs(first - samples).max() > 1e-3
+    always = Augmentation(
+        noise_chance=1, band_chance=1, room_chance=1, clip_chance=1, codec_chance=1, equaliser_db=8, level_db=(-8, 8)
+    )
+    for seed in range(8):
+        first, again = (Augmenter(store, always, seed)(samples) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert len(first) == len(samples) and np.abs(first - samples).max() > 1e-3
+    np.testing.assert_array_equal(Augmenter(store, RECORDED, 0)(samples), samples)
+
+
+@needs_data
+def test_crops_without_speech_are_silence_to_the_labels(work: Path) -> None:
+    store = SpeechStore(work / "speech")
+    sampler = CropSampler(store, store.records, {"vctk": 1.0}, Augmentation(speechless_chance=1.0))
+    positions = feature_positions(encoder_frames(32_000), 30)
+    for seed in range(4):
+        waveform, labels = sampler.crop(32_000, positions, np.random.default_rng(seed))
+        assert labels.max() == 0 and len(labels) == len(positions) and np.isfinite(waveform).all()
+        assert waveform.std() > 1e-4
+
+
+@needs_data
+def test_no_speaker_is_in_two_parts() -> None:
+    clips = list(list_clips(SHARED))
+    parts: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.corpus not in ("grid_s1", "facegood"):
+            parts.setdefault(clip.speaker, set()).add(clip.split)
+    assert all(len(splits) == 1 for splits in parts.values())
+    tested = {clip.corpus for clip in clips if clip.split == "test"}
+    assert tested == {"grid_s1", "librispeech_251", "vctk"}
+    assert all(clip.text for clip in clips if clip.corpus == "librispeech_251")
+
+
+@needs_data
+def test_semantics_are_ablated_and_a_stopped_ablation_goes_on(work: Path, capsys) -> None:
+    run = ["--data", str(work), "--out", str(work / "ablation"), "--hubert", str(work / "hubert")]
+    command = ["finetune", "ablation_smoke", *run, "--wav2sem", str(work / "wav2sem")]
+    assert main(command) == 0
+    path = work / "ablation" / "results.json"
+    results = json.loads(path.read_text())
+    assert list(results) == ["none", "constant", "shuffled", "wav2sem", "text"]
+    kept = {kind: rows for kind, rows in results.items() if kind != "shuffled"}
+    path.write_text(json.dumps(kept))
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    again = json.loads(path.read_text())
+    assert again["shuffled"][0] == pytest.approx(results["shuffled"][0]), "the same seed gives the same model"
+    assert "shuffled, seed 0" in capsys.readouterr().out
 
 
 def test_mask_spans_have_their_length() -> None:

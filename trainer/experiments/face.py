@@ -164,6 +164,30 @@ class FinetuneChannels:
     seed: int = 0
 
 
+SEMANTICS = ("none", "constant", "shuffled", "wav2sem", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateSemantics:
+    """The bundled face, trained once for each kind of sentence vector and each seed, everything else equal.
+
+    `semantics`, of `SEMANTICS`: zeros; the mean F_s of the training clips; another clip's F_s; the clip's own; the text
+    model's own vector of what is said, as no audio can give it.
+    """
+
+    face: FinetuneChannels
+    semantics: tuple[str, ...] = SEMANTICS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    precision: str = "no"
+    accumulate: int = 1
+    checkpoint_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not set(self.semantics) <= set(SEMANTICS) or not self.seeds:
+            raise ValueError(f"semantics {', '.join(self.semantics)}: known are {', '.join(SEMANTICS)}; and a seed")
+
+
 def bundled() -> FinetuneChannels:
     """The bundled face model: FaceFormer's 64-d decoder on the ARKit-named basis."""
     return FinetuneChannels(decoder=DecoderConfig(dropout=0.0), styles=("grid_s1", "facegood"))
@@ -174,10 +198,20 @@ def bundled_smoke() -> FinetuneChannels:
     return replace(bundled(), versions=1, driven_versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
 
 
+def bundled_ablation() -> AblateSemantics:
+    """Does F_s help the bundled face: without, constant, shuffled, its own, the text's; three seeds each."""
+    return AblateSemantics(face=replace(bundled(), versions=2, driven_versions=1, steps=800))
+
+
+def ablation_smoke() -> AblateSemantics:
+    """A few steps of `bundled_ablation`."""
+    return AblateSemantics(face=bundled_smoke(), seeds=(0,))
+
+
 EXPERIMENTS = (
     *(vocaset, vocaset_hubert, vocaset_wav2sem, vocaset_cached),
     *(biwi, biwi_hubert, biwi_wav2sem),
     custom,
-    bundled,
-    *(smoke, smoke_wav2sem, biwi_smoke, custom_smoke, bundled_smoke),
+    *(bundled, bundled_ablation),
+    *(smoke, smoke_wav2sem, biwi_smoke, custom_smoke, bundled_smoke, ablation_smoke),
 )
