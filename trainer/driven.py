@@ -28,7 +28,7 @@ from .targets import close_lips, rest_in_pauses, rest_pose
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
-MAX_SYNTHETIC = 500
+MAX_SYNTHETIC = 300
 
 
 class PhonesToMotion(nn.Sequential):

@@ -35,6 +35,7 @@ from .stages import read_encoder, read_sentence_space, read_wav2sem
 from .targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
+SPEECHLESS_S = 8.0
 CLOSED_GAP_M = 0.0012
 FLAME_REFERENCE = ASSETS / "flame_reference.json"
 
@@ -161,6 +162,8 @@ def training_examples(
         driven = MotionStore(data / "driven")
         pairs = paired_records(speech, driven)
         groups.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, device))
+        if taught.rest_K is not None:
+            groups[1] += _speechless(config, model, speech, taught.rest_K, device)
     return [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in groups]
 
 
@@ -242,6 +245,24 @@ def _examples(
                     style=config.styles.index(moved.style),
                 )
                 examples.append(example)
+    return examples
+
+
+def _speechless(
+    config: FinetuneChannels, model: FaceFormer, speech: SpeechStore, rest_K: np.ndarray, device: torch.device
+) -> list[Example]:
+    """Noise and music, to which a mouth rests, in every style."""
+    augment = Augmenter(speech, config.augmentation, config.seed)
+    examples = []
+    for i in range(config.speechless):
+        rng = np.random.default_rng([config.seed, i])
+        sound_S = augment.speechless(int(SPEECHLESS_S * SAMPLE_RATE_HZ), rng)
+        features_TD, semantic_E = listen(model, sound_S, config.decoder.fps, device)
+        target_TK = torch.from_numpy(rest_K).float().expand(len(features_TD), -1)
+        style = i % len(config.styles)
+        examples.append(
+            Example(text=None, features_TD=features_TD, semantic_E=semantic_E, target_TK=target_TK, style=style)
+        )
     return examples
 
 

@@ -7,12 +7,12 @@ ARKit-named channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from ..augment import Augmentation
-from .hubert import TOY_SIZES
+from .hubert import ANYWHERE, TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
 
@@ -146,10 +146,11 @@ class FinetuneChannels:
 
     decoder: DecoderConfig
     styles: tuple[str, ...]
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = replace(ANYWHERE, speed=(0.85, 1.18))
     versions: int = 5
     driven_share: float = 0.4
     driven_versions: int = 2
+    speechless: int = 60
     steps: int = 2500
     batch: int = 24
     crop_frames: int = 88
@@ -195,7 +196,9 @@ def bundled() -> FinetuneChannels:
 
 def bundled_smoke() -> FinetuneChannels:
     """A few steps of `bundled`."""
-    return replace(bundled(), versions=1, driven_versions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
+    return replace(
+        bundled(), versions=1, driven_versions=1, speechless=2, steps=3, batch=2, crop_frames=30, warmup_steps=1
+    )
 
 
 def bundled_ablation() -> AblateSemantics:
