@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Started by Blender itself (`run.py` does it): install the extension from its zip, run the scenarios, write the result.
+
+    blender --factory-startup --enable-event-simulate --python tests/gui/inside.py -- ZIP OUTPUT [SCENARIO ...]
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import scenarios  # noqa: E402
+from harness import Gui, Steps, drive  # noqa: E402
+
+MODULE = "bl_ext.user_default.wav2sem_blender"
+
+
+def install(archive: Path) -> None:
+    """Install and enable the zip as "Install from Disk" does."""
+    result = bpy.ops.extensions.package_install_files(
+        filepath=str(archive), repo="user_default", enable_on_install=True, overwrite=True
+    )
+    assert result == {"FINISHED"}, result
+    assert MODULE in bpy.context.preferences.addons, "the extension was installed but not enabled"
+
+
+def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) -> Steps[None]:
+    """Run every scenario in a fresh scene; a failed one does not stop the next."""
+    with gui.override():
+        install(archive)
+    yield 0.5
+    addon = importlib.import_module(MODULE)
+    for scenario in scenarios.ALL:
+        if chosen and scenario.__name__ not in chosen:
+            continue
+        start_s, first_picture = time.monotonic(), len(gui.pictures)
+        entry: dict[str, Any] = {"name": scenario.__name__, "passed": True}
+        print(f"gui: {scenario.__name__} …", flush=True)
+        try:
+            yield from scenarios.fresh_scene(gui)
+            entry["figures"] = yield from scenario(gui, Path(addon.__file__).parent)
+        except Exception as error:
+            entry |= {"passed": False, "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+            yield from gui.picture(f"failed_{scenario.__name__}")
+        entry |= {"seconds": round(time.monotonic() - start_s, 1), "pictures": gui.pictures[first_picture:]}
+        result["scenarios"].append(entry)
+
+
+def main() -> None:
+    """Read the command line and let the timer do the rest."""
+    arguments = sys.argv[sys.argv.index("--") + 1 :]
+    archive, output, chosen = Path(arguments[0]), Path(arguments[1]), arguments[2:]
+    bpy.context.preferences.view.show_splash = False
+    result: dict[str, Any] = {
+        "blender": bpy.app.version_string,
+        "python": sys.version.split()[0],
+        "zip": archive.name,
+        "scenarios": [],
+    }
+
+    def at_end(error: BaseException | None) -> None:
+        if error is not None:
+            result["error"] = "".join(traceback.format_exception(error))
+        result["passed"] = error is None and all(entry["passed"] for entry in result["scenarios"])
+        (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.flush()
+        # Quitting by the operator would ask about unsaved changes.
+        importlib.import_module(f"{MODULE}.blender.jobs").shut_down() if MODULE in sys.modules else None
+        os._exit(0 if result["passed"] else 1)
+
+    drive(run_all(Gui(output), archive, chosen, result), at_end)
+
+
+main()

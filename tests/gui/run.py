@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drive the add-on in a real Blender window and take pictures: what `nox -s gui` runs.
+
+    python tests/gui/run.py [SCENARIO ...] [--output out/gui]
+
+Blender comes from Debian sid (see debian_blender.py), or is the program that WAV2SEM_BLENDER names, which then uses
+this session's DISPLAY. The extension's zip is packed as for a release, with the wheels for that Blender's Python.
+Writes result.json, blender.log and the pictures. Needs `pip` and `packaging`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import debian_blender  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+PLATFORM = "linux-x64"
+LIMIT_S = 1500
+SCREEN = (1600, 900)
+# A display of its own: no socket leaves the name space, so the number cannot clash with another one.
+XVFB = """
+Xvfb :97 -screen 0 {width}x{height}x24 +extension GLX -nolisten tcp -nolisten local 2>/dev/null &
+until test -S /tmp/.X11-unix/X97; do sleep 0.1; done
+DISPLAY=:97 "$@"
+"""
+
+
+class Program:
+    """A Blender that can be started: the one named by the user, or Debian's."""
+
+    def __init__(self, output: Path) -> None:
+        """Find it.
+
+        Raises:
+            debian_blender.UnavailableError: There is none, and none can be had.
+        """
+        self.output = output
+        self.named = os.environ.get("WAV2SEM_BLENDER", "")
+        if self.named:
+            if shutil.which(self.named) is None:
+                raise ValueError(f"WAV2SEM_BLENDER={self.named}: there is no such program. Name Blender's executable.")
+            if not os.environ.get("DISPLAY"):
+                raise ValueError("WAV2SEM_BLENDER is used with this session's DISPLAY, and there is none.")
+        else:
+            started_s = time.monotonic()
+            self.root = debian_blender.prepare()
+            print(f"gui: Debian's Blender in {self.root} ({time.monotonic() - started_s:.0f} s)", flush=True)
+
+    def run(self, arguments: Sequence[str], *, window: bool, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run Blender with `arguments`; it can write into the output folder only."""
+        own = {"BLENDER_USER_RESOURCES": str(self.output / "user")}
+        if self.named:
+            return subprocess.run([self.named, *arguments], env={**os.environ, **own}, text=True, **options)
+        inside = [debian_blender.BLENDER, *arguments]
+        if window:
+            inside = ["sh", "-c", XVFB.format(width=SCREEN[0], height=SCREEN[1]), "sh", *inside]
+        line = debian_blender.command(self.root, inside, readable=[ROOT], writable=[self.output])
+        return subprocess.run(line, env=debian_blender.environment(own), text=True, **options)
+
+    def python_version(self) -> str:
+        """Blender's Python, as in "3.13"."""
+        ask = "import sys; print('python %d.%d' % sys.version_info[:2])"
+        arguments = ["--background", "--factory-startup", "--python-expr", ask]
+        answer = self.run(arguments, window=False, capture_output=True)
+        found = re.search(r"^python (\d+\.\d+)$", answer.stdout, re.MULTILINE)
+        if found is None:
+            raise ValueError(f"Blender does not start:\n{answer.stdout}{answer.stderr}")
+        return found[1]
+
+
+def pack(folder: Path, python: str) -> Path:
+    """Build the zip for Blender's Python ("3.13") in `folder`; Debian's is ahead of the official builds' Python."""
+    packer = runpy.run_path(str(ROOT / ".ci" / "pack_extension.py"))
+    platform, cache = packer["PLATFORMS"][PLATFORM], packer["WHEEL_CACHE"]
+    if python not in platform.pythons:
+        packer["PLATFORMS"][PLATFORM] = dataclasses.replace(platform, pythons=(python,))
+        cache = debian_blender.default_cache() / f"wheels-{python}"
+    return Path(packer["build_zip"](PLATFORM, packer["fetch_wheels"](PLATFORM, cache), folder))
+
+
+def report(result: dict[str, object]) -> str:
+    """Return the result as lines for the terminal."""
+    lines = [f"Blender {result['blender']}, Python {result['python']}, {result['zip']}"]
+    for entry in result["scenarios"]:
+        lines.append(f"  {'ok  ' if entry['passed'] else 'FAIL'} {entry['name']} ({entry['seconds']:.0f} s)")
+        lines += [f"         {name}: {value}" for name, value in (entry.get("figures") or {}).items()]
+        lines += [f"         {entry['error']}"] if "error" in entry else []
+    return "\n".join([*lines, *([str(result["error"])] if "error" in result else [])])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the scenarios; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", nargs="*", help="names from scenarios.py (default: all)")
+    parser.add_argument("--output", type=Path, default=ROOT / "out" / "gui", help="folder (default: out/gui)")
+    options = parser.parse_args(arguments)
+    output = options.output.resolve()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    try:
+        program = Program(output)
+    except debian_blender.UnavailableError as error:
+        print(f"SKIPPED: Blender's program cannot be had: {error}")
+        return 0
+    archive = pack(output, program.python_version())
+    window = ["-p", "0", "0", *map(str, SCREEN)]
+    script = ["--python-exit-code", "3", "--python", str(ROOT / "tests" / "gui" / "inside.py")]
+    start = ["--factory-startup", "--enable-event-simulate", *window, *script]
+    with (output / "blender.log").open("w", encoding="utf-8") as log:
+        finished = program.run(
+            [*start, "--", str(archive), str(output), *options.scenario],
+            window=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT_S,
+        )
+    result_file = output / "result.json"
+    if not result_file.is_file():
+        tail = (output / "blender.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+        print(f"{tail}\ngui: Blender ended with {finished.returncode} and without a result; see {output}/blender.log")
+        return 1
+    result = json.loads(result_file.read_text(encoding="utf-8"))
+    print(report(result))
+    print(f"gui: {sum(1 for _ in output.glob('*.png'))} pictures, result.json and blender.log are in {output}")
+    return 0 if result["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
