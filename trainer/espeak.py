@@ -52,6 +52,7 @@ _VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 _AFTER_VOICED_STOPS = _VOWELS | frozenset("L R W Y".split())
 _SILENT = 0.15  # of the loudest sample before: echoing variants leave 0.1 in a closure
 _CLOSURE_S, _SHORTEST_CLOSURE_S, _LONGEST_CLOSURE_S = 0.06, 0.02, 0.12
+_SHORTEST_PAUSE_S = 0.02
 _BURST_S = 0.01  # counts to a voiced stop, as in aligned recordings
 _WINDOW_S, _HOP_S = 0.012, 0.001  # one pitch cycle of the lowest voice
 
@@ -187,7 +188,7 @@ def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tu
     engine = _engine()
     engine.select(voice)
     samples_S, symbols = engine.speak(text, rate, pitch)
-    names, starts = _phones(symbols, len(samples_S))
+    names, starts = _phones(symbols, len(samples_S), int(_SHORTEST_PAUSE_S * engine.rate_hz))
     if set(names) <= {"SIL"}:
         raise ValueError(f"{text!r}: nothing that the voice {voice} could say")
     _begin_with_closures(samples_S, names, starts, engine.rate_hz)
@@ -257,13 +258,16 @@ def speak_languages(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[
             yield language, f"{language}_{variant}_{i:02d}", samples_S, phones
 
 
-def _phones(symbols: list[tuple[str, int]], n_samples: int) -> tuple[list[str], list[int]]:
-    """Phones and their first samples, from 0 on. A symbol of several phones gives each the same share of its time."""
+def _phones(symbols: list[tuple[str, int]], n_samples: int, shortest_pause: int) -> tuple[list[str], list[int]]:
+    """Phones and their first samples, from 0 on. A symbol of several phones gives each the same share of its time.
+
+    The gap that the engine leaves between some words is no pause: it belongs to the phone before.
+    """
     names, starts = ["SIL"], [0]
     for (symbol, first), (_, end) in zip(symbols, [*symbols[1:], ("", n_samples)], strict=True):
         phones = to_cmu(symbol) if symbol else ("SIL",)
         for i, phone in enumerate(phones):
-            if phone == "SIL" == names[-1]:
+            if phone == "SIL" and (names[-1] == "SIL" or end - first < shortest_pause):
                 continue
             names.append(phone)
             starts.append(first + (end - first) * i // len(phones))
