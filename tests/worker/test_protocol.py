@@ -9,6 +9,7 @@ from wav2sem_blender.worker import protocol
 
 MESSAGES = [
     protocol.Animate(job="job1", audio="/tmp/ä\udcff b.wav", model="m", style=[0.5, 0.5], semantic_strength=0.25),
+    protocol.Listen(job="job1", audio="/tmp/ä\udcff b.wav"),
     protocol.Shutdown(),
     protocol.Ready(),
     protocol.Progress(job="job1", stage="audio", fraction=0.5),
@@ -22,7 +23,7 @@ def test_round_trip(message):
     line = protocol.encode(message)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     line.decode("ascii")
-    is_command = isinstance(message, protocol.Animate | protocol.Shutdown)
+    is_command = isinstance(message, protocol.Command)
     assert (protocol.decode_command if is_command else protocol.decode_event)(line) == message
 
 
@@ -37,6 +38,7 @@ def test_the_command_line_is_the_documented_one():
         "device": "auto",
         "style": 0,
         "semantic_strength": 1.0,
+        "listen": False,
     }
 
 

@@ -311,7 +311,7 @@ def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) ->
     max_samples, min_samples = int(max_s * SAMPLE_RATE_HZ), int(np.ceil(min_s * SAMPLE_RATE_HZ))
     if speech.n_samples <= max_samples:
         return [(0, speech.n_samples)]
-    pauses = _Pauses(_level_db(speech))
+    pauses = Pauses(level_db(speech))
     done: list[tuple[int, int]] = []
     waiting = [(0, speech.n_samples)]
     while waiting:
@@ -326,7 +326,7 @@ def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) ->
     return sorted(done)
 
 
-def _level_db(speech: Speech) -> np.ndarray:
+def level_db(speech: Speech) -> np.ndarray:
     """Level of every 10 ms hop, smoothed over 50 ms, float32 (P,) in dB below the recording's RMS, at least -80."""
     hops_per_read = 1000
     powers = []
@@ -338,7 +338,7 @@ def _level_db(speech: Speech) -> np.ndarray:
     return 10 * np.log10(power_P + 1e-8)
 
 
-class _Pauses:
+class Pauses:
     """Quiet stretches of a recording, found once, from its level envelope."""
 
     def __init__(self, level_P: np.ndarray) -> None:

@@ -59,7 +59,7 @@ class WorkerClient:
         """The worker's stderr: tracebacks and the libraries' warnings."""
         return self.folder / protocol.LOG_FILE
 
-    def submit(self, command: protocol.Animate) -> None:
+    def submit(self, command: protocol.Animate | protocol.Listen) -> None:
         """Start a job, and the process if it does not run.
 
         Raises:

@@ -15,6 +15,7 @@ from typing import Any
 EVENTS_FILE = "events.jsonl"
 LOG_FILE = "worker.log"
 RESULT_FILE = "motion.npz"
+PROSODY_FILE = "prosody.npz"
 
 # The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
 EXIT_EVENTS_LOST = 74
@@ -36,6 +37,7 @@ class Animate:
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         style: Index, name or weights of the speaking style.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
+        listen: Do what `Listen` does, too.
     """
 
     job: str
@@ -45,6 +47,20 @@ class Animate:
     device: str = "auto"
     style: int | str | list[float] = 0
     semantic_strength: float = 1.0
+    listen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen:
+    """Command: hear one recording, without a model; `<folder>/<job>/prosody.npz` tells the upper face what to do.
+
+    Attributes:
+        job: As in `Animate`.
+        audio: As in `Animate`.
+    """
+
+    job: str
+    audio: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +84,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Event: the motion lies at `result`; `notes` are sentences for the user."""
+    """Event: the motion, or what `Listen` heard, lies at `result`; `notes` are sentences for the user."""
 
     job: str
     result: str
@@ -85,10 +101,10 @@ class Error:
     message: str
 
 
-Command = Animate | Shutdown
+Command = Animate | Listen | Shutdown
 Event = Ready | Progress | Done | Error
 
-_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "shutdown": Shutdown}
+_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "listen": Listen, "shutdown": Shutdown}
 _EVENTS: dict[str, type[Event]] = {"ready": Ready, "progress": Progress, "done": Done, "error": Error}
 
 

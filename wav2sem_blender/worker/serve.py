@@ -127,11 +127,17 @@ class CommandReader(Iterable[protocol.Command]):
         os._exit(0)  # whatever the main thread computes: nobody waits for it
 
 
-def _answer(command: protocol.Animate, folder: Path, models: ModelCache, events: EventLog) -> protocol.Event:
+def _answer(
+    command: protocol.Animate | protocol.Listen, folder: Path, models: ModelCache, events: EventLog
+) -> protocol.Event:
     """Run one job; never raises."""
     job_folder = folder / command.job
     try:
-        return _animate(command, job_folder, models, JobProgress(events, command.job))
+        progress = JobProgress(events, command.job)
+        if isinstance(command, protocol.Listen):
+            result = _listen(command.audio, job_folder, progress)
+            return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
+        return _animate(command, job_folder, models, progress)
     except (ValueError, OSError, MemoryError) as error:
         message, details = describe(error), traceback.format_exc()
     except Exception as error:  # the last barrier: a bug of ours must still become one event
@@ -165,6 +171,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     )
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
+    if command.listen:
+        _listen(command.audio, job_folder, progress)
     return protocol.Done(
         job=command.job,
         result=str(result),
@@ -172,6 +180,18 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         device=motion.info.get("device", command.device),
         notes=[str(note) for note in animator.notes[n_old_notes:]],
     )
+
+
+def _listen(audio: str, job_folder: Path, progress: JobProgress) -> Path:
+    environment.check_modules()
+    from ..pipeline.audio import Speech
+    from ..pipeline.prosody import listen
+
+    job_folder.mkdir(parents=True, exist_ok=True)
+    result = job_folder / protocol.PROSODY_FILE
+    with Speech.from_file(audio, job_folder, progress) as speech:
+        listen(speech, progress).save(result)
+    return result
 
 
 def describe(error: Exception) -> str:

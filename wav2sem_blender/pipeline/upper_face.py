@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blinks, brows, eye darts and head sway for speech: random, but the same for the same recording and seed.
+
+Speech says little about the upper half of a face, so nothing here is learnt: timing follows what was measured on
+people, and the seed chooses among the ways it could have gone. Each feature draws from a generator of its own, so that
+changing one leaves the others alone; amounts scale what happens, never when.
+
+Sources:
+    Blink rates 17 / min at rest, 26 in conversation, 4.5 reading: Bentivoglio et al., Movement Disorders 12, 1997.
+    Blinks gather in a speaker's pauses: Nakano & Kitazawa, Experimental Brain Research 205, 2010.
+    Lids fall about twice as fast as they rise: Evinger, Manning & Sibony, Invest. Ophthalmol. Vis. Sci. 32, 1991.
+    Brows rise ahead of the accent: Flecha-García, Speech Communication 52, 2010; with the pitch: Cavé et al. 1996.
+    Saccades last about 21 ms + 2.2 ms / degree: Carpenter, "Movements of the Eyes", 1988.
+    Heads move slowly, and more while speaking: Hadar et al., Human Movement Science 2, 1983; with pitch and loudness:
+    Munhall et al., Psychological Science 15, 2004.
+Where these name no number, or an animator's eye wants another one (blinks of 100 to 150 ms), it is a choice of ours.
+
+Shapes: T animation frames, K channels, P hops, N events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import dist
+
+import numpy as np
+
+from .motion import Motion
+from .prosody import Prosody
+
+BLINK_CHANNELS = ("eyeBlinkLeft", "eyeBlinkRight")
+BROW_CHANNELS = ("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")
+GAZE_CHANNELS = tuple(f"eyeLook{way}{side}" for side in ("Left", "Right") for way in ("Down", "In", "Out", "Up"))
+CHANNELS = (*BLINK_CHANNELS, *GAZE_CHANNELS, *BROW_CHANNELS)
+
+MAX_BLINKS_PER_MINUTE = 60.0
+MAX_AMOUNT = 3.0
+
+_REST_TO_SPEAKING = 17 / 26  # blink rates
+_INTERVAL_SIGMA = 0.5  # of the logarithm
+_MIN_INTERVAL_S = 0.5
+_PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time …
+_PAUSE_REACH = 0.35  # … if one begins within this part of the interval
+_STRESSED = 0.4  # prominence
+_GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # the eyeball's turn at weight 1
+_SWAY_DEG = {"yaw": 1.6, "pitch": 0.9, "roll": 0.8}  # root mean square while speaking
+_SWAY_HZ = (0.08, 0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How lively the upper face is.
+
+    Attributes:
+        seed: Chooses one of many performances of the same speech.
+        blinks_per_minute: While speaking; two thirds of it in silence. 0 switches blinking off.
+        brows: Amount of the brows' movement; 0 is off, 1 small and usual.
+        eye_darts: Amount of the eyes' movement; 0 is off, 1 a few degrees.
+        head_sway: Amount of the head's movement; 0 is off, 1 a few degrees.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    seed: int = 0
+    blinks_per_minute: float = 18.0
+    brows: float = 1.0
+    eye_darts: float = 1.0
+    head_sway: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"The seed {self.seed} is negative; choose 0 or more.")
+        limits = {"blinks_per_minute": MAX_BLINKS_PER_MINUTE}
+        for name in ("blinks_per_minute", "brows", "eye_darts", "head_sway"):
+            value, limit = getattr(self, name), limits.get(name, MAX_AMOUNT)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name.replace('_', ' ').capitalize()} is {value}; choose 0 to {limit:g}.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UpperFace:
+    """A performance: `motion` has the channels that are switched on, and is at rest on its first and last frame.
+
+    Attributes:
+        motion: Weights 0..1 of ARKit's channels for lids, brows and gaze.
+        head_deg_T3: Yaw (to the character's left), pitch (up) and roll (to the character's left shoulder) in degrees.
+    """
+
+    motion: Motion
+    head_deg_T3: np.ndarray
+
+
+def perform(prosody: Prosody, settings: Settings, fps: float) -> UpperFace:
+    """Make the curves of one recording: as many frames as it lasts, at least one.
+
+    Args:
+        prosody: What was heard.
+        settings: How lively.
+        fps: Frames per second of the curves.
+
+    Raises:
+        ValueError: The frame rate is impossible.
+    """
+    if not (np.isfinite(fps) and fps > 0):
+        raise ValueError(f"The frame rate {fps} is impossible; it must be a finite number above 0.")
+    clock = _Clock(fps=fps, n_frames=max(1, round(prosody.duration_s * fps)))
+    blinks, brows, gaze, sway = (np.random.default_rng([settings.seed, feature]) for feature in range(4))
+    curves: dict[str, np.ndarray] = {}
+    if settings.blinks_per_minute:
+        curves |= _blinks(prosody, settings.blinks_per_minute, clock, blinks)
+    if settings.eye_darts:
+        curves |= _darts(settings.eye_darts, clock, gaze)
+    if settings.brows:
+        curves |= _brows(prosody, settings.brows, clock, brows)
+    channels = tuple(name for name in CHANNELS if name in curves)
+    weights_TK = np.zeros((clock.n_frames, len(channels)), np.float32)
+    for k, name in enumerate(channels):
+        weights_TK[:, k] = curves[name]
+    return UpperFace(
+        motion=Motion(weights_TK=weights_TK, channels=channels, fps=fps),
+        head_deg_T3=_sway(prosody, settings.head_sway, clock, sway),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clock:
+    """The frames of the curves."""
+
+    fps: float
+    n_frames: int
+
+    @property
+    def times_s(self) -> np.ndarray:
+        return np.arange(self.n_frames) / self.fps
+
+    @property
+    def end_s(self) -> float:
+        """Time of the last frame."""
+        return (self.n_frames - 1) / self.fps
+
+    def on_frame(self, time_s: float) -> float:
+        """The time of the frame nearest to it."""
+        return round(time_s * self.fps) / self.fps
+
+    def add_event(
+        self, curve_T: np.ndarray, start_s: float, rise_s: float, hold_s: float, fall_s: float, height: float
+    ) -> None:
+        """Rise smoothly from 0 to `height` and fall again; where events meet, the higher one shows."""
+        end_s = start_s + rise_s + hold_s + fall_s
+        frames = np.arange(max(0, np.ceil(start_s * self.fps)), min(self.n_frames - 1, end_s * self.fps) + 1, dtype=int)
+        times_s = frames / self.fps - start_s
+        shape = _smooth(times_s / rise_s) * (1 - _smooth((times_s - rise_s - hold_s) / fall_s))
+        curve_T[frames] = np.maximum(curve_T[frames], height * shape)
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, without a corner between."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def _blinks(prosody: Prosody, per_minute: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Both lids close on a frame, and the next ones show them open again."""
+    curve_T = np.zeros(clock.n_frames)
+    for time_s in _blink_times(prosody, per_minute, random):
+        length_s = random.uniform(0.10, 0.15)
+        closing_s = length_s / 3
+        closed_s = clock.on_frame(time_s)  # between two frames the lids would never meet
+        if closing_s < closed_s < clock.end_s - length_s:
+            clock.add_event(curve_T, closed_s - closing_s, closing_s, 0.0, length_s - closing_s, 1.0)
+    return dict.fromkeys(BLINK_CHANNELS, curve_T)
+
+
+def _blink_times(prosody: Prosody, per_minute: float, random: np.random.Generator) -> list[float]:
+    """Log-normal intervals, drawn towards the beginnings of pauses."""
+    spoken_P = np.concatenate([[0.0], np.cumsum(prosody.speaking())])
+    pauses_s = prosody.pauses_N2[:, 0] * prosody.hop_s
+    times: list[float] = []
+    # The recording does not begin with a blink just over: the first interval is cut at a random place.
+    time_s = -random.uniform(0.0, 60 / per_minute)
+    while time_s < prosody.duration_s:
+        # How much of what comes next is speech sets the rate.
+        first = min(max(0, int(time_s / prosody.hop_s)), len(spoken_P) - 2)
+        last = min(first + 1 + int(60 / per_minute / prosody.hop_s), len(spoken_P) - 1)
+        share = (spoken_P[last] - spoken_P[first]) / (last - first)
+        rate = per_minute * (_REST_TO_SPEAKING + (1 - _REST_TO_SPEAKING) * share)
+        interval_s = 60 / rate * random.lognormal(-(_INTERVAL_SIGMA**2) / 2, _INTERVAL_SIGMA)
+        into_pause_s, is_pulled = random.uniform(0.0, 0.2), random.random() < _PAUSE_PULL
+        next_s = time_s + interval_s
+        if is_pulled and len(pauses_s):
+            nearest_s = pauses_s[np.argmin(np.abs(pauses_s + into_pause_s - next_s))] + into_pause_s
+            if abs(nearest_s - next_s) < _PAUSE_REACH * interval_s:
+                next_s = nearest_s
+        time_s = max(next_s, time_s + _MIN_INTERVAL_S)
+        if time_s > 0:
+            times.append(float(time_s))
+    return times
+
+
+def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Mostly raised, at times knit, on some of the stressed syllables; at their highest when the syllable is."""
+    curves = {name: np.zeros(clock.n_frames) for name in BROW_CHANNELS}
+    free_s = 0.0
+    for time_s, prominence, drawn in _stressed(prosody, random, n_numbers=8):
+        chance, kind, strength, balance, rise, hold, fall, rest = drawn
+        rise_s, hold_s, fall_s = 0.10 + 0.10 * rise, 0.04 + 0.12 * hold, 0.20 + 0.25 * fall
+        start_s, end_s = time_s - rise_s, time_s + hold_s + fall_s
+        emphasis = min(1.0, (prominence - _STRESSED) / 1.2)
+        if start_s < free_s or end_s >= clock.end_s or chance > 0.45 + 0.5 * emphasis:
+            continue
+        height = (0.16 + 0.30 * emphasis) * (0.8 + 0.4 * strength)
+        left, right = (1.0, 0.75 + 0.25 * balance) if balance < 0.5 else (0.75 + 0.25 * (1 - balance), 1.0)
+        if kind < 0.70:
+            parts = {"browInnerUp": 1.0, "browOuterUpLeft": 0.8 * left, "browOuterUpRight": 0.8 * right}
+        elif kind < 0.88:
+            parts = {"browInnerUp": 1.0}
+        else:
+            parts = {"browDownLeft": 0.8 * left, "browDownRight": 0.8 * right}
+        for name, part in parts.items():
+            clock.add_event(curves[name], start_s, rise_s, hold_s, fall_s, min(1.0, amount * height * part))
+        free_s = end_s + 0.1 + 0.5 * rest
+    return curves
+
+
+def _stressed(
+    prosody: Prosody, random: np.random.Generator, n_numbers: int
+) -> Iterator[tuple[float, float, tuple[float, ...]]]:
+    """Time and prominence of every stressed syllable, and its own random numbers 0..1."""
+    times_N, prominence_N = prosody.stresses()
+    drawn = random.random((len(times_N), n_numbers))
+    for n in np.flatnonzero(prominence_N > _STRESSED):
+        yield float(times_N[n]), float(prominence_N[n]), tuple(drawn[n].tolist())
+
+
+def _darts(amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Both eyes jump together, stay for a while, and return to the listener again and again."""
+    knots_s, knots_deg, time_s, gaze_deg = [0.0], [(0.0, 0.0)], 0.0, (0.0, 0.0)
+    while True:
+        time_s += min(0.3 + random.exponential(0.45), 1.5)
+        is_home = random.random() < 0.4
+        yaw_deg, pitch_deg = random.normal(0.0, 2.6), random.normal(0.0, 1.2)
+        next_deg = (0.0, 0.0) if is_home else (min(max(yaw_deg, -6.0), 6.0), min(max(pitch_deg, -3.0), 3.0))
+        jump_s = min(0.021 + 0.0022 * dist(gaze_deg, next_deg), 0.05)
+        if time_s + jump_s + 0.3 > clock.end_s:
+            break
+        knots_s += [time_s, time_s + jump_s]
+        knots_deg += [gaze_deg, next_deg]
+        time_s, gaze_deg = time_s + jump_s, next_deg
+    last_s = max(knots_s[-1], clock.end_s - 0.05)
+    knots_s += [last_s, max(last_s, clock.end_s)]
+    knots_deg += [gaze_deg, (0.0, 0.0)]
+    left_T, up_T = (amount * np.interp(clock.times_s, knots_s, axis) for axis in np.transpose(knots_deg))
+    left_T[-1] = up_T[-1] = 0.0
+    ways = {"Up": up_T, "Down": -up_T}
+    sides = {"Left": ways | {"Out": left_T, "In": -left_T}, "Right": ways | {"Out": -left_T, "In": left_T}}
+    return {
+        f"eyeLook{way}{side}": np.clip(turn_T / _GAZE_DEG[way], 0.0, 1.0)
+        for side, turns in sides.items()
+        for way, turn_T in turns.items()
+    }
+
+
+def _sway(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> np.ndarray:
+    """Slow drift on all axes, livelier while speaking, and nods on some stresses; (T, 3) in degrees."""
+    head_deg_T3 = np.zeros((clock.n_frames, 3), np.float32)
+    if not amount:
+        return head_deg_T3
+    times_s, activity_T = clock.times_s, _activity(prosody, clock)
+    for axis, rms_deg in enumerate(_SWAY_DEG.values()):
+        head_deg_T3[:, axis] = rms_deg * activity_T * _drift(times_s, random)
+    nods_T = np.zeros(clock.n_frames)
+    for time_s, _, (chance, rise, fall, depth) in _stressed(prosody, random, n_numbers=4):
+        if chance < 0.5:
+            clock.add_event(
+                nods_T, time_s - 0.15 - 0.1 * rise, 0.15 + 0.1 * rise, 0.0, 0.3 + 0.2 * fall, 1 + 1.5 * depth
+            )
+    head_deg_T3[:, 1] -= nods_T
+    fade_s = max(1e-6, min(0.5, clock.end_s / 3))
+    fade_T = _smooth(times_s / fade_s) * _smooth((clock.end_s - times_s) / fade_s)
+    return (amount * fade_T)[:, None].astype(np.float32) * head_deg_T3
+
+
+def _activity(prosody: Prosody, clock: _Clock) -> np.ndarray:
+    """1 while speaking, a third in silence, changing over a second; (T,)."""
+    reach = max(1, round(0.5 / prosody.hop_s))
+    total_P = np.concatenate([[0.0], np.cumsum(prosody.speaking())])
+    hops_P = np.arange(len(total_P) - 1)
+    first_P, last_P = np.maximum(hops_P - reach, 0), np.minimum(hops_P + reach, len(total_P) - 1)
+    mean_P = (total_P[last_P] - total_P[first_P]) / (last_P - first_P)
+    return np.interp(clock.times_s, hops_P * prosody.hop_s, 1 / 3 + 2 / 3 * mean_P)
+
+
+def _drift(times_s: np.ndarray, random: np.random.Generator, n_waves: int = 12) -> np.ndarray:
+    """Noise within `_SWAY_HZ`, slower waves stronger, root mean square 1; (T,)."""
+    low, high = np.log(_SWAY_HZ)
+    frequencies_hz = np.exp(low + (high - low) * (np.arange(n_waves) + random.random(n_waves)) / n_waves)
+    heights = 1 / np.sqrt(frequencies_hz)
+    heights *= np.sqrt(2 / np.sum(np.square(heights)))
+    drift_T = np.zeros(len(times_s))
+    for frequency_hz, height, phase in zip(frequencies_hz, heights, random.uniform(0, 2 * np.pi, n_waves), strict=True):
+        drift_T += height * np.sin(2 * np.pi * frequency_hz * times_s + phase)
+    return drift_T
