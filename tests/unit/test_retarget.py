@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Retargeting: names, seconds and extremes kept at every rate, zero-phase smoothing, a key reduction that holds."""
+"""Retargeting: seconds and extremes kept at every rate, zero-phase smoothing, a key reduction that holds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import pytest
 
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.retarget import (
-    ARKIT_CHANNELS,
     gain,
-    match_channels,
     reduce_keys,
     reduction_error,
     resample,
@@ -50,91 +48,6 @@ def unchanged_except(before, after, *names):
             assert getattr(before, field.name) is getattr(after, field.name) or np.all(
                 getattr(before, field.name) == getattr(after, field.name)
             )
-
-
-class TestNames:
-    @pytest.mark.parametrize(
-        ("channel", "keys"),
-        [
-            (
-                "jawOpen",
-                "jawOpen JawOpen jawopen JAWOPEN JAW_OPEN jaw_open Jaw-Open A25_Jaw_Open A25_jawOpen 01_jawOpen "
-                "blendShape.jawOpen blendShape1.jawOpen head:jawOpen |head|jawOpen bs_jawOpen BS_JawOpen ARKit_jawOpen "
-                "facs_jawOpen jawOpen_BS BlendShape_jawOpen Face_geo.blendShape1.Jaw_Open",
-            ),
-            (
-                "mouthSmileLeft",
-                "mouthSmileLeft MouthSmileLeft mouthSmile_L MouthSmile_L mouthSmile.L mouthSmile.l mouth_smile_left "
-                "Mouth_Smile_L A38_Mouth_Smile_Left mouthSmileL L_mouthSmile Left_Mouth_Smile head.mouthSmile.L "
-                "mouth_smile_l mouthsmileleft blendShape2.mouthSmile_L",
-            ),
-            ("mouthLeft", "mouthLeft Mouth_Left mouth_L Mouth_L A31_Mouth_Left"),
-            ("jawRight", "JawRight jaw_R Jaw_Right"),
-            ("eyeLookInRight", "Eye_Look_In_R eyeLookIn_R EyeLookInRight A10_Eye_Look_In_Right"),
-            ("mouthRollUpper", "Mouth_Roll_Upper mouthRollUpper"),
-            ("browInnerUp", "A01_Brow_Inner_Up brow_inner_up"),
-        ],
-    )
-    def test_usual_spellings(self, channel, keys):
-        for key in keys.split():
-            assert match_channels([channel], ["Basis", key, "other"]) == {channel: key}
-
-    def test_spaces(self):
-        assert match_channels(["jawOpen"], ["Jaw Open"]) == {"jawOpen": "Jaw Open"}
-
-    @pytest.mark.parametrize(
-        "key",
-        [
-            *(
-                "mouthSmile",
-                "Smile",
-                "jawOpen50",
-                "jawOpen_50",
-                "jawOpen.001",
-                "jawOpen_mouthClose",
-                "jawOpenMouthClose",
-            ),
-            *("jawOpen.mouthClose", "cor_jawOpen", "jawOpenLeft", "mouthSmile_L_R", "mouthSmileLeftRight", "mouth"),
-            *("jaw", "Basis", "", "L", "left", "_L", "notJawOpen", "jawOpened", "mouthPucker_L", "browInnerUp_L"),
-            *("eyeBlinkL2", "JawOpenÄ", "jaw open wide", "...", "A25_", "key_00", "bs", "mouthClose+"),
-        ],
-    )
-    def test_no_false_matches(self, key):
-        assert match_channels([name for name in ARKIT_CHANNELS if name != "mouthClose"], [key]) == {}
-        if key.startswith("jawOpen"):
-            assert match_channels(["mouthClose"], [key]) == {}
-
-    @pytest.mark.parametrize(
-        "spelling",
-        [
-            lambda name: name,
-            lambda name: name[0].upper() + name[1:],
-            lambda name: "".join("_" + c.lower() if c.isupper() else c for c in name),
-            lambda name: "A7_" + "".join("_" + c if c.isupper() else c for c in name).title(),
-            lambda name: "Head_Mesh." + name,
-            lambda name: name.replace("Left", "_L").replace("Right", "_R"),
-            lambda name: name.replace("Left", ".l").replace("Right", ".r"),
-            str.upper,
-        ],
-    )
-    def test_all_52_find_their_own_key(self, spelling):
-        keys = [spelling(name) for name in ARKIT_CHANNELS]
-        RNG.shuffle(keys)
-        assert match_channels(ARKIT_CHANNELS, keys) == {name: spelling(name) for name in ARKIT_CHANNELS}
-
-    def test_the_plainest_key_wins(self):
-        keys = ["A25_Jaw_Open", "Jaw_Open", "JAWOPEN", "jawOpen"]
-        while keys:
-            assert match_channels(["jawOpen"], keys) == {"jawOpen": keys.pop()}
-
-    def test_other_channels_match_by_name_only(self):
-        assert match_channels(["key_00", "bias"], ["bs_00", "00", "Key_00", "BIAS"]) == {
-            "key_00": "Key_00",
-            "bias": "BIAS",
-        }
-
-    def test_no_key_is_used_twice(self):
-        assert match_channels(["a", "A"], ["A"]) in ({"A": "A"}, {"a": "A"})
 
 
 class TestResample:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ..pipeline.face_names import match_channels
 from ..pipeline.geometry import Similarity
 from ..pipeline.motion import ARKIT_CHANNELS, Motion
-from ..pipeline.retarget import match_channels
 from . import flame
 from .flame import FlameMismatchError, FlameReference
 

@@ -122,7 +122,7 @@ class Motion:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix == ".npz":
-            with _atomic_file(path) as file:
+            with atomic_file(path) as file:
                 self._write_npz(file)
         elif suffix == ".csv":
             unknown = [name for name in self.channels if name not in ARKIT_CHANNELS]
@@ -131,7 +131,7 @@ class Motion:
                     f"{path.name}: Live Link Face has no column for {', '.join(unknown[:3])}"
                     f"{' …' if len(unknown) > 3 else ''}; save as .npz instead."
                 )
-            with _atomic_file(path) as file:
+            with atomic_file(path) as file:
                 self._write_live_link(file)
         else:
             raise ValueError(f"{path.name}: a motion is saved as .npz or .csv, not as '{path.suffix}'.")
@@ -240,7 +240,7 @@ def _timecode(anim_frame: int, fps: float) -> str:
 
 
 @contextmanager
-def _atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file beside `path` that takes its place when the block succeeds and disappears when it fails."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a Motion to somebody's character: names, frame rate, strength, smoothing, timing, fewer keys.
+"""From a Motion to somebody's character: frame rate, strength, smoothing, timing, fewer keys.
 
 Pure functions: a Motion goes in, a new one comes out. Shape suffixes: T animation frames, K channels, V vertices.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from .motion import ARKIT_CHANNELS, Motion
+from .motion import Motion
 
 __all__ = [
-    "ARKIT_CHANNELS",
     "gain",
-    "match_channels",
     "reduce_keys",
     "reduction_error",
     "resample",
@@ -25,66 +22,6 @@ __all__ = [
     "smooth",
     "with_keys_only",
 ]
-
-_ARKIT_BY_LOWER = {name.lower(): name for name in ARKIT_CHANNELS}
-_SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
-# What exporters put around a blendshape's name: "bs_jawOpen", "ARKit jawOpen", "jawOpen_shape".
-_DECORATION = {"arkit", "bs", "blendshape", "blendshapes", "exp", "expression", "facs", "key", "morph", "shape", "sk"}
-_NUMBERING = re.compile(r"^[A-Za-z]{0,3}\d+[\s_.\-]+(?=\D)")  # "A25_Jaw_Open", "01_jawOpen"
-_TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-
-
-def match_channels(channels: Iterable[str], key_names: Iterable[str]) -> dict[str, str]:
-    """Find for every channel the shape key that means the same; channels without one are left out.
-
-    An exact name wins, then the same letters in another case, then ARKit's names in their usual spellings: jawOpen,
-    JawOpen, jaw_open, "Jaw Open", A25_Jaw_Open, blendShape1.jawOpen, head:jawOpen, bs_jawOpen, mouthSmile_L,
-    Mouth_Smile_Left, L_mouthSmile. A key without a side ("mouthSmile") is no match for a sided channel, nor is a
-    combination ("jawOpen_mouthClose") or an in-between ("jawOpen50") for its parts.
-
-    Args:
-        channels: Names from `Motion.channels`.
-        key_names: Names of the character's shape keys. No key is used twice.
-    """
-    keys = list(dict.fromkeys(key_names))
-    by_lower: dict[str, str] = {}
-    by_meaning: dict[str, str] = {}
-    for key in sorted(keys, key=len):  # the plainest spelling wins
-        by_lower.setdefault(key.lower(), key)
-        meaning = _arkit_meaning(key)
-        if meaning:
-            by_meaning.setdefault(meaning, key)
-    matches: dict[str, str] = {}
-    for channel in channels:
-        found = channel if channel in keys else by_lower.get(channel.lower()) or by_meaning.get(channel)
-        if found and found not in matches.values():
-            matches[channel] = found
-    return matches
-
-
-def _arkit_meaning(key: str) -> str | None:
-    """The ARKit channel that a shape key's name spells, or None."""
-    owner, name = _split_namespace(key)
-    if owner and _arkit_meaning(owner) is not None:
-        return None  # "jawOpen.mouthClose" is a combination, "head.jawOpen" is not
-    name = _NUMBERING.sub("", name)
-    tokens = [token.lower() for token in _TOKEN.findall(name)]
-    if _TOKEN.sub("", name).strip(" _-."):
-        return None  # anything else, "+" say, means something unknown
-    while tokens and (tokens[0] in _DECORATION or "".join(tokens[:2]) in _DECORATION):
-        tokens = tokens[1:] if tokens[0] in _DECORATION else tokens[2:]
-    while tokens and tokens[-1] in _DECORATION:
-        tokens = tokens[:-1]
-    sides = [_SIDES[token] for token in tokens if token in _SIDES]
-    base = "".join(token for token in tokens if token not in _SIDES)
-    return _ARKIT_BY_LOWER.get(base + "".join(sides)) if len(sides) <= 1 else None
-
-
-def _split_namespace(key: str) -> tuple[str, str]:
-    """("head.blendShape1", "jawOpen"); a side or number at the end ("smile.L", "jawOpen.001") stays on the name."""
-    parts = re.split("[.:|]", key)
-    n_name = 2 if len(parts) > 1 and (parts[-1].lower() in _SIDES or not re.search("[A-Za-z]", parts[-1])) else 1
-    return ".".join(parts[:-n_name]), "_".join(parts[-n_name:])
 
 
 def resample(motion: Motion, fps: float) -> Motion:

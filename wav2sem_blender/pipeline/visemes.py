@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ARKit curves as visemes: what plays on a face whose shape keys are mouth shapes rather than muscles.
+
+Two tables of our own say what is compared. `MEASURES` is what each ARKit channel does to six things that one sees of a
+mouth, in millimetres at weight 1, as measured on the bundled model's basis. The viseme sets describe each viseme by
+ARKit weights, as artists usually sculpt it; the target's own key may differ, which a gain in the mapping corrects.
+
+Every frame's visemes are the non-negative ones whose mixture looks most like the ARKit curves: least squares over the
+six measures, each divided by what one begins to notice. The opening between the lips counts most, and the more so the
+narrower it is, so that p, b and m close. All frames are solved at once with a small price on change, so that nothing
+flickers where several visemes would do.
+
+Shape suffixes: T animation frames, K channels, N visemes, M measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .motion import Motion
+
+Value = TypeVar("Value")
+
+__all__ = ["MEASURES", "OCULUS", "RHUBARB", "VISEME_SETS", "VRM", "VisemeSet", "as_arkit", "as_visemes", "measured"]
+
+# Columns of `MEASURES`, and the difference in mm that one begins to notice; the opening's is that of closed lips.
+MEASURE_NAMES = ("opening", "jaw", "upper lip", "width", "protrusion", "tuck")
+_NOTICEABLE_MM = np.array([0.4, 8.0, 1.0, 1.5, 0.8, 0.4])
+# What one notices of the opening grows with it: 0.4 mm at closed lips, 1.4 mm at 10 mm.
+_OPENING_GROWTH = 0.1
+
+# Channels that end in Left and Right stand here once; each side has these values. Sideways motion has no viseme.
+_MEASURES_MM: dict[str, tuple[float, ...]] = {
+    "jawForward": (1.2, 1.5, -0.1, 1.0, 0.4, 0.2),
+    "jawOpen": (29.1, 25.3, -2.2, -0.1, -0.3, 0.0),
+    "mouthClose": (-29.1, -1.3, 2.4, -1.3, -0.1, 0.0),
+    "mouthFunnel": (11.9, 3.1, 4.2, -6.8, 7.7, 0.2),
+    "mouthPucker": (0.6, -0.4, 0.4, -9.4, 8.3, 0.0),
+    "mouthSmile": (0.1, -1.1, 2.3, 6.5, -1.6, 0.0),
+    "mouthFrown": (-0.2, -0.4, -0.5, 1.8, -0.3, 0.1),
+    "mouthDimple": (-0.6, -0.2, -0.1, 1.7, 0.1, 0.3),
+    "mouthStretch": (-0.3, -0.3, -0.3, 6.7, -1.0, 0.2),
+    "mouthRollLower": (-4.0, 0.7, 0.1, 0.4, 0.0, 3.2),
+    "mouthRollUpper": (-0.3, 0.0, -0.5, 1.6, -7.6, 0.1),
+    "mouthShrugLower": (-6.2, -5.1, 0.1, 1.4, 0.0, 0.4),
+    "mouthShrugUpper": (4.7, 0.0, 4.7, 0.0, 0.5, 0.0),
+    "mouthPress": (-1.2, -1.5, -0.1, -0.2, -0.4, 0.3),
+    "mouthLowerDown": (2.9, 1.3, 0.0, 0.1, 0.0, 0.1),
+    "mouthUpperUp": (3.6, 0.0, 3.9, 0.1, -0.4, -0.1),
+}
+
+
+def _both_sides(table: Mapping[str, Value]) -> dict[str, Value]:
+    sided = ("Smile", "Frown", "Dimple", "Stretch", "Press", "LowerDown", "UpperUp")
+    return {
+        channel: value
+        for name, value in table.items()
+        for channel in ((f"{name}Left", f"{name}Right") if name.endswith(sided) else (name,))
+    }
+
+
+MEASURES: dict[str, np.ndarray] = {name: np.array(value) for name, value in _both_sides(_MEASURES_MM).items()}
+
+
+@dataclass(frozen=True)
+class VisemeSet:
+    """Visemes that are used together.
+
+    Attributes:
+        label: How users know the set.
+        weights: For each viseme the ARKit weights that describe it; none for the mouth at rest.
+        by_tongue: Visemes that differ from others by the tongue, of which the curves say nothing: the last choice.
+    """
+
+    label: str
+    weights: dict[str, dict[str, float]]
+    by_tongue: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The visemes in order."""
+        return tuple(self.weights)
+
+
+def _viseme_set(label: str, by_tongue: str = "", **visemes: dict[str, float]) -> VisemeSet:
+    weights = {name: _both_sides(table) for name, table in visemes.items()}
+    return VisemeSet(label, weights, tuple(by_tongue.split()))
+
+
+_PRESSED = {"jawOpen": 0.05, "mouthClose": 0.06, "mouthPress": 0.4, "mouthRollLower": 0.1, "mouthRollUpper": 0.05}
+_TUCKED = {"jawOpen": 0.12, "mouthClose": 0.07, "mouthRollLower": 0.4, "mouthUpperUp": 0.15}
+_WIDE_OPEN = {"jawOpen": 0.55, "mouthLowerDown": 0.1}
+_PUCKERED = {"jawOpen": 0.1, "mouthPucker": 0.7, "mouthFunnel": 0.3}
+_ROUND = {"jawOpen": 0.3, "mouthFunnel": 0.45, "mouthPucker": 0.25}
+_SPREAD = {"jawOpen": 0.12, "mouthSmile": 0.35, "mouthStretch": 0.2, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}
+_HALF_OPEN = {"jawOpen": 0.3, "mouthSmile": 0.2, "mouthStretch": 0.15, "mouthUpperUp": 0.1}
+
+OCULUS = _viseme_set(
+    "Oculus visemes",
+    by_tongue="TH DD kk nn RR",
+    sil={},
+    PP=_PRESSED,
+    FF=_TUCKED,
+    TH={"jawOpen": 0.2, "mouthClose": 0.04, "mouthUpperUp": 0.15, "mouthLowerDown": 0.1},
+    DD={"jawOpen": 0.15, "mouthUpperUp": 0.1, "mouthLowerDown": 0.15},
+    kk={"jawOpen": 0.25, "mouthUpperUp": 0.1, "mouthStretch": 0.1},
+    CH={"jawOpen": 0.12, "mouthFunnel": 0.4, "mouthPucker": 0.2, "mouthUpperUp": 0.1},
+    SS={"jawOpen": 0.06, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1, "mouthStretch": 0.25, "mouthSmile": 0.1},
+    nn={"jawOpen": 0.18, "mouthClose": 0.05, "mouthLowerDown": 0.1},
+    RR={"jawOpen": 0.15, "mouthFunnel": 0.3, "mouthPucker": 0.1},
+    aa=_WIDE_OPEN,
+    E=_HALF_OPEN,
+    I=_SPREAD,
+    O=_ROUND,
+    U=_PUCKERED,
+)
+
+VRM = _viseme_set("VRM vowels", A=_WIDE_OPEN, I=_SPREAD, U=_PUCKERED, E=_HALF_OPEN, O=_ROUND)
+
+RHUBARB = _viseme_set(
+    "Rhubarb mouth shapes",
+    by_tongue="H",
+    A=_PRESSED,
+    B={"jawOpen": 0.06, "mouthLowerDown": 0.25, "mouthUpperUp": 0.15, "mouthStretch": 0.2},
+    C={"jawOpen": 0.28, "mouthSmile": 0.1, "mouthStretch": 0.1, "mouthUpperUp": 0.1},
+    D=_WIDE_OPEN,
+    E={"jawOpen": 0.25, "mouthFunnel": 0.35, "mouthPucker": 0.1},
+    F=_PUCKERED,
+    G=_TUCKED,
+    H={"jawOpen": 0.32, "mouthUpperUp": 0.15, "mouthLowerDown": 0.1},
+    X={},
+)
+
+VISEME_SETS: dict[str, VisemeSet] = {"OCULUS": OCULUS, "RHUBARB": RHUBARB, "VRM": VRM}
+
+# Price of a viseme's weight, so that nothing is made of visemes that cancel, and of its change in 1/30 s.
+_RIDGE, _RIDGE_BY_TONGUE, _STEADINESS = 1.0, 5.0, 8.0
+# A closure: lips nearer than this, within this time of lips as far apart as that; it is pressed by so much.
+_CLOSED_MM, _CLOSURE_S, _OPEN_MM, _PRESS_MM = 1.5, 0.2, 4.0, 1.5
+_MAX_STEPS, _TOLERANCE = 2000, 2e-4
+
+
+def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | None = None) -> Motion:
+    """The visemes that look most like an ARKit motion.
+
+    Twice the motion gives nearly twice the weights. The mouth at rest, where the set names it, gets what is left to 1.
+
+    Args:
+        motion: Curves with ARKit's names; other channels, and those of no measure, count as rest.
+        visemes: The set.
+        available: Those of its visemes that the face has; all when None.
+
+    Raises:
+        ValueError: No channel of the motion says anything about the mouth, or a viseme is not of the set.
+    """
+    names = visemes.names if available is None else available
+    unknown = [name for name in names if name not in visemes.weights]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not one of the {visemes.label} ({', '.join(visemes.names)}).")
+    if not any(channel in MEASURES for channel in motion.channels):
+        raise ValueError(
+            f"The model's {len(motion.channels)} channels ({', '.join(motion.channels[:4])} …) are not ARKit's, which "
+            f"{visemes.label} are made from. Use a model with ARKit channels, or a face with keys of these names."
+        )
+    sounding = [name for name in names if visemes.weights[name]]
+    described_NM = np.stack([_measures_of(visemes.weights[name]) for name in sounding])
+    ridge_N = np.array([_RIDGE_BY_TONGUE if name in visemes.by_tongue else _RIDGE for name in sounding])
+    target_TM = _sealed(measured(motion), motion.fps)
+    weights_TN = _solve(described_NM, target_TM, ridge_N, _STEADINESS * (motion.fps / 30) ** 2)
+    columns = dict(zip(sounding, weights_TN.T, strict=True))
+    rest_T = np.clip(1 - weights_TN.sum(axis=1), 0, 1)
+    return Motion(
+        weights_TK=np.stack([columns.get(name, rest_T) for name in names], axis=1),
+        channels=names,
+        fps=motion.fps,
+        info=motion.info,
+    )
+
+
+def as_arkit(motion: Motion, visemes: VisemeSet) -> Motion:
+    """The mixture of the set's descriptions: what its visemes look like in ARKit's terms."""
+    channels = tuple(MEASURES)
+    described_NK = np.array([[visemes.weights[name].get(c, 0.0) for c in channels] for name in motion.channels])
+    return Motion(weights_TK=motion.weights_TK @ described_NK, channels=channels, fps=motion.fps, info=motion.info)
+
+
+def measured(motion: Motion) -> np.ndarray:
+    """What one sees of the mouth at every frame, (T, M) in mm; columns as in `MEASURE_NAMES`."""
+    zero_M = np.zeros(len(MEASURE_NAMES))
+    return motion.weights_TK @ np.stack([MEASURES.get(channel, zero_M) for channel in motion.channels])
+
+
+def _sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
+    """Closures pressed a little: so a pressing viseme takes part, and lips of another shape meet as well.
+
+    Only within speech: where the mouth opens shortly before or after. Lips that rest stay as they are.
+    """
+    if len(measured_TM) == 0:
+        return measured_TM
+    opening_T = measured_TM[:, 0]
+    reach = round(_CLOSURE_S * fps)
+    around_T = sliding_window_view(np.pad(opening_T, reach, mode="edge"), 2 * reach + 1).max(axis=1)
+    speaking_T = np.clip(around_T / _OPEN_MM, 0, 1)
+    sealed_TM = measured_TM.copy()
+    sealed_TM[:, 0] -= _PRESS_MM * speaking_T * np.clip(1 - opening_T / _CLOSED_MM, 0, 1)
+    return sealed_TM
+
+
+def _measures_of(weights: Mapping[str, float]) -> np.ndarray:
+    return np.sum([weight * MEASURES[channel] for channel, weight in weights.items()], axis=0)
+
+
+def _solve(described_NM: np.ndarray, target_TM: np.ndarray, ridge_N: np.ndarray, steadiness: float) -> np.ndarray:
+    """Non-negative least squares of all frames together (T, N), by projected gradients with momentum and restarts."""
+    scale_TM = 1 / (
+        _NOTICEABLE_MM + np.outer(np.maximum(target_TM[:, 0], 0), [_OPENING_GROWTH] + [0] * (len(_NOTICEABLE_MM) - 1))
+    )
+    square_TM = np.square(scale_TM)
+    # An upper bound of the curvature, with the sharpest opening's.
+    sharpest_MN = described_NM.T * scale_TM.max(axis=0, initial=0.0)[:, None]
+    step = 1 / (np.linalg.eigvalsh(sharpest_MN.T @ sharpest_MN)[-1] + ridge_N.max() + 4 * steadiness)
+    weights_TN = np.zeros((len(target_TM), len(described_NM)))
+    ahead_TN, momentum = weights_TN, 1.0
+    for _ in range(_MAX_STEPS):
+        slope_TN = ((ahead_TN @ described_NM - target_TM) * square_TM) @ described_NM.T + ridge_N * ahead_TN
+        change_TN = steadiness * np.diff(ahead_TN, axis=0)
+        slope_TN[1:] += change_TN
+        slope_TN[:-1] -= change_TN
+        new_TN = np.maximum(ahead_TN - step * slope_TN, 0)
+        moved_TN = new_TN - weights_TN
+        if np.sum((ahead_TN - new_TN) * moved_TN) > 0:
+            momentum = 1.0
+        faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        ahead_TN = new_TN + (momentum - 1) / faster * moved_TN
+        weights_TN, momentum = new_TN, faster
+        if np.abs(moved_TN).max(initial=0.0) < _TOLERANCE * 0.05:
+            break
+    return weights_TN
