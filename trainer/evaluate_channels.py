@@ -11,7 +11,7 @@ Shapes: S samples at 16 kHz, T animation frames, K channels, V vertices, L lags.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -76,7 +76,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
                 if known:
                     row = _errors(predicted, motion, known, basis_KV3[:, moving_V], gap_K)
                     errors.setdefault(known.style.split("/")[0], []).append(row)
-    languages, note = _languages(mouth) if config.languages else ({}, "languages were not asked for")
+    languages, note = _languages(mouth) if config.languages else ({}, "Not asked for.")
     by_condition = {name: _by_corpus([j for j in judged if j.condition == name]) for name in asked}
     results = {
         "model": {"name": animator.folder.config.name, "weights_sha256": animator.folder.weights_sha256},
@@ -182,18 +182,18 @@ Spoken = tuple[str, str, np.ndarray, list[Timing]]
 
 def _languages(mouth: Mouth) -> tuple[dict[str, dict[str, Any]], str]:
     """Closures of synthetic speech by language; or nothing, and why."""
+    from .espeak import speak_languages
+
     try:
-        from .espeak import speak_languages
-
-        return speak_and_judge(mouth, speak_languages), ""
-    except (FileNotFoundError, ModuleNotFoundError) as error:
-        return {}, f"not measured: {error}"
+        return judge_languages(mouth, speak_languages()), ""
+    except FileNotFoundError as error:
+        return {}, f"Not measured: {error}."
 
 
-def speak_and_judge(mouth: Mouth, speak: Callable[[], Iterable[Spoken]]) -> dict[str, dict[str, Any]]:
+def judge_languages(mouth: Mouth, spoken: Iterable[Spoken]) -> dict[str, dict[str, Any]]:
     """Closures by language of (language, name, int16 samples (S,) at 16 kHz, phones)."""
     counts: dict[str, list[Counts]] = {}
-    for language, _, samples_S, phones in tqdm(speak(), desc="languages", unit="clip"):
+    for language, _, samples_S, phones in tqdm(spoken, desc="languages", unit="clip"):
         predicted = mouth.animate(samples_S)
         one = judge(mouth.aperture(predicted), predicted.fps, phones, len(samples_S) / SAMPLE_RATE_HZ)
         counts.setdefault(language, []).append(one)

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from trainer.channel_tables import markdown  # noqa: E402
 from trainer.conditions import CLEAN, CONDITIONS  # noqa: E402
 from trainer.curves import write_motion, write_tracked  # noqa: E402
-from trainer.evaluate_channels import POOLED, Mouth, evaluate_channels, speak_and_judge  # noqa: E402
+from trainer.evaluate_channels import POOLED, Mouth, evaluate_channels, judge_languages  # noqa: E402
 from trainer.experiments.evaluation import EvaluateChannels, bundled, bundled_test  # noqa: E402
 from trainer.finetune_channels import read_basis  # noqa: E402
 from trainer.landmarks import LipGap  # noqa: E402
@@ -106,7 +106,7 @@ def test_report_has_the_model_cards_tables(results, capsys) -> None:
     assert f"| grid_s1 | 1 | {r:.3f} |" in text and "valid split" in text
     noisy = measured["conditions"]["noise"]["grid_s1"]["correlation"]["r"]
     assert f"| noise | {noisy:.3f} ({100 * (noisy / r - 1):+.0f} %) |" in text
-    assert "languages were not asked for" in text
+    assert "Not asked for." in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 3
     for block in tables:
@@ -149,5 +149,17 @@ def test_languages_are_judged_apart(animator, work) -> None:
     spoken.append(("de", "zwei", demo_S[LENGTH : 2 * LENGTH], PHONES))
     _, gap_K = read_basis(work / "basis.npz", animator.folder.config.channels)
     mouth = Mouth(animator=animator, gap_K=gap_K, semantic_strength=1.0)
-    found = speak_and_judge(mouth, lambda: spoken)
+    found = judge_languages(mouth, spoken)
     assert {name: scores["closures"]["bilabials"] for name, scores in found.items()} == {"de": 4, "fr": 2}
+
+
+def test_languages_that_cannot_be_spoken_are_said_in_the_report(work, tmp_path, monkeypatch) -> None:
+    def missing():
+        raise FileNotFoundError("espeak-ng is not installed (Debian: `apt install espeak-ng`)")
+
+    monkeypatch.setattr("trainer.espeak.speak_languages", missing)
+    measured = evaluate_channels(replace(bundled_test(), conditions=()), work, tmp_path, "default", "cpu")
+    assert measured["languages"] == {}
+    text = (tmp_path / "results.md").read_text()
+    assert "Not measured: espeak-ng is not installed (Debian: `apt install espeak-ng`)." in text
+    assert "harder conditions" not in text
