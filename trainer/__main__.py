@@ -61,7 +61,8 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
             from .basis import main as make_basis
 
             out.mkdir(parents=True, exist_ok=True)
-            if make_basis(["--data", str(data), "--out", str(out / "basis.npz")]):
+            to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
+            if make_basis(["--data", str(data), *to]):
                 raise ValueError("the basis was not made")
         case kinds.PrepareSpeech():
             from .speech import prepare_speech

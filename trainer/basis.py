@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 
 from wav2sem_blender.pipeline.geometry import edges_hash, face_edges
+from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
 from .registration import (
     HEAD_VERTICES,
@@ -339,9 +340,25 @@ def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 
 
 def save(basis: Basis, path: Path) -> None:
     """Write names and basis_KV3 to an npz, atomically."""
+    _save_npz(path, names=np.array(basis.names), basis_KV3=basis.basis_KV3)
+
+
+def save_upper_face(basis: Basis, path: Path) -> None:
+    """Write the lids, brows and eyes alone, for the add-on: names and basis_KV3, float16 metres (good to 0.01 mm)."""
+    names = tuple(name for name in UPPER_FACE if name in basis.names)
+    basis_KV3 = basis.basis_KV3[[basis.names.index(name) for name in names]]
+    _save_npz(
+        path,
+        source=np.array("ICT-FaceKit's expressions (MIT) on FLAME 2023 Open (CC-BY-4.0, MPI-IS); see LICENSE-weights"),
+        names=np.array(names),
+        basis_KV3=basis_KV3.astype(np.float16),
+    )
+
+
+def _save_npz(path: Path, **arrays: np.ndarray) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
-        np.savez_compressed(unfinished, names=np.array(basis.names), basis_KV3=basis.basis_KV3)
+        np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -355,12 +372,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the development data")
     parser.add_argument("--out", type=Path, required=True, help="npz to write: names, basis_KV3 (metres)")
     parser.add_argument("--reference", type=Path, help="also write flame_reference.json here, for Blender's preflight")
+    parser.add_argument(
+        "--upper-face", type=Path, help="also write the lids, brows and eyes here, as the add-on's asset"
+    )
     arguments = parser.parse_args(argv)
     if arguments.reference:
         flame, skin = load_flame(arguments.data)
         arguments.reference.write_text(json.dumps(reference(flame, skin.landmarks)) + "\n", encoding="utf-8")
     basis = build_basis(arguments.data)
     save(basis, arguments.out)
+    if arguments.upper_face:
+        save_upper_face(basis, arguments.upper_face)
     print(f"{arguments.out}: {len(basis.names)} keys on {basis.basis_KV3.shape[1]} vertices")
     return 0
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 FLAME = DATA / "flame2023_open" / "flame2023_open.npz"
 REFERENCE = ROOT / "wav2sem_blender" / "assets" / "flame_reference.json"
+UPPER_FACE = ROOT / "wav2sem_blender" / "assets" / "upper_face.npz"
 EYEBALLS = slice(3931, 5023)
 UPPER_LIP, LOWER_LIP, CHIN = 3531, 3504, 3414  # middle of the seam, front of the chin
 
@@ -199,3 +200,17 @@ def test_command_line_writes_a_plain_npz(tmp_path, monkeypatch, keys):
         np.testing.assert_array_equal(arrays["basis_KV3"], result.basis_KV3)
     assert json.loads(reference.read_text()) == json.loads(REFERENCE.read_text())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["basis.npz", "reference.json"]
+
+
+@needs_data
+def test_the_add_ons_upper_face_is_this_basis(keys, tmp_path):
+    from trainer import basis
+
+    whole = basis.Basis(names=tuple(keys), basis_KV3=np.stack(list(keys.values())).astype(np.float32) / 1000)
+    basis.save_upper_face(whole, tmp_path / "upper_face.npz")
+    with np.load(tmp_path / "upper_face.npz") as made, np.load(UPPER_FACE, allow_pickle=False) as bundled:
+        assert bundled["names"].tolist() == made["names"].tolist()
+        assert not [name for name in bundled["names"] if not name.startswith(("eye", "brow"))]
+        for name, offsets_V3, key_V3 in zip(bundled["names"], bundled["basis_KV3"], made["basis_KV3"], strict=True):
+            np.testing.assert_allclose(1000.0 * offsets_V3.astype(float), keys[str(name)], atol=0.02, err_msg=name)
+            np.testing.assert_allclose(key_V3.astype(float), offsets_V3.astype(float), atol=2e-5, err_msg=name)

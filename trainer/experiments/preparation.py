@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareBasis:
-    """ICT-FaceKit's ARKit expressions on FLAME: OUT/basis.npz."""
+    """ICT-FaceKit's ARKit expressions on FLAME: OUT/basis.npz, and OUT/upper_face.npz for the add-on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from math import ceil, floor
 from typing import Any
@@ -64,7 +64,8 @@ def write_action(
     bag = compat.channelbag(action, slot)
     _remove_own_curves(bag, action, keys)
     for key_name, values_T in curves.items():
-        _write_curve(bag.fcurves, value_path(key_name), values_T, first_scene_frame)
+        frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
+        write_curve(bag.fcurves, value_path(key_name), frames_T, values_T)
     for mark, value in marks.items():
         action[mark] = value
     action[CURVES] = json.dumps(sorted(curves))
@@ -95,21 +96,41 @@ def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) 
             keys.key_blocks[key_name].value = 0.0
 
 
-def _write_curve(curves: Any, path: str, values_T: np.ndarray, first_scene_frame: int) -> None:
+def write_curve(curves: Any, path: str, frames_T: np.ndarray, values_T: np.ndarray, index: int = 0) -> None:
     """One linear key for each value, in bulk: 200 times as fast as `keyframe_insert`."""
-    curve = curves.find(path)
+    curve = curves.find(path, index=index)
     if curve is not None:
         curves.remove(curve)
-    curve = curves.new(path)
+    curve = curves.new(path, index=index)
     points = curve.keyframe_points
     points.add(len(values_T))
-    co_T2 = np.empty((len(values_T), 2), dtype=np.float32)
-    co_T2[:, 0] = np.arange(first_scene_frame, first_scene_frame + len(values_T))
-    co_T2[:, 1] = values_T
-    points.foreach_set("co", co_T2.ravel())
+    points.foreach_set("co", np.stack([frames_T, values_T], axis=1).astype(np.float32).ravel())
     linear = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["LINEAR"].value
     points.foreach_set("interpolation", np.full(len(values_T), linear, dtype=np.int32))
     curve.update()
+
+
+def animated_paths(animation: bpy.types.AnimData | None) -> Iterator[tuple[str, bpy.types.Action]]:
+    """What plays: data paths of the active action and of the NLA strips that are not muted, each with its action."""
+    if animation is None:
+        return
+    sources = [animation] if animation.action is not None else []
+    if animation.use_nla:
+        sources += [strip for track in animation.nla_tracks if not track.mute for strip in _clips(track.strips)]
+    for source in sources:
+        for layer in source.action.layers if source.action_slot is not None else ():
+            for strip in layer.strips:
+                bag = strip.channelbag(source.action_slot)
+                for curve in bag.fcurves if bag is not None else ():
+                    yield curve.data_path, source.action
+
+
+def _clips(strips: Any) -> Iterator[Any]:
+    for strip in strips:
+        if strip.type == "META" and not strip.mute:
+            yield from _clips(strip.strips)
+        elif strip.action is not None and not strip.mute:
+            yield strip
 
 
 def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene) -> list[str]:
