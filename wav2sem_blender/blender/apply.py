@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import bpy
-import numpy as np
 
 from ..pipeline.motion import Motion
 from ..pipeline.retarget import gain, resample
@@ -54,9 +53,9 @@ def apply_motion(
         ValueError: The target or a value does not allow it; nothing was changed.
     """
     preflight.check_target(context, target)
-    plan = preflight.make_plan(target, motion)
-    motion = resample(gain(motion, strength), compat.frame_rate_hz(context.scene))
-    _check_limit(motion, plan)
+    plan = preflight.make_plan(target, gain(motion, strength))
+    motion = resample(plan.motion, compat.frame_rate_hz(context.scene))
+    keys.check_limit(keys.curves(motion, plan.rows))
     with ExitStack() as rollback:
         outcome = _write(context, target, motion, plan, start_frame, _marks(motion, settings or {}), rollback)
         rollback.pop_all()
@@ -72,15 +71,9 @@ def _write(
     marks: dict[str, str],
     rollback: ExitStack,
 ) -> Outcome:
-    key_of_channel = {channel: (key, 1.0) for channel, key in plan.key_of_channel.items()}
-    if plan.new_channels:
-        key_of_channel |= keys.make_keys(target, motion, plan, rollback)
-    blocks = target.data.shape_keys.key_blocks
-    curves: dict[str, np.ndarray] = {}
-    for channel, (key_name, factor) in key_of_channel.items():
-        values_T = motion.weights_TK[:, motion.channels.index(channel)] * np.float32(factor)
-        keys.fit_sliders(blocks[key_name], float(values_T.min()), float(values_T.max()))
-        curves[key_name] = values_T
+    made = keys.make_keys(target, motion, plan, rollback) if plan.new_channels else ()
+    curves = keys.curves(motion, plan.rows + made)
+    warnings = (*plan.warnings, *keys.fit_sliders(target.data, curves))
     name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
     action, notes = actions.write_action(
         target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback
@@ -93,20 +86,9 @@ def _write(
         n_new_keys=len(plan.new_channels),
         first_scene_frame=start_frame,
         n_scene_frames=motion.n_frames,
-        warnings=plan.warnings,
+        warnings=warnings,
         notes=tuple(notes),
     )
-
-
-def _check_limit(motion: Motion, plan: preflight.Plan) -> None:
-    """Existing keys cannot be rescaled, so their curves must stay within Blender's limit."""
-    for channel, key_name in plan.key_of_channel.items():
-        highest = float(np.abs(motion.weights_TK[:, motion.channels.index(channel)]).max(initial=0.0))
-        if highest > keys.LIMIT:
-            raise ValueError(
-                f'The shape key "{key_name}" would need the value {highest:.1f}; Blender allows {keys.LIMIT:g}. '
-                "Lower the strength."
-            )
 
 
 def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:

@@ -6,23 +6,25 @@ All functions only look; they raise ValueError with a sentence that names the ob
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
-from ..pipeline.face_names import match_channels
+from ..pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, match_channels
 from ..pipeline.geometry import Similarity
-from ..pipeline.motion import ARKIT_CHANNELS, Motion
-from . import flame
+from ..pipeline.motion import Motion
+from ..pipeline.visemes import VISEME_SETS, as_visemes
+from . import flame, mapping
 from .flame import FlameMismatchError, FlameReference
-
-# A mesh with eye shapes alone cannot speak.
-_SPEECH_CHANNELS = tuple(name for name in ARKIT_CHANNELS if name.startswith(("jaw", "mouth")))
 
 # Custom properties of a mesh's shape-key data-block: the keys that this add-on made, and from which basis.
 OWN_KEYS_PROPERTY = "wav2sem_keys"
 OWN_BASIS_PROPERTY = "wav2sem_basis_sha256"
+
+# Enough for the panel's words; a run looks closely.
+_FLAME_VERTICES = 5023
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +32,15 @@ class Plan:
     """What `apply` will do to a mesh.
 
     Attributes:
-        key_of_channel: Existing shape key of each channel that is driven through one.
+        motion: The motion in the channels of the face: the model's own, or visemes.
+        rows: Existing shape keys and the channels that drive them.
         new_channels: Channels for which a key is made or, when it is our own, brought up to date.
         similarity: From FLAME's frame to the mesh's; None when no key is made.
         warnings: Sentences for the user.
     """
 
-    key_of_channel: dict[str, str]
+    motion: Motion
+    rows: tuple[Row, ...]
     new_channels: tuple[str, ...] = ()
     similarity: Similarity | None = None
     warnings: tuple[str, ...] = ()
@@ -56,49 +60,115 @@ def find_object(context: bpy.types.Context, name: str) -> bpy.types.Object:
 
 def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
     """Can this object speak at all? Run before the model, so that a wrong choice costs no time."""
-    _check_editable(context, target)
-    _check_mesh(target)
-    if _matches(_SPEECH_CHANNELS, target) or own_keys(target.data):
+    check_usable(context, target)
+    if _has_mouth_keys(target) or own_keys(target.data):
         return
     try:
         flame_similarity(target.data)
     except FlameMismatchError as error:
         raise ValueError(
-            f'"{target.name}" has no shape keys with ARKit names (such as jawOpen) and is no FLAME mesh. {error}'
+            f'"{target.name}" has no shape keys with ARKit names (such as jawOpen) or viseme names (such as viseme_aa) '
+            f"and is no FLAME mesh. Rename its keys, or fill in Key Mapping. {error}"
         ) from error
 
 
-def make_plan(target: bpy.types.Object, motion: Motion) -> Plan:
-    """Decide which key each channel drives.
+def check_usable(context: bpy.types.Context, target: bpy.types.Object) -> None:
+    """Is this a mesh whose shape keys can be animated, whatever they are for?"""
+    _check_editable(context, target)
+    _check_mesh(target)
 
-    Keys that the mesh has keep their shape. On a FLAME mesh the missing ones are made from the motion's basis.
+
+def make_plan(target: bpy.types.Object, motion: Motion) -> Plan:
+    """Decide which keys each channel drives.
+
+    The user's table decides, or else the names. Keys that the mesh has keep their shape; on a FLAME mesh without a
+    table the missing ones are made from the motion's basis.
     """
+    table = mapping.stored(target)
+    if table is not None:
+        return _plan_by_table(target, motion, table)
+    found = mapping.guessed(target)
+    if found.visemes and set(SPEECH_CHANNELS) & set(motion.channels):
+        return _plan_by_table(target, motion, found)
+    return _plan_by_names(target, motion, found)
+
+
+def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> Plan:
+    """Follow a table: of visemes, which are made from the motion, or of the motion's own channels."""
+    present = set(mapping.key_names(target))
+    usable = [row for row in table.rows if row.key in present]
+    if table.visemes:
+        visemes = VISEME_SETS[table.visemes]
+        available = tuple(name for name in visemes.names if any(row.channel == name for row in usable))
+        if available:
+            motion = as_visemes(motion, visemes, available)
+    rows = tuple(row for row in usable if row.channel in motion.channels)
+    problems = table.problems(present)
+    if not rows:
+        faults = ". ".join(problems) or f"None of its channels is the model's ({_listed(motion.channels)})"
+        raise ValueError(
+            f'"{target.name}": the key mapping moves nothing. {faults}. Edit it under Key Mapping, or clear it.'
+        )
+    warnings = [f'"{target.name}": {problem}.' for problem in problems] + _check_keys(target, rows)
+    missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
+    if missing:
+        warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
+    return Plan(motion=motion, rows=rows, warnings=tuple(warnings))
+
+
+def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> Plan:
     own = own_keys(target.data)
-    every_match = _matches(motion.channels, target)
-    matches = {channel: key for channel, key in every_match.items() if key not in own}
+    every_row = _matches(motion.channels, target)
+    if len({row.channel for row in found.rows} & set(motion.channels)) > len(every_row):  # MetaHuman's names
+        every_row = tuple(row for row in found.rows if row.channel in motion.channels)
+    rows = tuple(row for row in every_row if row.key not in own)
     similarity, mismatch = None, "."
-    if motion.basis_KV3 is not None and len(matches) < len(motion.channels):
+    if motion.basis_KV3 is not None and len(_channels(rows)) < len(motion.channels):
         try:
             similarity = flame_similarity(target.data)
         except FlameMismatchError as error:
             mismatch = f", and it is no FLAME mesh. {error}"
     if similarity is None:
-        matches = every_match
-    if not matches and similarity is None:
+        rows = every_row
+    if not rows and similarity is None:
         raise ValueError(
             f'"{target.name}" has no shape key for any of the model\'s {len(motion.channels)} channels '
             f"({_listed(motion.channels)}){mismatch}"
         )
-    missing = tuple(channel for channel in motion.channels if channel not in matches)
-    warnings = _check_keys(target, matches)
+    missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
+    warnings = _check_keys(target, rows)
     if missing and similarity is None:
         warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
+    if missing and similarity is not None and target.data.override_library:
+        raise ValueError(
+            f'"{target.name}" is a library override, which cannot take new shape keys. Animate it once in its own '
+            "file, or make it local (Object > Relations > Make Local)."
+        )
     return Plan(
-        key_of_channel=matches,
+        motion=motion,
+        rows=rows,
         new_channels=missing if similarity is not None else (),
         similarity=similarity,
         warnings=tuple(warnings),
     )
+
+
+def recognised(target: bpy.types.Object) -> tuple[str, bool]:
+    """In words what kind of face this is, and what to do when it cannot speak; and whether it can. Cheap, for panels."""
+    if target.type != "MESH":
+        return "No mesh; choose the head's mesh", False
+    table = mapping.stored(target)
+    if table is not None:
+        n_keys = len({row.key for row in table.rows} & set(mapping.key_names(target)))
+        return f"Key mapping, {len(table.channels)} channels on {n_keys} shape keys", _has_mouth_keys(target)
+    if own_keys(target.data):
+        return f"FLAME mesh, {len(own_keys(target.data))} shape keys made", True
+    found = mapping.guessed(target)
+    if found.can_speak():
+        return found.summary(), True
+    if len(target.data.vertices) == _FLAME_VERTICES:
+        return "FLAME mesh; its shape keys are made when it speaks", True
+    return "No mouth keys; name them as ARKit (jawOpen) or visemes (viseme_aa), or fill in Key Mapping", False
 
 
 def flame_similarity(mesh: bpy.types.Mesh) -> Similarity:
@@ -132,12 +202,7 @@ def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> Non
     name = f'"{target.name}"'
     if target.type != "MESH":
         raise ValueError(f"{name} is no mesh but of the type {target.type.title()}. Choose the head's mesh.")
-    keys = target.data.shape_keys
-    blocks = [target, target.data] + ([keys] if keys else [])
-    if any(block.library for block in blocks):
-        raise ValueError(f"{name} is linked from another file. Make it local first (Object > Relations > Make Local).")
-    if any(block.override_library for block in blocks):
-        raise ValueError(f"{name} is a library override, which cannot take new keys. Make it local first.")
+    _check_library(target)
     if target.name not in context.view_layer.objects:
         raise ValueError(f'{name} is not in the view layer "{context.view_layer.name}" of this scene.')
     if not target.visible_get(view_layer=context.view_layer):
@@ -146,6 +211,26 @@ def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> Non
         raise ValueError(f"{name} is locked against selection. Unlock it in the Outliner first.")
     if target.mode in {"EDIT", "SCULPT"}:
         raise ValueError(f"{name} is in {target.mode.title()} Mode. Return to Object Mode first.")
+
+
+def _check_library(target: bpy.types.Object) -> None:
+    """A mesh that is linked cannot be animated; a library override can, and keeps the action in this file."""
+    name, mesh = f'"{target.name}"', target.data
+    if target.library:
+        raise ValueError(
+            f"{name} is linked from another file. Make a library override of it (Object > Library Override > Make), or "
+            "make it local (Object > Relations > Make Local)."
+        )
+    if mesh.library:
+        raise ValueError(
+            f'{name}: its mesh "{mesh.name}" is linked from another file, and shape keys belong to the mesh. In the '
+            "Object Data tab, Shift-click the link icon beside the mesh's name to make a library override of it."
+        )
+    if mesh.override_library and mesh.override_library.is_system_override:
+        raise ValueError(
+            f'{name}: the library override of its mesh "{mesh.name}" is not editable. In the Outliner\'s Library '
+            "Overrides view, right-click it: Library Override > Make Editable."
+        )
 
 
 def _check_mesh(target: bpy.types.Object) -> None:
@@ -165,16 +250,17 @@ def _check_mesh(target: bpy.types.Object) -> None:
         raise ValueError(f'"{target.name}": an NLA track is solo, so no action would play. Switch its star off first.')
 
 
-def _check_keys(target: bpy.types.Object, matches: dict[str, str]) -> list[str]:
+def _check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
     """Faults of the keys that shall be driven: an error when nothing would move, otherwise warnings."""
     keys = target.data.shape_keys
-    if not matches or keys is None:
+    if not rows or keys is None:
         return []
-    muted = [key for key in matches.values() if keys.key_blocks[key].mute]
+    names = list(dict.fromkeys(row.key for row in rows))
+    muted = [key for key in names if keys.key_blocks[key].mute]
     if muted:
         raise ValueError(f'"{target.name}": the shape key {_listed(muted)} is muted. Unmute it first.')
     driven = _driven_keys(keys)
-    blocked = [key for key in matches.values() if key in driven]
+    blocked = [key for key in names if key in driven]
     if blocked:
         raise ValueError(
             f'"{target.name}": a driver controls the shape key {_listed(blocked)}. Remove the driver, or choose the '
@@ -197,14 +283,21 @@ def value_path(key_name: str) -> str:
     return f'key_blocks["{bpy.utils.escape_identifier(key_name)}"].value'
 
 
-def _matches(channels: tuple[str, ...], target: bpy.types.Object) -> dict[str, str]:
-    """Existing shape key of each channel that has one; the reference key stays at rest."""
-    keys = target.data.shape_keys
-    if keys is None:
-        return {}
-    names = [block.name for block in keys.key_blocks if block != keys.reference_key]
-    return match_channels(channels, names)
+def _matches(channels: tuple[str, ...], target: bpy.types.Object) -> tuple[Row, ...]:
+    """Existing shape key of each channel that has one by its name."""
+    return tuple(Row(channel, key) for channel, key in match_channels(channels, mapping.key_names(target)).items())
 
 
-def _listed(names: tuple[str, ...] | list[str]) -> str:
+def _has_mouth_keys(target: bpy.types.Object) -> bool:
+    table = mapping.stored(target)
+    if table is not None:  # its channels may be those of any model
+        return any(row.key in mapping.key_names(target) for row in table.rows)
+    return mapping.guessed(target).can_speak()
+
+
+def _channels(rows: tuple[Row, ...]) -> set[str]:
+    return {row.channel for row in rows}
+
+
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -7,9 +7,9 @@ import atexit
 
 import bpy
 
-from . import command, jobs, operators, panels, preferences, properties
+from . import command, jobs, mapping, operators, panels, preferences, properties
 
-CLASSES = (*properties.CLASSES, *preferences.CLASSES, *operators.CLASSES, *panels.CLASSES)
+CLASSES = (*properties.CLASSES, *mapping.CLASSES, *preferences.CLASSES, *operators.CLASSES, *panels.CLASSES)
 
 _command_handle: object | None = None
 
@@ -20,6 +20,7 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     properties.register()
+    mapping.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
     atexit.register(_at_exit)
 
@@ -32,6 +33,7 @@ def unregister() -> None:
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
+    mapping.unregister()
     properties.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
