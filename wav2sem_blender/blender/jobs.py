@@ -15,9 +15,11 @@ from pathlib import Path
 import bpy
 
 from ..pipeline.motion import Motion
+from ..pipeline.prosody import Prosody
+from ..pipeline.upper_face import Settings as UpperFaceSettings
 from ..worker import protocol
 from ..worker.client import WorkerClient, new_job_id
-from . import compat, preflight, sound
+from . import compat, preflight, sound, upper_face
 from .apply import Outcome, apply_motion
 from .decode import Decoding
 from .settings import AnimateSettings, resolve_model, worker_environment
@@ -32,6 +34,7 @@ _STAGES = {
     "semantics": (0.25, 0.45, "Listening for Meaning"),
     "features": (0.45, 0.75, "Listening for Sounds"),
     "motion": (0.75, 1.0, "Moving the Face"),
+    "prosody": (0.25, 1.0, "Listening for Stress"),
 }
 
 _client: WorkerClient | None = None
@@ -58,28 +61,21 @@ class Job:
         if _current is not None:
             raise ValueError("Speech is being animated already. Wait for it, or cancel it with Esc.")
         target = preflight.find_object(context, settings.object_name)
-        preflight.check_target(context, target)
+        check_target = upper_face.check_target if settings.upper_face_only else preflight.check_target
+        check_target(context, target)
         self.settings = replace(settings, object_name=target.name)
         self.fraction, self.title = 0.0, "Starting"
         self.notes: list[str] = []
         self._scene_name = context.scene.name
         self._result: Path | None = None
         self._id = new_job_id()
-        model = resolve_model(context, settings.model)
+        model = "" if settings.upper_face_only else resolve_model(context, settings.model)
         self._client = _warm_client(context)
         self._decoding: Decoding | None = None
         try:
             self._audio = self._find_audio(context.scene)
             self._decoding = self._audio.decoding()
-            self._command: protocol.Animate | None = protocol.Animate(
-                job=self._id,
-                audio=str(self._audio.for_worker),
-                model=model,
-                engine=settings.engine,
-                device=settings.device,
-                style=settings.style or 0,
-                semantic_strength=settings.semantic_strength,
-            )
+            self._command: protocol.Animate | protocol.Listen | None = self._make_command(model)
             self._submit_when_decoded()
         except BaseException:
             self._clean_up()
@@ -115,18 +111,18 @@ class Job:
         try:
             if context.scene.name != self._scene_name:
                 raise ValueError(f'The scene "{self._scene_name}" is no longer the active one. Run it again.')
-            motion = Motion.load(self._result)
-            info = {**motion.info, "audio": self._audio.name}
-            motion = replace(motion, fps=motion.fps * self._audio.speed, info=info)
             target = preflight.find_object(context, self.settings.object_name)
-            return apply_motion(
-                context,
-                target,
-                motion,
-                start_frame=self.settings.start_frame,
-                strength=self.settings.strength,
-                settings=self.settings.for_the_record(),
-            )
+            if self.settings.upper_face_only:
+                return self._add_upper_face(context, target)
+            outcome = self._add_speech(context, target)
+            if self.settings.upper_face is None:
+                return outcome
+            try:
+                upper = self._add_upper_face(context, target)
+            except ValueError as error:  # the mouth speaks none the worse for it
+                return replace(outcome, warnings=(*outcome.warnings, f"The upper face is left alone. {error}"))
+            notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
+            return replace(outcome, warnings=(*outcome.warnings, *upper.warnings), notes=notes)
         finally:
             self._clean_up()
 
@@ -134,6 +130,48 @@ class Job:
         """Give up; the worker ends and nothing was changed."""
         self._client.cancel()
         self._clean_up()
+
+    def _add_speech(self, context: bpy.types.Context, target: bpy.types.Object) -> Outcome:
+        assert self._result is not None
+        motion = Motion.load(self._result)
+        info = {**motion.info, "audio": self._audio.name}
+        motion = replace(motion, fps=motion.fps * self._audio.speed, info=info)
+        return apply_motion(
+            context,
+            target,
+            motion,
+            start_frame=self.settings.start_frame,
+            strength=self.settings.strength,
+            settings=self.settings.for_the_record(),
+        )
+
+    def _add_upper_face(self, context: bpy.types.Context, target: bpy.types.Object) -> Outcome:
+        assert self._result is not None
+        heard = Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
+        return upper_face.apply_upper_face(
+            context,
+            target,
+            heard,
+            self.settings.upper_face or UpperFaceSettings(),
+            name=self._audio.name,
+            start_frame=self.settings.start_frame,
+            sway=self.settings.sway,
+        )
+
+    def _make_command(self, model: str) -> protocol.Animate | protocol.Listen:
+        audio, settings = str(self._audio.for_worker), self.settings
+        if settings.upper_face_only:
+            return protocol.Listen(job=self._id, audio=audio)
+        return protocol.Animate(
+            job=self._id,
+            audio=audio,
+            model=model,
+            engine=settings.engine,
+            device=settings.device,
+            style=settings.style or 0,
+            semantic_strength=settings.semantic_strength,
+            listen=settings.upper_face is not None,
+        )
 
     def _find_audio(self, scene: bpy.types.Scene) -> Audio:
         settings, folder = self.settings, self._client.folder / self._id / "audio"

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import bpy
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from . import compat, jobs, preferences, properties
+from ..pipeline.upper_face import Settings as UpperFaceSettings
+from . import compat, jobs, preferences, properties, upper_face_properties
 from .apply import Outcome
+from .head_sway import NOTHING_SWAYS, SwayTarget
 from .settings import AnimateSettings
 
 ENGINES = (
@@ -26,11 +28,12 @@ _USER_ERRORS = (ValueError, OSError, MemoryError)
 _FRESH = {"options": {"SKIP_SAVE"}}
 
 
-class WAV2SEM_OT_animate(bpy.types.Operator):
-    """Write shape key animation that speaks the audio. What is not given comes from the Speech panel"""
+class SpeechJobOperator:
+    """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting.
 
-    bl_idname = "wav2sem.animate"
-    bl_label = "Animate from Speech"
+    `_settings` is theirs.
+    """
+
     bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(  # type: ignore[valid-type]
@@ -39,18 +42,11 @@ class WAV2SEM_OT_animate(bpy.types.Operator):
     sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **_FRESH)  # type: ignore[valid-type]
     strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **_FRESH)  # type: ignore[valid-type]
     object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **_FRESH)  # type: ignore[valid-type]
-    model: properties.model_property(**_FRESH)  # type: ignore[valid-type]
     start_frame: properties.start_frame_property(**_FRESH)  # type: ignore[valid-type]
-    strength: properties.strength_property(**_FRESH)  # type: ignore[valid-type]
-    semantic_strength: properties.semantic_strength_property(**_FRESH)  # type: ignore[valid-type]
-    style: properties.style_property(**_FRESH)  # type: ignore[valid-type]
-    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **_FRESH)  # type: ignore[valid-type]
-    device: EnumProperty(  # type: ignore[valid-type]
-        name="Device", description="What computes the animation", items=preferences.DEVICES, **_FRESH
-    )
 
     _job: jobs.Job | None = None
     _timer: Any = None
+    _from_panel: tuple[str, ...] = ("start_frame",)
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -134,10 +130,8 @@ class WAV2SEM_OT_animate(bpy.types.Operator):
         return result
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
-        """Whatever the call leaves open: the panel's settings, and the device of the preferences."""
+        """Whatever the call leaves open: the panel's settings."""
         given = self.properties.is_property_set
-        if not given("device"):
-            self.device = preferences.get(context).device
         # Merely reading the settings would store an empty group with the scene.
         if context.scene.is_property_set("wav2sem"):
             self._fill_from_settings(context.scene.wav2sem, given)
@@ -155,9 +149,55 @@ class WAV2SEM_OT_animate(bpy.types.Operator):
                 self.sound = panel.sound.name
         if not given("object") and panel.target is not None:
             self.object = panel.target.name
-        for name in ("model", "strength", "semantic_strength", "style", "start_frame"):
+        for name in self._from_panel:
             if not (given(name) or (name == "start_frame" and self.strip)):
                 setattr(self, name, getattr(panel, name))
+
+    def _failed(self, error: BaseException) -> set[str]:
+        self.report({"ERROR"}, str(error) or "The memory is not sufficient.")
+        return {"CANCELLED"}
+
+    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+        for warning in outcome.warnings:
+            self.report({"WARNING"}, warning)
+        for note in (*notes, *outcome.notes):
+            self.report({"INFO"}, note)
+        self.report({"INFO"}, self._summary(outcome))
+        return {"FINISHED"}
+
+    def _summary(self, outcome: Outcome) -> str:
+        return summary(outcome)
+
+
+class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
+    """Write shape key animation that speaks the audio. What is not given comes from the Speech panel"""
+
+    bl_idname = "wav2sem.animate"
+    bl_label = "Animate from Speech"
+
+    model: properties.model_property(**_FRESH)  # type: ignore[valid-type]
+    strength: properties.strength_property(**_FRESH)  # type: ignore[valid-type]
+    semantic_strength: properties.semantic_strength_property(**_FRESH)  # type: ignore[valid-type]
+    style: properties.style_property(**_FRESH)  # type: ignore[valid-type]
+    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **_FRESH)  # type: ignore[valid-type]
+    device: EnumProperty(  # type: ignore[valid-type]
+        name="Device", description="What computes the animation", items=preferences.DEVICES, **_FRESH
+    )
+    upper_face: BoolProperty(  # type: ignore[valid-type]
+        name="Upper Face", description="Add blinks, brows and eye darts, as the Upper Face panel is set", **_FRESH
+    )
+
+    _upper_face: tuple[UpperFaceSettings, SwayTarget] = UpperFaceSettings(), NOTHING_SWAYS
+    _from_panel = ("model", "strength", "semantic_strength", "style", "start_frame")
+
+    def _fill_from_panel(self, context: bpy.types.Context) -> None:
+        """The device of the preferences and the Upper Face panel, too."""
+        if not self.properties.is_property_set("device"):
+            self.device = preferences.get(context).device
+        if not self.properties.is_property_set("upper_face"):
+            self.upper_face = upper_face_properties.is_enabled(context.scene)
+        self._upper_face = upper_face_properties.of_scene(context.scene)
+        super()._fill_from_panel(context)
 
     def _settings(self) -> AnimateSettings:
         return AnimateSettings(
@@ -172,19 +212,9 @@ class WAV2SEM_OT_animate(bpy.types.Operator):
             semantic_strength=self.semantic_strength,
             strength=self.strength,
             start_frame=self.start_frame,
+            upper_face=self._upper_face[0] if self.upper_face else None,
+            sway=self._upper_face[1],
         )
-
-    def _failed(self, error: BaseException) -> set[str]:
-        self.report({"ERROR"}, str(error) or "The memory is not sufficient.")
-        return {"CANCELLED"}
-
-    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
-        for warning in outcome.warnings:
-            self.report({"WARNING"}, warning)
-        for note in (*notes, *outcome.notes):
-            self.report({"INFO"}, note)
-        self.report({"INFO"}, summary(outcome))
-        return {"FINISHED"}
 
 
 def summary(outcome: Outcome) -> str:

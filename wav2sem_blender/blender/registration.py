@@ -7,9 +7,27 @@ import atexit
 
 import bpy
 
-from . import command, jobs, mapping, operators, panels, preferences, properties
+from . import (
+    command,
+    jobs,
+    mapping,
+    operators,
+    panels,
+    preferences,
+    properties,
+    upper_face_panel,
+    upper_face_properties,
+)
 
-CLASSES = (*properties.CLASSES, *mapping.CLASSES, *preferences.CLASSES, *operators.CLASSES, *panels.CLASSES)
+CLASSES = (
+    *properties.CLASSES,
+    *upper_face_properties.CLASSES,
+    *mapping.CLASSES,
+    *preferences.CLASSES,
+    *operators.CLASSES,
+    *panels.CLASSES,
+    *upper_face_panel.CLASSES,
+)
 
 _command_handle: object | None = None
 
@@ -20,6 +38,7 @@ def register() -> None:
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     properties.register()
+    upper_face_properties.register()
     mapping.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
     atexit.register(_at_exit)
@@ -34,6 +53,7 @@ def unregister() -> None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
     mapping.unregister()
+    upper_face_properties.unregister()
     properties.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import bpy
 
+from ..pipeline.upper_face import Settings as UpperFaceSettings
 from ..worker import environment
 from ..worker.environment import WorkerEnvironment
 from . import preferences
+from .head_sway import NOTHING_SWAYS, SwayTarget
 
+# That part has a record of its own.
+_OF_THE_UPPER_FACE = ("upper_face", "upper_face_only", "sway")
 _BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "models" / "default"
 
 
@@ -32,6 +36,9 @@ class AnimateSettings:
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         strength: Factor for all curves.
         start_frame: Scene frame of the speech's first moment.
+        upper_face: How lively the upper face is; None leaves it alone.
+        upper_face_only: Do not move the mouth.
+        sway: What the head's sway moves.
     """
 
     filepath: str = ""
@@ -45,10 +52,14 @@ class AnimateSettings:
     semantic_strength: float = 1.0
     strength: float = 1.0
     start_frame: int = 1
+    upper_face: UpperFaceSettings | None = None
+    upper_face_only: bool = False
+    sway: SwayTarget = NOTHING_SWAYS
 
     def for_the_record(self) -> dict[str, object]:
         """As stored on the Action."""
-        return {name: value for name, value in asdict(self).items() if value != ""}
+        given = {name: value for name, value in asdict(self).items() if value != ""}
+        return {name: value for name, value in given.items() if name not in _OF_THE_UPPER_FACE}
 
 
 def resolve_model(context: bpy.types.Context, model: str) -> str:

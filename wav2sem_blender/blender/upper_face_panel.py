@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Upper Face sub-panel, and the buttons that add and remove what it describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+from bpy.props import StringProperty
+
+from ..pipeline.upper_face import Settings
+from . import jobs, upper_face, upper_face_properties
+from .apply import Outcome
+from .head_sway import NOTHING_SWAYS, SwayTarget
+from .operators import SpeechJobOperator
+from .settings import AnimateSettings
+
+_FRESH: dict[str, Any] = {"options": {"SKIP_SAVE"}}
+
+
+class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
+    """Add blinks, brows and eye darts that fit the audio, beside whatever moves the mouth. Replaces earlier ones"""
+
+    bl_idname = "wav2sem.add_upper_face"
+    bl_label = "Add Upper Face"
+
+    seed: upper_face_properties.seed_property(**_FRESH)  # type: ignore[valid-type]
+    blinks_per_minute: upper_face_properties.blinks_property(**_FRESH)  # type: ignore[valid-type]
+    brows: upper_face_properties.brows_property(**_FRESH)  # type: ignore[valid-type]
+    eye_darts: upper_face_properties.eye_darts_property(**_FRESH)  # type: ignore[valid-type]
+    head_sway: upper_face_properties.head_sway_property(**_FRESH)  # type: ignore[valid-type]
+    sway_object: StringProperty(name="Sway", description="Object that sways with the head, or an armature", **_FRESH)  # type: ignore[valid-type]
+    sway_bone: StringProperty(name="Bone", description="Bone of the armature that sways", **_FRESH)  # type: ignore[valid-type]
+
+    def _fill_from_panel(self, context: bpy.types.Context) -> None:
+        super()._fill_from_panel(context)
+        given = self.properties.is_property_set
+        settings, sway = upper_face_properties.of_scene(context.scene)
+        for name in upper_face_properties.AMOUNTS:
+            if not given(name) and context.scene.is_property_set("wav2sem_upper_face"):
+                setattr(self, name, getattr(settings, name))
+        if not given("sway_object"):
+            self.sway_object, self.sway_bone = sway.object_name, sway.bone_name
+
+    def _settings(self) -> AnimateSettings:
+        return AnimateSettings(
+            filepath=self.filepath,
+            sound=self.sound,
+            strip=self.strip,
+            object_name=self.object,
+            start_frame=self.start_frame,
+            upper_face=Settings(**{name: getattr(self, name) for name in upper_face_properties.AMOUNTS}),
+            upper_face_only=True,
+            sway=SwayTarget(object_name=self.sway_object, bone_name=self.sway_bone)
+            if self.sway_object
+            else NOTHING_SWAYS,
+        )
+
+    def _summary(self, outcome: Outcome) -> str:
+        return upper_face.summary(outcome)
+
+
+class WAV2SEM_OT_remove_upper_face(bpy.types.Operator):
+    """Remove the blinks, brows and eye darts that were added to the mesh; its shape keys stay"""
+
+    bl_idname = "wav2sem.remove_upper_face"
+    bl_label = "Remove Upper Face"
+    bl_options = {"REGISTER", "UNDO"}
+
+    object: StringProperty(
+        name="Mesh", description="Name of the mesh; empty for the panel's or the active one", **_FRESH
+    )  # type: ignore[valid-type]
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """There has to be one."""
+        message = _nothing_to_remove(context)
+        if message:
+            cls.poll_message_set(message)
+        return not message
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Remove our tracks and actions."""
+        target = bpy.data.objects.get(self.object) if self.object else _mesh(context)
+        if target is None or not upper_face.remove(target):
+            self.report({"ERROR"}, f'"{self.object or "The mesh"}" has no upper face that was added here.')
+            return {"CANCELLED"}
+        self.report({"INFO"}, f'The upper face of "{target.name}" is still again')
+        return {"FINISHED"}
+
+
+class WAV2SEM_PT_upper_face(bpy.types.Panel):
+    """Blinks, brows, eye darts and head sway."""
+
+    bl_label = "Upper Face"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Speech"
+    bl_parent_id = "WAV2SEM_PT_speech"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        """The one switch."""
+        self.layout.prop(context.scene.wav2sem_upper_face, "enabled", text="")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Amounts, what sways, and the buttons."""
+        layout, settings = self.layout, context.scene.wav2sem_upper_face
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.active = settings.enabled
+        for name in ("blinks_per_minute", "brows", "eye_darts"):
+            layout.prop(settings, name)
+        layout.separator()
+        layout.prop(settings, "sway_object", placeholder="Nothing")
+        if settings.sway_object is not None:
+            if settings.sway_object.type == "ARMATURE":
+                layout.prop(settings, "sway_bone")
+            layout.prop(settings, "head_sway")
+        layout.separator()
+        layout.prop(settings, "seed")
+        row = layout.row()
+        row.operator(WAV2SEM_OT_add_upper_face.bl_idname)
+        row.operator(WAV2SEM_OT_remove_upper_face.bl_idname, text="", icon="TRASH")
+
+
+def _mesh(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The panel's mesh or the active object."""
+    if context.scene.is_property_set("wav2sem") and context.scene.wav2sem.target is not None:
+        return context.scene.wav2sem.target
+    return context.view_layer.objects.active
+
+
+def _nothing_to_remove(context: bpy.types.Context) -> str:
+    if context.scene is None:
+        return "There is no scene"
+    if jobs.current() is not None:
+        return "Speech is being animated; press Esc to cancel it"
+    if not any(upper_face.is_there(candidate) for candidate in context.scene.objects if candidate.type == "MESH"):
+        return "No mesh of this scene has an upper face that was added here"
+    return ""
+
+
+CLASSES = (WAV2SEM_OT_add_upper_face, WAV2SEM_OT_remove_upper_face, WAV2SEM_PT_upper_face)
