@@ -123,10 +123,15 @@ def remove(target: bpy.types.Object) -> bool:
 def switch(scene: bpy.types.Scene, is_on: bool) -> None:
     """Mute or unmute all of our tracks in a scene; what they moved returns to rest when they are muted."""
     for target in scene.objects:
-        for owner, _, strip in _own_strips_with(target):
-            strip.mute = not is_on
+        for owner, track, strip in _own_strips_with(target):
+            track.mute = not is_on  # a muted strip would go on holding its last value
             if not is_on:
                 _rest(owner, strip.action)
+
+
+def settings_of(action: bpy.types.Action) -> Settings:
+    """What an action of ours was made with."""
+    return Settings(**_record(action)["settings"])
 
 
 def is_there(target: bpy.types.Object) -> bool:
@@ -251,11 +256,11 @@ def _make_keys(target: bpy.types.Object, plan: _Plan, rollback: ExitStack) -> tu
     with np.load(ASSET, allow_pickle=False) as file:
         names, basis_KV3 = file["names"].tolist(), file["basis_KV3"].astype(np.float32)
     rest_V3 = preflight.rest_points(target.data)
+    rows, active_index = [], target.active_shape_key_index
+    rollback.callback(setattr, target, "active_shape_key_index", active_index)
     if target.data.shape_keys is None:
         target.shape_key_add(name="Basis", from_mix=False)
         rollback.callback(target.shape_key_clear)
-    rollback.callback(setattr, target, "active_shape_key_index", target.active_shape_key_index)
-    rows, active_index = [], target.active_shape_key_index
     for channel in plan.new_channels:
         block = target.shape_key_add(name=channel, from_mix=False)
         rollback.callback(target.shape_key_remove, block)
