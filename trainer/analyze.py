@@ -36,7 +36,15 @@ from .homophones import (
     without_synonyms,
 )
 from .known_speech import KnownMotion, Utterance, flame_mesh, flame_opening, known_motions, read_utterances
-from .pictures import Opening, aperture_against_audio, error_maps, near_homophone_map, training_curves
+from .mouths import MouthRegion, Sentence, columns, held_out_sentences, phones_at, sounds
+from .pictures import (
+    Opening,
+    aperture_against_audio,
+    error_maps,
+    mouths_in_slow_motion,
+    near_homophone_map,
+    training_curves,
+)
 from .report import Block, Literal, Note, Picture, Section, Table, write_report
 from .runs import git_commit
 from .subjects import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
@@ -77,6 +85,9 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
     if {"apertures", "errors"} & set(config.parts):
         blocks, results["lips"] = _known_faces(config, data, out, given, device)
         sections.append(Section(title="Motion", blocks=blocks))
+    if "mouths" in config.parts:
+        blocks, results["mouths"] = _mouths(config, data, out, given, device)
+        sections.append(Section(title="Mouths in slow motion", blocks=blocks))
     if "curves" in config.parts:
         sections.append(Section(title="Training", blocks=_training(out, given)))
     if given.evaluations:
@@ -279,7 +290,7 @@ def _known_faces(
     rows: list[dict[str, Any]] = []
     totals: dict[str, list[np.ndarray]] = {}
     for face in tqdm(known, desc="animate", unit="clip"):
-        moved = {name: _animate(animator, face) for name, animator in animators.items()}
+        moved = {name: _animate(animator, face.samples_S, face.style) for name, animator in animators.items()}
         if "apertures" in config.parts:
             block, some = _apertures(face, moved, animators, out)
             blocks.append(block)
@@ -297,9 +308,14 @@ def _known_faces(
     return blocks, rows
 
 
-def _animate(animator: SpeechAnimator, face: KnownMotion) -> Motion:
-    style = face.style if face.style in animator.folder.config.styles else 0
-    return animator.animate(face.samples_S, SAMPLE_RATE_HZ, style)
+def _animate(animator: SpeechAnimator, samples_S: np.ndarray, speaker: str) -> Motion:
+    style = speaker if speaker in animator.folder.config.styles else 0
+    return animator.animate(samples_S, SAMPLE_RATE_HZ, style)
+
+
+def _moves_flame(animator: SpeechAnimator) -> bool:
+    config = animator.folder.config
+    return config.topology == "flame" and config.basis_unit == "m"
 
 
 def _apertures(
@@ -309,8 +325,7 @@ def _apertures(
     true: Opening | None = None
     for name, motion in moved.items():
         offsets_TV3 = motion.vertex_offsets()
-        config = animators[name].folder.config
-        if offsets_TV3 is None or config.topology != "flame" or config.basis_unit != "m":
+        if offsets_TV3 is None or not _moves_flame(animators[name]):
             continue
         curves.append(Opening(name=name, opening_mm_T=1000 * flame_opening(offsets_TV3), fps=motion.fps))
         true_TV3 = face.offsets(motion)
@@ -374,6 +389,64 @@ def _errors(
     n_clips = max(len(errors) for errors in totals.values())
     drawn = "" if faces_F3 is not None else " The triangles are not in the data, so vertices are dots."
     return Picture(path=path, caption=f"Mean distance of every vertex from the true one over {n_clips} clips.{drawn}")
+
+
+def _mouths(
+    config: Analyze, data: Path, out: Path, given: Given, device: str
+) -> tuple[list[Block], list[dict[str, Any]]]:
+    animators = {name: SpeechAnimator.load(path, device=device) for name, path in given.models.items()}
+    strange = [name for name, animator in animators.items() if not _moves_flame(animator)]
+    blocks: list[Block] = [Note(text=f"{name} is left out: it does not move FLAME in metres.") for name in strange]
+    animators = {name: animator for name, animator in animators.items() if name not in strange}
+    if not animators:
+        return [*blocks, Note(text="Left out: none of the given folders holds a model that animates FLAME.")], []
+    try:
+        region, sentences = MouthRegion(data), held_out_sentences(data, config.sentences, config.voices)
+    except FileNotFoundError as error:
+        return [*blocks, Note(text=f"Left out: {error}.")], []
+    if not sentences:
+        return [*blocks, Note(text="Left out: no held-out sentence has all of the sounds that are looked at.")], []
+    blocks.append(
+        "Consecutive animation frames (30 a second) of held-out sentences. Lips filled flat are a filmed speaker's, "
+        "tracked, head pose taken out, in FLAME's size; shaded ones are FLAME's, moved by the model. Framed columns: "
+        "the sound itself. Every face stands around its own mouth at rest, which for a film is the median of the "
+        "clip's most closed fifth; FLAME has no teeth."
+    )
+    rows: list[dict[str, Any]] = []
+    for sentence in tqdm(sentences, desc="mouths", unit="sentence"):
+        moved = {name: _animate(animator, sentence.samples_S, sentence.speaker) for name, animator in animators.items()}
+        pictures, some = _mouth_pictures(sentence, region, moved, out)
+        blocks += pictures
+        rows += some
+    header = ["clip", "sound", "lips of", "least opening", "most opening", "least width", "most width"]
+    cells = [list(row.values()) for row in rows]
+    blocks.append(Table(caption="Lips during the framed sounds, mm above rest", header=header, rows=cells))
+    return blocks, rows
+
+
+def _mouth_pictures(
+    sentence: Sentence, region: MouthRegion, moved: Mapping[str, Motion], out: Path
+) -> tuple[list[Block], list[dict[str, Any]]]:
+    blocks: list[Block] = []
+    rows: list[dict[str, Any]] = []
+    for kind, sound in sounds(sentence.phones).items():
+        times_F, sounding_F = columns(sound)
+        mouths = [region.moved(name, motion, times_F) for name, motion in moved.items()]
+        if sentence.track:
+            mouths.insert(0, region.filmed("filmed", sentence.track, times_F))
+        path = out / f"mouths_{_file_name(sentence.name)}_{_file_name(kind.replace(', ', ''))}.png"
+        title = f"{kind}: {sound[0]} of {sentence.name}"
+        mouths_in_slow_motion(path, title, mouths, phones_at(sentence.phones, times_F), times_F, sounding_F)
+        said = f"“{sentence.text}”, spoken by {sentence.speaker}"
+        blocks.append(
+            Picture(path=path, caption=f"{kind}: {sound[0]} at {sound[1]:.2f} to {sound[2]:.2f} s in {said}.")
+        )
+        for mouth in mouths:
+            values = (mouth.opening_mm_F[sounding_F], mouth.width_mm_F[sounding_F])
+            extremes = [float(extreme(value)) for value in values for extreme in (np.min, np.max)]
+            named = zip(("opening_min", "opening_max", "width_min", "width_max"), extremes, strict=True)
+            rows.append({"clip": sentence.name, "sound": f"{kind}: {sound[0]}", "face": mouth.name, **dict(named)})
+    return blocks, rows
 
 
 def _training(out: Path, given: Given) -> list[Block]:

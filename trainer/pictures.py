@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures of an analysis, as PNG: t-SNE of near-homophones, apertures against sound, error maps, training curves.
+"""Pictures of an analysis, as PNG: t-SNE of near-homophones, apertures against sound, mouths in slow motion, error
+maps, training curves.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; wherever colour carries meaning, shape or
 position does too.
 
-Shapes: N points, S samples, T animation frames, V vertices, F triangles.
+Shapes: N points, S samples, T animation frames, V vertices, F triangles; of mouths: F columns, P points of a contour,
+G triangles.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -30,6 +32,9 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 )  # fmt: skip
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 ENVELOPE_S = 0.01
+SKIN, LIP, MOUTH, PAPER = "#DDB49E", "#B4545C", "#2A1012", "#F6F1EE"
+MOUTH_VIEW_MM = ((-38, 38), (-56, 20))  # x and y around the middle of the mouth at rest
+MOUTH_PX = 176
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,37 @@ class Opening:
     name: str
     opening_mm_T: np.ndarray
     fps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadedMouth:
+    """The mesh around a mouth in F columns: vertices (F, V, 3) in millimetres, x to the character's left, y up, z
+    forward; triangles (G, 3); and how much each vertex (V,) is lip, and lies inside the mouth, 0..1."""
+
+    vertices_mm_FV3: np.ndarray
+    triangles_G3: np.ndarray
+    lip_V: np.ndarray
+    inside_V: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mouth:
+    """One face's lips in F columns, in millimetres around the middle of its mouth at rest, seen from the front.
+
+    Attributes:
+        outer_mm_FP2, inner_mm_FP2: the lips' contours, closed rings; NaN where the face was not found.
+        chin_mm_FP2: a line along the chin; drawn where there is no mesh.
+        opening_mm_F, width_mm_F: distance of the inner lips' middles, and of the corners, above rest.
+        shaded: the mesh, or None: then the contours are filled.
+    """
+
+    name: str
+    outer_mm_FP2: np.ndarray
+    inner_mm_FP2: np.ndarray
+    chin_mm_FP2: np.ndarray
+    opening_mm_F: np.ndarray
+    width_mm_F: np.ndarray
+    shaded: ShadedMouth | None = None
 
 
 def _figure(width_px: int, height_px: int) -> Figure:
@@ -132,6 +168,85 @@ def _draw_sound(axes: Axes, samples_S: np.ndarray) -> None:
     axes.plot(times_s, rms_E, color=GREEN, linewidth=1.3, label="RMS, 10 ms")
     axes.set(ylabel="sound (of peak)", ylim=(-1.05, 1.05), yticks=(-1, 0, 1))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+
+
+def mouths_in_slow_motion(
+    path: Path, title: str, mouths: Sequence[Mouth], phones: Sequence[str], times_s: np.ndarray, sounding: np.ndarray
+) -> Path:
+    """One row a face, one column a moment, on one scale; below each column its phone and time.
+
+    Args:
+        phones, times_s: what sounds in each of the F columns, and when.
+        sounding: flags (F,): the columns of the sound that the picture is about.
+    """
+    n_columns = len(times_s)
+    figure = _figure(MOUTH_PX * n_columns + 150, (MOUTH_PX + 20) * len(mouths) + 72)
+    panels = figure.subplots(len(mouths), n_columns, squeeze=False)
+    for mouth, row in zip(mouths, panels, strict=True):
+        for column, axes in enumerate(row):
+            if mouth.shaded is None:
+                _draw_contours(axes, mouth, column)
+            else:
+                _draw_shaded(axes, mouth.shaded, mouth.inner_mm_FP2[column], column)
+            axes.set(xlim=MOUTH_VIEW_MM[0], ylim=MOUTH_VIEW_MM[1], aspect="equal", xticks=[], yticks=[])
+            axes.set_facecolor(PAPER)
+            lips = f"{mouth.opening_mm_F[column]:+.1f} / {mouth.width_mm_F[column]:+.1f}".replace("-", "−")
+            axes.set_title(lips if np.isfinite(mouth.opening_mm_F[column]) else "no face found", fontsize=8, pad=3)
+            axes.spines[:].set(color=VERMILION if sounding[column] else "#BBBBBB", linewidth=1.0 + sounding[column])
+        row[0].set_ylabel(mouth.name, fontsize=10)
+    for column, axes in enumerate(panels[-1]):
+        colour, weight = (VERMILION, "bold") if sounding[column] else (BLACK, "normal")
+        axes.set_xlabel(f"{phones[column]}\n{times_s[column]:.3f} s", color=colour, fontweight=weight, fontsize=9)
+    units = "above each mouth: opening / width, mm above that face's rest"
+    figure.suptitle(f"{title}; {units}", x=0.01, ha="left", fontsize=10)
+    return _save(figure, path)
+
+
+def _draw_contours(axes: Axes, mouth: Mouth, column: int) -> None:
+    axes.fill(*mouth.outer_mm_FP2[column].T, facecolor=LIP, edgecolor=BLACK, linewidth=0.8)
+    axes.fill(*mouth.inner_mm_FP2[column].T, facecolor=MOUTH, edgecolor=BLACK, linewidth=0.8)
+    axes.plot(*mouth.chin_mm_FP2[column].T, color=BLACK, linewidth=1.2)
+
+
+def _draw_shaded(axes: Axes, shaded: ShadedMouth, inner_mm_P2: np.ndarray, column: int) -> None:
+    """The mesh lit by day; where it ends between the lips, the dark of the mouth."""
+    vertices_V3, triangles_G3 = shaded.vertices_mm_FV3[column], shaded.triangles_G3
+    light_V = np.zeros(len(vertices_V3))
+    np.add.at(light_V, triangles_G3, _daylight(vertices_V3[triangles_G3])[:, None])
+    light_V /= np.maximum(np.bincount(triangles_G3.ravel(), minlength=len(light_V)), 1)
+    skin_3, lip_3, mouth_3 = (np.array(to_rgb(colour)) for colour in (SKIN, LIP, MOUTH))
+    rgb_V3 = (skin_3 + shaded.lip_V[:, None] * (lip_3 - skin_3)) * light_V[:, None]
+    rgb_V3 += shaded.inside_V[:, None] * (mouth_3 - rgb_V3)
+    axes.fill(*inner_mm_P2.T, facecolor=MOUTH, linewidth=0, zorder=-1)  # behind the image
+    image_YX4 = _nearest_surface(vertices_V3, triangles_G3, rgb_V3)
+    axes.imshow(image_YX4, extent=(*MOUTH_VIEW_MM[0], *MOUTH_VIEW_MM[1]), origin="lower", interpolation="antialiased")
+
+
+def _nearest_surface(vertices_mm_V3: np.ndarray, triangles_G3: np.ndarray, rgb_V3: np.ndarray) -> np.ndarray:
+    """Image (Y, X, 4) of `MOUTH_VIEW_MM`, transparent where nothing is, by a depth buffer: sorted triangles would leave
+    notches where lips are pressed into each other."""
+    size = 2 * MOUTH_PX  # drawn at half of it, which smooths the edges
+    low_2, high_2 = np.transpose(MOUTH_VIEW_MM)
+    at_V2 = (vertices_mm_V3[:, :2] - low_2) / (high_2 - low_2) * size - 0.5
+    image_YX4, depth_YX = np.zeros((size, size, 4)), np.full((size, size), -np.inf)
+    for triangle_3 in triangles_G3:
+        (ax, ay), (bx, by), (cx, cy) = corners_32 = at_V2[triangle_3]
+        twice_area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        (x0, y0), (x1, y1) = np.ceil(corners_32.min(0)).clip(0), np.floor(corners_32.max(0)).clip(max=size - 1)
+        if twice_area <= 0 or x0 > x1 or y0 > y1:  # seen from behind, between pixels, or out of view
+            continue
+        y_Y1, x_1X = np.ogrid[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
+        b_YX = ((x_1X - ax) * (cy - ay) - (y_Y1 - ay) * (cx - ax)) / twice_area
+        c_YX = ((bx - ax) * (y_Y1 - ay) - (by - ay) * (x_1X - ax)) / twice_area
+        shares_YX3 = np.stack([1 - b_YX - c_YX, b_YX, c_YX], -1)
+        there = np.s_[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
+        z_YX = shares_YX3 @ vertices_mm_V3[triangle_3, 2]
+        nearer_YX = (shares_YX3 >= -1e-9).all(-1) & (z_YX > depth_YX[there])
+        depth_YX[there][nearer_YX] = z_YX[nearer_YX]
+        image_YX4[there][nearer_YX] = np.append(
+            shares_YX3[nearer_YX] @ rgb_V3[triangle_3], np.ones((nearer_YX.sum(), 1)), 1
+        )
+    return image_YX4
 
 
 def error_maps(

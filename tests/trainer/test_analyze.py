@@ -18,15 +18,27 @@ Image = pytest.importorskip("PIL.Image")
 from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
 from trainer.analyze import analyze  # noqa: E402
+from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import write_motion  # noqa: E402
 from trainer.experiments.analysis import Analyze, librispeech, smoke, vocaset  # noqa: E402
 from trainer.homophones import Token  # noqa: E402
 from trainer.known_speech import Utterance, flame_opening, read_utterances, write_times  # noqa: E402
-from trainer.pictures import Opening, aperture_against_audio, error_maps, near_homophone_map, training_curves  # noqa: E402
+from trainer.mouths import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
+from trainer.pictures import (  # noqa: E402
+    Mouth,
+    Opening,
+    ShadedMouth,
+    aperture_against_audio,
+    error_maps,
+    mouths_in_slow_motion,
+    near_homophone_map,
+    training_curves,
+)
 from trainer.report import Literal, Note, Picture, Section, Table, number, write_report  # noqa: E402
 from trainer.speech import SpeechRecord  # noqa: E402
 from trainer.subjects import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import Wav2SemConfig, save_wav2sem  # noqa: E402
+from wav2sem_blender.pipeline.motion import Motion  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 
@@ -150,9 +162,67 @@ def test_one_report_with_everything_in_it(prepared: Path, tiny: Analyze, tmp_pat
 @needs_data
 def test_smoke_on_the_development_corpora(tmp_path) -> None:
     analyze(smoke(), SHARED, tmp_path, ["default"], "cpu")
-    assert {path.name.partition("_")[0] for path in tmp_path.glob("*.png")} == {"tsne", "aperture", "error"}
+    assert {path.name.partition("_")[0] for path in tmp_path.glob("*.png")} == {"tsne", "aperture", "error", "mouths"}
     facts = json.loads((tmp_path / "analysis.json").read_text())
     assert {row["clip"] for row in facts["lips"]} >= {"1114_3_15"} and all(-1 <= row["r"] <= 1 for row in facts["lips"])
+    seen = {(row["sound"].partition(":")[0], row["face"]) for row in facts["mouths"]}
+    assert seen == {(kind, face) for kind in SOUNDS for face in ("filmed", "default")}
+    shown = {row["clip"] for row in facts["mouths"]}
+    assert [clip.split for clip in list_clips(SHARED) if clip.name in shown] == ["valid"]
+
+
+@needs_data
+def test_lips_are_measured_above_rest() -> None:
+    """A face that grows by a tenth: its lips are a tenth wider, and whatever gap they had at rest is too."""
+    with np.load(SHARED / "flame2023_open" / "flame2023_open.npz") as flame:
+        grown_KV3 = flame["v_template"][None]
+    motion = Motion(weights_TK=np.array([[0], [0], [0.1]]), channels=("size",), fps=30, basis_KV3=grown_KV3)
+    mouth = MouthRegion(SHARED).moved("grown", motion, np.array([0.0, 2 / 30]))
+    corner, other = mouth.outer_mm_FP2[0, [0, 10]]
+    upper, lower = mouth.inner_mm_FP2[0, [5, 15]]
+    width_mm, gap_mm = np.linalg.norm(corner - other), np.linalg.norm(upper - lower)
+    assert 40 < width_mm < 60 and 0 < gap_mm < 3 and np.abs(upper + lower).max() < 1e-3
+    np.testing.assert_allclose(mouth.width_mm_F, [0, width_mm / 10], atol=1e-4)
+    np.testing.assert_allclose(mouth.opening_mm_F, [0, gap_mm / 10], atol=1e-4)
+    assert mouth.shaded is not None and 0 < mouth.shaded.lip_V.mean() < 0.5
+
+
+def test_the_longest_sound_away_from_pauses_is_looked_at() -> None:
+    said = [("SIL", 0, 0.2), ("B", 0.2, 0.6), ("UW", 0.6, 0.7), ("P", 0.7, 0.8), ("AE", 0.8, 0.84), ("F", 0.84, 0.9)]
+    assert sounds(said) == {"p, b, m": ("P", 0.7, 0.8), "f, v": ("F", 0.84, 0.9), "w, oo": ("UW", 0.6, 0.7)}
+    times_F, sounding_F = columns(("P", 0.7, 0.8))
+    np.testing.assert_allclose(np.diff(times_F), 1 / 30)
+    assert phones_at(said, times_F) == ["UW", "UW", "UW", "P", "P", "P", "AE", "AE", "F"]
+    assert sounding_F.tolist() == [phone == "P" for phone in phones_at(said, times_F)]
+
+
+def test_between_frames_and_beyond_the_ends() -> None:
+    track_TX = np.arange(4.0)[:, None] * (1, 10)
+    times_F = np.array([-1, 0.02, 0.06, 9])
+    np.testing.assert_allclose(at_times(track_TX, 25, times_F), np.array([0, 0.5, 1.5, 3])[:, None] * (1, 10))
+    np.testing.assert_array_equal(at_times(track_TX[:1], 25, times_F), np.zeros((4, 2)))
+
+
+def test_the_nearer_skin_hides_what_is_behind_it(tmp_path) -> None:
+    """A lip before and behind a sheet of skin, and a lip seen from its back, in whatever order they are listed."""
+    corners_3 = np.array([[-30, -30], [30, -30], [0, 15]])
+    ring_FP2 = np.full((1, 3, 2), np.nan)
+    red = []
+    for lip_z, lip in ((1, [0, 1, 2]), (-1, [0, 1, 2]), (1, [0, 2, 1])):
+        vertices_V3 = np.vstack([np.column_stack([corners_3, np.full(3, z)]) for z in (lip_z, 0.0)])
+        shaded = ShadedMouth(
+            vertices_mm_FV3=vertices_V3[None],
+            triangles_G3=np.array([lip, [3, 4, 5]]),
+            lip_V=np.repeat([1.0, 0.0], 3),
+            inside_V=np.zeros(6),
+        )
+        mouth = Mouth(name="m", outer_mm_FP2=ring_FP2, inner_mm_FP2=ring_FP2, chin_mm_FP2=ring_FP2,
+                      opening_mm_F=np.zeros(1), width_mm_F=np.zeros(1), shaded=shaded)  # fmt: skip
+        path = mouths_in_slow_motion(tmp_path / "m.png", "m", [mouth], ["P"], np.zeros(1), np.zeros(1, bool))
+        with Image.open(path) as picture:
+            rgb_YX3 = np.asarray(picture.convert("RGB")).astype(int)
+        red.append(int(((rgb_YX3[..., 0] - rgb_YX3[..., 1]) > 60).sum()))
+    assert red[0] > 1000 and red[1] == red[2] == 0
 
 
 def test_what_is_aligned_is_kept(tmp_path) -> None:
@@ -251,7 +321,14 @@ def test_pictures_have_their_size_and_are_not_blank(tmp_path) -> None:
     rest_V3, faces_F3 = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 1.0]]), np.array([[0, 1, 2], [1, 3, 2]])
     errors = error_maps(tmp_path / "errors.png", {"model": np.array([0, 1, 2, 3.0])}, rest_V3, faces_F3, "mm")
     training = training_curves(tmp_path / "training.png", {"run": [{"step": 0, "loss": 2.0}, {"step": 9, "loss": 1.0}]})
-    sizes = {tsne: (1200, 620), lips: (1320, 620), errors: (700, 700), training: (440, 390)}
+    ring_FP2 = rng.normal(size=(9, 20, 2)) * 10
+    ring_FP2[0] = np.nan
+    zeros = np.where(np.arange(9) == 0, np.nan, 0.0)
+    filmed = Mouth(name="filmed", outer_mm_FP2=ring_FP2, inner_mm_FP2=ring_FP2 / 2, chin_mm_FP2=ring_FP2[:, :5],
+                   opening_mm_F=zeros, width_mm_F=zeros)  # fmt: skip
+    times_F, sounding_F = columns(("P", 0.7, 0.8))
+    mouths = mouths_in_slow_motion(tmp_path / "mouths.png", "P", [filmed] * 2, ["P"] * 9, times_F, sounding_F)
+    sizes = {tsne: (1200, 620), mouths: (1734, 464), lips: (1320, 620), errors: (700, 700), training: (440, 390)}
     for path, expected in sizes.items():
         assert size(path) == expected
         with Image.open(path) as picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PARTS = ("homophones", "tsne", "apertures", "errors", "curves")
+PARTS = ("homophones", "tsne", "apertures", "errors", "mouths", "curves")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class Analyze:
         tsne_pairs, tsne_tokens: Word pairs in the t-SNE picture, and spoken examples of each word.
         faces: Face data with true motion: "vocaset", "biwi", "custom", or "" for the bundled recipe's own.
         clips: Clips of known motion in the aperture pictures and in the error map.
+        sentences, voices: Held-out filmed sentences, and held-out voices without a film, whose mouths are drawn in slow
+            motion; one speaker after the other.
         longest_s: Longer clips of known motion are cut after so many seconds.
     """
 
@@ -48,6 +50,8 @@ class Analyze:
     faces: str = ""
     clips: int = 3
     longest_s: float = 10.0
+    sentences: int = 2
+    voices: int = 1
 
     def __post_init__(self) -> None:
         for name, given, known in (("parts", self.parts, PARTS), ("slicings", self.slicings, ("audio", "features"))):
@@ -67,6 +71,11 @@ def librispeech() -> Analyze:
 def bundled() -> Analyze:
     """The bundled model on the transcribed clips of its own corpora, raw or prepared."""
     return Analyze(corpora=("librispeech_4_aligned", "vctk"), pairs=2000)
+
+
+def mouths() -> Analyze:
+    """Mouths in slow motion alone: filmed lips and each model's, on p b m, f v, w oo and an open vowel."""
+    return replace(bundled(), parts=("mouths",))
 
 
 def vocaset() -> Analyze:
@@ -97,7 +106,9 @@ def smoke() -> Analyze:
         tsne_tokens=4,
         clips=1,
         longest_s=2.0,
+        sentences=1,
+        voices=0,
     )
 
 
-EXPERIMENTS = (librispeech, bundled, vocaset, biwi, custom, smoke)
+EXPERIMENTS = (librispeech, bundled, mouths, vocaset, biwi, custom, smoke)
