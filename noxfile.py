@@ -179,10 +179,12 @@ def blender(session: nox.Session, bpy: str) -> None:
         session.run("python", "-m", "pytest", *folders)
 
 
-@nox.session(python=False)
+@nox.session(python=PYTHON)
 def gui(session: nox.Session) -> None:
-    """Stand in for the tests of the interface in a real Blender window, which do not exist yet."""
-    session.skip("SKIPPED: the tests of the interface do not exist yet; they come with the work on the interface")
+    """Drive the add-on in a real Blender window with events, and take pictures: out/gui/."""
+    require_supported_python(session)
+    session.install("--constraint", str(CONSTRAINTS), "packaging", "pip")
+    session.run("python", "tests/gui/run.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)

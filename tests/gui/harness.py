@@ -22,7 +22,8 @@ Steps = Generator[float, None, T]
 
 # Blender draws in the turn after the one that handled an event.
 TURN_S = 0.06
-_ROW_PX = 6
+ROW_PX = 9
+_EMPTY_PX = 90
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
@@ -38,11 +39,13 @@ class Gui:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pictures: list[str] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        self._lowest_px = 0
 
     @property
     def window(self) -> Any:
         """The main window; loading a file makes another object of it."""
-        return bpy.context.window_manager.windows[0]
+        return next(window for window in bpy.context.window_manager.windows if window.parent is None)
 
     @property
     def area(self) -> Any:
@@ -98,6 +101,13 @@ class Gui:
             yield 0.0
         yield from self.key("RET", place)
 
+    def dismiss(self) -> Steps[None]:
+        """Make a message's popup go away, by taking the mouse far from it."""
+        region = self.region()
+        for share in (0.1, 0.5, 0.9):
+            yield from self.move((region.x + int(region.width * share), region.y + 20))
+        yield 0.3
+
     def until(self, condition: Callable[[], T], what: str, limit_s: float = 60.0) -> Steps[T]:
         """Wait for a condition and return what it gave.
 
@@ -129,8 +139,11 @@ class Gui:
         self.region("UI").tag_redraw()
         yield 4 * TURN_S
 
-    def controls(self, limit: int = 200) -> Steps[dict[str, tuple[int, int]]]:
+    def controls(self, wanted: str = "") -> Steps[dict[str, tuple[int, int]]]:
         """Find what the sidebar offers by moving the mouse down over it.
+
+        Args:
+            wanted: Stop as soon as this control is found.
 
         Returns:
             Where each control is in the window: operators by name ("wav2sem.animate"), properties by path
@@ -138,21 +151,63 @@ class Gui:
         """
         region = self.region("UI")
         found: dict[str, tuple[int, int]] = {}
-        manager = bpy.context.window_manager
-        for row in range(min(limit, region.height // _ROW_PX)):
-            place = (region.x + int(region.width * 0.62), region.y + region.height - 4 - row * _ROW_PX)
-            self._event("MOUSEMOVE", "NOTHING", place)
-            yield 0.0
-            yield 0.0
-            manager.clipboard = ""
-            with self.override("UI"):
-                if bpy.ops.ui.copy_python_command_button.poll():
-                    bpy.ops.ui.copy_python_command_button()
-                elif bpy.ops.ui.copy_data_path_button.poll():
-                    bpy.ops.ui.copy_data_path_button(full_path=True)
-            if name := _control_name(manager.clipboard):
+        for row in range(region.height // ROW_PX):
+            place = (region.x + int(region.width * 0.62), region.y + region.height - 4 - row * ROW_PX)
+            name = yield from self._control_at(place)
+            if name:
                 found.setdefault(name, place)
+                self._lowest_px = place[1]
+            if name and name == wanted:
+                break
+            # Nothing comes after so much empty space.
+            if found and self._lowest_px - place[1] > _EMPTY_PX:
+                break
         return found
+
+    def find(self, name: str) -> Steps[tuple[int, int]]:
+        """Return where a control is now.
+
+        Raises:
+            AssertionError: The sidebar does not show it.
+        """
+        known = self._places.get(name)
+        if known is not None and (yield from self._control_at(known)) == name:
+            return known
+        found = yield from self.controls(wanted=name)
+        self._places |= found
+        assert name in found, f"the sidebar shows no {name}; it shows {sorted(found)}"
+        return found[name]
+
+    def open_panel_with(self, name: str) -> Steps[tuple[int, int]]:
+        """Open the closed panel below the last control, and return where the control `name` in it is.
+
+        Raises:
+            AssertionError: No click below the last control brings it up.
+        """
+        region = self.region("UI")
+        found = yield from self.controls()
+        lowest = self._lowest_px
+        for below in range(2 * ROW_PX, _EMPTY_PX, 12):
+            yield from self.click((region.x + int(region.width * 0.4), lowest - below))
+            yield 4 * TURN_S
+            found = yield from self.controls(wanted=name)
+            if name in found:
+                return found[name]
+        raise AssertionError(f"no panel with {name} opens; the sidebar shows {sorted(found)}")
+
+    def _control_at(self, place: tuple[int, int]) -> Steps[str]:
+        """Name the control under `place`, "" without one."""
+        manager = bpy.context.window_manager
+        self._event("MOUSEMOVE", "NOTHING", place)
+        yield 0.0
+        yield 0.0
+        manager.clipboard = ""
+        with self.override("UI"):
+            if bpy.ops.ui.copy_python_command_button.poll():
+                bpy.ops.ui.copy_python_command_button()
+            elif bpy.ops.ui.copy_data_path_button.poll():
+                bpy.ops.ui.copy_data_path_button(full_path=True)
+        return _control_name(manager.clipboard)
 
     def reports(self) -> list[str]:
         """Return every message that the Info editor lists, oldest first."""

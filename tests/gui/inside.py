@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Started by Blender itself (`run.py` does it): install the extension from its zip, run the scenarios, write the result.
+"""Started by Blender itself, by `run.py`: install the extension from its zip, run the scenarios, write the result.
 
-    blender --factory-startup --enable-event-simulate --python tests/gui/inside.py -- ZIP OUTPUT [SCENARIO ...]
+blender --factory-startup --enable-event-simulate --python tests/gui/inside.py -- ZIP OUTPUT [SCENARIO ...]
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -20,9 +19,9 @@ import bpy
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios  # noqa: E402
+import scenarios_meddling  # noqa: E402
+import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
-
-MODULE = "bl_ext.user_default.wav2sem_blender"
 
 
 def install(archive: Path) -> None:
@@ -31,7 +30,7 @@ def install(archive: Path) -> None:
         filepath=str(archive), repo="user_default", enable_on_install=True, overwrite=True
     )
     assert result == {"FINISHED"}, result
-    assert MODULE in bpy.context.preferences.addons, "the extension was installed but not enabled"
+    assert stage.MODULE in bpy.context.preferences.addons, "the extension was installed but not enabled"
 
 
 def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) -> Steps[None]:
@@ -39,21 +38,21 @@ def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) 
     with gui.override():
         install(archive)
     yield 0.5
-    addon = importlib.import_module(MODULE)
-    for scenario in scenarios.ALL:
+    for scenario in (*scenarios.ALL, *scenarios_meddling.ALL):
         if chosen and scenario.__name__ not in chosen:
             continue
         start_s, first_picture = time.monotonic(), len(gui.pictures)
-        entry: dict[str, Any] = {"name": scenario.__name__, "passed": True}
+        entry: dict[str, Any] = {"name": scenario.__name__, "passed": True, "figures": None}
         print(f"gui: {scenario.__name__} …", flush=True)
         try:
-            yield from scenarios.fresh_scene(gui)
-            entry["figures"] = yield from scenario(gui, Path(addon.__file__).parent)
+            yield from stage.fresh_scene(gui)
+            entry["figures"] = yield from scenario(gui)
         except Exception as error:
             entry |= {"passed": False, "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
             yield from gui.picture(f"failed_{scenario.__name__}")
         entry |= {"seconds": round(time.monotonic() - start_s, 1), "pictures": gui.pictures[first_picture:]}
         result["scenarios"].append(entry)
+        print(f"gui: {scenario.__name__}: {entry.get('trace', entry['figures'])} ({entry['seconds']} s)", flush=True)
 
 
 def main() -> None:
@@ -75,7 +74,8 @@ def main() -> None:
         (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         sys.stdout.flush()
         # Quitting by the operator would ask about unsaved changes.
-        importlib.import_module(f"{MODULE}.blender.jobs").shut_down() if MODULE in sys.modules else None
+        if stage.MODULE in sys.modules:
+            stage.part("blender.jobs").shut_down()
         os._exit(0 if result["passed"] else 1)
 
     drive(run_all(Gui(output), archive, chosen, result), at_end)

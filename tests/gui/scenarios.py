@@ -1,35 +1,140 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person does with the add-on, each from a fresh scene, with the scene checked after every step."""
+"""What a person does with the add-on when nothing goes wrong; the scene is checked after every step."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import bpy
-from harness import Gui, Steps
-from state import difference, snapshot
+import stage
+from checks import Figures, Scenario, snapshot, unchanged
+from harness import TURN_S, Gui, Steps
+from stalls import Stalls
 
-ANIMATE = "wav2sem.animate"
-Scenario = Callable[[Gui, Path], Steps[dict[str, Any]]]
-
-
-def fresh_scene(gui: Gui) -> Steps[None]:
-    """Open Blender's own first scene, as after a start."""
-    with gui.override():
-        bpy.ops.wm.read_homefile(use_factory_startup=True)
-    yield 0.5
+LONGEST_STALL_MS = 50
+REDRAWS = "redraws without a job"
 
 
-def first_start(gui: Gui, package: Path) -> Steps[dict[str, Any]]:
-    """The panel as a newcomer sees it."""
-    yield from gui.open_sidebar("Speech")
+def first_start(gui: Gui) -> Steps[Figures]:
+    """The zip is installed and nothing else: the panel works at once, offline; undo and redo take it back and forth."""
+    assert not bpy.app.online_access, "the test shall run offline"
     yield from gui.picture("first_start")
-    controls = yield from gui.controls()
-    print(controls)
-    return {"controls": len(controls)}
+    yield from stage.add_head(gui)
+    yield from gui.picture("head_without_audio")
+    yield from stage.choose_audio(gui, stage.demo_speech())
+    yield from gui.picture("ready")
+    before = snapshot()
+    yield from stage.start(gui)
+    yield from gui.until(lambda: stage.fraction() > 0.2, "progress")
+    yield from gui.picture("running")
+    yield from stage.finish(gui)
+    made = stage.curves()
+    assert {stage.JAW, stage.LIPS} <= set(made), f"{len(made)} curves: {sorted(made)}"
+    assert min(made.values()) > 100, made
+    after = snapshot()
+    yield from gui.picture("finished")
+    said = gui.reports()[-1]
+    yield from _go_to_open_mouth(gui)
+    yield from gui.picture("speaking")
+    yield from gui.key("Z", ctrl=True)
+    yield 0.3
+    unchanged(before)
+    yield from gui.picture("undone")
+    yield from gui.key("Z", ctrl=True, shift=True)
+    yield 0.3
+    unchanged(after)
+    return {"curves": len(made), "keys each": max(made.values()), "said": said}
 
 
-ALL: tuple[Scenario, ...] = (first_start,)
+def other_sources(gui: Gui) -> Steps[None]:
+    """The panel's other faces: a strip, a sound of the file, and the closed sub-panel."""
+    yield from stage.add_head(gui)
+    scene = gui.window.scene
+    scene.wav2sem.source = "STRIP"
+    yield from gui.picture("source_strip_empty")
+    editor = scene.sequence_editor_create()
+    editor.strips.new_sound("Interview", str(stage.demo_speech()), channel=1, frame_start=13)
+    scene.wav2sem.strip = "Interview"
+    yield from gui.picture("source_strip")
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    first, _ = stage.head().data.shape_keys.animation_data.action.curve_frame_range
+    assert first == 13, f"the strip begins at frame 13, the curves at {first}"
+    scene.wav2sem.source = "SOUND"
+    yield from gui.picture("source_sound_empty")
+    scene.wav2sem.sound = bpy.data.sounds[0]
+    yield from gui.picture("source_sound")
+    yield from gui.open_panel_with("wav2sem.semantic_strength")
+    yield from gui.picture("advanced")
+
+
+def again(gui: Gui) -> Steps[None]:
+    """The same button twice: the second run takes the first one's place; the user's key on another channel stays."""
+    yield from stage.ready(gui, stage.demo_speech())
+    keys = stage.head().data.shape_keys
+    keys.key_blocks["browInnerUp"].value = 0.5
+    keys.key_blocks["browInnerUp"].keyframe_insert("value", frame=1)
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Brow")
+    for strength in (1.0, 0.5):
+        gui.window.scene.wav2sem.strength = strength
+        yield from stage.start(gui)
+        yield from stage.finish(gui)
+    yield from gui.picture("again")
+    playing = stage.playing_actions()
+    assert playing[0] == "demo_speech" and len(playing) == 2, f"these play: {playing}"
+    gui.window.scene.frame_set(1)
+    brow = stage.head().data.shape_keys.key_blocks["browInnerUp"].value
+    assert abs(brow - 0.5) < 1e-6, f"the brow that the user keyed at 0.5 is at {brow}"
+
+
+def loop_stays_alive(gui: Gui) -> Steps[Figures]:
+    """The longest time that the main loop keeps a person waiting, during a minute of speech and at its end."""
+    yield from stage.ready(gui, stage.long_speech(60))
+    # What drawing alone costs here, without a GPU: the same redraws, and no job.
+    drawing = Stalls(lambda: REDRAWS)
+    drawing.start()
+    for _ in range(15):
+        gui.area.tag_redraw()
+        yield 0.1
+    drawing.stop()
+    place = yield from gui.find(stage.ANIMATE)
+    job = Stalls(lambda: "job" if stage.running() else "rest")
+    job.start()
+    yield 5 * TURN_S
+    yield from gui.click(place)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.until(stage.curves, "the curves", 240)
+    yield 10 * TURN_S
+    job.stop()
+    stall_ms, redraw_ms = (1e3 * watch.thread_s[phase] for watch, phase in ((job, "job"), (drawing, REDRAWS)))
+    assert stall_ms < LONGEST_STALL_MS + redraw_ms, (
+        f"the main loop computed for {stall_ms:.0f} ms at a stretch during the job, {redraw_ms:.0f} ms without one"
+    )
+    return {**drawing.figures(), **job.figures()}
+
+
+def preferences(gui: Gui) -> Steps[None]:
+    """The page that "Preferences" shows for the add-on."""
+    with gui.override():
+        bpy.ops.preferences.addon_show(module=stage.MODULE)
+    yield 1.0
+    yield from gui.picture("preferences")
+    window = next(window for window in bpy.context.window_manager.windows if window != gui.window)
+    with bpy.context.temp_override(window=window):
+        bpy.ops.wm.window_close()
+    yield 0.3
+
+
+def _go_to_open_mouth(gui: Gui) -> Steps[None]:
+    """Go to the frame at which the jaw is widest open."""
+    keys = stage.head().data.shape_keys
+    bag = keys.animation_data.action.layers[0].strips[0].channelbag(keys.animation_data.action_slot)
+    frame, widest = max(
+        (tuple(point.co) for point in bag.fcurves.find(stage.JAW).keyframe_points), key=lambda co: co[1]
+    )
+    gui.window.scene.frame_set(int(frame))
+    yield 0.3
+    value = keys.key_blocks["jawOpen"].value
+    assert value > 0.05 and abs(value - widest) < 1e-4, f"jawOpen is {value}, its curve {widest}"
+
+
+ALL: tuple[Scenario, ...] = (first_start, other_sources, again, loop_stays_alive, preferences)

@@ -4,47 +4,52 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import bpy
 
 _INTERVAL_S = 0.005
 
 
-@dataclass
 class Stalls:
-    """Gaps between the calls of a timer that wants to be called every 5 ms.
+    """Gaps between the calls of a timer that wants to be called every 5 ms, sorted by what went on meanwhile.
 
     Attributes:
-        wall_s: Each gap by the clock: what a person feels, other programs' load included.
-        thread_s: Each gap by the main thread's own computing time: what Blender and the add-on did.
+        wall_s: Phase to its longest gap by the clock: what a person feels, the load of other programs included.
+        thread_s: The same by the main thread's own computing time: what Blender and the add-on did.
     """
 
-    wall_s: list[float] = field(default_factory=list)
-    thread_s: list[float] = field(default_factory=list)
-    _last: tuple[float, float] | None = None
+    def __init__(self, phase: Callable[[], str]) -> None:
+        """`phase` names what is going on; a gap across two phases is the passage from one to the other."""
+        self.wall_s: dict[str, float] = {}
+        self.thread_s: dict[str, float] = {}
+        self._phase = phase
+        # Blender knows a timer by the object, and a bound method is another object every time it is named.
+        self._timer = self._turn
+        self._last: tuple[float, float, str] | None = None
 
     def start(self) -> None:
         """Begin to watch."""
         self._last = None
-        bpy.app.timers.register(self._turn, first_interval=0.0, persistent=True)
+        bpy.app.timers.register(self._timer, first_interval=0.0, persistent=True)
 
     def stop(self) -> None:
         """Stop watching."""
-        bpy.app.timers.unregister(self._turn)
+        bpy.app.timers.unregister(self._timer)
 
-    def longest_ms(self) -> dict[str, float]:
-        """The longest gap by both clocks, in milliseconds."""
+    def figures(self) -> dict[str, str]:
+        """One line for each phase."""
         return {
-            "wall_ms": round(1e3 * max(self.wall_s, default=0.0), 1),
-            "main_thread_ms": round(1e3 * max(self.thread_s, default=0.0), 1),
-            "turns": float(len(self.wall_s)),
+            phase: f"{1e3 * self.wall_s[phase]:.0f} ms by the clock, {1e3 * self.thread_s[phase]:.0f} ms computed"
+            for phase in self.wall_s
         }
 
     def _turn(self) -> float:
-        now = time.perf_counter(), time.thread_time()
+        now_s, computed_s, phase = time.perf_counter(), time.thread_time(), self._phase()
         if self._last is not None:
-            self.wall_s.append(max(0.0, now[0] - self._last[0] - _INTERVAL_S))
-            self.thread_s.append(now[1] - self._last[1])
-        self._last = now
+            last_s, last_computed_s, last_phase = self._last
+            name = phase if phase == last_phase else f"{last_phase} to {phase}"
+            self.wall_s[name] = max(self.wall_s.get(name, 0.0), now_s - last_s - _INTERVAL_S)
+            self.thread_s[name] = max(self.thread_s.get(name, 0.0), computed_s - last_computed_s)
+        self._last = now_s, computed_s, phase
         return _INTERVAL_S

@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 
 # The interface, and what Blender itself makes and drops (brushes, palettes, texts of the console).
-_NOT_THE_SCENE = {"screens", "workspaces", "window_managers", "brushes", "palettes", "libraries", "images", "linestyles"}
+_NOT_THE_SCENE = set("screens workspaces window_managers brushes palettes libraries images linestyles".split())
 
 
 def snapshot() -> dict[str, Any]:
@@ -47,18 +47,19 @@ def _object(block: Any) -> list[Any]:
 
 def _keys(block: Any) -> dict[str, Any]:
     animation = block.animation_data
+    action = animation.action.name if animation and animation.action else None
+    tracks = [[strip.name for strip in track.strips] for track in animation.nla_tracks] if animation else []
     return {
-        "blocks": [[k.name, k.slider_min, k.slider_max, k.mute, _points(k)] for k in block.key_blocks],
-        "animation": None if animation is None else [animation.action.name if animation.action else None]
-        + [[strip.name for strip in track.strips] for track in animation.nla_tracks],
+        "blocks": [[k.name, k.slider_min, k.slider_max, k.mute, _hash(k.data, 3)] for k in block.key_blocks],
+        "animation": [animation is not None, action, tracks],
         "custom": {name: str(value) for name, value in block.items()},
     }
 
 
-def _points(key: Any) -> str:
-    points = np.empty(3 * len(key.data), dtype=np.float32)
-    key.data.foreach_get("co", points)
-    return hashlib.sha256(points.tobytes()).hexdigest()[:12]
+def _hash(points: Any, n_coordinates: int) -> str:
+    values = np.empty(n_coordinates * len(points), dtype=np.float32)
+    points.foreach_get("co", values)
+    return hashlib.sha256(values.tobytes()).hexdigest()[:12]
 
 
 def _action(block: Any) -> dict[str, str]:
@@ -66,7 +67,5 @@ def _action(block: Any) -> dict[str, str]:
     for layer in block.layers:
         for bag in (bag for strip in layer.strips for bag in strip.channelbags):
             for curve in bag.fcurves:
-                points = np.empty(2 * len(curve.keyframe_points), dtype=np.float32)
-                curve.keyframe_points.foreach_get("co", points)
-                curves[curve.data_path] = f"{len(points) // 2} keys, {hashlib.sha256(points.tobytes()).hexdigest()[:12]}"
+                curves[curve.data_path] = f"{len(curve.keyframe_points)} keys, {_hash(curve.keyframe_points, 2)}"
     return curves

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person may do while a job runs, or give it that it cannot use: a clear message and an untouched scene."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import stage
+from checks import Figures, Scenario, heard, snapshot, unchanged
+from harness import Gui, Steps
+
+
+def escape_cancels(gui: Gui) -> Steps[None]:
+    """Esc ends the job and its process; the next click works."""
+    yield from stage.ready(gui, stage.demo_speech())
+    before, already = snapshot(), len(gui.reports())
+    with (yield from stage.start_held(gui)):
+        pid = stage.worker_pid()
+        yield 0.5
+        yield from gui.key("ESC")
+        yield from stage.finish(gui, 10)
+    unchanged(before)
+    heard(gui, "Cancelled", already)
+    assert not Path(f"/proc/{pid}").exists(), f"the worker {pid} outlives the cancelled job"
+    yield from gui.picture("cancelled")
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    assert stage.curves(), "the click after a cancelled job made nothing"
+
+
+def two_jobs_at_once(gui: Gui) -> Steps[Figures]:
+    """While a job runs, no second one starts, and the reason is given."""
+    yield from stage.ready(gui, stage.demo_speech())
+    before = snapshot()
+    with (yield from stage.start_held(gui)):
+        shown = yield from gui.controls()
+        try:
+            with gui.override():
+                bpy.ops.wav2sem.animate("INVOKE_DEFAULT")
+        except RuntimeError as error:
+            reason = str(error).strip()
+        else:
+            raise AssertionError("a second job was accepted")
+        yield from gui.picture("second_job_refused")
+        yield from gui.key("ESC")
+        yield from stage.finish(gui, 10)
+    unchanged(before)
+    assert "Esc" in reason, reason
+    assert stage.ANIMATE not in shown, "the button is offered while a job runs"
+    return {"reason": reason}
+
+
+def mesh_deleted(gui: Gui) -> Steps[Figures]:
+    """The head is deleted with the key Delete in mid-job."""
+
+    def delete() -> Steps[None]:
+        yield from gui.key("DEL")
+        yield from gui.until(lambda: stage.head() is None, "the head's end", 5)
+
+    said = yield from _meddle(gui, "mesh_deleted", delete, f'no object named "{stage.HEAD}"')
+    assert not bpy.data.actions, bpy.data.actions.keys()
+    return said
+
+
+def mesh_renamed(gui: Gui) -> Steps[Figures]:
+    """The head gets another name in mid-job."""
+
+    def rename() -> Steps[None]:
+        stage.head().name = "Renamed"
+        yield 0.1
+
+    return (yield from _meddle(gui, "mesh_renamed", rename, f'no object named "{stage.HEAD}"'))
+
+
+def edit_mode(gui: Gui) -> Steps[Figures]:
+    """Tab enters Edit Mode in mid-job; after the message Tab leaves it, and nothing is different."""
+    seen = {}
+
+    def enter() -> Steps[None]:
+        seen["before"] = snapshot()
+        yield from gui.key("TAB")
+        yield from gui.until(lambda: stage.head().mode == "EDIT", "Edit Mode", 5)
+
+    said = yield from _meddle(gui, "edit_mode", enter, "is in Edit Mode. Return to Object Mode first")
+    yield from gui.dismiss()
+    yield from gui.key("TAB")
+    yield from gui.until(lambda: stage.head().mode == "OBJECT", "Object Mode", 5)
+    unchanged(seen["before"])
+    return said
+
+
+def scene_switched(gui: Gui) -> Steps[Figures]:
+    """Another scene is chosen in mid-job."""
+    other = bpy.data.scenes.new("Other Scene")
+
+    def switch() -> Steps[None]:
+        gui.window.scene = other
+        yield 0.2
+
+    return (yield from _meddle(gui, "scene_switched", switch, 'The scene "Scene" is no longer the active one'))
+
+
+def frame_changed(gui: Gui) -> Steps[None]:
+    """Arrow keys in mid-job move the current frame, which is the user's; the job ends as ever."""
+
+    def forward() -> Steps[None]:
+        for _ in range(5):
+            yield from gui.key("RIGHT_ARROW")
+
+    yield from _meddle(gui, "frame_changed", forward, "speaks from frame 1")
+    assert gui.window.scene.frame_current == 6, gui.window.scene.frame_current
+    assert stage.curves()
+
+
+def rate_changed(gui: Gui) -> Steps[None]:
+    """The scene's frame rate changes in mid-job; the curves come at the new one, on every frame."""
+
+    def faster() -> Steps[None]:
+        gui.window.scene.render.fps = 60
+        yield 0.1
+
+    yield from _meddle(gui, "rate_changed", faster, "speaks from frame 1")
+    n_keys = stage.curves()[stage.JAW]
+    expected = stage.duration_s(stage.demo_speech()) * 60
+    assert abs(n_keys - expected) <= 4, f"{n_keys} keys, {expected:.0f} frames of speech"
+
+
+def undone(gui: Gui) -> Steps[None]:
+    """Ctrl Z in mid-job takes back what the user did before it; the job ends as ever."""
+
+    def undo() -> Steps[None]:
+        yield from gui.key("Z", ctrl=True)
+        yield from gui.until(lambda: abs(stage.head().location.x) < 1e-6, "the undone move", 5)
+
+    def move() -> None:
+        stage.head().location.x = 0.5
+        bpy.ops.ed.undo_push(message="Move")
+
+    yield from _meddle(gui, "undone", undo, "speaks from frame 1", prepare=move)
+    assert stage.curves()
+
+
+def file_opened(gui: Gui) -> Steps[None]:
+    """Another file is opened in mid-job: the job ends with the file that it was for."""
+    yield from stage.ready(gui, stage.demo_speech())
+    with (yield from stage.start_held(gui)):
+        pid = stage.worker_pid()
+        yield from stage.fresh_scene(gui)
+        assert not stage.running(), "the job outlives its file"
+    assert not Path(f"/proc/{pid}").exists(), f"the worker {pid} outlives the cancelled job"
+    assert not bpy.data.actions
+    yield from gui.picture("file_opened")
+
+
+def saved_in_mid_job(gui: Gui) -> Steps[None]:
+    """A file saved in mid-job opens in a Blender without the add-on."""
+    yield from stage.ready(gui, stage.demo_speech())
+    path = stage.audio_folder() / "saved_in_mid_job.blend"
+    with (yield from stage.start_held(gui)):
+        with gui.override():
+            bpy.ops.wm.save_as_mainfile(filepath=str(path), copy=True)
+        yield from gui.key("ESC")
+        yield from stage.finish(gui, 10)
+    ask = f"import bpy; print('opened', {stage.HEAD!r} in bpy.data.objects, len(bpy.data.actions))"
+    other = {**os.environ, "BLENDER_USER_RESOURCES": str(stage.audio_folder() / "nothing")}
+    command = [bpy.app.binary_path, "--background", "--factory-startup", str(path), "--python-expr", ask]
+    opened = subprocess.run(command, env=other, capture_output=True, text=True)
+    assert "opened True 0" in opened.stdout, f"{opened.stdout}{opened.stderr}"
+
+
+def unusable_audio(gui: Gui) -> Steps[Figures]:
+    """A path that leads nowhere, a text in disguise, too short a sound: each one message, and nothing changes."""
+    text, short = stage.audio_folder() / "text.wav", stage.long_speech(0.0)
+    text.write_text("no sound at all", encoding="utf-8")
+    yield from stage.add_head(gui)
+    figures = {}
+    for path, sentence in ((Path("/nowhere.wav"), "no such audio file"), (text, "text.wav"), (short, short.name)):
+        yield from stage.choose_audio(gui, path)
+        before, already = snapshot(), len(gui.reports())
+        yield from stage.press_animate(gui)
+        yield from stage.finish(gui)
+        figures[path.name] = heard(gui, sentence, already)
+        unchanged(before)
+        yield from gui.picture(f"unusable_{path.stem}")
+        yield from gui.dismiss()
+    return figures
+
+
+def unusable_mesh(gui: Gui) -> Steps[Figures]:
+    """The cube cannot speak, and the message says so before the model runs."""
+    yield from stage.choose_audio(gui, stage.demo_speech())
+    before, already = snapshot(), len(gui.reports())
+    yield from gui.picture("cube_ready")
+    yield from stage.press_animate(gui)
+    yield from stage.finish(gui)
+    unchanged(before)
+    yield from gui.picture("unusable_cube")
+    return {"said": heard(gui, '"Cube"', already)}
+
+
+def worker_killed(gui: Gui) -> Steps[Figures]:
+    """The worker's process dies in mid-job."""
+
+    def kill() -> Steps[None]:
+        os.kill(stage.worker_pid() or 0, signal.SIGKILL)
+        yield 0.1
+
+    said = yield from _meddle(gui, "worker_killed", kill, "The worker ended unexpectedly")
+    yield from gui.dismiss()
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    assert stage.curves(), "the click after a dead worker made nothing"
+    return said
+
+
+def _meddle(
+    gui: Gui, name: str, meddle: Callable[[], Steps[None]], sentence: str, prepare: Callable[[], None] | None = None
+) -> Steps[Figures]:
+    """Start a job, hold its worker, let `meddle` happen, let the job go on, and return the message with `sentence`.
+
+    Where the message is no success, the scene is as `meddle` left it.
+    """
+    yield from stage.ready(gui, stage.demo_speech())
+    if prepare is not None:
+        with gui.override():
+            prepare()
+        yield 0.1
+    already = len(gui.reports())
+    with (yield from stage.start_held(gui)):
+        yield from meddle()
+        meddled = snapshot()
+    yield from stage.finish(gui)
+    said = heard(gui, sentence, already)
+    yield from gui.picture(name)
+    if "speaks" not in said:
+        unchanged(meddled)
+    return {"said": said}
+
+
+ALL: tuple[Scenario, ...] = (
+    escape_cancels,
+    two_jobs_at_once,
+    mesh_deleted,
+    mesh_renamed,
+    edit_mode,
+    scene_switched,
+    frame_changed,
+    rate_changed,
+    undone,
+    file_opened,
+    saved_in_mid_job,
+    unusable_audio,
+    unusable_mesh,
+    worker_killed,
+)
