@@ -61,8 +61,10 @@ class WAV2SEM_PG_mapping(bpy.types.PropertyGroup):
     channels: EnumProperty(  # type: ignore[valid-type]
         name="Channels", description="What the rows' channels are", items=CHANNEL_KINDS, **_OVERRIDE
     )
-    rows: CollectionProperty(type=WAV2SEM_PG_mapping_row, **_OVERRIDE_ROWS)  # type: ignore[valid-type]
-    active_row: IntProperty(name="Row", description="Row that is being edited", options={"SKIP_SAVE"})  # type: ignore[valid-type]
+    rows: CollectionProperty(  # type: ignore[valid-type]
+        name="Rows", description="Channels and the keys that play them", type=WAV2SEM_PG_mapping_row, **_OVERRIDE_ROWS
+    )
+    active_row: IntProperty(name="Row", description="Row that is being edited")  # type: ignore[valid-type]
 
 
 def key_names(target: bpy.types.Object) -> tuple[str, ...]:

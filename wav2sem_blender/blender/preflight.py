@@ -154,7 +154,7 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
 
 
 def recognised(target: bpy.types.Object) -> tuple[str, bool]:
-    """In words what kind of face this is, and what to do when it cannot speak; and whether it can. Cheap, for panels."""
+    """In words what kind of face this is, and what to do when it cannot speak; and whether it can. Cheap."""
     if target.type != "MESH":
         return "No mesh; choose the head's mesh", False
     table = mapping.stored(target)

@@ -9,8 +9,10 @@ import bpy
 
 from . import (
     command,
+    jaw_bone,
     jobs,
     mapping,
+    mapping_ui,
     operators,
     panels,
     preferences,
@@ -26,6 +28,8 @@ CLASSES = (
     *preferences.CLASSES,
     *operators.CLASSES,
     *panels.CLASSES,
+    *mapping_ui.CLASSES,
+    *jaw_bone.CLASSES,
     *upper_face_panel.CLASSES,
 )
 

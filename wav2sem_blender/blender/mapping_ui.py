@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Key Mapping panel: guess which shape key plays what, correct it by hand, save it and share it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import bpy
+from bpy.props import StringProperty
+from bpy_extras.io_utils import ExportHelper, ImportHelper
+
+from ..pipeline.face_names import KeyMap
+from . import mapping, preflight
+
+
+def face_of(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The mesh chosen in the panel, or the active one."""
+    # Merely reading the settings would store an empty group with the scene.
+    chosen = context.scene.wav2sem.target if context.scene.is_property_set("wav2sem") else None
+    face = chosen or context.view_layer.objects.active
+    return face if face is not None and face.type == "MESH" else None
+
+
+def blocked_reason(face: bpy.types.Object | None) -> str:
+    """Why nothing can be stored on this face, or nothing."""
+    if face is None:
+        return "Choose a mesh, or select one"
+    if face.library:
+        return f'"{face.name}" is linked from another file; make a library override of it first'
+    return ""
+
+
+class _MappingOperator:
+    """What the buttons share: they work on the face, can be undone, and say why they cannot."""
+
+    bl_options: ClassVar = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Name what is missing."""
+        face = face_of(context)
+        message = blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
+        if message:
+            cls.poll_message_set(message)
+        return not message
+
+    @classmethod
+    def missing(cls, _face: bpy.types.Object) -> str:
+        """What this button needs beyond a face, or nothing."""
+        return ""
+
+
+class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
+    """Fill the table from the names of the shape keys; what stands in it is replaced"""
+
+    bl_idname = "wav2sem.guess_mapping"
+    bl_label = "Guess"
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """The face needs keys."""
+        return "" if mapping.key_names(face) else f'"{face.name}" has no shape keys'
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Store the guess."""
+        face = face_of(context)
+        found = mapping.guessed(face)
+        if not found.rows:
+            self.report({"ERROR"}, "No name of a shape key is known. Add the rows by hand, or load a mapping.")
+            return {"CANCELLED"}
+        mapping.store(face, found)
+        self.report({"INFO"}, found.summary())
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
+    """Add a row; a channel may have several keys, and a key several channels, which add up"""
+
+    bl_idname = "wav2sem.add_mapping_row"
+    bl_label = "Add Row"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Add it at the end and select it."""
+        table = face_of(context).wav2sem_mapping
+        table.rows.add()
+        table.active_row = len(table.rows) - 1
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
+    """Remove the selected row; when none is left, the names decide again"""
+
+    bl_idname = "wav2sem.remove_mapping_row"
+    bl_label = "Remove Row"
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """There must be a row."""
+        return "" if mapping.stored(face) else "There is no row"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Remove it and select its neighbour."""
+        table = face_of(context).wav2sem_mapping
+        index = min(table.active_row, len(table.rows) - 1)
+        table.rows.remove(index)
+        table.active_row = max(0, min(index, len(table.rows) - 1))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_clear_mapping(_MappingOperator, bpy.types.Operator):
+    """Remove all rows, so that the names of the shape keys decide at each run"""
+
+    bl_idname = "wav2sem.clear_mapping"
+    bl_label = "Clear"
+
+    missing = WAV2SEM_OT_remove_mapping_row.missing
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Empty the table."""
+        mapping.store(face_of(context), KeyMap(rows=()))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper):
+    """Write the mapping in use to a file, for other characters with the same keys"""
+
+    bl_idname = "wav2sem.save_mapping"
+    bl_label = "Save Mapping"
+    bl_options: ClassVar = {"REGISTER"}
+
+    filename_ext = ".json"
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """There must be a mapping."""
+        return "" if mapping.in_use(face).rows else "There is no mapping to save; guess it, or add rows"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Write the file."""
+        try:
+            mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
+        except OSError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        self.report({"INFO"}, f"Saved {self.filepath}")
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper):
+    """Read a mapping from a file; what stands in the table is replaced"""
+
+    bl_idname = "wav2sem.load_mapping"
+    bl_label = "Load Mapping"
+
+    filename_ext = ".json"
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Read it whole before anything is replaced."""
+        face = face_of(context)
+        try:
+            loaded = KeyMap.load(bpy.path.abspath(self.filepath))
+        except (OSError, ValueError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        mapping.store(face, loaded)
+        for problem in loaded.problems(mapping.key_names(face)):
+            self.report({"WARNING"}, problem)
+        return {"FINISHED"}
+
+
+class WAV2SEM_UL_mapping(bpy.types.UIList):
+    """The table's rows."""
+
+    def draw_item(
+        self,
+        _context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        data: Any,
+        row: Any,
+        _icon: int,
+        _active_data: Any,
+        _active_name: str,
+    ) -> None:
+        """Channel, shape key, gain; a key that the mesh lacks is marked."""
+        present = row.key in mapping.key_names(data.id_data)
+        split = layout.split(factor=0.42)
+        split.prop(row, "channel", text="", emboss=False)
+        split = split.split(factor=0.7)
+        split.prop(row, "key", text="", emboss=False, icon="SHAPEKEY_DATA" if present else "ERROR")
+        split.prop(row, "gain", text="", emboss=False)
+
+    def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
+        """Search among channels and keys."""
+        wanted = self.filter_name.lower()
+        rows = getattr(data, name)
+        if not wanted:
+            return [], []
+        shown = [self.bitflag_filter_item * (wanted in f"{row.channel} {row.key}".lower()) for row in rows]
+        return shown, []
+
+
+class WAV2SEM_PT_key_mapping(bpy.types.Panel):
+    """Which shape key plays what."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Speech"
+    bl_label = "Key Mapping"
+    bl_parent_id = "WAV2SEM_PT_speech"
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """What was recognised, the table, and what is wrong with it."""
+        layout, face = self.layout, face_of(context)
+        if face is None:
+            layout.label(text=blocked_reason(face), icon="INFO")
+            return
+        words, can_speak = preflight.recognised(face)
+        for i, part in enumerate(words.split("; ")):
+            layout.label(text=part, icon="NONE" if i else "CHECKMARK" if can_speak else "ERROR")
+        row = layout.row(align=True)
+        row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
+        row.operator(WAV2SEM_OT_load_mapping.bl_idname, text="Load", icon="FILE_FOLDER")
+        row.operator(WAV2SEM_OT_save_mapping.bl_idname, text="Save", icon="FILE_TICK")
+        self._draw_table(layout, face)
+
+    @staticmethod
+    def _draw_table(layout: bpy.types.UILayout, face: bpy.types.Object) -> None:
+        table, key_map = face.wav2sem_mapping, mapping.stored(face)
+        row = layout.row()
+        row.template_list("WAV2SEM_UL_mapping", "", table, "rows", table, "active_row", rows=4)
+        buttons = row.column(align=True)
+        buttons.operator(WAV2SEM_OT_add_mapping_row.bl_idname, text="", icon="ADD")
+        buttons.operator(WAV2SEM_OT_remove_mapping_row.bl_idname, text="", icon="REMOVE")
+        buttons.separator()
+        buttons.operator(WAV2SEM_OT_clear_mapping.bl_idname, text="", icon="X")
+        if key_map is None:
+            layout.label(text="Empty: the names of the keys decide", icon="INFO")
+            return
+        column = layout.column()
+        column.use_property_split, column.use_property_decorate = True, False
+        column.prop(table, "channels")
+        if table.active_row < len(table.rows):
+            active = table.rows[table.active_row]
+            column.prop(active, "channel")
+            if face.data.shape_keys:
+                column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
+            column.prop(active, "gain")
+        for problem in key_map.problems(mapping.key_names(face)):
+            layout.label(text=problem, icon="ERROR")
+
+
+CLASSES = (
+    WAV2SEM_OT_guess_mapping,
+    WAV2SEM_OT_add_mapping_row,
+    WAV2SEM_OT_remove_mapping_row,
+    WAV2SEM_OT_clear_mapping,
+    WAV2SEM_OT_save_mapping,
+    WAV2SEM_OT_load_mapping,
+    WAV2SEM_UL_mapping,
+    WAV2SEM_PT_key_mapping,
+)
