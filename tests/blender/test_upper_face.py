@@ -423,6 +423,7 @@ def test_the_button_listens_to_real_speech(face, addon_preferences):
 @pytest.mark.skipif(not MODEL.is_file(), reason="the repository has no bundled model")
 def test_animate_brings_the_upper_face_along_in_one_step(face, addon_preferences):
     pytest.importorskip("onnxruntime")
+    bpy.context.scene.render.fps = 30  # the model gives this recording 197 frames, its length rounds to 198
     bpy.context.scene.wav2sem_upper_face.enabled = True
     assert bpy.ops.wav2sem.animate(filepath=str(DEMO_SPEECH), object="Head") == {"FINISHED"}
     animation = face.data.shape_keys.animation_data

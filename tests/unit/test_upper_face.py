@@ -66,6 +66,12 @@ def test_length_ends_and_range(fps, duration_s):
     assert not weights_TK[[0, -1]].any() and np.abs(result.head_deg_T3[[0, -1]]).max() < 1e-6
 
 
+def test_the_mouths_length_counts_where_it_is_given():
+    result = perform(talk(6.585), Settings(head_sway=1.0), 30.0, n_frames=197)
+    assert result.motion.n_frames == len(result.head_deg_T3) == 197
+    assert not result.motion.weights_TK[-1].any() and not result.head_deg_T3[-1].any()
+
+
 def test_a_seed_is_one_performance():
     speech = talk(60.0)
     once, again, other = (perform(speech, Settings(seed=seed, head_sway=1.0), 30.0) for seed in (5, 5, 6))

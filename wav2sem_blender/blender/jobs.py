@@ -118,7 +118,7 @@ class Job:
             if self.settings.upper_face is None:
                 return outcome
             try:
-                upper = self._add_upper_face(context, target)
+                upper = self._add_upper_face(context, target, outcome.n_scene_frames)
             except ValueError as error:  # the mouth speaks none the worse for it
                 return replace(outcome, warnings=(*outcome.warnings, f"The upper face is left alone. {error}"))
             notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
@@ -145,7 +145,9 @@ class Job:
             settings=self.settings.for_the_record(),
         )
 
-    def _add_upper_face(self, context: bpy.types.Context, target: bpy.types.Object) -> Outcome:
+    def _add_upper_face(
+        self, context: bpy.types.Context, target: bpy.types.Object, n_frames: int | None = None
+    ) -> Outcome:
         assert self._result is not None
         heard = Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
         return upper_face.apply_upper_face(
@@ -156,6 +158,7 @@ class Job:
             name=self._audio.name,
             start_frame=self.settings.start_frame,
             sway=self.settings.sway,
+            n_frames=n_frames,
         )
 
     def _make_command(self, model: str) -> protocol.Animate | protocol.Listen:

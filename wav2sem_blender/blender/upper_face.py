@@ -62,6 +62,7 @@ def apply_upper_face(
     name: str,
     start_frame: int = 1,
     sway: SwayTarget = NOTHING_SWAYS,
+    n_frames: int | None = None,
 ) -> Outcome:
     """Let the upper half of a face live while it speaks.
 
@@ -73,6 +74,7 @@ def apply_upper_face(
         name: The recording's.
         start_frame: Scene frame of its first moment.
         sway: What the head's sway moves.
+        n_frames: How many scene frames the speech has, or None for the recording's own length.
 
     Raises:
         ValueError: The target, the sway's target or a value does not allow it; nothing was changed.
@@ -87,7 +89,7 @@ def apply_upper_face(
         swaying = head_sway.find(target, sway, earlier, mark=MARK)
     if swaying is None:
         settings = replace(settings, head_sway=0.0)
-    face = perform(prosody, settings, compat.frame_rate_hz(context.scene))
+    face = perform(prosody, settings, compat.frame_rate_hz(context.scene), n_frames)
     if not face.motion.channels and swaying is None:
         raise ValueError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
     plan = _make_plan(target, face.motion.channels)

@@ -92,20 +92,21 @@ class UpperFace:
     head_deg_T3: np.ndarray
 
 
-def perform(prosody: Prosody, settings: Settings, fps: float) -> UpperFace:
+def perform(prosody: Prosody, settings: Settings, fps: float, n_frames: int | None = None) -> UpperFace:
     """Make the curves of one recording: as many frames as it lasts, at least one.
 
     Args:
         prosody: What was heard.
         settings: How lively.
         fps: Frames per second of the curves.
+        n_frames: Another number of frames, that of the mouth's curves say.
 
     Raises:
         ValueError: The frame rate is impossible.
     """
     if not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"The frame rate {fps} is impossible; it must be a finite number above 0.")
-    clock = _Clock(fps=fps, n_frames=max(1, round(prosody.duration_s * fps)))
+    clock = _Clock(fps=fps, n_frames=n_frames or max(1, round(prosody.duration_s * fps)))
     blinks, brows, gaze, sway = (np.random.default_rng([settings.seed, feature]) for feature in range(4))
     curves: dict[str, np.ndarray] = {}
     if settings.blinks_per_minute:
