@@ -181,10 +181,15 @@ def blender(session: nox.Session, bpy: str) -> None:
 
 @nox.session(python=PYTHON)
 def gui(session: nox.Session) -> None:
-    """Drive the add-on in a real Blender window with events, and take pictures: out/gui/."""
+    """Drive the add-on in a real Blender window with events, take pictures (out/gui/), and run tests/blender there.
+
+    Arguments after -- are scenarios (tests/gui/scenarios*.py), and leave out tests/blender.
+    """
     require_supported_python(session)
-    session.install("--constraint", str(CONSTRAINTS), "packaging", "pip")
+    session.install("--constraint", str(CONSTRAINTS), "packaging", "pip", "pytest", "pytest-blender")
     session.run("python", "tests/gui/run.py", *session.posargs)
+    if not session.posargs:
+        session.run("python", "tests/gui/suite.py")
 
 
 @nox.session(python=PYTHON)

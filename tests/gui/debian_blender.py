@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,12 @@ def default_cache() -> Path:
 
 
 def command(
-    root: Path, arguments: Sequence[str], writable: Sequence[Path] = (), readable: Sequence[Path] = ()
+    root: Path,
+    arguments: Sequence[str],
+    writable: Sequence[Path] = (),
+    readable: Sequence[Path] = (),
+    elsewhere: Mapping[Path, str] | None = None,
+    folder: Path = Path("/"),
 ) -> list[str]:
     """Return the command line that runs `arguments` inside `root`.
 
@@ -72,15 +78,21 @@ def command(
         arguments: Program and arguments as seen from inside.
         writable: Folders of this machine that appear inside under their own paths.
         readable: The same, but the command cannot write there.
+        elsewhere: Folders that appear inside under another path, read-only.
+        folder: Where the command starts, as seen from inside.
     """
     lines = ["set -eu", 'mount -t proc proc "$root/proc"', 'mount -t tmpfs tmpfs "$root/tmp"']
     lines += ['mount --rbind /dev "$root/dev"', 'cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true']
-    for folder, options in [*((path, "ro") for path in readable), *((path, "rw") for path in writable)]:
-        inside = _quoted(f"{root}{folder.resolve()}")
-        lines += [f"mkdir -p {inside}", f"mount --bind {_quoted(str(folder.resolve()))} {inside}"]
+    shown = [(path, str(path.resolve()), "ro") for path in readable]
+    shown += [(path, str(path.resolve()), "rw") for path in writable]
+    shown += [(path, place, "ro") for path, place in (elsewhere or {}).items()]
+    for path, place, options in shown:
+        inside = shlex.quote(f"{root}{place}")
+        lines += [f"mkdir -p {inside}", f"mount --bind {shlex.quote(str(path.resolve()))} {inside}"]
         lines += [f"mount -o remount,bind,ro {inside}"] if options == "ro" else []
-    lines += ['exec chroot "$root" "$@"']
-    script = f"root={_quoted(str(root))}\n" + "\n".join(lines)
+    enter = f'cd {shlex.quote(str(folder))} && exec "$@"'
+    lines += [f'exec chroot "$root" sh -c {shlex.quote(enter)} sh "$@"']
+    script = f"root={shlex.quote(str(root))}\n" + "\n".join(lines)
     spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     return [*spaces, "sh", "-c", script, "sh", *arguments]
 
@@ -89,10 +101,6 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment variables for a command inside: Debian's paths, and Mesa's software renderer."""
     mesa = {"LIBGL_ALWAYS_SOFTWARE": "1", "GALLIUM_DRIVER": "llvmpipe"}
     return {**_NON_INTERACTIVE, "HOME": "/root", **mesa, **(extra or {})}
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _check_machine() -> None:

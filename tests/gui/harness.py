@@ -24,6 +24,8 @@ Steps = Generator[float, None, T]
 TURN_S = 0.06
 ROW_PX = 9
 _EMPTY_PX = 90
+# Where closed panels may lie below the last control.
+_HEADERS_PX = 180
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
@@ -102,10 +104,9 @@ class Gui:
         yield from self.key("RET", place)
 
     def dismiss(self) -> Steps[None]:
-        """Make a message's popup go away, by taking the mouse far from it."""
-        region = self.region()
-        for share in (0.1, 0.5, 0.9):
-            yield from self.move((region.x + int(region.width * share), region.y + 20))
+        """Close a message's popup with Esc, and take the mouse out of the way."""
+        yield from self.key("ESC")
+        yield from self.move((self.region().x + 40, self.region().y + 20))
         yield 0.3
 
     def until(self, condition: Callable[[], T], what: str, limit_s: float = 60.0) -> Steps[T]:
@@ -139,11 +140,12 @@ class Gui:
         self.region("UI").tag_redraw()
         yield 4 * TURN_S
 
-    def controls(self, wanted: str = "") -> Steps[dict[str, tuple[int, int]]]:
+    def controls(self, wanted: str = "", top: int | None = None) -> Steps[dict[str, tuple[int, int]]]:
         """Find what the sidebar offers by moving the mouse down over it.
 
         Args:
             wanted: Stop as soon as this control is found.
+            top: Begin at this height of the window, by default at the sidebar's top.
 
         Returns:
             Where each control is in the window: operators by name ("wav2sem.animate"), properties by path
@@ -151,8 +153,9 @@ class Gui:
         """
         region = self.region("UI")
         found: dict[str, tuple[int, int]] = {}
-        for row in range(region.height // ROW_PX):
-            place = (region.x + int(region.width * 0.62), region.y + region.height - 4 - row * ROW_PX)
+        top = top or region.y + region.height - 4
+        for y in range(top, region.y, -ROW_PX):
+            place = (region.x + int(region.width * 0.62), y)
             name = yield from self._control_at(place)
             if name:
                 found.setdefault(name, place)
@@ -160,7 +163,7 @@ class Gui:
             if name and name == wanted:
                 break
             # Nothing comes after so much empty space.
-            if found and self._lowest_px - place[1] > _EMPTY_PX:
+            if (self._lowest_px if found else top) - y > _EMPTY_PX:
                 break
         return found
 
@@ -178,22 +181,24 @@ class Gui:
         assert name in found, f"the sidebar shows no {name}; it shows {sorted(found)}"
         return found[name]
 
-    def open_panel_with(self, name: str) -> Steps[tuple[int, int]]:
-        """Open the closed panel below the last control, and return where the control `name` in it is.
+    def open_panels(self) -> Steps[set[str]]:
+        """Open the closed panels below the last control, and return the names of the controls that this brought up.
 
-        Raises:
-            AssertionError: No click below the last control brings it up.
+        From the lowest one up, so that what opens moves nothing that is still to be clicked.
         """
         region = self.region("UI")
-        found = yield from self.controls()
-        lowest = self._lowest_px
-        for below in range(2 * ROW_PX, _EMPTY_PX, 12):
-            yield from self.click((region.x + int(region.width * 0.4), lowest - below))
-            yield 4 * TURN_S
-            found = yield from self.controls(wanted=name)
-            if name in found:
-                return found[name]
-        raise AssertionError(f"no panel with {name} opens; the sidebar shows {sorted(found)}")
+        yield from self.controls()
+        lowest_px, shown = self._lowest_px, set[str]()
+        for y in range(max(region.y + 10, lowest_px - _HEADERS_PX), lowest_px - 20, 12):
+            place = (region.x + int(region.width * 0.4), y)
+            yield from self.click(place)
+            now = set((yield from self.controls(top=y)))
+            if shown - now:
+                # The same header again, which was open already.
+                yield from self.click(place)
+            else:
+                shown = now
+        return shown
 
     def _control_at(self, place: tuple[int, int]) -> Steps[str]:
         """Name the control under `place`, "" without one."""

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run tests/blender inside the real Blender by pytest-blender: the second half of `nox -s gui`.
+
+    python tests/gui/suite.py [--output out/gui] [PYTEST ARGUMENTS ...]
+
+pytest-blender wants one executable: for Debian's Blender that is a script that enters it. The libraries that the
+default engine needs are unpacked from the extension's wheels, and Blender is told to see them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import debian_blender  # noqa: E402
+import run  # noqa: E402
+
+# They start another Python and import bpy there, which the program is not.
+OF_THE_MODULE = (
+    "tests/blender/test_command.py::test_the_example_script",
+    "tests/blender/test_registration.py::test_blenders_process_loads_no_engine",
+)
+
+
+def write_wrapper(program: run.Program, python: str, libraries: Path, folder: Path) -> Path:
+    """Write a program that behaves like Blender's executable, and return it."""
+    own = {
+        "BLENDER_USER_RESOURCES": str(folder / "user"),
+        "PYTHONPATH": str(libraries),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    if program.named:
+        line = ["env", "--unset=PYTEST_ADDOPTS", *_assignments(own), program.named]
+    else:
+        readable = [run.ROOT, Path(sysconfig.get_path("purelib"))]
+        blender = [debian_blender.BLENDER]
+        # Where Debian's Python looks by itself: the tests' workers are started without Blender's search path.
+        site = {libraries: f"/usr/local/lib/python{python}/dist-packages"}
+        enter = debian_blender.command(
+            program.root, blender, readable=readable, writable=[folder], elsewhere=site, folder=run.ROOT
+        )
+        line = ["env", "--ignore-environment", *_assignments(debian_blender.environment(own)), *enter]
+    path = folder / "blender"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(line)} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def _assignments(variables: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def unpack_wheels(archive: Path, folder: Path) -> Path:
+    """Unpack the wheels that lie in the extension's zip, and return the folder with the libraries."""
+    target = folder / "libraries"
+    with zipfile.ZipFile(archive) as extension:
+        for name in extension.namelist():
+            if name.startswith("wheels/"):
+                with extension.open(name) as wheel, zipfile.ZipFile(wheel) as content:
+                    content.extractall(target)
+    return target
+
+
+def main() -> int:
+    """Run the suite; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=run.ROOT / "out" / "gui_suite", help="default: out/gui_suite")
+    options, arguments = parser.parse_known_args()
+    folder = options.output.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        program = run.Program(folder)
+    except debian_blender.UnavailableError as error:
+        print(f"SKIPPED: Blender's program cannot be had: {error}")
+        return 0
+    python = program.python_version()
+    archive = run.pack(folder, python)
+    libraries = unpack_wheels(archive, folder)
+    executable = write_wrapper(program, python, libraries, folder)
+    command = [sys.executable, "-m", "pytest", "--blender-executable", str(executable), "-p", "no:cacheprovider"]
+    command += [f"--deselect={name}" for name in OF_THE_MODULE]
+    command += [*(arguments or ["tests/blender"]), "--", "--factory-startup", "--python-use-system-env"]
+    # The outer pytest only starts Blender; it has no library that a conftest.py may want.
+    environment = {**os.environ, "PYTEST_ADDOPTS": "--noconftest"}
+    return subprocess.run(command, cwd=run.ROOT, env=environment).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
