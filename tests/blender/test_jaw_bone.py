@@ -129,7 +129,7 @@ def test_it_follows_the_speech(head):
 def test_a_gain_of_the_mapping_changes_the_key_not_the_bone(head):
     rig = add_rig(head)
     bpy.ops.wav2sem.guess_mapping()
-    head.wav2sem_mapping.rows[0].gain = 0.5
+    head.wav2sem_mapping[0].gain = 0.5
     bpy.ops.wav2sem.drive_jaw_bone(angle=radians(20))
     apply_motion(bpy.context, head, Motion(weights_TK=np.ones((3, 1)), channels=("jawOpen",), fps=24.0))
     bpy.context.scene.frame_set(2)

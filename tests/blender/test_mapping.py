@@ -43,7 +43,7 @@ def speak(head, motion=None, **options):
 
 
 def rows_of(head):
-    return [(row.channel, row.key, row.gain) for row in head.wav2sem_mapping.rows]
+    return [(row.channel, row.key, row.gain) for row in head.wav2sem_mapping]
 
 
 class TestNames:
@@ -104,7 +104,7 @@ class TestTable:
             ("mouthPucker", "mouthPucker", 1.0),
             ("mouthSmileLeft", "mouthSmile_L", 1.0),
         ]
-        rows = head.wav2sem_mapping.rows
+        rows = head.wav2sem_mapping
         rows[0].gain = 0.5
         rows[1].key = "jawOpen"
         rows[1].gain = -1.0
@@ -122,8 +122,8 @@ class TestTable:
     def test_visemes_with_gains(self, curves_of):
         head = keyed_head("Head", [f"viseme_{name}" for name in OCULUS.names])
         bpy.ops.wav2sem.guess_mapping()
-        assert head.wav2sem_mapping.channels == "OCULUS"
-        next(row for row in head.wav2sem_mapping.rows if row.channel == "aa").gain = 2.0
+        assert head.wav2sem_mapping_channels == "OCULUS"
+        next(row for row in head.wav2sem_mapping if row.channel == "aa").gain = 2.0
         speak(head)
         expected = as_visemes(arkit_motion(), OCULUS)
         aa_T = expected.weights_TK[:, expected.channels.index("aa")]
@@ -132,7 +132,7 @@ class TestTable:
     def test_a_viseme_without_a_key_is_replaced_by_its_like(self, curves_of):
         head = keyed_head("Head", [f"viseme_{name}" for name in OCULUS.names])
         bpy.ops.wav2sem.guess_mapping()
-        rows = head.wav2sem_mapping.rows
+        rows = head.wav2sem_mapping
         rows.remove(next(i for i, row in enumerate(rows) if row.channel == "aa"))
         speak(head)
         curves = curves_of(head)
@@ -144,7 +144,7 @@ class TestTable:
         with pytest.raises(RuntimeError, match="no shape keys with ARKit names .* or fill in Key Mapping"):
             animate("ok")
         bpy.ops.wav2sem.add_mapping_row()
-        row = head.wav2sem_mapping.rows[head.wav2sem_mapping.active_row]
+        row = head.wav2sem_mapping[head.wav2sem_mapping_active]
         row.channel, row.key = "jawOpen", "Kiefer"
         assert preflight.recognised(head) == ("Key mapping, 1 channels on 1 shape keys", True)
         animate("ok")
@@ -152,17 +152,17 @@ class TestTable:
 
     def test_remove_and_clear_lead_back_to_the_names(self, head):
         bpy.ops.wav2sem.guess_mapping()
-        head.wav2sem_mapping.active_row = 2
+        head.wav2sem_mapping_active = 2
         bpy.ops.wav2sem.remove_mapping_row()
         assert [row[0] for row in rows_of(head)] == ["jawOpen", "mouthPucker"]
-        assert head.wav2sem_mapping.active_row == 1
+        assert head.wav2sem_mapping_active == 1
         bpy.ops.wav2sem.clear_mapping()
         assert mapping.stored(head) is None
         assert mapping.in_use(head).summary() == "ARKit keys, 3 of 27 found"
 
     def test_it_is_saved_with_the_file(self, head, tmp_path):
         bpy.ops.wav2sem.guess_mapping()
-        head.wav2sem_mapping.rows[1].gain = 0.25
+        head.wav2sem_mapping[1].gain = 0.25
         before = rows_of(head)
         bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
         bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
@@ -172,7 +172,7 @@ class TestTable:
         other = keyed_head("Other", list("AIUEO"))
         bpy.ops.wav2sem.guess_mapping()
         assert mapping.stored(head) is None
-        assert other.wav2sem_mapping.channels == "VRM"
+        assert other.wav2sem_mapping_channels == "VRM"
 
 
 class TestValidation:
@@ -231,13 +231,13 @@ class TestFile:
     def test_shared_with_another_character(self, tmp_path):
         first = keyed_head("First", [f"viseme_{name}" for name in OCULUS.names])
         bpy.ops.wav2sem.guess_mapping()
-        first.wav2sem_mapping.rows[1].gain = 0.75
+        first.wav2sem_mapping[1].gain = 0.75
         path = str(tmp_path / "visemes.json")
         bpy.ops.wav2sem.save_mapping(filepath=path)
         second = keyed_head("Second", [f"viseme_{name}" for name in OCULUS.names])
         bpy.ops.wav2sem.load_mapping(filepath=path)
         assert rows_of(second) == rows_of(first)
-        assert second.wav2sem_mapping.channels == "OCULUS"
+        assert second.wav2sem_mapping_channels == "OCULUS"
 
     def test_what_was_guessed_can_be_saved_without_a_table(self, head, tmp_path):
         bpy.ops.wav2sem.save_mapping(filepath=str(tmp_path / "a.json"))

@@ -290,7 +290,7 @@ def _add_carrier(face: bpy.types.Object) -> str:
     key.value = 0.0
     face.data.shape_keys[_CARRIER_PROPERTY] = key.name
     if mapping.stored(face) is not None:
-        row = face.wav2sem_mapping.rows.add()
+        row = face.wav2sem_mapping.add()
         row.channel, row.key = _CHANNEL, key.name
     return str(key.name)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import bpy
-from bpy.props import CollectionProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import CollectionProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
 from ..pipeline.face_names import KeyMap, Row, guess
 from ..pipeline.motion import ARKIT_CHANNELS
@@ -21,14 +21,13 @@ CHANNEL_KINDS = (
 
 # A library override keeps its own rows.
 _OVERRIDE = {"override": {"LIBRARY_OVERRIDABLE"}}
-_OVERRIDE_ROWS = {"override": {"LIBRARY_OVERRIDABLE", "USE_INSERTION"}}
 
 # Looking at names costs milliseconds, and panels look often.
 _guess = lru_cache(maxsize=64)(guess)
 
 
 def _suggest_channels(row: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
-    visemes = row.id_data.wav2sem_mapping.channels
+    visemes = row.id_data.wav2sem_mapping_channels
     return ARKIT_CHANNELS if visemes == "MODEL" else VISEME_SETS[visemes].names
 
 
@@ -55,18 +54,6 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
     )
 
 
-class WAV2SEM_PG_mapping(bpy.types.PropertyGroup):
-    """The table; without rows the names decide at each run."""
-
-    channels: EnumProperty(  # type: ignore[valid-type]
-        name="Channels", description="What the rows' channels are", items=CHANNEL_KINDS, **_OVERRIDE
-    )
-    rows: CollectionProperty(  # type: ignore[valid-type]
-        name="Rows", description="Channels and the keys that play them", type=WAV2SEM_PG_mapping_row, **_OVERRIDE_ROWS
-    )
-    active_row: IntProperty(name="Row", description="Row that is being edited")  # type: ignore[valid-type]
-
-
 def key_names(target: bpy.types.Object) -> tuple[str, ...]:
     """The mesh's shape keys except the one at rest, which stays there."""
     keys = target.data.shape_keys if target.type == "MESH" else None
@@ -75,12 +62,11 @@ def key_names(target: bpy.types.Object) -> tuple[str, ...]:
 
 def stored(target: bpy.types.Object) -> KeyMap | None:
     """The user's table, or None where there is none."""
-    # Merely reading the group would store an empty one with the object.
-    if not target.is_property_set("wav2sem_mapping") or not target.wav2sem_mapping.rows:
+    if not target.wav2sem_mapping:
         return None
-    table = target.wav2sem_mapping
-    rows = tuple(Row(row.channel, row.key, row.gain) for row in table.rows)
-    return KeyMap(rows=rows, visemes="" if table.channels == "MODEL" else table.channels, label="Key mapping")
+    rows = tuple(Row(row.channel, row.key, row.gain) for row in target.wav2sem_mapping)
+    channels = target.wav2sem_mapping_channels
+    return KeyMap(rows=rows, visemes="" if channels == "MODEL" else channels, label="Key mapping")
 
 
 def guessed(target: bpy.types.Object) -> KeyMap:
@@ -95,23 +81,33 @@ def in_use(target: bpy.types.Object) -> KeyMap:
 
 def store(target: bpy.types.Object, key_map: KeyMap) -> None:
     """Put a mapping into the object's table; one without rows means that the names decide."""
-    table = target.wav2sem_mapping
-    table.channels = key_map.visemes or "MODEL"
-    table.rows.clear()
+    target.wav2sem_mapping_channels = key_map.visemes or "MODEL"
+    target.wav2sem_mapping.clear()
     for row in key_map.rows:
-        new = table.rows.add()
+        new = target.wav2sem_mapping.add()
         new.channel, new.key, new.gain = row
-    table.active_row = 0
+    target.wav2sem_mapping_active = 0
 
 
-CLASSES = (WAV2SEM_PG_mapping_row, WAV2SEM_PG_mapping)
+CLASSES = (WAV2SEM_PG_mapping_row,)
 
 
 def register() -> None:
-    """Give every object its table."""
-    bpy.types.Object.wav2sem_mapping = PointerProperty(type=WAV2SEM_PG_mapping, **_OVERRIDE)
+    """Give every object a table: straight on the object, since a library override stores no new group of properties."""
+    bpy.types.Object.wav2sem_mapping = CollectionProperty(
+        name="Key Mapping",
+        description="Channels and the shape keys that play them; without rows the names of the keys decide",
+        type=WAV2SEM_PG_mapping_row,
+        override={"LIBRARY_OVERRIDABLE", "USE_INSERTION"},
+    )
+    bpy.types.Object.wav2sem_mapping_channels = EnumProperty(
+        name="Channels", description="What the rows' channels are", items=CHANNEL_KINDS, **_OVERRIDE
+    )
+    bpy.types.Object.wav2sem_mapping_active = IntProperty(name="Row", description="Row that is being edited")
 
 
 def unregister() -> None:
     """Take the tables away again."""
     del bpy.types.Object.wav2sem_mapping
+    del bpy.types.Object.wav2sem_mapping_channels
+    del bpy.types.Object.wav2sem_mapping_active

@@ -81,9 +81,9 @@ class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Add it at the end and select it."""
-        table = face_of(context).wav2sem_mapping
-        table.rows.add()
-        table.active_row = len(table.rows) - 1
+        face = face_of(context)
+        face.wav2sem_mapping.add()
+        face.wav2sem_mapping_active = len(face.wav2sem_mapping) - 1
         return {"FINISHED"}
 
 
@@ -100,10 +100,11 @@ class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Remove it and select its neighbour."""
-        table = face_of(context).wav2sem_mapping
-        index = min(table.active_row, len(table.rows) - 1)
-        table.rows.remove(index)
-        table.active_row = max(0, min(index, len(table.rows) - 1))
+        face = face_of(context)
+        rows = face.wav2sem_mapping
+        index = min(face.wav2sem_mapping_active, len(rows) - 1)
+        rows.remove(index)
+        face.wav2sem_mapping_active = max(0, min(index, len(rows) - 1))
         return {"FINISHED"}
 
 
@@ -228,9 +229,9 @@ class WAV2SEM_PT_key_mapping(bpy.types.Panel):
 
     @staticmethod
     def _draw_table(layout: bpy.types.UILayout, face: bpy.types.Object) -> None:
-        table, key_map = face.wav2sem_mapping, mapping.stored(face)
+        rows, key_map = face.wav2sem_mapping, mapping.stored(face)
         row = layout.row()
-        row.template_list("WAV2SEM_UL_mapping", "", table, "rows", table, "active_row", rows=4)
+        row.template_list("WAV2SEM_UL_mapping", "", face, "wav2sem_mapping", face, "wav2sem_mapping_active", rows=4)
         buttons = row.column(align=True)
         buttons.operator(WAV2SEM_OT_add_mapping_row.bl_idname, text="", icon="ADD")
         buttons.operator(WAV2SEM_OT_remove_mapping_row.bl_idname, text="", icon="REMOVE")
@@ -241,9 +242,9 @@ class WAV2SEM_PT_key_mapping(bpy.types.Panel):
             return
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False
-        column.prop(table, "channels")
-        if table.active_row < len(table.rows):
-            active = table.rows[table.active_row]
+        column.prop(face, "wav2sem_mapping_channels")
+        if face.wav2sem_mapping_active < len(rows):
+            active = rows[face.wav2sem_mapping_active]
             column.prop(active, "channel")
             if face.data.shape_keys:
                 column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
