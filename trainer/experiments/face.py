@@ -140,8 +140,9 @@ class FinetuneChannels:
 
     The encoder is frozen (eval, no gradients): one speaker's face must not teach it that speaker's voice. Its features
     are computed once for each of `versions` differently augmented copies of every captured clip, and for each of
-    `driven_versions` of every driven one (`driven.py`); `driven_share` of a batch is driven. `aperture_weight` weighs
-    the error of the lip gap, and `closed_factor` multiplies it where the lips touch.
+    `driven_versions` of every driven one (`driven.py`); `driven_share` of a batch is driven, or one of `speechless`
+    clips of noise and music, to which a mouth rests. `aperture_weight` weighs the error of the lip gap, and
+    `closed_factor` multiplies it where the lips touch; `width_spread_weight` weighs how far the mouth's width moves.
     """
 
     decoder: DecoderConfig
@@ -159,6 +160,7 @@ class FinetuneChannels:
     velocity_weight: float = 0.5
     aperture_weight: float = 3.0
     closed_factor: float = 5.0
+    width_spread_weight: float = 3.0
     precision: str = "no"
     accumulate: int = 1
     checkpoint_every: int = 500
