@@ -9,6 +9,7 @@ Shapes: V vertices, F triangles, P constrained points.
 
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,8 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from wav2sem_blender.pipeline.geometry import face_edges, fit_similarity
+from wav2sem_blender.pipeline.surface import ClosestPoints, cotangents, vertex_normals
+from wav2sem_blender.pipeline.surface import lip_side as side_of_lips
 
 HEAD_VERTICES = 3931  # FLAME's skin; the two eyeballs follow
 ICT_SKIN_VERTICES = 14062  # face, head, neck, mouth socket, eye sockets; teeth and eyeballs follow
@@ -163,30 +166,29 @@ def curve_constraints(source: Surface, target: Surface) -> tuple[np.ndarray, np.
 
 
 def lip_side(surface: Surface) -> np.ndarray:
-    """+1 on the upper lip's side, -1 on the lower lip's, 0 where the two meet or far from the mouth (V,).
+    """+1 on the upper lip's side, -1 on the lower lip's, 0 where the two meet or far from the mouth (V,)."""
+    upper, lower, corners = (surface.landmarks[list(run)] for run in (UPPER_LIP, LOWER_LIP, MOUTH_CORNERS))
+    return side_of_lips(surface.points_V3, surface.triangles_F3, upper, lower, corners)
 
-    The lips touch, so nearness in space says nothing; distance along the surface does.
-    """
-    graph, marks = edge_graph(surface), surface.landmarks
-    upper = dijkstra(graph, indices=marks[list(UPPER_LIP)], min_only=True)
-    lower = dijkstra(graph, indices=marks[list(LOWER_LIP)], min_only=True)
-    corner = dijkstra(graph, indices=marks[list(MOUTH_CORNERS)], min_only=True)
-    half_width = np.abs(surface.points_V3[marks[list(MOUTH_CORNERS)], 0]).min()
-    labelled = (np.minimum(upper, lower) < 0.03) & (corner > 0.004) & (np.abs(surface.points_V3[:, 0]) < half_width)
-    return np.where(labelled, np.sign(lower - upper), 0.0)
+
+def closest_points(surface: Surface) -> ClosestPoints:
+    """Closest points on the surface, found by scipy's tree, which is exact."""
+
+    def neighbours(centres_F3: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
+        tree = cKDTree(centres_F3)
+        return lambda points_V3, count: tree.query(points_V3, k=count)[1]
+
+    return ClosestPoints(surface.points_V3, surface.triangles_F3, lip_side(surface), neighbours=neighbours)
 
 
 def cotangent_laplacian(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Stiffness matrix K (V, V), positive semi-definite, and lumped vertex areas (V,) in m^2."""
     n = len(points_V3)
     stiffness = sparse.csr_matrix((n, n))
-    corners = points_V3[triangles_F3]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    weights, area = cotangents(points_V3, triangles_F3)
     for k in range(3):
-        i, j, o = triangles_F3[:, k], triangles_F3[:, (k + 1) % 3], triangles_F3[:, (k + 2) % 3]
-        u, v = points_V3[i] - points_V3[o], points_V3[j] - points_V3[o]
-        cotangent = np.clip((u * v).sum(1) / np.maximum(2 * area, 1e-12), 0.05, 5.0) / 2
-        stiffness += sparse.coo_matrix((cotangent, (i, j)), shape=(n, n))
+        i, j = triangles_F3[:, (k + 1) % 3], triangles_F3[:, (k + 2) % 3]
+        stiffness += sparse.coo_matrix((weights[:, k], (i, j)), shape=(n, n))
     stiffness = stiffness + stiffness.T
     stiffness = sparse.diags(np.asarray(stiffness.sum(1)).ravel()) - stiffness
     vertex_area = np.bincount(triangles_F3.ravel(), np.repeat(area / 3, 3), minlength=n)
@@ -197,67 +199,6 @@ def bilaplacian(points_V3: np.ndarray, triangles_F3: np.ndarray) -> sparse.csr_m
     """Thin-plate energy K A^-1 K, scaled by the mean area so that weights near 1 act over a few edges."""
     stiffness, area = cotangent_laplacian(points_V3, triangles_F3)
     return (stiffness @ sparse.diags(area.mean() / area) @ stiffness).tocsr()
-
-
-def vertex_normals(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3), area weighted."""
-    corners = points_V3[triangles_F3]
-    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [np.bincount(triangles_F3.ravel(), np.repeat(face[:, c], 3), minlength=len(points_V3)) for c in range(3)], 1
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
-class ClosestPoints:
-    """Closest points on a surface among triangles that face the same way and lie on the same lip."""
-
-    def __init__(self, surface: Surface, candidates: int = 24):
-        self.triangles_F3, self.candidates = surface.triangles_F3, candidates
-        self.corners_F33 = surface.points_V3[surface.triangles_F3]
-        self.tree = cKDTree(self.corners_F33.mean(1))
-        normal = np.cross(
-            self.corners_F33[:, 1] - self.corners_F33[:, 0], self.corners_F33[:, 2] - self.corners_F33[:, 0]
-        )
-        self.normals_F3 = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-15)
-        self.side_F = np.sign(lip_side(surface)[surface.triangles_F3].sum(1))
-
-    def query(
-        self, points_V3: np.ndarray, normals_V3: np.ndarray, side_V: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Points (V, 3), triangle numbers (V,), barycentric_V3, and whether an admissible triangle was found (V,)."""
-        _, near = self.tree.query(points_V3, k=self.candidates)
-        corners = self.corners_F33[near]
-        bary = closest_barycentric(points_V3[:, None], corners)
-        on_surface = np.einsum("vnk,vnkc->vnc", bary, corners)
-        distance = np.linalg.norm(on_surface - points_V3[:, None], axis=2)
-        admissible = np.einsum("vnc,vc->vn", self.normals_F3[near], normals_V3) > 0.3
-        admissible &= side_V[:, None] * self.side_F[near] >= 0
-        distance = np.where(admissible, distance, np.inf)
-        best, rows = distance.argmin(1), np.arange(len(points_V3))
-        return on_surface[rows, best], near[rows, best], bary[rows, best], np.isfinite(distance[rows, best])
-
-
-def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates (..., 3) of the point of each triangle (..., 3, 3) closest to point (..., 3)."""
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
-    ab, ac, ap = b - a, c - a, point - a
-    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
-    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
-    determinant = np.maximum(d00 * d11 - d01 * d01, 1e-20)
-    v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
-    best = np.stack([1 - v - w, v, w], -1)
-    outside = (best < 0).any(-1)
-    least = np.full(outside.shape, np.inf)
-    for i, j in ((0, 1), (1, 2), (2, 0)):  # outside the triangle the closest point is on one of its edges
-        p, q = corners[..., i, :], corners[..., j, :]
-        t = np.clip(((point - p) * (q - p)).sum(-1) / np.maximum(((q - p) ** 2).sum(-1), 1e-20), 0, 1)
-        distance = np.linalg.norm(p + t[..., None] * (q - p) - point, axis=-1)
-        edge = np.zeros_like(best)
-        edge[..., i], edge[..., j] = 1 - t, t
-        take = outside & (distance < least)
-        best, least = np.where(take[..., None], edge, best), np.where(take, distance, least)
-    return best
 
 
 def fit_identity(flame: dict[str, np.ndarray], source: Surface, target: Surface, closest: ClosestPoints) -> np.ndarray:
@@ -283,7 +224,7 @@ def fit_identity(flame: dict[str, np.ndarray], source: Surface, target: Surface,
 
 def register(flame: dict[str, np.ndarray], source: Surface, target: Surface, twin_V: np.ndarray) -> Binding:
     """Fit FLAME's skin to ICT's and bind each of its vertices to ICT's surface, symmetric left to right."""
-    closest = ClosestPoints(target)
+    closest = closest_points(target)
     side, triangles = lip_side(source), source.triangles_F3
     start = fit_identity(flame, source, target, closest)
     points = start = (start + MIRROR * start[twin_V]) / 2

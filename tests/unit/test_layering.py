@@ -57,7 +57,17 @@ def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> No
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()
 
 
-BLENDER_MAY_USE = {"face_names", "geometry", "motion", "prosody", "retarget", "upper_face", "visemes"}
+BLENDER_MAY_USE = {
+    "face_names",
+    "geometry",
+    "landmarks",
+    "motion",
+    "prosody",
+    "retarget",
+    "transfer",
+    "upper_face",
+    "visemes",
+}
 
 
 @pytest.mark.parametrize("module", sorted(BLENDER_MAY_USE))

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a head's loose parts follow its skin: teeth and tongue the jaw, lashes the skin, eyes nothing. NumPy only.
+
+Metres in the known face's frame (x to the character's left, y up, z forward).
+
+Shapes: N vertices of the skin, M of the whole mesh, P of one part, F triangles, K channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .geometry import face_edges
+from .surface import Neighbours, islands
+
+UNDER_M = 0.0015  # a part of which at least half lies this deep under the skin is inside the head
+JAW_CHANNELS = ("jawForward", "jawRight", "jawLeft", "jawOpen")
+# The mouth's room about the middle of the line between the lips, in which nine tenths of a part must lie.
+MOUTH_BELOW_M, MOUTH_ABOVE_M, MOUTH_BEHIND_M, MOUTH_WIDER = 0.045, 0.035, 0.1, 1.6
+# A part this high and wide is of both jaws (gums in one piece), and is divided this softly.
+BOTH_JAWS_M, DIVIDE_M = 0.022, 0.004
+BITE_REACH_M = 0.012  # the teeth meet at most this far from the height at which the lips meet
+EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5  # an eyeball's middle is this near the lids' corners; least extent by largest
+FOLLOWED = 8  # points of the skin that a vertex of a lash follows
+
+
+def follow(
+    points_M3: np.ndarray,
+    triangles_F3: np.ndarray,
+    skin_N: np.ndarray,
+    normals_N3: np.ndarray,
+    moved_KN3: np.ndarray,
+    channels: Sequence[str],
+    marks: Mapping[str, np.ndarray],
+    joint_3: np.ndarray,
+) -> np.ndarray:
+    """Displacements (K, M, 3) of the whole mesh, given those of its skin.
+
+    Args:
+        points_M3: All vertices at rest.
+        triangles_F3: All triangles.
+        skin_N: Numbers of the skin's vertices.
+        normals_N3: The skin's normals.
+        moved_KN3: The skin's displacements.
+        channels: Names of the channels.
+        marks: The landmarks' places by name.
+        joint_3: Where the lower jaw turns.
+    """
+    offsets_KM3 = np.zeros((len(channels), len(points_M3), 3))
+    offsets_KM3[:, skin_N] = moved_KN3
+    label_M = islands(len(points_M3), face_edges(triangles_F3))
+    label_M[skin_N] = -1
+    skin_N3, near_skin = points_M3[skin_N], Neighbours(points_M3[skin_N])
+    jaw_KM3 = jaw_motion(points_M3, marks, joint_3, moved_KN3[:, _nearest(skin_N3, marks["chin"])], channels)
+    parts = [np.flatnonzero(label_M == label) for label in np.unique(label_M[label_M >= 0])]
+    in_mouth = [_is_in_mouth(points_M3[part], marks) for part in parts]
+    bite_y = _bite([points_M3[part] for part, inside in zip(parts, in_mouth, strict=True) if inside], marks)
+    for part, inside in zip(parts, in_mouth, strict=True):
+        points_P3 = points_M3[part]
+        if inside:
+            offsets_KM3[:, part] = jaw_KM3[:, part] * _share_of_jaw(points_P3, bite_y)[:, None]
+            continue
+        near_PC = near_skin(points_P3, FOLLOWED)
+        if not _is_eye(points_P3, marks) and not _is_under_skin(points_P3, near_PC, skin_N3, normals_N3):
+            weights_PC = 1.0 / (np.linalg.norm(skin_N3[near_PC] - points_P3[:, None], axis=2) + 1e-4) ** 2
+            weights_PC /= weights_PC.sum(1, keepdims=True)
+            offsets_KM3[:, part] = np.einsum("pc,kpcx->kpx", weights_PC, moved_KN3[:, near_PC])
+    return offsets_KM3
+
+
+def jaw_motion(
+    points_M3: np.ndarray,
+    marks: Mapping[str, np.ndarray],
+    joint_3: np.ndarray,
+    chin_K3: np.ndarray,
+    channels: Sequence[str],
+) -> np.ndarray:
+    """Displacements (K, M, 3) of the points if they were bone of the lower jaw that takes the chin along."""
+    offsets_KM3 = np.zeros((len(channels), len(points_M3), 3))
+    arm_3, here_M3 = marks["chin"] - joint_3, points_M3 - joint_3
+    for k, channel in enumerate(channels):
+        if channel == "jawOpen":
+            (y, z), (y_open, z_open) = arm_3[1:], (arm_3 + chin_K3[k])[1:]
+            angle = np.arctan2(y, z) - np.arctan2(y_open, z_open)
+            cosine, sine = np.cos(angle), np.sin(angle)
+            turn_33 = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+            offsets_KM3[k] = here_M3 @ turn_33.T - here_M3
+        elif channel in JAW_CHANNELS:
+            offsets_KM3[k] = chin_K3[k]
+    return offsets_KM3
+
+
+def _is_under_skin(points_P3: np.ndarray, near_PC: np.ndarray, skin_N3: np.ndarray, normals_N3: np.ndarray) -> bool:
+    way_PC3 = points_P3[:, None] - skin_N3[near_PC]
+    height_P = np.einsum("pcx,pcx->pc", way_PC3, normals_N3[near_PC]).mean(1)
+    return float(np.median(height_P)) < -UNDER_M
+
+
+def _is_eye(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool:
+    """Whether a part is about as long as high as wide, and where an eye is."""
+    extent_3, middle_3 = np.ptp(points_P3, axis=0), (points_P3.min(0) + points_P3.max(0)) / 2
+    centres_23 = [(marks[f"eye_inner_{side}"] + marks[f"eye_outer_{side}"]) / 2 for side in ("left", "right")]
+    near = min(np.linalg.norm(middle_3 - centre_3) for centre_3 in centres_23) < EYE_RADIUS_M
+    return bool(near and extent_3.min() > EYE_ROUND * extent_3.max())
+
+
+def _is_in_mouth(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool:
+    """Whether a part lies behind the lips and is no larger than the mouth's room."""
+    seam_3 = _seam(marks)
+    half_width = np.linalg.norm(marks["mouth_left"] - marks["mouth_right"]) / 2
+    low_3, high_3 = np.percentile(points_P3, (5, 95), axis=0) - seam_3
+    widest = MOUTH_WIDER * half_width
+    return bool(
+        (low_3 > [-widest, -MOUTH_BELOW_M, -MOUTH_BEHIND_M]).all() and (high_3 < [widest, MOUTH_ABOVE_M, 0.0]).all()
+    )
+
+
+def _share_of_jaw(points_P3: np.ndarray, bite_y: float) -> np.ndarray:
+    """How much each vertex (P,) in the mouth belongs to the lower jaw: all of a part alike unless it is of both."""
+    below_P = bite_y - points_P3[:, 1]
+    if _is_of_both_jaws(points_P3):
+        return np.clip(0.5 + below_P / (2 * DIVIDE_M), 0, 1)
+    return np.full(len(points_P3), float(np.median(below_P) > 0))
+
+
+def _is_of_both_jaws(points_P3: np.ndarray) -> bool:
+    wide_3 = np.ptp(np.percentile(points_P3, (5, 95), axis=0), axis=0)
+    return bool(wide_3[1] > BOTH_JAWS_M and wide_3[0] > BOTH_JAWS_M)
+
+
+def _bite(parts: Sequence[np.ndarray], marks: Mapping[str, np.ndarray]) -> float:
+    """The height between the upper and the lower parts in the mouth: midway between the two groups they fall into."""
+    seam_y = float(_seam(marks)[1])
+    heights = np.array([np.median(part_P3[:, 1]) for part_P3 in parts if not _is_of_both_jaws(part_P3)])
+    bite_y = seam_y
+    for _ in range(8):
+        above = heights > bite_y
+        if above.all() or not above.any():
+            return seam_y
+        bite_y = float(heights[above].mean() + heights[~above].mean()) / 2
+    return bite_y if abs(bite_y - seam_y) < BITE_REACH_M else seam_y
+
+
+def _seam(marks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The middle of the line between the lips."""
+    return (np.asarray(marks["upper_lip"]) + marks["lower_lip"]) / 2
+
+
+def _nearest(points_N3: np.ndarray, point_3: np.ndarray) -> int:
+    return int(np.linalg.norm(points_N3 - point_3, axis=1).argmin())

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Questions about a triangle mesh: normals, distances along it, loose parts, closest points, lips. NumPy only.
+
+The trainer registers heads with it, the add-on carries a basis over with it.
+
+Shapes: V vertices, E edges, F triangles, Q query points, C candidates, B boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .geometry import face_edges
+
+# The lips' part of the skin: not farther along the surface than this from the lips' own landmarks (unless told
+# otherwise), not nearer than this to a corner, where upper and lower are one.
+LIP_REACH_M, CORNER_M = 0.03, 0.004
+
+
+def vertex_normals(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3), area weighted."""
+    corners = points_V3[triangles_F3]
+    face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.stack(
+        [np.bincount(triangles_F3.ravel(), np.repeat(face[:, c], 3), minlength=len(points_V3)) for c in range(3)], 1
+    )
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def cotangents(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half the clipped cotangent (F, 3) at each corner, the weight of the edge that it faces; and the areas (F,)."""
+    corners = points_V3[triangles_F3]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    weights = np.empty(triangles_F3.shape)
+    for k in range(3):
+        u, v = corners[:, (k + 1) % 3] - corners[:, k], corners[:, (k + 2) % 3] - corners[:, k]
+        weights[:, k] = np.clip((u * v).sum(1) / np.maximum(2 * area, 1e-12), 0.05, 5.0) / 2
+    return weights, area
+
+
+def islands(n_vertices: int, edges_E2: np.ndarray) -> np.ndarray:
+    """For every vertex (V,) the smallest vertex number of the loose part that it belongs to."""
+    label_V = np.arange(n_vertices)
+    a, b = edges_E2.T
+    while True:
+        before = label_V.copy()
+        least = np.minimum(label_V[a], label_V[b])
+        np.minimum.at(label_V, label_V[a], least)
+        np.minimum.at(label_V, label_V[b], least)
+        label_V = label_V[label_V]
+        if (label_V == before).all():
+            return label_V
+
+
+def walk(points_V3: np.ndarray, edges_E2: np.ndarray, starts: Sequence[int], limit: float = np.inf) -> np.ndarray:
+    """Distance (V,) along edges from the nearest of the starts; infinite beyond the limit and on other parts."""
+    length = np.linalg.norm(points_V3[edges_E2[:, 0]] - points_V3[edges_E2[:, 1]], axis=1)
+    distance = np.full(len(points_V3), np.inf)
+    distance[list(starts)] = 0.0
+    a, b = edges_E2.T
+    while True:
+        before = distance.copy()
+        for source, end in ((a, b), (b, a)):
+            reached = before[source] + length
+            near = reached < np.minimum(before[end], limit)
+            np.minimum.at(distance, end[near], reached[near])
+        if (distance == before).all():
+            return distance
+
+
+def lip_side(
+    points_V3: np.ndarray,
+    triangles_F3: np.ndarray,
+    upper: Sequence[int],
+    lower: Sequence[int],
+    corners: Sequence[int],
+    reach_m: float = LIP_REACH_M,
+) -> np.ndarray:
+    """+1 on the upper lip's side, -1 on the lower lip's, 0 where the two meet or far from the mouth (V,).
+
+    The lips touch, so nearness in space says nothing; distance along the surface does. Metres, x across the mouth.
+
+    Args:
+        points_V3: The mesh.
+        triangles_F3: Its triangles.
+        upper: Vertices on the upper lip.
+        lower: Vertices on the lower lip.
+        corners: The vertices at the two corners.
+        reach_m: How far the lips' part of the skin goes from `upper` and `lower`.
+    """
+    edges = face_edges(triangles_F3)
+    from_upper, from_lower, from_corner = (
+        walk(points_V3, edges, starts, 3 * reach_m) for starts in (upper, lower, corners)
+    )
+    half_width = np.abs(points_V3[list(corners), 0]).min()
+    labelled = (np.minimum(from_upper, from_lower) < reach_m) & (from_corner > CORNER_M)
+    labelled &= np.abs(points_V3[:, 0]) < half_width
+    # Out of reach of both is 0: infinity minus infinity says nothing.
+    difference = np.subtract(from_lower, from_upper, out=np.zeros(len(points_V3)), where=labelled)
+    return np.where(labelled, np.sign(difference), 0.0)
+
+
+class Neighbours:
+    """The nearest of many points: boxes of points that lie together are searched first, so no tree is needed."""
+
+    BOX, BOXES = 32, 12
+
+    def __init__(self, points_V3: np.ndarray) -> None:
+        low, extent = points_V3.min(0), max(float(np.ptp(points_V3, axis=0).max()), 1e-12)
+        grid = ((points_V3 - low) / extent * 1023).astype(np.int64)
+        code = sum(((grid[:, c] >> bit) & 1) << (3 * bit + c) for bit in range(10) for c in range(3))
+        order = np.argsort(code, kind="stable")
+        order = np.concatenate([order, np.repeat(order[-1:], -len(order) % self.BOX)])
+        self.members_BX = order.reshape(-1, self.BOX)
+        boxes_BX3 = points_V3[self.members_BX]
+        self.points_V3, self.low_B3, self.high_B3 = points_V3, boxes_BX3.min(1), boxes_BX3.max(1)
+
+    def __call__(self, queries_Q3: np.ndarray, count: int) -> np.ndarray:
+        """Numbers (Q, count) of near points, in no order; a few of them may be passed over for farther ones."""
+        found = [self._nearest(part, count) for part in np.array_split(queries_Q3, len(queries_Q3) // 1000 + 1)]
+        return np.concatenate(found)
+
+    def _nearest(self, queries_Q3: np.ndarray, count: int) -> np.ndarray:
+        away_QB = np.zeros((len(queries_Q3), len(self.members_BX)))
+        for low_B, high_B, query_Q in zip(self.low_B3.T, self.high_B3.T, queries_Q3.T, strict=True):
+            outside_QB = np.maximum(low_B - query_Q[:, None], query_Q[:, None] - high_B)
+            away_QB += np.maximum(outside_QB, 0) ** 2
+        boxes = _least(away_QB, self.BOXES)
+        members = self.members_BX[boxes].reshape(len(queries_Q3), -1)
+        distance = ((self.points_V3[members] - queries_Q3[:, None]) ** 2).sum(2)
+        return np.take_along_axis(members, _least(distance, count), 1)
+
+
+def _least(values_QC: np.ndarray, count: int) -> np.ndarray:
+    """Column numbers of the `count` least values of each row."""
+    if values_QC.shape[1] <= count:
+        return np.broadcast_to(np.arange(values_QC.shape[1]), values_QC.shape)
+    return np.argpartition(values_QC, count - 1, axis=1)[:, :count]
+
+
+class ClosestPoints:
+    """Closest points on a surface among triangles that face the same way and lie on the same lip."""
+
+    def __init__(
+        self,
+        points_V3: np.ndarray,
+        triangles_F3: np.ndarray,
+        side_V: np.ndarray,
+        candidates: int = 24,
+        neighbours: Callable[[np.ndarray], Callable[[np.ndarray, int], np.ndarray]] = Neighbours,
+    ):
+        """`side_V` is `lip_side`'s; `neighbours` makes a search for near triangle centres."""
+        self.triangles_F3, self.candidates = triangles_F3, min(candidates, len(triangles_F3))
+        self.corners_F33 = points_V3[triangles_F3]
+        self.near = neighbours(self.corners_F33.mean(1))
+        normal = np.cross(
+            self.corners_F33[:, 1] - self.corners_F33[:, 0], self.corners_F33[:, 2] - self.corners_F33[:, 0]
+        )
+        self.normals_F3 = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-15)
+        self.side_F = np.sign(side_V[triangles_F3].sum(1))
+
+    def query(
+        self, points_V3: np.ndarray, normals_V3: np.ndarray, side_V: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Points (V, 3), triangle numbers (V,), barycentric_V3, and whether an admissible triangle was found (V,)."""
+        near = self.near(points_V3, self.candidates)
+        corners = self.corners_F33[near]
+        bary = closest_barycentric(points_V3[:, None], corners)
+        on_surface = np.einsum("vnk,vnkc->vnc", bary, corners)
+        distance = np.linalg.norm(on_surface - points_V3[:, None], axis=2)
+        admissible = np.einsum("vnc,vc->vn", self.normals_F3[near], normals_V3) > 0.3
+        admissible &= side_V[:, None] * self.side_F[near] >= 0
+        distance = np.where(admissible, distance, np.inf)
+        best, rows = distance.argmin(1), np.arange(len(points_V3))
+        return on_surface[rows, best], near[rows, best], bary[rows, best], np.isfinite(distance[rows, best])
+
+
+def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Barycentric coordinates (..., 3) of the point of each triangle (..., 3, 3) closest to point (..., 3)."""
+    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
+    ab, ac, ap = b - a, c - a, point - a
+    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
+    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
+    determinant = np.maximum(d00 * d11 - d01 * d01, 1e-20)
+    v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
+    best = np.stack([1 - v - w, v, w], -1)
+    outside = (best < 0).any(-1)
+    least = np.full(outside.shape, np.inf)
+    for i, j in ((0, 1), (1, 2), (2, 0)):  # outside the triangle the closest point is on one of its edges
+        p, q = corners[..., i, :], corners[..., j, :]
+        t = np.clip(((point - p) * (q - p)).sum(-1) / np.maximum(((q - p) ** 2).sum(-1), 1e-20), 0, 1)
+        distance = np.linalg.norm(p + t[..., None] * (q - p) - point, axis=-1)
+        edge = np.zeros_like(best)
+        edge[..., i], edge[..., j] = 1 - t, t
+        take = outside & (distance < least)
+        best, least = np.where(take[..., None], edge, best), np.where(take, distance, least)
+    return best
