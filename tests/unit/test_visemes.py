@@ -152,12 +152,12 @@ class TestEverySet:
     @staticmethod
     def cost(pose, visemes, weights_N):
         """Written out plainly; the pose is open and held, so neither closures nor changes count."""
-        noticeable = np.array([0.4, 8.0, 1.0, 1.5, 0.8, 0.4])
+        noticeable = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
         wanted = measured(pose)[0]
         noticeable[OPENING] += 0.1 * wanted[OPENING]
         mixture = Motion(weights_TK=weights_N[None], channels=visemes.names, fps=30)
         misses = (measured(as_arkit(mixture, visemes))[0] - wanted) / noticeable
-        ridge = [5.0 if name in visemes.by_tongue else 1.0 for name in visemes.names if visemes.weights[name]]
+        ridge = [6.0 if name in visemes.by_tongue else 2.0 for name in visemes.names if visemes.weights[name]]
         sounding = [w for w, name in zip(weights_N, visemes.names, strict=True) if visemes.weights[name]]
         return 0.5 * np.sum(misses**2) + 0.5 * np.dot(ridge, np.square(sounding))
 

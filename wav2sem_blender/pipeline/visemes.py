@@ -30,7 +30,7 @@ __all__ = ["MEASURES", "OCULUS", "RHUBARB", "VISEME_SETS", "VRM", "VisemeSet", "
 
 # Columns of `MEASURES`, and the difference in mm that one begins to notice; the opening's is that of closed lips.
 MEASURE_NAMES = ("opening", "jaw", "upper lip", "width", "protrusion", "tuck")
-_NOTICEABLE_MM = np.array([0.4, 8.0, 1.0, 1.5, 0.8, 0.4])
+_NOTICEABLE_MM = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
 # What one notices of the opening grows with it: 0.4 mm at closed lips, 1.4 mm at 10 mm.
 _OPENING_GROWTH = 0.1
 
@@ -94,11 +94,11 @@ def _viseme_set(label: str, by_tongue: str = "", **visemes: dict[str, float]) ->
 
 _PRESSED = {"jawOpen": 0.05, "mouthClose": 0.06, "mouthPress": 0.4, "mouthRollLower": 0.1, "mouthRollUpper": 0.05}
 _TUCKED = {"jawOpen": 0.12, "mouthClose": 0.07, "mouthRollLower": 0.4, "mouthUpperUp": 0.15}
-_WIDE_OPEN = {"jawOpen": 0.55, "mouthLowerDown": 0.1}
+_WIDE_OPEN = {"jawOpen": 0.55}
 _PUCKERED = {"jawOpen": 0.1, "mouthPucker": 0.7, "mouthFunnel": 0.3}
 _ROUND = {"jawOpen": 0.3, "mouthFunnel": 0.45, "mouthPucker": 0.25}
-_SPREAD = {"jawOpen": 0.12, "mouthSmile": 0.35, "mouthStretch": 0.2, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}
-_HALF_OPEN = {"jawOpen": 0.3, "mouthSmile": 0.2, "mouthStretch": 0.15, "mouthUpperUp": 0.1}
+_SPREAD = {"jawOpen": 0.15, "mouthSmile": 0.25, "mouthStretch": 0.2, "mouthLowerDown": 0.1, "mouthUpperUp": 0.05}
+_HALF_OPEN = {"jawOpen": 0.32, "mouthSmile": 0.1, "mouthStretch": 0.1, "mouthUpperUp": 0.05}
 
 OCULUS = _viseme_set(
     "Oculus visemes",
@@ -106,12 +106,12 @@ OCULUS = _viseme_set(
     sil={},
     PP=_PRESSED,
     FF=_TUCKED,
-    TH={"jawOpen": 0.2, "mouthClose": 0.04, "mouthUpperUp": 0.15, "mouthLowerDown": 0.1},
-    DD={"jawOpen": 0.15, "mouthUpperUp": 0.1, "mouthLowerDown": 0.15},
-    kk={"jawOpen": 0.25, "mouthUpperUp": 0.1, "mouthStretch": 0.1},
+    TH={"jawOpen": 0.22, "mouthClose": 0.04, "mouthUpperUp": 0.1},
+    DD={"jawOpen": 0.2, "mouthUpperUp": 0.05, "mouthLowerDown": 0.05},
+    kk={"jawOpen": 0.28, "mouthUpperUp": 0.05, "mouthStretch": 0.05},
     CH={"jawOpen": 0.12, "mouthFunnel": 0.4, "mouthPucker": 0.2, "mouthUpperUp": 0.1},
     SS={"jawOpen": 0.06, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1, "mouthStretch": 0.25, "mouthSmile": 0.1},
-    nn={"jawOpen": 0.18, "mouthClose": 0.05, "mouthLowerDown": 0.1},
+    nn={"jawOpen": 0.2, "mouthClose": 0.05},
     RR={"jawOpen": 0.15, "mouthFunnel": 0.3, "mouthPucker": 0.1},
     aa=_WIDE_OPEN,
     E=_HALF_OPEN,
@@ -126,20 +126,20 @@ RHUBARB = _viseme_set(
     "Rhubarb mouth shapes",
     by_tongue="H",
     A=_PRESSED,
-    B={"jawOpen": 0.06, "mouthLowerDown": 0.25, "mouthUpperUp": 0.15, "mouthStretch": 0.2},
-    C={"jawOpen": 0.28, "mouthSmile": 0.1, "mouthStretch": 0.1, "mouthUpperUp": 0.1},
+    B={"jawOpen": 0.08, "mouthLowerDown": 0.2, "mouthUpperUp": 0.1, "mouthStretch": 0.15},
+    C={"jawOpen": 0.3, "mouthSmile": 0.05, "mouthStretch": 0.05, "mouthUpperUp": 0.05},
     D=_WIDE_OPEN,
     E={"jawOpen": 0.25, "mouthFunnel": 0.35, "mouthPucker": 0.1},
     F=_PUCKERED,
     G=_TUCKED,
-    H={"jawOpen": 0.32, "mouthUpperUp": 0.15, "mouthLowerDown": 0.1},
+    H={"jawOpen": 0.32, "mouthUpperUp": 0.1},
     X={},
 )
 
 VISEME_SETS: dict[str, VisemeSet] = {"OCULUS": OCULUS, "RHUBARB": RHUBARB, "VRM": VRM}
 
 # Price of a viseme's weight, so that nothing is made of visemes that cancel, and of its change in 1/30 s.
-_RIDGE, _RIDGE_BY_TONGUE, _STEADINESS = 1.0, 5.0, 8.0
+_RIDGE, _RIDGE_BY_TONGUE, _STEADINESS = 2.0, 6.0, 8.0
 # A closure: lips nearer than this, within this time of lips as far apart as that; it is pressed by so much.
 _CLOSED_MM, _CLOSURE_S, _OPEN_MM, _PRESS_MM = 1.5, 0.2, 4.0, 1.5
 _MAX_STEPS, _TOLERANCE = 2000, 2e-4
