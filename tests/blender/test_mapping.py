@@ -3,6 +3,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -256,6 +257,61 @@ class TestFile:
     def test_a_folder_that_is_not_there(self, head, tmp_path):
         with pytest.raises(RuntimeError, match="cannot be written"):
             bpy.ops.wav2sem.save_mapping(filepath=str(tmp_path / "none" / "a.json"))
+
+
+class Layout:
+    """Stands in for Blender's: it checks that what is drawn exists, and notes the words."""
+
+    ICONS = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
+
+    def __init__(self, words=None):
+        self.words = [] if words is None else words
+
+    def row(self, **_options):
+        return Layout(self.words)
+
+    column = split = row
+
+    def label(self, text, icon="NONE"):
+        assert icon in self.ICONS
+        self.words.append(text)
+
+    def operator(self, name, text=None, icon="NONE"):
+        assert icon in self.ICONS
+        self.words.append(getattr(bpy.ops.wav2sem, name.split(".")[1]).get_rna_type().name if text is None else text)
+
+    def prop(self, owner, name, icon="NONE", **_options):
+        assert icon in self.ICONS and name in owner.bl_rna.properties
+        self.words.append(str(getattr(owner, name)))
+
+    def prop_search(self, owner, name, where, what):
+        assert name in owner.bl_rna.properties and what in where.bl_rna.properties
+
+    def template_list(self, ui_list, _id, owner, name, active_owner, active_name, rows):
+        assert hasattr(bpy.types, ui_list)
+        assert name in owner.bl_rna.properties and active_name in active_owner.bl_rna.properties
+        for row in getattr(owner, name):
+            mapping_ui.WAV2SEM_UL_mapping.draw_item(None, bpy.context, Layout(self.words), owner, row, 0, owner, "")
+
+    def separator(self):
+        pass
+
+
+def drawn(panel):
+    layout = Layout()
+    panel.draw(SimpleNamespace(layout=layout, _draw_table=panel._draw_table), bpy.context)
+    return layout.words
+
+
+def test_the_panel_says_what_was_recognised(head):
+    assert "Empty: the names of the keys decide" in drawn(mapping_ui.WAV2SEM_PT_key_mapping)
+    bpy.ops.wav2sem.guess_mapping()
+    head.wav2sem_mapping[1].key = "gone"
+    words = drawn(mapping_ui.WAV2SEM_PT_key_mapping)
+    assert words[0] == "Key mapping, 3 channels on 2 shape keys"
+    assert "No such shape key here: gone" in words and "mouthSmile_L" in words
+    bpy.context.view_layer.objects.active = None
+    assert drawn(mapping_ui.WAV2SEM_PT_key_mapping) == ["Choose a mesh, or select one"]
 
 
 def own_classes():
