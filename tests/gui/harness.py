@@ -24,6 +24,8 @@ Steps = Generator[float, None, T]
 TURN_S = 0.06
 ROW_PX = 9
 _EMPTY_PX = 90
+# A panel opens and closes in a short film.
+_FOLDING_S = 0.5
 # Where closed panels may lie below the last control.
 _HEADERS_PX = 180
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
@@ -123,7 +125,10 @@ class Gui:
 
     def picture(self, name: str) -> Steps[None]:
         """Take a picture of the whole screen, where ImageMagick is there to take it."""
-        yield 2 * TURN_S
+        # What a script changed is drawn when something else asks for it, and panels glide to their places.
+        for _ in range(2):
+            self.area.tag_redraw()
+            yield _FOLDING_S / 2
         program = shutil.which("import")
         if program is not None:
             file = f"{len(self.pictures) + 1:02d}_{name}.png"
@@ -192,10 +197,12 @@ class Gui:
         for y in range(max(region.y + 10, lowest_px - _HEADERS_PX), lowest_px - 20, 12):
             place = (region.x + int(region.width * 0.4), y)
             yield from self.click(place)
+            yield _FOLDING_S
             now = set((yield from self.controls(top=y)))
             if shown - now:
                 # The same header again, which was open already.
                 yield from self.click(place)
+                yield _FOLDING_S
             else:
                 shown = now
         return shown

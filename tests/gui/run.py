@@ -62,7 +62,9 @@ class Program:
 
     def run(self, arguments: Sequence[str], *, window: bool, **options: object) -> subprocess.CompletedProcess[str]:
         """Run Blender with `arguments`; it can write into the output folder only."""
-        own = {"BLENDER_USER_RESOURCES": str(self.output / "user")}
+        # Debian's has a temporary folder to itself.
+        user = self.output / "user" if self.named else Path("/tmp/blender")
+        own = {"BLENDER_USER_RESOURCES": str(user)}
         if self.named:
             return subprocess.run([self.named, *arguments], env={**os.environ, **own}, text=True, **options)
         inside = [debian_blender.BLENDER, *arguments]

@@ -63,6 +63,8 @@ def other_sources(gui: Gui) -> Steps[None]:
     scene.wav2sem.sound = bpy.data.sounds[0]
     yield from gui.picture("source_sound")
     more = yield from gui.open_panels()
+    # A click beside the panels, into the view, selects nothing.
+    stage.head().select_set(True)
     yield from gui.picture("all_panels")
     assert "wav2sem.semantic_strength" in more, f"the opened panels show {sorted(more)}"
 
@@ -85,6 +87,30 @@ def again(gui: Gui) -> Steps[None]:
     gui.window.scene.frame_set(1)
     brow = stage.head().data.shape_keys.key_blocks["browInnerUp"].value
     assert abs(brow - 0.5) < 1e-6, f"the brow that the user keyed at 0.5 is at {brow}"
+
+
+def upper_face(gui: Gui) -> Steps[Figures]:
+    """With the switch of the upper face on, the same button makes the head blink too; one undo takes all of it back."""
+    yield from stage.ready(gui, stage.demo_speech())
+    gui.window.scene.wav2sem_upper_face.enabled = True
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Upper Face")
+    before = snapshot()
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    playing = stage.playing_actions()
+    blinks = [points for action in playing for points in stage.points_of(bpy.data.actions[action], stage.BLINK)]
+    assert blinks, f"no blink in {playing}"
+    frame, _ = max(blinks, key=lambda point: point[1])
+    gui.window.scene.frame_set(round(frame))
+    yield 0.3
+    closed = stage.head().data.shape_keys.key_blocks["eyeBlinkLeft"].value
+    assert closed > 0.5, f"at frame {frame:.0f} of the widest blink the lid is at {closed}"
+    yield from gui.picture("blink")
+    yield from gui.key("Z", ctrl=True)
+    yield 0.3
+    unchanged(before)
+    return {"actions": ", ".join(playing)}
 
 
 def loop_stays_alive(gui: Gui) -> Steps[Figures]:
@@ -128,14 +154,11 @@ def preferences(gui: Gui) -> Steps[None]:
 def _go_to_open_mouth(gui: Gui) -> Steps[None]:
     """Go to the frame at which the jaw is widest open."""
     keys = stage.head().data.shape_keys
-    bag = keys.animation_data.action.layers[0].strips[0].channelbag(keys.animation_data.action_slot)
-    frame, widest = max(
-        (tuple(point.co) for point in bag.fcurves.find(stage.JAW).keyframe_points), key=lambda co: co[1]
-    )
+    frame, widest = max(stage.points_of(keys.animation_data.action, stage.JAW), key=lambda point: point[1])
     gui.window.scene.frame_set(int(frame))
     yield 0.3
     value = keys.key_blocks["jawOpen"].value
     assert value > 0.05 and abs(value - widest) < 1e-4, f"jawOpen is {value}, its curve {widest}"
 
 
-ALL: tuple[Scenario, ...] = (first_start, other_sources, again, loop_stays_alive, preferences)
+ALL: tuple[Scenario, ...] = (first_start, other_sources, again, upper_face, loop_stays_alive, preferences)

@@ -38,7 +38,6 @@ def two_jobs_at_once(gui: Gui) -> Steps[Figures]:
     yield from stage.ready(gui, stage.demo_speech())
     before = snapshot()
     with (yield from stage.start_held(gui)):
-        shown = yield from gui.controls()
         try:
             with gui.override():
                 bpy.ops.wav2sem.animate("INVOKE_DEFAULT")
@@ -51,7 +50,6 @@ def two_jobs_at_once(gui: Gui) -> Steps[Figures]:
         yield from stage.finish(gui, 10)
     unchanged(before)
     assert "Esc" in reason, reason
-    assert stage.ANIMATE not in shown, "the button is offered while a job runs"
     return {"reason": reason}
 
 

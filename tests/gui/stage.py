@@ -23,6 +23,7 @@ MODULE = "bl_ext.user_default.wav2sem_blender"
 ANIMATE = "wav2sem.animate"
 HEAD = "Demo Head"
 JAW, LIPS = 'key_blocks["jawOpen"].value', 'key_blocks["mouthPucker"].value'
+BLINK = 'key_blocks["eyeBlinkLeft"].value'
 
 
 def part(name: str) -> Any:
@@ -169,11 +170,20 @@ def finish(gui: Gui, limit_s: float = 240.0) -> Steps[None]:
 
 def curves() -> dict[str, int]:
     """Data path to number of keys of the action that the head plays, {} without one."""
-    keys = head().data.shape_keys
-    if keys.animation_data is None or keys.animation_data.action is None:
-        return {}
-    bag = keys.animation_data.action.layers[0].strips[0].channelbag(keys.animation_data.action_slot)
-    return {curve.data_path: len(curve.keyframe_points) for curve in bag.fcurves}
+    animation = head().data.shape_keys.animation_data
+    found = _fcurves(animation.action) if animation is not None and animation.action is not None else []
+    return {curve.data_path: len(curve.keyframe_points) for curve in found}
+
+
+def points_of(action: Any, path: str) -> list[tuple[float, float]]:
+    """Frame and value of each key of one curve, [] without that curve."""
+    found = [curve for curve in _fcurves(action) if curve.data_path == path]
+    return [(point.co[0], point.co[1]) for curve in found for point in curve.keyframe_points]
+
+
+def _fcurves(action: Any) -> list[Any]:
+    bags = [bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags]
+    return [curve for bag in bags for curve in bag.fcurves]
 
 
 def playing_actions() -> list[str]:
