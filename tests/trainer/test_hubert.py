@@ -204,7 +204,7 @@ def test_the_cnn_learns_a_tenth_as_fast(task: ClusterTask) -> None:
     [
         (hubert.base_mfcc(), {0: 0, 16_000: 2.5e-4, 32_000: 5e-4, 141_000: 2.5e-4, 250_000: 0}),
         (hubert.base_features(), {32_000: 5e-4, 216_000: 2.5e-4, 400_000: 0}),
-        (hubert.bundled(), {0: 5e-6, 199: 1e-3, 2000: 5e-4, 3800: 0}),
+        (hubert.bundled(), {0: 4e-6, 299: 1.2e-3, 3650: 6e-4, 7000: 0}),
     ],
 )
 def test_learning_rates(config: hubert.PretrainHubert, expected: dict[int, float]) -> None:
