@@ -17,6 +17,7 @@ from . import (
     panels,
     preferences,
     properties,
+    transfer,
     upper_face_panel,
     upper_face_properties,
 )
@@ -28,6 +29,7 @@ CLASSES = (
     *preferences.CLASSES,
     *operators.CLASSES,
     *panels.CLASSES,
+    *transfer.CLASSES,
     *mapping_ui.CLASSES,
     *jaw_bone.CLASSES,
     *upper_face_panel.CLASSES,

@@ -185,7 +185,12 @@ def _mouth(points_N3: np.ndarray, normals_N3: np.ndarray, marks: dict[str, np.nd
         if not len(red):
             return {}
         lips[name] = red[red[:, 2].argmax()]
-    return {"mouth_left": left_3, "mouth_right": right_3, **lips}
+    # Near its ends the line is not seen; the face that was fitted knows, if less exactly, how wide a mouth is.
+    return {
+        "mouth_left": (left_3 + marks["mouth_left"]) / 2,
+        "mouth_right": (right_3 + marks["mouth_right"]) / 2,
+        **lips,
+    }
 
 
 def _chin(points_N3: np.ndarray, marks: dict[str, np.ndarray]) -> np.ndarray:

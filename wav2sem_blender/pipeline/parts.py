@@ -23,7 +23,7 @@ MOUTH_BELOW_M, MOUTH_ABOVE_M, MOUTH_BEHIND_M, MOUTH_WIDER = 0.045, 0.035, 0.1, 1
 BOTH_JAWS_M, DIVIDE_M = 0.022, 0.004
 BITE_REACH_M = 0.012  # the teeth meet at most this far from the height at which the lips meet
 EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5  # an eyeball's middle is this near the lids' corners; least extent by largest
-FOLLOWED = 8  # points of the skin that a vertex of a lash follows
+FOLLOWED, NEAR_M = 8, 0.01  # points of the skin that a vertex of a lash follows; what comes nowhere so near stays
 
 
 def follow(
@@ -63,8 +63,10 @@ def follow(
             offsets_KM3[:, part] = jaw_KM3[:, part] * _share_of_jaw(points_P3, bite_y)[:, None]
             continue
         near_PC = near_skin(points_P3, FOLLOWED)
-        if not _is_eye(points_P3, marks) and not _is_under_skin(points_P3, near_PC, skin_N3, normals_N3):
-            weights_PC = 1.0 / (np.linalg.norm(skin_N3[near_PC] - points_P3[:, None], axis=2) + 1e-4) ** 2
+        away_PC = np.linalg.norm(skin_N3[near_PC] - points_P3[:, None], axis=2)
+        stays = away_PC.min() > NEAR_M or _is_eye(points_P3, marks)
+        if not stays and not _is_under_skin(points_P3, near_PC, skin_N3, normals_N3):
+            weights_PC = 1.0 / (away_PC + 1e-4) ** 2
             weights_PC /= weights_PC.sum(1, keepdims=True)
             offsets_KM3[:, part] = np.einsum("pc,kpcx->kpx", weights_PC, moved_KN3[:, near_PC])
     return offsets_KM3

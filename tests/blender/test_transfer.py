@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speech keys for a head without any: landmarks as empties, keys that open the mouth, parts that follow by drivers."""
+
+import numpy as np
+import pytest
+
+bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
+
+from wav2sem_blender.blender import transfer  # noqa: E402
+from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace  # noqa: E402
+
+BOX = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+
+
+@pytest.fixture(scope="module")
+def known():
+    return SpeechFace.load()
+
+
+@pytest.fixture
+def bare_head(known):
+    """The known face as a user's head: 10 units a metre, turned and moved by the object; z is up in the world."""
+    from .conftest import add_mesh  # noqa: TID252
+
+    made = add_mesh("Bare", (10 * known.points_S3).tolist(), known.triangles_F3.tolist())
+    made.rotation_euler = (np.pi / 2, 0, 0)
+    made.location = (1, 2, 3)
+    bpy.context.view_layer.update()
+    return made
+
+
+@pytest.fixture
+def landmarks(known, bare_head):
+    """All landmarks placed by hand, exactly."""
+    for name, place_3 in zip(LANDMARKS, known.landmarks_L3, strict=True):
+        empty = bpy.data.objects.new(name, None)
+        empty[transfer.LANDMARK_PROPERTY] = name
+        bpy.context.scene.collection.objects.link(empty)
+        empty.parent = bare_head
+        empty.location = 10 * place_3
+    bpy.context.view_layer.update()
+
+
+def offsets(target, key):
+    """(V, 3) of a shape key."""
+    blocks = target.data.shape_keys.key_blocks
+    return np.array([np.array(a.co) - np.array(b.co) for a, b in zip(blocks[key].data, blocks[0].data, strict=True)])
+
+
+def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
+    bpy.ops.mesh.primitive_cube_add(location=(50, 0, 0))  # selected too, but no part of the head
+    stranger = bpy.context.object
+    bpy.context.view_layer.objects.active = bare_head
+    assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
+    blocks = bare_head.data.shape_keys.key_blocks
+    assert [block.name for block in blocks] == ["Basis", *known.channels]
+    assert all(block.value == 0 for block in blocks[1:])
+    k = known.channels.index("jawOpen")
+    error = np.linalg.norm(offsets(bare_head, "jawOpen") / 10 - known.offsets_KS3[k], axis=1)
+    assert np.percentile(error, 90) < 0.001
+    assert stranger.data.shape_keys is None
+    # Making them again renews them; a key of the user's own is kept.
+    blocks["mouthPucker"].name = "Mouth_Pucker"
+    bare_head.data.shape_keys[transfer.MADE_PROPERTY] = "jawOpen"
+    blocks["jawOpen"].data[0].co.z += 7
+    kept = offsets(bare_head, "Mouth_Pucker")
+    assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
+    assert np.abs(offsets(bare_head, "jawOpen")[0]).max() < 1
+    np.testing.assert_array_equal(offsets(bare_head, "Mouth_Pucker"), kept)
+    assert "mouthPucker" not in bare_head.data.shape_keys.key_blocks
+
+
+def test_a_lower_tooth_follows_the_jaw_by_drivers(known, bare_head, landmarks):
+    from .conftest import add_mesh  # noqa: TID252
+
+    mark = dict(zip(LANDMARKS, known.landmarks_L3, strict=True))
+    seam = (mark["upper_lip"] + mark["lower_lip"]) / 2
+    teeth = {}
+    for name, height in (("Lower", -0.007), ("Upper", 0.007)):
+        middle = 10 * (seam + [0, height, -0.015])
+        corners = [middle + 0.03 * np.array([x, y, z]) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+        teeth[name] = add_mesh(name, [tuple(corner) for corner in corners], BOX)
+        teeth[name].parent = bare_head
+    bpy.context.view_layer.objects.active = bare_head
+    assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
+    assert teeth["Upper"].data.shape_keys is None
+    assert np.linalg.norm(offsets(teeth["Lower"], "jawOpen"), axis=1).min() > 0.1
+    bare_head.data.shape_keys.key_blocks["jawOpen"].value = 0.5
+    bpy.context.view_layer.update()
+    keys = teeth["Lower"].data.shape_keys.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    assert keys.key_blocks["jawOpen"].value == pytest.approx(0.5)
+
+
+def test_landmarks_are_placed_on_a_guess_and_removed(known, bare_head):
+    assert bpy.ops.wav2sem.place_landmarks() == {"FINISHED"}
+    bpy.context.view_layer.update()
+    placed = transfer.landmark_empties(bare_head)
+    assert set(placed) == set(LANDMARKS)
+    for name, place_3 in zip(LANDMARKS, known.landmarks_L3, strict=True):
+        there = np.array(bare_head.matrix_world.inverted() @ placed[name].matrix_world.translation) / 10
+        assert np.linalg.norm(there - place_3) < 0.010, name
+    assert bpy.ops.wav2sem.remove_landmarks() == {"FINISHED"}
+    assert transfer.landmark_empties(bare_head) == {} and bare_head.data.shape_keys is None
+
+
+def test_what_is_no_face_is_refused_and_untouched():
+    bpy.ops.mesh.primitive_cube_add()
+    cube = bpy.context.object
+    with pytest.raises(RuntimeError, match="No face was found on this mesh"):
+        bpy.ops.wav2sem.create_speech_keys()
+    assert cube.data.shape_keys is None
+    # Landmarks are placed nevertheless, to be dragged by hand.
+    assert bpy.ops.wav2sem.place_landmarks() == {"FINISHED"}
+    assert set(transfer.landmark_empties(cube)) == set(LANDMARKS)
+
+
+def test_too_many_vertices_are_refused(bare_head, monkeypatch):
+    monkeypatch.setattr(transfer, "MAX_VERTICES", 100)
+    with pytest.raises(RuntimeError, match="up to 100 can be handled"):
+        bpy.ops.wav2sem.create_speech_keys()
+
+
+def test_the_panel_is_for_faces_that_cannot_speak(bare_head, head):
+    bpy.context.view_layer.objects.active = bare_head
+    assert transfer.WAV2SEM_PT_transfer.poll(bpy.context)
+    bpy.context.view_layer.objects.active = head
+    assert not transfer.WAV2SEM_PT_transfer.poll(bpy.context)
