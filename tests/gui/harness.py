@@ -23,11 +23,11 @@ Steps = Generator[float, None, T]
 # Blender draws in the turn after the one that handled an event.
 TURN_S = 0.06
 ROW_PX = 9
-_EMPTY_PX = 90
+_EMPTY_PX = 150
 # A panel opens and closes in a short film.
 _FOLDING_S = 0.5
 # Where closed panels may lie below the last control.
-_HEADERS_PX = 180
+_HEADERS_PX = 200
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
