@@ -167,7 +167,7 @@ def curve_constraints(source: Surface, target: Surface) -> tuple[np.ndarray, np.
 
 def lip_side(surface: Surface) -> np.ndarray:
     """+1 on the upper lip's side, -1 on the lower lip's, 0 where the two meet or far from the mouth (V,)."""
-    upper, lower, corners = (surface.landmarks[list(run)] for run in (UPPER_LIP, LOWER_LIP, MOUTH_CORNERS))
+    upper, lower, corners = (surface.landmarks[list(run)].tolist() for run in (UPPER_LIP, LOWER_LIP, MOUTH_CORNERS))
     return side_of_lips(surface.points_V3, surface.triangles_F3, upper, lower, corners)
 
 

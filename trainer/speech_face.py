@@ -91,7 +91,8 @@ def remesh(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     spacing = np.full(len(points), np.inf)
     for marks, steps in ((LIPS, SPACING), (EYES, EYE_SPACING)):
         away = dijkstra(graph, indices=surface.landmarks[list(marks)], min_only=True)
-        spacing = np.minimum(spacing, np.interp(away, *zip(*steps, strict=True)))
+        distances, spacings = np.array(steps).T
+        spacing = np.minimum(spacing, np.interp(away, distances, spacings))
     scaled = graph.tocoo()
     scaled.data = scaled.data / ((spacing[scaled.row] + spacing[scaled.col]) / 2)
     scaled = scaled.tocsr()

@@ -196,7 +196,7 @@ def _lips(head: Head) -> np.ndarray:
         raise ValueError(
             "The upper and the lower lip are one surface, so the mouth cannot open. Cut the mesh open between the lips."
         )
-    reach = MOUTH_MARGIN_M + np.linalg.norm(head.points_N3[left] - head.points_N3[right]) / 2
+    reach = MOUTH_MARGIN_M + float(np.linalg.norm(head.points_N3[left] - head.points_N3[right])) / 2
     return lip_side(head.points_N3, head.triangles_F3, [upper], [lower], [left, right], reach)
 
 

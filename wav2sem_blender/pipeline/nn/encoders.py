@@ -47,6 +47,8 @@ class LogMel(nn.Module):
 
     FLOOR = 1e-5  # of the power of a frame as loud as the recording's mean; what is quieter is silence
     MEAN, SCALE = -2.0, 3.0
+    waves_F1S: Tensor
+    mels_MF: Tensor
 
     def __init__(self, n_mels: int) -> None:
         super().__init__()
