@@ -83,7 +83,7 @@ def test_published_numbers() -> None:
 def test_the_bundled_recipe_is_unchanged() -> None:
     bundled = experiments.bundled()
     assert (bundled.target, bundled.normalise_target, bundled.contrastive) == ("mean", True, 0.2)
-    assert (bundled.steps, bundled.batch, bundled.longest_s, bundled.peak_lr) == (320, 10, 12.0, 6e-4)
+    assert (bundled.steps, bundled.batch, bundled.longest_s, bundled.peak_lr) == (700, 10, 16.0, 6e-4)
     assert (bundled.warmup_steps, bundled.clip, bundled.weight_decay, bundled.precision) == (50, 1.0, 0.01, "bf16")
     assert bundled.encoder_config["hidden_size"] == 192 and bundled.encoder_config["num_hidden_layers"] == 3
 
