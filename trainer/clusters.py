@@ -239,6 +239,11 @@ def _recipe(settings: MaskedClusters, files: Sequence[Path], seed: int, earlier:
     relevant = [name for name in names if name in ("source", "n_clusters", "layer", "fit_share") or "kmeans" in name]
     recipe = {name: getattr(settings, name) for name in relevant} | {"seed": seed, "data_sha256": data_hash(files)}
     if earlier is not None:
+        task = read_run(earlier, "encoder.pt")["config"]["task"]
+        if "source" not in task:
+            raise ValueError(
+                f"--hubert {earlier}: was taught phones at {task['fps']} Hz; name a run of MFCC clusters instead"
+            )
         read_run(earlier, "encoder/model.safetensors")
         recipe["encoder_sha256"] = file_sha256(earlier / "encoder" / "model.safetensors")
     return recipe
@@ -254,10 +259,6 @@ def _features(settings: MaskedClusters, earlier: Path | None, device: torch.devi
     if earlier is None:
         return mfcc
     task = read_run(earlier)["config"]["task"]
-    if "source" not in task:
-        raise ValueError(
-            f"--hubert {earlier}: was taught phones at {task['fps']} Hz; name a run of MFCC clusters instead"
-        )
     backbone = load_backbone(str(earlier / "encoder"), "hubert").eval()
     torch.nn.Module.to(backbone, device)  # transformers' own `to` has no types
     if not 1 <= settings.layer <= backbone.config.num_hidden_layers:

@@ -88,9 +88,9 @@ class TestEverySet:
         assert np.corrcoef(before_T, after_T)[0, 1] > 0.98
         assert np.sqrt(np.mean(np.square(after_T - before_T))) < 1.0
         inner = before_T[1:-1]
-        closures = 1 + np.flatnonzero((inner <= before_T[:-2]) & (inner < before_T[2:]) & (inner < 1.3))
+        closures = 1 + np.flatnonzero((inner <= before_T[:-2]) & (inner < before_T[2:]) & (inner < 1.0))
         assert len(closures) >= 10
-        assert all(after_T[t - 1 : t + 2].min() < 1.3 for t in closures)
+        assert all(after_T[t - 1 : t + 2].min() < 1.0 for t in closures)
 
     def test_lips_of_another_shape_close_as_well(self, name, spoken, demo_opening):
         """Every viseme of the face differs from its description by a third, at random; medians of ten faces."""
