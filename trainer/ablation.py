@@ -48,10 +48,11 @@ from .tables import table
 Row = dict[str, float]
 Held = tuple[SpeechRecord, Example]
 HEADS = {
-    "r": "aperture r, filmed faces",
+    "r_grid_s1": "aperture r, known speaker",
+    "r_grid_others": "aperture r, other faces",
+    "mve_mm": "MVE mm, filmed faces",
     "f1": "closure F1, unseen voices",
     "auc": "AUC, unseen voices",
-    "mm": "MVE mm",
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
+from trainer.ablation import HEADS  # noqa: E402
 from trainer.align import PHONES, frame_labels  # noqa: E402
 from trainer.augment import RECORDED, Augmentation, Augmenter  # noqa: E402
 from trainer.batches import CropSampler, frame_times_s  # noqa: E402
@@ -229,6 +230,7 @@ def test_semantics_are_ablated_and_a_stopped_ablation_goes_on(work: Path, capsys
     path = work / "ablation" / "results.json"
     results = json.loads(path.read_text())
     assert list(results) == ["none", "constant", "shuffled", "wav2sem", "text"]
+    assert {key for rows in results.values() for row in rows for key in row} <= {*HEADS, "seed"}
     kept = {kind: rows for kind, rows in results.items() if kind != "shuffled"}
     path.write_text(json.dumps(kept))
     capsys.readouterr()
