@@ -20,8 +20,8 @@ from mathutils import Vector
 from ..pipeline.face_names import Row
 from ..pipeline.visemes import VISEME_SETS
 from . import mapping
-from .mapping_ui import blocked_reason, face_of
 from .preflight import value_path
+from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
 
 AXES = (
     ("AUTO", "Automatic", "Across the face, so that the chin goes down and back"),
@@ -63,16 +63,11 @@ def armature_of(face: bpy.types.Object) -> bpy.types.Object | None:
     return owner
 
 
-class _JawOperator:
-    bl_options: ClassVar = {"REGISTER", "UNDO"}
-
+class _JawOperator(SaysWhyNot):
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Name what is missing."""
-        message = cls.missing(face_of(context))
-        if message:
-            cls.poll_message_set(message)
-        return not message
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
+        return cls.missing(face_of(context))
 
     @classmethod
     def missing(cls, face: bpy.types.Object | None) -> str:
@@ -312,14 +307,10 @@ def _axis(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> tuple[int, in
     return index, 1 if parts[index] > 0 else -1
 
 
-class WAV2SEM_PT_jaw_bone(bpy.types.Panel):
+class WAV2SEM_PT_jaw_bone(SpeechSubPanel, bpy.types.Panel):
     """The jaw bone's driver."""
 
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Speech"
     bl_label = "Jaw Bone"
-    bl_parent_id = "WAV2SEM_PT_speech"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

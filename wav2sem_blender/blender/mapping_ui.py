@@ -11,38 +11,17 @@ from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ..pipeline.face_names import KeyMap
 from . import mapping, preflight
+from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
 
 
-def face_of(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The mesh chosen in the panel, or the active one."""
-    # Merely reading the settings would store an empty group with the scene.
-    chosen = context.scene.wav2sem.target if context.scene.is_property_set("wav2sem") else None
-    face = chosen or context.view_layer.objects.active
-    return face if face is not None and face.type == "MESH" else None
-
-
-def blocked_reason(face: bpy.types.Object | None) -> str:
-    """Why nothing can be stored on this face, or nothing."""
-    if face is None:
-        return "Choose a mesh, or select one"
-    if face.library:
-        return f'"{face.name}" is linked from another file; make a library override of it first'
-    return ""
-
-
-class _MappingOperator:
-    """What the buttons share: they work on the face, can be undone, and say why they cannot."""
-
-    bl_options: ClassVar = {"REGISTER", "UNDO"}
+class _MappingOperator(SaysWhyNot):
+    """What the buttons share: they work on the face."""
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Name what is missing."""
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
         face = face_of(context)
-        message = blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
-        if message:
-            cls.poll_message_set(message)
-        return not message
+        return blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
 
     @classmethod
     def missing(cls, _face: bpy.types.Object) -> str:
@@ -202,14 +181,10 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         return shown, []
 
 
-class WAV2SEM_PT_key_mapping(bpy.types.Panel):
+class WAV2SEM_PT_key_mapping(SpeechSubPanel, bpy.types.Panel):
     """Which shape key plays what."""
 
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Speech"
     bl_label = "Key Mapping"
-    bl_parent_id = "WAV2SEM_PT_speech"
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

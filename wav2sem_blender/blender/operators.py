@@ -14,6 +14,7 @@ from . import compat, jobs, preferences, properties, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .settings import AnimateSettings
+from .sidebar import SaysWhyNot
 
 ENGINES = (
     ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
@@ -25,36 +26,31 @@ _TIMER_S = 0.1
 # What a person can act on; anything else is a bug and shows as one.
 _USER_ERRORS = (ValueError, OSError, MemoryError)
 # The next call must not inherit the last call's file and mesh.
-_FRESH = {"options": {"SKIP_SAVE"}}
+FRESH = {"options": {"SKIP_SAVE"}}
 
 
-class SpeechJobOperator:
+class SpeechJobOperator(SaysWhyNot):
     """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting.
 
     `_settings` is theirs.
     """
 
-    bl_options = {"REGISTER", "UNDO"}
-
     filepath: StringProperty(  # type: ignore[valid-type]
-        name="Audio", description="Audio file, or a film with sound", subtype="FILE_PATH", **_FRESH
+        name="Audio", description="Audio file, or a film with sound", subtype="FILE_PATH", **FRESH
     )
-    sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **_FRESH)  # type: ignore[valid-type]
-    strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **_FRESH)  # type: ignore[valid-type]
-    object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **_FRESH)  # type: ignore[valid-type]
-    start_frame: properties.start_frame_property(**_FRESH)  # type: ignore[valid-type]
+    sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **FRESH)  # type: ignore[valid-type]
+    strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **FRESH)  # type: ignore[valid-type]
+    object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **FRESH)  # type: ignore[valid-type]
+    start_frame: properties.start_frame_property(**FRESH)  # type: ignore[valid-type]
 
     _job: jobs.Job | None = None
     _timer: Any = None
     _from_panel: tuple[str, ...] = ("start_frame",)
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Name what is missing whatever the settings are; everything else is said by `execute`."""
-        message = disabled_reason(context)
-        if message:
-            cls.poll_message_set(message)
-        return not message
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing whatever the settings are; everything else is said by `execute`."""
+        return disabled_reason(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Run to the end: scripts, the background, and the redo panel."""
@@ -175,16 +171,16 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
     bl_idname = "wav2sem.animate"
     bl_label = "Animate from Speech"
 
-    model: properties.model_property(**_FRESH)  # type: ignore[valid-type]
-    strength: properties.strength_property(**_FRESH)  # type: ignore[valid-type]
-    semantic_strength: properties.semantic_strength_property(**_FRESH)  # type: ignore[valid-type]
-    style: properties.style_property(**_FRESH)  # type: ignore[valid-type]
-    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **_FRESH)  # type: ignore[valid-type]
+    model: properties.model_property(**FRESH)  # type: ignore[valid-type]
+    strength: properties.strength_property(**FRESH)  # type: ignore[valid-type]
+    semantic_strength: properties.semantic_strength_property(**FRESH)  # type: ignore[valid-type]
+    style: properties.style_property(**FRESH)  # type: ignore[valid-type]
+    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
-        name="Device", description="What computes the animation", items=preferences.DEVICES, **_FRESH
+        name="Device", description="What computes the animation", items=preferences.DEVICES, **FRESH
     )
     upper_face: BoolProperty(  # type: ignore[valid-type]
-        name="Upper Face", description="Add blinks, brows and eye darts, as the Upper Face panel is set", **_FRESH
+        name="Upper Face", description="Add blinks, brows and eye darts, as the Upper Face panel is set", **FRESH
     )
 
     _upper_face: tuple[UpperFaceSettings, SwayTarget] = UpperFaceSettings(), NOTHING_SWAYS

@@ -7,15 +7,10 @@ import bpy
 
 from . import jobs
 from .operators import WAV2SEM_OT_animate, disabled_reason
+from .sidebar import SpeechPanel, SpeechSubPanel
 
 
-class _SpeechPanel:
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Speech"
-
-
-class WAV2SEM_PT_speech(_SpeechPanel, bpy.types.Panel):
+class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
     """Speech to shape key animation."""
 
     bl_label = "Speech"
@@ -36,11 +31,10 @@ class WAV2SEM_PT_speech(_SpeechPanel, bpy.types.Panel):
         _draw_button(layout, context)
 
 
-class WAV2SEM_PT_speech_advanced(_SpeechPanel, bpy.types.Panel):
+class WAV2SEM_PT_speech_advanced(SpeechSubPanel, bpy.types.Panel):
     """Rarely needed settings."""
 
     bl_label = "Advanced"
-    bl_parent_id = "WAV2SEM_PT_speech"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

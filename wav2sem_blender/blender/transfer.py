@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import bpy
 import numpy as np
@@ -19,8 +18,8 @@ from ..pipeline.face_names import match_channels
 from ..pipeline.landmarks import guess
 from ..pipeline.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
 from . import preflight
-from .mapping_ui import blocked_reason, face_of
 from .preflight import value_path
+from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
@@ -229,21 +228,14 @@ def _drive(part: bpy.types.Object, key: str, face: bpy.types.Object) -> None:
     target.id_type, target.id, target.data_path = "KEY", face.data.shape_keys, path
 
 
-class _TransferOperator:
-    """What the buttons share: they work on the face, can be undone, and say why they cannot."""
-
-    bl_options: ClassVar = {"REGISTER", "UNDO"}
+class _TransferOperator(SaysWhyNot):
+    """What the buttons share: they work on the face, in Object Mode."""
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """Name what is missing."""
-        face = face_of(context)
-        message = blocked_reason(face)
-        if not message and context.mode != "OBJECT":
-            message = "Return to Object Mode first"
-        if message:
-            cls.poll_message_set(message)
-        return not message
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
+        in_object_mode = context.mode == "OBJECT"
+        return blocked_reason(face_of(context)) or ("" if in_object_mode else "Return to Object Mode first")
 
 
 class WAV2SEM_OT_place_landmarks(_TransferOperator, bpy.types.Operator):
@@ -302,14 +294,10 @@ class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_PT_transfer(bpy.types.Panel):
+class WAV2SEM_PT_transfer(SpeechSubPanel, bpy.types.Panel):
     """Shown for a face that cannot speak yet, and for one whose keys were made here."""
 
     bl_label = "Any Head"
-    bl_parent_id = "WAV2SEM_PT_speech"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Speech"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import bpy
 from bpy.props import StringProperty
 
@@ -12,10 +10,9 @@ from ..pipeline.upper_face import Settings
 from . import jobs, upper_face, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
-from .operators import SpeechJobOperator
+from .operators import FRESH, SpeechJobOperator
 from .settings import AnimateSettings
-
-_FRESH: dict[str, Any] = {"options": {"SKIP_SAVE"}}
+from .sidebar import SaysWhyNot, SpeechSubPanel, chosen_object
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
@@ -24,13 +21,13 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
     bl_idname = "wav2sem.add_upper_face"
     bl_label = "Add Upper Face"
 
-    seed: upper_face_properties.seed_property(**_FRESH)  # type: ignore[valid-type]
-    blinks_per_minute: upper_face_properties.blinks_property(**_FRESH)  # type: ignore[valid-type]
-    brows: upper_face_properties.brows_property(**_FRESH)  # type: ignore[valid-type]
-    eye_darts: upper_face_properties.eye_darts_property(**_FRESH)  # type: ignore[valid-type]
-    head_sway: upper_face_properties.head_sway_property(**_FRESH)  # type: ignore[valid-type]
-    sway_object: StringProperty(name="Sway", description="Object that sways with the head, or an armature", **_FRESH)  # type: ignore[valid-type]
-    sway_bone: StringProperty(name="Bone", description="Bone of the armature that sways", **_FRESH)  # type: ignore[valid-type]
+    seed: upper_face_properties.seed_property(**FRESH)  # type: ignore[valid-type]
+    blinks_per_minute: upper_face_properties.blinks_property(**FRESH)  # type: ignore[valid-type]
+    brows: upper_face_properties.brows_property(**FRESH)  # type: ignore[valid-type]
+    eye_darts: upper_face_properties.eye_darts_property(**FRESH)  # type: ignore[valid-type]
+    head_sway: upper_face_properties.head_sway_property(**FRESH)  # type: ignore[valid-type]
+    sway_object: StringProperty(name="Sway", description="Object that sways with the head, or an armature", **FRESH)  # type: ignore[valid-type]
+    sway_bone: StringProperty(name="Bone", description="Bone of the armature that sways", **FRESH)  # type: ignore[valid-type]
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         super()._fill_from_panel(context)
@@ -60,28 +57,24 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
         return upper_face.summary(outcome)
 
 
-class WAV2SEM_OT_remove_upper_face(bpy.types.Operator):
+class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
     """Remove the blinks, brows and eye darts that were added to the mesh; its shape keys stay"""
 
     bl_idname = "wav2sem.remove_upper_face"
     bl_label = "Remove Upper Face"
-    bl_options = {"REGISTER", "UNDO"}
 
     object: StringProperty(
-        name="Mesh", description="Name of the mesh; empty for the panel's or the active one", **_FRESH
+        name="Mesh", description="Name of the mesh; empty for the panel's or the active one", **FRESH
     )  # type: ignore[valid-type]
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def why_not(cls, context: bpy.types.Context) -> str:
         """There has to be one."""
-        message = _nothing_to_remove(context)
-        if message:
-            cls.poll_message_set(message)
-        return not message
+        return _nothing_to_remove(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Remove our tracks and actions."""
-        target = bpy.data.objects.get(self.object) if self.object else _mesh(context)
+        target = bpy.data.objects.get(self.object) if self.object else chosen_object(context)
         if target is None or not upper_face.remove(target):
             self.report({"ERROR"}, f'"{self.object or "The mesh"}" has no upper face that was added here.')
             return {"CANCELLED"}
@@ -89,14 +82,10 @@ class WAV2SEM_OT_remove_upper_face(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_PT_upper_face(bpy.types.Panel):
+class WAV2SEM_PT_upper_face(SpeechSubPanel, bpy.types.Panel):
     """Blinks, brows, eye darts and head sway."""
 
     bl_label = "Upper Face"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Speech"
-    bl_parent_id = "WAV2SEM_PT_speech"
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw_header(self, context: bpy.types.Context) -> None:
@@ -122,13 +111,6 @@ class WAV2SEM_PT_upper_face(bpy.types.Panel):
         row = layout.row()
         row.operator(WAV2SEM_OT_add_upper_face.bl_idname)
         row.operator(WAV2SEM_OT_remove_upper_face.bl_idname, text="", icon="TRASH")
-
-
-def _mesh(context: bpy.types.Context) -> bpy.types.Object | None:
-    """The panel's mesh or the active object."""
-    if context.scene.is_property_set("wav2sem") and context.scene.wav2sem.target is not None:
-        return context.scene.wav2sem.target
-    return context.view_layer.objects.active
 
 
 def _nothing_to_remove(context: bpy.types.Context) -> str:
