@@ -25,6 +25,7 @@ from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 
 from .checkpoints import write_atomically
 from .curves import MotionStore
+from .evaluate_channels import motion_errors
 from .experiments.face import AblateSemantics, FinetuneChannels
 from .finetune_channels import (
     ChannelLearner,
@@ -57,15 +58,9 @@ HEADS = {
 
 
 def ablate_semantics(
-    config: AblateSemantics, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+    config: AblateSemantics, data: Path, run: Run, hubert: Path, wav2sem: Path
 ) -> dict[str, list[Row]]:
-    """Train and judge; writes results.json after every model, which --resume goes on from, and results.md.
-
-    Raises:
-        ValueError: an earlier run is missing from the command.
-    """
-    if hubert is None or wav2sem is None:
-        raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
+    """Train and judge; writes results.json after every model, which --resume goes on from, and results.md."""
     face = config.face
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     run.describe(data_sha256=data_hash(speech.files()), hubert=str(hubert), wav2sem=str(wav2sem))
@@ -76,7 +71,7 @@ def ablate_semantics(
     space = read_sentence_space(wav2sem)
     texts = [e.text for e in (*(e for group in groups for e in group), *(e for _, e in held)) if e.text]
     targets = TextTargets(texts, space["text_model"], space["target"], normalise=space["normalise_target"])
-    flat_KX = 1000 * basis_KV3[:, np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.002].reshape(len(basis_KV3), -1)
+    moving_KV3 = basis_KV3[:, np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.002]
     path = run.folder / "results.json"
     results: dict[str, list[Row]] = json.loads(path.read_text()) if path.is_file() else {}
     for seed in config.seeds:
@@ -87,7 +82,7 @@ def ablate_semantics(
             given = [_given(kind, group, groups[0], targets, seed) for group in groups]
             told = _given(kind, [e for _, e in held], groups[0], targets, seed)
             learner = _learn(replace(face, seed=seed), model, given, FaceLoss(face, basis_KV3, gap_K), run)
-            row = _judge(face, learner, [(r, e) for (r, _), e in zip(held, told, strict=True)], gap_K, flat_KX)
+            row = _judge(face, learner, [(r, e) for (r, _), e in zip(held, told, strict=True)], gap_K, moving_KV3)
             done.append({"seed": seed} | row)
             write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
             run.say(f"{kind}, seed {seed}: " + ", ".join(f"{key} {value:.3f}" for key, value in row.items()))
@@ -164,7 +159,7 @@ def _learn(
 
 @torch.no_grad()
 def _judge(
-    face: FinetuneChannels, learner: ChannelLearner, held: Sequence[Held], gap_K: np.ndarray, flat_KX: np.ndarray
+    face: FinetuneChannels, learner: ChannelLearner, held: Sequence[Held], gap_K: np.ndarray, moving_KV3: np.ndarray
 ) -> Row:
     """Pearson's r of the lip gap with filmed faces, closures of voices that nobody filmed, error of filmed mouths."""
     decoder = MotionDecoder(face.decoder, {key: value.numpy() for key, value in learner.decoder.state_dict().items()})
@@ -179,8 +174,7 @@ def _judge(
         if n_frames := min(len(target_TK), len(gap_T)):
             true_T = np.maximum(target_TK[:n_frames] @ gap_K, 0)
             r.setdefault(record.corpus, []).append(float(np.corrcoef(gap_T[:n_frames], true_T)[0, 1]))
-            error_TV3 = ((weights_TK[:n_frames] - target_TK[:n_frames]) @ flat_KX).reshape(n_frames, -1, 3)
-            errors_mm.append(float(np.linalg.norm(error_TV3, axis=-1).mean()))
+            errors_mm.append(float(motion_errors(weights_TK, target_TK, moving_KV3, gap_K)["mve_mm"]))
         else:
             counts.append(judge(gap_T, face.decoder.fps, record.phones or [], record.n_samples / SAMPLE_RATE_HZ))
     scores = pool_closures(counts)

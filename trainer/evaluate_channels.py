@@ -27,7 +27,7 @@ from .align import Timing
 from .channel_tables import markdown
 from .checkpoints import write_atomically
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
-from .curves import MotionRecord, MotionStore
+from .curves import MotionStore
 from .experiments.evaluation import EvaluateChannels
 from .finetune_channels import paired_records, read_basis
 from .landmarks import LipGap
@@ -74,7 +74,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
                 target.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(target, aperture=aperture_T, fps=predicted.fps)
                 if known:
-                    row = _errors(predicted, motion, known, basis_KV3[:, moving_V], gap_K)
+                    row = motion_errors(predicted.weights_TK, motion.weights(known), basis_KV3[:, moving_V], gap_K)
                     errors.setdefault(known.style.split("/")[0], []).append(row)
     languages, note = _languages(mouth) if config.languages else ({}, "Not asked for.")
     by_condition = {name: _by_corpus([j for j in judged if j.condition == name]) for name in asked}
@@ -204,12 +204,12 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def _errors(
-    predicted: Motion, motion: MotionStore, known: MotionRecord, basis_KV3: np.ndarray, gap_K: np.ndarray
+def motion_errors(
+    predicted_TK: np.ndarray, target_TK: np.ndarray, basis_KV3: np.ndarray, gap_K: np.ndarray
 ) -> dict[str, float]:
-    target_TK = motion.weights(known)
-    n_frames = min(len(target_TK), len(predicted.weights_TK))
-    target_TK, predicted_TK = target_TK[:n_frames], predicted.weights_TK[:n_frames]
+    """What `evaluate_channels` says of a clip's motion, over the frames that both have."""
+    n_frames = min(len(target_TK), len(predicted_TK))
+    target_TK, predicted_TK = target_TK[:n_frames], predicted_TK[:n_frames]
     totals = np.zeros(3)
     for start in range(0, n_frames, 300):  # vertices of a few hundred frames at a time: minutes fit in memory
         piece = slice(start, start + 300)

@@ -46,13 +46,19 @@ def finetune(
     hubert: Path | None,
     wav2sem: Path | None,
 ) -> None:
-    """Train a face model by the recipe that the config belongs to, or many to compare them."""
-    if isinstance(config, AblateSemantics):
-        ablate_semantics(config, data, run, hubert, wav2sem)
-    elif isinstance(config, FinetuneChannels):
-        finetune_channels(config, data, run, hubert, wav2sem)
-    else:
+    """Train a face model by the recipe that the config belongs to, or many to compare them.
+
+    Raises:
+        ValueError: an earlier run that the experiment needs is missing from the command.
+    """
+    if isinstance(config, FinetuneVertices):
         finetune_vertices(config, data, run, hubert, wav2sem)
+    elif hubert is None or wav2sem is None:
+        raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
+    elif isinstance(config, AblateSemantics):
+        ablate_semantics(config, data, run, hubert, wav2sem)
+    else:
+        finetune_channels(config, data, run, hubert, wav2sem)
 
 
 def finetune_vertices(

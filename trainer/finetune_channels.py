@@ -126,16 +126,8 @@ class ChannelLearner(nn.Module):
         return self.decoder(self.fusion(features_BTD, semantic_B1E), style_BN)
 
 
-def finetune_channels(
-    config: FinetuneChannels, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
-) -> None:
-    """Train; RUN/model is a folder that `SpeechAnimator.load` reads.
-
-    Raises:
-        ValueError: an earlier run is missing from the command.
-    """
-    if hubert is None or wav2sem is None:
-        raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
+def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Path, wav2sem: Path) -> None:
+    """Train; RUN/model is a folder that `SpeechAnimator.load` reads."""
     torch.manual_seed(config.seed)
     motion = MotionStore(data / "motion")
     files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]

@@ -83,10 +83,7 @@ class LogMelFeatureExtractor(nn.Module):
 
     def forward(self, waveform_BS: Tensor) -> Tensor:
         """(B, C, L), as transformers' own."""
-        features_BCL = waveform_BS[:, None]
-        for layer in self.conv_layers:
-            features_BCL = layer(features_BCL)
-        return features_BCL
+        return _through(self.conv_layers, waveform_BS)
 
 
 def load_backbone(folder_or_name: str, kind: str) -> Backbone:
@@ -116,10 +113,14 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
 
 def convolve(backbone: Backbone, waveform_BS: Tensor) -> Tensor:
     """The CNN's features (B, L, C). transformers' own loop also computes the waveform's gradient, for nobody."""
+    return _through(backbone.feature_extractor.conv_layers, waveform_BS).transpose(1, 2)
+
+
+def _through(layers: nn.ModuleList, waveform_BS: Tensor) -> Tensor:
     features_BCL = waveform_BS[:, None]
-    for layer in backbone.feature_extractor.conv_layers:
+    for layer in layers:
         features_BCL = layer(features_BCL)
-    return features_BCL.transpose(1, 2)
+    return features_BCL
 
 
 def padded_features(backbone: Backbone, waveform_BS: Tensor, sample_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
