@@ -21,7 +21,7 @@ from ..pipeline.face_names import Row
 from ..pipeline.visemes import VISEME_SETS
 from . import mapping
 from .preflight import value_path
-from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
 
 AXES = (
     ("AUTO", "Automatic", "Across the face, so that the chin goes down and back"),
@@ -307,10 +307,11 @@ def _axis(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> tuple[int, in
     return index, 1 if parts[index] > 0 else -1
 
 
-class WAV2SEM_PT_jaw_bone(SpeechSubPanel, bpy.types.Panel):
+class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
     """The jaw bone's driver."""
 
     bl_label = "Jaw Bone"
+    bl_order = 2
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

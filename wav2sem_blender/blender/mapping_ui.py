@@ -11,7 +11,7 @@ from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ..pipeline.face_names import KeyMap
 from . import mapping, preflight
-from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
 
 
 class _MappingOperator(SaysWhyNot):
@@ -181,10 +181,11 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         return shown, []
 
 
-class WAV2SEM_PT_key_mapping(SpeechSubPanel, bpy.types.Panel):
+class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
     """Which shape key plays what."""
 
     bl_label = "Key Mapping"
+    bl_order = 0
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

@@ -7,43 +7,57 @@ import bpy
 
 from . import jobs
 from .operators import WAV2SEM_OT_animate, disabled_reason
-from .sidebar import SpeechPanel, SpeechSubPanel
+from .sidebar import SpeechPanel
 
 
 class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
-    """Speech to shape key animation."""
+    """Which audio speaks."""
 
     bl_label = "Speech"
+    bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Source, mesh, model, and the button or the progress."""
-        layout, settings = self.layout, context.scene.wav2sem
-        layout.use_property_split = True
-        layout.use_property_decorate = False
+        """The source."""
+        layout, settings = _columns(self.layout), context.scene.wav2sem
         layout.row().prop(settings, "source", expand=True)
         layout.prop(settings, {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound"}[settings.source])
-        row = layout.row()
-        row.prop(settings, "target", placeholder=_active_mesh_name(context))
+
+
+class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
+    """Which mesh speaks it."""
+
+    bl_label = "Face"
+    bl_order = 1
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The mesh."""
+        layout, settings = _columns(self.layout), context.scene.wav2sem
+        layout.prop(settings, "target", placeholder=_active_mesh_name(context))
+
+
+class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
+    """How it is spoken, and the button."""
+
+    bl_label = "Animate"
+    bl_order = 2
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The settings, and the button or the progress."""
+        layout, settings = _columns(self.layout), context.scene.wav2sem
         layout.prop(settings, "model")
+        layout.prop(settings, "style", placeholder="First")
         if settings.source != "STRIP":
             layout.prop(settings, "start_frame")
         layout.prop(settings, "strength")
+        layout.prop(settings, "semantic_strength")
         _draw_button(layout, context)
 
 
-class WAV2SEM_PT_speech_advanced(SpeechSubPanel, bpy.types.Panel):
-    """Rarely needed settings."""
-
-    bl_label = "Advanced"
-    bl_options = {"DEFAULT_CLOSED"}
-
-    def draw(self, context: bpy.types.Context) -> None:
-        """Semantic strength and style."""
-        layout, settings = self.layout, context.scene.wav2sem
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(settings, "semantic_strength")
-        layout.prop(settings, "style", placeholder="First")
+def _columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """Names to the left, values to the right."""
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    return layout
 
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
@@ -81,4 +95,4 @@ def _active_mesh_name(context: bpy.types.Context) -> str:
     return active.name if active is not None and active.type == "MESH" else ""
 
 
-CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_speech_advanced)
+CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_face, WAV2SEM_PT_animate)

@@ -16,10 +16,16 @@ class SpeechPanel:
     bl_category = "Speech"
 
 
-class SpeechSubPanel(SpeechPanel):
-    """A panel below the first one."""
+class FaceSubPanel(SpeechPanel):
+    """A panel inside Face."""
 
-    bl_parent_id = "WAV2SEM_PT_speech"
+    bl_parent_id = "WAV2SEM_PT_face"
+
+
+class AnimateSubPanel(SpeechPanel):
+    """A panel inside Animate."""
+
+    bl_parent_id = "WAV2SEM_PT_animate"
 
 
 class SaysWhyNot:

@@ -19,7 +19,7 @@ from ..pipeline.landmarks import guess
 from ..pipeline.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
 from . import preflight
 from .preflight import value_path
-from .sidebar import SaysWhyNot, SpeechSubPanel, blocked_reason, face_of
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
@@ -294,10 +294,11 @@ class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_PT_transfer(SpeechSubPanel, bpy.types.Panel):
+class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
     """Shown for a face that cannot speak yet, and for one whose keys were made here."""
 
     bl_label = "Any Head"
+    bl_order = 1
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -12,7 +12,7 @@ from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .operators import FRESH, SpeechJobOperator
 from .settings import AnimateSettings
-from .sidebar import SaysWhyNot, SpeechSubPanel, chosen_object
+from .sidebar import AnimateSubPanel, SaysWhyNot, chosen_object
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
@@ -82,10 +82,11 @@ class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_PT_upper_face(SpeechSubPanel, bpy.types.Panel):
+class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
     """Blinks, brows, eye darts and head sway."""
 
     bl_label = "Upper Face"
+    bl_order = 0
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw_header(self, context: bpy.types.Context) -> None:
