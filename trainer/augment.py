@@ -15,6 +15,8 @@ from scipy import fft
 
 from .speech import SAMPLE_RATE_HZ, Speech
 
+MUSIC_SHARE = 0.15
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -22,6 +24,7 @@ class Augmentation:
 
     `speed` moves tempo, pitch and formants together. `level_db` is a change of level after normalisation: a recording's
     variance depends on its pauses. `speechless_chance` is that of a crop in which nobody speaks, only noise or music.
+    Of what disturbs, `one_voice_share` is another speaker, `crowd_share` several, `MUSIC_SHARE` music, the rest noise.
     """
 
     speed: tuple[float, float] = (0.85, 1.18)
@@ -31,6 +34,8 @@ class Augmentation:
     clip_chance: float = 0.0
     noise_chance: float = 0.5
     noise_snr_db: tuple[float, float] = (4.0, 35.0)
+    one_voice_share: float = 0.15
+    crowd_share: float = 0.15
     equaliser_db: float = 0.0
     band_chance: float = 0.2
     codec_chance: float = 0.0
@@ -76,14 +81,14 @@ class Augmenter:
 
     def _disturbance(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Noise, one other voice, several, or music."""
-        kind = rng.random()
-        if kind < 0.55:
-            return self._noise(n_samples, rng)
-        if kind < 0.85:
-            n_voices = 1 if kind < 0.7 else int(rng.integers(3, 6))
+        kind, one, crowd = rng.random(), self._settings.one_voice_share, self._settings.crowd_share
+        if kind < MUSIC_SHARE:
+            return self._music(n_samples, rng)
+        if kind < MUSIC_SHARE + one + crowd:
+            n_voices = 1 if kind < MUSIC_SHARE + one else int(rng.integers(3, 6))
             voices = [self._voices[i] for i in rng.integers(len(self._voices), size=n_voices)]
             return sum((np.resize(self._store.samples(voice), n_samples) for voice in voices), np.zeros(n_samples))
-        return self._music(n_samples, rng)
+        return self._noise(n_samples, rng)
 
     def _noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Coloured noise (1/f^0 .. 1/f^1.2 in power)."""

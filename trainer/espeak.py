@@ -13,7 +13,7 @@ import ctypes
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +24,11 @@ from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from .align import Timing
 
-SENTENCES_FILE = Path(__file__).with_name("sentences_of_languages.json")
-VARIANTS = ("m1", "f1", "m3", "f4")
+# What is judged by, and what is learnt from: no sentence and no variant stands in both.
+JUDGED_FILE, LEARNT_FILE = (Path(__file__).with_name(f"sentences_{end}.json") for end in ("of_languages", "to_learn"))
+JUDGED_VARIANTS = ("m1", "f1", "m3", "f4")
+LEARNT_VARIANTS = ("m2", "f2", "m4", "f3", "m5", "f5", "m7")  # coprime to the sentences: each voice says all of them
+TIMES_LEARNT = 4
 
 # What the engine's symbols are to the lips: the longest key that fits is taken, from left to right.
 _CMU = {
@@ -244,16 +247,28 @@ def to_cmu(symbol: str) -> tuple[str, ...]:
 
 
 def speak_languages(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[Timing]]]:
-    """The sentences of `SENTENCES_FILE`, each spoken once: 1 to 1.6 minutes a language, in four variants by turns.
+    """The sentences of `JUDGED_FILE`, each spoken once: 1 to 1.6 minutes a language, in four variants by turns.
 
     Yields:
         language ("en", "de", …), a name for the clip, samples (S,) int16 at 16 kHz, and the phones.
     """
+    return _speak_file(JUDGED_FILE, JUDGED_VARIANTS, 1, (120, 170), seed)
+
+
+def speak_foreign(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[Timing]]]:
+    """The sentences of `LEARNT_FILE` as `speak_languages` yields them, each `TIMES_LEARNT` times; English is not among
+    them."""
+    return _speak_file(LEARNT_FILE, LEARNT_VARIANTS, TIMES_LEARNT, (110, 210), seed)
+
+
+def _speak_file(
+    file: Path, variants: Sequence[str], times: int, rates: tuple[int, int], seed: int
+) -> Iterator[tuple[str, str, np.ndarray, list[Timing]]]:
     rng = np.random.default_rng(seed)
-    for language, spoken in json.loads(SENTENCES_FILE.read_text(encoding="utf-8")).items():
-        for i, text in enumerate(spoken["sentences"]):
-            variant = VARIANTS[i % len(VARIANTS)]
-            rate, pitch = int(rng.integers(120, 170)), int(rng.integers(35, 66))
+    for language, spoken in json.loads(file.read_text(encoding="utf-8")).items():
+        for i, text in enumerate(spoken["sentences"] * times):
+            variant = variants[i % len(variants)]
+            rate, pitch = int(rng.integers(*rates)), int(rng.integers(35, 66))
             samples_S, phones = synthesise(text, f"{spoken['voice']}+{variant}", rate=rate, pitch=pitch)
             yield language, f"{language}_{variant}_{i:02d}", samples_S, phones
 

@@ -2,6 +2,7 @@
 """`python -m trainer pretrain-hubert base_mfcc --data LibriSpeech --out work/hubert1`
 `python -m trainer pretrain-hubert base_features --data LibriSpeech --out work/hubert2 --hubert work/hubert1`
 `python -m trainer pretrain-hubert bundled --data work --out work/hubert`
+`python -m trainer pretrain-hubert bundled_anywhere --data work --out work/hubert2 --hubert work/hubert`
 
 Teaches a speech encoder what is being said, by masked prediction of frame labels. The labels are clusters, as in HuBERT
 (Hsu et al. 2021; first of MFCC, then of the first encoder's hidden states), or aligned phones on the animation's own
@@ -34,7 +35,7 @@ from .align import BILABIALS, PHONES, frame_labels
 from .batches import CropSampler, frame_times_s, normalise
 from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
 from .experiments.hubert import MaskedClusters, MaskedPhones, PretrainHubert
-from .runs import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
+from .runs import Run, choose_attention, cosine_with_warmup, data_hash, read_run, unwrap
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
@@ -68,7 +69,8 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
         config: the experiment.
         data: a folder of recordings (clusters), or prepared data (phones).
         run: where it happens.
-        hubert: the earlier run whose hidden states are clustered, for experiments that say "features".
+        hubert: an earlier run. Its hidden states are clustered by experiments that say "features"; an experiment that
+            learns phones begins with its weights.
 
     Raises:
         FileNotFoundError: no recordings, no prepared speech, or no finished run at `hubert`.
@@ -102,11 +104,29 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
 def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> Task:
     if isinstance(config.task, MaskedClusters):
         return ClusterTask(config, labelled_speech(config.task, data, run, hubert), run)
-    if hubert is not None:
-        raise ValueError(f"--hubert {hubert}: this experiment learns phones and needs no earlier run; leave it out")
     store = SpeechStore(data / "speech")
     run.describe(data_sha256=data_hash(store.files()))
-    return PhoneTask(config, store, run)
+    task = PhoneTask(config, store, run)
+    if hubert is not None:
+        begin_with(task.model, hubert)
+        run.describe(hubert=str(hubert))
+    return task
+
+
+def begin_with(model: nn.Module, run: Path) -> None:
+    """Take over what an earlier run learnt: its encoder, and its head where that is for the same labels.
+
+    Raises:
+        FileNotFoundError: the run is not there, or not finished.
+        ValueError: it has another encoder.
+    """
+    read_run(run, "encoder.pt")
+    state = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    if {key for key in own if key.startswith("audio_encoder.")} - fitting.keys():
+        raise ValueError(f"--hubert {run}: has another encoder than this experiment; leave --hubert out")
+    model.load_state_dict(fitting, strict=False)
 
 
 def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:

@@ -75,7 +75,8 @@ class SpeechStore:
 
 
 def prepare_speech(data: Path, out: Path, n_synthetic: int, seed: int) -> None:
-    """Align every transcribed clip, synthesise `n_synthetic` more from their texts, and write the folder."""
+    """Align every transcribed clip, synthesise `n_synthetic` more from their texts, add five languages, and write the
+    folder."""
     out.mkdir(parents=True, exist_ok=True)
     records: list[SpeechRecord] = []
     first = 0
@@ -119,6 +120,24 @@ def _all_clips(
         samples_S, phones = synthesise(text, voice, stretch=rng.uniform(0.8, 1.3), pitch=rng.uniform(0.75, 1.35))
         clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
         yield clip, samples_S, phones
+    yield from _foreign_clips(seed)
+
+
+def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
+    """Other languages' phones, by espeak-ng where that is installed; without text, for sentence models are English."""
+    from .espeak import speak_foreign  # loads the engine's library
+
+    try:
+        for _, name, samples_S, phones in tqdm(speak_foreign(seed), desc="languages", unit="clip"):
+            speaker = f"espeak/{name.split('_')[1]}"
+            name = f"espeak_{name}"
+            yield (
+                Clip(name=name, corpus="espeak", speaker=speaker, path=Path(), text=None, split="train"),
+                samples_S,
+                phones,
+            )
+    except FileNotFoundError as error:
+        print(f"warning: English only, without other languages: {error}")
 
 
 def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:

@@ -11,7 +11,16 @@ import pytest
 
 from trainer import espeak
 from trainer.align import PHONES, Timing
-from trainer.espeak import SENTENCES_FILE, VARIANTS, pronounce, speak_languages, synthesise, to_cmu
+from trainer.espeak import (
+    JUDGED_FILE,
+    JUDGED_VARIANTS,
+    LEARNT_FILE,
+    LEARNT_VARIANTS,
+    pronounce,
+    speak_languages,
+    synthesise,
+    to_cmu,
+)
 
 VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 
@@ -101,7 +110,7 @@ def test_every_language_is_spoken_in_its_own_phones() -> None:
         names.append(name)
     assert set(found) == {"en", "de", "es", "fr", "cmn", "ja"} and all(50 < s < 150 for s in found.values()), found
     assert len(set(names)) == len(names) == 6 * 24
-    assert {name.split("_")[1] for name in names} == set(VARIANTS)
+    assert {name.split("_")[1] for name in names} == set(JUDGED_VARIANTS)
 
 
 @needs_espeak
@@ -161,11 +170,19 @@ def test_unknown_symbols_are_named() -> None:
 
 
 def test_sentences_close_the_lips_often() -> None:
-    spoken = json.loads(SENTENCES_FILE.read_text(encoding="utf-8"))
+    spoken = json.loads(JUDGED_FILE.read_text(encoding="utf-8"))
     for language in ("en", "de", "es", "fr"):
         letters = "".join(spoken[language]["sentences"]).lower()
         assert sum(letters.count(c) for c in "pbm") > 0.06 * len(letters), language
     assert all(len(s["sentences"]) == len(set(s["sentences"])) == 24 for s in spoken.values())
+
+
+def test_nothing_is_judged_that_was_learnt() -> None:
+    judged, learnt = (json.loads(file.read_text(encoding="utf-8")) for file in (JUDGED_FILE, LEARNT_FILE))
+    assert not set(JUDGED_VARIANTS) & set(LEARNT_VARIANTS)
+    for language, spoken in learnt.items():
+        assert spoken["voice"] == judged[language]["voice"]
+        assert not set(spoken["sentences"]) & set(judged[language]["sentences"]), language
 
 
 def test_a_missing_library_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

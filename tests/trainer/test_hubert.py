@@ -205,6 +205,7 @@ def test_the_cnn_learns_a_tenth_as_fast(task: ClusterTask) -> None:
         (hubert.base_mfcc(), {0: 0, 16_000: 2.5e-4, 32_000: 5e-4, 141_000: 2.5e-4, 250_000: 0}),
         (hubert.base_features(), {32_000: 5e-4, 216_000: 2.5e-4, 400_000: 0}),
         (hubert.bundled(), {0: 4e-6, 299: 1.2e-3, 3650: 6e-4, 7000: 0}),
+        (hubert.bundled_anywhere(), {299: 7e-4, 4150: 3.5e-4, 8000: 0}),
     ],
 )
 def test_learning_rates(config: hubert.PretrainHubert, expected: dict[int, float]) -> None:
@@ -412,8 +413,13 @@ def test_phones(tmp_path: Path, vowels: Path) -> None:
     second = hubert.smoke_features()
     with pytest.raises(ValueError, match="was taught phones at 30 Hz"):
         pretrain_hubert(second, vowels, new_run(tmp_path / "second", second), run.folder)
-    with pytest.raises(ValueError, match="learns phones and needs no earlier run"):
-        pretrain_hubert(config, tmp_path, new_run(tmp_path / "third", config), run.folder)
+    still = replace(config, steps=1, peak_lr=0.0)  # learns nothing: what it writes is what it began with
+    again = new_run(tmp_path / "again", still)
+    pretrain_hubert(still, tmp_path, again, run.folder)
+    assert torch.equal(torch.load(again.folder / "encoder.pt", weights_only=True)["head.weight"], state["head.weight"])
+    other = replace(config, encoder=SMOKE.encoder)
+    with pytest.raises(ValueError, match="has another encoder than this experiment"):
+        pretrain_hubert(other, tmp_path, new_run(tmp_path / "third", other), run.folder)
 
 
 def test_bad_data_is_one_clear_error(tmp_path: Path, vowels: Path) -> None:

@@ -2,7 +2,8 @@
 """Experiments of `pretrain-hubert`.
 
 `base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; the `small_` ones are the same for an
-encoder that a CPU can train. `bundled` is the bundled model's phone encoder.
+encoder that a CPU can train. `bundled`, then `bundled_anywhere --hubert RUN_OF_BUNDLED`, make the bundled model's phone
+encoder.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ ANYWHERE = Augmentation(
     equaliser_db=8.0,
     band_chance=0.2,
     codec_chance=0.1,
+)
+# Worse places, and crowds: half of what disturbs is other people.
+NOISY_PLACES = replace(
+    ANYWHERE, room_chance=0.45, noise_chance=0.7, noise_snr_db=(0.0, 28.0), one_voice_share=0.12, crowd_share=0.35
 )
 
 
@@ -234,6 +239,16 @@ def bundled() -> PretrainHubert:
     )
 
 
+def bundled_anywhere() -> PretrainHubert:
+    """`bundled` learnt on, in noisier places and with five more languages (espeak-ng's)."""
+    first = bundled()
+    assert isinstance(first.task, MaskedPhones)
+    weights = {"grid_s1": 0.1, "librispeech_4_aligned": 0.06, "librispeech_251": 0.38, "vctk": 0.2}
+    weights |= {"flite": 0.16, "espeak": 0.1}
+    task = replace(first.task, corpus_weights=weights, augmentation=NOISY_PLACES)
+    return replace(first, task=task, steps=8000, peak_lr=7e-4)
+
+
 def bundled_smoke() -> PretrainHubert:
     """A few steps of `bundled` at toy size."""
     full = bundled()
@@ -247,4 +262,14 @@ def bundled_smoke() -> PretrainHubert:
     )
 
 
-EXPERIMENTS = (base_mfcc, base_features, small_mfcc, small_features, bundled, smoke, smoke_features, bundled_smoke)
+EXPERIMENTS = (
+    base_mfcc,
+    base_features,
+    small_mfcc,
+    small_features,
+    bundled,
+    bundled_anywhere,
+    smoke,
+    smoke_features,
+    bundled_smoke,
+)
