@@ -21,9 +21,9 @@ import bpy
 import numpy as np
 
 from . import compat, demo_film, demo_flame, demo_mouth, demo_sheet, registration
+from .demo_film import DEMO_SPEECH
 from .demo_head import build_demo_head, build_stage
 
-DEMO_SPEECH = Path(__file__).parents[1] / "assets" / "demo_speech.flac"
 FPS = 30
 FIRST_FRAME = 1
 

@@ -15,13 +15,18 @@ import bpy
 
 from . import compat
 
+DEMO_SPEECH = Path(__file__).parents[1] / "assets" / "demo_speech.flac"
 RESOLUTION_PX = 640
 
 
-def add_sound(scene: bpy.types.Scene, speech: Path, first_frame: int) -> None:
-    """Put the speech into the scene's sequencer, so that it plays and goes into the film."""
+def add_sound(scene: bpy.types.Scene, speech: Path | str, first_frame: int) -> None:
+    """Put the speech into the scene's sequencer, on a channel of its own, so that it plays and goes into the film."""
     strips = compat.sequencer_strips(scene.sequence_editor_create())
-    strip = strips.new_sound("Speech", str(speech), channel=1, frame_start=first_frame)
+    sounds = [strip for strip in strips if strip.type == "SOUND" and strip.sound is not None]
+    if any(strip.sound.filepath == str(speech) and compat.strip_times(strip).start == first_frame for strip in sounds):
+        return
+    channel = max((strip.channel for strip in strips), default=0) + 1
+    strip = strips.new_sound("Speech", str(speech), channel=channel, frame_start=first_frame)
     strip.sound.pack()
     scene.sync_mode = "AUDIO_SYNC"
 

@@ -9,6 +9,7 @@ import bpy
 
 from . import (
     command,
+    first_start,
     jaw_bone,
     jobs,
     mapping,
@@ -28,6 +29,7 @@ CLASSES = (
     *mapping.CLASSES,
     *preferences.CLASSES,
     *operators.CLASSES,
+    *first_start.CLASSES,
     *panels.CLASSES,
     *transfer.CLASSES,
     *mapping_ui.CLASSES,

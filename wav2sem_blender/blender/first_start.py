@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a newcomer presses first: a head that is ready to speak, and one click that makes it speak a recording."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import bpy
+import numpy as np
+from mathutils import Quaternion, Vector
+
+from ..pipeline.upper_face import Settings as UpperFaceSettings
+from . import compat, jobs, preferences
+from .apply import Outcome
+from .demo_film import DEMO_SPEECH, add_sound
+from .demo_head import build_demo_head
+from .operators import ENGINES, SpeechJobOperator
+from .settings import AnimateSettings
+from .sidebar import SaysWhyNot
+
+DEMO_PROPERTY = "wav2sem_demo_head"  # custom property of an object: it is the bundled head, ready to speak
+CLEARANCE_M = 0.5  # between the head and what stood in its place
+FROM_THE_FRONT = Quaternion((1.0, 0.0, 0.0), np.pi / 2)
+
+
+def add_demo_head(context: bpy.types.Context) -> bpy.types.Object:
+    """Add the bundled head where nothing hides it, make it active, and choose it in the panel."""
+    occupied = [
+        (np.min(corners_83, axis=0), np.max(corners_83, axis=0))
+        for corners_83 in (_world_box(thing) for thing in context.visible_objects if thing.type == "MESH")
+    ]
+    head = build_demo_head()
+    head[DEMO_PROPERTY] = True
+    context.view_layer.update()  # its size is not known before
+    head.location = free_place(context.scene.cursor.location, Vector(head.dimensions), occupied)
+    for thing in context.selected_objects:
+        thing.select_set(False)
+    head.select_set(True)
+    context.view_layer.objects.active = head
+    context.scene.wav2sem.target = head
+    return head
+
+
+def free_place(wanted: Vector, size: Vector, occupied: list[tuple[np.ndarray, np.ndarray]]) -> Vector:
+    """The place next to `wanted`, towards +x, where a head of this size, standing in its middle, touches no box."""
+    place, half = np.array(wanted, dtype=float), np.array([size.x / 2, size.y / 2, 0.0])
+    high = np.array([half[0], half[1], size.z])
+    for low_3, high_3 in sorted(occupied, key=lambda box: float(box[1][0])):
+        if ((low_3 < place + high) & (high_3 > place - half)).all():
+            place[0] = high_3[0] + CLEARANCE_M + half[0]
+    return Vector(place)
+
+
+def look_at(context: bpy.types.Context, head: bpy.types.Object) -> None:
+    """Bring the head's face into the view that was clicked in, or into the screen's first one."""
+    screen = context.screen
+    views = [area for area in screen.areas if area.type == "VIEW_3D"] if screen is not None else []
+    if not views:
+        return
+    area = context.area if context.area in views else views[0]
+    space = area.spaces.active
+    if space.local_view is not None:
+        head.local_view_set(space, True)
+    if space.region_3d.view_perspective == "CAMERA":
+        space.region_3d.view_perspective = "PERSP"
+    space.region_3d.view_rotation = FROM_THE_FRONT
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with context.temp_override(area=area, region=region):
+        bpy.ops.view3d.view_selected()
+
+
+def find_demo_head(scene: bpy.types.Scene) -> bpy.types.Object | None:
+    """The bundled head that was added to this scene before, if it is still there."""
+    return next((thing for thing in scene.objects if DEMO_PROPERTY in thing and thing.type == "MESH"), None)
+
+
+def remove_head(head: bpy.types.Object) -> None:
+    """Take a head away with everything that came with it."""
+    mesh = head.data
+    materials = [material for material in mesh.materials if material is not None]
+    bpy.data.objects.remove(head)
+    bpy.data.meshes.remove(mesh)
+    for material in materials:
+        if not material.users:
+            bpy.data.materials.remove(material)
+
+
+def blocked(context: bpy.types.Context) -> str:
+    """Why no head can be added, or nothing."""
+    if context.scene is None:
+        return "There is no scene"
+    if context.scene.library:
+        return f'The scene "{context.scene.name}" is linked from another file'
+    return "" if context.mode == "OBJECT" else "Return to Object Mode first"
+
+
+def _world_box(thing: bpy.types.Object) -> np.ndarray:
+    return np.array([thing.matrix_world @ Vector(corner) for corner in thing.bound_box])
+
+
+class WAV2SEM_OT_add_demo_head(SaysWhyNot, bpy.types.Operator):
+    """Add a head that can speak at once: it has teeth, a tongue, and shape keys with ARKit names"""
+
+    bl_idname = "wav2sem.add_demo_head"
+    bl_label = "Add Demo Head"
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is in the way."""
+        return blocked(context)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Add it and show it."""
+        head = add_demo_head(context)
+        look_at(context, head)
+        self.report({"INFO"}, f'"{head.name}" is ready; choose an audio file, then animate it')
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
+    """Add the demo head and let it speak a recording that comes with the add-on, to see and hear that all works"""
+
+    bl_idname = "wav2sem.self_test"
+    bl_label = "Speak the Demo"
+
+    _started_s = 0.0
+    _is_new = False
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """A scene needs nothing for it."""
+        return "Speech is being animated; press Esc to cancel it" if jobs.current() is not None else blocked(context)
+
+    def _fill_from_panel(self, context: bpy.types.Context) -> None:
+        """Nothing comes from the panel: the demo head, added if it is not there, and the demo recording."""
+        self._started_s = time.perf_counter()
+        given = self.properties.is_property_set
+        if not (given("filepath") or given("sound") or given("strip")):
+            self.filepath = str(DEMO_SPEECH)
+        head = bpy.data.objects.get(self.object) if self.object else find_demo_head(context.scene)
+        self._is_new = head is None
+        if head is None:
+            head = add_demo_head(context)
+            look_at(context, head)
+        self.object = head.name
+
+    def _settings(self) -> AnimateSettings:
+        return AnimateSettings(
+            filepath=self.filepath,
+            sound=self.sound,
+            strip=self.strip,
+            object_name=self.object,
+            device=preferences.get(bpy.context).device,
+            start_frame=self.start_frame,
+            upper_face=UpperFaceSettings(),
+        )
+
+    def _failed(self, error: BaseException) -> set[str]:
+        self._take_back()
+        return super()._failed(error)
+
+    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+        if result == {"CANCELLED"}:
+            self._take_back()
+        return super()._end(context, result)
+
+    def _take_back(self) -> None:
+        """A run that ends early leaves the scene as it was."""
+        head = bpy.data.objects.get(self.object)
+        if self._is_new and head is not None:
+            remove_head(head)
+        self._is_new = False
+
+    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+        context = bpy.context
+        self._prepare_playback(context.scene, outcome)
+        result = super()._finished(outcome, notes)
+        if self._job is not None and not context.screen.is_animation_playing:
+            bpy.ops.screen.animation_play()
+        return result
+
+    def _prepare_playback(self, scene: bpy.types.Scene, outcome: Outcome) -> None:
+        panel, target = scene.wav2sem, bpy.data.objects[outcome.object_name]
+        panel.target, panel.start_frame = target, outcome.first_scene_frame
+        if self.filepath and not (self.sound or self.strip):
+            panel.source, panel.filepath = "FILE", self.filepath
+            add_sound(scene, self.filepath, outcome.first_scene_frame)
+        scene.frame_start = max(0, outcome.first_scene_frame)
+        scene.frame_end = outcome.first_scene_frame + outcome.n_scene_frames - 1
+        scene.frame_set(scene.frame_start)
+
+    def _summary(self, outcome: Outcome) -> str:
+        action, seconds = bpy.data.actions[outcome.action_name], time.perf_counter() - self._started_s
+        run = json.loads(action["wav2sem_settings"])
+        engine = next((title for name, title, _ in ENGINES if name == run["engine"]), run["engine"])
+        spoken_s = outcome.n_scene_frames / compat.frame_rate_hz(bpy.context.scene)
+        return (
+            f'It works: "{outcome.object_name}" speaks {spoken_s:.1f} s, made in {seconds:.1f} s by the model '
+            f'"{action["wav2sem_model"]}" with {engine} on {run["device"].upper()}; press Space to play or stop'
+        )
+
+
+CLASSES = (WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test)
