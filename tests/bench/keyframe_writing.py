@@ -16,6 +16,7 @@ from report import Row, best_s, run_alone
 
 from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.actions import AUDIO_HASH, write_action
+from wav2sem_blender.blender.steps import at_once
 
 N_KEYS, N_FRAMES = 52, 1800
 
@@ -35,7 +36,7 @@ def write_in_bulk(obj: bpy.types.Object, values_TK: np.ndarray) -> bpy.types.Act
     curves = {f"key_{k:02d}": values_TK[:, k] for k in range(values_TK.shape[1])}
     with ExitStack() as rollback:
         keys, scene = obj.data.shape_keys, bpy.context.scene
-        action, _ = write_action(keys, "bulk", {AUDIO_HASH: "bench"}, curves, 1, scene, rollback)
+        action, _ = at_once(write_action(keys, "bulk", {AUDIO_HASH: "bench"}, curves, 1, scene, rollback))
         rollback.pop_all()
     return action
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from . import compat
 from .preflight import value_path
+from .steps import Steps
 
 # Custom properties of an Action of ours; the first one marks it.
 AUDIO_HASH = "wav2sem_audio_sha256"
@@ -35,8 +36,8 @@ def write_action(
     first_scene_frame: int,
     scene: bpy.types.Scene,
     rollback: ExitStack,
-) -> tuple[bpy.types.Action, list[str]]:
-    """Write one curve for each key name, a key on every scene frame.
+) -> Steps[tuple[bpy.types.Action, list[str]]]:
+    """Write one curve for each key name, a key on every scene frame; a step is a curve.
 
     Args:
         keys: The mesh's shape-key data-block.
@@ -66,6 +67,7 @@ def write_action(
     for key_name, values_T in curves.items():
         frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
         write_curve(bag.fcurves, value_path(key_name), frames_T, values_T)
+        yield
     for mark, value in marks.items():
         action[mark] = value
     action[CURVES] = json.dumps(sorted(curves))

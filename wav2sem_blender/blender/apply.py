@@ -14,6 +14,7 @@ import bpy
 from ..pipeline.motion import Motion
 from ..pipeline.retarget import gain, resample
 from . import actions, compat, keys, preflight
+from .steps import Steps, at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,20 @@ def apply_motion(
     strength: float = 1.0,
     settings: Mapping[str, object] | None = None,
 ) -> Outcome:
+    """`applying` without a pause."""
+    return at_once(applying(context, target, motion, start_frame=start_frame, strength=strength, settings=settings))
+
+
+def applying(
+    context: bpy.types.Context,
+    target: bpy.types.Object,
+    motion: Motion,
+    *,
+    start_frame: int = 1,
+    strength: float = 1.0,
+    settings: Mapping[str, object] | None = None,
+    visemes: Motion | None = None,
+) -> Steps[Outcome]:
     """Animate `target` by `motion`, one key on every scene frame.
 
     Args:
@@ -48,21 +63,31 @@ def apply_motion(
         start_frame: Scene frame of the motion's first moment.
         strength: Factor for all curves.
         settings: Stored on the Action as JSON, for the record.
+        visemes: The visemes of `prepared`, where somebody made them beforehand: for ten minutes that takes seconds.
 
     Raises:
         ValueError: The target or a value does not allow it; nothing was changed.
     """
     preflight.check_target(context, target)
-    plan = preflight.make_plan(target, gain(motion, strength))
+    yield
+    plan = preflight.make_plan(target, prepared(motion, strength=strength), visemes)
+    yield
     motion = resample(plan.motion, compat.frame_rate_hz(context.scene))
     keys.check_limit(keys.curves(motion, plan.rows))
+    yield
     with ExitStack() as rollback:
-        outcome = _write(context, target, motion, plan, start_frame, _marks(motion, settings or {}), rollback)
+        marks = _marks(motion, settings or {})
+        outcome = yield from _writing(context, target, motion, plan, start_frame, marks, rollback)
         rollback.pop_all()
     return outcome
 
 
-def _write(
+def prepared(motion: Motion, *, strength: float) -> Motion:
+    """What the settings make of a model's motion before the face's own keys come into it."""
+    return gain(motion, strength)
+
+
+def _writing(
     context: bpy.types.Context,
     target: bpy.types.Object,
     motion: Motion,
@@ -70,12 +95,12 @@ def _write(
     start_frame: int,
     marks: dict[str, str],
     rollback: ExitStack,
-) -> Outcome:
+) -> Steps[Outcome]:
     made = keys.make_keys(target, motion, plan, rollback) if plan.new_channels else ()
     curves = keys.curves(motion, plan.rows + made)
     warnings = (*plan.warnings, *keys.fit_sliders(target.data, curves))
     name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
-    action, notes = actions.write_action(
+    action, notes = yield from actions.write_action(
         target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback
     )
     target.data.update_tag()

@@ -78,30 +78,57 @@ def check_usable(context: bpy.types.Context, target: bpy.types.Object) -> None:
     _check_mesh(target)
 
 
-def make_plan(target: bpy.types.Object, motion: Motion) -> Plan:
+def make_plan(target: bpy.types.Object, motion: Motion, visemes: Motion | None = None) -> Plan:
     """Decide which keys each channel drives.
 
     The user's table decides, or else the names. Keys that the mesh has keep their shape; on a FLAME mesh without a
     table the missing ones are made from the motion's basis.
+
+    Args:
+        target: The mesh.
+        motion: In the model's channels.
+        visemes: The motion's visemes if they were made beforehand; of no use when the face takes others by now.
     """
+    table = _table_in_use(target, motion.channels)
+    if table is None:
+        return _plan_by_names(target, motion, mapping.guessed(target))
+    wanted = _visemes_of(target, table)
+    if wanted is not None:
+        if visemes is None or visemes.channels != wanted[1]:
+            visemes = as_visemes(motion, VISEME_SETS[wanted[0]], wanted[1])
+        motion = visemes
+    return _plan_by_table(target, motion, table)
+
+
+def wanted_visemes(target: bpy.types.Object, channels: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Into which set's visemes, and which of them, `make_plan` turns a motion of these channels; None for no set's."""
+    table = _table_in_use(target, channels)
+    return None if table is None else _visemes_of(target, table)
+
+
+def _table_in_use(target: bpy.types.Object, channels: Sequence[str]) -> KeyMap | None:
+    """The user's table, or that of a face with visemes; None where the names of the keys decide."""
     table = mapping.stored(target)
     if table is not None:
-        return _plan_by_table(target, motion, table)
+        return table
     found = mapping.guessed(target)
-    if found.visemes and set(SPEECH_CHANNELS) & set(motion.channels):
-        return _plan_by_table(target, motion, found)
-    return _plan_by_names(target, motion, found)
+    return found if found.visemes and set(SPEECH_CHANNELS) & set(channels) else None
+
+
+def _visemes_of(target: bpy.types.Object, table: KeyMap) -> tuple[str, tuple[str, ...]] | None:
+    """A table's set of visemes, and those of them that have a key; None when it is of other channels, or none has."""
+    if not table.visemes:
+        return None
+    present = set(mapping.key_names(target))
+    played = {row.channel for row in table.rows if row.key in present}
+    available = tuple(name for name in VISEME_SETS[table.visemes].names if name in played)
+    return (table.visemes, available) if available else None
 
 
 def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> Plan:
-    """Follow a table: of visemes, which are made from the motion, or of the motion's own channels."""
+    """Follow a table of the motion's channels."""
     present = set(mapping.key_names(target))
     usable = [row for row in table.rows if row.key in present]
-    if table.visemes:
-        visemes = VISEME_SETS[table.visemes]
-        available = tuple(name for name in visemes.names if any(row.channel == name for row in usable))
-        if available:
-            motion = as_visemes(motion, visemes, available)
     rows = tuple(row for row in usable if row.channel in motion.channels)
     problems = table.problems(present)
     if not rows:
