@@ -118,10 +118,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def extension(session: nox.Session) -> None:
-    """Build one zip per platform in dist/ and have Blender's own tool validate each of them."""
+    """Build one zip per platform in dist/, validated by Blender's own tool, and the index that Blender subscribes to."""
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "bpy", "packaging", "pip")
-    session.run("python", ".ci/pack_extension.py", "--validate", *session.posargs)
+    session.run("python", ".ci/pack_extension.py", "--validate", "--index", *session.posargs)
 
 
 def blender_matrix() -> list[tuple[str, str]]:

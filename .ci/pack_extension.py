@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pack the Blender extension: one zip per platform in dist/, the same bytes for the same sources.
 
-    python .ci/pack_extension.py [--platform linux-x64 ...] [--validate]
+    python .ci/pack_extension.py [--platform linux-x64 ...] [--validate] [--index]
 
 Blender wants `__init__.py` and the manifest at the zip's root; here the manifest lies at the top of the repository and
 the package below it, so `blender --command extension build` cannot do this. The script belongs to the build and not to
-the product, hence its place beside .ci/run. It needs `pip` and `packaging`, and `bpy` for --validate.
+the product, hence its place beside .ci/run. It needs `pip` and `packaging`, and `bpy` for --validate and --index.
 
-Wheels are carried for both Pythons of the supported Blenders (3.11 in 4.5 and 5.0, 3.13 from 5.1 on); Blender installs
-those that fit. They are the run-time needs of the default engine that Blender does not bring along: NumPy is Blender's;
-onnxruntime's flatbuffers, protobuf and packaging and cffi's pycparser are in their metadata but are never imported.
-Windows on ARM has no zip: soxr publishes no wheel for it.
+Wheels are carried for the Pythons of the supported Blenders: 3.11 in 4.5 and 5.0, 3.13 from 5.1 on, and on Linux 3.14,
+the system's, which the Blender of Debian and Arch runs on. Blender installs those that fit. They are the run-time needs
+of the default engine that Blender does not bring along: NumPy is Blender's; onnxruntime's flatbuffers, protobuf and
+packaging and cffi's pycparser are in their metadata but are never imported. Windows on ARM has no zip: soxr publishes
+no wheel for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import email
 import hashlib
 import importlib.util
 import json
@@ -38,6 +40,9 @@ MAX_ZIP_BYTES = 120_000_000
 CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
 # Compressed already, or weights, of which deflating takes seconds and saves a tenth.
 STORED = (".whl", ".flac", ".npz", ".png", ".safetensors", ".onnx")
+# What wheels may declare: licences that fit the GPL, version 3, as SPDX writes them and as the older classifiers do.
+GPL_COMPATIBLE = {"BSD-3-Clause", "LGPL-2.1-or-later", "MIT", "MIT-0", "PSF-2.0"}
+GPL_COMPATIBLE |= {"Apache Software License", "BSD License", "MIT License"}
 # Zip entries carry a time; any constant does, and this is the earliest that the format can say.
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -57,6 +62,7 @@ PLATFORMS = {
         tags=(*(f"manylinux_2_{minor}_x86_64" for minor in range(28, 16, -1)), "manylinux2014_x86_64"),
         sys_platform="linux",
         machine="x86_64",
+        pythons=("3.11", "3.13", "3.14"),
     ),
     "windows-x64": Platform(tags=("win_amd64",), sys_platform="win32", machine="AMD64"),
     "macos-arm64": Platform(tags=("macosx_14_0_arm64",), sys_platform="darwin", machine="arm64"),
@@ -102,6 +108,23 @@ def fetch_wheels(platform_name: str, cache: Path = WHEEL_CACHE) -> list[Path]:
         subprocess.run([*command, *requirements], check=True)
     record.write_text(json.dumps(pins, indent=1), encoding="utf-8")
     return sorted(folder.glob("*.whl"))
+
+
+def licence_of(wheel: Path) -> str:
+    """Return the licence that a wheel declares, as an SPDX expression or as the name in its classifier.
+
+    Raises:
+        ValueError: it declares none that is known to be compatible with the GPL.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    classifiers = [line.split(" :: ") for line in metadata.get_all("Classifier", [])]
+    declared = [metadata["License-Expression"], *(parts[-1] for parts in classifiers if parts[0] == "License")]
+    found = next(filter(None, declared), "none")
+    if found not in GPL_COMPATIBLE:
+        raise ValueError(f"{wheel.name} declares the licence {found!r}, which is not among those known to fit the GPL.")
+    return found
 
 
 def manifest_text(platform_name: str, wheels: list[Path]) -> str:
@@ -160,18 +183,44 @@ def blender_ext_script() -> Path | None:
     return None
 
 
-def validate(zip_path: Path) -> None:
-    """Run Blender's `extension validate` on a zip.
+def extension_tool(*arguments: str) -> str:
+    """Run Blender's own extension tool and return what it says.
 
     Raises:
-        ValueError: bpy is not installed, or Blender refuses the zip.
+        ValueError: bpy is not installed, or the tool fails.
     """
     script = blender_ext_script()
     if script is None:
-        raise ValueError("--validate needs the module bpy, which carries Blender's extension tool: pip install bpy")
-    result = subprocess.run([sys.executable, str(script), "validate", str(zip_path)], capture_output=True, text=True)
+        raise ValueError(
+            f"{arguments[0]} needs the module bpy, which carries Blender's extension tool: pip install bpy"
+        )
+    result = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
     if result.returncode != 0:
-        raise ValueError(f"Blender refuses {zip_path.name}:\n{result.stdout}{result.stderr}")
+        raise ValueError(f"Blender refuses {Path(arguments[-1]).name}:\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def write_index(folder: Path) -> Path:
+    """Make `folder` a repository: index.json, to which Blender subscribes, and index.html for a browser.
+
+    Returns:
+        The path of index.json, which lists the zips in the order of their names.
+
+    Raises:
+        ValueError: Blender lists other zips than those in the folder, or two for one platform.
+    """
+    said = extension_tool("server-generate", "--html", "--repo-dir", str(folder))
+    index = folder / "index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    content["data"].sort(key=lambda entry: entry["archive_url"])
+    listed = [Path(entry["archive_url"]).name for entry in content["data"]]
+    if listed != sorted(path.name for path in folder.glob("*.zip")):
+        raise ValueError(f"Blender lists {listed} of the zips in {folder}:\n{said}")
+    platforms = [platform for entry in content["data"] for platform in entry["platforms"]]
+    if len(set(platforms)) < len(platforms):
+        raise ValueError(f"{folder} holds two zips for one platform: {listed}. Move the older ones away.")
+    index.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return index
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -180,14 +229,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--platform", action="append", choices=sorted(PLATFORMS), help="default: every platform")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder for the zips (default: dist)")
     parser.add_argument("--validate", action="store_true", help="have Blender's extension tool check every zip")
+    parser.add_argument("--index", action="store_true", help="write index.json and index.html: a repository")
     options = parser.parse_args(arguments)
     for name in options.platform or PLATFORMS:
         wheels = fetch_wheels(name)
+        licences = sorted({licence_of(wheel) for wheel in wheels})
         path = build_zip(name, wheels, options.output)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if options.validate:
-            validate(path)
-        print(f"{path.name}  {path.stat().st_size / 1e6:.1f} MB  {len(wheels)} wheels  sha256 {digest}")
+            extension_tool("validate", str(path))
+        size_mb = path.stat().st_size / 1e6
+        print(f"{path.name}  {size_mb:.1f} MB  {len(wheels)} wheels ({', '.join(licences)})  sha256 {digest}")
+    if options.index:
+        print(write_index(options.output))
     return 0
 
 

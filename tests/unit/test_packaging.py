@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.util
+import json
 import os
 import re
+import shutil
 import sys
+import threading
 import tomllib
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -92,20 +100,138 @@ def test_too_large_a_zip_is_refused(packer: ModuleType, tmp_path: Path, monkeypa
         packer.build_zip("linux-x64", stand_in_wheels(tmp_path / "wheels", 10**9), tmp_path)
 
 
-def test_blender_accepts_the_zip(packer: ModuleType, archive: Path) -> None:
+@pytest.fixture
+def extension_tool(packer: ModuleType) -> Callable[..., str]:
+    """Blender's own extension tool."""
     if packer.blender_ext_script() is None:
         pytest.skip("bpy is not installed; it carries Blender's extension tool")
-    packer.validate(archive)
+    return packer.extension_tool
 
 
-def test_blender_refuses_a_zip_without_the_package(packer: ModuleType, archive: Path, tmp_path: Path) -> None:
-    if packer.blender_ext_script() is None:
-        pytest.skip("bpy is not installed; it carries Blender's extension tool")
+def test_blender_accepts_the_zip(extension_tool: Callable[..., str], archive: Path) -> None:
+    extension_tool("validate", str(archive))
+
+
+def test_blender_refuses_a_zip_without_the_package(
+    extension_tool: Callable[..., str], archive: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.zip"
     with zipfile.ZipFile(archive) as content, zipfile.ZipFile(broken, "w") as target:
         target.writestr("blender_manifest.toml", content.read("blender_manifest.toml"))
     with pytest.raises(ValueError, match="Blender refuses broken.zip"):
-        packer.validate(broken)
+        extension_tool("validate", str(broken))
+
+
+@pytest.fixture
+def repository(
+    packer: ModuleType, extension_tool: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with two platforms' zips, without the model, and the index, as `nox -s extension` leaves dist/."""
+    files = {name: path for name, path in packer.package_files().items() if not name.startswith("assets/")}
+    monkeypatch.setattr(packer, "package_files", lambda: files)
+    folder = tmp_path / "dist"
+    wheels = stand_in_wheels(tmp_path / "wheels", 10**9)
+    for platform in ("windows-x64", "linux-x64"):
+        packer.build_zip(platform, wheels, folder)
+    packer.write_index(folder)
+    return folder
+
+
+def test_the_index_lists_every_zip_with_its_hash_platform_and_pythons(repository: Path) -> None:
+    listed = json.loads((repository / "index.json").read_text())
+    assert listed["version"] == "v1" and listed["blocklist"] == []
+    assert [entry["platforms"] for entry in listed["data"]] == [["linux-x64"], ["windows-x64"]]
+    for entry in listed["data"]:
+        content = (repository / entry["archive_url"]).read_bytes()
+        assert entry["archive_size"] == len(content)
+        assert entry["archive_hash"] == "sha256:" + hashlib.sha256(content).hexdigest()
+        assert entry["python_versions"] == ["3.11", "3.13"], "those of the stand-in wheels"
+    assert 'href="./wav2sem_blender-' in (repository / "index.html").read_text()
+
+
+def test_two_versions_for_one_platform_are_no_repository(packer: ModuleType, repository: Path) -> None:
+    linux = next(repository.glob("*linux*.zip"))
+    shutil.copy(linux, linux.with_name("older.zip"))
+    with pytest.raises(ValueError, match="two zips for one platform"):
+        packer.write_index(repository)
+
+
+def test_a_file_that_blender_cannot_list_is_no_repository(packer: ModuleType, repository: Path) -> None:
+    with zipfile.ZipFile(repository / "other.zip", "w") as other:
+        other.writestr("readme.txt", "no extension")
+    with pytest.raises(ValueError, match="Blender lists"):
+        packer.write_index(repository)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine's own address, and give the URL."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """A file server that does not write about each request."""
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_blender_subscribes_and_installs_from_the_repository(
+    extension_tool: Callable[..., str], sessions: ModuleType, repository: Path, tmp_path: Path, scheme: str
+) -> None:
+    host = sessions.host_platform()
+    if host not in ("linux-x64", "windows-x64"):
+        pytest.skip(f"the repository of this test has no zip for {host}")
+    local = tmp_path / "local"
+    local.mkdir()
+    with served(repository) if scheme == "http" else nullcontext(repository.as_uri()) as url:
+        place = ("--local-dir", str(local), "--remote-url", f"{url}/index.json")
+        extension_tool("sync", *place)
+        chosen = ("--blender-version", "5.2.0", "--python-version", "3.13.0", "--local-cache", "0")
+        extension_tool("install", *place, *chosen, "wav2sem_blender")
+    installed = tomllib.loads((local / "wav2sem_blender" / "blender_manifest.toml").read_text())
+    assert installed["platforms"] == [host]
+    assert (local / "wav2sem_blender" / "__init__.py").is_file()
+
+
+def test_blender_refuses_the_repository_for_a_python_without_wheels(
+    extension_tool: Callable[..., str], repository: Path, tmp_path: Path
+) -> None:
+    place = ("--local-dir", str(tmp_path), "--remote-url", f"{repository.as_uri()}/index.json")
+    extension_tool("sync", *place)
+    chosen = ("--blender-version", "5.2.0", "--python-version", "3.12.0", "--local-cache", "0")
+    with pytest.raises(ValueError, match="found but not compatible with this system"):
+        extension_tool("install", *place, *chosen, "wav2sem_blender")
+
+
+def write_wheel(path: Path, *lines: str) -> Path:
+    """Write a wheel that holds nothing but these lines of metadata."""
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("some-1.0.dist-info/METADATA", "\n".join(["Metadata-Version: 2.4", *lines, "", "Text"]))
+    return path
+
+
+@pytest.mark.parametrize(
+    "line, licence",
+    [
+        ("License-Expression: LGPL-2.1-or-later", "LGPL-2.1-or-later"),
+        ("Classifier: License :: OSI Approved :: Apache Software License", "Apache Software License"),
+    ],
+)
+def test_a_wheels_licence_is_read_from_it(packer: ModuleType, tmp_path: Path, line: str, licence: str) -> None:
+    wheel = write_wheel(tmp_path / "some.whl", "Classifier: Topic :: Multimedia", line)
+    assert packer.licence_of(wheel) == licence
+
+
+@pytest.mark.parametrize("line", ["License-Expression: LicenseRef-Proprietary", "Keywords: sound"])
+def test_a_wheel_whose_licence_may_not_fit_the_gpl_is_refused(packer: ModuleType, tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match=r"some\.whl declares the licence"):
+        packer.licence_of(write_wheel(tmp_path / "some.whl", line))
 
 
 @pytest.mark.parametrize(
