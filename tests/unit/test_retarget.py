@@ -145,6 +145,14 @@ class TestShift:
         motion = as_motion(wandering(200))
         assert shift(motion, 17).weights_TK.max() == motion.weights_TK[1:-1].max()
 
+    @pytest.mark.parametrize("fps", [24, 25, 30, 60])
+    def test_resampling_and_a_part_of_a_frame_at_once(self, fps):
+        n_frames = 300
+        ramp = as_motion(np.arange(n_frames) / n_frames)
+        out = resample(ramp, fps, later_s=0.4 / fps).weights_TK[:, 0]
+        seconds = np.clip((np.arange(len(out)) - 0.4) / fps, 0, (n_frames - 1) / 30)
+        np.testing.assert_allclose(out, seconds * 30 / n_frames, atol=1e-6)
+
     def test_not_a_number(self):
         with pytest.raises(ValueError, match="shift"):
             shift(as_motion(wandering(4)), float("nan"))
@@ -176,6 +184,19 @@ class TestGainAndSmooth:
         backwards = as_motion(motion.weights_TK[::-1])
         np.testing.assert_allclose(smooth(backwards, 0.2).weights_TK[::-1], smooth(motion, 0.2).weights_TK, atol=1e-7)
         np.testing.assert_allclose(smooth(as_motion(np.full(9, 0.3)), 2.0).weights_TK, 0.3, atol=1e-7)
+
+    @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2])
+    def test_lips_that_close_in_speech_stay_closed_and_the_rest_is_calmer(self, seconds):
+        jaw = 0.5 + 0.1 * (-1.0) ** np.arange(120)  # trembles
+        closed = np.array([30, 31, 60, 90])
+        jaw[closed] = 0.0
+        jaw[[29, 32, 59, 61, 89, 91]] = 0.25
+        motion = Motion(weights_TK=np.stack([jaw, 0.3 * jaw], 1), channels=("jawOpen", "mouthPucker"), fps=30)
+        out = smooth(motion, seconds).weights_TK
+        np.testing.assert_allclose(out[closed], motion.weights_TK[closed], atol=1e-6)
+        assert np.ptp(out[70:80, 0]) < 0.5 * np.ptp(jaw[70:80])
+        without_names = smooth(as_motion(motion.weights_TK), seconds).weights_TK
+        assert np.all(without_names[closed, 0] > 0.03), "or this test cannot fail"
 
     def test_zero_changes_nothing_and_negative_is_refused(self):
         motion = as_motion(wandering(10))

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .motion import Motion
+from .visemes import closures
 
 __all__ = [
     "gain",
@@ -24,8 +26,16 @@ __all__ = [
 ]
 
 
-def resample(motion: Motion, fps: float) -> Motion:
+# A new frame this much of a frame off an old one is that one: the interface hands over 32-bit numbers.
+_SAME_FRAME = 1e-4
+# Lips this closed keep their pose when the rest is smoothed.
+_KEPT_CLOSED = 0.5
+
+
+def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
     """The same motion at another frame rate: every event keeps its second, the length changes by half a frame at most.
+
+    With `later_s` every event comes so much later (below 0: earlier); the first or last pose is held meanwhile.
 
     Between frames the curves are linear. Then each local extreme of the source (a closure, a peak) is put on the
     nearest new frame with its exact value, at most half a new frame off its time: plain interpolation, area averaging
@@ -33,10 +43,13 @@ def resample(motion: Motion, fps: float) -> Motion:
     """
     if not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"The frame rate {fps} is impossible; it must be a finite number above 0.")
-    if fps == motion.fps or motion.n_frames == 0:
+    if not np.isfinite(later_s):
+        raise ValueError(f"The shift of {1000 * later_s} ms is impossible; it must be a finite number.")
+    offset = later_s * motion.fps
+    if motion.n_frames == 0 or (fps == motion.fps and abs(offset) < _SAME_FRAME):
         return replace(motion, fps=float(fps))
     n_frames = max(1, round(motion.n_frames * fps / motion.fps))
-    positions_T = np.arange(n_frames) * (motion.fps / fps)
+    positions_T = np.arange(n_frames) * (motion.fps / fps) - offset
     return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps))
 
 
@@ -45,12 +58,7 @@ def shift(motion: Motion, milliseconds: float) -> Motion:
 
     Parts of a frame are interpolated, with extremes kept as in `resample`.
     """
-    offset = milliseconds / 1000 * motion.fps
-    if not np.isfinite(offset):
-        raise ValueError(f"The shift of {milliseconds} ms is impossible; it must be a finite number.")
-    if offset == 0 or motion.n_frames == 0:
-        return motion
-    return replace(motion, weights_TK=_sampled(motion.weights_TK, np.arange(motion.n_frames) - offset))
+    return resample(motion, motion.fps, milliseconds / 1000)
 
 
 def gain(motion: Motion, strength: float) -> Motion:
@@ -63,7 +71,8 @@ def gain(motion: Motion, strength: float) -> Motion:
 def smooth(motion: Motion, seconds: float) -> Motion:
     """Smooth with a Gaussian `seconds` wide at half its height; nothing moves in time (zero phase), 0 changes nothing.
 
-    Closures of one or two frames become shallower: 0.05 s is gentle, 0.2 s slurs.
+    Where lips close in speech the whole pose stays as it was, and near it the less is smoothed the nearer it is: a
+    closure of one frame, as in "p", would part otherwise. Other peaks become shallower: 0.05 s is gentle, 0.2 s slurs.
     """
     if not (np.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"A smoothing of {seconds} s is impossible; it must be 0 or more.")
@@ -75,7 +84,12 @@ def smooth(motion: Motion, seconds: float) -> Motion:
     kernel /= kernel.sum()
     padded_TK = np.pad(motion.weights_TK.astype(np.float64), ((reach, reach), (0, 0)), mode="edge")
     columns = [np.convolve(column_T, kernel, mode="valid") for column_T in padded_TK.T]
-    return replace(motion, weights_TK=np.stack(columns, axis=1) if columns else motion.weights_TK)
+    if not columns:
+        return motion
+    smoothed_TK = np.stack(columns, axis=1)
+    kept_T = np.pad(np.clip(closures(motion) / _KEPT_CLOSED, 0, 1), reach)
+    kept_T1 = (sliding_window_view(kept_T, 2 * reach + 1) * (kernel / kernel.max())).max(axis=1)[:, None]
+    return replace(motion, weights_TK=smoothed_TK + kept_T1 * (motion.weights_TK - smoothed_TK))
 
 
 def _sampled(weights_TK: np.ndarray, positions_T: np.ndarray) -> np.ndarray:

@@ -26,7 +26,18 @@ from .motion import Motion
 
 Value = TypeVar("Value")
 
-__all__ = ["MEASURES", "OCULUS", "RHUBARB", "VISEME_SETS", "VRM", "VisemeSet", "as_arkit", "as_visemes", "measured"]
+__all__ = [
+    "MEASURES",
+    "OCULUS",
+    "RHUBARB",
+    "VISEME_SETS",
+    "VRM",
+    "VisemeSet",
+    "as_arkit",
+    "as_visemes",
+    "closures",
+    "measured",
+]
 
 # Columns of `MEASURES`, and the difference in mm that one begins to notice; the opening's is that of closed lips.
 MEASURE_NAMES = ("opening", "jaw", "upper lip", "width", "protrusion", "tuck")
@@ -195,19 +206,29 @@ def measured(motion: Motion) -> np.ndarray:
     return motion.weights_TK @ np.stack([MEASURES.get(channel, zero_M) for channel in motion.channels])
 
 
-def _sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
-    """Closures pressed a little: so a pressing viseme takes part, and lips of another shape meet as well.
+def closures(motion: Motion) -> np.ndarray:
+    """How closed the lips are while somebody speaks, 0..1 for every frame (T,).
 
-    Only within speech: where the mouth opens shortly before or after. Lips that rest stay as they are.
+    Only within speech: where the mouth opens shortly before or after. Lips that rest are no closure, and a motion whose
+    channels are not ARKit's has none.
     """
-    if len(measured_TM) == 0:
-        return measured_TM
-    opening_T = measured_TM[:, 0]
+    return _closed(measured(motion)[:, 0], motion.fps)
+
+
+def _closed(opening_T: np.ndarray, fps: float) -> np.ndarray:
+    if len(opening_T) == 0:
+        return opening_T
     reach = round(_CLOSURE_S * fps)
     around_T = sliding_window_view(np.pad(opening_T, reach, mode="edge"), 2 * reach + 1).max(axis=1)
     speaking_T = np.clip(around_T / _OPEN_MM, 0, 1)
+    closed_T: np.ndarray = speaking_T * np.clip(1 - opening_T / _CLOSED_MM, 0, 1)
+    return closed_T
+
+
+def _sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
+    """Closures pressed a little: so a pressing viseme takes part, and lips of another shape meet as well."""
     sealed_TM = measured_TM.copy()
-    sealed_TM[:, 0] -= _PRESS_MM * speaking_T * np.clip(1 - opening_T / _CLOSED_MM, 0, 1)
+    sealed_TM[:, 0] -= _PRESS_MM * _closed(measured_TM[:, 0], fps)
     return sealed_TM
 
 
