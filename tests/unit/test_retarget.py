@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Retargeting: seconds and extremes kept at every rate, zero-phase smoothing, a key reduction that holds."""
+"""Retargeting: seconds and extremes kept at every rate, zero-phase smoothing."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.pipeline.motion import Motion
-from wav2sem_blender.pipeline.retarget import (
-    gain,
-    reduce_keys,
-    reduction_error,
-    resample,
-    shift,
-    smooth,
-    with_keys_only,
-)
+from wav2sem_blender.pipeline.retarget import gain, resample, shift, smooth
+
+from .made_up_motions import RNG, as_motion, wandering  # noqa: TID252
 
 FACEGOOD = Path(__file__).parents[2].parent / "shared" / "data" / "facegood"
 RATES = [24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 60]
-RNG = np.random.default_rng(5)
-
-
-def as_motion(weights, fps=30.0, n_vertices=0):
-    weights = np.asarray(weights, dtype=np.float32)
-    weights = weights[:, None] if weights.ndim == 1 else weights
-    n_channels = weights.shape[1]
-    basis = 0.01 * RNG.normal(size=(n_channels, n_vertices, 3)) if n_vertices else None
-    channels = tuple(f"key_{k:02d}" for k in range(n_channels))
-    return Motion(weights_TK=weights, channels=channels, fps=fps, basis_KV3=basis, info={"audio": "a.wav"})
-
-
-def wandering(n_frames, n_channels=4, smoothness=4):
-    """Random curves that move about as mouths do."""
-    noise = RNG.normal(size=(n_frames + 4 * smoothness, n_channels))
-    kernel = np.hanning(2 * smoothness + 3)[1:-1]
-    curves = [np.convolve(column, kernel / kernel.sum(), mode="same")[:n_frames] for column in noise.T]
-    return np.stack(curves, axis=1)
 
 
 def unchanged_except(before, after, *names):
@@ -206,65 +182,3 @@ class TestGainAndSmooth:
 
     def test_empty(self):
         assert smooth(as_motion(np.zeros((0, 3))), 0.1).n_frames == 0
-
-
-class TestReduceKeys:
-    @pytest.mark.parametrize("tolerance", [0.0, 1e-4, 0.005, 0.02, 0.3])
-    @pytest.mark.parametrize("smoothness", [1, 6])
-    def test_the_bound_holds_on_random_motions(self, tolerance, smoothness):
-        for n_frames in (1, 2, 3, 97, 601):
-            motion = as_motion(wandering(n_frames, 5, smoothness))
-            keys = reduce_keys(motion, tolerance)
-            for frames in keys:
-                assert frames[0] == 0 and frames[-1] == n_frames - 1 and np.all(np.diff(frames) > 0)
-            assert reduction_error(motion, keys)[0] <= tolerance + 1e-7
-            assert reduction_error(motion, keys)[1] is None
-
-    @pytest.mark.parametrize("tolerance_mm", [0.05, 0.5, 3.0])
-    def test_the_bound_in_millimetres_holds_on_every_vertex(self, tolerance_mm):
-        for n_channels in (1, 3, 20):
-            motion = as_motion(wandering(333, n_channels), n_vertices=40)
-            keys = reduce_keys(motion, tolerance_mm=tolerance_mm)
-            difference = with_keys_only(motion, keys).vertex_offsets() - motion.vertex_offsets()
-            worst_mm = 1000 * np.linalg.norm(difference.astype(np.float64), axis=2).max()
-            assert worst_mm <= tolerance_mm + 1e-3
-            assert reduction_error(motion, keys)[1] == pytest.approx(worst_mm, abs=2e-4)
-            assert worst_mm >= 0.2 * tolerance_mm  # and is not wasted
-
-    def test_errors_that_all_add_up_stay_within_the_bound(self):
-        # 30 equal curves that move the same vertex the same way: the worst case for one tolerance per channel.
-        basis = np.tile(np.array([[[0.01, 0, 0]]]), (30, 1, 1))
-        motion = Motion(
-            weights_TK=np.repeat(wandering(300, 1), 30, axis=1),
-            channels=[str(k) for k in range(30)],
-            fps=30,
-            basis_KV3=basis,
-        )
-        keys = reduce_keys(motion, tolerance_mm=0.5)
-        assert reduction_error(motion, keys)[1] <= 0.5 + 1e-4
-
-    def test_straight_lines_need_two_keys_and_corners_one_each(self):
-        zigzag = np.interp(np.arange(101), [0, 20, 50, 51, 100], [0, 1, 0.2, 0.9, 0.9])
-        (frames,) = reduce_keys(as_motion(zigzag), 1e-4)
-        assert frames.tolist() == [0, 20, 50, 51, 100]
-
-    def test_fewer_keys_for_more_tolerance(self):
-        motion = as_motion(wandering(2000, 3))
-        counts = [sum(map(len, reduce_keys(motion, tolerance))) for tolerance in (0.0, 0.002, 0.01, 0.05, 0.2)]
-        assert counts == sorted(counts, reverse=True)
-        assert counts[0] == 6000 and counts[3] < 0.5 * counts[0]
-
-    def test_channels_that_move_no_vertex_keep_two_keys(self):
-        motion = Motion(weights_TK=wandering(50, 2), channels=("a", "b"), fps=30, basis_KV3=np.zeros((2, 4, 3)))
-        assert [frames.tolist() for frames in reduce_keys(motion, tolerance_mm=0.1)] == [[0, 49], [0, 49]]
-
-    def test_wrong_arguments(self):
-        motion = as_motion(wandering(5))
-        with pytest.raises(ValueError, match="needs a motion with a basis"):
-            reduce_keys(motion, tolerance_mm=0.1)
-        with pytest.raises(ValueError, match="tolerance is -1"):
-            reduce_keys(motion, -1)
-
-    def test_empty(self):
-        motion = as_motion(np.zeros((0, 2)), n_vertices=3)
-        assert [frames.size for frames in reduce_keys(motion, tolerance_mm=1.0)] == [0, 0]

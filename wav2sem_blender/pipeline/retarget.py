@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a Motion to somebody's character: frame rate, strength, smoothing, timing, fewer keys.
+"""From a Motion to somebody's character: frame rate, strength, smoothing, timing.
 
 Pure functions: a Motion goes in, a new one comes out. Shape suffixes: T animation frames, K channels, V vertices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,15 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .motion import Motion
 from .visemes import closures
 
-__all__ = [
-    "gain",
-    "reduce_keys",
-    "reduction_error",
-    "resample",
-    "shift",
-    "smooth",
-    "with_keys_only",
-]
+__all__ = ["gain", "resample", "shift", "smooth"]
 
 
 # A new frame this much of a frame off an old one is that one: the interface hands over 32-bit numbers.
@@ -118,114 +109,3 @@ def _extremes(curve_T: np.ndarray) -> np.ndarray:
     slope = np.sign(np.diff(curve_T[starts]))
     turns = np.flatnonzero(slope[1:] != slope[:-1]) + 1
     return np.stack([starts[turns], stops[turns]])
-
-
-def reduce_keys(motion: Motion, tolerance: float = 0.005, tolerance_mm: float | None = None) -> tuple[np.ndarray, ...]:
-    """Choose per channel the frames to key, so that straight lines between them stay within a bound at every frame.
-
-    Args:
-        motion: T frames; the first and last frame are always keyed.
-        tolerance: Largest error of a weight. Ignored when `tolerance_mm` is given.
-        tolerance_mm: Largest error of any vertex in millimetres, over all channels together; needs a basis.
-
-    Returns:
-        K arrays of increasing frame indices.
-
-    Raises:
-        ValueError: A negative tolerance, or `tolerance_mm` for a motion without a basis.
-    """
-    if tolerance_mm is None:
-        _check_tolerance(tolerance, "tolerance")
-        return _reduce(motion, np.full(len(motion.channels), float(tolerance)))
-    _check_tolerance(tolerance_mm, "tolerance_mm")
-    if motion.basis_KV3 is None:
-        raise ValueError("A tolerance in millimetres needs a motion with a basis; give a tolerance of the weights.")
-    return _reduce_by_vertices(motion, tolerance_mm / 1000)
-
-
-def _reduce_by_vertices(motion: Motion, tolerance_m: float) -> tuple[np.ndarray, ...]:
-    """Channels share vertices: `scale` times what moves a channel's fastest vertex by the tolerance is each one's part.
-
-    With the smallest scale even errors that all add up stay within the tolerance. Real errors rarely do, so larger
-    scales are tried first, and taken when the measured error passes.
-    """
-    assert motion.basis_KV3 is not None
-    reach_KV = np.linalg.norm(motion.basis_KV3.astype(np.float64), axis=2)
-    furthest_K = reach_KV.max(axis=1, initial=0.0)
-    alone_K = np.divide(tolerance_m, furthest_K, out=np.full(len(furthest_K), np.inf), where=furthest_K > 0)
-    # Largest possible error of every vertex at scale 1, in tolerances.
-    possible_V = np.divide(reach_KV, furthest_K[:, None], where=furthest_K[:, None] > 0, out=reach_KV).sum(axis=0)
-    safe = 1 / possible_V.max(initial=1.0)
-    for scale in (1.0, 0.7, 0.5, 0.35, 0.25):
-        if scale <= safe:
-            break
-        keys = _reduce(motion, scale * alone_K)
-        in_doubt = replace(motion, basis_KV3=motion.basis_KV3[:, scale * possible_V > 1])
-        error_mm = reduction_error(in_doubt, keys)[1]
-        if error_mm is not None and error_mm <= 1000 * tolerance_m:
-            return keys
-    return _reduce(motion, safe * alone_K)
-
-
-def _check_tolerance(value: float, name: str) -> None:
-    if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is {value}; it must be 0 or more.")
-
-
-def _reduce(motion: Motion, tolerance_K: np.ndarray) -> tuple[np.ndarray, ...]:
-    curves_KT = motion.weights_TK.T.astype(np.float64)
-    return tuple(
-        np.array(_key_frames(curve_T.tolist(), tolerance), dtype=np.int64)
-        for curve_T, tolerance in zip(curves_KT, tolerance_K.tolist(), strict=True)
-    )
-
-
-def _key_frames(curve: Sequence[float], tolerance: float) -> list[int]:
-    """Longest straight pieces from key to key, one after the other, in linear time.
-
-    The slopes that pass all points so far within the tolerance form a cone that only narrows; a point whose own slope
-    lies in it can end the piece. The bound is kept 1e-6 tighter than asked, for the rounding of whoever interpolates.
-    """
-    tolerance *= 1 - 1e-6
-    n_points = len(curve)
-    if n_points == 0:
-        return []
-    keys, anchor = [0], 0
-    while anchor < n_points - 1:
-        lowest, highest = -np.inf, np.inf
-        last, point, start = anchor + 1, anchor + 1, curve[anchor]
-        while point < n_points and lowest <= highest:
-            distance = point - anchor
-            slope, slack = (curve[point] - start) / distance, tolerance / distance
-            if lowest <= slope <= highest:
-                last = point
-            lowest, highest = max(lowest, slope - slack), min(highest, slope + slack)
-            point += 1
-        keys.append(last)
-        anchor = last
-    return keys
-
-
-def with_keys_only(motion: Motion, keys: Sequence[np.ndarray]) -> Motion:
-    """The motion that remains when only these frames are keyed and straight lines join them."""
-    frames_T = np.arange(motion.n_frames)
-    kept_TK = np.empty_like(motion.weights_TK)
-    for k, frames in enumerate(keys):
-        kept_TK[:, k] = np.interp(frames_T, frames, motion.weights_TK[frames, k])
-    return replace(motion, weights_TK=kept_TK)
-
-
-def reduction_error(motion: Motion, keys: Sequence[np.ndarray]) -> tuple[float, float | None]:
-    """Measured error of `reduce_keys`: largest error of a weight, and of a vertex in mm (None without a basis)."""
-    if motion.n_frames == 0:
-        return 0.0, None if motion.basis_KV3 is None else 0.0
-    difference_TK = with_keys_only(motion, keys).weights_TK - motion.weights_TK
-    weight_error = float(np.abs(difference_TK).max(initial=0.0))
-    if motion.basis_KV3 is None:
-        return weight_error, None
-    axes_3KV = np.ascontiguousarray(motion.basis_KV3.transpose(2, 0, 1))
-    largest_m2 = 0.0
-    for start in range(0, motion.n_frames, 256):  # 5 MB of FLAME at a time
-        squares_TV = sum(np.square(difference_TK[start : start + 256] @ axis_KV) for axis_KV in axes_3KV)
-        largest_m2 = max(largest_m2, float(np.max(squares_TV, initial=0.0)))
-    return weight_error, 1000 * largest_m2**0.5
