@@ -12,7 +12,7 @@ from pathlib import PurePath
 import bpy
 
 from ..pipeline.motion import Motion
-from ..pipeline.retarget import gain, resample
+from ..pipeline.retarget import gain, resample, smooth
 from . import actions, compat, keys, preflight
 from .steps import Steps, at_once
 
@@ -37,11 +37,24 @@ def apply_motion(
     motion: Motion,
     *,
     start_frame: int = 1,
+    begins_s: float = 0.0,
     strength: float = 1.0,
+    smoothing_s: float = 0.0,
     settings: Mapping[str, object] | None = None,
 ) -> Outcome:
     """`applying` without a pause."""
-    return at_once(applying(context, target, motion, start_frame=start_frame, strength=strength, settings=settings))
+    return at_once(
+        applying(
+            context,
+            target,
+            motion,
+            start_frame=start_frame,
+            begins_s=begins_s,
+            strength=strength,
+            smoothing_s=smoothing_s,
+            settings=settings,
+        )
+    )
 
 
 def applying(
@@ -50,7 +63,9 @@ def applying(
     motion: Motion,
     *,
     start_frame: int = 1,
+    begins_s: float = 0.0,
     strength: float = 1.0,
+    smoothing_s: float = 0.0,
     settings: Mapping[str, object] | None = None,
     visemes: Motion | None = None,
 ) -> Steps[Outcome]:
@@ -60,8 +75,10 @@ def applying(
         context: Gives the scene (its frame rate) and the view layer.
         target: The mesh; see `preflight` for what it needs.
         motion: Curves at their own rate; seconds are kept.
-        start_frame: Scene frame of the motion's first moment.
+        start_frame: Scene frame that `begins_s` counts from.
+        begins_s: When the motion's first moment comes. Keys lie on whole frames; what is left moves the curves.
         strength: Factor for all curves.
+        smoothing_s: See `retarget.smooth`.
         settings: Stored on the Action as JSON, for the record.
         visemes: The visemes of `prepared`, where somebody made them beforehand: for ten minutes that takes seconds.
 
@@ -70,21 +87,24 @@ def applying(
     """
     preflight.check_target(context, target)
     yield
-    plan = preflight.make_plan(target, prepared(motion, strength=strength), visemes)
+    plan = preflight.make_plan(target, prepared(motion, strength=strength, smoothing_s=smoothing_s), visemes)
     yield
-    motion = resample(plan.motion, compat.frame_rate_hz(context.scene))
+    rate_hz = compat.frame_rate_hz(context.scene)
+    whole_frames = round(begins_s * rate_hz)
+    motion = resample(plan.motion, rate_hz, later_s=begins_s - whole_frames / rate_hz)
     keys.check_limit(keys.curves(motion, plan.rows))
     yield
     with ExitStack() as rollback:
         marks = _marks(motion, settings or {})
-        outcome = yield from _writing(context, target, motion, plan, start_frame, marks, rollback)
+        first = start_frame + whole_frames
+        outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
         rollback.pop_all()
     return outcome
 
 
-def prepared(motion: Motion, *, strength: float) -> Motion:
+def prepared(motion: Motion, *, strength: float, smoothing_s: float = 0.0) -> Motion:
     """What the settings make of a model's motion before the face's own keys come into it."""
-    return gain(motion, strength)
+    return gain(smooth(motion, smoothing_s), strength)
 
 
 def _writing(

@@ -35,7 +35,11 @@ class AnimateSettings:
         style: Name of the speaking style, or its index in digits; empty for the first one.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         strength: Factor for all curves.
-        start_frame: Scene frame of the speech's first moment.
+        smoothing_s: Width of the smoothing; closed lips stay closed.
+        delay_s: How much later than the audio the face moves; below 0 it leads.
+        start_frame: Scene frame of the audio's first moment.
+        range_start_s: Where the part of the audio that is spoken begins, as it plays in the scene.
+        range_end_s: Where it ends; 0 for the audio's end.
         upper_face: How lively the upper face is; None leaves it alone.
         upper_face_only: Do not move the mouth.
         sway: What the head's sway moves.
@@ -51,10 +55,19 @@ class AnimateSettings:
     style: str = ""
     semantic_strength: float = 1.0
     strength: float = 1.0
+    smoothing_s: float = 0.0
+    delay_s: float = 0.0
     start_frame: int = 1
+    range_start_s: float = 0.0
+    range_end_s: float = 0.0
     upper_face: UpperFaceSettings | None = None
     upper_face_only: bool = False
     sway: SwayTarget = NOTHING_SWAYS
+
+    @property
+    def begins_s(self) -> float:
+        """When the face begins, counted from the audio's first moment."""
+        return self.range_start_s + self.delay_s
 
     def for_the_record(self) -> dict[str, object]:
         """As stored on the Action."""

@@ -124,6 +124,33 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
     return replace(whole, decoded=folder / "strip.wav", start_s=start_s, stop_s=stop_s, speed=speed)
 
 
+def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
+    """Only what is heard between two times, in seconds as the scene plays the sound; `end_s` 0 is its end.
+
+    Raises:
+        ValueError: There is nothing between them, or it is no file with sound.
+    """
+    if not start_s and not end_s:
+        return audio
+    check_range(start_s, end_s)
+    stop_s = decode.length_s(audio.file, audio.name) if audio.stop_s is None else audio.stop_s
+    length_s = (stop_s - audio.start_s) / audio.speed
+    if 0 <= length_s <= start_s:
+        raise ValueError(f"{audio.name} is {length_s:.2f} s long, and the range begins at {start_s:.2f} s. Lower From.")
+    return replace(
+        audio,
+        decoded=audio.decoded or folder / "part.wav",
+        start_s=audio.start_s + audio.speed * start_s,
+        stop_s=audio.start_s + audio.speed * end_s if end_s and not 0 <= length_s <= end_s else audio.stop_s,
+    )
+
+
+def check_range(start_s: float, end_s: float) -> None:
+    """Raise ValueError when the range is empty whatever the sound is."""
+    if end_s and end_s <= start_s:
+        raise ValueError(f"The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.")
+
+
 def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Audio) -> float:
     """Speed of a strip between its only two retiming keys.
 
