@@ -4,10 +4,10 @@
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+from .audio import linger
 from .motion import Motion
 
 LOADS = []
@@ -22,32 +22,27 @@ class SpeechAnimator:
     def load(cls, model="default", engine="auto", device="auto"):
         if "broken" in model:
             raise ValueError(f"{model}: model.safetensors is damaged.")
+        if "slow" in model:
+            time.sleep(30)
         LOADS.append(model)
         return cls(model, engine, device)
 
-    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None):
-        behaviour = Path(path).stem
-        progress("audio", 0.5)
-        if behaviour == "slow":
-            (Path(temp_dir) / "waveform.raw").write_bytes(b"x" * 1000)
-            for step in range(600):
-                progress("features", step / 600)
-                time.sleep(0.05)
-        elif behaviour == "crash":
+    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None):
+        for stage in ("semantics", "features", "motion"):
+            linger(stage, speech.name, progress)
+        if speech.name == "crash":
             print("about to crash", file=sys.stderr, flush=True)
             os._exit(3)
-        elif behaviour == "bug":
+        elif speech.name == "bug":
             raise KeyError("encoder.layers.7")
-        elif behaviour == "memory":
+        elif speech.name == "memory":
             raise MemoryError
-        elif behaviour == "fill":
-            with (Path(temp_dir) / "waveform.raw").open("wb", buffering=0) as file:
+        elif speech.name == "fill":
+            with (speech.temp_dir / "waveform.raw").open("wb", buffering=0) as file:
                 while True:
                     file.write(b"x" * 4096)
-        elif not Path(path).exists():
-            raise FileNotFoundError(f"{path}: there is no such file.")
         info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
-        info |= {"audio": Path(path).name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
+        info |= {"audio": speech.path.name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
         info |= {"style": str(style), "semantic_strength": str(semantic_strength)}
         self.notes.append(f"style {style}")
         return make_motion(info)

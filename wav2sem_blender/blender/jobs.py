@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,21 +21,25 @@ from ..pipeline.upper_face import Settings as UpperFaceSettings
 from ..worker import protocol
 from ..worker.client import WorkerClient, new_job_id
 from . import compat, preflight, sound, upper_face
-from .apply import Outcome, apply_motion
+from .apply import Outcome, applying, prepared
 from .decode import Decoding
 from .settings import AnimateSettings, resolve_model, worker_environment
 from .sound import Audio
+from .steps import Steps, at_once, for_a_while
 
 _POLL_INTERVAL_S = 0.02
+# How long curves are written before the interface gets its turn.
+_WRITING_S = 0.015
 
 # Each stage's part of the whole, so that the bar moves evenly: (begin, end, title).
 _STAGES = {
     "model": (0.0, 0.15, "Loading the Model"),
     "audio": (0.15, 0.25, "Reading the Audio"),
-    "semantics": (0.25, 0.45, "Listening for Meaning"),
+    "prosody": (0.25, 0.3, "Listening for Stress"),
+    "semantics": (0.3, 0.45, "Listening for Meaning"),
     "features": (0.45, 0.75, "Listening for Sounds"),
-    "motion": (0.75, 1.0, "Moving the Face"),
-    "prosody": (0.25, 1.0, "Listening for Stress"),
+    "motion": (0.75, 0.95, "Moving the Face"),
+    "visemes": (0.95, 1.0, "Shaping Visemes"),
 }
 
 _client: WorkerClient | None = None
@@ -66,8 +71,13 @@ class Job:
         self.settings = replace(settings, object_name=target.name)
         self.fraction, self.title = 0.0, "Starting"
         self.notes: list[str] = []
-        self._scene_name = context.scene.name
+        # By what renaming and undo leave as they are.
+        self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
+        self._scene_name, self._layer_name = context.scene.name, context.view_layer.name
         self._result: Path | None = None
+        self._visemes: Path | None = None
+        self._is_ready = False
+        self._writing: Steps[Outcome] | None = None
         self._id = new_job_id()
         model = "" if settings.upper_face_only else resolve_model(context, settings.model)
         self._client = _warm_client(context)
@@ -82,6 +92,11 @@ class Job:
             raise
         _current = self
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether curves are being written, so that nobody may touch the scene."""
+        return self._writing is not None
+
     def poll(self) -> bool:
         """See what became of the sound and of the worker's job; True when the motion is there.
 
@@ -92,57 +107,130 @@ class Job:
             self._submit_when_decoded()
             for event in self._client.poll():
                 if isinstance(event, protocol.Done):
-                    self.notes = event.notes
-                    self._result = Path(event.result)
+                    self._take(event)
                 else:
                     self._show(event)
         except BaseException:
             self._clean_up()
             raise
-        return self._result is not None
+        return self._is_ready
 
-    def finish(self, context: bpy.types.Context) -> Outcome:
-        """Write the curves.
+    def write(self, context: bpy.types.Context) -> Outcome | None:
+        """Write curves for a moment; None while there are more. The caller lets nobody touch the scene meanwhile.
 
         Raises:
             ValueError, OSError: The target changed meanwhile, or does not fit the model; nothing was changed.
         """
-        assert self._result is not None
-        try:
-            if context.scene.name != self._scene_name:
-                raise ValueError(f'The scene "{self._scene_name}" is no longer the active one. Run it again.')
-            target = preflight.find_object(context, self.settings.object_name)
-            if self.settings.upper_face_only:
-                return self._add_upper_face(context, target)
-            outcome = self._add_speech(context, target)
-            if self.settings.upper_face is None:
-                return outcome
-            try:
-                upper = self._add_upper_face(context, target, outcome.n_scene_frames)
-            except ValueError as error:  # the mouth speaks none the worse for it
-                return replace(outcome, warnings=(*outcome.warnings, f"The upper face is left alone. {error}"))
-            notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
-            return replace(outcome, warnings=(*outcome.warnings, *upper.warnings), notes=notes)
-        finally:
-            self._clean_up()
+        return self._write_on(context, lambda steps: for_a_while(steps, _WRITING_S))
+
+    def finish(self, context: bpy.types.Context) -> Outcome:
+        """Write the curves without a pause; raises as `write`."""
+        outcome = self._write_on(context, at_once)
+        assert outcome is not None
+        return outcome
 
     def cancel(self) -> None:
         """Give up; the worker ends and nothing was changed."""
         self._client.cancel()
         self._clean_up()
 
-    def _add_speech(self, context: bpy.types.Context, target: bpy.types.Object) -> Outcome:
+    def _take(self, done: protocol.Done) -> None:
+        """Go on with what the worker made: a face of visemes needs another thing from it."""
+        if self._result is not None:
+            self._visemes = Path(done.result)
+        else:
+            self.notes, self._result = done.notes, Path(done.result)
+            conversion = self._conversion()
+            if conversion is not None:
+                self._client.submit(conversion)
+                return
+        self._is_ready = True
+
+    def _conversion(self) -> protocol.Convert | None:
+        target = self._find_target()
+        if self.settings.upper_face_only or target is None or target.type != "MESH":
+            return None
+        motion = self._motion()
+        wanted = preflight.wanted_visemes(target, motion.channels)
+        if wanted is None:
+            return None
+        assert self._result is not None
+        path = self._result.with_name("prepared.npz")
+        prepared(motion, strength=self.settings.strength).save(path)
+        name, available = wanted
+        return protocol.Convert(job=self._id, motion=str(path), visemes=name, available=list(available))
+
+    def _write_on(self, context: bpy.types.Context, go: Callable[[Steps[Outcome]], Outcome | None]) -> Outcome | None:
+        try:
+            with self._in_its_scene(context):
+                if self._writing is None:
+                    self._writing = self._write(context)
+                outcome = go(self._writing)
+        except BaseException as error:
+            self._clean_up()
+            if isinstance(error, ReferenceError):  # by a script's hand: a person's events are kept away
+                name = self.settings.object_name
+                raise ValueError(f'"{name}" was changed while its curves were written. Run it again.') from error
+            raise
+        if outcome is not None:
+            self._clean_up()
+        return outcome
+
+    def _write(self, context: bpy.types.Context) -> Steps[Outcome]:
+        target = self._find_target()
+        if target is None:
+            raise ValueError(
+                f'The mesh "{self.settings.object_name}" was deleted meanwhile. Undo that, or choose another mesh, and '
+                "run it again."
+            )
+        if self.settings.upper_face_only:
+            return self._add_upper_face(context, target)
+        outcome = yield from self._add_speech(context, target)
+        if self.settings.upper_face is None:
+            return outcome
+        yield
+        try:
+            upper = self._add_upper_face(context, target, outcome.n_scene_frames)
+        except upper_face.NoUpperFaceError as error:
+            return replace(outcome, notes=(*outcome.notes, str(error)))
+        except ValueError as error:  # the mouth speaks none the worse for it
+            return replace(outcome, warnings=(*outcome.warnings, f"The upper face is left alone. {error}"))
+        notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
+        return replace(outcome, warnings=(*outcome.warnings, *upper.warnings), notes=notes)
+
+    @contextmanager
+    def _in_its_scene(self, context: bpy.types.Context) -> Iterator[None]:
+        """The scene and the layer in which the run began, whatever is looked at now."""
+        scene = next((scene for scene in bpy.data.scenes if scene.session_uid == self._scene_uid), None)
+        if scene is None:
+            raise ValueError(
+                f'The scene "{self._scene_name}" was deleted meanwhile. Undo that, or run it again in another scene.'
+            )
+        layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
+        if (scene, layer) == (context.scene, context.view_layer):
+            yield
+            return
+        with context.temp_override(scene=scene, view_layer=layer):
+            yield
+
+    def _find_target(self) -> bpy.types.Object | None:
+        return next((found for found in bpy.data.objects if found.session_uid == self._target_uid), None)
+
+    def _motion(self) -> Motion:
         assert self._result is not None
         motion = Motion.load(self._result)
         info = {**motion.info, "audio": self._audio.name}
-        motion = replace(motion, fps=motion.fps * self._audio.speed, info=info)
-        return apply_motion(
+        return replace(motion, fps=motion.fps * self._audio.speed, info=info)
+
+    def _add_speech(self, context: bpy.types.Context, target: bpy.types.Object) -> Steps[Outcome]:
+        return applying(
             context,
             target,
-            motion,
+            self._motion(),
             start_frame=self.settings.start_frame,
             strength=self.settings.strength,
-            settings=self.settings.for_the_record(),
+            settings=replace(self.settings, object_name=target.name).for_the_record(),
+            visemes=Motion.load(self._visemes) if self._visemes is not None else None,
         )
 
     def _add_upper_face(
@@ -203,11 +291,16 @@ class Job:
 
     def _show(self, event: protocol.Progress) -> None:
         begin, end, title = _STAGES.get(event.stage, (self.fraction, self.fraction, event.stage.title()))
+        if self.settings.upper_face_only and event.stage == "prosody":
+            end = 1.0
         self.fraction = max(self.fraction, begin + (end - begin) * event.fraction)
         self.title = title
 
     def _clean_up(self) -> None:
         global _current
+        if self._writing is not None:
+            with suppress(ReferenceError):  # another file is open by now
+                self._writing.close()
         if self._decoding is not None:
             self._decoding.end()
         self._client.remove_job(self._id)

@@ -33,6 +33,10 @@ TRACK_NAME = "Upper Face"
 MARK = "wav2sem_upper_face"
 
 
+class NoUpperFaceError(ValueError):
+    """The mesh has no keys for it; the message names them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
     """Which keys play which channels, for which ones keys are made, and sentences about what is left alone."""
@@ -152,9 +156,9 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
             similarity = preflight.flame_similarity(mesh)
         except FlameMismatchError as error:
             if not rows:
-                raise ValueError(
+                raise NoUpperFaceError(
                     f'"{target.name}" has no shape keys for lids, eyes or brows with ARKit names (such as '
-                    f"eyeBlinkLeft), and none can be made: it is no FLAME mesh. {error}"
+                    f"eyeBlinkLeft), so its upper face keeps still. Name them so, or fill in Key Mapping."
                 ) from error
     notes = []
     if missing and similarity is None:

@@ -108,7 +108,17 @@ class SpeechAnimator:
         `temp_dir` takes the decoded samples, 230 MB an hour. Otherwise as `animate`; OSError for an unreadable file.
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
-            return self._animate(speech, style, semantic_strength, progress or _silent)
+            return self.animate_speech(speech, style, semantic_strength, progress)
+
+    def animate_speech(
+        self,
+        speech: Speech,
+        style: Style = 0,
+        semantic_strength: float = 1.0,
+        progress: Progress | None = None,
+    ) -> Motion:
+        """Animate a recording that was opened before, for whoever needs it for more than that; as `animate`."""
+        return self._animate(speech, style, semantic_strength, progress or _silent)
 
     def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
         """The sentence vector F_s (E,) of one utterance, as trained.

@@ -59,7 +59,7 @@ class WorkerClient:
         """The worker's stderr: tracebacks and the libraries' warnings."""
         return self.folder / protocol.LOG_FILE
 
-    def submit(self, command: protocol.Animate | protocol.Listen) -> None:
+    def submit(self, command: protocol.Job) -> None:
         """Start a job, and the process if it does not run.
 
         Raises:
@@ -77,7 +77,7 @@ class WorkerClient:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except OSError:
-            # It died between two jobs; `poll` says so with the log's last line.
+            # It died between two jobs; `poll` says so.
             self._process.wait()
 
     def poll(self) -> list[protocol.Progress | protocol.Done]:
@@ -197,23 +197,12 @@ class WorkerClient:
                 f"The worker cannot write into {self.folder}: the disk is full or write-protected. Free some space or "
                 "choose another folder in Preferences > File Paths > Temporary Files."
             )
-        if status < 0:
-            name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
-            how = f"it was ended by {name}, often because the memory was full"
-        else:
-            how = f"exit status {status}{_last_line(self.log)}"
-        return f"The worker ended unexpectedly ({how}). The scene is unchanged; details are in {self.log}."
+        if -status == getattr(signal, "SIGKILL", None):
+            return "The worker was ended from outside (SIGKILL), often for want of memory. Run it again."
+        how = signal.Signals(-status).name if -status in list(signal.Signals) else f"exit status {status}"
+        return f"The worker ended unexpectedly ({how}). Run it again; its last words are in {self.log}."
 
 
 def new_job_id() -> str:
     """A name for a job that no other job of this session has."""
     return f"job{os.getpid():x}{uuid.uuid4().hex[:8]}"
-
-
-def _last_line(log: Path) -> str:
-    """The log's last line after a colon, or nothing: usually the exception that ended the worker."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f": {lines[-1].strip()[:200]}" if lines else ""

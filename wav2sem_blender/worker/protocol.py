@@ -16,6 +16,7 @@ EVENTS_FILE = "events.jsonl"
 LOG_FILE = "worker.log"
 RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
+VISEMES_FILE = "visemes.npz"
 
 # The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
 EXIT_EVENTS_LOST = 74
@@ -64,6 +65,23 @@ class Listen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Command: make visemes of a motion, `<folder>/<job>/visemes.npz`; for a long one that takes seconds.
+
+    Attributes:
+        job: As in `Animate`.
+        motion: Path of the motion, with ARKit's channels.
+        visemes: Name of the set.
+        available: Those of its visemes that the face has.
+    """
+
+    job: str
+    motion: str
+    visemes: str
+    available: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shutdown:
     """Command: end after the job at hand."""
 
@@ -84,7 +102,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Event: the motion, or what `Listen` heard, lies at `result`; `notes` are sentences for the user."""
+    """Event: what the command asked for lies at `result`; `notes` are sentences for the user."""
 
     job: str
     result: str
@@ -101,10 +119,16 @@ class Error:
     message: str
 
 
-Command = Animate | Listen | Shutdown
+Job = Animate | Listen | Convert
+Command = Job | Shutdown
 Event = Ready | Progress | Done | Error
 
-_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "listen": Listen, "shutdown": Shutdown}
+_COMMANDS: dict[str, type[Command]] = {
+    "animate": Animate,
+    "listen": Listen,
+    "convert": Convert,
+    "shutdown": Shutdown,
+}
 _EVENTS: dict[str, type[Event]] = {"ready": Ready, "progress": Progress, "done": Done, "error": Error}
 
 

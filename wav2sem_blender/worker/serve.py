@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from . import environment, protocol
 
 if TYPE_CHECKING:
+    from ..pipeline.audio import Speech
     from ..pipeline.infer import SpeechAnimator
 
 _PROGRESS_INTERVAL_S = 0.05
@@ -95,9 +96,7 @@ def serve(folder: Path, stream: BinaryIO) -> int:
     for command in commands:
         if isinstance(command, protocol.Shutdown):
             break
-        commands.current_job = command.job
         events.append(_answer(command, folder, models, events))
-        commands.current_job = None
     return 0
 
 
@@ -105,7 +104,6 @@ class CommandReader(Iterable[protocol.Command]):
     """Reads commands in a thread, so that the end of the stream (Blender is gone) ends even a running job."""
 
     def __init__(self, folder: Path, stream: BinaryIO) -> None:
-        self.current_job: str | None = None
         self._folder, self._stream = folder, stream
         self._queue: queue.Queue[protocol.Command] = queue.Queue()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -122,22 +120,26 @@ class CommandReader(Iterable[protocol.Command]):
         except ValueError:
             _log(traceback.format_exc())
             os._exit(2)
-        if self.current_job is not None:
-            shutil.rmtree(self._folder / self.current_job, ignore_errors=True)
+        # Blender is gone, or about to remove the folder itself.
+        shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(0)  # whatever the main thread computes: nobody waits for it
 
 
-def _answer(
-    command: protocol.Animate | protocol.Listen, folder: Path, models: ModelCache, events: EventLog
-) -> protocol.Event:
+def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: EventLog) -> protocol.Event:
     """Run one job; never raises."""
     job_folder = folder / command.job
     try:
+        job_folder.mkdir(parents=True, exist_ok=True)
         progress = JobProgress(events, command.job)
-        if isinstance(command, protocol.Listen):
-            result = _listen(command.audio, job_folder, progress)
-            return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
-        return _animate(command, job_folder, models, progress)
+        if isinstance(command, protocol.Animate):
+            return _animate(command, job_folder, models, progress)
+        environment.check_modules()
+        if isinstance(command, protocol.Convert):
+            result = _convert(command, job_folder, progress)
+        else:
+            with _opened(command.audio, job_folder, progress) as speech:
+                result = _listen(speech, job_folder, progress)
+        return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
     except (ValueError, OSError, MemoryError) as error:
         message, details = describe(error), traceback.format_exc()
     except Exception as error:  # the last barrier: a bug of ours must still become one event
@@ -157,22 +159,18 @@ def _log(text: str) -> None:
 
 
 def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, progress: JobProgress) -> protocol.Done:
-    job_folder.mkdir(parents=True, exist_ok=True)
     progress("model", 0.0)
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
     n_old_notes = len(animator.notes)
-    motion = animator.animate_file(
-        command.audio,
-        style=command.style,
-        semantic_strength=command.semantic_strength,
-        progress=progress,
-        temp_dir=job_folder,
-    )
+    with _opened(command.audio, job_folder, progress) as speech:
+        if command.listen:
+            _listen(speech, job_folder, progress)
+        motion = animator.animate_speech(
+            speech, style=command.style, semantic_strength=command.semantic_strength, progress=progress
+        )
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
-    if command.listen:
-        _listen(command.audio, job_folder, progress)
     return protocol.Done(
         job=command.job,
         result=str(result),
@@ -182,15 +180,28 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     )
 
 
-def _listen(audio: str, job_folder: Path, progress: JobProgress) -> Path:
-    environment.check_modules()
+def _opened(audio: str, job_folder: Path, progress: JobProgress) -> Speech:
+    """The recording, decoded once: from here on nobody needs its file."""
     from ..pipeline.audio import Speech
+
+    return Speech.from_file(audio, job_folder, progress)
+
+
+def _listen(speech: Speech, job_folder: Path, progress: JobProgress) -> Path:
     from ..pipeline.prosody import listen
 
-    job_folder.mkdir(parents=True, exist_ok=True)
     result = job_folder / protocol.PROSODY_FILE
-    with Speech.from_file(audio, job_folder, progress) as speech:
-        listen(speech, progress).save(result)
+    listen(speech, progress).save(result)
+    return result
+
+
+def _convert(command: protocol.Convert, job_folder: Path, progress: JobProgress) -> Path:
+    from ..pipeline.motion import Motion
+    from ..pipeline.visemes import VISEME_SETS, as_visemes
+
+    progress("visemes", 0.0)
+    result = job_folder / protocol.VISEMES_FILE
+    as_visemes(Motion.load(command.motion), VISEME_SETS[command.visemes], tuple(command.available)).save(result)
     return result
 
 
