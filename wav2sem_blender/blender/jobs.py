@@ -156,7 +156,7 @@ class Job:
             return None
         assert self._result is not None
         path = self._result.with_name("prepared.npz")
-        prepared(motion, strength=self.settings.strength).save(path)
+        prepared(motion, strength=self.settings.strength, smoothing_s=self.settings.smoothing_s).save(path)
         name, available = wanted
         return protocol.Convert(job=self._id, motion=str(path), visemes=name, available=list(available))
 
@@ -229,6 +229,7 @@ class Job:
             self._motion(),
             start_frame=self.settings.start_frame,
             strength=self.settings.strength,
+            smoothing_s=self.settings.smoothing_s,
             settings=replace(self.settings, object_name=target.name).for_the_record(),
             visemes=Motion.load(self._visemes) if self._visemes is not None else None,
         )
