@@ -23,6 +23,8 @@ ENGINES = (
 )
 
 _TIMER_S = 0.1
+# While curves are written nothing else may happen, so the next slice follows soon.
+_WRITING_TIMER_S = 0.005
 # What a person can act on; anything else is a bug and shows as one.
 _USER_ERRORS = (ValueError, OSError, MemoryError)
 # The next call must not inherit the last call's file and mesh.
@@ -77,15 +79,17 @@ class SpeechJobOperator(SaysWhyNot):
             self._job = jobs.Job(context, self._settings())
         except _USER_ERRORS as error:
             return self._failed(error)
-        self._timer = context.window_manager.event_timer_add(_TIMER_S, window=context.window)
+        self._set_timer(context, _TIMER_S)
         context.window_manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """Look at the job ten times a second."""
+        """Look at the job ten times a second; at its end, write curves in slices and let nobody come between them."""
         assert self._job is not None
         if jobs.current() is not self._job:
             return self._end(context, self._failed(ValueError("The add-on was switched off.")))
+        if self._job.is_writing and not event.type.startswith("TIMER"):
+            return {"RUNNING_MODAL"}
         if event.type == "ESC" and event.value == "PRESS":
             self._job.cancel()
             self.report({"INFO"}, "Cancelled; nothing was changed")
@@ -96,7 +100,12 @@ class SpeechJobOperator(SaysWhyNot):
             if not self._job.poll():
                 self._show_progress(context)
                 return {"PASS_THROUGH"}
-            result = self._finished(self._job.finish(context), self._job.notes)
+            if not self._job.is_writing:
+                self._set_timer(context, _WRITING_TIMER_S)
+            outcome = self._job.write(context)
+            if outcome is None:
+                return {"PASS_THROUGH"}
+            result = self._finished(outcome, self._job.notes)
         except _USER_ERRORS as error:
             result = self._failed(error)
         except BaseException:
@@ -117,13 +126,18 @@ class SpeechJobOperator(SaysWhyNot):
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         """Leave no timer and no status text behind."""
-        if self._timer is not None:
-            context.window_manager.event_timer_remove(self._timer)
-            self._timer = None
+        self._set_timer(context, None)
         if context.workspace is not None:
             context.workspace.status_text_set(None)
         _redraw_sidebars(context)
         return result
+
+    def _set_timer(self, context: bpy.types.Context, interval_s: float | None) -> None:
+        if self._timer is not None:
+            context.window_manager.event_timer_remove(self._timer)
+            self._timer = None
+        if interval_s is not None:
+            self._timer = context.window_manager.event_timer_add(interval_s, window=context.window)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """Whatever the call leaves open: the panel's settings."""
