@@ -58,7 +58,7 @@ def test_no_faces(fails):
 def test_neither_keys_nor_flame(fails):
     bpy.ops.mesh.primitive_cube_add()
     bpy.context.object.name = "Head"
-    fails(r"no shape keys with ARKit names.*Vertex count: the mesh has 8 vertices, FLAME has 5023")
+    fails(r"no shape keys with ARKit names.*Make some by Face > Any Head, or fill in Key Mapping\.$")
 
 
 def test_eye_keys_alone_cannot_speak(head, fails):
@@ -196,7 +196,7 @@ def test_unknown_and_corrupted_model(head, fails, tmp_path):
 def test_errors_of_the_worker(head, fails):
     fails("memory is not sufficient", "memory")
     fails(r"Internal error \(KeyError.*worker\.log", "bug")
-    fails(r"The worker ended unexpectedly \(exit status 3\)\. Run it again; its last words are in .*worker\.log", "crash")
+    fails(r"The worker ended unexpectedly \(exit status 3\)\. Run it again; its .* in .*worker\.log", "crash")
 
 
 def test_worker_killed_in_the_middle(head, fails):
@@ -282,7 +282,7 @@ def test_the_target_vanishes_meanwhile(head, fake_worker, audio):
     while not job.poll():
         time.sleep(0.02)
     bpy.data.objects.remove(head)
-    with pytest.raises(ValueError, match='no object named "Head"'):
+    with pytest.raises(ValueError, match='The mesh "Head" was deleted meanwhile. Undo that, or choose another mesh'):
         job.finish(bpy.context)
     assert not bpy.data.actions
 

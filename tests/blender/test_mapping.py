@@ -82,7 +82,7 @@ class TestNames:
             (list("ABCDEFGHX"), "Rhubarb mouth shapes, 9 of 9 found", True),
             (["jawOpen", "mouthSmile_L", "eyeBlink_L"], "ARKit keys, 2 of 27 found", True),
             (["CTRL_expressions_jawFwd", "mouthCornerPullL"], "MetaHuman curves, 2 of 27 found", True),
-            (["eyeBlinkLeft"], "No mouth keys; name them as ARKit .* or fill in Key Mapping", False),
+            (["eyeBlinkLeft"], "No mouth keys; make some by Any Head, or fill in Key Mapping", False),
             ([], "No mouth keys", False),
         ],
     )

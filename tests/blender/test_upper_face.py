@@ -220,7 +220,7 @@ def test_undo_takes_it_back(face):
 
 def test_a_head_without_lids_and_brows_is_an_error_and_untouched(head, scene_bytes):
     before = scene_bytes()
-    with pytest.raises(ValueError, match=r'"Head" has no shape keys for lids, eyes or brows.*no FLAME mesh'):
+    with pytest.raises(ValueError, match=r'"Head" has no shape keys for lids, eyes or brows.*fill in Key Mapping'):
         live(head)
     with pytest.raises(RuntimeError, match="has no shape keys for lids"):
         bpy.ops.wav2sem.add_upper_face(filepath=str(DEMO_SPEECH), object="Head")
@@ -450,7 +450,7 @@ def test_panel_operator_and_settings_agree():
         )
         if name != "head_sway":
             assert panel[name].default == getattr(Settings(), name), name
-    assert panel["enabled"].default is False and panel["sway_object"].type == "POINTER"
+    assert panel["enabled"].default is True and panel["sway_object"].type == "POINTER"
     for prop in (*operator.properties, *panel):
         if prop.identifier not in ("rna_type", "name"):
             assert prop.name[0].isupper() and prop.description and not prop.description.endswith("."), prop.identifier
@@ -462,5 +462,15 @@ def test_panel_operator_and_settings_agree():
 def test_looking_at_the_settings_stores_nothing(face, scene_bytes):
     before = scene_bytes()
     assert upper_face_properties.of_scene(bpy.context.scene) == (Settings(), SwayTarget())
-    assert not upper_face_properties.is_enabled(bpy.context.scene)
+    assert upper_face_properties.is_enabled(bpy.context.scene, by_hand=True)
+    assert not upper_face_properties.is_enabled(bpy.context.scene, by_hand=False)
     assert scene_bytes() == before
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_switch_that_was_moved_counts_for_scripts_too(is_on):
+    panel = bpy.context.scene.wav2sem_upper_face
+    assert panel.enabled and not upper_face_properties.is_enabled(bpy.context.scene, by_hand=False)
+    panel.enabled = is_on
+    for by_hand in (True, False):
+        assert upper_face_properties.is_enabled(bpy.context.scene, by_hand) is is_on

@@ -127,7 +127,7 @@ def decode(task: Task) -> None:
         mono_S = sound.rechannel(1).data()[:, 0]
     mono_S = mono_S[round(task.start_s * rate_hz) : None if task.stop_s is None else round(task.stop_s * rate_hz)]
     if len(mono_S) == 0:
-        raise ValueError(f"{task.label}: the sound is empty.")
+        raise ValueError(f"{task.label}: the sound is empty. Choose another one, or a longer part of it.")
     header = _wav_header(rate_hz, len(mono_S))
     target = Path(task.target)
     with writing(target):
@@ -155,7 +155,8 @@ def _sentence(label: str) -> Iterator[None]:
     try:
         yield
     except aud.error as error:
-        raise ValueError(f"{label}: no sound that Blender can read ({str(error).rstrip('.')}).") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{label}: no sound that Blender can read ({reason}). Choose another file.") from error
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from .sound import Audio
 from .steps import Steps, at_once, for_a_while
 
 _POLL_INTERVAL_S = 0.02
+# Of a run's first seconds no pace can be told.
+_PACE_KNOWN_S = 2.0
 # How long curves are written before the interface gets its turn.
 _WRITING_S = 0.015
 
@@ -54,6 +56,7 @@ class Job:
         fraction: Progress, 0..1.
         title: What is being done, for the progress bar.
         notes: The worker's sentences for the user.
+        was_cancelled: Whether somebody gave it up.
     """
 
     def __init__(self, context: bpy.types.Context, settings: AnimateSettings) -> None:
@@ -71,6 +74,8 @@ class Job:
         self.settings = replace(settings, object_name=target.name)
         self.fraction, self.title = 0.0, "Starting"
         self.notes: list[str] = []
+        self.was_cancelled = False
+        self._started_s = time.monotonic()
         # By what renaming and undo leave as they are.
         self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
         self._scene_name, self._layer_name = context.scene.name, context.view_layer.name
@@ -83,7 +88,7 @@ class Job:
         self._client = _warm_client(context)
         self._decoding: Decoding | None = None
         try:
-            self._audio = self._find_audio(context.scene)
+            self._audio = self._find_part(context.scene)
             self._decoding = self._audio.decoding()
             self._command: protocol.Animate | protocol.Listen | None = self._make_command(model)
             self._submit_when_decoded()
@@ -96,6 +101,12 @@ class Job:
     def is_writing(self) -> bool:
         """Whether curves are being written, so that nobody may touch the scene."""
         return self._writing is not None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to go, by the pace so far; None while that says nothing yet."""
+        past_s = time.monotonic() - self._started_s
+        return past_s * (1 / self.fraction - 1) if past_s > _PACE_KNOWN_S and self.fraction > 0.05 else None
 
     def poll(self) -> bool:
         """See what became of the sound and of the worker's job; True when the motion is there.
@@ -131,6 +142,7 @@ class Job:
 
     def cancel(self) -> None:
         """Give up; the worker ends and nothing was changed."""
+        self.was_cancelled = True
         self._client.cancel()
         self._clean_up()
 
@@ -184,13 +196,14 @@ class Job:
                 "run it again."
             )
         if self.settings.upper_face_only:
-            return self._add_upper_face(context, target)
+            begins = round(self.settings.begins_s * compat.frame_rate_hz(context.scene))
+            return self._add_upper_face(context, target, self.settings.start_frame + begins)
         outcome = yield from self._add_speech(context, target)
         if self.settings.upper_face is None:
             return outcome
         yield
         try:
-            upper = self._add_upper_face(context, target, outcome.n_scene_frames)
+            upper = self._add_upper_face(context, target, outcome.first_scene_frame, outcome.n_scene_frames)
         except upper_face.NoUpperFaceError as error:
             return replace(outcome, notes=(*outcome.notes, str(error)))
         except ValueError as error:  # the mouth speaks none the worse for it
@@ -204,7 +217,8 @@ class Job:
         scene = next((scene for scene in bpy.data.scenes if scene.session_uid == self._scene_uid), None)
         if scene is None:
             raise ValueError(
-                f'The scene "{self._scene_name}" was deleted meanwhile. Undo that, or run it again in another scene.'
+                f'The scene "{self._scene_name}" was deleted meanwhile. Undo that, or go to another scene, and run it '
+                "again."
             )
         layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
         if (scene, layer) == (context.scene, context.view_layer):
@@ -228,6 +242,7 @@ class Job:
             target,
             self._motion(),
             start_frame=self.settings.start_frame,
+            begins_s=self.settings.begins_s,
             strength=self.settings.strength,
             smoothing_s=self.settings.smoothing_s,
             settings=replace(self.settings, object_name=target.name).for_the_record(),
@@ -235,7 +250,7 @@ class Job:
         )
 
     def _add_upper_face(
-        self, context: bpy.types.Context, target: bpy.types.Object, n_frames: int | None = None
+        self, context: bpy.types.Context, target: bpy.types.Object, first_frame: int, n_frames: int | None = None
     ) -> Outcome:
         assert self._result is not None
         heard = Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
@@ -245,7 +260,7 @@ class Job:
             heard,
             self.settings.upper_face or UpperFaceSettings(),
             name=self._audio.name,
-            start_frame=self.settings.start_frame,
+            start_frame=first_frame,
             sway=self.settings.sway,
             n_frames=n_frames,
         )
@@ -265,17 +280,21 @@ class Job:
             listen=settings.upper_face is not None,
         )
 
+    def _find_part(self, scene: bpy.types.Scene) -> Audio:
+        start_s, end_s = self.settings.range_start_s, self.settings.range_end_s
+        return sound.part_of(self._find_audio(scene), start_s, end_s, self._client.folder / self._id / "audio")
+
     def _find_audio(self, scene: bpy.types.Scene) -> Audio:
         settings, folder = self.settings, self._client.folder / self._id / "audio"
         if settings.strip:
             strip = compat.find_strip(scene, settings.strip)
             if strip is None:
-                raise ValueError(f'There is no sound strip named "{settings.strip}" in the sequencer of this scene.')
+                raise ValueError(f'There is no sound strip named "{settings.strip}" in this scene. Choose another one.')
             return sound.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
         if settings.sound:
             block = bpy.data.sounds.get(settings.sound)
             if block is None:
-                raise ValueError(f'There is no sound named "{settings.sound}" in this file.')
+                raise ValueError(f'There is no sound named "{settings.sound}" in this file. Choose another one.')
             return sound.audio_of_sound(block, folder)
         if not settings.filepath:
             raise ValueError("No audio is chosen. Choose an audio file first.")

@@ -47,6 +47,7 @@ class SpeechJobOperator(SaysWhyNot):
 
     _job: jobs.Job | None = None
     _timer: Any = None
+    _by_hand = False
     _from_panel: tuple[str, ...] = ("start_frame",)
 
     @classmethod
@@ -74,6 +75,7 @@ class SpeechJobOperator(SaysWhyNot):
         """Run beside the interface; Esc cancels."""
         if bpy.app.background or context.window is None:
             return self.execute(context)
+        self._by_hand = True
         self._fill_from_panel(context)
         try:
             self._job = jobs.Job(context, self._settings())
@@ -205,7 +207,7 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
         if not self.properties.is_property_set("device"):
             self.device = preferences.get(context).device
         if not self.properties.is_property_set("upper_face"):
-            self.upper_face = upper_face_properties.is_enabled(context.scene)
+            self.upper_face = upper_face_properties.is_enabled(context.scene, self._by_hand)
         self._upper_face = upper_face_properties.of_scene(context.scene)
         super()._fill_from_panel(context)
 

@@ -54,7 +54,7 @@ def find_object(context: bpy.types.Context, name: str) -> bpy.types.Object:
         return context.view_layer.objects.active
     found = bpy.data.objects.get(name)
     if found is None:
-        raise ValueError(f'There is no object named "{name}" in this file.')
+        raise ValueError(f'There is no object named "{name}" in this file. Choose another mesh.')
     return found
 
 
@@ -67,9 +67,15 @@ def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
         flame_similarity(target.data)
     except FlameMismatchError as error:
         raise ValueError(
-            f'"{target.name}" has no shape keys with ARKit names (such as jawOpen) or viseme names (such as viseme_aa) '
-            f"and is no FLAME mesh. Rename its keys, or fill in Key Mapping. {error}"
+            f'"{target.name}" has no shape keys with ARKit names (such as jawOpen) or viseme names (such as viseme_aa).'
+            f" Make some by Face > Any Head, or fill in Key Mapping.{_nearly_flame(target.data, error)}"
         ) from error
+
+
+def _nearly_flame(mesh: bpy.types.Mesh, error: FlameMismatchError) -> str:
+    """What is wrong with a mesh that probably should be FLAME's, and nothing of others."""
+    is_near = abs(len(mesh.vertices) - _FLAME_VERTICES) < _FLAME_VERTICES // 20
+    return f" It is no FLAME mesh either. {error}" if is_near else ""
 
 
 def check_usable(context: bpy.types.Context, target: bpy.types.Object) -> None:
@@ -149,12 +155,12 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
     if len({row.channel for row in found.rows} & set(motion.channels)) > len(every_row):  # MetaHuman's names
         every_row = tuple(row for row in found.rows if row.channel in motion.channels)
     rows = tuple(row for row in every_row if row.key not in own)
-    similarity, mismatch = None, "."
+    similarity, mismatch = None, ". Use another model, or fill in Key Mapping."
     if motion.basis_KV3 is not None and len(_channels(rows)) < len(motion.channels):
         try:
             similarity = flame_similarity(target.data)
         except FlameMismatchError as error:
-            mismatch = f", and it is no FLAME mesh. {error}"
+            mismatch = f". Use another model, or fill in Key Mapping.{_nearly_flame(target.data, error)}"
     if similarity is None:
         rows = every_row
     if not rows and similarity is None:
@@ -195,7 +201,7 @@ def recognised(target: bpy.types.Object) -> tuple[str, bool]:
         return found.summary(), True
     if len(target.data.vertices) == _FLAME_VERTICES:
         return "FLAME mesh; its shape keys are made when it speaks", True
-    return "No mouth keys; name them as ARKit (jawOpen) or visemes (viseme_aa), or fill in Key Mapping", False
+    return "No mouth keys; make some by Any Head, or fill in Key Mapping", False
 
 
 def flame_similarity(mesh: bpy.types.Mesh) -> Similarity:
@@ -231,7 +237,9 @@ def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> Non
         raise ValueError(f"{name} is no mesh but of the type {target.type.title()}. Choose the head's mesh.")
     _check_library(target)
     if target.name not in context.view_layer.objects:
-        raise ValueError(f'{name} is not in the view layer "{context.view_layer.name}" of this scene.')
+        raise ValueError(
+            f'{name} is not in the view layer "{context.view_layer.name}". Switch its collection on in the Outliner.'
+        )
     if not target.visible_get(view_layer=context.view_layer):
         raise ValueError(f"{name} is hidden. Show it, and the collection it is in, first.")
     if target.hide_select:

@@ -76,7 +76,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Choose an audio file.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such audio file.")
+        raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.")
     readable = path.suffix.lower() in SOUNDFILE_SUFFIXES
     return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
 
@@ -111,7 +111,7 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
         OSError: As `audio_of_sound`.
     """
     if strip.sound is None:
-        raise ValueError(f'The strip "{strip.name}" has no sound.')
+        raise ValueError(f'The strip "{strip.name}" has no sound. Choose another strip.')
     whole = replace(audio_of_sound(strip.sound, folder), name=strip.name)
     speed = _constant_speed(strip, rate_hz, whole)
     times = compat.strip_times(strip)

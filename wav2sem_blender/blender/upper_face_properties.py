@@ -63,6 +63,7 @@ class WAV2SEM_PG_upper_face(bpy.types.PropertyGroup):
     enabled: BoolProperty(  # type: ignore[valid-type]
         name="Upper Face",
         description="Add blinks, brows and eye darts to every animation; switching off mutes those of this scene",
+        default=True,
         update=_switch,
     )
     seed: seed_property()  # type: ignore[valid-type]
@@ -95,9 +96,18 @@ def of_scene(scene: bpy.types.Scene) -> tuple[Settings, SwayTarget]:
     return Settings(**{name: getattr(panel, name) for name in AMOUNTS}), sway
 
 
-def is_enabled(scene: bpy.types.Scene) -> bool:
-    """Whether the panel's switch is on."""
-    return bool(scene.is_property_set("wav2sem_upper_face") and scene.wav2sem_upper_face.enabled)
+def is_enabled(scene: bpy.types.Scene, by_hand: bool) -> bool:
+    """Whether a run brings the upper face along.
+
+    Args:
+        scene: Nothing is stored with it.
+        by_hand: Somebody pressed the button, and the panel's switch is on unless it was switched off. A script has to
+            ask, by switching it on.
+    """
+    panel = scene.wav2sem_upper_face if scene.is_property_set("wav2sem_upper_face") else None
+    if panel is None or not panel.is_property_set("enabled"):
+        return by_hand
+    return bool(panel.enabled)
 
 
 CLASSES = (WAV2SEM_PG_upper_face,)

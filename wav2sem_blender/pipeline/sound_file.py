@@ -114,7 +114,7 @@ def file_sha256(path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: there is no such audio file.") from error
+        raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.") from error
     except OSError as error:
         reason = "it is a folder" if path.is_dir() else error.strerror
         raise OSError(f"{path} cannot be read ({reason}); choose an audio file that can be opened.") from error
