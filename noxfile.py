@@ -25,6 +25,8 @@ nox.options.sessions = ["lint", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
+# Where tests/versions.py writes what docs/versions.md is made from.
+RECORDS = {"WAV2SEM_VERSIONS": str(ROOT / "out" / "versions")}
 # Blender's module exists for these Pythons only.
 PYTHONS = ("3.11", "3.13")
 
@@ -118,7 +120,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def extension(session: nox.Session) -> None:
-    """Build one zip per platform in dist/, validated by Blender's own tool, and the index that Blender subscribes to."""
+    """Build one zip per platform in dist/, validated by Blender's own tool, and the index of a repository of them."""
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "bpy", "packaging", "pip")
     session.run("python", ".ci/pack_extension.py", "--validate", "--index", *session.posargs)
@@ -168,7 +170,7 @@ def blender(session: nox.Session, bpy: str) -> None:
     pip = ("python", "-m", "pip", "--quiet")
     session.run(*pip, "uninstall", "--yes", *names, silent=True)
     script = "tests/blender/installed_extension.py"
-    session.run("python", script, str(archive), env={"BLENDER_USER_RESOURCES": str(folder / "user")})
+    session.run("python", script, str(archive), env={"BLENDER_USER_RESOURCES": str(folder / "user"), **RECORDS})
     if (torch_python := full_python()) and bpy == dict(map(reversed, blender_matrix()))[PYTHONS[0]]:
         # One run with the worker in the environment that has torch.
         user = {"BLENDER_USER_RESOURCES": str(folder / "user_torch")}
@@ -176,20 +178,21 @@ def blender(session: nox.Session, bpy: str) -> None:
     # Then the suite, on the checkout, with the same wheels installed.
     if folders := existing_tests("blender"):
         session.run(*pip, "install", "--no-index", "--no-deps", "--find-links", str(wheels), *names)
-        session.run("python", "-m", "pytest", *folders)
+        session.run("python", "-m", "pytest", *folders, env=RECORDS)
 
 
 @nox.session(python=PYTHON)
 def gui(session: nox.Session) -> None:
-    """Drive the add-on in a real Blender window with events, take pictures (out/gui/), and run tests/blender there.
+    """Drive the add-on in a real Blender window (pictures: out/gui/), install from a repository, run tests/blender.
 
-    Arguments after -- are scenarios (tests/gui/scenarios*.py), and leave out tests/blender.
+    Arguments after -- are scenarios (tests/gui/scenarios*.py), and leave out the repository and tests/blender.
     """
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "packaging", "pip", "pytest", "pytest-blender")
-    session.run("python", "tests/gui/run.py", *session.posargs)
+    session.run("python", "tests/gui/run.py", *session.posargs, env={} if session.posargs else RECORDS)
     if not session.posargs:
-        session.run("python", "tests/gui/suite.py")
+        session.run("python", "tests/gui/repository.py", env=RECORDS)
+        session.run("python", "tests/gui/suite.py", env=RECORDS)
 
 
 @nox.session(python=PYTHON)

@@ -2,6 +2,7 @@
 """Blender as a module, a fresh file for every test, and heads to animate."""
 
 import json
+import runpy
 import struct
 import sys
 from pathlib import Path
@@ -15,6 +16,18 @@ import wav2sem_blender  # noqa: E402
 from wav2sem_blender.blender import flame, jobs, preferences  # noqa: E402
 from wav2sem_blender.pipeline.geometry import edges_hash, face_edges  # noqa: E402
 from wav2sem_blender.worker import environment  # noqa: E402
+
+record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
+
+
+def pytest_sessionstart():
+    record("tests", failed=1)
+
+
+def pytest_sessionfinish(session):
+    stats = session.config.pluginmanager.get_plugin("terminalreporter").stats
+    outcomes = ("passed", "failed", "error", "skipped", "deselected")
+    record("tests", **{name: len(stats[name]) for name in outcomes if name in stats})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,9 +2,11 @@
 """Install the extension's zip as a user would, animate the demo head through it, check every value; no torch anywhere.
 
     BLENDER_USER_RESOURCES=DIR python tests/blender/installed_extension.py ZIP [--worker-python PYTHON]
+    blender --background --python tests/blender/installed_extension.py -- --installed bl_ext.REPOSITORY.wav2sem_blender
 
 `nox -s blender` runs it once per supported Blender. It is a program and no test module, because the installed extension
-and the checkout's package must not meet in one process. With --worker-python the add-on's preference names that Python,
+and the checkout's package must not meet in one process. With --installed the extension is there already and enabled,
+from a repository to which that Blender is subscribed. With --worker-python the add-on's preference names that Python,
 and the same speech is animated by torch in it; the process with Blender still has none.
 """
 
@@ -15,6 +17,7 @@ import importlib
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -24,10 +27,11 @@ from types import ModuleType
 import bpy
 import numpy as np
 
-MODULE = "bl_ext.user_default.wav2sem_blender"
 START_FRAME = 10
 # Both engines' motion must agree within this share of its scale.
 ENGINE_TOLERANCE = 1e-4
+
+record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
 
 # Runs the installed pipeline without Blender and without the add-on: what the curves must show.
 REFERENCE = """
@@ -43,18 +47,22 @@ assert "torch" not in sys.modules
 """
 
 
-def install(archive: Path) -> Path:
-    """Install and enable the zip; return the folder of the installed package."""
-    resources = Path(os.environ["BLENDER_USER_RESOURCES"]).resolve()
-    resources.mkdir(parents=True, exist_ok=True)
+def install(archive: Path) -> None:
+    """Install and enable the zip."""
+    Path(os.environ["BLENDER_USER_RESOURCES"]).mkdir(parents=True, exist_ok=True)
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    assert importlib.util.find_spec("wav2sem_blender") is None, "the checkout must not be importable here"
     result = bpy.ops.extensions.package_install_files(
         filepath=str(archive), repo="user_default", enable_on_install=True, overwrite=True
     )
     assert result == {"FINISHED"}, result
-    assert MODULE in bpy.context.preferences.addons, "the extension was installed but not enabled"
-    folder = Path(str(importlib.import_module(MODULE).__file__)).parent
+
+
+def package_folder(module: str) -> Path:
+    """Where the installed and enabled package lies; it must not be the checkout."""
+    assert importlib.util.find_spec("wav2sem_blender") is None, "the checkout must not be importable here"
+    assert module in bpy.context.preferences.addons, f"{module} is not enabled"
+    resources = Path(os.environ["BLENDER_USER_RESOURCES"]).resolve()
+    folder = Path(str(importlib.import_module(module).__file__)).parent
     assert folder.is_relative_to(resources), f"{folder} is not below {resources}"
     return folder
 
@@ -71,13 +79,15 @@ def wheels_folder() -> Path:
     return folder
 
 
-def reference_motion(package: Path, wheels: Path, speech: Path) -> tuple[np.ndarray, tuple[str, ...], float]:
+def reference_motion(
+    module: str, package: Path, wheels: Path, speech: Path
+) -> tuple[np.ndarray, tuple[str, ...], float]:
     """Return the weights (T, K), channels and rate that the installed pipeline gives on its own."""
     with tempfile.TemporaryDirectory() as temp:
         result = Path(temp) / "motion.npz"
         command = [sys.executable, "-c", REFERENCE, str(package), str(wheels), str(speech), str(result)]
         subprocess.run(command, check=True, cwd=temp)
-        motion = importlib.import_module(f"{MODULE}.pipeline.motion").Motion.load(result)
+        motion = importlib.import_module(f"{module}.pipeline.motion").Motion.load(result)
     return motion.weights_TK, motion.channels, motion.fps
 
 
@@ -152,22 +162,35 @@ def check_vertices(head: bpy.types.Object, frame: int) -> float:
     return float(np.linalg.norm(actual_V3 - rest_V3, axis=1).max())
 
 
+def written(package: Path) -> dict[str, int]:
+    """When each file of the installed extension was last written, in ns; Python's own cache aside."""
+    files = (path for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+    return {path.relative_to(package).as_posix(): path.stat().st_mtime_ns for path in files}
+
+
 def main() -> None:
     """Install, animate, check, and take everything away again."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("archive", type=Path)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("archive", type=Path, nargs="?", help="the zip")
+    source.add_argument("--installed", metavar="MODULE", help="the extension's module where it is installed already")
     parser.add_argument("--worker-python", default="", help="a Python with torch for the add-on's preference")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else None)
 
-    package = install(chosen.archive.resolve())
-    wheels = wheels_folder()
+    check = "repository" if chosen.installed else "zip"
+    record(check, failed=1)
+    if not chosen.installed:
+        install(chosen.archive.resolve())
+    module = chosen.installed or "bl_ext.user_default.wav2sem_blender"
+    package, wheels = package_folder(module), wheels_folder()
+    as_installed = written(package)
     speech = package / "assets" / "demo_speech.flac"
-    weights_TK, channels, fps = reference_motion(package, wheels, speech)
+    weights_TK, channels, fps = reference_motion(module, package, wheels, speech)
     scale = float(np.abs(weights_TK).max())
     assert scale > 0.05, "the reference motion does not move"
 
-    compat = importlib.import_module(f"{MODULE}.blender.compat")
-    head = importlib.import_module(f"{MODULE}.blender.demo_head").build_demo_head()
+    compat = importlib.import_module(f"{module}.blender.compat")
+    head = importlib.import_module(f"{module}.blender.demo_head").build_demo_head()
     bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = round(fps), 1.0
     action = animate(head, speech, "onnx")
     difference = check_curves(compat, head, weights_TK, channels)
@@ -180,7 +203,7 @@ def main() -> None:
     print(f"onnx: {len(channels)} curves, off by {difference:.1e}; frame {widest} moves {1000 * moved_m:.1f} mm")
 
     if chosen.worker_python:
-        bpy.context.preferences.addons[MODULE].preferences.torch_python = chosen.worker_python
+        bpy.context.preferences.addons[module].preferences.torch_python = chosen.worker_python
         onnx_values = np.stack([curve_points(compat, head, name)[:, 1] for name in channels], 1)
         action = animate(head, speech, "torch")
         engine = json.loads(action["wav2sem_settings"])["engine"]
@@ -195,9 +218,12 @@ def main() -> None:
     check_seconds(compat, head, weights_TK, channels, fps)
 
     assert not {"torch", "onnxruntime", "soundfile", "soxr"} & set(sys.modules), "an engine got into Blender's process"
-    bpy.ops.preferences.addon_disable(module=MODULE)
+    assert written(package) == as_installed, "the extension wrote into its own folder"
+    bpy.ops.preferences.addon_disable(module=module)
     assert not hasattr(bpy.types, "WAV2SEM_OT_animate"), "the operator outlives the add-on"
-    print(f"OK: Blender {bpy.app.version_string}, Python {sys.version.split()[0]}, {chosen.archive.name}")
+    record(check, passed=1)
+    came_from = chosen.installed or chosen.archive.name
+    print(f"OK: Blender {bpy.app.version_string}, Python {sys.version.split()[0]}, {came_from}")
 
 
 if __name__ == "__main__":

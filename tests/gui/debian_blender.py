@@ -70,6 +70,7 @@ def command(
     readable: Sequence[Path] = (),
     elsewhere: Mapping[Path, str] | None = None,
     folder: Path = Path("/"),
+    offline: bool = False,
 ) -> list[str]:
     """Return the command line that runs `arguments` inside `root`.
 
@@ -80,6 +81,7 @@ def command(
         readable: The same, but the command cannot write there.
         elsewhere: Folders that appear inside under another path, read-only.
         folder: Where the command starts, as seen from inside.
+        offline: The command has no network at all, whatever it tries.
     """
     lines = ["set -eu", 'mount -t proc proc "$root/proc"', 'mount -t tmpfs tmpfs "$root/tmp"']
     lines += ['mount --rbind /dev "$root/dev"', 'cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true']
@@ -94,7 +96,7 @@ def command(
     lines += [f'exec chroot "$root" sh -c {shlex.quote(enter)} sh "$@"']
     script = f"root={shlex.quote(str(root))}\n" + "\n".join(lines)
     spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    return [*spaces, "sh", "-c", script, "sh", *arguments]
+    return [*spaces, *(["--net"] if offline else []), "sh", "-c", script, "sh", *arguments]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

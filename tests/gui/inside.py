@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 import time
 import traceback
@@ -22,6 +23,8 @@ import scenarios  # noqa: E402
 import scenarios_meddling  # noqa: E402
 import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
+
+record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
 
 
 def install(archive: Path) -> None:
@@ -60,6 +63,7 @@ def main() -> None:
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     archive, output, chosen = Path(arguments[0]), Path(arguments[1]), arguments[2:]
     bpy.context.preferences.view.show_splash = False
+    record("window", failed=1)
     result: dict[str, Any] = {
         "blender": bpy.app.version_string,
         "python": sys.version.split()[0],
@@ -71,6 +75,8 @@ def main() -> None:
         if error is not None:
             result["error"] = "".join(traceback.format_exception(error))
         result["passed"] = error is None and all(entry["passed"] for entry in result["scenarios"])
+        passed = [entry["passed"] for entry in result["scenarios"]]
+        record("window", passed=passed.count(True), failed=passed.count(False), error=int(error is not None))
         (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         sys.stdout.flush()
         # Quitting by the operator would ask about unsaved changes.

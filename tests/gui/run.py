@@ -4,17 +4,15 @@
     python tests/gui/run.py [SCENARIO ...] [--output out/gui]
 
 Blender comes from Debian sid (see debian_blender.py), or is the program that WAV2SEM_BLENDER names, which then uses
-this session's DISPLAY. The extension's zip is packed as for a release, with the wheels for that Blender's Python.
+this session's DISPLAY. The extension's zip is the one of a release: what it carries is all that Blender gets.
 Writes result.json, blender.log and the pictures. Needs `pip` and `packaging`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -39,16 +37,28 @@ DISPLAY=:97 "$@"
 """
 
 
+def records() -> dict[str, str]:
+    """The variable that names the folder of tests/versions.py, which is made; {} where nothing is written down."""
+    named = {name: os.environ[name] for name in ("WAV2SEM_VERSIONS",) if name in os.environ}
+    for folder in named.values():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return named
+
+
 class Program:
     """A Blender that can be started: the one named by the user, or Debian's."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, user: Path | None = None) -> None:
         """Find it.
+
+        Args:
+            output: The only folder that it can write into, besides that of the records.
+            user: Folder of its settings and extensions; without one, each run starts as after an installation.
 
         Raises:
             debian_blender.UnavailableError: There is none, and none can be had.
         """
-        self.output = output
+        self.output, self.user = output, user
         self.named = os.environ.get("WAV2SEM_BLENDER", "")
         if self.named:
             if shutil.which(self.named) is None:
@@ -60,38 +70,27 @@ class Program:
             self.root = debian_blender.prepare()
             print(f"gui: Debian's Blender in {self.root} ({time.monotonic() - started_s:.0f} s)", flush=True)
 
-    def run(self, arguments: Sequence[str], *, window: bool, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run Blender with `arguments`; it can write into the output folder only."""
+    def run(
+        self, arguments: Sequence[str], *, window: bool, offline: bool = False, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Blender with `arguments`, `offline` without any network (the user's own program is not held back)."""
         # Debian's has a temporary folder to itself.
-        user = self.output / "user" if self.named else Path("/tmp/blender")
-        own = {"BLENDER_USER_RESOURCES": str(user)}
+        user = self.user or (self.output / "user" if self.named else Path("/tmp/blender"))
+        own = {"BLENDER_USER_RESOURCES": str(user), **records()}
         if self.named:
             return subprocess.run([self.named, *arguments], env={**os.environ, **own}, text=True, **options)
         inside = [debian_blender.BLENDER, *arguments]
         if window:
             inside = ["sh", "-c", XVFB.format(width=SCREEN[0], height=SCREEN[1]), "sh", *inside]
-        line = debian_blender.command(self.root, inside, readable=[ROOT], writable=[self.output])
+        writable = [self.output, *map(Path, records().values())]
+        line = debian_blender.command(self.root, inside, readable=[ROOT], writable=writable, offline=offline)
         return subprocess.run(line, env=debian_blender.environment(own), text=True, **options)
 
-    def python_version(self) -> str:
-        """Blender's Python, as in "3.13"."""
-        ask = "import sys; print('python %d.%d' % sys.version_info[:2])"
-        arguments = ["--background", "--factory-startup", "--python-expr", ask]
-        answer = self.run(arguments, window=False, capture_output=True)
-        found = re.search(r"^python (\d+\.\d+)$", answer.stdout, re.MULTILINE)
-        if found is None:
-            raise ValueError(f"Blender does not start:\n{answer.stdout}{answer.stderr}")
-        return found[1]
 
-
-def pack(folder: Path, python: str) -> Path:
-    """Build the zip for Blender's Python ("3.13") in `folder`; Debian's is ahead of the official builds' Python."""
+def pack(folder: Path) -> Path:
+    """Build the release's zip in `folder`."""
     packer = runpy.run_path(str(ROOT / ".ci" / "pack_extension.py"))
-    platform, cache = packer["PLATFORMS"][PLATFORM], packer["WHEEL_CACHE"]
-    if python not in platform.pythons:
-        packer["PLATFORMS"][PLATFORM] = dataclasses.replace(platform, pythons=(python,))
-        cache = debian_blender.default_cache() / f"wheels-{python}"
-    return Path(packer["build_zip"](PLATFORM, packer["fetch_wheels"](PLATFORM, cache), folder))
+    return Path(packer["build_zip"](PLATFORM, packer["fetch_wheels"](PLATFORM), folder))
 
 
 def report(result: dict[str, object]) -> str:
@@ -118,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     except debian_blender.UnavailableError as error:
         print(f"SKIPPED: Blender's program cannot be had: {error}")
         return 0
-    archive = pack(output, program.python_version())
+    archive = pack(output)
     window = ["-p", "0", "0", *map(str, SCREEN)]
     script = ["--python-exit-code", "3", "--python", str(ROOT / "tests" / "gui" / "inside.py")]
     start = ["--factory-startup", "--enable-event-simulate", *window, *script]

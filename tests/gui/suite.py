@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import debian_blender  # noqa: E402
 import run  # noqa: E402
+from packaging.utils import parse_wheel_filename  # noqa: E402
 
 # They start another Python and import bpy there, which the program is not.
 OF_THE_MODULE = (
@@ -37,6 +39,7 @@ def write_wrapper(program: run.Program, python: str, libraries: Path, folder: Pa
         "PYTHONPATH": str(libraries),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
+        **run.records(),
     }
     if program.named:
         line = ["env", "--unset=PYTEST_ADDOPTS", *_assignments(own), program.named]
@@ -46,7 +49,12 @@ def write_wrapper(program: run.Program, python: str, libraries: Path, folder: Pa
         # Where Debian's Python looks by itself: the tests' workers are started without Blender's search path.
         site = {libraries: f"/usr/local/lib/python{python}/dist-packages"}
         enter = debian_blender.command(
-            program.root, blender, readable=readable, writable=[folder], elsewhere=site, folder=run.ROOT
+            program.root,
+            blender,
+            readable=readable,
+            writable=[folder, *map(Path, run.records().values())],
+            elsewhere=site,
+            folder=run.ROOT,
         )
         line = ["env", "--ignore-environment", *_assignments(debian_blender.environment(own)), *enter]
     path = folder / "blender"
@@ -59,15 +67,36 @@ def _assignments(variables: dict[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def unpack_wheels(archive: Path, folder: Path) -> Path:
-    """Unpack the wheels that lie in the extension's zip, and return the folder with the libraries."""
+def python_version(program: run.Program) -> str:
+    """Blender's Python, as in "3.13"."""
+    ask = "import sys; print('python %d.%d' % sys.version_info[:2])"
+    answer = program.run(["--background", "--factory-startup", "--python-expr", ask], window=False, capture_output=True)
+    found = re.search(r"^python (\d+\.\d+)$", answer.stdout, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"Blender does not start:\n{answer.stdout}{answer.stderr}")
+    return found[1]
+
+
+def unpack_wheels(archive: Path, python: str, folder: Path) -> Path:
+    """Unpack those wheels of the extension's zip that are for `python`; return the folder with the libraries."""
     target = folder / "libraries"
     with zipfile.ZipFile(archive) as extension:
         for name in extension.namelist():
-            if name.startswith("wheels/"):
+            if name.startswith("wheels/") and is_for(python, Path(name).name):
                 with extension.open(name) as wheel, zipfile.ZipFile(wheel) as content:
                     content.extractall(target)
     return target
+
+
+def is_for(python: str, wheel: str) -> bool:
+    """Does a wheel of this name fit `python` ("3.13"), its platform aside?"""
+    minor = int(python.partition(".")[2])
+    tags = parse_wheel_filename(wheel)[3]
+    exact = {f"cp3{minor}", "py3"}
+    return any(
+        tag.interpreter in exact or (tag.abi == "abi3" and int(tag.interpreter.removeprefix("cp3")) <= minor)
+        for tag in tags
+    )
 
 
 def main() -> int:
@@ -82,9 +111,8 @@ def main() -> int:
     except debian_blender.UnavailableError as error:
         print(f"SKIPPED: Blender's program cannot be had: {error}")
         return 0
-    python = program.python_version()
-    archive = run.pack(folder, python)
-    libraries = unpack_wheels(archive, folder)
+    python = python_version(program)
+    libraries = unpack_wheels(run.pack(folder), python, folder)
     executable = write_wrapper(program, python, libraries, folder)
     command = [sys.executable, "-m", "pytest", "--blender-executable", str(executable), "-p", "no:cacheprovider"]
     command += [f"--deselect={name}" for name in OF_THE_MODULE]
