@@ -109,3 +109,14 @@ def test_what_may_download_asks_blender_first() -> None:
 def test_only_the_workers_process_extends_its_search_path() -> None:
     extending = {name_of(path) for path in SOURCES if "sys.path" in attributes_of(path)}
     assert extending <= {"worker/boot.py"}, "inside Blender wheels and relative imports do"
+
+
+def test_the_check_list_names_proofs_that_exist() -> None:
+    text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8").partition("## A listing")[2]
+    named = set(re.findall(r"`(test_\w+)`(?: in `(tests/[\w/]+\.py)`)?", text))
+    assert len(named) > 15
+    for test, place in named:
+        source = ROOT / place if place else Path(__file__)
+        assert f"def {test}(" in source.read_text(encoding="utf-8"), f"{place or source.name} has no {test}"
+    for place in set(re.findall(r"`((?:tests|docs|\.ci)/[\w/.]+\.(?:py|md))`", text)):
+        assert (ROOT / place).is_file(), place
