@@ -67,7 +67,7 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
         case kinds.PrepareSpeech():
             from .speech import prepare_speech
 
-            prepare_speech(data, out / "speech", config.synthetic, config.seed)
+            prepare_speech(data, out / "speech", config)
         case kinds.PrepareMotion():
             from .curves import prepare_motion
 

@@ -7,8 +7,10 @@ Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, on
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +21,9 @@ from tqdm import tqdm
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from .align import Aligner, Timing, published_times, synthesise
+from .checkpoints import write_atomically
 from .corpora import Clip, list_clips
+from .experiments.preparation import PrepareSpeech
 
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
@@ -74,34 +78,60 @@ class SpeechStore:
         return self.audio_S[record.first : record.first + record.n_samples].astype(np.float32) / 32768
 
 
-def prepare_speech(data: Path, out: Path, n_synthetic: int, seed: int) -> None:
-    """Align every transcribed clip, synthesise `n_synthetic` more from their texts, add five languages, and write the
-    folder."""
+def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
+    """Align every transcribed clip, synthesise more from their texts, add five languages, and write the folder.
+
+    One that was stopped goes on after its last clip, as long as it is asked for the same.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    records: list[SpeechRecord] = []
-    first = 0
-    with (out / "audio.raw").open("wb") as raw:
-        for clip, samples_S, phones in _all_clips(list(list_clips(data)), n_synthetic, seed):
-            raw.write(samples_S.tobytes())
-            records.append(
-                SpeechRecord(
-                    name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
-                    first=first, n_samples=len(samples_S), phones=phones,
-                )
+    clips = list(list_clips(data))
+    raw_path, lines_path = out / "audio.raw", out / "clips.jsonl"
+    recipe = json.dumps(asdict(config) | {"clips": [clip.name for clip in clips]})
+    records = _begun(raw_path, lines_path, recipe)
+    first = sum(record.n_samples for record in records)
+    with raw_path.open("ab") as raw, lines_path.open("a", encoding="utf-8") as lines:
+        for clip, samples_S, phones in _all_clips(clips, config, len(records)):
+            record = SpeechRecord(
+                name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
+                first=first, n_samples=len(samples_S), phones=phones,
             )  # fmt: skip
+            raw.write(samples_S.tobytes())
+            raw.flush()
+            lines.write(json.dumps(asdict(record)) + "\n")
+            lines.flush()
+            records.append(record)
             first += len(samples_S)
-    np.save(out / "audio.npy", np.memmap(out / "audio.raw", np.int16, "r"))
-    (out / "audio.raw").unlink()
-    (out / "clips.json").write_text(json.dumps([asdict(record) for record in records]))
+    whole = out / "audio.tmp.npy"
+    np.save(whole, np.memmap(raw_path, np.int16, "r"))
+    os.replace(whole, out / "audio.npy")
+    write_atomically(out / "clips.json", json.dumps([asdict(record) for record in records]).encode())
+    lines_path.unlink()
+    raw_path.unlink()
     _report(records)
 
 
+def _begun(raw_path: Path, lines_path: Path, recipe: str) -> list[SpeechRecord]:
+    """The clips that a stopped run of the same recipe has left, the file cut after the last whole one; else a new
+    beginning."""
+    recipe_line = recipe + "\n"
+    kept: list[SpeechRecord] = []
+    if raw_path.is_file() and lines_path.is_file():
+        head, *lines = lines_path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if head == recipe_line:
+            kept = [SpeechRecord(**json.loads(line)) for line in lines if line.endswith("\n")]
+    lines_path.write_text(recipe_line + "".join(json.dumps(asdict(r)) + "\n" for r in kept), encoding="utf-8")
+    with raw_path.open("ab") as raw:
+        raw.truncate(2 * sum(record.n_samples for record in kept))
+    return kept
+
+
 def _all_clips(
-    clips: list[Clip], n_synthetic: int, seed: int
+    clips: list[Clip], config: PrepareSpeech, n_done: int
 ) -> Iterator[tuple[Clip, np.ndarray, list[Timing] | None]]:
+    """All clips but the first `n_done`."""
     aligner = Aligner()
     published = _published_times({clip.path.parent for clip in clips})
-    for clip in tqdm(clips, desc="align", unit="clip"):
+    for clip in tqdm(clips[n_done:], desc="align", unit="clip"):
         samples_S = _decode(clip.path)
         phones = published.get(clip.name) or (aligner(samples_S, clip.text) if clip.text else None)
         yield clip, samples_S, phones
@@ -110,34 +140,34 @@ def _all_clips(
             f"warning: clips with {len(aligner.unknown)} words have no phone times, as {min(aligner.unknown)!r}: the "
             "dictionary lacks them; with espeak-ng (`apt install espeak-ng`) they are pronounced by rule"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(config.seed)
     texts = sorted(
         {clip.text for clip in clips if clip.text and clip.corpus != "grid_others" and clip.split == "train"}
     )
-    for i in tqdm(range(n_synthetic), desc="synthesise", unit="clip"):
-        text = _shuffled_words(texts, rng)
+    for i in tqdm(range(config.synthetic), desc="synthesise", unit="clip"):
+        text, stretch, pitch = _shuffled_words(texts, rng), rng.uniform(0.8, 1.3), rng.uniform(0.75, 1.35)
+        if len(clips) + i < n_done:
+            continue
         voice = FLITE_VOICES[i % len(FLITE_VOICES)]
-        samples_S, phones = synthesise(text, voice, stretch=rng.uniform(0.8, 1.3), pitch=rng.uniform(0.75, 1.35))
+        samples_S, phones = synthesise(text, voice, stretch=stretch, pitch=pitch)
         clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
         yield clip, samples_S, phones
-    yield from _foreign_clips(seed)
+    if config.languages:
+        # All are spoken again: the engine's voice depends on what it said before.
+        yield from islice(_foreign_clips(config.seed), max(0, n_done - len(clips) - config.synthetic), None)
 
 
 def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
     """Other languages' phones, by espeak-ng where that is installed; without text, for sentence models are English."""
-    from .espeak import speak_foreign  # loads the engine's library
+    from .espeak import speak_foreign  # which speaks in our phones, and so reads what this file reads
 
     try:
         for _, name, samples_S, phones in tqdm(speak_foreign(seed), desc="languages", unit="clip"):
             speaker = f"espeak/{name.split('_')[1]}"
-            name = f"espeak_{name}"
-            yield (
-                Clip(name=name, corpus="espeak", speaker=speaker, path=Path(), text=None, split="train"),
-                samples_S,
-                phones,
-            )
+            clip = Clip(name=f"espeak_{name}", corpus="espeak", speaker=speaker, path=Path(), text=None, split="train")
+            yield clip, samples_S, phones
     except FileNotFoundError as error:
-        print(f"warning: English only, without other languages: {error}")
+        print(f"warning: no speech in other languages: {error}")
 
 
 def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:

@@ -13,9 +13,11 @@ class PrepareBasis:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpeech:
-    """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite)."""
+    """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
+    espeak-ng's German, Spanish, French, Mandarin and Japanese."""
 
     synthetic: int = 1800
+    languages: bool = True
     seed: int = 0
 
 
@@ -73,7 +75,7 @@ def biwi() -> PrepareBiwi:
 
 def smoke() -> PrepareSpeech:
     """`speech` without synthesis."""
-    return replace(speech(), synthetic=0)
+    return replace(speech(), synthetic=0, languages=False)
 
 
 EXPERIMENTS = (basis, speech, motion, driven, vocaset, biwi, smoke)
