@@ -185,13 +185,17 @@ def blender(session: nox.Session, bpy: str) -> None:
 def gui(session: nox.Session) -> None:
     """Drive the add-on in a real Blender window (pictures: out/gui/), install from a repository, run tests/blender.
 
-    Arguments after -- are scenarios (tests/gui/scenarios*.py), and leave out the repository and tests/blender.
+    Arguments after -- choose scenarios (tests/gui/scenarios*.py) and "repository"; tests/blender is left out then.
     """
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "packaging", "pip", "pytest", "pytest-blender")
-    session.run("python", "tests/gui/run.py", *session.posargs, env={} if session.posargs else RECORDS)
-    if not session.posargs:
+    everything = not session.posargs
+    scenarios = [name for name in session.posargs if name != "repository"]
+    if everything or scenarios:
+        session.run("python", "tests/gui/run.py", *scenarios, env=RECORDS if everything else {})
+    if everything or "repository" in session.posargs:
         session.run("python", "tests/gui/repository.py", env=RECORDS)
+    if everything:
         session.run("python", "tests/gui/suite.py", env=RECORDS)
 
 
