@@ -18,6 +18,7 @@ PHONES = (
     "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
 )
 BILABIALS = ("P", "B", "M")
+LABIODENTALS = ("F", "V")
 Timing = tuple[str, float, float]
 _PAD_S = 0.2
 _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}

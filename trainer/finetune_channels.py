@@ -32,7 +32,7 @@ from .export import write_model
 from .runs import Run, cosine_with_warmup, data_hash
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .stages import read_encoder, read_sentence_space, read_wav2sem
-from .targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips
+from .targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips, tuck_lower_lip
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
 SPEECHLESS_S = 8.0
@@ -54,7 +54,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """Motion as it is taught: lips sealed on p, b, m, at rest where nobody speaks (`targets.py`)."""
+    """Motion as it is taught: lips sealed on p, b, m, tucked on f, v, at rest where nobody speaks (`targets.py`)."""
 
     gap_K: np.ndarray
     channels: tuple[str, ...]
@@ -65,8 +65,9 @@ class Teacher:
         if not record.phones or self.rest_K is None:
             return target_TK
         sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
+        tucked_TK = tuck_lower_lip(sealed_TK, record.phones, self.gap_K, self.channels)
         duration_s = record.n_samples / SAMPLE_RATE_HZ
-        rested_TK = rest_in_pauses(sealed_TK, record.phones, duration_s, self.rest_K, BREATH_S)
+        rested_TK = rest_in_pauses(tucked_TK, record.phones, duration_s, self.rest_K, BREATH_S)
         return rested_TK.astype(np.float32)
 
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .align import BILABIALS, Timing
+from .align import BILABIALS, LABIODENTALS, Timing
 from .landmarks import LipGap
 
 GRID_HZ = 100
@@ -46,7 +46,7 @@ TIMING_ERROR_S = 1e-6  # phone times are decimal fractions
 LAGS = range(-3, 4)
 
 SILENCES = frozenset(("SIL", "SP"))
-LABIALS = frozenset((*BILABIALS, "F", "V"))
+LABIALS = frozenset((*BILABIALS, *LABIODENTALS))
 OTHER_CONSONANTS = frozenset("T D K G N L R S Z Y CH JH SH ZH TH DH NG HH".split())
 OPEN_VOWELS = frozenset("AA AE AO AW AY".split())
 CLOSE_PHONES = frozenset("IY IH UW S Z SH CH JH T D".split())

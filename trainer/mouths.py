@@ -21,7 +21,7 @@ import soundfile as sf
 
 from wav2sem_blender.pipeline.motion import Motion
 
-from .align import BILABIALS, PHONES, Aligner, Timing, frame_labels, published_times
+from .align import BILABIALS, LABIODENTALS, PHONES, Aligner, Timing, frame_labels, published_times
 from .corpora import Clip, list_clips
 from .curves import FPS
 from .homophones import pronunciations
@@ -32,7 +32,7 @@ from .pictures import Mouth, ShadedMouth
 
 SOUNDS: Mapping[str, frozenset[str]] = {
     "p, b, m": frozenset(BILABIALS),
-    "f, v": frozenset(("F", "V")),
+    "f, v": frozenset(LABIODENTALS),
     "w, oo": frozenset(("W", "UW")),
     "open vowel": OPEN_VOWELS - {"AO"},  # which many speakers round, before r above all
 }

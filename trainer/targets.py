@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What targets owe to the sounds: lips meet on p, b and m, and a mouth rests where nobody speaks.
+"""What targets owe to the sounds: lips meet on p, b and m, the lower one goes to the upper teeth on f and v, and a
+mouth rests where nobody speaks.
 
-Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart, and a speaker opens his mouth for breath
-at moments that no sound gives away. A model that learns from it learns lips that never seal and a mouth that gapes
-before the first word. Errors are still measured against what was captured.
+Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart and does not see one roll in, and a
+speaker opens his mouth for breath at moments that no sound gives away. A model that learns from it learns lips that
+never seal, no f, and a mouth that gapes before the first word. Errors are still measured against what was captured.
 
 Shapes: T animation frames, K channels.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .align import BILABIALS, Timing
+from .align import BILABIALS, LABIODENTALS, Timing
 from .curves import FPS
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
@@ -24,18 +25,42 @@ SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets re
 BREATH_S = 0.25  # a filmed one opens earlier than that
 NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
 PRESSED_M = 0.0003
+# f and v, chosen by looking at the basis and the demo head: the lower lip stands at the upper teeth, whose edge shows.
+TUCKED = {"mouthRollLower": 0.8, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25}
+TUCKED_GAP_M = 0.0012  # where that is, with lips so turned; filmed ones are 2 to 4 mm apart, their p, b, m up to 1.6
+AGAINST_THE_TUCK = ("mouthRollUpper", "mouthShrugLower", "mouthLowerDownLeft", "mouthLowerDownRight")
+# Filmed lips are still half open when an f begins, and nearest in its second half.
+TUCK_AFTER_S, TUCKING_S, UNTUCKING_S = 0.025, 0.07, 0.07
+WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # of a shorter f or v the lip does less
+NEARLY_TUCKED_M = 0.006  # a far wider gap is a sound that was swallowed, or misplaced by the alignment
 
 
 def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
     """(T,) 0..1: 1 during every p, b, m, fully from its start to its end, with soft flanks."""
+    spans = [(start, end, 1.0) for phone, start, end in phones if phone in BILABIALS]
+    return _held(n_frames, spans, onset_s, release_s)
+
+
+def tucks(n_frames: int, phones: list[Timing]) -> np.ndarray:
+    """(T,) 0..1: how far the lower lip goes to the teeth, on f and v; nowhere on p, b, m."""
+    spans = [
+        (min(start + TUCK_AFTER_S, end), end, float(np.clip((end - start) / WHOLE_TUCK_S, LEAST_TUCK, 1)))
+        for phone, start, end in phones
+        if phone in LABIODENTALS
+    ]
+    return _held(n_frames, spans, TUCKING_S, UNTUCKING_S) * (1 - closures(n_frames, phones, SEALING_S, SEALING_S))
+
+
+def _held(n_frames: int, spans: list[tuple[float, float, float]], onset_s: float, release_s: float) -> np.ndarray:
+    """(T,): from start to end of every span its amount, with soft flanks outside."""
     times_s = np.arange(n_frames) / FPS
-    closed_T = np.zeros(n_frames)
-    for phone, start, end in phones:
-        if phone in BILABIALS:
-            rise = np.clip((times_s - start + onset_s) / onset_s, 0, 1)
-            fall = np.clip((end + release_s - times_s) / release_s, 0, 1)
-            closed_T = np.maximum(closed_T, np.minimum(rise, fall))
-    return closed_T * closed_T * (3 - 2 * closed_T)
+    held_T = np.zeros(n_frames)
+    for start, end, amount in spans:
+        rise = np.clip((times_s - start + onset_s) / onset_s, 0, 1)
+        fall = np.clip((end + release_s - times_s) / release_s, 0, 1)
+        share_T = np.minimum(rise, fall)
+        held_T = np.maximum(held_T, amount * share_T * share_T * (3 - 2 * share_T))
+    return held_T
 
 
 def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:
@@ -57,6 +82,31 @@ def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mo
     sealed_TK = np.array(target_TK)
     sealed_TK[:, mouth_close] += missing_T / -gap_K[mouth_close]
     return sealed_TK
+
+
+def tuck_lower_lip(
+    target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, channels: tuple[str, ...]
+) -> np.ndarray:
+    """Draw the lower lip in and up to the edge of the upper teeth on f and v; the jaw and the mouth's width stay.
+
+    The lips do not meet: where the lips' gap ends up is made by `mouthClose`, or by the jaw where there is too little.
+
+    Args:
+        gap_K: change of the inner lips' gap per channel, in metres; negative for `mouthClose`.
+    """
+    gap_T = target_TK @ gap_K
+    tuck_T = tucks(len(target_TK), phones) * np.clip(2 - gap_T / NEARLY_TUCKED_M, 0, 1)
+    tucked_TK = np.array(target_TK)
+    for name, weight in TUCKED.items():
+        k = channels.index(name)
+        tucked_TK[:, k] += tuck_T * np.maximum(weight - target_TK[:, k], 0)
+    tucked_TK[:, [channels.index(name) for name in AGAINST_THE_TUCK]] *= 1 - tuck_T[:, None]
+    jaw, close = channels.index("jawOpen"), channels.index("mouthClose")
+    wanted_T = gap_T + tuck_T * (TUCKED_GAP_M - gap_T)
+    closing_T = tucked_TK[:, close] + (tucked_TK @ gap_K - wanted_T) / -gap_K[close]
+    tucked_TK[:, close] = np.maximum(closing_T, 0)
+    tucked_TK[:, jaw] += np.minimum(closing_T, 0) * gap_K[close] / gap_K[jaw]
+    return tucked_TK
 
 
 def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray:

@@ -14,17 +14,26 @@ torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
 from trainer.ablation import HEADS  # noqa: E402
-from trainer.align import PHONES, frame_labels  # noqa: E402
+from trainer.align import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.augment import RECORDED, Augmentation, Augmenter  # noqa: E402
 from trainer.batches import CropSampler, frame_times_s  # noqa: E402
 from trainer.corpora import list_clips  # noqa: E402
 from trainer.curves import MotionStore, solve  # noqa: E402
 from trainer.driven import phone_shares  # noqa: E402
-from trainer.finetune_channels import change_speed  # noqa: E402
+from trainer.finetune_channels import Teacher, change_speed  # noqa: E402
 from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.pretrain_hubert import mask_spans  # noqa: E402
-from trainer.speech import SpeechStore  # noqa: E402
-from trainer.targets import close_lips, rest_in_pauses, seal_lips  # noqa: E402
+from trainer.speech import SpeechRecord, SpeechStore  # noqa: E402
+from trainer.targets import (  # noqa: E402
+    AGAINST_THE_TUCK,
+    PRESSED_M,
+    TUCKED,
+    TUCKED_GAP_M,
+    close_lips,
+    rest_in_pauses,
+    seal_lips,
+    tuck_lower_lip,
+)
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions  # noqa: E402
 
@@ -167,6 +176,57 @@ def test_lips_that_nearly_met_are_sealed_on_bilabials() -> None:
         np.testing.assert_allclose(1000 * sealed[12:16] @ gap_K, left_mm, atol=1e-6)
         np.testing.assert_array_equal(sealed[[0, 5, 20, 29]], target[[0, 5, 20, 29]])
         np.testing.assert_array_equal(sealed[:, 0], target[:, 0])
+
+
+LIPS = (*("jawOpen", "mouthClose", "mouthPucker"), *TUCKED, *AGAINST_THE_TUCK)
+LIPS_GAP_K = 0.001 * np.array([31, -31, 1, -5, 4, 4, -1, -7, 3, 3])  # about what the bundled basis does
+
+
+def speaking(**weights: float) -> np.ndarray:
+    """A second (30, K) of these weights."""
+    return np.tile([weights.get(name, 0.0) for name in LIPS], (30, 1))
+
+
+@pytest.mark.parametrize("jaw, close", [(0.25, 0.1), (0.25, 0.25), (0.02, 0.0)], ids=["wide", "closed", "jaw shut"])
+def test_the_lower_lip_goes_to_the_teeth_on_f_and_lips_stay_apart(jaw: float, close: float) -> None:
+    target = speaking(jawOpen=jaw, mouthClose=close, mouthPucker=0.4, mouthRollUpper=0.1, mouthLowerDownLeft=0.2)
+    tucked = tuck_lower_lip(target, [("AA", 0.0, 0.4), ("F", 0.4, 0.5), ("UW", 0.5, 1.0)], LIPS_GAP_K, LIPS)
+    moved = dict(zip(LIPS, tucked.T, strict=True))
+    for name, weight in TUCKED.items():
+        np.testing.assert_allclose(moved[name][13:16], weight)
+    for name in AGAINST_THE_TUCK:
+        np.testing.assert_allclose(moved[name][13:16], 0, atol=1e-9)
+    np.testing.assert_allclose((tucked @ LIPS_GAP_K)[13:16], TUCKED_GAP_M)
+    np.testing.assert_array_equal(moved["mouthPucker"], 0.4)  # the oo that follows is already round
+    assert tucked.min() >= 0 and (moved["jawOpen"] == jaw).all() == (jaw > 0.1)
+    np.testing.assert_allclose(tucked[[0, 5, 10, 18, 29]], target[[0, 5, 10, 18, 29]], atol=1e-9)
+    assert np.abs(np.diff(moved["mouthRollLower"])).max() < 0.75 * TUCKED["mouthRollLower"], "a ramp, no jump"
+
+
+def test_a_tuck_is_less_on_a_short_v_and_where_the_lips_stay_far_apart() -> None:
+    roll, spoken = LIPS.index("mouthRollLower"), speaking(jawOpen=0.2, mouthClose=0.1)
+    long, short = (
+        tuck_lower_lip(spoken, [("AA", 0.0, 0.4), ("V", 0.4, end), ("AA", end, 1.0)], LIPS_GAP_K, LIPS)[:, roll].max()
+        for end in (0.5, 0.44)
+    )
+    assert 0.5 * long < short < 0.7 * long
+    swallowed = speaking(jawOpen=0.5)
+    np.testing.assert_array_equal(tuck_lower_lip(swallowed, [("V", 0.4, 0.5)], LIPS_GAP_K, LIPS), swallowed)
+
+
+@pytest.mark.parametrize("phones", ["M F", "F M", "B V", "V P"])
+def test_lips_beside_f_and_v_stay_sealed(phones: str) -> None:
+    """Taught motion: pressed on all of the bilabial, ajar and tucked on the other."""
+    first, second = phones.split()
+    timed = [("AA", 0.0, 0.4), (first, 0.4, 0.55), (second, 0.55, 0.7), ("AA", 0.7, 1.0)]
+    record = SpeechRecord(name="", corpus="", speaker="", split="", text="", first=0, n_samples=16000, phones=timed)
+    taught = Teacher(gap_K=LIPS_GAP_K, channels=LIPS, rest_K=np.zeros(len(LIPS)))(speaking(jawOpen=0.08), record)
+    gap_T, roll_T = taught @ LIPS_GAP_K, taught[:, LIPS.index("mouthRollLower")]
+    early, late = slice(12, 17), slice(17, 22)
+    labial, dental = (early, late) if first in BILABIALS else (late, early)
+    np.testing.assert_allclose(gap_T[labial], -PRESSED_M, atol=1e-6)
+    assert roll_T[labial].max() == 0
+    assert roll_T[dental].max() > 0.7 and gap_T[dental][roll_T[dental] > 0.7].min() > 0.8 * TUCKED_GAP_M
 
 
 def test_driven_mouth_rests_in_pauses() -> None:

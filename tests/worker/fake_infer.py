@@ -3,7 +3,7 @@
 
 import os
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 
@@ -22,28 +22,27 @@ class SpeechAnimator:
     def load(cls, model="default", engine="auto", device="auto"):
         if "broken" in model:
             raise ValueError(f"{model}: model.safetensors is damaged.")
-        if "slow" in model:
-            time.sleep(30)
+        linger("model", Path(model))
         LOADS.append(model)
         return cls(model, engine, device)
 
     def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None):
         for stage in ("semantics", "features", "motion"):
-            linger(stage, speech.name, progress)
-        if speech.name == "crash":
+            linger(stage, speech.path, progress)
+        if speech.path.stem == "crash":
             print("about to crash", file=sys.stderr, flush=True)
             os._exit(3)
-        elif speech.name == "bug":
+        elif speech.path.stem == "bug":
             raise KeyError("encoder.layers.7")
-        elif speech.name == "memory":
+        elif speech.path.stem == "memory":
             raise MemoryError
-        elif speech.name == "fill":
+        elif speech.path.stem == "fill":
             with (speech.temp_dir / "waveform.raw").open("wb", buffering=0) as file:
                 while True:
                     file.write(b"x" * 4096)
         info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
         info |= {"audio": speech.path.name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
-        info |= {"style": str(style), "semantic_strength": str(semantic_strength)}
+        info |= {"style": str(style), "semantic_strength": str(semantic_strength), "path": str(speech.path)}
         self.notes.append(f"style {style}")
         return make_motion(info)
 

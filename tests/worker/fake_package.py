@@ -14,9 +14,10 @@ def make_fake_package(folder: Path) -> Path:
     (package / "pipeline").mkdir(parents=True)
     shutil.copy(PACKAGE / "__init__.py", package)
     shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__.py", "motion.py", "visemes.py"):
+    for name in ("__init__.py", "motion.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline")
-    shutil.copy(PACKAGE / "pipeline" / "prosody.py", package / "pipeline" / "true_prosody.py")
-    for name in ("infer.py", "audio.py", "prosody.py"):
+    for name in ("prosody.py", "visemes.py"):
+        shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline" / f"true_{name}")
+    for name in ("infer.py", "audio.py", "prosody.py", "visemes.py"):
         shutil.copy(HERE / f"fake_{name}", package / "pipeline" / name)
     return package

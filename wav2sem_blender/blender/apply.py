@@ -6,15 +6,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import bpy
+import numpy as np
 
 from ..pipeline.motion import Motion
 from ..pipeline.retarget import gain, resample, smooth
 from . import actions, compat, keys, preflight
 from .steps import Steps, at_once
+
+_CHANNELS_IN_A_STEP = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ def applying(
     yield
     rate_hz = compat.frame_rate_hz(context.scene)
     whole_frames = round(begins_s * rate_hz)
-    motion = resample(plan.motion, rate_hz, later_s=begins_s - whole_frames / rate_hz)
+    motion = yield from _resampling(plan.motion, rate_hz, begins_s - whole_frames / rate_hz)
     keys.check_limit(keys.curves(motion, plan.rows))
     yield
     with ExitStack() as rollback:
@@ -107,6 +110,17 @@ def prepared(motion: Motion, *, strength: float, smoothing_s: float = 0.0) -> Mo
     return gain(smooth(motion, smoothing_s), strength)
 
 
+def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:
+    """A few channels in a step: an hour of all of them takes a second."""
+    parts = []
+    for first in range(0, len(motion.channels), _CHANNELS_IN_A_STEP):
+        some = slice(first, first + _CHANNELS_IN_A_STEP)
+        part = replace(motion, weights_TK=motion.weights_TK[:, some], channels=motion.channels[some], basis_KV3=None)
+        parts.append(resample(part, rate_hz, later_s).weights_TK)
+        yield
+    return replace(motion, weights_TK=np.concatenate(parts, axis=1), fps=rate_hz)
+
+
 def _writing(
     context: bpy.types.Context,
     target: bpy.types.Object,
@@ -118,7 +132,8 @@ def _writing(
 ) -> Steps[Outcome]:
     made = keys.make_keys(target, motion, plan, rollback) if plan.new_channels else ()
     curves = keys.curves(motion, plan.rows + made)
-    warnings = (*plan.warnings, *keys.fit_sliders(target.data, curves))
+    yield
+    warnings = (*plan.warnings, *keys.fit_sliders(target.data, curves, rollback))
     name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
     action, notes = yield from actions.write_action(
         target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback

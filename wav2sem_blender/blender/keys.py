@@ -75,7 +75,7 @@ def check_limit(values: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray]) -> list[str]:
+def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback: ExitStack) -> list[str]:
     """Widen the keys' sliders so that no animated value is clamped; they are never narrowed.
 
     Returns:
@@ -86,6 +86,8 @@ def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray]) -> list[
         block = mesh.shape_keys.key_blocks[key]
         lowest, highest = float(values_T.min(initial=0.0)), float(values_T.max(initial=0.0))
         if not mesh.override_library:
+            rollback.callback(setattr, block, "slider_min", block.slider_min)
+            rollback.callback(setattr, block, "slider_max", block.slider_max)
             block.slider_min = min(block.slider_min, lowest)
             block.slider_max = max(block.slider_max, highest)
         elif lowest < block.slider_min - _VISIBLE or highest > block.slider_max + _VISIBLE:

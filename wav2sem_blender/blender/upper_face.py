@@ -221,7 +221,7 @@ def _write(
     warnings: list[str] = []
     if rows:
         values = keys.curves(motion, rows)
-        warnings = keys.fit_sliders(target.data, values)
+        warnings = keys.fit_sliders(target.data, values, rollback)
         slot = action.slots.new(id_type="KEY", name=shape_keys.name)
         bag = compat.channelbag(action, slot)
         for key, values_T in values.items():

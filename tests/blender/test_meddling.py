@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may happen between a run's first moment and its last: it is survived, or one sentence and an untouched file."""
+
+import sys
+import time
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from wav2sem_blender.blender import jobs
+from wav2sem_blender.blender.apply import apply_motion, applying
+from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.blender.steps import at_once, for_a_while
+from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.upper_face import Settings as UpperFaceSettings
+from wav2sem_blender.pipeline.visemes import VRM
+
+from . import rna_dump  # noqa: TID252
+from .conftest import KEY_DIRECTIONS  # noqa: TID252
+
+TITLES = {
+    "model": "Loading the Model",
+    "audio": "Reading the Audio",
+    "prosody": "Listening for Stress",
+    "semantics": "Listening for Meaning",
+    "features": "Listening for Sounds",
+    "motion": "Moving the Face",
+    "visemes": "Shaping Visemes",
+}
+LIDS = ("eyeBlinkLeft", "eyeBlinkRight")
+VOWELS = ("A", "I", "U", "E", "O")
+
+
+@pytest.fixture
+def start_at(fake_worker, audio, tmp_path):
+    """Start a run of "Head", and return it when it lingers in a stage; `go` lets it go on."""
+
+    def start(stage: str, **settings) -> jobs.Job:
+        if stage == "model":
+            settings["model"] = str(tmp_path / "slow_model")
+            Path(settings["model"]).mkdir()
+        settings.setdefault("object_name", "Head")
+        job = jobs.Job(bpy.context, AnimateSettings(filepath=audio(f"slow_{stage}"), **settings))
+        end_s = time.monotonic() + 60
+        while job.title != TITLES[stage]:
+            assert not job.poll(), f"the run never came to {stage}"
+            assert time.monotonic() < end_s, f"{job.title}, not {TITLES[stage]}"
+            time.sleep(0.02)
+        return job
+
+    yield start
+    if jobs.current() is not None:
+        jobs.current().cancel()
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """Let a run go on, and write its curves."""
+
+    def to_the_end(job: jobs.Job):
+        (tmp_path / "go").touch()
+        while not job.poll():
+            time.sleep(0.02)
+        return job.finish(bpy.context)
+
+    return to_the_end
+
+
+@pytest.fixture
+def fails(scene_bytes, finish):
+    """Assert that a run ends with `message`, and that the file stays as it is now."""
+
+    def check(job: jobs.Job, message: str) -> None:
+        before = scene_bytes()
+        with pytest.raises((ValueError, OSError), match=message):
+            finish(job)
+        assert scene_bytes() == before
+        assert jobs.current() is None
+
+    return check
+
+
+@pytest.fixture
+def vowels(head):
+    """The head's keys are VRM's vowels."""
+    for block in head.data.shape_keys.key_blocks[1:]:
+        head.shape_key_remove(block)
+    for number, name in enumerate(VOWELS):
+        head.shape_key_add(name=name, from_mix=False).data[0].co[number % 3] += 1.0
+    return head
+
+
+def is_running(pid: int) -> bool:
+    return sys.platform == "linux" and Path(f"/proc/{pid}").exists()
+
+
+def curves_in(action) -> list:
+    return [curve for layer in action.layers for bag in layer.strips[0].channelbags for curve in bag.fcurves]
+
+
+class TestCancel:
+    """The worker ends, its files go, the file is byte for byte as before, and the next run works."""
+
+    def check(self, job, scene_bytes, before):
+        pid = jobs._client.pid
+        job.cancel()
+        assert jobs.current() is None and not is_running(pid)
+        assert not list(jobs._client.folder.glob("job*"))
+        assert scene_bytes() == before
+
+    @pytest.mark.parametrize("stage", ["model", "audio", "prosody", "semantics", "features", "motion"])
+    def test_speech(self, stage, head, start_at, scene_bytes):
+        before = scene_bytes()
+        job = start_at(stage, upper_face=UpperFaceSettings())
+        assert 0.0 <= job.fraction < 1.0
+        self.check(job, scene_bytes, before)
+
+    def test_visemes(self, vowels, start_at, scene_bytes):
+        before = scene_bytes()
+        self.check(start_at("visemes"), scene_bytes, before)
+
+    @pytest.mark.parametrize("stage", ["audio", "prosody"])
+    def test_the_upper_face_alone(self, stage, head, start_at, scene_bytes):
+        for name in LIDS:
+            head.shape_key_add(name=name, from_mix=False)
+        before = scene_bytes()
+        self.check(start_at(stage, upper_face_only=True), scene_bytes, before)
+
+    def test_half_written(self, head):
+        """Blender is quit while the curves are written."""
+        before = rna_dump.dump()
+        steps = applying(bpy.context, head, arkit_motion(3000))
+        while not any(curves_in(action) for action in bpy.data.actions):
+            assert for_a_while(steps, 0.0) is None
+        steps.close()
+        assert not bpy.data.actions
+        assert rna_dump.dump() == before
+
+    def test_the_next_run_works(self, head, start_at, animate):
+        start_at("features").cancel()
+        assert animate("ok") == {"FINISHED"}
+
+
+class TestMesh:
+    def test_renamed(self, head, start_at, finish, curves_of):
+        job = start_at("features")
+        head.name = "Anna"
+        other = head.copy()
+        other.data = head.data.copy()
+        other.name = "Head"
+        bpy.context.scene.collection.objects.link(other)
+        assert finish(job).object_name == "Anna"
+        assert set(curves_of(head)) == set(KEY_DIRECTIONS)
+        assert '"object_name": "Anna"' in head.data.shape_keys.animation_data.action["wav2sem_settings"]
+        assert other.data.shape_keys.animation_data is None
+
+    def test_deleted(self, head, start_at, fails):
+        job = start_at("features")
+        bpy.data.objects.remove(head)
+        fails(job, r'The mesh "Head" was deleted meanwhile\. Undo that, or choose another mesh')
+
+    @pytest.mark.parametrize("mode", ["EDIT", "SCULPT"])
+    def test_another_mode(self, head, start_at, finish, mode):
+        """Blender writes such a file anew in every save, so what is there is counted instead."""
+        job = start_at("features")
+        bpy.ops.object.mode_set(mode=mode)
+        with pytest.raises(ValueError, match="Mode. Return to Object Mode first"):
+            finish(job)
+        bpy.ops.object.mode_set(mode="OBJECT")
+        assert not bpy.data.actions and head.data.shape_keys.animation_data is None
+        assert head.data.shape_keys.key_blocks.keys() == ["Basis", *KEY_DIRECTIONS]
+
+    def test_hidden(self, head, start_at, fails):
+        job = start_at("features")
+        head.hide_set(True)
+        fails(job, '"Head" is hidden. Show it')
+
+    def test_one_key_deleted(self, head, start_at, finish, curves_of):
+        job = start_at("features")
+        head.shape_key_remove(head.data.shape_keys.key_blocks["mouthPucker"])
+        outcome = finish(job)
+        assert "No shape key for mouthPucker; those channels are left out." in outcome.warnings
+        assert set(curves_of(head)) == {"jawOpen", "mouthSmile_L"}
+
+    def test_all_keys_deleted(self, head, start_at, fails):
+        job = start_at("features")
+        head.shape_key_clear()
+        fails(job, '"Head" has no shape keys with ARKit names .* Make some by Face > Any Head')
+
+    def test_keys_deleted_between_two_runs(self, head, animate, curves_of):
+        animate("ok")
+        head.shape_key_remove(head.data.shape_keys.key_blocks["mouthPucker"])
+        animate("ok")
+        assert set(curves_of(head)) == {"jawOpen", "mouthSmile_L"}, "the deleted key's curve is gone as well"
+        assert len(bpy.data.actions) == 1
+
+    def test_a_face_without_a_mouth_still_blinks(self, head, start_at, finish):
+        for block, name in zip(head.data.shape_keys.key_blocks[1:], (*LIDS, "browInnerUp"), strict=True):
+            block.name = name
+        with pytest.raises(ValueError, match="no shape keys with ARKit names"):
+            start_at("features")
+        assert finish(start_at("prosody", upper_face_only=True)).n_curves == 3
+
+    def test_a_mouth_without_lids_is_no_reason_to_warn(self, head, start_at, finish):
+        outcome = finish(start_at("features", upper_face=UpperFaceSettings()))
+        assert outcome.warnings == ()
+        assert any('"Head" has no shape keys for lids' in note for note in outcome.notes)
+
+
+class TestAction:
+    @pytest.mark.parametrize("when", ["meanwhile", "between two runs"])
+    def test_deleted(self, head, start_at, finish, animate, curves_of, when):
+        animate("ok")
+        if when == "meanwhile":
+            job = start_at("features")
+            bpy.data.actions.remove(bpy.data.actions[0])
+            finish(job)
+        else:
+            bpy.data.actions.remove(bpy.data.actions[0])
+            animate("ok")
+        assert set(curves_of(head)) == set(KEY_DIRECTIONS)
+        assert len(bpy.data.actions) == 1
+
+    def test_renamed(self, head, start_at, finish, animate, curves_of):
+        animate("ok")
+        bpy.data.actions[0].name = "My Take"
+        animate("ok")
+        assert bpy.data.actions.keys() == ["My Take"]
+
+
+class TestAudio:
+    """The file is read once; after that nobody needs it."""
+
+    def test_moved_after_it_was_read(self, head, start_at, finish, curves_of, tmp_path):
+        for name in LIDS:
+            head.shape_key_add(name=name, from_mix=False)
+        job = start_at("features", upper_face=UpperFaceSettings())
+        (tmp_path / "slow_features.wav").rename(tmp_path / "elsewhere.wav")
+        assert finish(job).warnings == ()
+        assert set(KEY_DIRECTIONS) <= set(curves_of(head))
+
+    @pytest.mark.parametrize("stage", ["model", "audio"])
+    def test_moved_before(self, head, start_at, fails, tmp_path, stage):
+        job = start_at(stage)
+        (tmp_path / f"slow_{stage}.wav").unlink()
+        fails(job, rf"slow_{stage}\.wav: there is no such audio file\. Choose it again where it lies now")
+
+
+class TestScene:
+    @pytest.fixture
+    def other(self):
+        return bpy.data.scenes.new("Other")
+
+    def test_switched(self, head, start_at, finish, curves_of, other):
+        """The run ends in the scene where it began, at that scene's rate."""
+        bpy.context.scene.render.fps = 30
+        other.render.fps = 10
+        job = start_at("features")
+        bpy.context.window.scene = other
+        assert finish(job).n_scene_frames == 61
+        assert bpy.context.scene == other
+        assert len(curves_of(head)["jawOpen"][0]) == 61
+
+    def test_renamed(self, head, start_at, finish, curves_of):
+        job = start_at("features")
+        bpy.context.scene.name = "Shot 12"
+        finish(job)
+        assert set(curves_of(head)) == set(KEY_DIRECTIONS)
+
+    def test_deleted(self, head, start_at, fails, other):
+        other.collection.objects.link(head)
+        job = start_at("features")
+        first = bpy.context.scene
+        bpy.context.window.scene = other
+        bpy.data.scenes.remove(first)
+        fails(job, r'The scene "Scene" was deleted meanwhile\. Undo that')
+
+    def test_another_view_layer(self, head, start_at, finish, curves_of):
+        """The head is not even in the layer that is looked at by then."""
+        job = start_at("features")
+        layer = bpy.context.scene.view_layers.new("Empty")
+        layer.layer_collection.exclude = True
+        collection = bpy.data.collections.new("Heads")
+        bpy.context.scene.collection.children.link(collection)
+        collection.objects.link(head)
+        bpy.context.scene.collection.objects.unlink(head)
+        layer.layer_collection.children["Heads"].exclude = True
+        bpy.context.window.view_layer = layer
+        finish(job)
+        assert set(curves_of(head)) == set(KEY_DIRECTIONS)
+
+    @pytest.mark.parametrize(("fps", "fps_base"), [(24, 1.001), (60, 1.0)])
+    def test_another_frame_rate(self, head, start_at, finish, curves_of, fps, fps_base):
+        """Of the rate at the end: the jaw opens widest one second after the first frame."""
+        job = start_at("features", start_frame=11)
+        bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = fps, fps_base
+        finish(job)
+        frames_T, jaw_T = curves_of(head)["jawOpen"]
+        assert frames_T[jaw_T.argmax()] == 11 + fps
+        assert len(frames_T) == round(61 / 30 * fps / fps_base)
+
+    def test_undone(self, head, start_at, finish, curves_of):
+        """Undo makes every data-block anew; the run goes on with the mesh as it is then."""
+        head.location.x = 1.0
+        bpy.ops.ed.undo_push(message="First")
+        head.location.x = 2.0
+        bpy.ops.ed.undo_push(message="Second")
+        job = start_at("features")
+        bpy.ops.ed.undo()
+        finish(job)
+        assert bpy.data.objects["Head"].location.x == 1.0
+        assert set(curves_of(bpy.data.objects["Head"])) == set(KEY_DIRECTIONS)
+
+
+def arkit_motion(n_frames: int = 61) -> Motion:
+    """What the fake animator makes, of any length."""
+    time_T = np.arange(n_frames) / 30
+    jaw_T = 1 - np.abs(time_T % 2 - 1)
+    return Motion(
+        weights_TK=np.stack([jaw_T, 0.9 * np.minimum(time_T, 2.0), -0.25 * jaw_T], axis=1),
+        channels=("jawOpen", "mouthPucker", "mouthSmileLeft"),
+        fps=30.0,
+        info={"audio": "slow_visemes.wav", "audio_sha256": "ab" * 32},
+    )
+
+
+class TestVisemes:
+    """The worker makes them, because a long recording's take seconds."""
+
+    def test_they_are_those_that_blender_would_make(self, vowels, start_at, finish, curves_of):
+        bpy.context.scene.render.fps = 30
+        finish(start_at("visemes", strength=0.7))
+        by_worker = curves_of(vowels)
+        apply_motion(bpy.context, vowels, arkit_motion(), strength=0.7)
+        assert set(by_worker) == set(VRM.names)
+        for name, (_, values_T) in curves_of(vowels).items():
+            np.testing.assert_allclose(by_worker[name][1], values_T, atol=1e-6)
+
+    def test_blender_makes_none_itself(self, vowels, start_at, finish, monkeypatch):
+        job = start_at("visemes")
+        monkeypatch.setattr("wav2sem_blender.blender.preflight.as_visemes", None)
+        finish(job)
+
+    def test_a_key_deleted_meanwhile(self, vowels, start_at, finish, curves_of):
+        """What the worker made is of no use then; a table stays one of visemes, whatever keys are left."""
+        bpy.context.scene.render.fps = 30
+        bpy.ops.wav2sem.guess_mapping()
+        job = start_at("visemes")
+        vowels.shape_key_remove(vowels.data.shape_keys.key_blocks["E"])
+        finish(job)
+        by_run = curves_of(vowels)
+        apply_motion(bpy.context, vowels, arkit_motion())
+        assert set(by_run) == set(VRM.names) - {"E"}
+        np.testing.assert_allclose(by_run["O"][1], curves_of(vowels)["O"][1], atol=1e-6)
+
+
+def test_slices_write_what_one_go_writes(head, curves_of):
+    steps, slices = applying(bpy.context, head, arkit_motion()), 1
+    while for_a_while(steps, 0.0) is None:
+        slices += 1
+    assert slices > len(KEY_DIRECTIONS)
+    sliced = curves_of(head)
+    at_once(applying(bpy.context, head, arkit_motion()))
+    for name, (frames_T, values_T) in curves_of(head).items():
+        np.testing.assert_array_equal(sliced[name], (frames_T, values_T))
+
+
+def test_ten_minutes_are_written_in_short_slices(head):
+    """52 keys, 36,000 frames each: no slice takes as long as a person notices."""
+    for number in range(49):
+        head.shape_key_add(name=f"other{number}", from_mix=False)
+    bpy.context.scene.render.fps = 60
+    names = [block.name for block in head.data.shape_keys.key_blocks[1:]]
+    weights_TK = np.random.default_rng(0).uniform(0, 1, (18_000, len(names)))
+    motion = Motion(weights_TK=weights_TK, channels=tuple(names), fps=30.0, info={"audio": "long.wav"})
+    steps, slices_s, outcome = applying(bpy.context, head, motion), [], None
+    while outcome is None:
+        start_s = time.thread_time()
+        outcome = for_a_while(steps, 0.015)
+        slices_s.append(time.thread_time() - start_s)
+    assert outcome.n_curves == 52 and outcome.n_scene_frames == 36_000
+    print(f"{len(slices_s)} slices, the longest {1e3 * max(slices_s):.0f} ms, together {1e3 * sum(slices_s):.0f} ms")
+    assert max(slices_s) < 0.05, slices_s
