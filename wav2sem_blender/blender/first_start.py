@@ -125,7 +125,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
     bl_label = "Speak the Demo"
 
     _started_s = 0.0
-    _is_new = False
+    _new_head_uid: int | None = None
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
@@ -139,10 +139,10 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         if not (given("filepath") or given("sound") or given("strip")):
             self.filepath = str(DEMO_SPEECH)
         head = bpy.data.objects.get(self.object) if self.object else find_demo_head(context.scene)
-        self._is_new = head is None
         if head is None:
             head = add_demo_head(context)
             look_at(context, head)
+            self._new_head_uid = head.session_uid
         self.object = head.name
 
     def _settings(self) -> AnimateSettings:
@@ -167,21 +167,22 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
 
     def _take_back(self) -> None:
         """A run that ends early leaves the scene as it was."""
-        head = bpy.data.objects.get(self.object)
-        if self._is_new and head is not None:
+        head = next((thing for thing in bpy.data.objects if thing.session_uid == self._new_head_uid), None)
+        if head is not None:
             remove_head(head)
-        self._is_new = False
 
     def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
-        context = bpy.context
-        self._prepare_playback(context.scene, outcome)
+        self._new_head_uid = None
+        self._prepare_playback(outcome)
         result = super()._finished(outcome, notes)
-        if self._job is not None and not context.screen.is_animation_playing:
+        if self._by_hand and not bpy.context.screen.is_animation_playing:
             bpy.ops.screen.animation_play()
         return result
 
-    def _prepare_playback(self, scene: bpy.types.Scene, outcome: Outcome) -> None:
-        panel, target = scene.wav2sem, bpy.data.objects[outcome.object_name]
+    def _prepare_playback(self, outcome: Outcome) -> None:
+        target = bpy.data.objects[outcome.object_name]
+        scene = target.users_scene[0]  # whichever is looked at by now
+        panel = scene.wav2sem
         panel.target, panel.start_frame = target, outcome.first_scene_frame
         if self.filepath and not (self.sound or self.strip):
             panel.source, panel.filepath = "FILE", self.filepath
