@@ -2,6 +2,7 @@
 """Films, packed sounds and trimmed strips become files that the worker reads, with the samples in their place."""
 
 import time
+import wave
 from pathlib import Path
 
 import aud
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import compat, decode, jobs, sound
+from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.pipeline.motion import Motion
 
 RATE_HZ = 8000
 
@@ -222,3 +225,39 @@ def test_a_strip_that_changes_its_speed_is_refused(strip, head, fake_worker, sce
     with pytest.raises(RuntimeError, match=r'"Line 1/2" changes its speed .* Clear its retiming'):
         bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head")
     assert scene_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def ten_minutes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "ten_minutes.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE_HZ)
+        file.writeframes(bytes(2 * 600 * RATE_HZ))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fps", "fps_base"),
+    [(24, 1.001), (24, 1.0), (25, 1.0), (30, 1.001), (30, 1.0), (50, 1.0), (60, 1.001), (60, 1.0)],
+    ids=["23.976", "24", "25", "29.97", "30", "50", "59.94", "60"],
+)
+def test_ten_minutes_stay_in_sync_with_their_strip(ten_minutes, head, curves_of, fps, fps_base):
+    """A jaw that snaps open every ten seconds and at the last moment, against the strip that is heard."""
+    scene = bpy.context.scene
+    scene.render.fps, scene.render.fps_base = fps, fps_base
+    strips = compat.sequencer_strips(scene.sequence_editor_create())
+    times = compat.strip_times(strips.new_sound("Voice", str(ten_minutes), channel=1, frame_start=101))
+    snaps_s = np.append(np.arange(5.0, 600.0, 10.0), 18_000 / 30 - 2 / 30)
+    jaw_T = np.zeros(18_000)
+    jaw_T[np.round(30 * snaps_s).astype(int)] = 1.0
+    motion = Motion(weights_TK=jaw_T[:, None], channels=("jawOpen",), fps=30.0, info={"audio": "ten_minutes.wav"})
+    apply_motion(bpy.context, head, motion, start_frame=times.start)
+    frames_T, values_T = curves_of(head)["jawOpen"]
+    rate_hz = fps / fps_base
+    opened_s = (frames_T[values_T == 1.0] - times.start) / rate_hz
+    seen_s = opened_s[np.abs(opened_s[:, None] - snaps_s).argmin(axis=0)]
+    np.testing.assert_allclose(seen_s, snaps_s, atol=0.5 / rate_hz + 1e-4, err_msg="half a scene frame")
+    assert abs(frames_T[-1] + 1 - (times.start + times.duration)) <= 1, "the last frames of curve and strip"
+    assert frames_T[-1] + 1 == times.start + round(600 * rate_hz)
