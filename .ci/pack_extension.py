@@ -200,6 +200,17 @@ def extension_tool(*arguments: str) -> str:
     return result.stdout
 
 
+def validate(zip_path: Path) -> None:
+    """Run Blender's `extension validate` on a zip, with the list of tags that Blender's own command line takes.
+
+    Raises:
+        ValueError: bpy is not installed, or Blender refuses the zip.
+    """
+    script = blender_ext_script()
+    tags = script.parents[3] / "modules/_bpy_internal/extensions/tags.py" if script else ""
+    extension_tool("validate", "--valid-tags", str(tags), str(zip_path))
+
+
 def write_index(folder: Path) -> Path:
     """Make `folder` a repository: index.json, to which Blender subscribes, and index.html for a browser.
 
@@ -237,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = build_zip(name, wheels, options.output)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if options.validate:
-            extension_tool("validate", str(path))
+            validate(path)
         size_mb = path.stat().st_size / 1e6
         print(f"{path.name}  {size_mb:.1f} MB  {len(wheels)} wheels ({', '.join(licences)})  sha256 {digest}")
     if options.index:

@@ -108,18 +108,25 @@ def extension_tool(packer: ModuleType) -> Callable[..., str]:
     return packer.extension_tool
 
 
-def test_blender_accepts_the_zip(extension_tool: Callable[..., str], archive: Path) -> None:
-    extension_tool("validate", str(archive))
+def test_blender_accepts_the_zip(extension_tool: Callable[..., str], packer: ModuleType, archive: Path) -> None:
+    packer.validate(archive)
 
 
-def test_blender_refuses_a_zip_without_the_package(
-    extension_tool: Callable[..., str], archive: Path, tmp_path: Path
+@pytest.mark.parametrize("fault", ["no package", "unknown tag"])
+def test_blender_refuses_a_broken_zip(
+    extension_tool: Callable[..., str], packer: ModuleType, archive: Path, tmp_path: Path, fault: str
 ) -> None:
     broken = tmp_path / "broken.zip"
     with zipfile.ZipFile(archive) as content, zipfile.ZipFile(broken, "w") as target:
-        target.writestr("blender_manifest.toml", content.read("blender_manifest.toml"))
-    with pytest.raises(ValueError, match="Blender refuses broken.zip"):
-        extension_tool("validate", str(broken))
+        manifest = content.read("blender_manifest.toml").decode()
+        if fault == "unknown tag":
+            target.writestr("__init__.py", content.read("__init__.py"))
+            for name in WHEELS:
+                target.writestr(f"wheels/{name}", b"")
+            manifest = manifest.replace('"Rigging"', '"Talking"')
+        target.writestr("blender_manifest.toml", manifest)
+    with pytest.raises(ValueError, match=r"(?s)Blender refuses broken\.zip.*" + ("Talking" if "tag" in fault else "")):
+        packer.validate(broken)
 
 
 @pytest.fixture
