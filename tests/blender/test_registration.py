@@ -9,7 +9,7 @@ import bpy
 import pytest
 
 import wav2sem_blender
-from wav2sem_blender.blender import panels, preferences, properties, registration, settings
+from wav2sem_blender.blender import preferences, properties, registration, settings
 from wav2sem_blender.worker import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def test_labels_are_title_case_and_tooltips_have_no_final_period():
     assert operator.name == "Animate from Speech"
     assert not operator.description.endswith(".")
     own = [prop for prop in operator.properties if prop.identifier != "rna_type"]
-    assert len(own) == 12
+    assert len(own) == 16
     for prop in own + properties_of(properties.WAV2SEM_PG_settings):
         assert prop.name[0].isupper(), prop.identifier
         assert prop.description and not prop.description.endswith("."), prop.identifier
@@ -64,24 +64,18 @@ def test_labels_are_title_case_and_tooltips_have_no_final_period():
 def test_panel_and_operator_agree_on_defaults():
     operator = bpy.ops.wav2sem.animate.get_rna_type().properties
     panel = properties.WAV2SEM_PG_settings.bl_rna.properties
-    for name in ("model", "start_frame", "strength", "semantic_strength", "style"):
+    for name in (
+        "model",
+        "start_frame",
+        "strength",
+        "semantic_strength",
+        "smoothing_s",
+        "delay_s",
+        "range_end_s",
+        "style",
+    ):
         assert operator[name].default == panel[name].default
         assert operator[name].name == panel[name].name
-
-
-def test_the_panel_says_what_is_missing(head, tmp_path):
-    chosen = bpy.context.scene.wav2sem
-    assert panels.missing_setting(bpy.context) == "Choose an audio file"
-    chosen.source = "STRIP"
-    assert panels.missing_setting(bpy.context) == "Choose a sound strip"
-    chosen.source, chosen.filepath = "FILE", str(tmp_path / "a.wav")
-    assert panels.missing_setting(bpy.context) == ""
-    bpy.context.view_layer.objects.active = None
-    assert panels.missing_setting(bpy.context) == "Choose a mesh, or select one"
-    chosen.target = head
-    assert panels.missing_setting(bpy.context) == ""
-    bpy.data.objects.remove(head)
-    assert panels.missing_setting(bpy.context) == "The scene has no mesh; add or import a head first"
 
 
 def test_models_of_the_preferences(addon_preferences, tmp_path):

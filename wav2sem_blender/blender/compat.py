@@ -85,6 +85,11 @@ class StripTimes:
     is_trimmed: bool
 
 
+def strip_start_name(strip: Any) -> str:
+    """The property of a strip that holds its first frame."""
+    return "left_handle" if hasattr(strip, "left_handle") else "frame_final_start"
+
+
 def strip_times(strip: Any) -> StripTimes:
     """The strip's times: 5.2 renamed the properties, and 6.0 will drop the old names."""
     if hasattr(strip, "content_start"):

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..pipeline.upper_face import Settings as UpperFaceSettings
-from . import compat, jobs, preferences, properties, upper_face_properties
+from . import compat, jobs, preferences, properties, readiness, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .settings import AnimateSettings
-from .sidebar import SaysWhyNot
+from .sidebar import SaysWhyNot, is_drawing, progress_words, redraw
 
 ENGINES = (
     ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
@@ -44,16 +44,27 @@ class SpeechJobOperator(SaysWhyNot):
     strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **FRESH)  # type: ignore[valid-type]
     object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **FRESH)  # type: ignore[valid-type]
     start_frame: properties.start_frame_property(**FRESH)  # type: ignore[valid-type]
+    delay_s: properties.delay_property(**FRESH)  # type: ignore[valid-type]
+    range_start_s: properties.range_start_property(**FRESH)  # type: ignore[valid-type]
+    range_end_s: properties.range_end_property(**FRESH)  # type: ignore[valid-type]
 
     _job: jobs.Job | None = None
     _timer: Any = None
+    _shown = ""
     _by_hand = False
-    _from_panel: tuple[str, ...] = ("start_frame",)
+    _from_panel: tuple[str, ...] = ("delay_s",)
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
-        """What is missing whatever the settings are; everything else is said by `execute`."""
-        return disabled_reason(context)
+        """What is missing whatever the settings are; everything else is said by `execute`.
+
+        The panel's button has the panel's settings, so there it is known before the click what they lack.
+        """
+        return readiness.why_not_run(context) or (cls._panel_lacks(context) if is_drawing(context) else "")
+
+    @classmethod
+    def _panel_lacks(cls, _context: bpy.types.Context) -> str:
+        return ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Run to the end: scripts, the background, and the redo panel."""
@@ -89,13 +100,12 @@ class SpeechJobOperator(SaysWhyNot):
         """Look at the job ten times a second; at its end, write curves in slices and let nobody come between them."""
         assert self._job is not None
         if jobs.current() is not self._job:
-            return self._end(context, self._failed(ValueError("The add-on was switched off.")))
+            return self._cancelled(context)
         if self._job.is_writing and not event.type.startswith("TIMER"):
             return {"RUNNING_MODAL"}
         if event.type == "ESC" and event.value == "PRESS":
             self._job.cancel()
-            self.report({"INFO"}, "Cancelled; nothing was changed")
-            return self._end(context, {"CANCELLED"})
+            return self._cancelled(context)
         if event.type != "TIMER":
             return {"PASS_THROUGH"}
         try:
@@ -123,15 +133,22 @@ class SpeechJobOperator(SaysWhyNot):
 
     def _show_progress(self, context: bpy.types.Context) -> None:
         assert self._job is not None
-        context.workspace.status_text_set(f"{self._job.title}: {self._job.fraction:.0%}   Esc: Cancel")
-        _redraw_sidebars(context)
+        words = progress_words(self._job)
+        if words != self._shown:
+            self._shown = words
+            context.workspace.status_text_set(f"{words}   Esc: Cancel")
+            redraw(context)
+
+    def _cancelled(self, context: bpy.types.Context) -> set[str]:
+        self.report({"INFO"}, "Cancelled; nothing was changed")
+        return self._end(context, {"CANCELLED"})
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
         """Leave no timer and no status text behind."""
         self._set_timer(context, None)
         if context.workspace is not None:
             context.workspace.status_text_set(None)
-        _redraw_sidebars(context)
+        redraw(context)
         return result
 
     def _set_timer(self, context: bpy.types.Context, interval_s: float | None) -> None:
@@ -146,23 +163,29 @@ class SpeechJobOperator(SaysWhyNot):
         given = self.properties.is_property_set
         # Merely reading the settings would store an empty group with the scene.
         if context.scene.is_property_set("wav2sem"):
-            self._fill_from_settings(context.scene.wav2sem, given)
+            self._fill_from_settings(context.scene, given)
         if self.strip and not given("start_frame"):
             strip = compat.find_strip(context.scene, self.strip)
             self.start_frame = compat.strip_times(strip).start if strip is not None else 1
 
-    def _fill_from_settings(self, panel: properties.WAV2SEM_PG_settings, given: Callable[[str], bool]) -> None:
+    def _fill_from_settings(self, scene: bpy.types.Scene, given: Callable[[str], bool]) -> None:
+        panel = scene.wav2sem
         if not (given("filepath") or given("sound") or given("strip")):
             if panel.source == "FILE":
                 self.filepath = panel.filepath
             elif panel.source == "STRIP":
                 self.strip = panel.strip
-            elif panel.sound is not None:
-                self.sound = panel.sound.name
+            else:
+                block = panel.sound if panel.source == "SOUND" else panel.speaker and panel.speaker.data.sound
+                self.sound = block.name if block is not None else ""
+            if not given("start_frame"):
+                self.start_frame = properties.start_frame(scene)
+        elif not given("start_frame"):
+            self.start_frame = panel.start_frame
         if not given("object") and panel.target is not None:
             self.object = panel.target.name
-        for name in self._from_panel:
-            if not (given(name) or (name == "start_frame" and self.strip)):
+        for name in (*self._from_panel, *(("range_start_s", "range_end_s") if panel.use_range else ())):
+            if not given(name):
                 setattr(self, name, getattr(panel, name))
 
     def _failed(self, error: BaseException) -> set[str]:
@@ -190,6 +213,7 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
     model: properties.model_property(**FRESH)  # type: ignore[valid-type]
     strength: properties.strength_property(**FRESH)  # type: ignore[valid-type]
     semantic_strength: properties.semantic_strength_property(**FRESH)  # type: ignore[valid-type]
+    smoothing_s: properties.smoothing_property(**FRESH)  # type: ignore[valid-type]
     style: properties.style_property(**FRESH)  # type: ignore[valid-type]
     engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
@@ -200,7 +224,11 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
     )
 
     _upper_face: tuple[UpperFaceSettings, SwayTarget] = UpperFaceSettings(), NOTHING_SWAYS
-    _from_panel = ("model", "strength", "semantic_strength", "style", "start_frame")
+    _from_panel = ("model", "strength", "semantic_strength", "smoothing_s", "style", "delay_s")
+
+    @classmethod
+    def _panel_lacks(cls, context: bpy.types.Context) -> str:
+        return readiness.why_not_speak(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """The device of the preferences and the Upper Face panel, too."""
@@ -223,7 +251,11 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
             style=self.style,
             semantic_strength=self.semantic_strength,
             strength=self.strength,
+            smoothing_s=self.smoothing_s,
+            delay_s=self.delay_s,
             start_frame=self.start_frame,
+            range_start_s=self.range_start_s,
+            range_end_s=self.range_end_s,
             upper_face=self._upper_face[0] if self.upper_face else None,
             sway=self._upper_face[1],
         )
@@ -238,22 +270,27 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def disabled_reason(context: bpy.types.Context) -> str:
-    """Why no run can start in this scene, or nothing."""
-    if context.scene is None:
-        return "There is no scene"
-    if jobs.current() is not None:
-        return "Speech is being animated; press Esc to cancel it"
-    if not any(candidate.type == "MESH" for candidate in context.scene.objects):
-        return "The scene has no mesh; add or import a head first"
-    return ""
+class WAV2SEM_OT_cancel(SaysWhyNot, bpy.types.Operator):
+    """Stop animating speech; nothing was changed"""
+
+    bl_idname = "wav2sem.cancel"
+    bl_label = "Cancel"
+    bl_options: ClassVar = {"INTERNAL"}
+
+    @classmethod
+    def why_not(cls, _context: bpy.types.Context) -> str:
+        """Something must be running that can still be stopped."""
+        job = jobs.current()
+        if job is None:
+            return "Nothing is being animated"
+        return "The curves are being written; undo them afterwards" if job.is_writing else ""
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        """The running operator notices, and says so."""
+        job = jobs.current()
+        assert job is not None
+        job.cancel()
+        return {"FINISHED"}
 
 
-def _redraw_sidebars(context: bpy.types.Context) -> None:
-    for window in context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "VIEW_3D":
-                area.tag_redraw()
-
-
-CLASSES = (WAV2SEM_OT_animate,)
+CLASSES = (WAV2SEM_OT_animate, WAV2SEM_OT_cancel)

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Speech tab in the 3D viewport's sidebar."""
+"""The Speech tab in the 3D viewport's sidebar: which audio, which face, and how it speaks."""
 
 from __future__ import annotations
 
 import bpy
 
-from . import jobs
-from .operators import WAV2SEM_OT_animate, disabled_reason
-from .sidebar import SpeechPanel
+from . import compat, jobs, playback, readiness, sound_info
+from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
+from .operators import WAV2SEM_OT_animate, WAV2SEM_OT_cancel
+from .playback import WAV2SEM_OT_play_speech
+from .preset_panel import WAV2SEM_PT_presets
+from .sidebar import SpeechPanel, columns, face_of, progress_words, say
+
+_SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
+# Of the button, and of the bar that takes its place.
+_BUTTON_HEIGHT = 1.4
 
 
 class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
@@ -17,10 +24,25 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The source."""
-        layout, settings = _columns(self.layout), context.scene.wav2sem
-        layout.row().prop(settings, "source", expand=True)
-        layout.prop(settings, {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound"}[settings.source])
+        """The source, what it is in words, and a button to hear it."""
+        layout, settings = columns(self.layout), context.scene.wav2sem
+        row = layout.row()
+        row.use_property_split = False
+        row.prop(settings, "source", expand=True)
+        layout.prop(settings, _SOURCES[settings.source])
+        problem, words = "", ""
+        try:
+            words = sound_info.of_scene(context.scene).words()
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            say(layout, context, problem, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
+            return
+        row = layout.row()
+        row.label(text=words)
+        is_playing = playback.is_playing()
+        icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
+        row.operator(WAV2SEM_OT_play_speech.bl_idname, text=text, icon=icon)
 
 
 class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
@@ -30,9 +52,14 @@ class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
     bl_order = 1
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The mesh."""
-        layout, settings = _columns(self.layout), context.scene.wav2sem
-        layout.prop(settings, "target", placeholder=_active_mesh_name(context))
+        """The mesh, and what was recognised."""
+        layout, settings, active = columns(self.layout), context.scene.wav2sem, face_of(context)
+        layout.prop(settings, "target", placeholder=active.name if active is not None else "")
+        for sentence, icon in readiness.face_words(context):
+            say(layout, context, sentence, icon)
+        if readiness.no_face_yet(context):
+            layout.operator(WAV2SEM_OT_add_demo_head.bl_idname, icon="USER")
+            layout.operator(WAV2SEM_OT_self_test.bl_idname, icon="PLAY")
 
 
 class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
@@ -41,58 +68,57 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
     bl_label = "Animate"
     bl_order = 2
 
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        """Presets."""
+        if jobs.current() is None:
+            WAV2SEM_PT_presets.draw_panel_header(self.layout)
+
     def draw(self, context: bpy.types.Context) -> None:
         """The settings, and the button or the progress."""
-        layout, settings = _columns(self.layout), context.scene.wav2sem
-        layout.prop(settings, "model")
-        layout.prop(settings, "style", placeholder="First")
-        if settings.source != "STRIP":
-            layout.prop(settings, "start_frame")
-        layout.prop(settings, "strength")
-        layout.prop(settings, "semantic_strength")
+        layout, settings = self.layout, context.scene.wav2sem
+        column = columns(layout.column())
+        column.prop(settings, "model")
+        column.prop(settings, "style", placeholder="First")
+        column.separator()
+        for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
+            column.prop(settings, name)
+        column.separator()
+        _draw_start_frame(column, context.scene)
+        row = column.row(heading="Range")
+        row.prop(settings, "use_range", text="")
+        part = row.row(align=True)
+        part.use_property_split = False
+        part.enabled = settings.use_range
+        part.prop(settings, "range_start_s", text="")
+        part.prop(settings, "range_end_s", text="")
         _draw_button(layout, context)
 
 
-def _columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
-    """Names to the left, values to the right."""
-    layout.use_property_split = True
-    layout.use_property_decorate = False
-    return layout
+def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
+    """A strip has its own, which is shown."""
+    settings = scene.wav2sem
+    strip = compat.find_strip(scene, settings.strip) if settings.source == "STRIP" else None
+    row = layout.row()
+    row.enabled = settings.source != "STRIP"
+    if strip is None:
+        row.prop(settings, "start_frame")
+    else:
+        row.prop(strip, compat.strip_start_name(strip), text="Start Frame")
 
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The button and why it cannot work; or, at the same place and as high, the progress and what cancels it."""
     job = jobs.current()
+    row = layout.row(align=job is not None)
+    row.scale_y = _BUTTON_HEIGHT
     if job is not None:
-        layout.progress(factor=job.fraction, text=f"{job.title}: {job.fraction:.0%}")
-        layout.label(text="Press Esc to Cancel")
+        row.progress(factor=job.fraction, text=progress_words(job))
+        row.operator(WAV2SEM_OT_cancel.bl_idname, text="", icon="X")
         return
-    missing = missing_setting(context)
-    row = layout.row()
-    row.scale_y = 1.4
-    row.enabled = not missing
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
+    missing = readiness.why_not_run(context) or readiness.why_not_speak(context)
     if missing:
-        layout.label(text=missing, icon="INFO")
-
-
-def missing_setting(context: bpy.types.Context) -> str:
-    """What the user has to choose before the button works, or nothing."""
-    settings = context.scene.wav2sem
-    reason = disabled_reason(context)
-    if reason:
-        return reason
-    if not getattr(settings, {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound"}[settings.source]):
-        return {"FILE": "Choose an audio file", "STRIP": "Choose a sound strip", "SOUND": "Choose a sound"}[
-            settings.source
-        ]
-    if settings.target is None and not _active_mesh_name(context):
-        return "Choose a mesh, or select one"
-    return ""
-
-
-def _active_mesh_name(context: bpy.types.Context) -> str:
-    active = context.view_layer.objects.active
-    return active.name if active is not None and active.type == "MESH" else ""
+        say(layout, context, missing, "INFO")
 
 
 CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_face, WAV2SEM_PT_animate)

@@ -142,7 +142,7 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
         raise ValueError(
             f'"{target.name}": the key mapping moves nothing. {faults}. Edit it under Key Mapping, or clear it.'
         )
-    warnings = [f'"{target.name}": {problem}.' for problem in problems] + _check_keys(target, rows)
+    warnings = [f'"{target.name}": {problem}.' for problem in problems] + check_keys(target, rows)
     missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
     if missing:
         warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
@@ -169,7 +169,7 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
             f"({_listed(motion.channels)}){mismatch}"
         )
     missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
-    warnings = _check_keys(target, rows)
+    warnings = check_keys(target, rows)
     if missing and similarity is None:
         warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
     if missing and similarity is not None and target.data.override_library:
@@ -285,7 +285,7 @@ def _check_mesh(target: bpy.types.Object) -> None:
         raise ValueError(f'"{target.name}": an NLA track is solo, so no action would play. Switch its star off first.')
 
 
-def _check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
+def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
     """Faults of the keys that shall be driven: an error when nothing would move, otherwise warnings."""
     keys = target.data.shape_keys
     if not rows or keys is None:

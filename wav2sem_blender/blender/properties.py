@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import bpy
-from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from . import compat
 from .settings import model_names, style_names
@@ -15,6 +15,7 @@ SOURCES = (
     ("FILE", "File", "An audio file, or a film with sound"),
     ("STRIP", "Strip", "A sound strip of this scene's sequencer, as it is trimmed there"),
     ("SOUND", "Sound", "A sound in this file, packed ones too"),
+    ("SPEAKER", "Speaker", "What a speaker object plays"),
 )
 
 
@@ -29,6 +30,10 @@ def _suggest_styles(owner: Any, context: bpy.types.Context, _text: str) -> list[
 def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
     editor = context.scene.sequence_editor
     return [strip.name for strip in compat.sequencer_strips(editor) if strip.type == "SOUND"] if editor else []
+
+
+def _is_speaker(_self: object, candidate: bpy.types.Object) -> bool:
+    return candidate.type == "SPEAKER"
 
 
 def _is_mesh(_self: object, candidate: bpy.types.Object) -> bool:
@@ -61,10 +66,50 @@ def strength_property(**options: object) -> object:
     )  # fmt: skip
 
 
+def smoothing_property(**options: object) -> object:
+    """Width of the smoothing."""
+    return _seconds(
+        "Smoothing", "How calm the mouth is: 0.05 s is gentle, 0.2 s slurs; lips that close stay closed",
+        min=0.0, max=2.0, soft_max=0.2, **options,
+    )  # fmt: skip
+
+
+def delay_property(**options: object) -> object:
+    """Lag, or lead."""
+    return _seconds(
+        "Delay", "How much later than the audio the face moves; below 0 it leads, as animators often like it",
+        min=-10.0, max=10.0, soft_min=-0.2, soft_max=0.2, **options,
+    )  # fmt: skip
+
+
+def range_start_property(**options: object) -> object:
+    """Where the spoken part begins."""
+    return _seconds(
+        "From", "Where the part of the audio that is spoken begins, in seconds of the audio", min=0.0, **options
+    )
+
+
+def range_end_property(**options: object) -> object:
+    """Where it ends."""
+    return _seconds("To", "Where the part that is spoken ends; 0 is the audio's end", min=0.0, **options)
+
+
+def _seconds(name: str, description: str, **options: Any) -> Any:
+    return FloatProperty(
+        name=name,
+        description=description,
+        subtype="TIME_ABSOLUTE",
+        unit="TIME_ABSOLUTE",
+        step=1,
+        precision=3,
+        **options,
+    )
+
+
 def semantic_strength_property(**options: object) -> object:
     """Factor for the semantic features."""
     return FloatProperty(
-        name="Semantic Strength",
+        name="Semantics",
         description="How much the meaning of the utterance shapes the motion; 0 listens to the sounds alone",
         default=1.0,
         min=0.0,
@@ -99,11 +144,35 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     target: PointerProperty(  # type: ignore[valid-type]
         name="Mesh", description="Head to animate; empty for the active object", type=bpy.types.Object, poll=_is_mesh
     )
+    speaker: PointerProperty(  # type: ignore[valid-type]
+        name="Speaker", description="Speaker object with the speech", type=bpy.types.Object, poll=_is_speaker
+    )
+    use_range: BoolProperty(  # type: ignore[valid-type]
+        name="Range", description="Speak only a part of the audio; its keys come where they would come in the whole"
+    )
+    range_start_s: range_start_property()  # type: ignore[valid-type]
+    range_end_s: range_end_property()  # type: ignore[valid-type]
     model: model_property()  # type: ignore[valid-type]
     start_frame: start_frame_property()  # type: ignore[valid-type]
     strength: strength_property()  # type: ignore[valid-type]
+    smoothing_s: smoothing_property()  # type: ignore[valid-type]
+    delay_s: delay_property()  # type: ignore[valid-type]
     semantic_strength: semantic_strength_property()  # type: ignore[valid-type]
     style: style_property()  # type: ignore[valid-type]
+
+
+def start_frame(scene: bpy.types.Scene) -> int:
+    """Where the panel's audio begins: with its strip, with the speaker's, or where the user says."""
+    settings = scene.wav2sem
+    strip = compat.find_strip(scene, settings.strip) if settings.source == "STRIP" else None
+    if strip is not None:
+        return compat.strip_times(strip).start
+    animation = settings.speaker.animation_data if settings.source == "SPEAKER" and settings.speaker else None
+    for track in animation.nla_tracks if animation else ():
+        for clip in track.strips:
+            if clip.type == "SOUND":
+                return round(clip.frame_start)
+    return int(settings.start_frame)
 
 
 CLASSES = (WAV2SEM_PG_settings,)

@@ -16,7 +16,9 @@ from . import (
     mapping_ui,
     operators,
     panels,
+    playback,
     preferences,
+    preset_panel,
     properties,
     transfer,
     upper_face_panel,
@@ -30,6 +32,8 @@ CLASSES = (
     *preferences.CLASSES,
     *operators.CLASSES,
     *first_start.CLASSES,
+    *playback.CLASSES,
+    *preset_panel.CLASSES,
     *panels.CLASSES,
     *transfer.CLASSES,
     *mapping_ui.CLASSES,
@@ -48,6 +52,7 @@ def register() -> None:
     properties.register()
     upper_face_properties.register()
     mapping.register()
+    preset_panel.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
     atexit.register(_at_exit)
 
@@ -56,10 +61,12 @@ def unregister() -> None:
     """Remove them and end the worker."""
     global _command_handle
     jobs.shut_down()
+    playback.stop()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
+    preset_panel.unregister()
     mapping.unregister()
     upper_face_properties.unregister()
     properties.unregister()

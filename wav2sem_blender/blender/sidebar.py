@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
+import blf
 import bpy
+
+from . import jobs
+
+# Of a sidebar's width, in points: its tabs, the panel's margins, and an icon before the words.
+_MARGINS_PT = 46
+_ICON_PT = 20
+# Where nothing is drawn on a screen.
+_DEFAULT_WIDTH_PT = 280
 
 
 class SpeechPanel:
@@ -26,6 +36,69 @@ class AnimateSubPanel(SpeechPanel):
     """A panel inside Animate."""
 
     bl_parent_id = "WAV2SEM_PT_animate"
+
+
+def columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """Names to the left, values to the right; grey while speech is being animated."""
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    layout.enabled = jobs.current() is None
+    return layout
+
+
+def say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    """A label of as many lines as the text needs at the sidebar's width."""
+    preferences = context.preferences
+    scale = preferences.system.ui_scale or 1.0
+    width_px = context.region.width if context.region else _DEFAULT_WIDTH_PT * scale
+    room_px = width_px - (_MARGINS_PT + (_ICON_PT if icon != "NONE" else 0)) * scale
+    blf.size(0, preferences.ui_styles[0].widget.points * scale)
+    column = layout.column(align=True)
+    for number, line in enumerate(lines_of(text, room_px, lambda words: float(blf.dimensions(0, words)[0]))):
+        row = column.row(align=True)
+        row.scale_y = 0.8 if number else 1.0
+        row.label(text=line, icon="BLANK1" if number and icon != "NONE" else icon)
+
+
+def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[str]:
+    """Break a text between words so that no line is wider than the room; a single word may be."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def progress_words(job: jobs.Job) -> str:
+    """As in "Listening for Sounds: 45%, 3 s left"."""
+    left_s = job.left_s
+    left = "" if left_s is None else f", {duration_words(max(1, round(left_s)))} left"
+    return f"{job.title}: {job.fraction:.0%}{left}"
+
+
+def duration_words(seconds: float) -> str:
+    """As in "6.6 s", "7 s" or "2 min 5 s"."""
+    if seconds < 60:
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def redraw(context: bpy.types.Context) -> None:
+    """Draw the sidebars anew, and not the views beside them."""
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            for region in area.regions if area.type == "VIEW_3D" else ():
+                if region.type == "UI":
+                    region.tag_redraw()
+
+
+def is_drawing(context: bpy.types.Context) -> bool:
+    """Whether it is the sidebar that asks, where the panels' settings are what a button will do."""
+    return context.region is not None and context.region.type == "UI" and context.area.type == "VIEW_3D"
 
 
 class SaysWhyNot:

@@ -114,14 +114,21 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
         raise ValueError(f'The strip "{strip.name}" has no sound. Choose another strip.')
     whole = replace(audio_of_sound(strip.sound, folder), name=strip.name)
     speed = _constant_speed(strip, rate_hz, whole)
+    start_s, stop_s = trimmed_part(strip, rate_hz, speed)
+    if stop_s is None:
+        return replace(whole, speed=speed)
+    return replace(whole, decoded=folder / "strip.wav", start_s=start_s, stop_s=stop_s, speed=speed)
+
+
+def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0) -> tuple[float, float | None]:
+    """From where to where in its sound a strip plays, in seconds of the sound; to None when all of it is played."""
     times = compat.strip_times(strip)
     # A positive sound offset delays the sound within the strip.
     start_s = speed * (times.start - times.content_start) / rate_hz - strip.sound_offset
     if not times.is_trimmed and start_s <= 0.0:
-        return replace(whole, speed=speed)
+        return 0.0, None
     start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
-    stop_s = start_s + speed * times.duration / rate_hz
-    return replace(whole, decoded=folder / "strip.wav", start_s=start_s, stop_s=stop_s, speed=speed)
+    return start_s, start_s + speed * times.duration / rate_hz
 
 
 def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:

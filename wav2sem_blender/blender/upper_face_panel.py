@@ -7,12 +7,12 @@ import bpy
 from bpy.props import StringProperty
 
 from ..pipeline.upper_face import Settings
-from . import jobs, upper_face, upper_face_properties
+from . import jobs, readiness, upper_face, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .operators import FRESH, SpeechJobOperator
 from .settings import AnimateSettings
-from .sidebar import AnimateSubPanel, SaysWhyNot, chosen_object
+from .sidebar import AnimateSubPanel, SaysWhyNot, chosen_object, columns
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
@@ -28,6 +28,10 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
     head_sway: upper_face_properties.head_sway_property(**FRESH)  # type: ignore[valid-type]
     sway_object: StringProperty(name="Sway", description="Object that sways with the head, or an armature", **FRESH)  # type: ignore[valid-type]
     sway_bone: StringProperty(name="Bone", description="Bone of the armature that sways", **FRESH)  # type: ignore[valid-type]
+
+    @classmethod
+    def _panel_lacks(cls, context: bpy.types.Context) -> str:
+        return readiness.why_not_listen(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         super()._fill_from_panel(context)
@@ -45,7 +49,10 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
             sound=self.sound,
             strip=self.strip,
             object_name=self.object,
+            delay_s=self.delay_s,
             start_frame=self.start_frame,
+            range_start_s=self.range_start_s,
+            range_end_s=self.range_end_s,
             upper_face=Settings(**{name: getattr(self, name) for name in upper_face_properties.AMOUNTS}),
             upper_face_only=True,
             sway=SwayTarget(object_name=self.sway_object, bone_name=self.sway_bone)
@@ -95,9 +102,7 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Amounts, what sways, and the buttons."""
-        layout, settings = self.layout, context.scene.wav2sem_upper_face
-        layout.use_property_split = True
-        layout.use_property_decorate = False
+        layout, settings = columns(self.layout), context.scene.wav2sem_upper_face
         layout.active = settings.enabled
         for name in ("blinks_per_minute", "brows", "eye_darts"):
             layout.prop(settings, name)

@@ -42,8 +42,8 @@ def seed_property(**options: object) -> object:
 def blinks_property(**options: object) -> object:
     """How often the eyes blink."""
     return FloatProperty(
-        name="Blinks per Minute",
-        description="How often the eyes blink while speaking; people do 15 to 26 times, 0 is never",
+        name="Blink Rate",
+        description="How often in a minute the eyes blink while speaking; people do 15 to 26 times, 0 is never",
         default=Settings.blinks_per_minute,
         min=0.0,
         max=MAX_BLINKS_PER_MINUTE,

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+import bpy
+
+settings = bpy.context.scene.wav2sem
+
+settings.strength = 1.3
+settings.smoothing_s = 0.0
+settings.delay_s = 0.0

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The button that plays the chosen sound, and stops it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import bpy
+
+import aud  # isort: skip  (found only beside bpy)
+
+from . import compat, sound, sound_info
+from .sidebar import SaysWhyNot, redraw
+
+_LOOK_S = 0.2
+
+_handle: Any = None
+
+
+def is_playing() -> bool:
+    """Whether the button's sound is heard now."""
+    return _handle is not None and bool(_handle.status)
+
+
+def stop() -> None:
+    """Be silent."""
+    global _handle
+    if _handle is not None:
+        _handle.stop()
+        _handle = None
+
+
+def _play(scene: bpy.types.Scene) -> bool:
+    global _handle
+    _handle = aud.Device().play(_heard(scene))
+    return is_playing()
+
+
+def _heard(scene: bpy.types.Scene) -> Any:
+    """The panel's sound, from where the trim or the range begins to where it ends."""
+    settings = scene.wav2sem
+    block = sound_info.chosen_sound(scene)
+    if block is None:
+        heard = aud.Sound.file(bpy.path.abspath(settings.filepath))
+    elif block.factory is not None:
+        heard = block.factory
+    else:
+        heard = aud.Sound.file(bpy.path.abspath(block.filepath, library=block.library))
+    start_s, stop_s = 0.0, None
+    if settings.source == "STRIP":
+        strip = compat.find_strip(scene, settings.strip)
+        start_s, stop_s = sound.trimmed_part(strip, compat.frame_rate_hz(scene))
+    if settings.use_range:
+        stop_s = start_s + settings.range_end_s if settings.range_end_s else stop_s
+        start_s += settings.range_start_s
+    return heard if not start_s and stop_s is None else heard.limit(start_s, -1.0 if stop_s is None else stop_s)
+
+
+def _watch() -> float | None:
+    """Until the sound ends, so that the button changes back."""
+    if is_playing():
+        return _LOOK_S
+    redraw(bpy.context)
+    return None
+
+
+class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
+    """Play the chosen sound, or stop it"""
+
+    bl_idname = "wav2sem.play_speech"
+    bl_label = "Play"
+    bl_options: ClassVar = {"INTERNAL"}
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """There must be a sound."""
+        if context.scene is None:
+            return "There is no scene"
+        try:
+            sound_info.check_range(context.scene.wav2sem, sound_info.of_scene(context.scene))
+        except ValueError as error:
+            return "" if is_playing() else str(error)
+        return ""
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Play or stop."""
+        if is_playing():
+            stop()
+            return {"FINISHED"}
+        if not _play(context.scene):
+            self.report({"ERROR"}, "Blender has no sound device. Choose one in Preferences > System > Sound.")
+            return {"CANCELLED"}
+        if not bpy.app.timers.is_registered(_watch):
+            bpy.app.timers.register(_watch, first_interval=_LOOK_S, persistent=True)
+        return {"FINISHED"}
+
+
+CLASSES = (WAV2SEM_OT_play_speech,)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Presets of the Animate panel, in Blender's own preset menu: those that come with the add-on, and the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import bpy
+from bl_operators.presets import AddPresetBase
+from bl_ui.utils import PresetPanel
+
+SUBFOLDER = "wav2sem"
+# Holds presets/wav2sem/*.py.
+_OURS = str(Path(__file__).parents[1] / "assets")
+VALUES = ("model", "style", "strength", "semantic_strength", "smoothing_s", "delay_s")
+
+
+class WAV2SEM_PT_presets(PresetPanel, bpy.types.Panel):
+    """The menu in the Animate panel's header."""
+
+    bl_label = "Animate Presets"
+    preset_subdir = SUBFOLDER
+    preset_operator = "script.execute_preset"
+    preset_add_operator = "wav2sem.add_preset"
+
+
+class WAV2SEM_OT_add_preset(AddPresetBase, bpy.types.Operator):
+    """Keep the Animate panel's settings as a preset, or remove one"""
+
+    bl_idname = "wav2sem.add_preset"
+    bl_label = "Add Animate Preset"
+
+    preset_menu = "WAV2SEM_PT_presets"
+    preset_subdir = SUBFOLDER
+    preset_defines: ClassVar = ["settings = bpy.context.scene.wav2sem"]
+    preset_values: ClassVar = [f"settings.{name}" for name in VALUES]
+
+
+CLASSES = (WAV2SEM_PT_presets, WAV2SEM_OT_add_preset)
+
+
+def register() -> None:
+    """Show the presets that come with the add-on."""
+    bpy.utils.register_preset_path(_OURS)
+
+
+def unregister() -> None:
+    """Show them no more."""
+    bpy.utils.unregister_preset_path(_OURS)
