@@ -12,8 +12,8 @@ import idprop
 # The interface is no part of a scene, and 4.5 crashes when a windowless editor's cursor is read.
 INTERFACE = ("screens", "workspaces", "window_managers")
 
-# How an attribute lies in memory ("storage_type", 5.1) changes when it is read.
-UNCOMPARED = ("rna_type", "id_data", "storage_type")
+# How an attribute lies in memory ("storage_type", 5.1) changes when it is read, and a depsgraph holds what is evaluated.
+UNCOMPARED = ("rna_type", "id_data", "storage_type", "depsgraph")
 
 
 def dump() -> dict[str, Any]:
