@@ -24,8 +24,8 @@ import bpy  # aud is found only beside it
 import aud  # isort: skip
 import numpy as np
 
-# What is shorter stalls the interface for less than a tenth of a second, a start of Blender takes about one.
-SHORT_S = 30.0
+# What is shorter stalls the interface for less than 50 ms, a start of Blender takes about a second.
+SHORT_S = 20.0
 
 _MARK = "wav2sem: "
 
