@@ -90,7 +90,9 @@ def applying(
     """
     preflight.check_target(context, target)
     yield
-    plan = preflight.make_plan(target, prepared(motion, strength=strength, smoothing_s=smoothing_s), visemes)
+    motion = prepared(motion, strength=strength, smoothing_s=smoothing_s)
+    yield
+    plan = preflight.make_plan(target, motion, visemes)
     yield
     rate_hz = compat.frame_rate_hz(context.scene)
     whole_frames = round(begins_s * rate_hz)
