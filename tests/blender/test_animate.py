@@ -112,13 +112,16 @@ def test_the_users_action_plays_on_below(head, animate, point_at):
     animate(start_frame=201)
     animation = head.data.shape_keys.animation_data
     assert animation.action.name == "ok"
-    assert [strip.action for track in animation.nla_tracks for strip in track.strips] == [mine]
+    assert [strip.action for track in animation.nla_tracks for strip in track.strips] == [
+        mine,
+        bpy.data.actions["Speech Rest"],
+    ]
     assert point_at(head, 6, vertex=1)[2] == pytest.approx(0.5, abs=0.02), "the user's blink"
     assert point_at(head, 6)[2] == pytest.approx(-0.3, abs=1e-5), "the user's jaw outside the speech"
     assert point_at(head, 231)[2] == pytest.approx(-1.0, abs=1e-5), "our jaw inside the speech"
     assert point_at(head, 231, vertex=1)[2] == pytest.approx(1.0, abs=1e-5), "the blink is held"
     animate(start_frame=201)
-    assert len(animation.nla_tracks) == 1
+    assert len(animation.nla_tracks) == 2
     assert mine.use_fake_user or mine.users == 1
 
 

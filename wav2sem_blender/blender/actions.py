@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import ceil, floor
 from typing import Any
@@ -19,13 +19,17 @@ from typing import Any
 import bpy
 import numpy as np
 
-from . import compat
+from . import compat, footprint
 from .preflight import value_path
 from .steps import Steps
 
 # Custom properties of an Action of ours; the first one marks it.
+MARKS = "wav2sem_"
 AUDIO_HASH = "wav2sem_audio_sha256"
 CURVES = "wav2sem_curves"
+# Marks the Action that holds shape keys at rest below our NLA strips.
+REST = "wav2sem_rest"
+_REST_NAME = "Speech Rest"
 
 
 def write_action(
@@ -68,14 +72,69 @@ def write_action(
         frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
         write_curve(bag.fcurves, value_path(key_name), frames_T, values_T)
         yield
+    for stale in [mark for mark in action.keys() if mark.startswith(MARKS)]:  # noqa: SIM118, an Action is no dict
+        del action[stale]
     for mark, value in marks.items():
         action[mark] = value
     action[CURVES] = json.dumps(sorted(curves))
     if action is not current:
-        notes += _make_room(animation, keys, scene)
-        animation.action = action
+        notes += put_on_top(keys, action, slot, scene)
     animation.action_slot = slot
+    if animation.action_extrapolation == "NOTHING":
+        hold_rest(keys, list(curves))
     return action, notes
+
+
+def put_on_top(keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene) -> list[str]:
+    """Make an action of ours the active one; returns sentences about what was active before."""
+    animation = keys.animation_data_create()
+    notes = _make_room(animation, keys, scene)
+    animation.action = action
+    animation.action_slot = slot
+    return notes
+
+
+def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
+    """Let keys rest where no strip plays them: there Blender takes 1 for a shape key's value.
+
+    A strip below ours holds 0. What the user's strips play is left to them.
+    """
+    animation = keys.animation_data
+    users = {path for path, action in animated_paths(animation) if AUDIO_HASH not in action}
+    paths = [path for path in map(value_path, key_names) if path not in users]
+    held = next((strip for _, strip in rest_strips(animation)), None)
+    if held is None and paths:
+        action = bpy.data.actions.new(_REST_NAME)
+        action[REST] = True
+        slot = action.slots.new(id_type="KEY", name=keys.name)
+        if not animation.nla_tracks:
+            animation.use_nla = True
+        track = animation.nla_tracks.new()
+        track.name = _REST_NAME
+        held = track.strips.new(_REST_NAME, 0, action)
+        held.action_slot = slot
+        held.extrapolation = "HOLD"
+    if held is not None:
+        curves = compat.channelbag(held.action, held.action_slot).fcurves
+        for path in paths:
+            write_curve(curves, path, np.zeros(1), np.zeros(1))
+
+
+def drop_rest(keys: bpy.types.Key) -> None:
+    """Remove the strip of `hold_rest`."""
+    for track, strip in list(rest_strips(keys.animation_data)):
+        action = strip.action
+        keys.animation_data.nla_tracks.remove(track)
+        if action.users == 0:
+            bpy.data.actions.remove(action)
+
+
+def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any]]:
+    """Track and strip of `hold_rest`."""
+    for track in animation.nla_tracks if animation is not None else ():
+        for strip in track.strips:
+            if strip.action is not None and REST in strip.action:
+                yield track, strip
 
 
 def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float]) -> bool:
@@ -120,6 +179,8 @@ def animated_paths(animation: bpy.types.AnimData | None) -> Iterator[tuple[str, 
     if animation.use_nla:
         sources += [strip for track in animation.nla_tracks if not track.mute for strip in _clips(track.strips)]
     for source in sources:
+        if REST in source.action:
+            continue
         for layer in source.action.layers if source.action_slot is not None else ():
             for strip in layer.strips:
                 bag = strip.channelbag(source.action_slot)
@@ -143,27 +204,33 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
     if AUDIO_HASH in current:
         if current.library is None:
             current.use_fake_user = True
-        _rest(current, animation.action_slot, keys)
+        rest(current, keys)
         return [f'The earlier action "{current.name}" is kept in this file.']
-    _push_down(animation, scene)
+    was_nla_on = animation.use_nla
+    track = push_down(animation, scene.frame_start, scene.frame_end, animation.action_extrapolation)
+    footprint.note_pushed(keys, track.name, was_nla_on)
     note = f'Your action "{current.name}" moved to an NLA track below the speech.'
     return [note] if animation.use_nla else [note, "NLA is switched off for these shape keys, so it does not play."]
 
 
-def _rest(action: bpy.types.Action, slot: Any, keys: bpy.types.Key) -> None:
-    """Return to rest what an earlier action of ours drove; the next one may have other channels."""
+def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
+    """Return to rest what an action of ours drove, or it would keep its last value."""
     for key_name in json.loads(action.get(CURVES, "[]")):
         if key_name in keys.key_blocks:
             keys.key_blocks[key_name].value = 0.0
 
 
-def _push_down(animation: bpy.types.AnimData, scene: bpy.types.Scene) -> None:
-    """What the NLA editor's Push Down does, over the scene's whole range so that cycling curves go on."""
+def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapolation: str) -> Any:
+    """What the NLA editor's Push Down does, over this range at least, so that cycling curves go on.
+
+    Returns:
+        The new track.
+    """
     action, slot = animation.action, animation.action_slot
     if not animation.nla_tracks:
         animation.use_nla = True
     start, end = action.curve_frame_range
-    start, end = floor(min(start, scene.frame_start)), ceil(max(end, scene.frame_end, start + 1))
+    start, end = floor(min(start, first)), ceil(max(end, last, start + 1))
     track = animation.nla_tracks.new()
     track.name = action.name
     strip = track.strips.new(action.name, start, action)
@@ -172,11 +239,14 @@ def _push_down(animation: bpy.types.AnimData, scene: bpy.types.Scene) -> None:
     strip.action_frame_start, strip.action_frame_end = start, end
     strip.frame_start, strip.frame_end = start, end
     strip.blend_type = animation.action_blend_type
-    strip.extrapolation = animation.action_extrapolation
+    strip.extrapolation = extrapolation
     if animation.action_influence != 1.0:
         strip.use_animated_influence = True
+        # Without a key its curve is 0.
+        strip.fcurves.find("influence").keyframe_points.insert(start, animation.action_influence)
         strip.influence = animation.action_influence
     animation.action_blend_type = "REPLACE"
     animation.action_influence = 1.0
-    # Before and after the speech the user's own curves show through.
+    # Before and after the speech what lies below shows through.
     animation.action_extrapolation = "NOTHING"
+    return track

@@ -263,6 +263,7 @@ class Job:
             start_frame=first_frame,
             sway=self.settings.sway,
             n_frames=n_frames,
+            recording=replace(self.settings, object_name=target.name).for_the_record(),
         )
 
     def _make_command(self, model: str) -> protocol.Animate | protocol.Listen:

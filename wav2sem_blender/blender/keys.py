@@ -12,6 +12,7 @@ import numpy as np
 
 from ..pipeline.face_names import Row
 from ..pipeline.motion import Motion
+from . import footprint
 from .preflight import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, Plan, own_keys, rest_points
 
 # Blender's hard limit of a shape key's value.
@@ -81,6 +82,8 @@ def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback
     Returns:
         Sentences for the user: a library override does not store its sliders, so there they stay.
     """
+    footprint.put_back_later(mesh.shape_keys, rollback)
+    footprint.note_sliders(mesh.shape_keys, list(values))
     narrow = []
     for key, values_T in values.items():
         block = mesh.shape_keys.key_blocks[key]

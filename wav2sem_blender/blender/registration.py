@@ -20,6 +20,7 @@ from . import (
     preferences,
     preset_panel,
     properties,
+    result_panel,
     transfer,
     upper_face_panel,
     upper_face_properties,
@@ -39,6 +40,7 @@ CLASSES = (
     *mapping_ui.CLASSES,
     *jaw_bone.CLASSES,
     *upper_face_panel.CLASSES,
+    *result_panel.CLASSES,
 )
 
 _command_handle: object | None = None
@@ -53,6 +55,7 @@ def register() -> None:
     upper_face_properties.register()
     mapping.register()
     preset_panel.register()
+    result_panel.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
     atexit.register(_at_exit)
 
@@ -66,6 +69,7 @@ def unregister() -> None:
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
+    result_panel.unregister()
     preset_panel.unregister()
     mapping.unregister()
     upper_face_properties.unregister()

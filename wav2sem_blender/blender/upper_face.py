@@ -8,7 +8,7 @@ muted is left to the user, channel by channel. Running again replaces our track 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
@@ -67,6 +67,7 @@ def apply_upper_face(
     start_frame: int = 1,
     sway: SwayTarget = NOTHING_SWAYS,
     n_frames: int | None = None,
+    recording: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Let the upper half of a face live while it speaks.
 
@@ -79,6 +80,7 @@ def apply_upper_face(
         start_frame: Scene frame of its first moment.
         sway: What the head's sway moves.
         n_frames: How many scene frames the speech has, or None for the recording's own length.
+        recording: Which one, stored on the Action for the record.
 
     Raises:
         ValueError: The target, the sway's target or a value does not allow it; nothing was changed.
@@ -98,7 +100,8 @@ def apply_upper_face(
         raise ValueError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
     plan = _make_plan(target, face.motion.channels)
     with ExitStack() as rollback:
-        outcome = _write(target, face, plan, swaying, settings, name, start_frame, rollback)
+        record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
+        outcome = _write(target, face, plan, swaying, record, name, start_frame, rollback)
         rollback.pop_all()
     return outcome
 
@@ -129,15 +132,35 @@ def remove(target: bpy.types.Object) -> bool:
 def switch(scene: bpy.types.Scene, is_on: bool) -> None:
     """Mute or unmute all of our tracks in a scene; what they moved returns to rest when they are muted."""
     for target in scene.objects:
-        for owner, track, strip in _own_strips_with(target):
-            track.mute = not is_on  # a muted strip would go on holding its last value
-            if not is_on:
-                _rest(owner, strip.action)
+        switch_one(target, is_on)
+
+
+def switch_one(target: bpy.types.Object, is_on: bool) -> None:
+    """Mute or unmute our tracks on one mesh."""
+    for owner, track, strip in _own_strips_with(target):
+        track.mute = not is_on  # a muted strip would go on holding its last value
+        if not is_on:
+            _rest(owner, strip.action)
 
 
 def settings_of(action: bpy.types.Action) -> Settings:
     """What an action of ours was made with."""
     return Settings(**_record(action)["settings"])
+
+
+def recording_of(action: bpy.types.Action) -> dict[str, Any]:
+    """Which recording it was made from; empty where nobody said."""
+    return _record(action).get("recording", {})  # type: ignore[no-any-return]
+
+
+def sway_of(action: bpy.types.Action) -> SwayTarget:
+    """What sways with it."""
+    return SwayTarget(**_record(action).get("sway", {}))
+
+
+def keys_of(action: bpy.types.Action) -> list[str]:
+    """The shape keys that it moves."""
+    return list(_record(action)["keys"])
 
 
 def is_there(target: bpy.types.Object) -> bool:
@@ -204,7 +227,7 @@ def _write(
     face: UpperFace,
     plan: _Plan,
     swaying: head_sway.Sway | None,
-    settings: Settings,
+    record: dict[str, Any],
     name: str,
     start_frame: int,
     rollback: ExitStack,
@@ -235,8 +258,7 @@ def _write(
             actions.write_curve(bag.fcurves, swaying.path, frames_T, values_T, index)
         _add_track(swaying.owner, action, slot, start_frame, last_frame, swaying.blend_type, rollback)
     rest = {swaying.path: swaying.rest} if swaying else {}
-    record = {"settings": asdict(settings), "keys": sorted({row.key for row in rows}), "rest": rest}
-    action[MARK] = json.dumps(record)
+    action[MARK] = json.dumps({**record, "keys": sorted({row.key for row in rows}), "rest": rest})
     for owner, track, strip in replaced:
         if not (swaying and owner == swaying.owner):
             _rest(owner, strip.action)
