@@ -4,6 +4,7 @@
 python -m wav2sem_blender animate speech.wav more/*.flac --output curves
 python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --semantic-strength 0.5
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
+python -m wav2sem_blender verify models/*
 
 Exit codes: 0 all done, 1 something failed (one line on stderr for each), 2 wrong usage, 130 interrupted.
 """
@@ -66,10 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     animate.set_defaults(run=_animate)
 
     convert = commands.add_parser("import", help="convert a checkpoint of the original projects into a model folder")
-    convert.add_argument("file", type=Path, metavar="FILE", help="such as model.pth.tar or vocaset.pth")
-    convert.add_argument("--kind", required=True, choices=IMPORT_KINDS)
+    convert.add_argument(
+        "file", type=Path, metavar="FILE", help="such as model.pth.tar or vocaset.pth; a model folder is copied"
+    )
+    convert.add_argument("--kind", required=True, choices=("auto", *IMPORT_KINDS), help="auto: its keys tell")
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
     convert.set_defaults(run=_import)
+
+    verify = commands.add_parser("verify", help="compare the files of model folders with their recorded hashes")
+    verify.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -139,17 +146,38 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
+    if arguments.file.is_dir():
+        from .pipeline.checkpoint import copy_folder
+
+        copy_folder(arguments.file, arguments.output)
+        print(f"{arguments.file}: copied, {arguments.output}")
+        return 0
     try:
         from .pipeline.official import import_official
     except ModuleNotFoundError as error:
         raise ValueError(f"importing a checkpoint needs {error.name}: pip install torch transformers") from error
     if not arguments.file.is_file():
         raise FileNotFoundError(f"{arguments.file}: there is no such checkpoint file.")
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
     import_official(arguments.file, arguments.kind, arguments.output)
     print(f"{arguments.file}: {arguments.kind}, {arguments.output}")
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .pipeline.checkpoint import open_folder
+
+    n_failed = 0
+    for path in arguments.folders:
+        try:
+            n_files = len(open_folder(path).files)
+        except (ValueError, OSError) as error:
+            n_failed += 1
+            _complain(str(error))
+        else:
+            print(f"{path}: {n_files} files, each as recorded", flush=True)
+    return 1 if n_failed else 0
 
 
 class _Progress:

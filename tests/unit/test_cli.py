@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -255,6 +257,48 @@ class TestImport:
         assert run("import", tmp_path / "broken.pth", "--kind", "wav2sem", "--output", tmp_path / "broken.pth") == 1
         assert "is a file; --output names a folder" in capsys.readouterr().err
         assert not calls
+
+
+class TestModelFolders:
+    """What needs no torch: a model folder is copied, and compared with its hashes."""
+
+    def test_a_model_folder_is_copied_with_its_own_files_only(self, model, tmp_path, capsys):
+        (model / "notes.txt").write_text("mine")
+        assert run("import", model, "--kind", "auto", "--output", tmp_path / "models" / "copy") == 0
+        copy = tmp_path / "models" / "copy"
+        assert sorted(path.name for path in copy.iterdir()) == ["config.json", "model.safetensors"]
+        assert [path.name for path in copy.parent.iterdir()] == ["copy"], "nothing is left aside"
+        assert run("verify", copy, model) == 0
+        assert capsys.readouterr().out.splitlines()[-2:] == [
+            f"{path}: 1 files, each as recorded" for path in (copy, model)
+        ]
+
+    def test_a_damaged_one_is_neither_verified_nor_copied(self, model, tmp_path, capsys):
+        (model / "model.safetensors").write_bytes(b"other")
+        assert run("verify", tmp_path / "none", model) == 1
+        complaints = capsys.readouterr().err.splitlines()
+        assert "none: no model here" in complaints[0] and "model.safetensors: damaged" in complaints[1]
+        assert run("import", model, "--kind", "auto", "--output", tmp_path / "copy") == 1
+        assert not (tmp_path / "copy").exists()
+
+    def test_files_of_other_folders_are_refused(self, model, tmp_path, capsys):
+        config = json.loads((model / "config.json").read_text())
+        config["files"]["../secret"] = "0" * 64
+        (model / "config.json").write_text(json.dumps(config))
+        (tmp_path / "secret").write_text("mine")
+        assert run("import", model, "--kind", "auto", "--output", tmp_path / "copy") == 1
+        assert "'../secret' is no file of this folder" in capsys.readouterr().err
+
+    @pytest.fixture
+    def model(self, tmp_path):
+        """A Wav2Sem alone, of four bytes: as good as any for files and hashes."""
+        folder = tmp_path / "model"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"four")
+        files = {"model.safetensors": hashlib.sha256(b"four").hexdigest()}
+        config = {"format_version": 1, "wav2sem": {"config": {}, "target_dim": 4}, "files": files}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
 
 
 def test_help_needs_no_heavy_import():

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator, official  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     BASIS_KEY,
     DecoderConfig,
@@ -217,6 +217,22 @@ def test_wav2sem_files(tmp_path, kind: str) -> None:
         assert again.keys() == state.keys() and all(torch.equal(again[key], value) for key, value in state.items())
 
 
+def test_the_keys_tell_the_kind(tmp_path) -> None:
+    head = "vertice_map_r.weight"
+    states = {
+        "wav2sem": {"FeatureExtractor.x": torch.zeros(1)},
+        "codetalker-wav2sem": {"Wav2Bert.FeatureExtractor.x": torch.zeros(1)},
+        "faceformer-vocaset": {head: torch.zeros(15069, 1)},
+        "faceformer-biwi": {head: torch.zeros(70110, 1)},
+    }
+    assert {kind: official._kind_of(tmp_path, state) for kind, state in states.items()} == {
+        kind: kind for kind in states
+    }
+    torch.save({head: torch.zeros(9, 1)}, tmp_path / "small.pth")
+    with pytest.raises(ValueError, match=r"small.pth: its keys are of none of the known checkpoints: wav2sem, "):
+        import_official(tmp_path / "small.pth", "auto", tmp_path / "out")
+
+
 class _Malicious:
     def __reduce__(self):
         return (print, ("code ran",))
@@ -236,7 +252,7 @@ def test_bad_files_are_named(tmp_path, capsys) -> None:
     for name, error, message in cases:
         with pytest.raises(error, match=message):
             import_official(tmp_path / name, "faceformer-vocaset", tmp_path / "out")
-    with pytest.raises(ValueError, match="known are wav2sem"):
+    with pytest.raises(ValueError, match="known are auto, wav2sem"):
         import_official(whole, "voca", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "code ran" not in capsys.readouterr().out

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Workers whose package has a fake `pipeline.infer`: real processes and files, no model."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,3 +22,11 @@ def client(environment, tmp_path):
     worker = WorkerClient(environment, tmp_path / "session")
     yield worker
     worker.close()
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory) -> Path:
+    """An interpreter without any library."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

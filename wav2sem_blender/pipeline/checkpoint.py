@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
@@ -157,7 +158,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         ValueError: another format version, an unreadable config, or a file that is not the one described.
     """
     folder = Path(path)
-    config_path = folder / "config.json"
+    config_path = folder / CONFIG_FILE
     if not config_path.is_file():
         raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
     try:
@@ -172,6 +173,8 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
             "export the model again with a matching release"
         )
     for name, expected in files.items():
+        if Path(name).name != name:
+            raise ValueError(f"{config_path}: {name!r} is no file of this folder; copy the whole model folder again")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: missing; copy the whole model folder again")
         if sha256(folder / name) != expected:
@@ -232,7 +235,29 @@ def _write_folder(
             shutil.copyfile(source, new / name)
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
         description = {"format_version": FORMAT_VERSION, **content, "files": files}
-        (new / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        if target.exists():
-            target.rename(Path(temp) / "old")
-        new.rename(target)
+        (new / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        _replace(target, new)
+
+
+def copy_folder(source: str | Path, folder: str | Path) -> None:
+    """Copy a model folder, or one with a Wav2Sem alone: what its config.json names, and nothing else.
+
+    Raises:
+        FileNotFoundError, ValueError: As in `open_folder`, of the source or of the copy.
+    """
+    opened, target = open_folder(source), Path(folder).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
+        new = Path(temp) / "new"
+        new.mkdir()
+        for name in (*opened.files, CONFIG_FILE):
+            shutil.copyfile(opened.path / name, new / name)
+        open_folder(new)
+        _replace(target, new)
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Put a complete folder into its place; the old one, if any, goes beside the new one."""
+    if target.exists():
+        target.rename(new.with_name("old"))
+    new.rename(target)

@@ -62,7 +62,7 @@ class SpeechAnimator:
             ValueError: a damaged model, an unknown engine or device, or an engine that is not installed.
         """
         folder = open_folder(DEFAULT_FOLDER if str(model) == "default" else Path(model))
-        name = _choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
+        name = choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
         if isinstance(folder, Wav2SemFolder):
             return SentenceEncoder(folder, name, device)
         if name == "onnx":
@@ -290,7 +290,7 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
     return weights_N
 
 
-def _choose_engine(has_onnx: bool, engine: str, device: str) -> str:
+def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r}: known are {', '.join(ENGINES)}")
     needs = {"onnx": ("onnxruntime",), "torch": ("torch", "transformers")}

@@ -36,6 +36,7 @@ from .nn.encoders import KINDS, build_backbone
 from .nn.faceformer import FaceFormer
 from .nn.wav2sem import RELEASED, Wav2Sem
 
+AUTO = "auto"
 BERT_DIM = 768
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 BIAS_CHANNEL = "bias"
@@ -101,7 +102,7 @@ def import_official(file: str | os.PathLike[str], kind: str, output: str | os.Pa
     """Write a model folder from an official file.
 
     A FaceFormer becomes a whole model. A Wav2Sem is an encoder without a face: of its folder `SpeechAnimator.load`
-    gives sentence vectors, and training fuses it into a face model.
+    gives sentence vectors, and training fuses it into a face model. Kind "auto" tells them apart by their keys.
 
     Raises:
         FileNotFoundError: no such file.
@@ -109,14 +110,27 @@ def import_official(file: str | os.PathLike[str], kind: str, output: str | os.Pa
             the size in bytes or the key.
     """
     path = Path(file)
-    if kind not in IMPORT_KINDS:
-        raise ValueError(f"kind {kind!r}: known are {', '.join(IMPORT_KINDS)}")
+    if kind not in (AUTO, *IMPORT_KINDS):
+        raise ValueError(f"kind {kind!r}: known are {', '.join((AUTO, *IMPORT_KINDS))}")
     state = _read(path)
+    if kind == AUTO:
+        kind = _kind_of(path, state)
     if kind in _HOSTS:
         _import_faceformer(path, state, kind, Path(output))
     else:
         _import_wav2sem(path, state, kind, Path(output))
     return Path(output)
+
+
+def _kind_of(path: Path, state: Mapping[str, Tensor]) -> str:
+    for prefix, kind in (("Wav2Bert.", "codetalker-wav2sem"), ("FeatureExtractor.", "wav2sem")):
+        if any(key.startswith(prefix) for key in state):
+            return kind
+    n_values = len(state["vertice_map_r.weight"]) if "vertice_map_r.weight" in state else 0
+    for kind, host in _HOSTS.items():
+        if n_values == 3 * host.n_vertices:
+            return kind
+    raise ValueError(f"{path.name}: its keys are of none of the known checkpoints: {', '.join(IMPORT_KINDS)}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

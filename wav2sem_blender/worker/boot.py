@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The worker's entry point, started by path: `python boot.py --folder DIR [--path DIR …]`.
+"""The worker's entry point, started by path: `python boot.py [--path DIR …] --folder DIR`.
+
+`python boot.py [--path DIR …] --run MODULE …` runs a module's `main` instead: the chores of the preferences.
 
 Inside Blender the package is named `bl_ext.<repository>.wav2sem_blender`, and none of that exists in the worker; so
 the package is loaded here from the folder that holds this file, under its plain name.
@@ -15,17 +17,29 @@ from pathlib import Path
 from typing import BinaryIO
 
 PACKAGE = "wav2sem_blender"
+MIN_PYTHON = (3, 11)
 
 
 def main() -> int:
     """Prepare the interpreter, then serve until the commands end."""
     parser = argparse.ArgumentParser(prog="boot.py", description="Speech to motion, driven by JSON lines on stdin.")
-    parser.add_argument("--folder", type=Path, required=True, help="where events, the log and the results go")
     parser.add_argument("--path", action="append", default=[], help="folder with libraries; may be repeated")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--folder", type=Path, help="where events, the log and the results go")
+    task.add_argument("--run", nargs=argparse.REMAINDER, help="a module of the package, and what its main() gets")
     arguments = parser.parse_args()
+    if sys.version_info < MIN_PYTHON:
+        # The package's own modules cannot be read by it.
+        found, needed = (".".join(map(str, version[:2])) for version in (sys.version_info, MIN_PYTHON))
+        print(f"error: {sys.executable} is Python {found}. Choose Python {needed} or newer.", file=sys.stderr)
+        return 2
     _set_import_path(arguments.path)
     commands = _take_stdin()
     _load_package(Path(__file__).resolve().parents[1])
+    if arguments.run:
+        importlib.import_module(f"{PACKAGE}.worker.chore").end_with(commands)
+        module, *rest = arguments.run
+        return importlib.import_module(f"{PACKAGE}.{module}").main(rest)
     serve = importlib.import_module(f"{PACKAGE}.worker.serve")
     return serve.serve(arguments.folder, commands)
 

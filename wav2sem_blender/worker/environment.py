@@ -6,16 +6,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.py")
-REQUIRED_MODULES = ("numpy", "soundfile", "soxr")
+REQUIRED_MODULES = ("numpy", "soundfile", "soxr", "safetensors")
 ENGINE_MODULES = ("onnxruntime", "torch")
+# The torch engine.
+TORCH_MODULES = ("torch", "transformers")
 
 # Modules whose folders the worker may not find by itself: Blender keeps an extension's wheels apart from its own.
-_LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "safetensors", "transformers")
+_LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "transformers")
 
 # They point another interpreter at Blender's libraries, or Blender's at somebody else's.
 _FOREIGN_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
@@ -43,8 +46,15 @@ class WorkerEnvironment:
 
     def command(self, folder: Path) -> list[str]:
         """The command line of a worker whose session lives in `folder`."""
+        return [*self._start(), "--folder", str(folder)]
+
+    def run(self, module: str, *arguments: str) -> list[str]:
+        """The command line that runs `main(arguments)` of a module of the package: "worker.probe", say."""
+        return [*self._start(), "--run", module, *arguments]
+
+    def _start(self) -> list[str]:
         paths = [argument for path in self.paths for argument in ("--path", path)]
-        return [str(self.python), *self.options, str(self.boot), "--folder", str(folder), *paths]
+        return [str(self.python), *self.options, str(self.boot), *paths]
 
     def variables(self) -> dict[str, str]:
         """This process's environment variables without those that belong to another Python."""
@@ -87,17 +97,27 @@ def check_modules() -> None:
     Raises:
         MissingModuleError: A required library, or both engines, cannot be found.
     """
-    missing = [name for name in REQUIRED_MODULES if find_spec(name) is None]
+    missing = missing_modules(REQUIRED_MODULES)
     if missing:
         raise MissingModuleError(
             f"The Python {sys.executable} lacks {', '.join(missing)}. Install it there "
-            f'("{sys.executable}" -m pip install {" ".join(missing)}) or choose another Python in the preferences.'
+            f"({pip_command(sys.executable, missing)}) or choose another Python in the preferences."
         )
     if all(find_spec(name) is None for name in ENGINE_MODULES):
         raise MissingModuleError(
             f"The Python {sys.executable} has neither onnxruntime nor torch, so no model can run. Reinstall the "
             "extension, or choose a Python that has torch in its preferences."
         )
+
+
+def missing_modules(names: Iterable[str]) -> list[str]:
+    """Those that this Python cannot find; nothing is imported."""
+    return [name for name in names if find_spec(name) is None]
+
+
+def pip_command(python: str, names: Iterable[str]) -> str:
+    """What to type into a terminal so that a Python gets these libraries."""
+    return f'"{python}" -m pip install {" ".join(names)}'
 
 
 def _folder_of(module: str) -> str | None:

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The torch runtime's installation, offline: a real environment and the real pip, with a package of four lines."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from wav2sem_blender.worker import environment, install, runtime
+from wav2sem_blender.worker.chore import Chore, ChoreFailedError
+from wav2sem_blender.worker.runtime import Runtime
+
+ROOT = Path(__file__).parents[2]
+NAME, SIZE_BYTES = "tiny-torch", 300_000
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> Path:
+    """A folder with one wheel."""
+    folder = tmp_path_factory.mktemp("wheels")
+    info = "tiny_torch-1.0.dist-info"
+    content = {
+        "tiny_torch.py": "# " + "x" * SIZE_BYTES + "\nANSWER = 42\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (*content, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / "tiny_torch-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in (*content.items(), (f"{info}/RECORD", record)):
+            wheel.writestr(name, text)
+    return folder
+
+
+def installing(folder: Path, wheels: Path, *requirements: str) -> Chore:
+    own = environment.from_python(sys.executable)
+    options = [f"--pip-option={option}" for option in ("--no-index", f"--find-links={wheels}")]
+    options += [f"--requirement={requirement}" for requirement in requirements]
+    variables = {name: value for name, value in own.variables().items() if not name.startswith("PIP_")}
+    return Chore(own.run("worker.install", "install", str(folder), *options), variables, "Starting")
+
+
+def removing(folder: Path) -> Chore:
+    own = environment.from_python(sys.executable)
+    return Chore(own.run("worker.install", "remove", str(folder)), own.variables(), "Starting")
+
+
+def test_it_is_made_found_unfinished_continued_and_removed(tmp_path, wheels):
+    made = Runtime(tmp_path / "user" / "torch_runtime")
+    assert not made.is_complete and not made.is_unfinished
+
+    # A package that cannot be had: the environment stays, half-made, and is not taken for a runtime.
+    with pytest.raises(ChoreFailedError, match=r"pip could not install .*there-is-no-such-package.* to go on"):
+        installing(made.folder, wheels, "there-is-no-such-package").wait()
+    assert made.is_unfinished and not made.is_complete and made.python.is_file()
+    (made.environment / "kept").write_text("the second try goes on with this one")
+
+    seen, chore = [], installing(made.folder, wheels, NAME)
+    while not chore.poll():
+        seen.append((chore.fraction, chore.text))
+    assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
+    assert (made.environment / "kept").is_file()
+    assert made.is_complete and not made.is_unfinished and not made.cache.exists()
+    assert chore.result["python"] == str(made.python)
+    assert chore.result["size_bytes"] == made.size_bytes > SIZE_BYTES
+    asked = subprocess.run([made.python, "-c", "import tiny_torch; print(tiny_torch.ANSWER)"], capture_output=True)
+    assert asked.stdout.strip() == b"42"
+
+    # As after an update of the add-on with other pins.
+    record = made.folder / "complete.json"
+    assert not made.is_outdated
+    record.write_text(json.dumps({"requirements": ["torch==1.0"], "size_bytes": 1}))
+    assert made.is_outdated
+
+    removing(made.folder).wait()
+    assert list(made.folder.parent.iterdir()) == []
+
+
+def test_no_python_here_can_do_it(tmp_path, monkeypatch, capsys):
+    """Debian's Python without python3-venv has neither ensurepip nor pip."""
+    stand_in = tmp_path / "python3.13"
+    stand_in.write_text("#!/bin/sh\necho '[[3, 13], true, false, false]'\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(install, "_candidates", lambda: iter([str(tmp_path / "nowhere"), str(stand_in)]))
+    assert install.main(["install", str(tmp_path / "made"), "--requirement", NAME]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: No Python of this machine can make an environment") and str(stand_in) in said
+    assert "apt install python3-venv" in said and said.endswith("Then press Install again.\n")
+
+
+def test_a_full_disk_is_told_before_anything_is_downloaded(tmp_path, monkeypatch, capsys):
+    usage = shutil._ntuple_diskusage(100, 99, 2_000_000)
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda path: usage)
+    assert install.main(["install", str(tmp_path / "made")]) == 1
+    said = capsys.readouterr().err
+    assert "has 2 MB left, and the installation needs" in said and "Free some space" in said
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_the_pins_are_those_of_constraints():
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in runtime.REQUIREMENTS if line not in pins] == []
+    named = {line.partition("=")[0] for line in runtime.REQUIREMENTS}
+    assert {*environment.REQUIRED_MODULES, *environment.TORCH_MODULES} <= named
+
+
+def test_what_pip_says_becomes_a_bar():
+    progress = install.Progress(1_000_000_000)
+    lines = [
+        ("Looking in indexes: somewhere", "Asking for the Packages", 0.0),
+        ("Collecting torch==2.14.1 (from -r x)", "Asking for torch", 0.0),
+        ("  Downloading https://somewhere/torch-2.14.1-cp313.whl (800.0 MB)", "Downloading torch (1 MB of about", 0.0),
+        ("Progress 400000000 of 800000000", "Downloading torch (400 MB of about 1.0 GB)", 0.3),
+        ("  Using cached soxr-1.1.0.whl (200 kB)", "Downloading soxr (800 MB of about 1.0 GB)", 0.6),
+        ("  Downloading huge-1.0.whl (3.0 GB)", "Downloading huge (800 MB of about 1.0 GB)", 0.6),
+        ("Progress 3000000000 of 3000000000", "Downloading huge (3.8 GB of about 1.0 GB)", 0.75),
+        ("Installing collected packages: torch, soxr, huge", "Unpacking 3 Packages (some Minutes)", 0.75),
+        ("Successfully installed torch", "Unpacking 3 Packages (some Minutes)", 1.0),
+    ]
+    for line, text, fraction in lines:
+        progress.read(line)
+        assert progress.text.startswith(text), line
+        assert progress.fraction == pytest.approx(fraction, abs=1e-3), line
+    assert not progress.read("Looking in links: /nowhere")
+
+
+def test_sizes_are_told_in_words(tmp_path):
+    assert [runtime.in_words(size) for size in (0, 38e6, 1e9, 5.94e9)] == ["1 MB", "38 MB", "1.0 GB", "5.9 GB"]
+    (tmp_path / "a").write_bytes(b"12")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_bytes(b"345")
+    assert runtime.disk_use(tmp_path) == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the candidates are shell scripts")
+def test_blenders_own_python_comes_first():
+    assert next(install._candidates()) == sys.executable
