@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What may happen between a run's first moment and its last: it is survived, or one sentence and an untouched file."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -93,7 +94,11 @@ def vowels(head):
 
 
 def is_running(pid: int) -> bool:
-    return sys.platform == "linux" and Path(f"/proc/{pid}").exists()
+    """Neither gone nor waiting to be buried; elsewhere than on Linux nobody can tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def curves_in(action) -> list:
@@ -383,3 +388,49 @@ def test_ten_minutes_are_written_in_short_slices(head):
     assert outcome.n_curves == 52 and outcome.n_scene_frames == 36_000
     print(f"{len(slices_s)} slices, the longest {1e3 * max(slices_s):.0f} ms, together {1e3 * sum(slices_s):.0f} ms")
     assert max(slices_s) < 0.05, slices_s
+
+
+A_BLENDER = """
+import os, sys, time
+from pathlib import Path
+import bpy
+import wav2sem_blender
+from wav2sem_blender.blender import jobs
+from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.worker import environment
+
+boot, audio, way = sys.argv[1:]
+fake = environment.WorkerEnvironment(python=Path(sys.executable), boot=Path(boot))
+environment.embedded = lambda: fake
+wav2sem_blender.register()
+bpy.ops.mesh.primitive_cube_add()
+for name in ("Basis", "jawOpen"):
+    bpy.context.object.shape_key_add(name=name)
+job = jobs.Job(bpy.context, AnimateSettings(filepath=audio))
+while job.title != "Listening for Sounds":
+    assert not job.poll()
+    time.sleep(0.02)
+print("working", jobs._client.pid, jobs._client.folder, flush=True)
+if way == "kill":
+    time.sleep(60)
+if way == "unregister":
+    wav2sem_blender.unregister()
+"""
+
+
+@pytest.mark.parametrize("way", ["kill", "exit", "unregister"])
+def test_blenders_end_is_the_workers(fake_package, audio, way):
+    """Killed, ended, or the add-on switched off in mid-job: no process and no folder is left."""
+    boot = fake_package / "worker" / "boot.py"
+    command = [sys.executable, "-c", A_BLENDER, str(boot), audio("slow_features"), way]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as blender:
+        line = next(line for line in blender.stdout if line.startswith("working "))
+        pid, folder = int(line.split()[1]), Path(line.split()[2])
+        if way == "kill":
+            blender.kill()
+        else:
+            assert blender.wait(30) == 0
+    end_s = time.monotonic() + 20
+    while is_running(pid) or folder.exists():
+        assert time.monotonic() < end_s, f"process {pid} runs: {is_running(pid)}; {folder} is there: {folder.exists()}"
+        time.sleep(0.05)

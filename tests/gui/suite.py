@@ -28,6 +28,7 @@ from packaging.utils import parse_wheel_filename  # noqa: E402
 # They start another Python and import bpy there, which the program is not.
 OF_THE_MODULE = (
     "tests/blender/test_command.py::test_the_example_script",
+    "tests/blender/test_meddling.py::test_blenders_end_is_the_workers",
     "tests/blender/test_registration.py::test_blenders_process_loads_no_engine",
 )
 
