@@ -58,6 +58,7 @@ def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> No
 
 
 BLENDER_MAY_USE = {
+    "curve_table",
     "face_names",
     "geometry",
     "key_reduction",

@@ -9,6 +9,7 @@ import bpy
 
 from . import (
     command,
+    export_panel,
     first_start,
     jaw_bone,
     jobs,
@@ -41,6 +42,7 @@ CLASSES = (
     *jaw_bone.CLASSES,
     *upper_face_panel.CLASSES,
     *result_panel.CLASSES,
+    *export_panel.CLASSES,
 )
 
 _command_handle: object | None = None

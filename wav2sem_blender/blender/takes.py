@@ -41,8 +41,18 @@ class Take:
     def frames(self) -> tuple[int, int]:
         """First and last scene frame."""
         first, last = self.action.curve_frame_range
-        shift = self.strip.frame_start - self.strip.action_frame_start if self.strip is not None else 0
-        return round(first + shift), round(last + shift)
+        if self.strip is None:
+            return round(first), round(last)
+        strip = self.strip
+        return tuple(  # type: ignore[return-value]
+            round(strip.frame_start + (frame - strip.action_frame_start) * strip.scale) for frame in (first, last)
+        )
+
+    def action_frame(self, scene_frame: float) -> float:
+        """The frame of the action that plays at a scene frame."""
+        if self.strip is None:
+            return scene_frame
+        return float(self.strip.action_frame_start + (scene_frame - self.strip.frame_start) / self.strip.scale)
 
     @property
     def key_names(self) -> list[str]:

@@ -240,15 +240,21 @@ def _timecode(anim_frame: int, fps: float) -> str:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path` that takes its place when the block succeeds and disappears when it fails."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with its suffix: what lies there takes its place when the block succeeds, or disappears."""
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
-        with temporary.open("xb") as file:
-            yield file
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or _first_line(error)
         raise OSError(f"{path} cannot be written ({reason}); choose another folder or free some space.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its place when the block succeeds and disappears when it fails."""
+    with atomic_path(path) as temporary, temporary.open("xb") as file:
+        yield file

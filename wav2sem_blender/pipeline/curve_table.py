@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A motion as a table for spreadsheets and scripts: one row for each frame, one column for each curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from .motion import Motion, atomic_file
+
+
+def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 0) -> None:
+    """Write a csv with the columns time (seconds from the first row), frame, and every channel.
+
+    Args:
+        motion: The curves.
+        path: Replaced in one step where it exists.
+        first_frame: Number of the first row's frame.
+
+    Raises:
+        OSError: The file cannot be written; an older file of that name is untouched.
+    """
+    with atomic_file(Path(path)) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["time", "frame", *motion.channels])
+        for anim_frame, weights_K in enumerate(motion.weights_TK.tolist()):
+            seconds = f"{anim_frame / motion.fps:.6f}"
+            writer.writerow([seconds, first_frame + anim_frame, *(f"{weight:.6f}" for weight in weights_K)])
+        text.flush()
+        text.detach()
