@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import jaw_bone, mapping, mapping_ui, preflight
+from wav2sem_blender.blender import jaw_bone, mapping, mapping_ui, preflight, readiness
 from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.face_names import KeyMap, Row
 from wav2sem_blender.pipeline.motion import Motion
@@ -303,12 +303,12 @@ def drawn(panel):
     return layout.words
 
 
-def test_the_panel_says_what_was_recognised(head):
+def test_the_panel_shows_the_table_and_what_is_wrong_with_it(head):
     assert "Empty: the names of the keys decide" in drawn(mapping_ui.WAV2SEM_PT_key_mapping)
     bpy.ops.wav2sem.guess_mapping()
     head.wav2sem_mapping[1].key = "gone"
     words = drawn(mapping_ui.WAV2SEM_PT_key_mapping)
-    assert words[0] == "Key mapping, 3 channels on 2 shape keys"
+    assert readiness.face_words(bpy.context) == [("Key mapping, 3 channels on 2 shape keys", "CHECKMARK")]
     assert "No such shape key here: gone" in words and "mouthSmile_L" in words
     bpy.context.view_layer.objects.active = None
     assert drawn(mapping_ui.WAV2SEM_PT_key_mapping) == ["Choose a mesh, or select one"]

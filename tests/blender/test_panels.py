@@ -52,29 +52,30 @@ def reason() -> str:
 class Layout:
     """Takes down what a panel draws, and in which state."""
 
-    def __init__(self, rows=None):
-        self.rows = [] if rows is None else rows
-        self.enabled = True
+    def __init__(self, above=None):
+        self.above, self.enabled = above, True
+        self.rows = [] if above is None else above.rows
 
     def _part(self, *_args, **_options):
-        part = Layout(self.rows)
-        part.enabled = self.enabled
-        return part
+        return Layout(self)
+
+    def _is_on(self):
+        return self.enabled and (self.above is None or self.above._is_on())
 
     row = column = split = _part
 
     def label(self, text="", icon="NONE"):
-        self.rows.append(("label", text, self.enabled))
+        self.rows.append(("label", text, self._is_on()))
 
     def prop(self, owner, name, **_options):
         assert name in owner.bl_rna.properties
-        self.rows.append(("prop", name, self.enabled))
+        self.rows.append(("prop", name, self._is_on()))
 
     def operator(self, name, **_options):
-        self.rows.append(("operator", name, self.enabled))
+        self.rows.append(("operator", name, self._is_on()))
 
     def progress(self, factor, text):
-        self.rows.append(("progress", text, self.enabled))
+        self.rows.append(("progress", text, self._is_on()))
 
     def separator(self):
         pass

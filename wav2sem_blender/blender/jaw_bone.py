@@ -19,7 +19,7 @@ from mathutils import Vector
 
 from ..pipeline.face_names import Row
 from ..pipeline.visemes import VISEME_SETS
-from . import mapping
+from . import jobs, mapping
 from .preflight import value_path
 from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
 
@@ -317,6 +317,7 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Which bone it is, and the button to drive or release it."""
         layout, face = self.layout, face_of(context)
+        layout.enabled = jobs.current() is None
         armature = armature_of(face) if face else None
         driven = driven_bones(armature)
         if driven:

@@ -56,7 +56,6 @@ class Job:
         fraction: Progress, 0..1.
         title: What is being done, for the progress bar.
         notes: The worker's sentences for the user.
-        was_cancelled: Whether somebody gave it up.
     """
 
     def __init__(self, context: bpy.types.Context, settings: AnimateSettings) -> None:
@@ -74,7 +73,6 @@ class Job:
         self.settings = replace(settings, object_name=target.name)
         self.fraction, self.title = 0.0, "Starting"
         self.notes: list[str] = []
-        self.was_cancelled = False
         self._started_s = time.monotonic()
         # By what renaming and undo leave as they are.
         self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
@@ -142,7 +140,6 @@ class Job:
 
     def cancel(self) -> None:
         """Give up; the worker ends and nothing was changed."""
-        self.was_cancelled = True
         self._client.cancel()
         self._clean_up()
 

@@ -10,8 +10,8 @@ from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ..pipeline.face_names import KeyMap
-from . import mapping, preflight
-from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
+from . import jobs, mapping
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
 
 
 class _MappingOperator(SaysWhyNot):
@@ -189,22 +189,20 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """What was recognised, the table, and what is wrong with it."""
+        """The table, and what is wrong with it."""
         layout, face = self.layout, face_of(context)
+        layout.enabled = jobs.current() is None
         if face is None:
             layout.label(text=blocked_reason(face), icon="INFO")
             return
-        words, can_speak = preflight.recognised(face)
-        for i, part in enumerate(words.split("; ")):
-            layout.label(text=part, icon="NONE" if i else "CHECKMARK" if can_speak else "ERROR")
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
         row.operator(WAV2SEM_OT_load_mapping.bl_idname, text="Load", icon="FILE_FOLDER")
         row.operator(WAV2SEM_OT_save_mapping.bl_idname, text="Save", icon="FILE_TICK")
-        self._draw_table(layout, face)
+        self._draw_table(layout, context, face)
 
     @staticmethod
-    def _draw_table(layout: bpy.types.UILayout, face: bpy.types.Object) -> None:
+    def _draw_table(layout: bpy.types.UILayout, context: bpy.types.Context, face: bpy.types.Object) -> None:
         rows, key_map = face.wav2sem_mapping, mapping.stored(face)
         row = layout.row()
         row.template_list("WAV2SEM_UL_mapping", "", face, "wav2sem_mapping", face, "wav2sem_mapping_active", rows=4)
@@ -226,7 +224,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
                 column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
             column.prop(active, "gain")
         for problem in key_map.problems(mapping.key_names(face)):
-            layout.label(text=problem, icon="ERROR")
+            say(layout, context, problem, "ERROR")
 
 
 CLASSES = (
