@@ -20,7 +20,7 @@ DEVICES = (
     ("xpu", "XPU", "Intel GPU; needs a Python with torch"),
 )
 
-_DEFAULTS = SimpleNamespace(torch_python="", device="auto", models_folder="")
+_DEFAULTS = SimpleNamespace(torch_python="", device="auto", models_folder="", package_index="")
 
 
 class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
@@ -40,20 +40,31 @@ class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
         ),
         subtype="FILE_PATH",
     )
+    package_index: StringProperty(  # type: ignore[valid-type]
+        name="Package Index",
+        description=(
+            "Address of an index that pip asks besides its own when it installs the torch runtime: PyTorch's "
+            "installation page names those for other GPUs, and for the CPU alone. Empty for what suits most"
+        ),
+    )
 
-    def draw(self, _context: bpy.types.Context) -> None:
+    def draw(self, context: bpy.types.Context) -> None:
         """The preferences' page."""
-        layout = self.layout
-        layout.use_property_split = True
-        layout.prop(self, "device")
-        layout.prop(self, "models_folder")
-        layout.prop(self, "torch_python")
+        # Its buttons' modules need this one.
+        from . import preferences_page
+
+        preferences_page.draw(self.layout, context, self)
+
+
+def are_stored(context: bpy.types.Context) -> bool:
+    """Whether there are preferences at all: an add-on that a script registers has none."""
+    addon = context.preferences.addons.get(ADDON)
+    return addon is not None and addon.preferences is not None
 
 
 def get(context: bpy.types.Context) -> Any:
-    """The preferences, or their defaults when the add-on is registered by a script and so has none."""
-    addon = context.preferences.addons.get(ADDON)
-    return addon.preferences if addon is not None and addon.preferences is not None else _DEFAULTS
+    """The preferences, or their defaults where there are none."""
+    return context.preferences.addons[ADDON].preferences if are_stored(context) else _DEFAULTS
 
 
 CLASSES = (WAV2SEM_AP_preferences,)

@@ -15,6 +15,7 @@ from . import (
     jobs,
     mapping,
     mapping_ui,
+    model_folders,
     operators,
     panels,
     playback,
@@ -22,6 +23,7 @@ from . import (
     preset_panel,
     properties,
     result_panel,
+    runtime,
     transfer,
     upper_face_panel,
     upper_face_properties,
@@ -32,6 +34,8 @@ CLASSES = (
     *upper_face_properties.CLASSES,
     *mapping.CLASSES,
     *preferences.CLASSES,
+    *runtime.CLASSES,
+    *model_folders.CLASSES,
     *operators.CLASSES,
     *first_start.CLASSES,
     *playback.CLASSES,
@@ -63,9 +67,10 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Remove them and end the worker."""
+    """Remove them, and end the worker and the preferences' chores."""
     global _command_handle
     jobs.shut_down()
+    runtime.shut_down()
     playback.stop()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
@@ -86,3 +91,4 @@ def _at_exit() -> None:
         unregister()
     else:
         jobs.shut_down()
+        runtime.shut_down()

@@ -17,7 +17,7 @@ from .head_sway import NOTHING_SWAYS, SwayTarget
 
 # That part has a record of its own.
 _OF_THE_UPPER_FACE = ("upper_face", "upper_face_only", "sway")
-_BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "models" / "default"
+BUNDLED_MODEL = Path(__file__).parents[1] / "assets" / "models" / "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def style_names(context: bpy.types.Context, model: str) -> list[str]:
     """The speaking styles of a model, as its config.json names them; none where that cannot be read."""
     try:
         folder = resolve_model(context, model)
-        config = (_BUNDLED_MODEL if folder == "default" else Path(folder)) / "config.json"
+        config = (BUNDLED_MODEL if folder == "default" else Path(folder)) / "config.json"
         return [str(name) for name in json.loads(config.read_text(encoding="utf-8"))["model"]["styles"]]
     except (OSError, ValueError, KeyError, TypeError):  # only suggestions; a run says what is wrong with the model
         return []

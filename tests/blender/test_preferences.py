@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preferences' page: models that come and go, a Python that is looked at first, a runtime that is never half-used.
+
+In the background a chore is waited for, so each button is done when it returns.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import bpy
+import pytest
+
+from wav2sem_blender.blender import chores, model_folders, preferences_page, runtime, settings
+from wav2sem_blender.worker import environment
+from wav2sem_blender.worker.chore import Chore
+from wav2sem_blender.worker.probe import Report
+from wav2sem_blender.worker.runtime import Runtime
+
+FULL = Report(
+    python="3.13.1",
+    executable="/opt/python",
+    versions={"torch": "2.14.1"},
+    missing=[],
+    missing_for_torch=[],
+    bundled="ONNX Runtime 1.31.1 on the CPU",
+    larger="torch 2.14.1 on NVIDIA H100 (CUDA)",
+)
+BARE = Report(
+    python="3.13.1", executable="/opt/python", versions={}, missing=[], missing_for_torch=["torch", "transformers"]
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    yield
+    runtime.forget()
+    runtime.say("")
+    model_folders._models.cache_clear()
+    model_folders._said.clear()
+    assert not chores.any_running()
+
+
+@pytest.fixture
+def models(addon_preferences, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    addon_preferences.models_folder = str(folder)
+    return folder
+
+
+def write_model(folder: Path, weights: bytes = b"four") -> Path:
+    """A Wav2Sem alone, of four bytes: as good as any for files and hashes."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    files = {"model.safetensors": hashlib.sha256(b"four").hexdigest()}
+    config = {"format_version": 1, "wav2sem": {"config": {}, "target_dim": 4}, "files": files}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def names() -> list[str]:
+    return [model.name for model in model_folders.of(bpy.context)]
+
+
+class TestModels:
+    def test_the_bundled_one_is_listed_and_verified(self, addon_preferences):
+        (model,) = model_folders.of(bpy.context)
+        assert model.name == "default" and model.folder == settings.BUNDLED_MODEL
+        assert model.engine == "ONNX Runtime or torch" and model.license.startswith("CC-BY-4.0")
+        assert model.size_bytes == sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file())
+        assert bpy.ops.wav2sem.verify_model(name="default") == {"FINISHED"}
+        assert model_folders.said(model) == ("Every file is as recorded", False)
+
+    def test_a_damaged_one_is_named(self, models):
+        write_model(models / "broken", b"five")
+        bpy.ops.wav2sem.verify_model(name="broken")
+        text, bad = model_folders.said(model_folders.of(bpy.context)[1])
+        assert bad and "model.safetensors: damaged" in text
+
+    def test_folders_of_something_else_are_not_listed(self, models):
+        for name, text in (("web", '{"files": 3}'), ("list", "[]"), ("text", "hello")):
+            (models / name).mkdir()
+            (models / name / "config.json").write_text(text)
+        assert names() == ["default"]
+
+    def test_a_model_folder_is_imported_whole(self, models, tmp_path):
+        source = write_model(tmp_path / "elsewhere" / "phones")
+        assert bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json")) == {"FINISHED"}
+        assert names() == ["default", "phones"]
+        assert [path.name for path in models.iterdir()] == ["phones"], "nothing is left aside"
+        assert runtime.message == ("config.json is now the model phones.", False)
+        with pytest.raises(RuntimeError, match="exists. Remove it first"):
+            bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
+        bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name="other")
+        assert names() == ["default", "other", "phones"]
+
+    def test_a_damaged_one_is_not_imported(self, models, tmp_path):
+        source = write_model(tmp_path / "elsewhere" / "phones", b"five")
+        bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
+        text, complaint = runtime.message
+        assert complaint and "model.safetensors: damaged" in text
+        assert list(models.iterdir()) == []
+
+    def test_a_name_cannot_lead_out_of_the_folder(self, models, tmp_path):
+        source = write_model(tmp_path / "elsewhere" / "phones")
+        for name in ("../phones", "..", "default"):
+            with pytest.raises(RuntimeError, match="is no name for a model"):
+                bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name=name)
+
+    def test_foreign_checkpoints_need_torch(self, models, tmp_path):
+        runtime._answers[("", "auto")] = BARE
+        (tmp_path / "vocaset.pth").write_bytes(b"x")
+        with pytest.raises(RuntimeError, match="needs a Python with torch"):
+            bpy.ops.wav2sem.import_checkpoint(filepath=str(tmp_path / "vocaset.pth"))
+        assert list(models.iterdir()) == []
+
+    def test_without_a_models_folder_nothing_is_imported(self, addon_preferences):
+        assert model_folders.WAV2SEM_OT_import_checkpoint.why_not(bpy.context) == "Choose a models folder first"
+        addon_preferences.models_folder = "/nowhere"
+        assert "/nowhere does not exist" in model_folders.WAV2SEM_OT_import_checkpoint.why_not(bpy.context)
+        assert names() == ["default"]
+
+    def test_removing_takes_the_models_files_and_no_others(self, models):
+        for name in ("one", "two"):
+            write_model(models / name)
+        (models / "two" / "notes.txt").write_text("mine")
+        for name in ("one", "two"):
+            assert bpy.ops.wav2sem.remove_model(name=name) == {"FINISHED"}
+        assert [path.relative_to(models).as_posix() for path in models.rglob("*")] == ["two", "two/notes.txt"]
+        assert runtime.message == ("two is removed. Its folder stays, because of notes.txt.", False)
+        assert names() == ["default"]
+
+    def test_the_bundled_model_and_linked_folders_stay(self, models, tmp_path):
+        with pytest.raises(RuntimeError, match="is not in the models folder"):
+            bpy.ops.wav2sem.remove_model(name="default")
+        assert (settings.BUNDLED_MODEL / "config.json").is_file()
+        linked = write_model(tmp_path / "elsewhere" / "phones")
+        (models / "linked").symlink_to(linked, target_is_directory=True)
+        with pytest.raises(RuntimeError, match="is not in the models folder"):
+            bpy.ops.wav2sem.remove_model(name="linked")
+        assert (linked / "model.safetensors").is_file()
+
+
+class TestEngineInWords:
+    def test_what_is_in_use(self):
+        lines = preferences_page.engine_in_words(FULL, own_python=False)
+        assert lines == [
+            ("CHECKMARK", "Bundled model: ONNX Runtime 1.31.1 on the CPU"),
+            ("CHECKMARK", "Other models: torch 2.14.1 on NVIDIA H100 (CUDA)"),
+        ]
+        assert preferences_page.engine_in_words(None, own_python=True)[0][0] == "TIME"
+        assert preferences_page.engine_in_words("/x: there is no such Python.", True)[0][0] == "ERROR"
+
+    def test_what_is_missing_and_the_remedy(self):
+        assert "they need a Python with torch" in preferences_page.engine_in_words(BARE, own_python=True)[-1][1]
+        icon, text = preferences_page.engine_in_words(BARE, own_python=False)[-1]
+        assert icon == "ERROR" and text.startswith("This Python has no torch and no transformers.")
+        assert text.endswith('"/opt/python" -m pip install torch transformers')
+
+
+class TestPython:
+    def test_one_without_torch_is_not_used(self, addon_preferences, tmp_path, monkeypatch):
+        says(monkeypatch, BARE)
+        assert bpy.ops.wav2sem.use_python(filepath=sys.executable) == {"FINISHED"}
+        text, complaint = runtime.message
+        assert complaint and "is not used: This Python has no torch" in text
+        assert addon_preferences.torch_python == ""
+
+    def test_one_with_torch_is_used_and_left_again(self, addon_preferences, monkeypatch):
+        says(monkeypatch, FULL)
+        bpy.ops.wav2sem.use_python(filepath=sys.executable)
+        assert addon_preferences.torch_python == sys.executable
+        assert runtime.answer(bpy.context) == FULL
+        assert bpy.ops.wav2sem.use_own_python() == {"FINISHED"}
+        assert addon_preferences.torch_python == ""
+        assert runtime.WAV2SEM_OT_use_own_python.why_not(bpy.context) == "Blender's Python is in use"
+
+    def test_what_is_no_python_is_refused(self, addon_preferences):
+        with pytest.raises(RuntimeError, match="there is no such Python"):
+            bpy.ops.wav2sem.use_python(filepath="/nowhere/python")
+
+    def test_a_python_that_went_away_is_told_in_the_page(self, addon_preferences):
+        addon_preferences.torch_python = "/nowhere/python"
+        runtime.look()
+        answer = runtime.answer(bpy.context)
+        assert isinstance(answer, str) and "/nowhere/python: there is no such Python" in answer
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The extension's own folder."""
+    folder = tmp_path / "user" / "torch_runtime"
+    monkeypatch.setattr(runtime, "folder", lambda: folder)
+    monkeypatch.setattr(runtime, "is_online", lambda: True)
+    return folder
+
+
+class TestInstalling:
+    def test_offline_the_button_says_how_to_allow_it(self, addon_preferences, place, monkeypatch):
+        monkeypatch.setattr(runtime, "is_online", lambda: False)
+        with pytest.raises(RuntimeError, match="Online access is off; allow it in Preferences > System > Network"):
+            bpy.ops.wav2sem.install_runtime()
+
+    def test_what_is_no_extension_has_no_folder(self, addon_preferences, monkeypatch):
+        monkeypatch.setattr(runtime, "is_online", lambda: True)
+        assert "Only an installed extension" in runtime.WAV2SEM_OT_install_runtime.why_not(bpy.context)
+
+    def test_success_sets_the_python(self, addon_preferences, place, monkeypatch):
+        python = str(Runtime(place).python)
+        addon_preferences.package_index = "somewhere"
+        given = runs(monkeypatch, f"print('{json.dumps({'result': {'python': python}})}')")
+        assert bpy.ops.wav2sem.install_runtime() == {"FINISHED"}
+        assert addon_preferences.torch_python == python
+        assert given == [("install", place, "--index", "somewhere")]
+        assert runtime.message == ("The torch runtime is installed and in use.", False)
+
+    def test_what_is_half_made_is_not_used(self, addon_preferences, place, monkeypatch):
+        """An update that fails leaves Blender's own Python in use."""
+        addon_preferences.torch_python = str(Runtime(place).python)
+        runs(monkeypatch, "import sys; sys.exit('error: the disk is full')")
+        bpy.ops.wav2sem.install_runtime()
+        assert addon_preferences.torch_python == ""
+        assert runtime.message == ("the disk is full", True)
+
+    def test_removing_deletes_the_folder_and_leaves_the_python(self, addon_preferences, place):
+        assert runtime.WAV2SEM_OT_remove_runtime.why_not(bpy.context) == "There is no torch runtime"
+        (place / "env").mkdir(parents=True)
+        (place / "env" / "file").write_bytes(b"12345")
+        runtime._take_measure({"size_bytes": 5}, "")
+        assert Runtime(place).is_unfinished and runtime.unfinished_bytes() == 5
+        addon_preferences.torch_python = str(Runtime(place).python)
+        assert bpy.ops.wav2sem.remove_runtime() == {"FINISHED"}
+        assert list(place.parent.iterdir()) == []
+        assert addon_preferences.torch_python == ""
+        assert runtime.message == ("The torch runtime is removed.", False)
+
+
+def test_cancelling_and_unregistering_end_the_process():
+    chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Waiting")
+    pid = chore.pid
+    chores._running["install"] = chores._Running(chore, lambda result, error: None)
+    assert bpy.ops.wav2sem.cancel_chore(name="install") == {"FINISHED"}
+    assert chore.pid is None and not chores.any_running() and runtime.message[0] == "Cancelled."
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def says(monkeypatch, report: Report) -> None:
+    """Every Python answers with this report."""
+    line = json.dumps({"result": vars(report)})
+    script = [sys.executable, "-c", f"print({line!r})"]
+    monkeypatch.setattr(environment.WorkerEnvironment, "run", lambda self, module, *arguments: script)
+
+
+def runs(monkeypatch, code: str) -> list[tuple]:
+    """The installer is this code; returns what it was asked for."""
+    given = []
+
+    def installer(verb, target, *options):
+        given.append((verb, target, *options))
+        return Chore([sys.executable, "-c", code], os.environ, "Starting")
+
+    monkeypatch.setattr(runtime, "_installer", installer)
+    return given

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the preferences' page looks: the engine in use, the Python with torch, the models. Nothing here waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from ..worker.chore import Chore
+from ..worker.probe import Report
+from ..worker.runtime import Runtime, expected_size, in_words
+from . import chores, model_folders, runtime, words
+
+_ABOVE = "choose one, or install the torch runtime"
+
+
+def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
+    """The whole page."""
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    answer = runtime.answer(context)
+    _draw_engine(_box(layout, "Engine"), context, chosen, answer)
+    _draw_python(_box(layout, "Python for Larger Models and GPUs"), context, chosen, answer)
+    text, complaint = runtime.message
+    if text:
+        words.draw(layout, context, text, icon="ERROR" if complaint else "INFO")
+    _draw_models(_box(layout, "Models"), context, chosen)
+
+
+def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple[str, str]]:
+    """Icon and sentence for each line about what computes the animation."""
+    if answer is None:
+        return [("TIME", "Looking at the Python in use")]
+    if isinstance(answer, str):
+        return [("ERROR", answer)]
+    lines = []
+    if answer.bundled:
+        lines.append(("CHECKMARK", f"Bundled model: {answer.bundled}"))
+    if answer.larger:
+        lines.append(("CHECKMARK", f"Other models: {answer.larger}"))
+    elif answer.missing_for_torch and own_python:
+        lines.append(("INFO", f"Other models: they need a Python with torch; {_ABOVE} below"))
+    elif answer.missing_for_torch:
+        lines.append(("ERROR", runtime.lacks(answer)))
+    if answer.trouble:
+        lines.append(("ERROR", answer.trouble))
+    return lines
+
+
+def _box(layout: bpy.types.UILayout, title: str) -> bpy.types.UILayout:
+    box = layout.box()
+    box.label(text=title)
+    return box
+
+
+def _draw_engine(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
+    for icon, text in engine_in_words(answer, own_python=not chosen.torch_python):
+        words.draw(box, context, text, icon=icon)
+    box.prop(chosen, "device")
+
+
+def _draw_python(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
+    box.prop(chosen, "torch_python", placeholder="Blender's Own")
+    row = box.row(align=True)
+    row.operator(runtime.WAV2SEM_OT_use_python.bl_idname, icon="FILE_FOLDER", text="Use This Python...")
+    row.operator(runtime.WAV2SEM_OT_use_own_python.bl_idname, icon="LOOP_BACK")
+    row.operator(runtime.WAV2SEM_OT_check_python.bl_idname, icon="FILE_REFRESH")
+    if isinstance(answer, Report) and answer.missing_for_torch and chosen.torch_python:
+        copy = box.operator(runtime.WAV2SEM_OT_copy_text.bl_idname, icon="COPYDOWN", text="Copy the Command")
+        copy.text = runtime.remedy(answer)
+    looking = chores.current(runtime.USE)
+    if looking is not None:
+        _draw_progress(box, runtime.USE, looking)
+    box.separator(type="LINE")
+    _draw_runtime(box, context, chosen)
+
+
+def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
+    """The environment that the add-on makes itself."""
+    installing, removing = chores.current(runtime.INSTALL), chores.current(runtime.REMOVE)
+    if installing is not None:
+        _draw_progress(box, runtime.INSTALL, installing)
+        return
+    if removing is not None:
+        box.label(text="Removing the Torch Runtime", icon="TIME")
+        return
+    folder = runtime.folder()
+    made = Runtime(folder) if folder is not None else None
+    if made is not None and made.is_complete:
+        words.draw(box, context, f"Torch runtime: {in_words(made.size_bytes)} in {made.folder}", icon="CHECKMARK")
+        row = box.row()
+        if made.is_outdated:
+            words.draw(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
+            row.operator(runtime.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text="Update")
+        elif chosen.torch_python != str(made.python):
+            row.operator(runtime.WAV2SEM_OT_use_python.bl_idname, text="Use It").filepath = str(made.python)
+        row.operator(runtime.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
+        return
+    unfinished = made is not None and made.is_unfinished
+    if unfinished:
+        size_bytes = runtime.unfinished_bytes()
+        so_far = f" ({in_words(size_bytes)} so far)" if size_bytes else ""
+        words.draw(box, context, f"An installation was not finished{so_far}; it can go on", icon="INFO")
+    else:
+        words.draw(box, context, _size_in_words(chosen), icon="INFO")
+    row = box.row()
+    text = "Go On Installing" if unfinished else "Install Torch Runtime"
+    row.operator(runtime.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text=text)
+    if unfinished:
+        row.operator(runtime.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
+    if not runtime.is_online():
+        words.draw(
+            box, context, "Installing downloads from the internet. Allow Online Access in System > Network first"
+        )
+    box.prop(chosen, "package_index", placeholder="pip's Own")
+
+
+def _size_in_words(chosen: Any) -> str:
+    size = expected_size(bool(chosen.package_index))
+    amount = f"About {in_words(size.download_bytes)} to download and {in_words(size.disk_bytes)} on the disk"
+    if chosen.package_index:
+        return f"{amount}, or what the other index has"
+    return f"{amount}: torch and transformers for {size.device}"
+
+
+def _draw_progress(box: Any, name: str, chore: Chore) -> None:
+    minutes, seconds = divmod(int(chore.elapsed_s), 60)
+    row = box.row()
+    row.progress(factor=chore.fraction, text=f"{chore.text}   {minutes}:{seconds:02d}")
+    row.operator(runtime.WAV2SEM_OT_cancel_chore.bl_idname, icon="X").name = name
+
+
+def _draw_models(box: Any, context: bpy.types.Context, chosen: Any) -> None:
+    box.prop(chosen, "models_folder")
+    for model in model_folders.of(context):
+        _draw_model(box.box(), context, model)
+    importing = chores.current(model_folders.IMPORT)
+    if importing is not None:
+        _draw_progress(box, model_folders.IMPORT, importing)
+        return
+    row = box.row(align=True)
+    row.operator(model_folders.WAV2SEM_OT_import_checkpoint.bl_idname, icon="IMPORT", text="Import Checkpoint...")
+    row.operator(model_folders.WAV2SEM_OT_refresh_models.bl_idname, icon="FILE_REFRESH")
+    if model_folders.place(context) is None:
+        box.label(text="Choose a models folder to import into", icon="INFO")
+
+
+def _draw_model(box: Any, context: bpy.types.Context, model: model_folders.Model) -> None:
+    bundled = model.name == model_folders.BUNDLED
+    row = box.row()
+    row.label(text=f"{model.name} (bundled)" if bundled else model.name, icon="OUTLINER_DATA_SPEAKER", translate=False)
+    row.operator(model_folders.WAV2SEM_OT_verify_model.bl_idname, icon="CHECKMARK").name = model.name
+    if not bundled:
+        row.operator(model_folders.WAV2SEM_OT_remove_model.bl_idname, icon="TRASH", text="Remove").name = model.name
+    license_name = model.license or "licence not stated"
+    words.draw(box, context, f"{in_words(model.size_bytes)}, runs on {model.engine}, {license_name}", icon="BLANK1")
+    text, bad = model_folders.said(model)
+    if text:
+        words.draw(box, context, text, icon="ERROR" if bad else "INFO")
