@@ -28,6 +28,7 @@ import numpy as np
 SHORT_S = 20.0
 
 _MARK = "wav2sem: "
+_NOT_DECODED = "The second Blender, which decodes long sounds, ended with {}. Convert the sound to wav."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Decoding:
         _, errors = process.communicate()
         if process.returncode:
             said = [line.removeprefix(_MARK) for line in errors.splitlines() if line.startswith(_MARK)]
-            raise ValueError(said[-1] if said else f"The sound was not decoded (exit status {process.returncode}).")
+            raise ValueError(said[-1] if said else _NOT_DECODED.format(process.returncode))
         return True
 
     def end(self) -> None:
@@ -99,7 +100,9 @@ def _start(task: Task) -> subprocess.Popen[str]:
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows: no console pops up
         )
     except OSError as error:
-        raise OSError(f"{command[0]} cannot be started ({error.strerror or error}).") from error
+        raise OSError(
+            f"{command[0]} cannot be started ({error.strerror or error}). Convert the sound to wav."
+        ) from error
 
 
 def length_s(source: str | os.PathLike[str], label: str) -> float:

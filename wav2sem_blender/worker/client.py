@@ -162,7 +162,9 @@ class WorkerClient:
                 )
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise OSError(f"{self.environment.python} cannot be started ({reason}).") from error
+                raise OSError(
+                    f"{self.environment.python} cannot be started ({reason}). Choose another Python."
+                ) from error
 
     def _end(self) -> None:
         """Kill the process if it runs, and forget it."""

@@ -144,7 +144,9 @@ def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: Eve
         message, details = describe(error), traceback.format_exc()
     except Exception as error:  # the last barrier: a bug of ours must still become one event
         log = folder / protocol.LOG_FILE
-        message = f"Internal error ({type(error).__name__}: {_first_line(error)}). The traceback is in {log}."
+        message = (
+            f"Internal error ({type(error).__name__}: {_first_line(error)}). Report it with the traceback in {log}."
+        )
         details = traceback.format_exc()
     # First of all: what a failed job leaves behind may be what filled the disk, and the log needs room too.
     shutil.rmtree(job_folder, ignore_errors=True)
