@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios  # noqa: E402
 import scenarios_meddling  # noqa: E402
+import scenarios_panel  # noqa: E402
 import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
 
@@ -41,7 +42,7 @@ def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) 
     with gui.override():
         install(archive)
     yield 0.5
-    for scenario in (*scenarios.ALL, *scenarios_meddling.ALL):
+    for scenario in (*scenarios.ALL, *scenarios_panel.ALL, *scenarios_meddling.ALL):
         if chosen and scenario.__name__ not in chosen:
             continue
         start_s, first_picture = time.monotonic(), len(gui.pictures)
