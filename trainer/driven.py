@@ -23,12 +23,12 @@ from .curves import FPS, Fitted, MotionStore, write_motion
 from .experiments.face import bundled
 from .finetune_channels import FaceLoss, paired_records, read_basis
 from .speech import SAMPLE_RATE_HZ, SpeechStore
-from .targets import close_lips, rest_in_pauses, rest_pose
+from .targets import close_lips, part_lips, rest_in_pauses, rest_pose
 
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
-MAX_SYNTHETIC = 300
+MOST_SYNTHETIC = {"flite": 300, "espeak": 240}  # clips: most of what the face hears are real voices
 
 
 class PhonesToMotion(nn.Sequential):
@@ -69,19 +69,23 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     ]
     captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
     model = _learn(captured, FaceLoss(bundled(), basis_KV3, gap_K), rng)
-    closed_K = _closed_lips(captured, gap_K)
+    closed_K, jaw_open = _closed_lips(captured, gap_K), motion.channels.index("jawOpen")
     rest_K = rest_pose((motion.weights(moved), record.phones) for record, moved in filmed if record.phones)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
-    synthetic = [record for record in todo if record.corpus == "flite"][:MAX_SYNTHETIC]
+    spoken = [record for record in todo if record.corpus not in MOST_SYNTHETIC]
+    for corpus, most in MOST_SYNTHETIC.items():
+        some = [record for record in todo if record.corpus == corpus]
+        spoken += some[:: max(1, len(some) // most)][:most]
     driven: list[Fitted] = []
-    for record in [record for record in todo if record.corpus != "flite"] + synthetic:
+    for record in spoken:
         assert record.phones is not None
         n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
         with torch.no_grad():
             average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
         closed_TK = close_lips(average_TK, record.phones, closed_K)
-        driven_TK = rest_in_pauses(closed_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K)
+        parted_TK = part_lips(closed_TK, record.phones, gap_K, jaw_open)
+        driven_TK = rest_in_pauses(parted_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K)
         driven.append((record.name, "grid_s1", "train", driven_TK))
     write_motion(out, motion.channels, driven)
     print(f"{len(driven)} clips driven, {sum(len(clip[3]) for clip in driven) / FPS / 60:.1f} min")

@@ -21,7 +21,7 @@ from .curves import FPS
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 SEALING_S = 0.035  # of captured motion, whose lips close and part by themselves: shorter flanks
 MIN_PAUSE_S = 0.25
-SETTLE_S, PREPARE_S = 0.20, 0.15  # a mouth comes to rest slower than it gets ready to speak
+SETTLE_S, PREPARE_S = 0.15, 0.12  # a mouth comes to rest slower than it gets ready to speak
 BREATH_S = 0.25  # a filmed one opens earlier than that
 NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
 PRESSED_M = 0.0003
@@ -33,6 +33,11 @@ AGAINST_THE_TUCK = ("mouthRollUpper", "mouthShrugLower", "mouthLowerDownLeft", "
 TUCK_AFTER_S, TUCKING_S, UNTUCKING_S = 0.025, 0.07, 0.07
 WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # of a shorter f or v the lip does less
 NEARLY_TUCKED_M = 0.006  # a far wider gap is a sound that was swallowed, or misplaced by the alignment
+
+# Sounds in which lips are all but closed by themselves, or round; in every other one they are apart at least so far.
+NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".split()))
+PARTED_M = 0.003
+PARTING_S = 0.03
 
 
 def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
@@ -107,6 +112,22 @@ def tuck_lower_lip(
     tucked_TK[:, close] = np.maximum(closing_T, 0)
     tucked_TK[:, jaw] += np.minimum(closing_T, 0) * gap_K[close] / gap_K[jaw]
     return tucked_TK
+
+
+def part_lips(moving_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, jaw_open: int) -> np.ndarray:
+    """Keep the lips apart, by channel `jaw_open`, in sounds that neither lips nor rounding make: a tongue between the
+    teeth, as in "the", needs room, and what one speaker's few words did to it is his words' doing.
+
+    Args:
+        gap_K: change of the inner lips' gap per channel, in metres; positive for `jaw_open`.
+    """
+    n_frames = len(moving_TK)
+    spans = [(start, end, 1.0) for phone, start, end in phones if phone not in NEARLY_CLOSED]
+    closed_T = closures(n_frames, phones, ONSET_S, RELEASE_S)
+    apart_T = _held(n_frames, spans, PARTING_S, PARTING_S) * (1 - closed_T) * (1 - tucks(n_frames, phones))
+    parted_TK = np.array(moving_TK)
+    parted_TK[:, jaw_open] += apart_T * np.maximum(PARTED_M - moving_TK @ gap_K, 0) / gap_K[jaw_open]
+    return parted_TK
 
 
 def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray:

@@ -26,10 +26,12 @@ from trainer.pretrain_hubert import mask_spans  # noqa: E402
 from trainer.speech import SpeechRecord, SpeechStore  # noqa: E402
 from trainer.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
+    PARTED_M,
     PRESSED_M,
     TUCKED,
     TUCKED_GAP_M,
     close_lips,
+    part_lips,
     rest_in_pauses,
     seal_lips,
     tuck_lower_lip,
@@ -227,6 +229,20 @@ def test_lips_beside_f_and_v_stay_sealed(phones: str) -> None:
     np.testing.assert_allclose(gap_T[labial], -PRESSED_M, atol=1e-6)
     assert roll_T[labial].max() == 0
     assert roll_T[dental].max() > 0.7 and gap_T[dental][roll_T[dental] > 0.7].min() > 0.8 * TUCKED_GAP_M
+
+
+def test_lips_part_for_the_tongue_and_stay_closed_for_themselves() -> None:
+    """th and n, between closed lips and rounded ones: only the first two are opened, by the jaw alone."""
+    gap_K = np.array([0.04, -0.02])
+    phones = [("SIL", 0.0, 0.3), ("M", 0.3, 0.4), ("DH", 0.6, 0.8), ("N", 0.8, 0.9), ("W", 1.0, 1.2)]
+    nearly_closed = np.full((40, 2), (0.02, 0.0))
+    parted = part_lips(nearly_closed, phones, gap_K, jaw_open=0)
+    np.testing.assert_allclose((parted @ gap_K)[18:27], PARTED_M)
+    for untouched in (slice(0, 15), slice(29, 40)):
+        np.testing.assert_array_equal(parted[untouched], nearly_closed[untouched])
+    np.testing.assert_array_equal(parted[:, 1], 0)
+    wide = np.full((40, 2), (0.3, 0.0))
+    np.testing.assert_array_equal(part_lips(wide, phones, gap_K, jaw_open=0), wide)
 
 
 def test_driven_mouth_rests_in_pauses() -> None:
