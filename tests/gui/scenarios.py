@@ -11,6 +11,8 @@ from stalls import Stalls
 
 LONGEST_STALL_MS = 50
 REDRAWS = "redraws without a job"
+# The click itself, which starts a process; and Blender's own undo step.
+STARTS_AND_ENDS = ("rest", "rest to job", "job to rest", "writing to rest")
 
 
 def first_start(gui: Gui) -> Steps[Figures]:
@@ -83,18 +85,16 @@ def again(gui: Gui) -> Steps[None]:
         yield from stage.finish(gui)
     yield from gui.picture("again")
     playing = stage.playing_actions()
-    assert playing[0] == "demo_speech" and len(playing) == 2, f"these play: {playing}"
+    ours = [name for name in playing if name.startswith("demo_speech")]
+    assert ours == ["demo_speech", "demo_speech Upper Face"] == playing[:1] + ours[1:], f"these play: {playing}"
     gui.window.scene.frame_set(1)
     brow = stage.head().data.shape_keys.key_blocks["browInnerUp"].value
     assert abs(brow - 0.5) < 1e-6, f"the brow that the user keyed at 0.5 is at {brow}"
 
 
 def upper_face(gui: Gui) -> Steps[Figures]:
-    """With the switch of the upper face on, the same button makes the head blink too; one undo takes all of it back."""
+    """Unless it is switched off, the same button makes the head blink too; one undo takes all of it back."""
     yield from stage.ready(gui, stage.demo_speech())
-    gui.window.scene.wav2sem_upper_face.enabled = True
-    with gui.override():
-        bpy.ops.ed.undo_push(message="Upper Face")
     before = snapshot()
     yield from stage.start(gui)
     yield from stage.finish(gui)
@@ -110,6 +110,10 @@ def upper_face(gui: Gui) -> Steps[Figures]:
     yield from gui.key("Z", ctrl=True)
     yield 0.3
     unchanged(before)
+    gui.window.scene.wav2sem_upper_face.enabled = False
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    assert len(stage.playing_actions()) == 1, stage.playing_actions()
     return {"actions": ", ".join(playing)}
 
 
@@ -124,7 +128,7 @@ def loop_stays_alive(gui: Gui) -> Steps[Figures]:
         yield 0.1
     drawing.stop()
     place = yield from gui.find(stage.ANIMATE)
-    job = Stalls(lambda: "job" if stage.running() else "rest")
+    job = Stalls(stage.phase)
     job.start()
     yield 5 * TURN_S
     yield from gui.click(place)
@@ -132,7 +136,8 @@ def loop_stays_alive(gui: Gui) -> Steps[Figures]:
     yield from gui.until(stage.curves, "the curves", 240)
     yield 10 * TURN_S
     job.stop()
-    stall_ms, redraw_ms = (1e3 * watch.thread_s[phase] for watch, phase in ((job, "job"), (drawing, REDRAWS)))
+    redraw_ms = 1e3 * drawing.thread_s[REDRAWS]
+    stall_ms = 1e3 * max(stall for phase, stall in job.thread_s.items() if phase not in STARTS_AND_ENDS)
     assert stall_ms < LONGEST_STALL_MS + redraw_ms, (
         f"the main loop computed for {stall_ms:.0f} ms at a stretch during the job, {redraw_ms:.0f} ms without one"
     )

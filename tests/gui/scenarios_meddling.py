@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -12,7 +14,8 @@ from pathlib import Path
 import bpy
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
-from harness import Gui, Steps
+from harness import TURN_S, Gui, Steps
+from stalls import Stalls
 
 
 def escape_cancels(gui: Gui) -> Steps[None]:
@@ -60,19 +63,21 @@ def mesh_deleted(gui: Gui) -> Steps[Figures]:
         yield from gui.key("DEL")
         yield from gui.until(lambda: stage.head() is None, "the head's end", 5)
 
-    said = yield from _meddle(gui, "mesh_deleted", delete, f'no object named "{stage.HEAD}"')
+    said = yield from _meddle(gui, "mesh_deleted", delete, f'The mesh "{stage.HEAD}" was deleted meanwhile')
     assert not bpy.data.actions, bpy.data.actions.keys()
     return said
 
 
 def mesh_renamed(gui: Gui) -> Steps[Figures]:
-    """The head gets another name in mid-job."""
+    """The head gets another name in mid-job, and speaks under that one."""
 
     def rename() -> Steps[None]:
         stage.head().name = "Renamed"
         yield 0.1
 
-    return (yield from _meddle(gui, "mesh_renamed", rename, f'no object named "{stage.HEAD}"'))
+    said = yield from _meddle(gui, "mesh_renamed", rename, '"Renamed" speaks from frame 1')
+    assert bpy.data.objects["Renamed"].data.shape_keys.animation_data.action, "no action"
+    return said
 
 
 def edit_mode(gui: Gui) -> Steps[Figures]:
@@ -93,14 +98,65 @@ def edit_mode(gui: Gui) -> Steps[Figures]:
 
 
 def scene_switched(gui: Gui) -> Steps[Figures]:
-    """Another scene is chosen in mid-job."""
+    """Another scene is chosen in mid-job: the head speaks in the one where the job began."""
     other = bpy.data.scenes.new("Other Scene")
 
     def switch() -> Steps[None]:
         gui.window.scene = other
         yield 0.2
 
-    return (yield from _meddle(gui, "scene_switched", switch, 'The scene "Scene" is no longer the active one'))
+    said = yield from _meddle(gui, "scene_switched", switch, "speaks from frame 1")
+    assert stage.curves() and gui.window.scene == other
+    return said
+
+
+def audio_deleted(gui: Gui) -> Steps[Figures]:
+    """The audio file disappears in mid-job, before the worker has opened it."""
+    audio = stage.audio_folder() / "fleeting.flac"
+    shutil.copy(stage.demo_speech(), audio)
+
+    def delete() -> Steps[None]:
+        audio.unlink()
+        yield 0.1
+
+    return (yield from _meddle(gui, "audio_deleted", delete, "fleeting.flac: there is no such audio file", audio=audio))
+
+
+def blender_quit(gui: Gui) -> Steps[None]:
+    """Blender is quit in mid-job: its worker and its temporary folder are gone."""
+    yield from _end_another(gui, "quit")
+
+
+def window_closed(gui: Gui) -> Steps[None]:
+    """Blender's only window is closed in mid-job: the same."""
+    yield from _end_another(gui, "close")
+
+
+def blender_killed(gui: Gui) -> Steps[None]:
+    """Blender is killed in mid-job: the worker notices, and takes its folder with it."""
+    yield from _end_another(gui, "kill")
+
+
+def ten_minutes_of_visemes(gui: Gui) -> Steps[Figures]:
+    """The longest stall while a face of visemes gets ten minutes: the solver and the writing are what could stall."""
+    yield from stage.ready(gui, stage.long_speech(600))
+    head = stage.head()
+    for block in head.data.shape_keys.key_blocks[1:]:
+        head.shape_key_remove(block)
+    for name in "sil PP FF TH DD kk CH SS nn RR aa E I O U".split():
+        head.shape_key_add(name=f"viseme_{name}", from_mix=False)
+    place = yield from gui.find(stage.ANIMATE)
+    watch = Stalls(stage.phase)
+    watch.start()
+    yield 5 * TURN_S
+    yield from gui.click(place)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.until(stage.curves, "the curves", 400)
+    yield 10 * TURN_S
+    watch.stop()
+    assert len(stage.curves()) == 15, sorted(stage.curves())
+    yield from gui.picture("ten_minutes_of_visemes")
+    return watch.figures()
 
 
 def frame_changed(gui: Gui) -> Steps[None]:
@@ -208,7 +264,7 @@ def worker_killed(gui: Gui) -> Steps[Figures]:
         os.kill(stage.worker_pid() or 0, signal.SIGKILL)
         yield 0.1
 
-    said = yield from _meddle(gui, "worker_killed", kill, "The worker ended unexpectedly")
+    said = yield from _meddle(gui, "worker_killed", kill, "The worker was ended from outside")
     yield from gui.dismiss()
     yield from stage.start(gui)
     yield from stage.finish(gui)
@@ -217,13 +273,18 @@ def worker_killed(gui: Gui) -> Steps[Figures]:
 
 
 def _meddle(
-    gui: Gui, name: str, meddle: Callable[[], Steps[None]], sentence: str, prepare: Callable[[], None] | None = None
+    gui: Gui,
+    name: str,
+    meddle: Callable[[], Steps[None]],
+    sentence: str,
+    prepare: Callable[[], None] | None = None,
+    audio: Path | None = None,
 ) -> Steps[Figures]:
     """Start a job, hold its worker, let `meddle` happen, let the job go on, and return the message with `sentence`.
 
     Where the message is no success, the scene is as `meddle` left it.
     """
-    yield from stage.ready(gui, stage.demo_speech())
+    yield from stage.ready(gui, audio or stage.demo_speech())
     if prepare is not None:
         with gui.override():
             prepare()
@@ -240,6 +301,41 @@ def _meddle(
     return {"said": said}
 
 
+def _end_another(gui: Gui, way: str) -> Steps[None]:
+    """Start a second Blender, end it in mid-job, and look for what it leaves behind."""
+    news = stage.audio_folder() / f"{way}.json"
+    news.unlink(missing_ok=True)
+    script = Path(__file__).with_name("doomed.py")
+    options = ["--factory-startup", "--enable-event-simulate", "-p", "0", "0", "1600", "900", "--python", str(script)]
+    # Its output goes where ours goes.
+    process = subprocess.Popen([bpy.app.binary_path, *options, "--", str(news), way])
+    try:
+        yield from gui.until(lambda: news.is_file() or process.poll() is not None, "the other Blender's job", 180)
+        told = json.loads(news.read_text(encoding="utf-8"))
+        assert _is_running(told["worker"]), "there is no worker to end"
+        if way == "kill":
+            process.kill()
+        yield from gui.until(lambda: process.poll() is not None, "the other Blender's end", 60)
+        if _is_running(told["worker"]):
+            os.kill(told["worker"], signal.SIGCONT)
+        yield from gui.until(lambda: not _is_running(told["worker"]), "the worker's end", 10)
+        yield from gui.until(lambda: not Path(told["session"]).exists(), f"the end of {told['session']}", 10)
+        # Of a killed Blender its own folder stays.
+        assert way == "kill" or not Path(told["temporary"]).exists(), told["temporary"]
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _is_running(pid: int) -> bool:
+    """Neither gone nor waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 ALL: tuple[Scenario, ...] = (
     escape_cancels,
     two_jobs_at_once,
@@ -247,6 +343,7 @@ ALL: tuple[Scenario, ...] = (
     mesh_renamed,
     edit_mode,
     scene_switched,
+    audio_deleted,
     frame_changed,
     rate_changed,
     undone,
@@ -255,4 +352,8 @@ ALL: tuple[Scenario, ...] = (
     unusable_audio,
     unusable_mesh,
     worker_killed,
+    blender_quit,
+    window_closed,
+    blender_killed,
+    ten_minutes_of_visemes,
 )

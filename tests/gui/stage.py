@@ -115,6 +115,14 @@ def running() -> bool:
     return part("blender.jobs").current() is not None
 
 
+def phase() -> str:
+    """What keeps the main loop busy: nothing of ours, a job that waits for the worker, or the writing of its curves."""
+    job = part("blender.jobs").current()
+    if job is None:
+        return "rest"
+    return "writing" if job.is_writing else "job"
+
+
 def start(gui: Gui) -> Steps[None]:
     """Click the button; the job runs when this ends."""
     with (yield from start_held(gui)):
@@ -190,6 +198,7 @@ def playing_actions() -> list[str]:
     """Names of the actions that move the head's keys: the active one, then those in its NLA tracks."""
     animation = head().data.shape_keys.animation_data
     strips = [strip for track in animation.nla_tracks for strip in track.strips]
+    strips = [strip for strip in strips if part("blender.actions").REST not in strip.action]
     return [action.name for action in (animation.action, *(strip.action for strip in strips)) if action]
 
 
