@@ -11,8 +11,8 @@ from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
 from ..pipeline.curve_table import save_table
-from . import exports, jobs
-from .sidebar import SaysWhyNot, SpeechPanel, blocked_reason, face_of
+from . import exports, readiness
+from .sidebar import SaysWhyNot, SpeechPanel, blocked_reason, face_of, say
 
 LAYOUTS = (
     ("TABLE", "Table", "Time, frame, and a column for each curve that plays"),
@@ -145,11 +145,11 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
         layout = self.layout
         reason = nothing_to_export(context)
         if reason:
-            layout.label(text=reason, icon="INFO")
+            say(layout, context, reason, "INFO")
         else:
             first, last = exports.frame_range(face_of(context))
             names = ", ".join(take.action.name for take in reversed(exports.playing(face_of(context))))
-            layout.label(text=f"{names}: {first}\N{EN DASH}{last}", icon="ACTION", translate=False)
+            say(layout, context, f"{names}, frames {first} to {last}", "ACTION")
         for title, kinds in (
             ("Curves", (WAV2SEM_OT_export_csv, WAV2SEM_OT_export_npz)),
             ("Character", (WAV2SEM_OT_export_gltf, WAV2SEM_OT_export_alembic)),
@@ -163,10 +163,9 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
 
 def nothing_to_export(context: bpy.types.Context) -> str:
     """Why there is nothing to write, or nothing."""
-    if context.scene is None:
-        return "There is no scene"
-    if jobs.current() is not None:
-        return "Speech is being animated; press Esc to cancel it"
+    busy = readiness.why_not_run(context)
+    if busy:
+        return busy
     face = face_of(context)
     if face is None:
         return blocked_reason(face)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import bpy
 from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
 
-from . import jobs, preferences, reduction, takes, upper_face
+from . import preferences, readiness, reduction, takes, upper_face
 from .operators import ENGINES, FRESH, SpeechJobOperator
 from .settings import AnimateSettings
-from .sidebar import SaysWhyNot, SpeechPanel, blocked_reason, face_of
+from .sidebar import SaysWhyNot, SpeechPanel, blocked_reason, face_of, say
 from .takes import Take
 
 
@@ -281,7 +281,7 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         layout, manager = self.layout, context.window_manager
         take = selected(context)
         if take is None:
-            layout.label(text=_no_take(context), icon="INFO")
+            say(layout, context, _no_take(context), "INFO")
             return
         layout.template_list("WAV2SEM_UL_takes", "", bpy.data, "actions", manager, "wav2sem_take_index", rows=3)
         row = layout.row(align=True)
@@ -296,14 +296,13 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         outcome = reduction.last_outcome(take)
         if outcome is not None:
             for sentence in outcome.words().split("; "):
-                layout.label(text=sentence)
+                say(layout, context, sentence)
 
 
 def _no_take(context: bpy.types.Context) -> str:
-    if context.scene is None:
-        return "There is no scene"
-    if jobs.current() is not None:
-        return "Speech is being animated; press Esc to cancel it"
+    busy = readiness.why_not_run(context)
+    if busy:
+        return busy
     face = face_of(context)
     if not takes.of_face(face):
         return blocked_reason(face) or f'"{face.name}" does not speak yet'  # type: ignore[union-attr]

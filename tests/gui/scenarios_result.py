@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person does with an animation that was made: mute, reduce, push, remove it, and write it to files."""
+
+from __future__ import annotations
+
+import bpy
+import stage
+from checks import Figures, Scenario, heard, snapshot, unchanged
+from harness import TURN_S, Gui, Steps
+
+REDUCE, MUTE, PUSH = "wav2sem.reduce_keys", "wav2sem.mute_take", "wav2sem.push_to_nla"
+ACTIVATE, REMOVE = "wav2sem.make_active", "wav2sem.remove_take"
+KINDS = {"csv": "csv", "npz": "npz", "gltf": "glb", "alembic": "abc"}
+
+
+def result_panel(gui: Gui) -> Steps[Figures]:
+    """Every button of the Result panel on a speech and an upper face; at the end the scene is as before."""
+    yield from stage.ready(gui, stage.demo_speech())
+    gui.window.scene.wav2sem_upper_face.enabled = True
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Upper Face")
+    before = snapshot()
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    dense = sum(stage.curves().values())
+    yield from _open_only(gui, REDUCE)
+    yield from gui.picture("result")
+    already = len(gui.reports())
+    yield from _press(gui, REDUCE)
+    yield from gui.until(lambda: sum(stage.curves().values()) < dense, "fewer keys", 60)
+    said = heard(gui, "closures stay closed", already)
+    yield from gui.picture("result_reduced")
+    yield from gui.key("Z", ctrl=True)
+    yield from gui.until(lambda: sum(stage.curves().values()) == dense, "all keys again", 10)
+    yield from _press(gui, PUSH)
+    yield from gui.until(lambda: _active() is None, "the NLA track", 10)
+    yield from gui.picture("result_pushed")
+    yield from _press(gui, MUTE)
+    gui.window.scene.frame_set(60)
+    yield 0.3
+    blocks = stage.head().data.shape_keys.key_blocks
+    moving = {block.name for block in blocks if abs(block.value) > 1e-6 and "mouth" in block.name.lower()}
+    assert not moving and blocks["jawOpen"].value == 0, f"muted, these keys are not at rest: {moving}"
+    yield from gui.picture("result_muted")
+    yield from _press(gui, MUTE)
+    yield from _press(gui, ACTIVATE)
+    yield from gui.until(lambda: _active() is not None, "the active action", 10)
+    for n_left in (1, 0):
+        yield from _press(gui, REMOVE)
+        yield from gui.until(lambda n=n_left: len(bpy.data.actions) == n, f"{n_left} actions", 10)
+    yield from gui.picture("result_empty")
+    gui.window.scene.frame_set(1)
+    unchanged(before)
+    return {"said": said}
+
+
+def export_panel(gui: Gui) -> Steps[Figures]:
+    """The Export panel writes all four kinds of file and changes nothing; one button shows the file browser."""
+    yield from stage.ready(gui, stage.demo_speech())
+    yield from _open_only(gui, "wav2sem.export_csv")
+    yield from gui.picture("export_nothing")
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    yield from gui.picture("export")
+    before, sizes = snapshot(), {}
+    for kind, suffix in KINDS.items():
+        file = stage.audio_folder() / f"exported.{suffix}"
+        with gui.override():
+            result = getattr(bpy.ops.wav2sem, f"export_{kind}")(filepath=str(file))
+        yield 0.2
+        assert result == {"FINISHED"}, (kind, result)
+        sizes[suffix] = f"{file.stat().st_size / 1e6:.2f} MB"
+    unchanged(before)
+    assert stage.head().select_get(), "the head is no longer selected"
+    gui.window.scene.frame_set(gui.window.scene.frame_current)
+    bpy.context.preferences.view.filebrowser_display_type = "SCREEN"
+    yield from _press(gui, "wav2sem.export_csv")
+    yield 1.0
+    yield from gui.picture("export_browser")
+    with bpy.context.temp_override(window=gui.window, area=gui.window.screen.areas[0]):
+        browser = next(area for area in gui.window.screen.areas if area.type == "FILE_BROWSER")
+    name = browser.spaces.active.params.filename
+    assert name == "demo_speech.csv", f"the file browser suggests {name!r}"
+    region = next(region for region in browser.regions if region.type == "WINDOW")
+    yield from gui.key("ESC", (region.x + region.width // 2, region.y + region.height // 2))
+    yield 0.5
+    return sizes
+
+
+def _active() -> str | None:
+    animation = stage.head().data.shape_keys.animation_data
+    return animation.action.name if animation is not None and animation.action is not None else None
+
+
+def _press(gui: Gui, control: str) -> Steps[None]:
+    yield from gui.click((yield from gui.find(control)))
+    yield from gui.move(gui.middle_of_view())
+    yield 0.3
+
+
+def _open_only(gui: Gui, wanted: str) -> Steps[None]:
+    """Open the closed panel below the big button that shows `wanted`, and close all others by a click with Ctrl."""
+    _, bottom = yield from gui.find(stage.ANIMATE)
+    region = gui.region("UI")
+    for y in range(bottom - 24, max(region.y + 10, bottom - 200), -10):
+        place = (region.x + 60, y)
+        yield from gui.click(place)
+        yield 0.5
+        if wanted in (yield from gui.controls(wanted=wanted, top=y)):
+            for value in ("PRESS", "RELEASE"):
+                gui._event("LEFTMOUSE", value, place, ctrl=True)
+                yield TURN_S
+            yield 0.7
+            return
+        yield from gui.click(place)
+        yield 0.5
+    raise AssertionError(f"no panel below the button shows {wanted}")
+
+
+ALL: tuple[Scenario, ...] = (result_panel, export_panel)
