@@ -8,13 +8,17 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import pytest
 
 from wav2sem_blender.blender import chores, model_folders, preferences_page, runtime, settings
+from wav2sem_blender.blender import words as words_module
 from wav2sem_blender.worker import environment
+from wav2sem_blender.worker import runtime as worker_runtime
 from wav2sem_blender.worker.chore import Chore
 from wav2sem_blender.worker.probe import Report
 from wav2sem_blender.worker.runtime import Runtime
@@ -48,6 +52,15 @@ def models(addon_preferences, tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()
     addon_preferences.models_folder = str(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The extension's own folder."""
+    folder = tmp_path / "user" / "torch_runtime"
+    monkeypatch.setattr(runtime, "folder", lambda: folder)
+    monkeypatch.setattr(runtime, "is_online", lambda: True)
     return folder
 
 
@@ -161,6 +174,89 @@ class TestEngineInWords:
         assert text.endswith('"/opt/python" -m pip install torch transformers')
 
 
+class Layout:
+    """Stands in for Blender's: it checks each call against the real one's parameters, and notes what can be read."""
+
+    FUNCTIONS = bpy.types.UILayout.bl_rna.functions
+
+    def __init__(self, words: list[str]):
+        self.words = words
+
+    def __getattr__(self, name):
+        parameters = self.FUNCTIONS[name].parameters
+
+        def call(*given, **options):
+            assert set(options) <= set(parameters.keys()), name
+            assert options.get("icon", "NONE") in self.FUNCTIONS["label"].parameters["icon"].enum_items
+            if name == "prop":
+                assert given[1] in given[0].bl_rna.properties
+                self.words.append(given[1])
+            elif name == "operator":
+                operator = getattr(bpy.ops.wav2sem, given[0].partition(".")[2]).get_rna_type()
+                self.words.append(options.get("text", operator.name))
+                return SimpleNamespace()
+            elif "text" in options:
+                self.words.append(options["text"])
+            return Layout(self.words)
+
+        return call
+
+
+def drawn(addon_preferences) -> str:
+    """All words of the page."""
+    words: list[str] = []
+    preferences_page.draw(Layout(words), bpy.context, addon_preferences)
+    return "\n".join(words)
+
+
+class TestPage:
+    def test_a_fresh_installation_offline(self, addon_preferences, place, monkeypatch):
+        runtime._answers[("", "auto")] = replace(BARE, bundled=FULL.bundled)
+        monkeypatch.setattr(runtime, "is_online", lambda: False)
+        page = drawn(addon_preferences)
+        for words in (
+            "Bundled model: ONNX Runtime 1.31.1 on the CPU",
+            "Install Torch Runtime",
+            "to download and",
+            "Allow Online Access",
+            "default (bundled)",
+            "CC-BY-4.0",
+            "Choose a models folder to import into",
+        ):
+            assert words.lower() in page.lower(), page
+
+    def test_the_runtimes_states(self, addon_preferences, place, monkeypatch):
+        runtime._answers[("", "auto")] = FULL
+        made = Runtime(place)
+        made.python.parent.mkdir(parents=True)
+        runtime._take_measure({"size_bytes": 2_000_000_000}, "")
+        page = drawn(addon_preferences)
+        assert "not finished (2.0 GB so far)" in page and "Go On Installing\nRemove" in page
+        made.python.write_bytes(b"")
+        made.set_complete()
+        page = drawn(addon_preferences)
+        assert "Torch runtime: 1 MB in " in page and "Use It\nRemove" in page
+        monkeypatch.setattr(worker_runtime, "REQUIREMENTS", ("torch==3.0",))
+        assert "Update\nRemove" in drawn(addon_preferences)
+        chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
+        chores._running[runtime.INSTALL] = chores._Running(chore, lambda result, error: None)
+        try:
+            page = drawn(addon_preferences)
+            assert "Downloading torch   0:0" in page and "Cancel" in page and "Update" not in page
+        finally:
+            chores.cancel(runtime.INSTALL)
+
+    def test_a_chosen_python_without_torch(self, addon_preferences, place):
+        addon_preferences.torch_python = "/opt/python"
+        runtime._answers[("/opt/python", "auto")] = BARE
+        page = drawn(addon_preferences)
+        assert "This Python has no torch" in page and "Copy the Command" in page
+
+    def test_long_words_are_broken_to_the_width(self):
+        lines = words_module.lines(bpy.context, "one two " * 100)
+        assert len(lines) > 3 and " ".join(lines) == ("one two " * 100).strip()
+
+
 class TestPython:
     def test_one_without_torch_is_not_used(self, addon_preferences, tmp_path, monkeypatch):
         says(monkeypatch, BARE)
@@ -187,15 +283,6 @@ class TestPython:
         runtime.look()
         answer = runtime.answer(bpy.context)
         assert isinstance(answer, str) and "/nowhere/python: there is no such Python" in answer
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """The extension's own folder."""
-    folder = tmp_path / "user" / "torch_runtime"
-    monkeypatch.setattr(runtime, "folder", lambda: folder)
-    monkeypatch.setattr(runtime, "is_online", lambda: True)
-    return folder
 
 
 class TestInstalling:

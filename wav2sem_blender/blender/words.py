@@ -24,6 +24,6 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon
 def lines(context: bpy.types.Context, text: str) -> list[str]:
     """The text in pieces that fit into a box of the region."""
     width_px = context.region.width if context.region else 600
-    scale = context.preferences.system.ui_scale
+    scale = context.preferences.system.ui_scale or 1.0  # 0 without a window
     n_characters = max(24, int((width_px / scale - _MARGIN_PX) / _CHARACTER_PX))
     return textwrap.wrap(text, n_characters, break_on_hyphens=False)
