@@ -2,12 +2,14 @@
 """The Result panel: takes are found, muted, pushed, made again, reduced and removed; the user's keys survive."""
 
 import json
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import actions, compat, footprint, reduction, result_panel, takes, upper_face
+from wav2sem_blender.blender import actions, compat, export_panel, footprint, reduction, result_panel, takes, upper_face
 from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
@@ -73,6 +75,8 @@ def state(face):
     bpy.context.scene.frame_set(1)
     custom = {name: str(value) for name, value in keys.items()}
     properties = _flat(rna_dump.dump()[repr(keys)])
+    # Which of the user's tracks is selected is no part of it.
+    properties = {path: value for path, value in properties.items() if not path.endswith("/active")}
     return {**properties, "custom": custom, "actions": sorted(bpy.data.actions.keys())}
 
 
@@ -135,6 +139,41 @@ class TestTakes:
         assert "Make it active first" in reason("rebake")
         bpy.context.view_layer.objects.active = None
         assert "Choose a mesh" in reason("remove_take")
+
+
+def drawn(panel) -> list[str]:
+    """Texts of the labels, and names of the operators, that a panel draws."""
+    layout = MagicMock()
+    panel.draw(SimpleNamespace(layout=layout), bpy.context)
+    labels = [call.kwargs["text"] for call in layout.mock_calls if call[0].endswith("label")]
+    return labels + [call.args[0] for call in layout.mock_calls if call[0].endswith("operator")]
+
+
+class TestPanels:
+    def test_before_there_is_anything(self, face):
+        assert " ".join(drawn(result_panel.WAV2SEM_PT_result)) == '"Head" does not speak yet'
+        assert 'Nothing of ours plays on "Head"; animate it first' in " ".join(drawn(export_panel.WAV2SEM_PT_export))
+
+    def test_with_a_take(self, face):
+        speak(face, start_frame=11)
+        bpy.ops.wav2sem.reduce_keys(tolerance_mm=20.0)
+        shown = drawn(result_panel.WAV2SEM_PT_result)
+        assert {"wav2sem.rebake", "wav2sem.reduce_keys", "wav2sem.remove_take"} <= set(shown)
+        assert "of 270 keys, at most" in " ".join(shown)
+        assert "talk, frames 11 to 100" in " ".join(drawn(export_panel.WAV2SEM_PT_export))
+
+    def test_the_list_shows_only_this_faces(self, face):
+        bpy.data.actions.new("Another")
+        speak(face)
+        blink(face)
+        listed = MagicMock(filter_name="", bitflag_filter_item=1)
+        flags, order = result_panel.WAV2SEM_UL_takes.filter_items(listed, bpy.context, bpy.data, "actions")
+        shown = [action.name for action, flag in zip(bpy.data.actions, flags, strict=True) if flag]
+        assert (shown, order) == (["talk", "talk Upper Face"], [])
+        layout = MagicMock()
+        action = bpy.data.actions["talk"]
+        result_panel.WAV2SEM_UL_takes.draw_item(listed, bpy.context, layout, bpy.data, action, 0, None, "")
+        assert "1\N{EN DASH}90" in str(layout.mock_calls)
 
 
 class TestMute:
@@ -302,6 +341,18 @@ class TestRemove:
         assert takes.of_face(face) == () and not [mark for mark in action.keys() if mark.startswith("wav2sem")]  # noqa: SIM118
         assert values(face, 30)["jawOpen"] == 0
 
+    def test_tracks_of_the_user_stay_as_they_were(self, face):
+        users_action(face, "eyeBlinkLeft")
+        keys = face.data.shape_keys
+        animation = keys.animation_data
+        strip = animation.nla_tracks.new().strips.new("Mine", 1, animation.action)
+        strip.action_slot, animation.action = animation.action_slot, None
+        before = state(face)
+        speak(face)
+        bpy.ops.wav2sem.push_to_nla()
+        bpy.ops.wav2sem.remove_take()
+        assert state(face) == before
+
     def test_a_pushed_take_leaves_the_others(self, face):
         speak(face, motion={"audio": "first.wav"})
         bpy.ops.wav2sem.push_to_nla()
@@ -431,6 +482,17 @@ class TestReduce:
         for name, (frames, heights) in curves_of(face).items():
             np.testing.assert_allclose(heights, dense[name][1][frames.astype(int) - 1])
             assert len(frames) >= 0.9 * len(dense[name][0])
+
+    def test_all_keys_come_with_the_file(self, face, curves_of, tmp_path):
+        speak(face)
+        dense = curves_of(face)
+        bpy.ops.wav2sem.reduce_keys(tolerance_mm=100.0)
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+        bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
+        bpy.context.view_layer.objects.active = bpy.data.objects["Head"]
+        bpy.ops.wav2sem.reduce_keys(tolerance_mm=0.0)
+        for name, (frames, heights) in curves_of(bpy.data.objects["Head"]).items():
+            np.testing.assert_allclose(np.interp(dense[name][0], frames, heights), dense[name][1], atol=1e-6)
 
     def test_what_was_edited_in_between_counts_as_it_is(self, face, curves_of):
         speak(face)

@@ -65,11 +65,10 @@ def restore(keys: bpy.types.Key) -> None:
     if BEFORE in keys:
         del keys[BEFORE]
     animation = keys.animation_data
-    if animation is not None and animation.action is None and not animation.nla_tracks:
-        if not animation.drivers:
+    if animation is not None and animation.action is None:
+        animation.action_extrapolation = "HOLD"
+        if not animation.nla_tracks and not animation.drivers:
             keys.animation_data_clear()
-        else:
-            animation.action_extrapolation = "HOLD"
 
 
 def _read(keys: bpy.types.Key) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _settle(keys: bpy.types.Key) -> None:
     others = any(strip.action is not None and actions.REST not in strip.action for strip in strips)
     if not in_nla and not (on_top and others):
         actions.drop_rest(keys)
-    if on_top and not in_nla and not others:
+    if animation is not None and not in_nla and not others and (on_top or animation.action is None):
         animation.action_extrapolation = "HOLD"
 
 
