@@ -137,6 +137,9 @@ class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
         self._face, self._device = face_of(context), preferences.get(context).device
         self._take = selected(context)
 
+    def draw(self, _context: bpy.types.Context) -> None:
+        """Nothing to choose afterwards: the settings are the action's."""
+
     def _settings(self) -> AnimateSettings:
         return settings_of(self._take, self._face, self._device)
 
