@@ -12,8 +12,6 @@ from ..worker.probe import Report
 from ..worker.runtime import Runtime, expected_size, in_words
 from . import chores, model_folders, runtime, words
 
-_ABOVE = "choose one, or install the torch runtime"
-
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
     """The whole page."""
@@ -40,7 +38,9 @@ def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple
     if answer.larger:
         lines.append(("CHECKMARK", f"Other models: {answer.larger}"))
     elif answer.missing_for_torch and own_python:
-        lines.append(("INFO", f"Other models: they need a Python with torch; {_ABOVE} below"))
+        lines.append(
+            ("INFO", "Other models: they need a Python with torch; choose one below, or install it there")
+        )
     elif answer.missing_for_torch:
         lines.append(("ERROR", runtime.lacks(answer)))
     if answer.trouble:
@@ -94,7 +94,9 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
             words.draw(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
             row.operator(runtime.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text="Update")
         elif chosen.torch_python != str(made.python):
-            row.operator(runtime.WAV2SEM_OT_use_python.bl_idname, text="Use It").filepath = str(made.python)
+            use = row.row()
+            use.operator_context = "EXEC_DEFAULT"  # which file is no question
+            use.operator(runtime.WAV2SEM_OT_use_python.bl_idname, text="Use It").filepath = str(made.python)
         row.operator(runtime.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
         return
     unfinished = made is not None and made.is_unfinished

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import bpy
 from bpy.props import StringProperty
@@ -293,10 +294,11 @@ class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
             _set_python("")
         # It may hold the environment's files open.
         jobs.shut_down()
-        trash = place.with_name(f".{place.name}_removed")
+        # What an earlier one left there, when Blender ended meanwhile, goes along.
+        trash = place.with_name(".removed")
         try:
-            if not trash.exists():
-                place.rename(trash)
+            trash.mkdir(exist_ok=True)
+            place.rename(trash / uuid4().hex)
             chores.start(REMOVE, _installer("remove", trash), _removed)
         except OSError as error:
             self.report({"ERROR"}, f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")

@@ -73,7 +73,9 @@ def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[st
     pip = _make_environment(runtime)
     if _pip_version(pip) < _PIP_THAT_COUNTS:
         # Only for the sake of the bar: whatever comes of it, the old one installs as well.
-        subprocess.run([*pip, "install", "--upgrade", "--quiet", "pip", *pip_options], capture_output=True, check=False)
+        upgrade = [*pip, "install", "--upgrade", "--quiet", "pip", *pip_options]
+        if subprocess.run(upgrade, capture_output=True, check=False).returncode == 0:
+            pip = _pip_of(runtime.python)
     counting = _pip_version(pip) >= _PIP_THAT_COUNTS
     progress = Progress(size.download_bytes)
     command = [*pip, "install", "--cache-dir", str(runtime.cache), "--only-binary=:all:", "--no-input"]
@@ -94,7 +96,8 @@ def _make_environment(runtime: Runtime) -> list[str]:
     Raises:
         InstallError: No Python of this machine can do it.
     """
-    if runtime.python.is_file() and (known := _ask(str(runtime.python))) is not None and known.has_pip:
+    there = _ask(str(runtime.python)) if runtime.python.is_file() else None
+    if there is not None and there.has_pip:
         return _pip_of(runtime.python)
     tried = []
     for candidate in _candidates():
@@ -104,16 +107,16 @@ def _make_environment(runtime: Runtime) -> list[str]:
         if not base.has_ensurepip and not base.has_pip:
             tried.append(candidate)
             continue
-        chore.tell(_DOWNLOAD / 2, f"Making an Environment with Python {'.'.join(map(str, base.version))}")
-        command = [candidate, "-I", "-m", "venv", "--clear", str(runtime.environment)]
-        made = subprocess.run(
-            command + ([] if base.has_ensurepip else ["--without-pip"]), capture_output=True, text=True, check=False
-        )
-        if made.returncode == 0:
-            if base.has_ensurepip:
-                return _pip_of(runtime.python)
-            return [*_pip_of(candidate), "--python", str(runtime.python)]
-        tried.append(candidate)
+        # Without a pip of its own, it is of use to another's only.
+        if there is None or there.version != base.version or not base.has_pip:
+            chore.tell(_DOWNLOAD / 2, f"Making an Environment with Python {'.'.join(map(str, base.version))}")
+            command = [candidate, "-I", "-m", "venv", "--clear", str(runtime.environment)]
+            # A pip that is there serves as well as one of the environment's own, and at once.
+            command += ["--without-pip"] if base.has_pip else []
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                tried.append(candidate)
+                continue
+        return [*_pip_of(candidate), "--python", str(runtime.python)] if base.has_pip else _pip_of(runtime.python)
     because = f" ({', '.join(tried)}: no pip to begin with)" if tried else ""
     raise InstallError(
         f"No Python of this machine can make an environment{because}. On Debian and Ubuntu, `sudo apt install "
