@@ -38,9 +38,7 @@ def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple
     if answer.larger:
         lines.append(("CHECKMARK", f"Other models: {answer.larger}"))
     elif answer.missing_for_torch and own_python:
-        lines.append(
-            ("INFO", "Other models: they need a Python with torch; choose one below, or install it there")
-        )
+        lines.append(("INFO", "Other models: they need a Python with torch; choose one below, or install it there"))
     elif answer.missing_for_torch:
         lines.append(("ERROR", runtime.lacks(answer)))
     if answer.trouble:
