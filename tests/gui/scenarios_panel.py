@@ -19,6 +19,9 @@ def panel_says_why(gui: Gui) -> Steps[Figures]:
     yield from stage.choose_audio(gui, stage.demo_speech())
     said["cube"] = _reason(gui)
     assert said["cube"].startswith('"Cube" has no face keys'), said
+    already = gui.reports()
+    yield from stage.press_animate(gui)
+    assert not stage.running() and gui.reports() == already, "a button that is off did something"
     yield from gui.picture("panel_cube")
     yield from stage.add_head(gui)
     assert not _reason(gui), _reason(gui)

@@ -70,8 +70,8 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
 
     def draw_header_preset(self, _context: bpy.types.Context) -> None:
         """Presets."""
-        if jobs.current() is None:
-            WAV2SEM_PT_presets.draw_panel_header(self.layout)
+        self.layout.enabled = jobs.current() is None
+        WAV2SEM_PT_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
         """The settings, and the button or the progress."""
@@ -115,6 +115,7 @@ def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
         row.progress(factor=job.fraction, text=progress_words(job))
         row.operator(WAV2SEM_OT_cancel.bl_idname, text="", icon="X")
         return
+    row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
     missing = readiness.why_not_run(context) or readiness.why_not_speak(context)
     if missing:

@@ -12,7 +12,7 @@ import bpy
 from . import jobs
 
 # Of a sidebar's width, in points: its tabs, the panel's margins, and an icon before the words.
-_MARGINS_PT = 46
+_MARGINS_PT = 60
 _ICON_PT = 20
 # Where nothing is drawn on a screen.
 _DEFAULT_WIDTH_PT = 280

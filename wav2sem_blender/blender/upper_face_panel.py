@@ -98,6 +98,7 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
 
     def draw_header(self, context: bpy.types.Context) -> None:
         """The one switch."""
+        self.layout.enabled = jobs.current() is None
         self.layout.prop(context.scene.wav2sem_upper_face, "enabled", text="")
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -115,6 +116,7 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
         layout.separator()
         layout.prop(settings, "seed")
         row = layout.row()
+        row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
         row.operator(WAV2SEM_OT_add_upper_face.bl_idname)
         row.operator(WAV2SEM_OT_remove_upper_face.bl_idname, text="", icon="TRASH")
 
