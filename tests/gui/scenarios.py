@@ -68,7 +68,7 @@ def other_sources(gui: Gui) -> Steps[None]:
     # A click beside the panels, into the view, selects nothing.
     stage.head().select_set(True)
     yield from gui.picture("all_panels")
-    assert "wav2sem.semantic_strength" in more, f"the opened panels show {sorted(more)}"
+    assert "wav2sem_upper_face.brows" in more, f"the opened panels show {sorted(more)}"
 
 
 def again(gui: Gui) -> Steps[None]:

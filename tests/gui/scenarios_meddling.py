@@ -228,33 +228,25 @@ def saved_in_mid_job(gui: Gui) -> Steps[None]:
 
 
 def unusable_audio(gui: Gui) -> Steps[Figures]:
-    """A path that leads nowhere, a text in disguise, too short a sound: each one message, and nothing changes."""
+    """A path that leads nowhere, a text in disguise: the button is off and says why. Too short a sound: one message."""
     text, short = stage.audio_folder() / "text.wav", stage.long_speech(0.0)
     text.write_text("no sound at all", encoding="utf-8")
     yield from stage.add_head(gui)
     figures = {}
-    for path, sentence in ((Path("/nowhere.wav"), "no such audio file"), (text, "text.wav"), (short, short.name)):
+    for path, sentence in ((Path("/nowhere.wav"), 'no file "nowhere.wav"'), (text, "no sound")):
         yield from stage.choose_audio(gui, path)
-        before, already = snapshot(), len(gui.reports())
-        yield from stage.press_animate(gui)
-        yield from stage.finish(gui)
-        figures[path.name] = heard(gui, sentence, already)
-        unchanged(before)
+        figures[path.name] = stage.why_off(gui)
+        assert sentence in figures[path.name], figures
         yield from gui.picture(f"unusable_{path.stem}")
-        yield from gui.dismiss()
-    return figures
-
-
-def unusable_mesh(gui: Gui) -> Steps[Figures]:
-    """The cube cannot speak, and the message says so before the model runs."""
-    yield from stage.choose_audio(gui, stage.demo_speech())
+    yield from stage.choose_audio(gui, short)
     before, already = snapshot(), len(gui.reports())
-    yield from gui.picture("cube_ready")
     yield from stage.press_animate(gui)
     yield from stage.finish(gui)
+    figures[short.name] = heard(gui, short.name, already)
     unchanged(before)
-    yield from gui.picture("unusable_cube")
-    return {"said": heard(gui, '"Cube"', already)}
+    yield from gui.picture("unusable_short")
+    yield from gui.dismiss()
+    return figures
 
 
 def worker_killed(gui: Gui) -> Steps[Figures]:
@@ -350,7 +342,6 @@ ALL: tuple[Scenario, ...] = (
     file_opened,
     saved_in_mid_job,
     unusable_audio,
-    unusable_mesh,
     worker_killed,
     blender_quit,
     window_closed,

@@ -13,28 +13,28 @@ CANCEL = "wav2sem.cancel"
 
 def panel_says_why(gui: Gui) -> Steps[Figures]:
     """The button is off as long as something is missing, and says what, in words that the sidebar does not cut."""
-    said = {"nothing chosen": _reason(gui)}
+    said = {"nothing chosen": stage.why_off(gui)}
     assert said["nothing chosen"] == "Choose an audio file"
     yield from gui.picture("panel_idle")
     yield from stage.choose_audio(gui, stage.demo_speech())
-    said["cube"] = _reason(gui)
+    said["cube"] = stage.why_off(gui)
     assert said["cube"].startswith('"Cube" has no face keys'), said
     already = gui.reports()
     yield from stage.press_animate(gui)
     assert not stage.running() and gui.reports() == already, "a button that is off did something"
     yield from gui.picture("panel_cube")
     yield from stage.add_head(gui)
-    assert not _reason(gui), _reason(gui)
+    assert not stage.why_off(gui), stage.why_off(gui)
     yield from gui.picture("panel_ready")
     yield from gui.key("TAB")
-    said["edit mode"] = _reason(gui)
+    said["edit mode"] = stage.why_off(gui)
     assert "Edit Mode" in said["edit mode"], said
     yield from gui.picture("panel_edit_mode")
     yield from gui.key("TAB")
     blocks = stage.head().data.shape_keys.key_blocks
     for name in ("jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLeft"):
         blocks[name].mute = True
-    said["muted keys"] = _reason(gui)
+    said["muted keys"] = stage.why_off(gui)
     assert "muted" in said["muted keys"], said
     yield from gui.picture("panel_long_reason")
     return said
@@ -77,14 +77,6 @@ def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:
     yield from gui.picture("panel_cancelled")
     assert (yield from gui._control_at(place)) == stage.ANIMATE
     return {"said": said}
-
-
-def _reason(gui: Gui) -> str:
-    """Why the panel's button is off, "" when it is on."""
-    with gui.override("UI"):
-        lacking = stage.part("blender.operators").WAV2SEM_OT_animate.why_not(bpy.context)
-        assert bpy.ops.wav2sem.animate.poll() == (not lacking)
-    return str(lacking)
 
 
 ALL: tuple[Scenario, ...] = (panel_says_why, panel_settings, panel_runs_and_cancels)

@@ -104,6 +104,14 @@ def press_animate(gui: Gui) -> Steps[None]:
     yield from gui.move(gui.middle_of_view())
 
 
+def why_off(gui: Gui) -> str:
+    """Why the panel's big button is off, "" when it is on."""
+    with gui.override("UI"):
+        lacking = part("blender.operators").WAV2SEM_OT_animate.why_not(bpy.context)
+        assert bpy.ops.wav2sem.animate.poll() == (not lacking)
+    return str(lacking)
+
+
 def ready(gui: Gui, audio: Path) -> Steps[None]:
     """A head, selected, and an audio file: all that the button needs."""
     yield from add_head(gui)
