@@ -12,7 +12,7 @@ from bl_ui.utils import PresetPanel
 
 SUBFOLDER = "wav2sem"
 # Holds presets/wav2sem/*.py.
-_OURS = str(Path(__file__).parents[1] / "assets")
+_OURS = str(Path(__file__).parent)
 VALUES = ("model", "style", "strength", "semantic_strength", "smoothing_s", "delay_s")
 
 
