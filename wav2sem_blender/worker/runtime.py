@@ -45,8 +45,8 @@ class Size:
 def expected_size(has_index: bool = False) -> Size:
     """What pip's own index has for this machine; of another index nobody knows, so it gets the least."""
     if sys.platform == "linux" and platform.machine() == "x86_64" and not has_index:
-        # Measured with torch 2.14.1: it brings NVIDIA's libraries along.
-        return Size(2_900_000_000, 5_900_000_000, "NVIDIA GPUs (CUDA) and the CPU")
+        # Measured with torch 2.14.1, which brings NVIDIA's libraries along.
+        return Size(3_100_000_000, 5_900_000_000, "NVIDIA GPUs (CUDA) and the CPU")
     return Size(400_000_000, 1_500_000_000, "Apple GPUs (Metal)" if sys.platform == "darwin" else "the CPU")
 
 
