@@ -3,7 +3,8 @@
 
 Prints millimetres for FLAME heads of other identities (true keys: the model's basis), ICT-FaceKit's head (its own
 expressions) and the demo head (its own keys, drawn in another style), with true landmarks and with guessed ones. Over
-the skin that a true key moves by more than 1 mm; `mouth` is what lies within 35 mm of the lips.
+the skin that a true key moves by more than 1 mm; `mouth` is what lies within 35 mm of the lips; `upper face` is over
+the keys of lids, gaze and brows, the others over the model's.
 
 Shapes: K channels, N vertices, F triangles, M vertices measured.
 """
@@ -22,7 +23,8 @@ from safetensors.numpy import load_file
 
 from wav2sem_blender.assets.demo_head import build as demo
 from wav2sem_blender.pipeline.landmarks import guess
-from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace, transfer
+from wav2sem_blender.pipeline.transfer import LANDMARKS, UPPER_FACE_FILE, SpeechFace, transfer
+from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
 from .basis import ict_names
 from .registration import HEAD_VERTICES, ICT_SKIN_VERTICES, Surface, load_flame
@@ -31,6 +33,7 @@ from .speech_face import DATA, MODEL, landmark_points
 ICT_FACE_VERTICES = 9409
 MOVED_M, MOUTH_M = 0.001, 0.035
 N_FLAME_HEADS = 3
+TITLES = ("median", "p95", "median", "p95", "true p95", "median", "p95", "true p95")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +55,8 @@ def flame_head(data: Path, face: SpeechFace, seed: int) -> Case:
     points_N3 = flame["v_template"] + flame["shapedirs"].astype(float) @ identity
     surface = Surface(points_V3=points_N3[:HEAD_VERTICES], triangles_F3=skin.triangles_F3, landmarks=skin.landmarks)
     basis_KN3 = load_file(MODEL / "model.safetensors")["basis_KV3"].astype(float)
+    with np.load(UPPER_FACE_FILE, allow_pickle=False) as file:
+        basis_KN3 = np.concatenate([basis_KN3, file["basis_KV3"].astype(float)])
     assert len(basis_KN3) == len(face.channels)
     return Case(
         name=f"FLAME identity {seed}",
@@ -122,12 +127,20 @@ def cases(data: Path, face: SpeechFace) -> Iterator[Case]:
             yield flame_head(data, face, seed)
 
 
-def errors_mm(case: Case, got_KN3: np.ndarray, marks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (K, M) from the true keys, and which of the M are near the mouth."""
-    measured = case.skin_N & (np.linalg.norm(case.offsets_KN3, axis=2).max(0) > MOVED_M)
+def errors_mm(
+    case: Case, got_KN3: np.ndarray, marks: dict[str, np.ndarray], chosen_K: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (K, M) from the chosen true keys, and which of the M are near the mouth."""
+    true_KN3 = case.offsets_KN3[chosen_K]
+    measured = case.skin_N & (np.linalg.norm(true_KN3, axis=2).max(0) > MOVED_M)
     lips_3 = (marks["upper_lip"] + marks["lower_lip"]) / 2
     near = np.linalg.norm(case.points_N3[measured] - lips_3, axis=1) < MOUTH_M
-    return 1000 * np.linalg.norm(got_KN3[:, measured] - case.offsets_KN3[:, measured], axis=2), near
+    return 1000 * np.linalg.norm(got_KN3[chosen_K][:, measured] - true_KN3[:, measured], axis=2), near
+
+
+def is_upper(face: SpeechFace) -> np.ndarray:
+    """Which channels (K,) are lids, gaze and brows."""
+    return np.isin(face.channels, UPPER_FACE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,27 +152,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-key", action="store_true", help="also a line for each key")
     options = parser.parse_args(arguments)
     face = SpeechFace.load()
-    print(f"{'head':<42}{'all: median':>12}{'p95':>7}{'mouth: median':>15}{'p95':>7}{'true p95':>10}")
+    upper_K = is_upper(face)
+    print(f"{'':<42}{'all':>9}{'':9}{'mouth':>9}{'':18}{'upper face':>12}")
+    print(f"{'head':<42}" + "".join(f"{title:>9}" for title in TITLES))
     for case in cases(options.data, face):
         guessed = guess(face, case.points_N3, case.triangles_F3)
         for kind, marks in (("true", case.landmarks), ("guessed", guessed)):
             if marks is None:
                 continue
-            errors, near = errors_mm(case, transfer(face, case.points_N3, case.triangles_F3, marks), marks)
-            true_mm, _ = errors_mm(case, np.zeros_like(case.offsets_KN3), marks)
-            _print(f"{case.name}, {kind} landmarks", errors, near, true_mm)
+            got_KN3 = transfer(face, case.points_N3, case.triangles_F3, marks)
+            _print(f"{case.name}, {kind} landmarks", case, got_KN3, marks, upper_K)
             for k, name in enumerate(face.channels if options.per_key else ()):
-                _print(f"    {name}", errors[k : k + 1], near, true_mm[k : k + 1])
+                _print(f"    {name}", case, got_KN3, marks, upper_K, only=k)
     return 0
 
 
-def _print(name: str, errors: np.ndarray, near: np.ndarray, true_mm: np.ndarray) -> None:
-    mouth = errors[:, near]
-    print(
-        f"{name:<42}{np.median(errors):>12.2f}{np.percentile(errors, 95):>7.2f}{np.median(mouth):>15.2f}"
-        f"{np.percentile(mouth, 95):>7.2f}{np.percentile(true_mm[:, near], 95):>10.1f}",
-        flush=True,
-    )
+def _print(
+    name: str,
+    case: Case,
+    got_KN3: np.ndarray,
+    marks: dict[str, np.ndarray],
+    upper_K: np.ndarray,
+    only: int | None = None,
+) -> None:
+    """One line: of all channels, or of `only` one."""
+    cells = []
+    for chosen_K, places in ((~upper_K, ("all", "mouth")), (upper_K, ("all",))):
+        errors, near = errors_mm(case, got_KN3, marks, chosen_K)
+        true_mm, _ = errors_mm(case, np.zeros_like(got_KN3), marks, chosen_K)
+        rows = slice(None) if only is None else np.flatnonzero(chosen_K) == only
+        for place in places:
+            here = slice(None) if place == "all" else near
+            values, truth = errors[rows][:, here], true_mm[rows][:, here]
+            numbers = [np.median(values), np.percentile(values, 95)] if values.size else [np.nan, np.nan]
+            cells += numbers if place != places[-1] else [*numbers, np.percentile(truth, 95) if truth.size else np.nan]
+    print(f"{name:<42}" + "".join(f"{cell:>9.2f}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
-from wav2sem_blender.blender import transfer  # noqa: E402
+from wav2sem_blender.blender import transfer, upper_face  # noqa: E402
 from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace  # noqa: E402
 
 BOX = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
@@ -51,7 +51,10 @@ def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
     bpy.ops.mesh.primitive_cube_add(location=(50, 0, 0))  # selected too, but no part of the head
     stranger = bpy.context.object
     bpy.context.view_layer.objects.active = bare_head
+    with pytest.raises(ValueError, match="eyeBlinkLeft"):
+        upper_face.check_target(bpy.context, bare_head)
     assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
+    upper_face.check_target(bpy.context, bare_head)
     blocks = bare_head.data.shape_keys.key_blocks
     assert [block.name for block in blocks] == ["Basis", *known.channels]
     assert all(block.value == 0 for block in blocks[1:])

@@ -248,7 +248,7 @@ def test_a_flame_mesh_gets_the_keys_it_lacks(flame_head):
     outcome = live(flame_head)
     blocks = flame_head.data.shape_keys.key_blocks
     assert outcome.n_new_keys == 15 and set(CHANNELS) <= set(blocks.keys())
-    with np.load(upper_face.ASSET) as file:
+    with np.load(upper_face.UPPER_FACE_FILE) as file:
         names, basis_KV3 = file["names"].tolist(), file["basis_KV3"].astype(np.float32)
     rest_V3 = np.array([point.co for point in flame_head.data.vertices])
     for channel in ("eyeBlinkLeft", "browInnerUp"):

@@ -12,6 +12,7 @@ from wav2sem_blender.assets.demo_head import build as demo
 from wav2sem_blender.pipeline.landmarks import guess
 from wav2sem_blender.pipeline.surface import Neighbours, islands, walk
 from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace, transfer
+from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -69,7 +70,9 @@ def test_the_face_is_of_the_bundled_model(face):
     with np.load(ROOT / "wav2sem_blender" / "assets" / "speech_face.npz", allow_pickle=False) as file:
         vertices_S2 = file["flame_vertices"].astype(int)
     basis_KV3 = safetensors.load_file(MODEL / "model.safetensors")["basis_KV3"].astype(float)
-    np.testing.assert_allclose(face.offsets_KS3, basis_KV3[:, vertices_S2].mean(2), atol=1.1e-6)
+    n_speech = len(basis_KV3)
+    np.testing.assert_allclose(face.offsets_KS3[:n_speech], basis_KV3[:, vertices_S2].mean(2), atol=1.1e-6)
+    assert face.channels[n_speech:] == tuple(sorted(UPPER_FACE, key=face.channels.index))
 
 
 def test_the_face_gets_its_own_keys_back_in_any_frame_and_unit(face, with_parts):
@@ -77,7 +80,7 @@ def test_the_face_gets_its_own_keys_back_in_any_frame_and_unit(face, with_parts)
     assert np.median(error_mm) < 0.05 and np.percentile(error_mm, 95) < 0.4
 
 
-def test_teeth_go_with_their_jaw_and_the_eye_stays(face, with_parts):
+def test_teeth_go_with_their_jaw_and_the_eye_only_turns(face, with_parts):
     got_KN3, spans = with_parts
     open_N3 = got_KN3[face.channels.index("jawOpen")]
     chin_3 = face.offsets_KS3[face.channels.index("jawOpen")][
@@ -85,7 +88,12 @@ def test_teeth_go_with_their_jaw_and_the_eye_stays(face, with_parts):
     ]
     assert np.linalg.norm(open_N3[spans["lower"]], axis=1).min() > 0.6 * np.linalg.norm(chin_3)
     assert np.abs(got_KN3[:, spans["upper"]]).max() < 1e-9
-    assert np.abs(got_KN3[:, spans["eye"]]).max() < 1e-9
+    turns_K = np.array([name.startswith("eyeLook") and name.endswith("Left") for name in face.channels])
+    assert np.abs(got_KN3[~turns_K, spans["eye"]]).max() < 1e-9
+    # The corner to the left, up and in front goes left when the left eye looks out, and down when it looks down.
+    assert got_KN3[face.channels.index("eyeLookOutLeft"), spans["eye"]][7, 0] > 0.003
+    assert got_KN3[face.channels.index("eyeLookDownLeft"), spans["eye"]][7, 1] < -0.003
+    assert np.abs(got_KN3[turns_K, spans["eye"]].mean(1)).max() < 1e-9
     np.testing.assert_allclose(open_N3[spans["lash"]].mean(0), chin_3, atol=0.002)
     # A tooth is bone: it keeps its shape.
     corners, _ = box([0, 0, 0], 0.003)
@@ -161,7 +169,10 @@ def test_near_the_true_keys_of_other_heads(face, head, median_mm, p95_mm):
     case = transfer_errors.flame_head(DATA, face, 1) if head == "flame" else transfer_errors.ict_head(DATA, face)
     assert case.landmarks is not None
     got_KN3 = transfer(face, case.points_N3, case.triangles_F3, case.landmarks)
-    errors, _ = transfer_errors.errors_mm(case, got_KN3, case.landmarks)
+    upper_K = transfer_errors.is_upper(face)
+    errors, _ = transfer_errors.errors_mm(case, got_KN3, case.landmarks, ~upper_K)
+    assert np.median(errors) < median_mm and np.percentile(errors, 95) < p95_mm
+    errors, _ = transfer_errors.errors_mm(case, got_KN3, case.landmarks, upper_K)
     assert np.median(errors) < median_mm and np.percentile(errors, 95) < p95_mm
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech keys for any head: landmarks that the user drags, and shape keys made from the known face.
+"""Keys for any head, mouth and upper face: landmarks that the user drags, and shapes made from the known face.
 
 Everything is computed in world space, so that teeth and eyes that are objects of their own lie where they are seen.
 
@@ -173,7 +173,7 @@ def create_keys(face: bpy.types.Object, context: bpy.types.Context) -> str:
             followers.append(mesh.name)
             for name in new:
                 _drive(mesh, name, face)
-    words = f'"{face.name}" has {made} speech keys'
+    words = f'"{face.name}" has {made} keys for mouth, lids and brows'
     words += f", {kept} keys of its own were kept" if kept else ""
     return words + (f"; {', '.join(followers)} follow" if followers else "")
 
@@ -278,7 +278,7 @@ class WAV2SEM_OT_remove_landmarks(_TransferOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
-    """Make the model's mouth and jaw keys on this head; teeth, tongue and lashes follow. Takes some seconds"""
+    """Make keys for mouth, jaw, lids and brows on this head; teeth, tongue and eyes follow. Takes some seconds"""
 
     bl_idname = "wav2sem.create_speech_keys"
     bl_label = "Create Speech Keys"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import bpy
@@ -20,13 +20,13 @@ import numpy as np
 from ..pipeline.face_names import Row, match_channels
 from ..pipeline.geometry import Similarity
 from ..pipeline.prosody import Prosody
+from ..pipeline.transfer import UPPER_FACE_FILE
 from ..pipeline.upper_face import CHANNELS, Settings, UpperFace, perform
 from . import actions, compat, head_sway, keys, mapping, preflight
 from .apply import Outcome
 from .flame import FlameMismatchError
 from .head_sway import NOTHING_SWAYS, SwayTarget
 
-ASSET = Path(__file__).parents[1] / "assets" / "upper_face.npz"
 TRACK_NAME = "Upper Face"
 
 # Custom property of an Action of ours, which marks it: JSON with the settings, what it moves, and how that rests.
@@ -281,7 +281,7 @@ def _make_keys(target: bpy.types.Object, plan: _Plan, rollback: ExitStack) -> tu
     """Our own shapes for a FLAME mesh that lacks them; from then on they are keys like any other."""
     if plan.similarity is None:
         return ()
-    with np.load(ASSET, allow_pickle=False) as file:
+    with np.load(UPPER_FACE_FILE, allow_pickle=False) as file:
         names, basis_KV3 = file["names"].tolist(), file["basis_KV3"].astype(np.float32)
     rest_V3 = preflight.rest_points(target.data)
     rows, active_index = [], target.active_shape_key_index

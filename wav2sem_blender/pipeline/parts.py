@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a head's loose parts follow its skin: teeth and tongue the jaw, lashes the skin, eyes nothing. NumPy only.
+"""How a head's loose parts follow its skin: teeth and tongue the jaw, lashes the skin; eyes turn. NumPy only.
 
 Metres in the known face's frame (x to the character's left, y up, z forward).
 
@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .geometry import face_edges
+from .lids import Eyeball
 from .surface import Neighbours, islands
+from .upper_face import GAZE_DEG
 
 UNDER_M = 0.0015  # a part of which at least half lies this deep under the skin is inside the head
 JAW_CHANNELS = ("jawForward", "jawRight", "jawLeft", "jawOpen")
@@ -21,16 +23,42 @@ JAW_CHANNELS = ("jawForward", "jawRight", "jawLeft", "jawOpen")
 MOUTH_BELOW_M, MOUTH_ABOVE_M, MOUTH_BEHIND_M, MOUTH_WIDER = 0.045, 0.035, 0.1, 1.6
 # A part this high and wide is of both jaws (gums in one piece), and is divided this softly.
 BOTH_JAWS_M, DIVIDE_M = 0.022, 0.004
+TONGUE_M = 0.008  # in such a part what faces up belongs to the lower jaw up to this far above the bite: the tongue
 BITE_REACH_M = 0.012  # the teeth meet at most this far from the height at which the lips meet
 EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5  # an eyeball's middle is this near the lids' corners; least extent by largest
+# What turns with an eyeball (iris, pupil, cornea): as round seen from the front, within it but for this factor, and
+# its middle this near to the axis (cosine).
+DISC_ROUND, DISC_REACH, DISC_AXIS = 0.7, 1.1, 0.85
 FOLLOWED, NEAR_M = 8, 0.01  # points of the skin that a vertex of a lash follows; what comes nowhere so near stays
+ROOT_M = 0.002  # what is farther from the skin goes with the root of its hair, not with the skin that it points at
+
+
+def loose_parts(n_vertices: int, triangles_F3: np.ndarray, skin_N: np.ndarray) -> list[np.ndarray]:
+    """The vertices of each part that is not connected to the skin."""
+    label_M = islands(n_vertices, face_edges(triangles_F3))
+    label_M[skin_N] = -1
+    return [np.flatnonzero(label_M == label) for label in np.unique(label_M[label_M >= 0])]
+
+
+def eyeballs(points_M3: np.ndarray, parts: Sequence[np.ndarray], marks: Mapping[str, np.ndarray]) -> dict[str, Eyeball]:
+    """The ball of each eye that the head has, by side: "left", "right"."""
+    found: dict[str, Eyeball] = {}
+    for part in parts:
+        side = _side_of_eye(points_M3[part], marks)
+        if not side:
+            continue
+        ball = _ball(points_M3[part])
+        if side not in found or ball.radius_m > found[side].radius_m:
+            found[side] = ball
+    return found
 
 
 def follow(
     points_M3: np.ndarray,
-    triangles_F3: np.ndarray,
+    parts: Sequence[np.ndarray],
+    balls: Mapping[str, Eyeball],
     skin_N: np.ndarray,
-    normals_N3: np.ndarray,
+    normals_M3: np.ndarray,
     moved_KN3: np.ndarray,
     channels: Sequence[str],
     marks: Mapping[str, np.ndarray],
@@ -40,9 +68,10 @@ def follow(
 
     Args:
         points_M3: All vertices at rest.
-        triangles_F3: All triangles.
+        parts: The vertices of each loose part.
+        balls: The eyeballs.
         skin_N: Numbers of the skin's vertices.
-        normals_N3: The skin's normals.
+        normals_M3: The normals of all vertices.
         moved_KN3: The skin's displacements.
         channels: Names of the channels.
         marks: The landmarks' places by name.
@@ -50,25 +79,26 @@ def follow(
     """
     offsets_KM3 = np.zeros((len(channels), len(points_M3), 3))
     offsets_KM3[:, skin_N] = moved_KN3
-    label_M = islands(len(points_M3), face_edges(triangles_F3))
-    label_M[skin_N] = -1
     skin_N3, near_skin = points_M3[skin_N], Neighbours(points_M3[skin_N])
     jaw_KM3 = jaw_motion(points_M3, marks, joint_3, moved_KN3[:, _nearest(skin_N3, marks["chin"])], channels)
-    parts = [np.flatnonzero(label_M == label) for label in np.unique(label_M[label_M >= 0])]
     in_mouth = [_is_in_mouth(points_M3[part], marks) for part in parts]
     bite_y = _bite([points_M3[part] for part, inside in zip(parts, in_mouth, strict=True) if inside], marks)
     for part, inside in zip(parts, in_mouth, strict=True):
         points_P3 = points_M3[part]
         if inside:
-            offsets_KM3[:, part] = jaw_KM3[:, part] * _share_of_jaw(points_P3, bite_y)[:, None]
+            offsets_KM3[:, part] = jaw_KM3[:, part] * _share_of_jaw(points_P3, normals_M3[part], bite_y)[:, None]
+            continue
+        side = _turns_with(points_P3, balls)
+        if side:
+            offsets_KM3[:, part] = gaze(points_P3, balls[side], side, channels)
             continue
         near_PC = near_skin(points_P3, FOLLOWED)
         away_PC = np.linalg.norm(skin_N3[near_PC] - points_P3[:, None], axis=2)
-        stays = away_PC.min() > NEAR_M or _is_eye(points_P3, marks)
-        if not stays and not _is_under_skin(points_P3, near_PC, skin_N3, normals_N3):
+        if away_PC.min() < NEAR_M and not _is_under_skin(points_P3, near_PC, skin_N3, normals_M3[skin_N]):
             weights_PC = 1.0 / (away_PC + 1e-4) ** 2
             weights_PC /= weights_PC.sum(1, keepdims=True)
-            offsets_KM3[:, part] = np.einsum("pc,kpcx->kpx", weights_PC, moved_KN3[:, near_PC])
+            followed_KP3 = np.einsum("pc,kpcx->kpx", weights_PC, moved_KN3[:, near_PC])
+            offsets_KM3[:, part] = followed_KP3[:, _roots(points_P3, away_PC.min(1) < ROOT_M)]
     return offsets_KM3
 
 
@@ -94,18 +124,75 @@ def jaw_motion(
     return offsets_KM3
 
 
+def _roots(points_P3: np.ndarray, touches_P: np.ndarray) -> np.ndarray:
+    """For each vertex (P,) the nearest one of its part that touches the skin; itself where it does, or none does."""
+    roots_P = np.arange(len(points_P3))
+    if touches_P.any() and not touches_P.all():
+        touching = np.flatnonzero(touches_P)
+        roots_P[~touches_P] = touching[Neighbours(points_P3[touching])(points_P3[~touches_P], 1)[:, 0]]
+    return roots_P
+
+
 def _is_under_skin(points_P3: np.ndarray, near_PC: np.ndarray, skin_N3: np.ndarray, normals_N3: np.ndarray) -> bool:
     way_PC3 = points_P3[:, None] - skin_N3[near_PC]
     height_P = np.einsum("pcx,pcx->pc", way_PC3, normals_N3[near_PC]).mean(1)
     return float(np.median(height_P)) < -UNDER_M
 
 
-def _is_eye(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool:
-    """Whether a part is about as long as high as wide, and where an eye is."""
+def gaze(points_P3: np.ndarray, ball: Eyeball, side: str, channels: Sequence[str]) -> np.ndarray:
+    """Displacements (K, P, 3) of what turns with an eyeball; only the channels of its own eye turn it."""
+    offsets_KP3 = np.zeros((len(channels), *points_P3.shape))
+    outward = 1.0 if side == "left" else -1.0
+    here_P3 = points_P3 - ball.centre_3
+    for way, degrees in GAZE_DEG.items():
+        channel = f"eyeLook{way}{side.title()}"
+        if channel not in channels:
+            continue
+        angle = np.radians(degrees) * {"Up": -1.0, "Down": 1.0, "Out": outward, "In": -outward}[way]
+        cosine, sine = np.cos(angle), np.sin(angle)
+        if way in ("Up", "Down"):
+            turn_33 = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+        else:
+            turn_33 = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+        offsets_KP3[list(channels).index(channel)] = here_P3 @ turn_33.T - here_P3
+    return offsets_KP3
+
+
+def _ball(points_P3: np.ndarray) -> Eyeball:
+    """The sphere that fits best: the least squares of |p|^2 = 2 p.c + r^2 - |c|^2; half a ball will do."""
+    middle_3 = points_P3.mean(0)
+    here_P3 = points_P3 - middle_3
+    rows_P4 = np.concatenate([2 * here_P3, np.ones((len(here_P3), 1))], axis=1)
+    (x, y, z, rest), *_ = np.linalg.lstsq(rows_P4, (here_P3**2).sum(1), rcond=None)
+    centre_3 = np.array([x, y, z])
+    return Eyeball(centre_3=middle_3 + centre_3, radius_m=float(np.sqrt(max(rest + centre_3 @ centre_3, 0.0))))
+
+
+def _turns_with(points_P3: np.ndarray, balls: Mapping[str, Eyeball]) -> str:
+    """Which eye a part turns with: the ball itself, and discs on its axis; "" for none."""
+    wide, high, _ = np.ptp(points_P3, axis=0)
+    if min(wide, high) < DISC_ROUND * max(wide, high):
+        return ""
+    for side, ball in balls.items():
+        if np.linalg.norm(points_P3 - ball.centre_3, axis=1).max() < DISC_REACH * ball.radius_m:
+            ahead_3 = (points_P3.min(0) + points_P3.max(0)) / 2 - ball.centre_3
+            away = float(np.linalg.norm(ahead_3))
+            if away < 0.3 * ball.radius_m or ahead_3[2] > DISC_AXIS * away:
+                return side
+    return ""
+
+
+def _side_of_eye(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> str:
+    """Whose eye a part is that is about as long as high as wide and where an eye is; "" for no eye."""
     extent_3, middle_3 = np.ptp(points_P3, axis=0), (points_P3.min(0) + points_P3.max(0)) / 2
-    centres_23 = [(marks[f"eye_inner_{side}"] + marks[f"eye_outer_{side}"]) / 2 for side in ("left", "right")]
-    near = min(np.linalg.norm(middle_3 - centre_3) for centre_3 in centres_23) < EYE_RADIUS_M
-    return bool(near and extent_3.min() > EYE_ROUND * extent_3.max())
+    if extent_3.min() <= EYE_ROUND * extent_3.max():
+        return ""
+    away = {
+        side: float(np.linalg.norm(middle_3 - (marks[f"eye_inner_{side}"] + marks[f"eye_outer_{side}"]) / 2))
+        for side in ("left", "right")
+    }
+    side = min(away, key=lambda name: away[name])
+    return side if away[side] < EYE_RADIUS_M else ""
 
 
 def _is_in_mouth(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool:
@@ -119,11 +206,11 @@ def _is_in_mouth(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool
     )
 
 
-def _share_of_jaw(points_P3: np.ndarray, bite_y: float) -> np.ndarray:
+def _share_of_jaw(points_P3: np.ndarray, normals_P3: np.ndarray, bite_y: float) -> np.ndarray:
     """How much each vertex (P,) in the mouth belongs to the lower jaw: all of a part alike unless it is of both."""
     below_P = bite_y - points_P3[:, 1]
     if _is_of_both_jaws(points_P3):
-        return np.clip(0.5 + below_P / (2 * DIVIDE_M), 0, 1)
+        return np.clip(0.5 + (below_P + TONGUE_M * np.maximum(normals_P3[:, 1], 0)) / (2 * DIVIDE_M), 0, 1)
     return np.full(len(points_P3), float(np.median(below_P) > 0))
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries the speech channels over to any head: a known face is bent until it lies on the head's skin. NumPy only.
+"""Carries speech, lids and brows over to any head: a known face is bent until it lies on the head's skin. NumPy only.
 
-The known face (assets/speech_face.npz, made by trainer.speech_face) is brought into place by landmarks, takes on the
+The known face (assets/speech_face.npz, made by trainer.speech_face; its lids and brows move as FLAME's in
+assets/upper_face.npz) is brought into place by landmarks, takes on the
 identity that fits best, and is then bent smoothly onto the skin by its closest points; upper and lower lip are kept
 apart by distance along the surface. Each vertex of the skin then moves as the point of the bent face that it lies on.
-Teeth, tongue, eyes, lashes follow in `parts`.
+Lids are made to meet in `lids`; teeth, tongue, eyes, lashes follow in `parts`.
 
 Shapes: S points of the known face, N vertices of the head, F triangles, K channels, L landmarks, I identities.
 """
@@ -18,10 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from .geometry import Similarity, face_edges, fit_similarity
-from .parts import follow
+from .lids import close
+from .parts import eyeballs, follow, loose_parts
 from .surface import ClosestPoints, cotangents, islands, lip_side, vertex_normals, walk
 
-FACE_FILE = Path(__file__).resolve().parents[1] / "assets" / "speech_face.npz"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+FACE_FILE, UPPER_FACE_FILE = ASSETS / "speech_face.npz", ASSETS / "upper_face.npz"
 
 # Left and right are the character's own. The lips' landmarks lie in the middle of the red, the chin's at its front.
 LANDMARKS = (
@@ -52,7 +55,7 @@ class SpeechFace:
         landmarks_L3: Where LANDMARKS are.
         joint_3: Where the lower jaw turns.
         identities_S3I: How the points move with identity components, one standard deviation each.
-        channels: Names of the K channels.
+        channels: Names of the K channels: the model's, then the upper face's.
         offsets_KS3: Displacements of the points at weight 1.
     """
 
@@ -67,12 +70,13 @@ class SpeechFace:
 
     @classmethod
     def load(cls, path: Path = FACE_FILE) -> SpeechFace:
-        """Read the file among the assets.
+        """Read the files among the assets.
 
         Raises:
-            OSError: It is missing: the installation is damaged.
+            OSError: One is missing: the installation is damaged.
         """
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file, np.load(UPPER_FACE_FILE, allow_pickle=False) as upper:
+            upper_KS3 = upper["basis_KV3"][:, file["flame_vertices"]].astype(float).mean(2)
             return cls(
                 points_S3=file["points"].astype(float),
                 triangles_F3=file["triangles"].astype(np.int64),
@@ -80,8 +84,8 @@ class SpeechFace:
                 landmarks_L3=file["landmarks"].astype(float),
                 joint_3=file["joint"].astype(float),
                 identities_S3I=file["identities"] * float(file["identity_unit_m"]),
-                channels=tuple(file["channels"].tolist()),
-                offsets_KS3=file["offsets"] * float(file["offset_unit_m"]),
+                channels=(*file["channels"].tolist(), *upper["names"].tolist()),
+                offsets_KS3=np.concatenate([file["offsets"] * float(file["offset_unit_m"]), upper_KS3]),
             )
 
 
@@ -129,11 +133,17 @@ def transfer(
     moved_KN3 = carry(face, bent_S3, head)
     tell(0.9)
     marks = dict(zip(LANDMARKS, head.landmarks_L3, strict=True))
+    parts = loose_parts(len(head.mesh_points_M3), triangles_F3, head.ids_N)
+    balls = eyeballs(head.mesh_points_M3, parts, marks)
+    for side in ("left", "right"):
+        k = face.channels.index(f"eyeBlink{side.title()}")
+        moved_KN3[k] = close(moved_KN3[k], head.points_N3, marks, side, balls.get(side))
     offsets_KM3 = follow(
         head.mesh_points_M3,
-        triangles_F3,
+        parts,
+        balls,
         head.ids_N,
-        head.normals_N3,
+        vertex_normals(head.mesh_points_M3, triangles_F3),
         moved_KN3,
         face.channels,
         marks,

@@ -43,7 +43,7 @@ _MIN_INTERVAL_S = 0.5
 _PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time …
 _PAUSE_REACH = 0.35  # … if one begins within this part of the interval
 _STRESSED = 0.4  # prominence
-_GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # the eyeball's turn at weight 1
+GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # the eyeball's turn at weight 1
 _SWAY_DEG = {"yaw": 1.6, "pitch": 0.9, "roll": 0.8}  # root mean square while speaking
 _SWAY_HZ = (0.08, 0.7)
 
@@ -257,7 +257,7 @@ def _darts(amount: float, clock: _Clock, random: np.random.Generator) -> dict[st
     ways = {"Up": up_T, "Down": -up_T}
     sides = {"Left": ways | {"Out": left_T, "In": -left_T}, "Right": ways | {"Out": -left_T, "In": left_T}}
     return {
-        f"eyeLook{way}{side}": np.clip(turn_T / _GAZE_DEG[way], 0.0, 1.0)
+        f"eyeLook{way}{side}": np.clip(turn_T / GAZE_DEG[way], 0.0, 1.0)
         for side, turns in sides.items()
         for way, turn_T in turns.items()
     }
