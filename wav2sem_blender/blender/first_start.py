@@ -20,7 +20,7 @@ from .settings import AnimateSettings
 from .sidebar import SaysWhyNot
 
 DEMO_PROPERTY = "wav2sem_demo_head"  # custom property of an object: it is the bundled head, ready to speak
-CLEARANCE_M = 0.5  # between the head and what stood in its place
+CLEARANCE_M = 1.0  # between the head and what stood in its place, which is then out of the picture
 FROM_THE_FRONT = Quaternion((1.0, 0.0, 0.0), np.pi / 2)
 
 
@@ -152,7 +152,10 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
             strip=self.strip,
             object_name=self.object,
             device=preferences.get(bpy.context).device,
+            delay_s=self.delay_s,
             start_frame=self.start_frame,
+            range_start_s=self.range_start_s,
+            range_end_s=self.range_end_s,
             upper_face=UpperFaceSettings(),
         )
 
@@ -183,11 +186,11 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         target = bpy.data.objects[outcome.object_name]
         scene = target.users_scene[0]  # whichever is looked at by now
         panel = scene.wav2sem
-        panel.target, panel.start_frame = target, outcome.first_scene_frame
+        panel.target, panel.start_frame = target, self.start_frame
         if self.filepath and not (self.sound or self.strip):
             panel.source, panel.filepath = "FILE", self.filepath
-            add_sound(scene, self.filepath, outcome.first_scene_frame)
-        scene.frame_start = max(0, outcome.first_scene_frame)
+            add_sound(scene, self.filepath, self.start_frame)
+        scene.frame_start = max(0, min(self.start_frame, outcome.first_scene_frame))
         scene.frame_end = outcome.first_scene_frame + outcome.n_scene_frames - 1
         scene.frame_set(scene.frame_start)
 
