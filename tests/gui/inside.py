@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import scenarios  # noqa: E402
 import scenarios_meddling  # noqa: E402
 import scenarios_panel  # noqa: E402
+import scenarios_preferences  # noqa: E402
 import scenarios_result  # noqa: E402
 import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
@@ -31,6 +32,7 @@ record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"
 ALL = (
     *scenarios.ALL,
     *scenarios_panel.ALL,
+    *scenarios_preferences.ALL,
     *scenarios_result.ALL,
     *scenarios_meddling.ALL,
 )
