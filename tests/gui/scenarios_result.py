@@ -6,7 +6,7 @@ from __future__ import annotations
 import bpy
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
-from harness import TURN_S, Gui, Steps
+from harness import ROW_PX, TURN_S, Gui, Steps
 
 REDUCE, MUTE, PUSH = "wav2sem.reduce_keys", "wav2sem.mute_take", "wav2sem.push_to_nla"
 ACTIVATE, REMOVE = "wav2sem.make_active", "wav2sem.remove_take"
@@ -57,10 +57,9 @@ def result_panel(gui: Gui) -> Steps[Figures]:
 def export_panel(gui: Gui) -> Steps[Figures]:
     """The Export panel writes all four kinds of file and changes nothing; one button shows the file browser."""
     yield from stage.ready(gui, stage.demo_speech())
-    yield from _open_only(gui, "wav2sem.export_csv")
-    yield from gui.picture("export_nothing")
     yield from stage.start(gui)
     yield from stage.finish(gui)
+    yield from _open_only(gui, "wav2sem.export_csv")
     yield from gui.picture("export")
     before, sizes = snapshot(), {}
     for kind, suffix in KINDS.items():
@@ -84,6 +83,9 @@ def export_panel(gui: Gui) -> Steps[Figures]:
     region = next(region for region in browser.regions if region.type == "WINDOW")
     yield from gui.key("ESC", (region.x + region.width // 2, region.y + region.height // 2))
     yield 0.5
+    yield from gui.key("Z", ctrl=True)
+    yield 0.3
+    yield from gui.picture("export_nothing")
     return sizes
 
 
@@ -93,28 +95,38 @@ def _active() -> str | None:
 
 
 def _press(gui: Gui, control: str) -> Steps[None]:
-    yield from gui.click((yield from gui.find(control)))
-    yield from gui.move(gui.middle_of_view())
-    yield 0.3
+    """Click a button, wherever in its row it lies; the mouse leaves it then."""
+    region = gui.region("UI")
+    rows = range(region.y + region.height - 4, region.y, -ROW_PX)
+    from_right = (0.38 * region.width, 0.75 * region.width, 40, 52, 64)
+    for x in (region.x + region.width - int(distance) for distance in from_right):
+        for y in rows:
+            if (yield from gui._control_at((x, y))) == control:
+                yield from gui.click((x, y))
+                yield from gui.move(gui.middle_of_view())
+                yield 0.3
+                return
+    raise AssertionError(f"the sidebar shows no {control}")
 
 
 def _open_only(gui: Gui, wanted: str) -> Steps[None]:
-    """Open the closed panel below the big button that shows `wanted`, and close all others by a click with Ctrl."""
-    _, bottom = yield from gui.find(stage.ANIMATE)
+    """Close all panels but the uppermost one by a click with Ctrl, and open the one that shows `wanted`."""
     region = gui.region("UI")
-    for y in range(bottom - 24, max(region.y + 10, bottom - 200), -10):
+    for value in ("PRESS", "RELEASE"):
+        gui._event("LEFTMOUSE", value, (region.x + 60, region.y + region.height - 14), ctrl=True)
+        yield TURN_S
+    yield 0.7
+    _, bottom = yield from gui.find("wav2sem.filepath")
+    for y in range(bottom - 40, bottom - 240, -10):
         place = (region.x + 60, y)
         yield from gui.click(place)
         yield 0.5
         if wanted in (yield from gui.controls(wanted=wanted, top=y)):
-            for value in ("PRESS", "RELEASE"):
-                gui._event("LEFTMOUSE", value, place, ctrl=True)
-                yield TURN_S
-            yield 0.7
+            yield from gui.move(gui.middle_of_view())
             return
         yield from gui.click(place)
         yield 0.5
-    raise AssertionError(f"no panel below the button shows {wanted}")
+    raise AssertionError(f"no panel shows {wanted}")
 
 
 ALL: tuple[Scenario, ...] = (result_panel, export_panel)
