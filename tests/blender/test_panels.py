@@ -3,6 +3,7 @@
 
 import json
 import os
+import time
 import wave
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from wav2sem_blender.blender import (
     sidebar,
     sound_info,
 )
+from wav2sem_blender.blender.demo_head import build_demo_head
 
 RATE_HZ = 8000
 
@@ -201,6 +203,17 @@ class TestWords:
         assert all(len(line) <= 10 for line in lines)
         assert sidebar.lines_of("Unbreakable", 3, len) == ["Unbreakable"]
         assert sidebar.lines_of("", 3, len) == []
+
+    def test_a_redraw_costs_less_than_a_millisecond(self, chosen, wav):
+        build_demo_head()
+        bpy.context.view_layer.objects.active = bpy.data.objects["Demo Head"]
+        chosen.filepath = str(wav)
+        assert reason() == ""
+        start_s = time.thread_time()
+        for _ in range(50):
+            for panel in panels.CLASSES:
+                drawn(panel)
+        assert (time.thread_time() - start_s) / 50 < 1e-3
 
     def test_durations(self):
         assert [sidebar.duration_words(s) for s in (6.61, 7, 59.94, 125.4)] == ["6.6 s", "7 s", "59.9 s", "2 min 5 s"]

@@ -56,6 +56,13 @@ def panel_settings(gui: Gui) -> Steps[None]:
     scene.collection.objects.link(speaker)
     settings.source, settings.speaker = "SPEAKER", speaker
     yield from gui.picture("panel_speaker")
+    # Where there is no sound device, a message says so; where there is one, the button becomes "Stop".
+    already = len(gui.reports())
+    yield from gui.click((yield from gui.find("wav2sem.play_speech")))
+    yield 0.3
+    if not stage.part("blender.playback").is_playing():
+        heard(gui, "sound device", already)
+    yield from gui.picture("panel_playing")
 
 
 def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:

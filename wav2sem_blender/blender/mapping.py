@@ -57,7 +57,11 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
 def key_names(target: bpy.types.Object) -> tuple[str, ...]:
     """The mesh's shape keys except the one at rest, which stays there."""
     keys = target.data.shape_keys if target.type == "MESH" else None
-    return tuple(block.name for block in keys.key_blocks if block != keys.reference_key) if keys else ()
+    if keys is None:
+        return ()
+    # By name: to compare blocks takes ten times as long, and panels ask at every redraw.
+    rest = keys.reference_key.name
+    return tuple(name for name in keys.key_blocks.keys() if name != rest)
 
 
 def stored(target: bpy.types.Object) -> KeyMap | None:
