@@ -17,7 +17,7 @@ import numpy as np
 from ..pipeline.face_names import match_channels
 from ..pipeline.landmarks import guess
 from ..pipeline.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
-from . import preflight
+from . import jobs, preflight
 from .preflight import value_path
 from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
 
@@ -309,6 +309,7 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Landmarks, then keys."""
         layout, face = self.layout, face_of(context)
+        layout.enabled = jobs.current() is None
         placed = len(landmark_empties(face))
         if placed:
             layout.label(text="Drag the landmarks into place", icon="EMPTY_AXIS")
