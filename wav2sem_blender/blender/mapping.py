@@ -60,8 +60,8 @@ def key_names(target: bpy.types.Object) -> tuple[str, ...]:
     if keys is None:
         return ()
     # By name: to compare blocks takes ten times as long, and panels ask at every redraw.
-    rest = keys.reference_key.name
-    return tuple(name for name in keys.key_blocks.keys() if name != rest)
+    rest, names = keys.reference_key.name, keys.key_blocks.keys()
+    return tuple(name for name in names if name != rest)
 
 
 def stored(target: bpy.types.Object) -> KeyMap | None:
