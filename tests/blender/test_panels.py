@@ -146,7 +146,13 @@ class TestReasons:
         bpy.ops.mesh.primitive_cube_add()
         chosen.filepath = str(wav)
         assert reason() == '"Cube" has no face keys; create them with Any Head, or add the demo head'
-        assert ("operator", "wav2sem.add_demo_head", True) in drawn(panels.WAV2SEM_PT_face)
+        offer = ("operator", "wav2sem.add_demo_head", True)
+        assert offer in drawn(panels.WAV2SEM_PT_face)
+        cube, head = bpy.context.object, build_demo_head()
+        bpy.context.view_layer.objects.active = cube
+        assert offer not in drawn(panels.WAV2SEM_PT_face), "there is a face, it is only not chosen"
+        bpy.context.scene.collection.objects.unlink(head)
+        assert offer in drawn(panels.WAV2SEM_PT_face)
 
     def test_only_the_panels_button_asks_for_the_panels_settings(self, head):
         """A script brings its own file and mesh."""

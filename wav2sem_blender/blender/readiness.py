@@ -92,9 +92,13 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
 
 
 def no_face_yet(context: bpy.types.Context) -> bool:
-    """Whether the demo head may be what somebody needs: nothing chosen can speak, and no mesh has keys."""
+    """Whether the demo head may be what somebody needs: nothing chosen can speak, and no mesh of the scene has keys."""
     face = face_of(context)
-    return not bpy.data.shape_keys and (face is None or not preflight.recognised(face)[1])
+    if face is not None and preflight.recognised(face)[1]:
+        return False
+    return not bpy.data.shape_keys or not any(
+        candidate.type == "MESH" and candidate.data.shape_keys for candidate in context.scene.objects
+    )
 
 
 def _unusable(context: bpy.types.Context) -> str:
