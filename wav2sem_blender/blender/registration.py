@@ -25,6 +25,7 @@ from . import (
     result_panel,
     runtime,
     transfer,
+    translations,
     upper_face_panel,
     upper_face_properties,
 )
@@ -55,6 +56,7 @@ _command_handle: object | None = None
 def register() -> None:
     """Add the classes, the scene's settings and the command."""
     global _command_handle
+    translations.register()
     for cls in CLASSES:
         bpy.utils.register_class(cls)
     properties.register()
@@ -83,6 +85,7 @@ def unregister() -> None:
     properties.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)
+    translations.unregister()
 
 
 def _at_exit() -> None:
