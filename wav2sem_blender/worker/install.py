@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -134,10 +135,12 @@ class _Base:
 
 def _candidates() -> Iterator[str]:
     """Blender's own Python, then those that a terminal would find, newest well-tried first."""
+    known = {os.path.realpath(sys.executable)}
     yield sys.executable
     for name in ("python3.13", "python3.12", "python3.11", "python3.14", "python3", "python"):
         found = shutil.which(name)
-        if found is not None and found != sys.executable:
+        if found is not None and os.path.realpath(found) not in known:
+            known.add(os.path.realpath(found))
             yield found
 
 
