@@ -7,9 +7,8 @@ import bpy
 import stage
 from checks import Figures, Scenario, snapshot, unchanged
 from harness import TURN_S, Gui, Steps
-from stalls import Stalls
+from stalls import LONGEST_STALL_MS, Stalls
 
-LONGEST_STALL_MS = 50
 REDRAWS = "redraws without a job"
 # The click itself, which starts a process; and Blender's own undo step.
 STARTS_AND_ENDS = ("rest", "rest to job", "job to rest", "writing to rest")
@@ -133,7 +132,7 @@ def loop_stays_alive(gui: Gui) -> Steps[Figures]:
     yield 5 * TURN_S
     yield from gui.click(place)
     yield from gui.move(gui.middle_of_view())
-    yield from gui.until(stage.curves, "the curves", 240)
+    yield from gui.until(lambda: stage.curves() and not stage.running(), "the curves", 240)
     yield 10 * TURN_S
     job.stop()
     redraw_ms = 1e3 * drawing.thread_s[REDRAWS]

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import bpy
 
+# Computed at a stretch, beside what drawing costs.
+LONGEST_STALL_MS = 50
 _INTERVAL_S = 0.005
 
 
