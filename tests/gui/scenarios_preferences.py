@@ -50,6 +50,7 @@ def _models(gui: Gui) -> Steps[None]:
         yield from gui.until(lambda: not chores.any_running(), "the hashes", 240)
     found = [folders.said(model) for model in folders.of(bpy.context)]
     assert [bad for _, bad in found] == [False, True], found
+    yield from _scroll_down()
     yield from gui.picture("preferences_models")
     bpy.ops.wav2sem.remove_model(name="interview_voice")
     assert list(folder.iterdir()) == []
@@ -57,7 +58,7 @@ def _models(gui: Gui) -> Steps[None]:
 
 def _runtime(gui: Gui, runtime: Any, chores: Any) -> Steps[None]:
     """Offline, downloading, cut off, complete."""
-    assert not runtime.WAV2SEM_OT_install_runtime.poll(), "offline, nothing can be installed"
+    assert not bpy.ops.wav2sem.install_runtime.poll(), "offline, nothing can be installed"
     place = runtime.folder()
     made = stage.part("worker.runtime").Runtime(place)
     chore = stage.part("worker.chore").Chore(["sleep", "600"], {}, "Downloading torch (1.2 GB of about 3.1 GB)")
@@ -73,12 +74,27 @@ def _runtime(gui: Gui, runtime: Any, chores: Any) -> Steps[None]:
     made.set_complete()
     bpy.context.preferences.addons[stage.MODULE].preferences.torch_python = "/usr/bin/python3"
     runtime.forget()
+    yield from _scroll_down(n_pages=-3)
     yield from gui.until(lambda: runtime.answer(bpy.context) is not None, "the other Python's answer", 240)
     yield from gui.picture("preferences_without_torch")
     bpy.ops.wav2sem.use_own_python()
     bpy.ops.wav2sem.remove_runtime()
     yield from gui.until(lambda: not chores.any_running() and not place.exists(), "the removal", 240)
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _scroll_down(n_pages: int = 3) -> Steps[None]:
+    """The page is longer than its window; a negative number goes up."""
+    window = next(
+        window for window in bpy.context.window_manager.windows if window.screen.areas[0].type == "PREFERENCES"
+    )
+    area = window.screen.areas[0]
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, screen=window.screen, area=area, region=region):
+        for _ in range(abs(n_pages)):
+            (bpy.ops.view2d.scroll_down if n_pages > 0 else bpy.ops.view2d.scroll_up)(page=True)
+    area.tag_redraw()
+    yield 0.3
 
 
 def _write_model(folder: Path) -> Path:

@@ -8,8 +8,8 @@ import textwrap
 import bpy
 
 # Of the interface's font, at scale 1: a little more than most texts need.
-_CHARACTER_PX = 6.6
-_MARGIN_PX = 110
+_CHARACTER_PX = 6.0
+_MARGIN_PX = 90
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
