@@ -12,7 +12,7 @@ import idprop
 # The interface is no part of a scene, and 4.5 crashes when a windowless editor's cursor is read.
 INTERFACE = ("screens", "workspaces", "window_managers")
 
-# How an attribute lies in memory ("storage_type", 5.1) changes when it is read, and a depsgraph holds what is evaluated.
+# How an attribute lies in memory ("storage_type", 5.1) changes when it is read; a depsgraph is what was evaluated.
 UNCOMPARED = ("rna_type", "id_data", "storage_type", "depsgraph")
 
 
