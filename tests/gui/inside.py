@@ -20,6 +20,8 @@ import bpy
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios  # noqa: E402
+import scenarios_any_head  # noqa: E402
+import scenarios_first_start  # noqa: E402
 import scenarios_meddling  # noqa: E402
 import scenarios_panel  # noqa: E402
 import scenarios_preferences  # noqa: E402
@@ -30,10 +32,12 @@ from harness import Gui, Steps, drive  # noqa: E402
 record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
 
 ALL = (
+    *scenarios_first_start.ALL,
     *scenarios.ALL,
     *scenarios_panel.ALL,
     *scenarios_preferences.ALL,
     *scenarios_result.ALL,
+    *scenarios_any_head.ALL,
     *scenarios_meddling.ALL,
 )
 
