@@ -81,6 +81,10 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
     described = read_run(run.folder)
     wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "sentence_space")
     provenance = {key: described[key] for key in wanted if described.get(key)}
+    # A model travels further than the folders of the machine that made it.
+    for key in ("encoder", "hubert", "wav2sem"):
+        if key in provenance and Path(provenance[key]).is_absolute():
+            provenance[key] = Path(provenance[key]).name
     tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
     config = dataclasses.replace(config, provenance=provenance)
     return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
