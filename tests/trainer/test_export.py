@@ -94,7 +94,7 @@ def test_the_run_itself_is_a_model(face: Path, prepared: Path) -> None:
             np.testing.assert_array_equal(value, start[key])
     assert folder.tensors("decoder.")["motion_head.bias"].any()
     assert folder.config.provenance["experiment"] == "bundled_smoke"
-    assert folder.config.provenance["wav2sem"] == str(prepared / "wav2sem")
+    assert folder.config.provenance["wav2sem"] == "wav2sem"  # not the folder of the machine that made it
     space = {"text_model": "bert-of-ours", "target": "mean", "normalise_target": True}
     assert folder.config.provenance["sentence_space"] == space
 
