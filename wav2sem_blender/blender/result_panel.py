@@ -250,9 +250,10 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         if take is None:
             return
         first, last = take.frames
-        split = layout.split(factor=0.6)
+        split = layout.split(factor=0.5)
         split.prop(action, "name", text="", emboss=False, icon="HIDE_OFF" if take.is_upper_face else "SPEAKER")
         row = split.row()
+        row.alignment = "RIGHT"
         row.active = not (take.is_kept or take.is_muted)
         row.label(text=f"{first}\N{EN DASH}{last}")
         if take.is_kept:
@@ -294,7 +295,7 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         row.operator(WAV2SEM_OT_rebake.bl_idname, icon="FILE_REFRESH")
         row.operator(WAV2SEM_OT_remove_take.bl_idname, icon="TRASH")
         row = layout.row(align=True)
-        row.prop(context.scene, "wav2sem_tolerance_mm")
+        row.prop(context.scene, "wav2sem_tolerance_mm", text="mm")
         row.operator(WAV2SEM_OT_reduce_keys.bl_idname)
         outcome = reduction.last_outcome(take)
         if outcome is not None:
