@@ -28,7 +28,6 @@ import numpy as np
 SHORT_S = 20.0
 
 _MARK = "wav2sem: "
-_NOT_DECODED = "The second Blender, which decodes long sounds, ended with {}. Convert the sound to wav."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,8 @@ class Decoding:
         _, errors = process.communicate()
         if process.returncode:
             said = [line.removeprefix(_MARK) for line in errors.splitlines() if line.startswith(_MARK)]
-            raise ValueError(said[-1] if said else _NOT_DECODED.format(process.returncode))
+            ended = f"The second Blender, which decodes long sounds, ended with {process.returncode}."
+            raise ValueError(said[-1] if said else f"{ended} Convert the sound to wav.")
         return True
 
     def end(self) -> None:

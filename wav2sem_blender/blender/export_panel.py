@@ -13,6 +13,7 @@ from bpy_extras.io_utils import ExportHelper
 from ..pipeline.curve_table import save_table
 from . import exports, readiness
 from .sidebar import SaysWhyNot, SpeechPanel, blocked_reason, face_of, say
+from .translations import CONTEXT
 
 LAYOUTS = (
     ("TABLE", "Table", "Time, frame, and a column for each curve that plays"),
@@ -69,7 +70,9 @@ class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
 
     filename_ext = ".csv"
     filter_glob: StringProperty(default="*.csv", options={"HIDDEN"})  # type: ignore[valid-type]
-    columns: EnumProperty(name="Columns", description="Which columns the table has", items=LAYOUTS)  # type: ignore[valid-type]
+    columns: EnumProperty(  # type: ignore[valid-type]
+        name="Columns", description="Which columns the table has", items=LAYOUTS, translation_context=CONTEXT
+    )
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
         """Write the table."""

@@ -21,7 +21,7 @@ from ..pipeline.face_names import Row
 from ..pipeline.visemes import VISEME_SETS
 from . import jobs, mapping
 from .preflight import value_path
-from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
 
 AXES = (
     ("AUTO", "Automatic", "Across the face, so that the chin goes down and back"),
@@ -321,11 +321,11 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
         armature = armature_of(face) if face else None
         driven = driven_bones(armature)
         if driven:
-            layout.label(text=f"{driven[0]} follows the shape keys", icon="BONE_DATA")
+            say(layout, context, f"{driven[0]} follows the shape keys", "BONE_DATA")
             layout.operator(WAV2SEM_OT_release_jaw_bone.bl_idname, icon="X")
             return
         name = guess_jaw_bone(armature.data.bones.keys()) if armature else None
-        layout.label(text=f"Jaw bone: {name}" if name else "No jaw bone found", icon="BONE_DATA")
+        say(layout, context, f"Jaw bone: {name}" if name else "No jaw bone found", "BONE_DATA")
         layout.operator(WAV2SEM_OT_drive_jaw_bone.bl_idname, icon="DRIVER")
 
 

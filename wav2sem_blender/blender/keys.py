@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import bpy
 import numpy as np
 
-from ..pipeline.face_names import Row
+from ..pipeline.face_names import Row, listed
 from ..pipeline.motion import Motion
 from . import footprint
 from .preflight import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, Plan, own_keys, rest_points
@@ -97,10 +97,9 @@ def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback
             narrow.append(key)
     if not narrow:
         return []
-    names = ", ".join(narrow[:4]) + (f" and {len(narrow) - 4} more" if len(narrow) > 4 else "")
     return [
-        f"A library override keeps its keys' ranges, so {names} will stop at theirs. Widen Range Min and Max in the "
-        "file that it is linked from."
+        f"A library override keeps its keys' ranges, so {listed(narrow)} will stop at theirs. Widen "
+        "Range Min and Max in the file that it is linked from."
     ]
 
 

@@ -14,9 +14,14 @@ from ..pipeline.face_names import KeyMap, Row, guess
 from ..pipeline.motion import ARKIT_CHANNELS
 from ..pipeline.visemes import VISEME_SETS
 
+
+def _title(label: str) -> str:
+    return " ".join(word[0].upper() + word[1:] for word in label.split())
+
+
 CHANNEL_KINDS = (
     ("MODEL", "Model Channels", "The channels of the model; the bundled one has ARKit's names, such as jawOpen"),
-    *((name, visemes.label.title(), "Mouth shapes, made from ARKit channels") for name, visemes in VISEME_SETS.items()),
+    *((name, _title(visemes.label), "Mouth shapes, made from ARKit channels") for name, visemes in VISEME_SETS.items()),
 )
 
 # A library override keeps its own rows.

@@ -193,7 +193,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
         layout, face = self.layout, face_of(context)
         layout.enabled = jobs.current() is None
         if face is None:
-            layout.label(text=blocked_reason(face), icon="INFO")
+            say(layout, context, blocked_reason(face), "INFO")
             return
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
@@ -212,7 +212,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
         buttons.separator()
         buttons.operator(WAV2SEM_OT_clear_mapping.bl_idname, text="", icon="X")
         if key_map is None:
-            layout.label(text="Empty: the names of the keys decide", icon="INFO")
+            say(layout, context, "Empty: the names of the keys decide", "INFO")
             return
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False

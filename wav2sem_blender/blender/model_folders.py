@@ -21,6 +21,7 @@ from ..worker.probe import Report
 from ..worker.runtime import in_words
 from . import chores, preferences, runtime, settings
 from .sidebar import SaysWhyNot
+from .translations import translated
 
 IMPORT, VERIFY = "import", "verify"
 BUNDLED = "default"
@@ -249,7 +250,12 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
         text = f"{model.folder}: {len(model.files)} files, {in_words(model.size_bytes)}. This cannot be undone."
         manager = context.window_manager
         return manager.invoke_confirm(
-            self, event, title=f'Delete the Model "{model.name}"?', message=text, confirm_text="Delete", icon="WARNING"
+            self,
+            event,
+            title=translated(f'Delete the Model "{model.name}"?'),
+            message=translated(text),
+            confirm_text="Delete",
+            icon="WARNING",
         )
 
     def execute(self, context: bpy.types.Context) -> set[str]:

@@ -15,6 +15,7 @@ from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .settings import AnimateSettings
 from .sidebar import SaysWhyNot, is_drawing, progress_words, redraw
+from .translations import CONTEXT, translated
 
 ENGINES = (
     ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
@@ -42,7 +43,12 @@ class SpeechJobOperator(SaysWhyNot):
     )
     sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **FRESH)  # type: ignore[valid-type]
     strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **FRESH)  # type: ignore[valid-type]
-    object: StringProperty(name="Mesh", description="Name of the mesh; empty for the active object", **FRESH)  # type: ignore[valid-type]
+    object: StringProperty(  # type: ignore[valid-type]
+        name="Mesh",
+        description="Name of the mesh; empty for the active object",
+        translation_context=CONTEXT,
+        **FRESH,
+    )
     start_frame: properties.start_frame_property(**FRESH)  # type: ignore[valid-type]
     delay_s: properties.delay_property(**FRESH)  # type: ignore[valid-type]
     range_start_s: properties.range_start_property(**FRESH)  # type: ignore[valid-type]
@@ -136,7 +142,7 @@ class SpeechJobOperator(SaysWhyNot):
         words = progress_words(self._job)
         if words != self._shown:
             self._shown = words
-            context.workspace.status_text_set(f"{words}   Esc: Cancel")
+            context.workspace.status_text_set(translated(f"{words}   Esc: Cancel"))
             redraw(context)
 
     def _cancelled(self, context: bpy.types.Context) -> set[str]:
@@ -217,7 +223,11 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
     style: properties.style_property(**FRESH)  # type: ignore[valid-type]
     engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
-        name="Device", description="What computes the animation", items=preferences.DEVICES, **FRESH
+        name="Device",
+        description="What computes the animation",
+        items=preferences.DEVICES,
+        translation_context=CONTEXT,
+        **FRESH,
     )
     upper_face: BoolProperty(  # type: ignore[valid-type]
         name="Upper Face", description="Add blinks, brows and eye darts, as the Upper Face panel is set", **FRESH

@@ -11,6 +11,7 @@ from .operators import WAV2SEM_OT_animate, WAV2SEM_OT_cancel
 from .playback import WAV2SEM_OT_play_speech
 from .preset_panel import WAV2SEM_PT_presets
 from .sidebar import SpeechPanel, columns, face_of, progress_words, say
+from .translations import translated
 
 _SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
 # Of the button, and of the bar that takes its place.
@@ -39,7 +40,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
             say(layout, context, problem, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
         row = layout.row()
-        row.label(text=words)
+        row.label(text=translated(words))
         is_playing = playback.is_playing()
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
         row.operator(WAV2SEM_OT_play_speech.bl_idname, text=text, icon=icon)

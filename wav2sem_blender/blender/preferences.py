@@ -9,6 +9,8 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty, StringProperty
 
+from .translations import CONTEXT
+
 # The add-on's own module name: this package's parent, `bl_ext.<repository>.wav2sem_blender` in an extension.
 ADDON = (__package__ or "").rpartition(".")[0]
 
@@ -28,7 +30,9 @@ class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
 
     bl_idname = ADDON
 
-    device: EnumProperty(name="Device", description="What computes the animation", items=DEVICES)  # type: ignore[valid-type]
+    device: EnumProperty(  # type: ignore[valid-type]
+        name="Device", description="What computes the animation", items=DEVICES, translation_context=CONTEXT
+    )
     models_folder: StringProperty(  # type: ignore[valid-type]
         name="Models Folder", description="Folder whose subfolders are models, offered in the panel", subtype="DIR_PATH"
     )

@@ -10,7 +10,11 @@ import bpy
 from ..worker.chore import Chore
 from ..worker.probe import Report
 from ..worker.runtime import Runtime, expected_size, in_words
-from . import chores, model_folders, runtime, words
+from . import chores, model_folders, runtime, sidebar
+from .translations import translated
+
+# Of the page's width, in points: the margins of the window and of two boxes.
+_MARGINS_PT = 90
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
@@ -22,7 +26,7 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) ->
     _draw_python(_box(layout, "Python for Larger Models and GPUs"), context, chosen, answer)
     text, complaint = runtime.message
     if text:
-        words.draw(layout, context, text, icon="ERROR" if complaint else "INFO")
+        _say(layout, context, text, icon="ERROR" if complaint else "INFO")
     _draw_models(_box(layout, "Models"), context, chosen)
 
 
@@ -46,6 +50,10 @@ def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple
     return lines
 
 
+def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    sidebar.say(layout, context, text, icon, _MARGINS_PT)
+
+
 def _box(layout: bpy.types.UILayout, title: str) -> bpy.types.UILayout:
     box = layout.box()
     box.label(text=title)
@@ -54,7 +62,7 @@ def _box(layout: bpy.types.UILayout, title: str) -> bpy.types.UILayout:
 
 def _draw_engine(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
     for icon, text in engine_in_words(answer, own_python=not chosen.torch_python):
-        words.draw(box, context, text, icon=icon)
+        _say(box, context, text, icon=icon)
     box.prop(chosen, "device")
 
 
@@ -86,10 +94,10 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     folder = runtime.folder()
     made = Runtime(folder) if folder is not None else None
     if made is not None and made.is_complete:
-        words.draw(box, context, f"Torch runtime: {in_words(made.size_bytes)} in {made.folder}", icon="CHECKMARK")
+        _say(box, context, f"Torch runtime: {in_words(made.size_bytes)} in {made.folder}", icon="CHECKMARK")
         row = box.row()
         if made.is_outdated:
-            words.draw(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
+            _say(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
             row.operator(runtime.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text="Update")
         elif chosen.torch_python != str(made.python):
             use = row.row()
@@ -101,18 +109,16 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     if unfinished:
         size_bytes = runtime.unfinished_bytes()
         so_far = f" ({in_words(size_bytes)} so far)" if size_bytes else ""
-        words.draw(box, context, f"An installation was not finished{so_far}; it can go on", icon="INFO")
+        _say(box, context, f"An installation was not finished{so_far}; it can go on", icon="INFO")
     else:
-        words.draw(box, context, _size_in_words(chosen), icon="INFO")
+        _say(box, context, _size_in_words(chosen), icon="INFO")
     row = box.row()
     text = "Go On Installing" if unfinished else "Install Torch Runtime"
     row.operator(runtime.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text=text)
     if unfinished:
         row.operator(runtime.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
     if not runtime.is_online():
-        words.draw(
-            box, context, "Installing downloads from the internet. Allow Online Access in System > Network first"
-        )
+        _say(box, context, "Installing downloads from the internet. Allow Online Access in System > Network first")
     box.prop(chosen, "package_index", placeholder="pip's Own")
 
 
@@ -127,7 +133,7 @@ def _size_in_words(chosen: Any) -> str:
 def _draw_progress(box: Any, name: str, chore: Chore) -> None:
     minutes, seconds = divmod(int(chore.elapsed_s), 60)
     row = box.row()
-    row.progress(factor=chore.fraction, text=f"{chore.text}   {minutes}:{seconds:02d}")
+    row.progress(factor=chore.fraction, text=f"{translated(chore.text)}   {minutes}:{seconds:02d}")
     row.operator(runtime.WAV2SEM_OT_cancel_chore.bl_idname, icon="X").name = name
 
 
@@ -149,12 +155,16 @@ def _draw_models(box: Any, context: bpy.types.Context, chosen: Any) -> None:
 def _draw_model(box: Any, context: bpy.types.Context, model: model_folders.Model) -> None:
     bundled = model.name == model_folders.BUNDLED
     row = box.row()
-    row.label(text=f"{model.name} (bundled)" if bundled else model.name, icon="OUTLINER_DATA_SPEAKER", translate=False)
+    row.label(
+        text=translated(f"{model.name} (bundled)") if bundled else model.name,
+        icon="OUTLINER_DATA_SPEAKER",
+        translate=False,
+    )
     row.operator(model_folders.WAV2SEM_OT_verify_model.bl_idname, icon="CHECKMARK").name = model.name
     if not bundled:
         row.operator(model_folders.WAV2SEM_OT_remove_model.bl_idname, icon="TRASH", text="Remove").name = model.name
     license_name = model.license or "licence not stated"
-    words.draw(box, context, f"{in_words(model.size_bytes)}, runs on {model.engine}, {license_name}", icon="BLANK1")
+    _say(box, context, f"{in_words(model.size_bytes)}, runs on {model.engine}, {license_name}", icon="BLANK1")
     text, bad = model_folders.said(model)
     if text:
-        words.draw(box, context, text, icon="ERROR" if bad else "INFO")
+        _say(box, context, text, icon="ERROR" if bad else "INFO")

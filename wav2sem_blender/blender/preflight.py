@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ..pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, match_channels
+from ..pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, listed, match_channels
 from ..pipeline.geometry import Similarity
 from ..pipeline.motion import Motion
 from ..pipeline.visemes import VISEME_SETS, as_visemes
@@ -138,14 +138,14 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
     rows = tuple(row for row in usable if row.channel in motion.channels)
     problems = table.problems(present)
     if not rows:
-        faults = ". ".join(problems) or f"None of its channels is the model's ({_listed(motion.channels)})"
+        faults = ". ".join(problems) or f"None of its channels is the model's ({listed(motion.channels)})"
         raise ValueError(
             f'"{target.name}": the key mapping moves nothing. {faults}. Edit it under Key Mapping, or clear it.'
         )
     warnings = [f'"{target.name}": {problem}.' for problem in problems] + check_keys(target, rows)
     missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
     if missing:
-        warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
+        warnings.append(f"No shape key for {listed(missing)}; those channels are left out.")
     return Plan(motion=motion, rows=rows, warnings=tuple(warnings))
 
 
@@ -166,12 +166,12 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
     if not rows and similarity is None:
         raise ValueError(
             f'"{target.name}" has no shape key for any of the model\'s {len(motion.channels)} channels '
-            f"({_listed(motion.channels)}){mismatch}"
+            f"({listed(motion.channels)}){mismatch}"
         )
     missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
     warnings = check_keys(target, rows)
     if missing and similarity is None:
-        warnings.append(f"No shape key for {_listed(missing)}; those channels are left out.")
+        warnings.append(f"No shape key for {listed(missing)}; those channels are left out.")
     if missing and similarity is not None and target.data.override_library:
         raise ValueError(
             f'"{target.name}" is a library override, which cannot take new shape keys. Animate it once in its own '
@@ -293,12 +293,12 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
     names = list(dict.fromkeys(row.key for row in rows))
     muted = [key for key in names if keys.key_blocks[key].mute]
     if muted:
-        raise ValueError(f'"{target.name}": the shape key {_listed(muted)} is muted. Unmute it first.')
+        raise ValueError(f'"{target.name}": the shape key {listed(muted)} is muted. Unmute it first.')
     driven = _driven_keys(keys)
     blocked = [key for key in names if key in driven]
     if blocked:
         raise ValueError(
-            f'"{target.name}": a driver controls the shape key {_listed(blocked)}. Remove the driver, or choose the '
+            f'"{target.name}": a driver controls the shape key {listed(blocked)}. Remove the driver, or choose the '
             "mesh that it follows."
         )
     if target.show_only_shape_key:
@@ -332,7 +332,3 @@ def _has_mouth_keys(target: bpy.types.Object) -> bool:
 
 def _channels(rows: tuple[Row, ...]) -> set[str]:
     return {row.channel for row in rows}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

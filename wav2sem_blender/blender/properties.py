@@ -10,6 +10,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 
 from . import compat
 from .settings import model_names, style_names
+from .translations import CONTEXT
 
 SOURCES = (
     ("FILE", "File", "An audio file, or a film with sound"),
@@ -102,6 +103,7 @@ def _seconds(name: str, description: str, **options: Any) -> Any:
         unit="TIME_ABSOLUTE",
         step=1,
         precision=3,
+        translation_context=CONTEXT,
         **options,
     )
 
@@ -126,6 +128,7 @@ def style_property(**options: object) -> object:
         description="Speaking style that the model learned: its name, or its number from 0; empty for the first one",
         search=_suggest_styles,
         search_options={"SUGGESTION"},
+        translation_context=CONTEXT,
         **options,
     )
 
@@ -142,7 +145,11 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     )
     sound: PointerProperty(name="Sound", description="Sound in this file", type=bpy.types.Sound)  # type: ignore[valid-type]
     target: PointerProperty(  # type: ignore[valid-type]
-        name="Mesh", description="Head to animate; empty for the active object", type=bpy.types.Object, poll=_is_mesh
+        name="Mesh",
+        description="Head to animate; empty for the active object",
+        type=bpy.types.Object,
+        poll=_is_mesh,
+        translation_context=CONTEXT,
     )
     speaker: PointerProperty(  # type: ignore[valid-type]
         name="Speaker", description="Speaker object with the speech", type=bpy.types.Object, poll=_is_speaker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..pipeline.face_names import SPEECH_CHANNELS
+from ..pipeline.face_names import SPEECH_CHANNELS, listed
 from ..pipeline.motion import ARKIT_CHANNELS
 from . import jobs, mapping, preflight, sound_info
 from .sidebar import chosen_object, face_of
@@ -86,8 +86,7 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     words = [(f"{found.label}, {n_known} of {n_all} found", "CHECKMARK")]
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        words.append((f"The mouth has no {', '.join(missing[:_LISTED])}{more}", "INFO"))
+        words.append((f"The mouth has no {listed(missing, _LISTED)}", "INFO"))
     return words
 
 

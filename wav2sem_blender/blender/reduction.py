@@ -38,11 +38,11 @@ class Reduction:
     closures: int | None
     closures_kept: int | None
 
-    def words(self) -> str:
-        """In one sentence."""
-        said = f"{self.keys_after:,} of {self.keys_before:,} keys, at most {self.error_mm:.2f} mm off"
+    def words(self) -> list[str]:
+        """In sentences."""
+        said = [f"{self.keys_after:,} of {self.keys_before:,} keys, at most {self.error_mm:.2f} mm off"]
         if self.closures:
-            said += f"; {self.closures_kept} of {self.closures} closures stay closed"
+            said.append(f"{self.closures_kept} of {self.closures} closures stay closed")
         return said
 
 

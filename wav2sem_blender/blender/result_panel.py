@@ -161,7 +161,7 @@ class WAV2SEM_OT_reduce_keys(TakeOperator, bpy.types.Operator):
         """Reduce, and say what it cost."""
         if not self.properties.is_property_set("tolerance_mm"):
             self.tolerance_mm = context.scene.wav2sem_tolerance_mm
-        return [reduction.reduce(face, take, context.scene, self.tolerance_mm).words()]
+        return reduction.reduce(face, take, context.scene, self.tolerance_mm).words()
 
 
 class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):
@@ -299,7 +299,7 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         row.operator(WAV2SEM_OT_reduce_keys.bl_idname)
         outcome = reduction.last_outcome(take)
         if outcome is not None:
-            for sentence in outcome.words().split("; "):
+            for sentence in outcome.words():
                 say(layout, context, sentence)
 
 

@@ -330,8 +330,10 @@ class WAV2SEM_OT_cancel_chore(bpy.types.Operator):
 
 def lacks(report: Report) -> str:
     """What a chosen Python lacks, as a sentence with the remedy."""
-    names = report.missing_for_torch
-    return f"This Python has no {' and no '.join(names)}. Install what is missing there: {remedy(report)}"
+    first, *others = report.missing_for_torch
+    for name in others:
+        first = f"{first} and no {name}"
+    return f"This Python has no {first}. Install what is missing there: {remedy(report)}"
 
 
 def remedy(report: Report) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,12 +11,17 @@ import blf
 import bpy
 
 from . import jobs
+from .translations import CONTEXT, translated
 
 # Of a sidebar's width, in points: its tabs, the panel's margins, and an icon before the words.
 _MARGINS_PT = 60
 _ICON_PT = 20
+# A word, a part of a path, or a Chinese character; each with the blank before it and the Chinese punctuation after it.
+_PIECES = re.compile(
+    r"\s*(?:[\u3400-\u9fff]|[^\s/\\\u3400-\u9fff]*[/\\]|[^\s/\\\u3400-\u9fff]+)[\u3000-\u303f\uff00-\uff60]*"
+)
 # Where nothing is drawn on a screen.
-_DEFAULT_WIDTH_PT = 280
+_DEFAULT_WIDTH_PT = 600
 
 
 class SpeechPanel:
@@ -24,6 +30,7 @@ class SpeechPanel:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "Speech"
+    bl_translation_context = CONTEXT
 
 
 class FaceSubPanel(SpeechPanel):
@@ -46,37 +53,47 @@ def columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
     return layout
 
 
-def say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    """A label of as many lines as the text needs at the sidebar's width."""
+def say(
+    layout: bpy.types.UILayout,
+    context: bpy.types.Context,
+    text: str,
+    icon: str = "NONE",
+    margins_pt: float = _MARGINS_PT,
+) -> None:
+    """A sentence in the user's language, in as many lines as it needs at the region's width."""
     preferences = context.preferences
     scale = preferences.system.ui_scale or 1.0
     width_px = context.region.width if context.region else _DEFAULT_WIDTH_PT * scale
-    room_px = width_px - (_MARGINS_PT + (_ICON_PT if icon != "NONE" else 0)) * scale
+    room_px = width_px - (margins_pt + (_ICON_PT if icon != "NONE" else 0)) * scale
     blf.size(0, preferences.ui_styles[0].widget.points * scale)
     column = layout.column(align=True)
-    for number, line in enumerate(lines_of(text, room_px, lambda words: float(blf.dimensions(0, words)[0]))):
+    for number, line in enumerate(
+        lines_of(translated(text), room_px, lambda words: float(blf.dimensions(0, words)[0]))
+    ):
         row = column.row(align=True)
         row.scale_y = 0.8 if number else 1.0
         row.label(text=line, icon="BLANK1" if number and icon != "NONE" else icon)
 
 
 def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[str]:
-    """Break a text between words so that no line is wider than the room; a single word may be."""
+    """Break a text between words so that no line is wider than the room; a single word may be.
+
+    Paths break after a slash, Chinese between any two characters, but not before a mark of punctuation.
+    """
     lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and width_of(longer) <= room:
-            lines[-1] = longer
+    for piece in _PIECES.findall(" ".join(text.split())):
+        if lines and width_of(lines[-1] + piece) <= room:
+            lines[-1] += piece
         else:
-            lines.append(word)
+            lines.append(piece.lstrip())
     return lines
 
 
 def progress_words(job: jobs.Job) -> str:
-    """As in "Listening for Sounds: 45%, 3 s left"."""
+    """As in "Listening for Sounds: 45%, 3 s left", in the user's language."""
     left_s = job.left_s
     left = "" if left_s is None else f", {duration_words(max(1, round(left_s)))} left"
-    return f"{job.title}: {job.fraction:.0%}{left}"
+    return f"{translated(job.title)}: {job.fraction:.0%}{translated(left)}"
 
 
 def duration_words(seconds: float) -> str:
@@ -111,8 +128,12 @@ class SaysWhyNot:
         """Whether nothing is missing."""
         message = cls.why_not(context)  # type: ignore[attr-defined]
         if message:
-            cls.poll_message_set(message)  # type: ignore[attr-defined]
+            cls.poll_message_set(translated(message, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
         return not message
+
+    def report(self, kind: set[str], sentence: str) -> None:
+        """Tell the user, in the user's language."""
+        super().report(kind, translated(sentence, bpy.app.translations.pgettext_rpt))  # type: ignore[misc]
 
 
 def chosen_object(context: bpy.types.Context) -> bpy.types.Object | None:

@@ -19,7 +19,7 @@ from ..pipeline.landmarks import guess
 from ..pipeline.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
 from . import jobs, preflight
 from .preflight import value_path
-from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of
+from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
@@ -173,9 +173,9 @@ def create_keys(face: bpy.types.Object, context: bpy.types.Context) -> str:
             followers.append(mesh.name)
             for name in new:
                 _drive(mesh, name, face)
-    words = f'"{face.name}" has {made} keys for mouth, lids and brows'
-    words += f", {kept} keys of its own were kept" if kept else ""
-    return words + (f"; {', '.join(followers)} follow" if followers else "")
+    of_its_own = f", {kept} keys of its own were kept" if kept else ""
+    parts = f"; {', '.join(followers)} follow" if followers else ""
+    return f'"{face.name}" has {made} keys for mouth, lids and brows{of_its_own}{parts}'
 
 
 def all_placed(face: bpy.types.Object) -> bool:
@@ -312,7 +312,7 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
         layout.enabled = jobs.current() is None
         placed = len(landmark_empties(face))
         if placed:
-            layout.label(text="Drag the landmarks into place", icon="EMPTY_AXIS")
+            say(layout, context, "Drag the landmarks into place", "EMPTY_AXIS")
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_place_landmarks.bl_idname, icon="OUTLINER_OB_EMPTY")
         if placed:

@@ -17,7 +17,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ..pipeline.face_names import Row, match_channels
+from ..pipeline.face_names import Row, listed, match_channels
 from ..pipeline.geometry import Similarity
 from ..pipeline.prosody import Prosody
 from ..pipeline.transfer import UPPER_FACE_FILE
@@ -185,12 +185,12 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
                 ) from error
     notes = []
     if missing and similarity is None:
-        notes.append(f"No shape key for {_listed(missing)}; those channels are left out.")
+        notes.append(f"No shape key for {listed(missing)}; those channels are left out.")
     taken = _taken(mesh.shape_keys) if mesh.shape_keys is not None else {}
     for reason in dict.fromkeys(taken.values()):
         left = [row.key for row in rows if taken.get(row.key) == reason]
         if left:
-            notes.append(f"{_listed(left)} left alone: {reason}.")
+            notes.append(f"{listed(left)} left alone: {reason}.")
     free = tuple(row for row in rows if row.key not in taken)
     if channels and not free and similarity is None:
         raise ValueError(f'Nothing of the upper face of "{target.name}" is free to move. {" ".join(notes)}')
@@ -216,10 +216,6 @@ def _taken(shape_keys: bpy.types.Key) -> dict[str, str]:
         if curve.data_path in paths:
             taken[paths[curve.data_path]] = "controlled by a driver"
     return taken
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _write(

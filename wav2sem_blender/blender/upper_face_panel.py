@@ -13,6 +13,7 @@ from .head_sway import NOTHING_SWAYS, SwayTarget
 from .operators import FRESH, SpeechJobOperator
 from .settings import AnimateSettings
 from .sidebar import AnimateSubPanel, SaysWhyNot, chosen_object, columns
+from .translations import CONTEXT
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
@@ -71,7 +72,10 @@ class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
     bl_label = "Remove Upper Face"
 
     object: StringProperty(
-        name="Mesh", description="Name of the mesh; empty for the panel's or the active one", **FRESH
+        name="Mesh",
+        description="Name of the mesh; empty for the panel's or the active one",
+        translation_context=CONTEXT,
+        **FRESH,
     )  # type: ignore[valid-type]
 
     @classmethod

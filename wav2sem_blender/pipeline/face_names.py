@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -86,9 +86,9 @@ class KeyMap:
         if any(not row.channel for row in self.rows):
             found.append("A row has no channel; choose one, or remove the row")
         if absent:
-            found.append(f"No such shape key here: {_listed(absent)}")
+            found.append(f"No such shape key here: {listed(absent)}")
         if unknown and self.visemes:
-            found.append(f"Not one of the {VISEME_SETS[self.visemes].label}: {_listed(unknown)}")
+            found.append(f"Not one of the {VISEME_SETS[self.visemes].label}: {listed(unknown)}")
         if len(set(row[:2] for row in self.rows)) < len(self.rows):
             found.append("A channel and key stand there twice; their gains add up")
         return found
@@ -367,5 +367,7 @@ def _affixes(key: str, name: str) -> Iterator[tuple[str, str]]:
             yield "after", words
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def listed(names: Sequence[str], at_most: int = 4) -> str:
+    """As in "jawOpen, mouthClose and 3 more"."""
+    first = ", ".join(names[:at_most])
+    return f"{first} and {len(names) - at_most} more" if len(names) > at_most else first

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Both languages have everything that the add-on shows, and nothing else.
+
+What it shows is read off the registered classes and out of the sources. Blender as a module knows no languages, so a
+window shows that Blender takes them up: tests/gui/scenarios_translations.py.
+"""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import bpy
+import pytest
+
+from wav2sem_blender.blender import registration, sidebar, translations
+from wav2sem_blender.blender.translations import LANGUAGES, catalogue, translated
+
+PACKAGE = Path(registration.__file__).parents[1]
+FOLDER = Path(translations.__file__).parent
+OPEN = re.compile(r"\{\d\}")
+
+# Where all sentences are for the user. The others' are for scripts and the command line; those that users meet may have
+# an entry, too.
+SHOWN = [
+    path
+    for path in sorted((PACKAGE / "blender").glob("*.py"))
+    if path.name != "command.py" and not path.name.startswith("demo")
+]
+SHOWN += [PACKAGE / "pipeline" / f"{name}.py" for name in ("landmarks", "transfer")]
+
+# Of data in the file, which keeps its name whoever opens it.
+NAMES_OF_DATA = {"Speech Rest"}
+# What the interface's functions show by these arguments.
+SHOWN_BY = {"text", "heading", "placeholder", "title", "message", "confirm_text"}
+
+
+def template(node: ast.AST) -> str | None:
+    """A string of the source, with numbers for what an f-string leaves open."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    pieces, n_open = [], 0
+    for piece in node.values:
+        pieces.append(piece.value if isinstance(piece, ast.Constant) else f"{{{n_open}}}")
+        n_open += not isinstance(piece, ast.Constant)
+    return "".join(pieces)
+
+
+@cache
+def strings(path: Path) -> dict[str, tuple[int, bool]]:
+    """Strings of a source file but its docstrings: their line, and whether a drawing function shows them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped, shown = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr):
+            skipped.add(node.body[0].value)
+        if isinstance(node, ast.JoinedStr):
+            skipped.update(node.values)
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                shown.update(ast.walk(keyword.value) if keyword.arg in SHOWN_BY else ())
+    found = {}
+    for node in ast.walk(tree):
+        text = template(node) if node not in skipped else None
+        if text is not None:
+            found[text] = (node.lineno, node in shown or found.get(text, (0, False))[1])
+    return found
+
+
+def is_shown(text: str, by_drawing: bool) -> bool:
+    """Words, not an identifier: with a blank, or capitalised where something is drawn."""
+    words = OPEN.sub("", text)
+    if text in NAMES_OF_DATA or not re.search(r"[A-Za-z]{3}", words):
+        return False
+    is_sentence = re.search(r'[\w"}.,…] [\w"{(]', text) and not re.match(r"[a-z_]+\[|\{\"", text)
+    return bool(is_sentence or (by_drawing and re.match(r"[A-Z][a-z]", words)))
+
+
+def sentences() -> dict[str, str]:
+    """What the sources show, and where that is."""
+    return {
+        text: f"{path.relative_to(PACKAGE.parent)}:{line}"
+        for path in SHOWN
+        for text, (line, by_drawing) in strings(path).items()
+        if is_shown(text, by_drawing)
+    }
+
+
+def rna_of(cls: type) -> bpy.types.Struct:
+    """Blender's description of a registered class."""
+    if issubclass(cls, bpy.types.Operator):
+        module, _, name = cls.bl_idname.partition(".")
+        return getattr(getattr(bpy.ops, module), name).get_rna_type()
+    return cls.bl_rna
+
+
+def names_of(setting: bpy.types.Property, owner: str) -> dict[str, str]:
+    """Name and tooltip of a setting and of its choices."""
+    things = (setting, *(setting.enum_items if setting.type == "ENUM" else ()))
+    return {text: f"{owner}.{setting.identifier}" for thing in things for text in (thing.name, thing.description)}
+
+
+def interface() -> dict[str, str]:
+    """Labels, tooltips, names of settings and their choices, and whose they are."""
+    found = {}
+    for cls in registration.CLASSES:
+        found[getattr(cls, "bl_label", "")] = cls.__name__
+        rna = rna_of(cls)
+        if issubclass(cls, bpy.types.Operator):
+            found[rna.description] = cls.__name__
+        ours = [base for base in cls.__mro__ if base.__module__.startswith(PACKAGE.name)]
+        own = {name for base in ours for name in base.__dict__.get("__annotations__", ()) if not name.startswith("bl_")}
+        for setting in rna.properties:
+            if setting.identifier in own and not setting.is_hidden:
+                found |= names_of(setting, cls.__name__)
+    for owner in (bpy.types.Scene, bpy.types.Object, bpy.types.WindowManager):
+        for setting in owner.bl_rna.properties:
+            if setting.identifier.startswith("wav2sem") and setting.type != "POINTER":
+                found |= names_of(setting, owner.__name__)
+    # Names such as "X", "CSV" and "glTF" are the same everywhere.
+    return {text: place for text, place in found.items() if re.search(r"[a-z]{3}", text)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_everything_that_is_shown(language):
+    missing = [
+        f"{place}: {text!r}"
+        for text, place in {**sentences(), **interface()}.items()
+        if text not in catalogue(language)
+    ]
+    assert not missing, f"add these to {FOLDER / language}.json, beside their like:\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_nothing_that_is_not_in_the_sources(language):
+    known = {text for path in PACKAGE.rglob("*.py") for text in strings(path)} | set(interface())
+    unused = [text for text in catalogue(language) if text not in known]
+    assert not unused, f"remove these from {FOLDER / language}.json, or bring them up to date:\n" + "\n".join(unused)
+
+
+def test_the_languages_have_the_same_entries_in_the_same_order():
+    assert list(catalogue(LANGUAGES[0])) == list(catalogue(LANGUAGES[1]))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_leaves_open_what_its_entry_leaves_open(language):
+    for entry, words in catalogue(language).items():
+        assert sorted(OPEN.findall(words)) == sorted(OPEN.findall(entry)), f"{language}: {entry!r}"
+        assert words.strip() or not entry.strip(), f"{language}: {entry!r} is empty"
+        assert (words[0] == " ") <= (entry[0] == " "), f"{language}: {entry!r}"
+        if OPEN.search(words):
+            words.format(*range(10))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tooltips_end_without_a_period_and_sentences_with_one(language):
+    for entry, words in catalogue(language).items():
+        assert entry.endswith(".") == words.endswith((".", "。")), f"{language}: {entry!r}"
+
+
+def in_language(sentence: str, language: str) -> str:
+    return translated(sentence, lambda entry, _context: catalogue(language).get(entry, entry))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_sentence_is_recognised_with_its_names(language):
+    for entry in catalogue(language):
+        if not re.search("[a-z]{2}", entry):
+            continue
+        names = [f"N{number}x" for number in range(len(OPEN.findall(entry)))]
+        expected = catalogue(language)[entry].format(*names) if names else catalogue(language)[entry]
+        assert in_language(entry.format(*names) if names else entry, language) == expected, entry
+
+
+def test_sentences_inside_sentences_are_translated_and_names_are_not():
+    assert in_language('"Export" does not speak yet', "de") == '"Export" spricht noch nicht'
+    fault = in_language("The upper face is left alone. Vertex count: the mesh has 8 vertices, FLAME has 5023.", "de")
+    assert fault == "Das Obergesicht bleibt, wie es ist. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
+    both = in_language('There is no scene. "Speech" does not speak yet.', "de")
+    assert both == 'Es gibt keine Szene. "Speech" spricht noch nicht.'
+
+
+def test_what_nobody_knows_stays_as_it_is():
+    for sentence in ("CUDA error: device-side assert.", "Foo. Bar.", "", "12 s", "a: b"):
+        assert in_language(sentence, "zh_HANS") == sentence
+
+
+def test_in_english_nothing_changes():
+    for entry in catalogue(LANGUAGES[0]):
+        sentence = OPEN.sub("N0x", entry)
+        assert translated(sentence) == sentence
+
+
+def test_paths_and_chinese_break_without_blanks_but_not_before_punctuation():
+    assert sidebar.lines_of('"Cube" 没有面，请导入。', 10, len) == ['"Cube" 没有', "面，请导入。"]
+    assert sidebar.lines_of("/home/somebody/models", 12, len) == ["/home/", "somebody/", "models"]
+    assert sidebar.lines_of("没有面，请", 3, len) == ["没有", "面，请"]
