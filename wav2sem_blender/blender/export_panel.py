@@ -51,10 +51,10 @@ class _ExportOperator(SaysWhyNot, ExportHelper):
         try:
             self.write(context, face, path)
         except (OSError, ValueError) as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         first, last = exports.frame_range(face)
-        self.report({"INFO"}, f"Saved {path}, frames {first} to {last}")
+        self.tell({"INFO"}, f"Saved {path}, frames {first} to {last}")
         return {"FINISHED"}
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:

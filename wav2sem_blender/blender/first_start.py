@@ -114,7 +114,7 @@ class WAV2SEM_OT_add_demo_head(SaysWhyNot, bpy.types.Operator):
         """Add it and show it."""
         head = add_demo_head(context)
         look_at(context, head)
-        self.report({"INFO"}, f'"{head.name}" is ready; choose an audio file, then animate it')
+        self.tell({"INFO"}, f'"{head.name}" is ready; choose an audio file, then animate it')
         return {"FINISHED"}
 
 

@@ -45,10 +45,10 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
         face = face_of(context)
         found = mapping.guessed(face)
         if not found.rows:
-            self.report({"ERROR"}, "No name of a shape key is known. Add the rows by hand, or load a mapping.")
+            self.tell({"ERROR"}, "No name of a shape key is known. Add the rows by hand, or load a mapping.")
             return {"CANCELLED"}
         mapping.store(face, found)
-        self.report({"INFO"}, found.summary())
+        self.tell({"INFO"}, found.summary())
         return {"FINISHED"}
 
 
@@ -121,9 +121,9 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
         try:
             mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
         except OSError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Saved {self.filepath}")
+        self.tell({"INFO"}, f"Saved {self.filepath}")
         return {"FINISHED"}
 
 
@@ -142,11 +142,11 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
         try:
             loaded = KeyMap.load(bpy.path.abspath(self.filepath))
         except (OSError, ValueError) as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         mapping.store(face, loaded)
         for problem in loaded.problems(mapping.key_names(face)):
-            self.report({"WARNING"}, problem)
+            self.tell({"WARNING"}, problem)
         return {"FINISHED"}
 
 

@@ -147,7 +147,7 @@ class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
             _said[key] = "Reading the Files", False
             chores.start(VERIFY, _command_line(own, "verify", key, text="Reading the Files"), show)
         except (ValueError, OSError) as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -184,7 +184,7 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
         try:
             self._start(context)
         except (ValueError, OSError) as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -245,7 +245,7 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
         try:
             model = _find(context, self.name)
         except ValueError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         text = f"{model.folder}: {len(model.files)} files, {in_words(model.size_bytes)}. This cannot be undone."
         manager = context.window_manager
@@ -271,7 +271,7 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
             if not others:
                 model.folder.rmdir()
         except (ValueError, OSError) as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         finally:
             _models.cache_clear()

@@ -146,7 +146,7 @@ class SpeechJobOperator(SaysWhyNot):
             redraw(context)
 
     def _cancelled(self, context: bpy.types.Context) -> set[str]:
-        self.report({"INFO"}, "Cancelled; nothing was changed")
+        self.tell({"INFO"}, "Cancelled; nothing was changed")
         return self._end(context, {"CANCELLED"})
 
     def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
@@ -195,15 +195,15 @@ class SpeechJobOperator(SaysWhyNot):
                 setattr(self, name, getattr(panel, name))
 
     def _failed(self, error: BaseException) -> set[str]:
-        self.report({"ERROR"}, str(error) or "The memory is not sufficient.")
+        self.tell({"ERROR"}, str(error) or "The memory is not sufficient.")
         return {"CANCELLED"}
 
     def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
         for warning in outcome.warnings:
-            self.report({"WARNING"}, warning)
+            self.tell({"WARNING"}, warning)
         for note in (*notes, *outcome.notes):
-            self.report({"INFO"}, note)
-        self.report({"INFO"}, self._summary(outcome))
+            self.tell({"INFO"}, note)
+        self.tell({"INFO"}, self._summary(outcome))
         return {"FINISHED"}
 
     def _summary(self, outcome: Outcome) -> str:

@@ -55,7 +55,9 @@ class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """The mesh, and what was recognised."""
         layout, settings, active = columns(self.layout), context.scene.wav2sem, face_of(context)
-        layout.prop(settings, "target", placeholder=active.name if active is not None else "")
+        name = active.name if active is not None else ""
+        # The placeholder is a name: Blender would translate one such as "Cube".
+        layout.prop(settings, "target", text=translated("Mesh"), placeholder=name, translate=False)
         for sentence, icon in readiness.face_words(context):
             say(layout, context, sentence, icon)
         if readiness.no_face_yet(context):
@@ -79,7 +81,7 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         layout, settings = self.layout, context.scene.wav2sem
         column = columns(layout.column())
         column.prop(settings, "model")
-        column.prop(settings, "style", placeholder="First")
+        column.prop(settings, "style", placeholder=translated("First"))
         column.separator()
         for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
             column.prop(settings, name)

@@ -136,7 +136,9 @@ def style_property(**options: object) -> object:
 class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     """Settings of the Speech panel."""
 
-    source: EnumProperty(name="Source", description="Where the speech comes from", items=SOURCES)  # type: ignore[valid-type]
+    source: EnumProperty(  # type: ignore[valid-type]
+        name="Source", description="Where the speech comes from", items=SOURCES, translation_context=CONTEXT
+    )
     filepath: StringProperty(  # type: ignore[valid-type]
         name="Audio", description="Audio file with the speech, or a film", subtype="FILE_PATH"
     )

@@ -57,10 +57,10 @@ class TakeOperator(SaysWhyNot):
         try:
             said = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
         except ValueError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         for sentence in said:
-            self.report({"INFO"}, sentence)
+            self.tell({"INFO"}, sentence)
         return {"FINISHED"}
 
     def take(self, context: bpy.types.Context) -> Take | None:

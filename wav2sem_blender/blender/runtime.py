@@ -168,7 +168,7 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
         try:
             chores.start(USE, _probe(environment.from_python(python), device), use)
         except OSError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -261,7 +261,7 @@ class WAV2SEM_OT_install_runtime(SaysWhyNot, bpy.types.Operator):
         try:
             chores.start(INSTALL, _installer("install", place, *index, *INSTALL_OPTIONS), use)
         except OSError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -301,7 +301,7 @@ class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
             place.rename(trash / uuid4().hex)
             chores.start(REMOVE, _installer("remove", trash), _removed)
         except OSError as error:
-            self.report({"ERROR"}, f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")
+            self.tell({"ERROR"}, f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")
             return {"CANCELLED"}
         return {"FINISHED"}
 

@@ -131,9 +131,10 @@ class SaysWhyNot:
             cls.poll_message_set(translated(message, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
         return not message
 
-    def report(self, kind: set[str], sentence: str) -> None:
-        """Tell the user, in the user's language."""
-        super().report(kind, translated(sentence, bpy.app.translations.pgettext_rpt))  # type: ignore[misc]
+    def tell(self, kind: set[str], sentence: str) -> None:
+        """Report it in the user's language."""
+        words = translated(sentence, bpy.app.translations.pgettext_rpt)
+        self.report(kind, words)  # type: ignore[attr-defined]
 
 
 def chosen_object(context: bpy.types.Context) -> bpy.types.Object | None:

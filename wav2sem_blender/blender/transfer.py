@@ -251,12 +251,12 @@ class WAV2SEM_OT_place_landmarks(_TransferOperator, bpy.types.Operator):
             preflight.check_usable(context, face)
             found = place_landmarks(face, context)
         except ValueError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
         if found:
-            self.report({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
+            self.tell({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
         else:
-            self.report({"WARNING"}, "No face was found on this mesh; drag every landmark to its place")
+            self.tell({"WARNING"}, "No face was found on this mesh; drag every landmark to its place")
         return {"FINISHED"}
 
 
@@ -270,7 +270,7 @@ class WAV2SEM_OT_remove_landmarks(_TransferOperator, bpy.types.Operator):
         """Remove them."""
         empties = landmark_empties(face_of(context))
         if not empties:
-            self.report({"INFO"}, "There are no landmarks on this face")
+            self.tell({"INFO"}, "There are no landmarks on this face")
             return {"CANCELLED"}
         for empty in empties.values():
             bpy.data.objects.remove(empty)
@@ -288,9 +288,9 @@ class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
         try:
             made = create_keys(face_of(context), context)
         except ValueError as error:
-            self.report({"ERROR"}, str(error))
+            self.tell({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self.report({"INFO"}, made)
+        self.tell({"INFO"}, made)
         return {"FINISHED"}
 
 
