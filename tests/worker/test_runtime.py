@@ -139,3 +139,30 @@ def test_sizes_are_told_in_words(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="the candidates are shell scripts")
 def test_blenders_own_python_comes_first():
     assert next(install._candidates()) == sys.executable
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-ins are scripts")
+class TestOtherPrograms:
+    def stand_in(self, path: Path, code: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!{sys.executable}\n{code}\n")
+        path.chmod(0o755)
+        return path
+
+    def test_the_new_python_is_asked_as_long_as_it_likes(self, tmp_path):
+        """A chore ends with its stdin, on Windows at once."""
+        made = Runtime(tmp_path)
+        ended = "bool(select.select([sys.stdin], [], [], 0.5)[0])"
+        self.stand_in(
+            made.python,
+            f"import json, select, sys\nended = {ended}\n"
+            "print(json.dumps({'result': {'larger': '' if ended else 'torch', 'trouble': 'Ended.', 'versions': {}}}))",
+        )
+        assert install._check(made, runtime.REQUIREMENTS) == {}
+        self.stand_in(made.python, "import sys; sys.exit('error: torch is broken.')")
+        with pytest.raises(install.InstallError, match=r"does not load: torch is broken\. Remove it and try again\.$"):
+            install._check(made, runtime.REQUIREMENTS)
+
+    def test_a_folder_in_another_encoding_hides_no_version(self, tmp_path):
+        pip = self.stand_in(tmp_path / "pip", r"import os; os.write(1, b'pip 25.1 from C:\\J\xfcrgen (python 3.13)\n')")
+        assert install._pip_version([str(pip)]) == (25, 1)

@@ -72,11 +72,10 @@ def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[st
         )
     chore.tell(0.0, "Looking for a Python")
     pip = _make_environment(runtime)
-    if _pip_version(pip) < _PIP_THAT_COUNTS:
-        # Only for the sake of the bar: whatever comes of it, the old one installs as well.
-        upgrade = [*pip, "install", "--upgrade", "--quiet", "pip", *pip_options]
-        if subprocess.run(upgrade, capture_output=True, check=False).returncode == 0:
-            pip = _pip_of(runtime.python)
+    # Only for the sake of the bar: whatever comes of it, the old one installs as well.
+    upgrade = [*pip, "install", "--upgrade", "--quiet", "pip", *pip_options]
+    if _pip_version(pip) < _PIP_THAT_COUNTS and _run(upgrade).returncode == 0:
+        pip = _pip_of(runtime.python)
     counting = _pip_version(pip) >= _PIP_THAT_COUNTS
     progress = Progress(size.download_bytes)
     command = [*pip, "install", "--cache-dir", str(runtime.cache), "--only-binary=:all:", "--no-input"]
@@ -114,7 +113,7 @@ def _make_environment(runtime: Runtime) -> list[str]:
             command = [candidate, "-I", "-m", "venv", "--clear", str(runtime.environment)]
             # A pip that is there serves as well as one of the environment's own, and at once.
             command += ["--without-pip"] if base.has_pip else []
-            if subprocess.run(command, capture_output=True, check=False).returncode:
+            if _run(command).returncode:
                 tried.append(candidate)
                 continue
         return [*_pip_of(candidate), "--python", str(runtime.python)] if base.has_pip else _pip_of(runtime.python)
@@ -146,21 +145,26 @@ def _candidates() -> Iterator[str]:
 
 def _ask(python: str) -> _Base | None:
     try:
-        asked = subprocess.run([python, "-I", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True)
-        (major, minor), *has = json.loads(asked.stdout)
+        (major, minor), *has = json.loads(_run([python, "-I", "-c", _ASK], limit_s=60).stdout)
     except (OSError, ValueError, subprocess.SubprocessError):  # a stand-in that runs nothing
         return None
     return _Base((major, minor), *has)
 
 
 def _pip_of(python: str | Path) -> list[str]:
-    return [str(python), "-I", "-m", "pip", "--disable-pip-version-check"]
+    # -X utf8: what it prints about folders with other letters in their names can be read on Windows, too.
+    return [str(python), "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check"]
 
 
 def _pip_version(pip: list[str]) -> tuple[int, ...]:
-    said = subprocess.run([*pip, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"pip (\d+)\.(\d+)", said)
+    found = re.match(r"pip (\d+)\.(\d+)", _run([*pip, "--version"]).stdout)
     return tuple(map(int, found.groups())) if found else ()
+
+
+def _run(command: list[str], limit_s: float | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=limit_s, check=False
+    )
 
 
 def _output(command: list[str]) -> Iterator[str]:
@@ -171,7 +175,7 @@ def _output(command: list[str]) -> Iterator[str]:
     """
     complaints: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -190,13 +194,14 @@ def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
         InstallError: It cannot run the torch engine.
     """
     made = environment.from_python(runtime.python)
-    asked = subprocess.run(
-        made.run("worker.probe"), stdin=subprocess.PIPE, capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    answers = [line for line in asked.stdout.splitlines() if line.startswith('{"result"')]
-    report = json.loads(answers[-1])["result"] if answers else {}
+    report, why = {}, ""
+    try:
+        # A chore of this chore: it lives as long as its stdin is open, and ends with this process.
+        report = chore.Chore(made.run("worker.probe"), made.variables(), "").wait()
+    except chore.ChoreFailedError as error:
+        why = str(error)
     if requirements == REQUIREMENTS and not report.get("larger"):
-        why = report.get("trouble") or asked.stderr.strip().rpartition("\n")[2]
+        why = (report.get("trouble") or why).rstrip(".")
         raise InstallError(f"The runtime was installed, but torch does not load: {why}. Remove it and try again.")
     return report.get("versions", {})
 
