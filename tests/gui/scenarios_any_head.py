@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import bpy
+import scenarios_result as results
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
 from harness import Gui, Steps
@@ -29,11 +30,11 @@ def any_head(gui: Gui) -> Steps[Figures]:
     _remove_keys()
     yield from _push(gui, "Remove Keys")
     yield from gui.picture("head_without_keys")
-    yield from _press(gui, PLACE)
+    yield from results._press(gui, PLACE)
     yield from gui.until(lambda: len(stage.head().children) == 10, "ten landmarks", 240)
     yield from gui.picture("landmarks")
     before, already = snapshot(), len(gui.reports())
-    yield from _press(gui, CREATE)
+    yield from results._press(gui, CREATE)
     yield from gui.until(lambda: stage.head().data.shape_keys is not None, "the keys", 240)
     said = heard(gui, "keys for mouth, lids and brows", already)
     yield from gui.picture("keys_made")
@@ -54,9 +55,10 @@ def any_head(gui: Gui) -> Steps[Figures]:
 def key_mapping(gui: Gui) -> Steps[Figures]:
     """The table is filled from the names, a gain corrected by hand, saved, cleared and loaded again."""
     yield from stage.add_head(gui)
-    yield from open_panel(gui, "wav2sem.guess_mapping")
+    # Of the three buttons in a row, the one that the mouse meets on its way down.
+    yield from open_panel(gui, "wav2sem.save_mapping")
     yield from gui.picture("key_mapping_empty")
-    yield from _press(gui, "wav2sem.guess_mapping")
+    yield from results._press(gui, "wav2sem.guess_mapping")
     yield from gui.until(lambda: len(stage.head().wav2sem_mapping), "the table's rows", 30)
     yield from gui.write("0.5", (yield from gui.find(GAIN)))
     yield from gui.move(gui.middle_of_view())
@@ -66,7 +68,7 @@ def key_mapping(gui: Gui) -> Steps[Figures]:
     file, n_rows = stage.audio_folder() / "mapping.json", len(stage.head().wav2sem_mapping)
     with gui.override():
         bpy.ops.wav2sem.save_mapping(filepath=str(file))
-    yield from _press(gui, "wav2sem.clear_mapping")
+    yield from results._press(gui, "wav2sem.clear_mapping")
     yield from gui.until(lambda: not len(stage.head().wav2sem_mapping), "the empty table", 30)
     with gui.override():
         bpy.ops.wav2sem.load_mapping(filepath=str(file))
@@ -77,14 +79,17 @@ def key_mapping(gui: Gui) -> Steps[Figures]:
 
 
 def jaw_bone(gui: Gui) -> Steps[Figures]:
-    """A character with a jaw bone: one click makes its driver, the key turns the bone, undo takes the driver away."""
+    """A jaw that is a bone: a click and Enter make its driver, the key turns the bone, undo takes the driver away."""
     yield from stage.add_head(gui)
     rig = _add_rig(gui)
     yield from _push(gui, "Rig")
     yield from open_panel(gui, DRIVE)
     before = snapshot()
     yield from gui.picture("jaw_bone")
-    yield from _press(gui, DRIVE)
+    yield from results._press(gui, DRIVE)
+    yield 0.5
+    yield from gui.picture("jaw_bone_asks")
+    yield from gui.key("RET")
     yield from gui.until(lambda: rig().animation_data is not None, "the driver", 30)
     stage.head().data.shape_keys.key_blocks["jawOpen"].value = 1.0
     yield 0.3
@@ -110,12 +115,6 @@ def open_panel(gui: Gui, wanted: str, below: str = "wav2sem.target") -> Steps[No
         yield from gui.click((gui.region("UI").x + 60, y))
         yield 0.5
     raise AssertionError(f"no panel below {below} shows {wanted}")
-
-
-def _press(gui: Gui, control: str) -> Steps[None]:
-    """Click a button; the mouse leaves it then."""
-    yield from gui.click((yield from gui.find(control)))
-    yield from gui.move(gui.middle_of_view())
 
 
 def _push(gui: Gui, message: str) -> Steps[None]:
