@@ -109,6 +109,20 @@ class TestModels:
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name="other")
         assert names() == ["default", "other", "phones"]
 
+    @pytest.mark.parametrize("end", [lambda: chores.cancel(model_folders.IMPORT), runtime.shut_down])
+    def test_a_cancelled_import_leaves_nothing_aside(self, models, tmp_path, monkeypatch, end):
+        source = write_model(tmp_path / "elsewhere" / "phones")
+        monkeypatch.setattr(chores, "wait", lambda name: None)  # as with a window
+        monkeypatch.setattr(
+            model_folders,
+            "_command_line",
+            lambda *_, text: Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, text),
+        )
+        bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
+        assert [path.name for path in models.iterdir()] == [".importing-phones"]
+        end()
+        assert list(models.iterdir()) == []
+
     def test_a_damaged_one_is_not_imported(self, models, tmp_path):
         source = write_model(tmp_path / "elsewhere" / "phones", b"five")
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
@@ -144,6 +158,12 @@ class TestModels:
         assert [path.relative_to(models).as_posix() for path in models.rglob("*")] == ["two", "two/notes.txt"]
         assert runtime.message == ("two is removed. Its folder stays, because of notes.txt.", False)
         assert names() == ["default"]
+
+    def test_what_cannot_be_removed_is_told_with_the_remedy(self, models, monkeypatch):
+        write_model(models / "one")
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "In use")))
+        with pytest.raises(RuntimeError, match=r"one cannot be removed \(In use\). Close what uses it."):
+            bpy.ops.wav2sem.remove_model(name="one")
 
     def test_the_bundled_model_and_linked_folders_stay(self, models, tmp_path):
         with pytest.raises(RuntimeError, match="is not in the models folder"):
@@ -272,6 +292,18 @@ class TestPython:
     def test_what_is_no_python_is_refused(self, addon_preferences):
         with pytest.raises(RuntimeError, match="there is no such Python"):
             bpy.ops.wav2sem.use_python(filepath="/nowhere/python")
+
+    def test_a_program_that_answers_nothing_is_refused(self, addon_preferences, tmp_path, monkeypatch):
+        script = [sys.executable, "-c", ""]
+        monkeypatch.setattr(environment.WorkerEnvironment, "run", lambda self, module, *arguments: script)
+        bpy.ops.wav2sem.use_python(filepath=sys.executable)
+        text, complaint = runtime.message
+        assert complaint and text.endswith(
+            "is not used. It gave no answer, so it is no Python. Choose another program."
+        )
+        assert addon_preferences.torch_python == ""
+        runtime.look()
+        assert "It gave no answer" in str(runtime.answer(bpy.context))
 
     def test_a_python_that_went_away_is_told_in_the_page(self, addon_preferences):
         addon_preferences.torch_python = "/nowhere/python"

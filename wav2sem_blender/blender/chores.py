@@ -25,15 +25,23 @@ AtEnd = Callable[[dict[str, Any], str], None]
 class _Running:
     chore: Chore
     at_end: AtEnd
+    clean_up: Callable[[], None] = lambda: None
 
 
 _running: dict[str, _Running] = {}
 
 
-def start(name: str, chore: Chore, at_end: AtEnd) -> None:
-    """Look after a chore until its end; one of the same name is cancelled."""
+def start(name: str, chore: Chore, at_end: AtEnd, clean_up: Callable[[], None] = lambda: None) -> None:
+    """Look after a chore until its end; one of the same name is cancelled.
+
+    Args:
+        name: One of this name runs at a time.
+        chore: The process.
+        at_end: Called with its result, or why there is none; not when it is cancelled.
+        clean_up: Called after that in any case.
+    """
     cancel(name)
-    _running[name] = _Running(chore, at_end)
+    _running[name] = _Running(chore, at_end, clean_up)
     if bpy.app.background:
         wait(name)
     elif not bpy.app.timers.is_registered(_look):
@@ -55,9 +63,8 @@ def any_running() -> bool:
 
 def cancel(name: str) -> None:
     """End it, with all the processes that it started; `at_end` is not called."""
-    running = _running.pop(name, None)
-    if running is not None:
-        running.chore.cancel()
+    if name in _running:
+        _cancel(name)
         redraw()
 
 
@@ -71,7 +78,7 @@ def wait(name: str) -> None:
 def shut_down() -> None:
     """End them all."""
     for name in list(_running):
-        cancel(name)
+        _cancel(name)  # Blender may be about to quit, with nothing left to draw
     if bpy.app.timers.is_registered(_look):
         bpy.app.timers.unregister(_look)
 
@@ -86,7 +93,16 @@ def look() -> None:
         except OSError as failure:
             error = str(failure)
         del _running[name]
-        running.at_end(running.chore.result, error)
+        try:
+            running.at_end(running.chore.result, error)
+        finally:
+            running.clean_up()
+
+
+def _cancel(name: str) -> None:
+    running = _running.pop(name)
+    running.chore.cancel()
+    running.clean_up()
 
 
 def _look() -> float | None:

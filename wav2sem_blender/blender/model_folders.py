@@ -19,7 +19,7 @@ from ..worker.chore import Chore
 from ..worker.environment import WorkerEnvironment
 from ..worker.probe import Report
 from ..worker.runtime import in_words
-from . import chores, preferences, runtime, settings
+from . import chores, jobs, preferences, runtime, settings
 from .sidebar import SaysWhyNot
 from .translations import translated
 
@@ -162,7 +162,9 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
     filepath: StringProperty(name="File", description="The checkpoint", subtype="FILE_PATH")  # type: ignore[valid-type]
     filter_glob: StringProperty(default="*.pth;*.pt;*.tar;config.json", options={"HIDDEN"})  # type: ignore[valid-type]
     kind: EnumProperty(name="Kind", description="What the file is", items=KINDS)  # type: ignore[valid-type]
-    name: StringProperty(name="Name", description="Of the model in the panel; empty for the file's")  # type: ignore[valid-type]
+    name: StringProperty(  # type: ignore[valid-type]
+        name="Name", description="Of the model in the panel; empty for the file's", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
@@ -214,15 +216,17 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
                     (staging / name).rename(target)
             except OSError as failure:
                 error = f"{target} cannot be made ({failure.strerror or failure})."
-            shutil.rmtree(staging, ignore_errors=True)
             outcome = f"{file.name} is not imported. {error}" if error else f"{file.name} is now the model {name}."
             runtime.say(outcome, complaint=bool(error))
 
+        def clean_up() -> None:
+            shutil.rmtree(staging, ignore_errors=True)
+
         runtime.say("")
         try:
-            chores.start(IMPORT, _command_line(worker, *arguments, text=f"Importing {file.name}"), put)
+            chores.start(IMPORT, _command_line(worker, *arguments, text=f"Importing {file.name}"), put, clean_up)
         except OSError:
-            shutil.rmtree(staging, ignore_errors=True)
+            clean_up()
             raise
 
 
@@ -237,7 +241,9 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
-        """Only what lies in the models folder."""
+        """Only what lies in the models folder, and what nobody is using."""
+        if jobs.current() is not None:
+            return "Speech is being animated; wait for its end"
         return "" if place(context) is not None else "Choose a models folder first"
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -265,13 +271,18 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
             model = _find(context, self.name)
             if folder is None or model.folder.resolve().parent != folder.resolve():
                 raise ValueError(f"{model.folder} is not in the models folder, so it is left alone.")
+            # It may hold the model's files open.
+            jobs.shut_down()
             for file in reversed(model.files):
                 (model.folder / file).unlink(missing_ok=True)
             others = [path.name for path in model.folder.iterdir()]
             if not others:
                 model.folder.rmdir()
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             self.tell({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        except OSError as error:
+            self.tell({"ERROR"}, f"{model.folder} cannot be removed ({error.strerror or error}). Close what uses it.")
             return {"CANCELLED"}
         finally:
             _models.cache_clear()

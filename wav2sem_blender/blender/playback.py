@@ -30,6 +30,13 @@ def stop() -> None:
         _handle = None
 
 
+def shut_down() -> None:
+    """Be silent, and watch nothing."""
+    stop()
+    if bpy.app.timers.is_registered(_watch):
+        bpy.app.timers.unregister(_watch)
+
+
 def _play(scene: bpy.types.Scene) -> bool:
     global _handle
     _handle = aud.Device().play(_heard(scene))

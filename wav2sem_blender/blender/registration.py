@@ -73,7 +73,7 @@ def unregister() -> None:
     global _command_handle
     jobs.shut_down()
     runtime.shut_down()
-    playback.stop()
+    playback.shut_down()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)

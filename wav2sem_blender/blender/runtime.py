@@ -76,7 +76,7 @@ def look() -> None:
             _answers[asked] = str(error)
             chores.redraw()
         else:
-            chores.start(PROBE, chore, lambda result, error: _answers.update({asked: error or Report(**result)}))
+            chores.start(PROBE, chore, lambda result, error: _answers.update({asked: _understood(result, error)}))
     if _unfinished_bytes is None and _is_unfinished() and chores.current(MEASURE) is None:
         chores.start(MEASURE, _installer("measure", folder()), _take_measure)
 
@@ -110,6 +110,12 @@ def _to_ask(context: bpy.types.Context) -> _Asked:
 
 def _probe(worker: WorkerEnvironment, device: str) -> Chore:
     return Chore(worker.run("worker.probe", device), worker.variables(), "Looking at the Python", _PROBE_LIMIT_S)
+
+
+def _understood(result: dict[str, Any], error: str) -> Report | str:
+    if error:
+        return error
+    return Report(**result) if result else "It gave no answer, so it is no Python. Choose another program."
 
 
 def _installer(verb: str, target: Path | None, *options: str) -> Chore:
@@ -152,11 +158,10 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
         say("")
 
         def use(result: dict[str, Any], error: str) -> None:
-            if error:
-                say(f"{python} is not used. {error}", complaint=True)
-                return
-            report = Report(**result)
-            if report.missing_for_torch:
+            report = _understood(result, error)
+            if isinstance(report, str):
+                say(f"{python} is not used. {report}", complaint=True)
+            elif report.missing_for_torch:
                 say(f"{python} is not used: {lacks(report)}", complaint=True)
             elif not report.larger:
                 say(f"{python} is not used: {report.trouble}", complaint=True)
