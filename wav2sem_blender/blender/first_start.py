@@ -20,7 +20,7 @@ from .settings import AnimateSettings
 from .sidebar import SaysWhyNot
 
 DEMO_PROPERTY = "wav2sem_demo_head"  # custom property of an object: it is the bundled head, ready to speak
-CLEARANCE_M = 1.0  # between the head and what stood in its place, which is then out of the picture
+CLEARANCE_M = 1.25  # between the head and what stood in its place, which is then out of the picture
 FROM_THE_FRONT = Quaternion((1.0, 0.0, 0.0), np.pi / 2)
 
 

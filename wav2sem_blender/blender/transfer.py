@@ -104,7 +104,7 @@ def place_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> bool:
     size = float(np.linalg.norm(found["eye_outer_left"] - found["eye_outer_right"])) / 25
     missing = [name for name in LANDMARKS if name not in placed]
     for name in missing:
-        empty = bpy.data.objects.new(f"{face.name} {name.replace('_', ' ').title()}", None)
+        empty = bpy.data.objects.new(name.replace("_", " ").title(), None)
         empty[LANDMARK_PROPERTY] = name
         empty.empty_display_type, empty.empty_display_size = "SPHERE", size
         empty.show_in_front = empty.show_name = True
