@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--semantic-strength", default=1.0, type=_finite, metavar="X", help="meaning: 0 is off, 1 as trained (default)"
     )
+    animate.add_argument("--strength", default=1.0, type=_finite, metavar="X", help="factor for all curves")
+    animate.add_argument(
+        "--smoothing", default=0.0, type=_width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs"
+    )
+    animate.add_argument(
+        "--delay", default=0.0, type=_finite, metavar="S", help="seconds by which the face is later than the audio"
+    )
     animate.add_argument("--format", default="npz", choices=("npz", "csv"), help="csv has Live Link Face's columns")
     animate.set_defaults(run=_animate)
 
@@ -94,6 +101,13 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is no finite number")
     return number
+
+
+def _width(text: str) -> float:
+    seconds = _finite(text)
+    if seconds < 0:
+        raise ValueError(f"{text} is below 0")
+    return seconds
 
 
 def _animate(arguments: argparse.Namespace) -> int:
@@ -129,6 +143,8 @@ def _animate(arguments: argparse.Namespace) -> int:
 
 
 def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
+    from .pipeline.retarget import prepared, shift
+
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
     begin_s = time.perf_counter()
@@ -136,7 +152,8 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
         motion = animator.animate_file(
             speech, style=arguments.style, semantic_strength=arguments.semantic_strength, progress=progress
         )
-        motion.save(result)
+        motion = prepared(motion, strength=arguments.strength, smoothing_s=arguments.smoothing)
+        shift(motion, 1000 * arguments.delay).save(result)
     finally:
         progress.close()
     speed = motion.duration_s / max(time.perf_counter() - begin_s, 1e-9)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: exit status 0 only if keys were written and saved."""
 
+import json
 import os
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import bpy
@@ -33,6 +35,21 @@ def test_keys_are_written_and_saved(head, run, audio, tmp_path, curves_of, capsy
     assert jobs._client is None, "the worker ends with the command"
 
 
+def test_smoothing_delay_and_range_are_the_operators(head, run, tmp_path, curves_of):
+    with wave.open(str(tmp_path / "two_seconds.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000))
+    times = ("--smoothing", "0.1", "--delay", "0.25", "--from", "0.5", "--to", "1.5")
+    assert run("--audio", str(tmp_path / "two_seconds.wav"), "--object", "Head", *times) == 0
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "b.blend"))
+    saved = bpy.data.objects["Head"]
+    record = json.loads(saved.data.shape_keys.animation_data.action["wav2sem_settings"])
+    wanted = {"smoothing_s": 0.1, "delay_s": 0.25, "range_start_s": 0.5, "range_end_s": 1.5}
+    assert record.items() >= wanted.items()
+    fps = bpy.context.scene.render.fps
+    assert curves_of(saved)["jawOpen"][0][0] == 1 + round(0.75 * fps)
+
+
 @pytest.mark.parametrize(("given", "style"), [((), 0), (("--style", "grid_s1"), "grid_s1"), (("--style", "1"), "1")])
 def test_the_style_reaches_the_model(head, run, audio, capsys, given, style):
     assert run("--audio", audio("ok"), "--object", "Head", *given) == 0
@@ -44,6 +61,7 @@ def test_the_style_reaches_the_model(head, run, audio, capsys, given, style):
     [
         (("--object", "Head"), 2, "required: --audio"),
         (("--audio", "x.wav", "--colour", "red"), 2, "unrecognized arguments: --colour"),
+        (("--audio", "x.wav", "--from", "-1"), 2, "-1 s is impossible; it must be 0 or more"),
         (("--audio", "missing.wav", "--object", "Head"), 1, "there is no such audio file"),
         (("--audio", __file__, "--object", "Nobody"), 1, 'no object named "Nobody"'),
         (("--audio", "ok.wav", "--object", "Head", "--output", "b.txt"), 1, "must be a .blend file"),

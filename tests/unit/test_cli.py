@@ -17,6 +17,7 @@ import soundfile
 
 from wav2sem_blender import __main__ as cli
 from wav2sem_blender import pipeline
+from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -106,6 +107,19 @@ def test_defaults(speech, tmp_path):
     assert FakeAnimator.calls[0]["style"] == 0 and FakeAnimator.calls[0]["semantic_strength"] == 1.0
 
 
+def test_strength_smoothing_and_delay_shape_the_curves(speech, tmp_path):
+    def jaw(name: str, *options: str) -> np.ndarray:
+        assert run("animate", speech(), "--output", tmp_path / name, *options) == 0
+        return Motion.load(tmp_path / name / "talk.npz").weights_TK[:, 0]
+
+    plain = jaw("plain")
+    np.testing.assert_allclose(jaw("half", "--strength", "0.5"), plain / 2, rtol=1e-6)
+    np.testing.assert_allclose(jaw("lead", "--delay", "-0.1")[:-3], plain[3:], atol=1e-5)
+    smooth = retarget.smooth(Motion.load(tmp_path / "plain" / "talk.npz"), 0.2).weights_TK[:, 0]
+    assert np.abs(smooth - plain).max() > 0.01
+    np.testing.assert_allclose(jaw("calm", "--smoothing", "0.2"), smooth, atol=1e-6)
+
+
 def test_csv(speech, tmp_path, capsys, monkeypatch):
     path = speech()
     assert run("animate", path, "--output", tmp_path / "out", "--format", "csv") == 0
@@ -192,6 +206,7 @@ def test_output_that_is_a_file(speech, tmp_path, capsys):
         ["animate", "a.wav", "--output", "out", "--format", "bvh"],
         ["animate", "a.wav", "--output", "out", "--engine", "jax"],
         ["animate", "a.wav", "--output", "out", "--semantic-strength", "nan"],
+        ["animate", "a.wav", "--output", "out", "--smoothing", "-0.1"],
         ["import", "a.pth", "--output", "out"],
         ["import", "a.pth", "--output", "out", "--kind", "voca"],
     ],

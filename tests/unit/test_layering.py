@@ -52,7 +52,9 @@ def test_importing_the_package_loads_no_library(module: str) -> None:
     assert third_party(loaded_by(f"import {module}")) <= {"numpy"}
 
 
-@pytest.mark.parametrize("module", ["client", "protocol", "environment", "boot", "chore", "runtime", "install", "probe"])
+@pytest.mark.parametrize(
+    "module", ["client", "protocol", "environment", "boot", "chore", "runtime", "install", "probe"]
+)
 def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> None:
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()
 

@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from ..pipeline.motion import Motion
-from ..pipeline.retarget import gain, resample, smooth
+from ..pipeline.retarget import prepared, resample
 from . import actions, compat, keys, preflight
 from .steps import Steps, at_once
 
@@ -105,11 +105,6 @@ def applying(
         outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
         rollback.pop_all()
     return outcome
-
-
-def prepared(motion: Motion, *, strength: float, smoothing_s: float = 0.0) -> Motion:
-    """What the settings make of a model's motion before the face's own keys come into it."""
-    return gain(smooth(motion, smoothing_s), strength)
 
 
 def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:

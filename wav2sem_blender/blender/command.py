@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -36,7 +37,11 @@ def run_command(arguments: list[str]) -> int:
         style=options.style,
         semantic_strength=options.semantic_strength,
         strength=options.strength,
+        smoothing_s=options.smoothing,
+        delay_s=options.delay,
         start_frame=options.start_frame,
+        range_start_s=options.begin,
+        range_end_s=options.end,
     )
     try:
         _check_output(options.output)
@@ -62,11 +67,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="default", help="model folder, or its name in the models folder")
     parser.add_argument("--start-frame", type=int, default=1, metavar="N", help="scene frame where the audio begins")
     parser.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor for all curves")
+    parser.add_argument("--smoothing", type=_at_least_0, default=0.0, metavar="S", help="seconds; 0.05 is gentle")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="the face is so many seconds later")
+    parser.add_argument("--from", type=_at_least_0, default=0.0, metavar="S", dest="begin", help="speak from there on")
+    parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="speak up to there")
     parser.add_argument("--semantic-strength", type=float, default=1.0, metavar="X", help="0: sounds alone")
     parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in preferences.DEVICES])
     return parser
+
+
+def _at_least_0(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} s is impossible; it must be 0 or more")
+    return seconds
 
 
 def _check_output(output: Path) -> None:

@@ -17,11 +17,12 @@ import bpy
 
 from ..pipeline.motion import Motion
 from ..pipeline.prosody import Prosody
+from ..pipeline.retarget import prepared
 from ..pipeline.upper_face import Settings as UpperFaceSettings
 from ..worker import protocol
 from ..worker.client import WorkerClient, new_job_id
 from . import compat, preflight, sound, upper_face
-from .apply import Outcome, applying, prepared
+from .apply import Outcome, applying
 from .decode import Decoding
 from .settings import AnimateSettings, resolve_model, worker_environment
 from .sound import Audio

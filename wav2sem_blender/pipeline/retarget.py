@@ -14,13 +14,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .motion import Motion
 from .visemes import closures
 
-__all__ = ["gain", "resample", "shift", "smooth"]
+__all__ = ["gain", "prepared", "resample", "shift", "smooth"]
 
 
 # A new frame this much of a frame off an old one is that one: the interface hands over 32-bit numbers.
 _SAME_FRAME = 1e-4
 # Lips this closed keep their pose when the rest is smoothed.
 _KEPT_CLOSED = 0.5
+
+
+def prepared(motion: Motion, *, strength: float = 1.0, smoothing_s: float = 0.0) -> Motion:
+    """What the user's settings make of a model's motion, whatever face it is for."""
+    return gain(smooth(motion, smoothing_s), strength)
 
 
 def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
