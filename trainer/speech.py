@@ -7,7 +7,6 @@ Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, on
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -19,9 +18,9 @@ import soundfile as sf
 from tqdm import tqdm
 
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+from wav2sem_blender.pipeline.motion import atomic_path
 
 from .align import Aligner, Timing, published_times, synthesise
-from .checkpoints import write_atomically
 from .corpora import Clip, list_clips
 from .experiments.preparation import PrepareSpeech
 
@@ -101,10 +100,10 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
             lines.flush()
             records.append(record)
             first += len(samples_S)
-    whole = out / "audio.tmp.npy"
-    np.save(whole, np.memmap(raw_path, np.int16, "r"))
-    os.replace(whole, out / "audio.npy")
-    write_atomically(out / "clips.json", json.dumps([asdict(record) for record in records]).encode())
+    with atomic_path(out / "audio.npy") as whole:
+        np.save(whole, np.memmap(raw_path, np.int16, "r"))
+    with atomic_path(out / "clips.json") as whole:
+        whole.write_text(json.dumps([asdict(record) for record in records]))
     lines_path.unlink()
     raw_path.unlink()
     _report(records)
