@@ -16,6 +16,8 @@ from .translations import translated
 _SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
 # Of the button, and of the bar that takes its place.
 _BUTTON_HEIGHT = 1.4
+# Of the row in which the sound is described, beside its button.
+_WORDS_SHARE = 0.68
 
 
 class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
@@ -39,7 +41,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         if problem:
             say(layout, context, problem, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
-        row = layout.row()
+        row = layout.split(factor=_WORDS_SHARE)
         row.label(text=translated(words))
         is_playing = playback.is_playing()
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")

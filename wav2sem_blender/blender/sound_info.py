@@ -36,7 +36,7 @@ class SoundInfo:
     def words(self) -> str:
         """As in "6.6 s, 16 kHz, mono"."""
         channels = _CHANNELS.get(self.n_channels, f"{self.n_channels} channels")
-        length = "Length not stated" if self.duration_s is None else duration_words(self.duration_s)
+        length = "Unknown length" if self.duration_s is None else duration_words(self.duration_s)
         return f"{length}, {self.rate_hz / 1000:g} kHz, {channels}"
 
 
