@@ -114,6 +114,14 @@ class TestCurves:
         np.testing.assert_array_equal(table[:, 1], np.arange(FIRST + 40, FIRST + 40 + N_FRAMES))
         np.testing.assert_allclose(table[:, 3], shown, atol=1e-5)
 
+    def test_an_action_without_curves_is_named(self, face, tmp_path):
+        bpy.ops.wav2sem.push_to_nla()
+        action = bpy.data.actions["talk"]
+        action.layers[0].strips[0].channelbag(action.slots[0]).fcurves.clear()
+        with pytest.raises(RuntimeError, match='The action "talk" has no curve for a shape key of "Head"'):
+            bpy.ops.wav2sem.export_npz(filepath=str(tmp_path / "a.npz"))
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_key_that_a_mapping_scales_keeps_its_own_name(self, face):
         bpy.ops.wav2sem.guess_mapping()
         row = next(row for row in face.wav2sem_mapping if row.key == "mouthSmile_L")

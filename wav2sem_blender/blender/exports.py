@@ -37,6 +37,8 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
                 curve.evaluate(take.action_frame(frame)) for frame in range(begin, end + 1)
             ]
     top = playing(face)[0].action
+    if not values:
+        raise ValueError(f'The action "{top.name}" has no curve for a shape key of "{face.name}".')
     info = {"audio": str(top.get("wav2sem_audio", "")), "audio_sha256": str(top.get(actions.AUDIO_HASH, ""))}
     names = _channel_names(face, tuple(values))
     return Motion(

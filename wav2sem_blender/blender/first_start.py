@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import bpy
 import numpy as np
@@ -146,18 +147,8 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         self.object = head.name
 
     def _settings(self) -> AnimateSettings:
-        return AnimateSettings(
-            filepath=self.filepath,
-            sound=self.sound,
-            strip=self.strip,
-            object_name=self.object,
-            device=preferences.get(bpy.context).device,
-            delay_s=self.delay_s,
-            start_frame=self.start_frame,
-            range_start_s=self.range_start_s,
-            range_end_s=self.range_end_s,
-            upper_face=UpperFaceSettings(),
-        )
+        device = preferences.get(bpy.context).device
+        return replace(super()._settings(), device=device, upper_face=UpperFaceSettings())
 
     def _failed(self, error: BaseException) -> set[str]:
         self._take_back()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import bpy
@@ -33,10 +34,7 @@ FRESH = {"options": {"SKIP_SAVE"}}
 
 
 class SpeechJobOperator(SaysWhyNot):
-    """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting.
-
-    `_settings` is theirs.
-    """
+    """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting."""
 
     filepath: StringProperty(  # type: ignore[valid-type]
         name="Audio", description="Audio file, or a film with sound", subtype="FILE_PATH", **FRESH
@@ -194,6 +192,19 @@ class SpeechJobOperator(SaysWhyNot):
             if not given(name):
                 setattr(self, name, getattr(panel, name))
 
+    def _settings(self) -> AnimateSettings:
+        """What all of them have; the rest is theirs."""
+        return AnimateSettings(
+            filepath=self.filepath,
+            sound=self.sound,
+            strip=self.strip,
+            object_name=self.object,
+            delay_s=self.delay_s,
+            start_frame=self.start_frame,
+            range_start_s=self.range_start_s,
+            range_end_s=self.range_end_s,
+        )
+
     def _failed(self, error: BaseException) -> set[str]:
         self.tell({"ERROR"}, str(error) or "The memory is not sufficient.")
         return {"CANCELLED"}
@@ -250,11 +261,8 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
         super()._fill_from_panel(context)
 
     def _settings(self) -> AnimateSettings:
-        return AnimateSettings(
-            filepath=self.filepath,
-            sound=self.sound,
-            strip=self.strip,
-            object_name=self.object,
+        return replace(
+            super()._settings(),
             model=self.model,
             engine=self.engine,
             device=self.device,
@@ -262,10 +270,6 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
             semantic_strength=self.semantic_strength,
             strength=self.strength,
             smoothing_s=self.smoothing_s,
-            delay_s=self.delay_s,
-            start_frame=self.start_frame,
-            range_start_s=self.range_start_s,
-            range_end_s=self.range_end_s,
             upper_face=self._upper_face[0] if self.upper_face else None,
             sway=self._upper_face[1],
         )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import bpy
 from bpy.props import StringProperty
 
@@ -45,15 +47,8 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
             self.sway_object, self.sway_bone = sway.object_name, sway.bone_name
 
     def _settings(self) -> AnimateSettings:
-        return AnimateSettings(
-            filepath=self.filepath,
-            sound=self.sound,
-            strip=self.strip,
-            object_name=self.object,
-            delay_s=self.delay_s,
-            start_frame=self.start_frame,
-            range_start_s=self.range_start_s,
-            range_end_s=self.range_end_s,
+        return replace(
+            super()._settings(),
             upper_face=Settings(**{name: getattr(self, name) for name in upper_face_properties.AMOUNTS}),
             upper_face_only=True,
             sway=SwayTarget(object_name=self.sway_object, bone_name=self.sway_bone)
