@@ -58,6 +58,8 @@ def strings(path: Path) -> dict[str, tuple[int, bool]]:
             skipped.add(node.body[0].value)
         if isinstance(node, ast.JoinedStr):
             skipped.update(node.values)
+        if isinstance(node, ast.FunctionDef) and re.match("_?draw", node.name):
+            shown.update(ast.walk(node))
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
                 shown.update(ast.walk(keyword.value) if keyword.arg in SHOWN_BY else ())

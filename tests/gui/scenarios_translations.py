@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Collection
 
 import bpy
 import stage
@@ -12,6 +12,13 @@ from harness import Gui, Steps
 
 # As the preferences name them, and as the add-on's files are named.
 LANGUAGES = {"de_DE": "de", "zh_HANS": "zh_HANS"}
+# Panels that are photographed together, so that they fit on the screen.
+_FIRST = ("speech", "face", "animate")
+_GROUPS = {
+    "face": ("face", "key_mapping", "transfer", "jaw_bone"),
+    "animate": ("animate", "upper_face"),
+    "result": ("result", "export"),
+}
 _SPEAKS = '"{0}" speaks from frame {1} to {2}: {3} curves in the action "{4}"'
 
 
@@ -28,15 +35,32 @@ def speaks_chinese(gui: Gui) -> Steps[Figures]:
 def _in_language(gui: Gui, name: str) -> Steps[Figures]:
     view = bpy.context.preferences.view
     before = view.language
+    panels = [cls for cls in stage.part("blender.registration").CLASSES if getattr(cls, "bl_category", "") == "Speech"]
+    options = {cls: set(getattr(cls, "bl_options", ())) for cls in panels}
     try:
         view.language = name
         view.use_translate_interface = view.use_translate_tooltips = view.use_translate_reports = True
-        return (yield from _tour(gui, LANGUAGES[name]))
+        _show_only(panels, _FIRST)
+        yield from stage.fresh_scene(gui)
+        return (yield from _tour(gui, LANGUAGES[name], panels))
     finally:
         view.language = before
+        for cls in panels:
+            cls.bl_options = options[cls]
+        _show_only(panels, [cls.__name__.partition("_PT_")[2] for cls in panels])
 
 
-def _tour(gui: Gui, language: str) -> Steps[Figures]:
+def _show_only(panels: list[type], names: Collection[str]) -> None:
+    """Register these panels of the tab alone; they are open when they are drawn for the first time."""
+    for cls in reversed(panels):
+        if cls.is_registered:
+            bpy.utils.unregister_class(cls)
+    for cls in panels:
+        if cls.__name__.partition("_PT_")[2] in names:
+            bpy.utils.register_class(cls)
+
+
+def _tour(gui: Gui, language: str, panels: list[type]) -> Steps[Figures]:
     translations = stage.part("blender.translations")
     catalogue, translate = translations.catalogue(language), bpy.app.translations.pgettext
     lost = [entry for entry, words in catalogue.items() if translate(entry, translations.CONTEXT) != words]
@@ -55,12 +79,17 @@ def _tour(gui: Gui, language: str) -> Steps[Figures]:
     yield from stage.finish(gui)
     said = heard(gui, catalogue[_SPEAKS].partition("{1}")[0].replace("{0}", stage.HEAD), already)
     gui.window.scene.wav2sem_upper_face.sway_object = stage.head()
-    yield from gui.open_panels()
-    yield from gui.picture(f"{language}_panels")
-    with gui.override("UI"), suppress(RuntimeError):
-        bpy.ops.view2d.scroll_down(page=True)
-        bpy.ops.view2d.scroll_down(page=True)
-    yield from gui.picture(f"{language}_result")
+    for cls in panels:
+        cls.bl_options = set()
+    for group, names in _GROUPS.items():
+        _show_only(panels, names)
+        yield 0.5
+        yield from gui.picture(f"{language}_{group}")
+    mapping = stage.part("blender.mapping")
+    mapping.store(stage.head(), mapping.guessed(stage.head()))
+    _show_only(panels, _GROUPS["face"])
+    yield 0.5
+    yield from gui.picture(f"{language}_key_mapping")
     with gui.override():
         bpy.ops.preferences.addon_show(module=stage.MODULE)
     yield 3.0
