@@ -26,6 +26,7 @@ import scenarios_meddling  # noqa: E402
 import scenarios_panel  # noqa: E402
 import scenarios_preferences  # noqa: E402
 import scenarios_result  # noqa: E402
+import scenarios_translations  # noqa: E402
 import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
 
@@ -38,6 +39,7 @@ ALL = (
     *scenarios_preferences.ALL,
     *scenarios_result.ALL,
     *scenarios_any_head.ALL,
+    *scenarios_translations.ALL,
     *scenarios_meddling.ALL,
 )
 
