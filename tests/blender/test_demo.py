@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import demo, demo_flame, demo_mouth, demo_sheet
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.blender.demo_head import build_demo_head
 from wav2sem_blender.pipeline.motion import Motion
+
+from .applied import apply_motion  # noqa: TID252
 
 
 def write_tone(path: Path, seconds: float) -> Path:

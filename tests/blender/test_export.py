@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import exports
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.motion import Motion
+
+from .applied import apply_motion  # noqa: TID252
 
 N_FRAMES, FIRST = 25, 11
 

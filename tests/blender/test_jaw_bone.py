@@ -9,9 +9,10 @@ import pytest
 from mathutils import Matrix, Vector
 
 from wav2sem_blender.blender import jaw_bone
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.visemes import OCULUS, as_visemes
+
+from .applied import apply_motion  # noqa: TID252
 
 HINGE = (0.0, 0.0, 0.5)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import jaw_bone, mapping, mapping_ui, preflight, readiness
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.face_names import KeyMap, Row
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.visemes import OCULUS, as_visemes
+
+from .applied import apply_motion  # noqa: TID252
 
 N_FRAMES = 60
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import jobs
-from wav2sem_blender.blender.apply import apply_motion, applying
+from wav2sem_blender.blender.apply import applying
 from wav2sem_blender.blender.settings import AnimateSettings
 from wav2sem_blender.blender.steps import at_once, for_a_while
 from wav2sem_blender.pipeline.motion import Motion
@@ -19,6 +19,7 @@ from wav2sem_blender.pipeline.upper_face import Settings as UpperFaceSettings
 from wav2sem_blender.pipeline.visemes import VRM
 
 from . import rna_dump  # noqa: TID252
+from .applied import apply_motion  # noqa: TID252
 from .conftest import KEY_DIRECTIONS  # noqa: TID252
 
 TITLES = {

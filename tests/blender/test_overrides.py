@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import actions, mapping, preflight
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.motion import Motion
 
 from . import rna_dump  # noqa: TID252
+from .applied import apply_motion  # noqa: TID252
 
 
 def motion_of(audio="a.wav", peak=0.8, channels=("jawOpen", "mouthPucker"), n_frames=11):

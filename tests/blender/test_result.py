@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import actions, compat, export_panel, footprint, reduction, result_panel, takes, upper_face
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
 
 from . import rna_dump  # noqa: TID252
+from .applied import apply_motion  # noqa: TID252
 
 CHANNELS = ("jawOpen", "mouthPucker", "mouthSmileLeft")
 RNG = np.random.default_rng(3)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import compat, decode, jobs, sound
-from wav2sem_blender.blender.apply import apply_motion
 from wav2sem_blender.blender.settings import AnimateSettings
 from wav2sem_blender.pipeline.motion import Motion
+
+from .applied import apply_motion  # noqa: TID252
 
 RATE_HZ = 8000
 

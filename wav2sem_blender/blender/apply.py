@@ -15,7 +15,7 @@ import numpy as np
 from ..pipeline.motion import Motion
 from ..pipeline.retarget import prepared, resample
 from . import actions, compat, keys, preflight
-from .steps import Steps, at_once
+from .steps import Steps
 
 _CHANNELS_IN_A_STEP = 8
 
@@ -32,32 +32,6 @@ class Outcome:
     n_scene_frames: int
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def apply_motion(
-    context: bpy.types.Context,
-    target: bpy.types.Object,
-    motion: Motion,
-    *,
-    start_frame: int = 1,
-    begins_s: float = 0.0,
-    strength: float = 1.0,
-    smoothing_s: float = 0.0,
-    settings: Mapping[str, object] | None = None,
-) -> Outcome:
-    """`applying` without a pause."""
-    return at_once(
-        applying(
-            context,
-            target,
-            motion,
-            start_frame=start_frame,
-            begins_s=begins_s,
-            strength=strength,
-            smoothing_s=smoothing_s,
-            settings=settings,
-        )
-    )
 
 
 def applying(

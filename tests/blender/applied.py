@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A motion on a mesh, without a worker and without a pause."""
+
+from typing import Any
+
+from wav2sem_blender.blender.apply import Outcome, applying
+from wav2sem_blender.blender.steps import at_once
+
+
+def apply_motion(*given: Any, **options: Any) -> Outcome:
+    """`applying`, in one go."""
+    return at_once(applying(*given, **options))
