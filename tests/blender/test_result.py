@@ -9,7 +9,17 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import actions, compat, export_panel, footprint, reduction, result_panel, takes, upper_face
+from wav2sem_blender.blender import (
+    actions,
+    compat,
+    export_panel,
+    footprint,
+    reduction,
+    result_panel,
+    take_operators,
+    takes,
+    upper_face,
+)
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
@@ -116,13 +126,13 @@ class TestTakes:
         speak(face, motion={"audio": "first.wav"})
         speak(face, motion={"audio": "second.wav"})
         manager = bpy.context.window_manager
-        assert result_panel.selected(bpy.context).action.name == "second"
+        assert take_operators.selected(bpy.context).action.name == "second"
         manager.wav2sem_take_index = bpy.data.actions.find("first")
-        assert result_panel.selected(bpy.context).action.name == "first"
+        assert take_operators.selected(bpy.context).action.name == "first"
         bpy.data.actions.new("A New One")
         assert bpy.data.actions[manager.wav2sem_take_index].name == "first"
         bpy.ops.wav2sem.remove_take()
-        assert result_panel.selected(bpy.context).action.name == "second"
+        assert take_operators.selected(bpy.context).action.name == "second"
 
     def test_disabled_buttons_say_why(self, face):
         def reason(operator):
@@ -421,7 +431,7 @@ class TestRebake:
 
     def test_the_upper_face_knows_its_settings(self, face):
         blink(face)
-        settings = result_panel.settings_of(takes.of_face(face)[0], face, "cpu")
+        settings = take_operators.settings_of(takes.of_face(face)[0], face, "cpu")
         assert settings.upper_face_only and settings.upper_face == Settings(head_sway=0.0)
         assert (settings.filepath, settings.object_name) == ("/nowhere/talk.wav", "Head")
 

@@ -24,6 +24,7 @@ from . import (
     properties,
     result_panel,
     runtime,
+    take_operators,
     transfer,
     translations,
     upper_face_panel,
@@ -46,6 +47,7 @@ CLASSES = (
     *mapping_ui.CLASSES,
     *jaw_bone.CLASSES,
     *upper_face_panel.CLASSES,
+    *take_operators.CLASSES,
     *result_panel.CLASSES,
     *export_panel.CLASSES,
 )
