@@ -273,7 +273,7 @@ class Layout:
 
     column = split = row
 
-    def label(self, text, icon="NONE"):
+    def label(self, text, icon="NONE", **_options):
         assert icon in self.ICONS
         self.words.append(text)
 

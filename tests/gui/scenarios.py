@@ -26,7 +26,8 @@ def first_start(gui: Gui) -> Steps[Figures]:
     before = snapshot()
     yield from stage.start(gui)
     yield from gui.until(lambda: stage.fraction() > 0.2, "progress")
-    yield from gui.picture("running")
+    with stage.hold():
+        yield from gui.picture("running")
     yield from stage.finish(gui)
     made = stage.curves()
     assert {stage.JAW, stage.LIPS} <= set(made), f"{len(made)} curves: {sorted(made)}"

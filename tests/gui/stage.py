@@ -156,6 +156,14 @@ def start_held(gui: Gui) -> Steps[AbstractContextManager[None]]:
     return _continuing(pid)
 
 
+def hold() -> AbstractContextManager[None]:
+    """Stop the worker's process; where the context ends, it goes on."""
+    pid = worker_pid()
+    assert pid is not None, "there is no worker to hold"
+    os.kill(pid, signal.SIGSTOP)
+    return _continuing(pid)
+
+
 @contextmanager
 def _continuing(pid: int) -> Iterator[None]:
     try:
