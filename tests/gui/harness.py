@@ -26,8 +26,6 @@ ROW_PX = 9
 _EMPTY_PX = 150
 # A panel opens and closes in a short film.
 _FOLDING_S = 0.5
-# Where closed panels may lie below the last control.
-_HEADERS_PX = 200
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
@@ -44,7 +42,6 @@ class Gui:
         self.folder = folder
         self.pictures: list[str] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._lowest_px = 0
 
     @property
     def window(self) -> Any:
@@ -158,17 +155,17 @@ class Gui:
         """
         region = self.region("UI")
         found: dict[str, tuple[int, int]] = {}
-        top = top or region.y + region.height - 4
+        top = lowest_px = top or region.y + region.height - 4
         for y in range(top, region.y, -ROW_PX):
             place = (region.x + int(region.width * 0.62), y)
             name = yield from self._control_at(place)
             if name:
                 found.setdefault(name, place)
-                self._lowest_px = place[1]
+                lowest_px = y
             if name and name == wanted:
                 break
             # Nothing comes after so much empty space.
-            if (self._lowest_px if found else top) - y > _EMPTY_PX:
+            if lowest_px - y > _EMPTY_PX:
                 break
         return found
 
@@ -185,27 +182,6 @@ class Gui:
         self._places |= found
         assert name in found, f"the sidebar shows no {name}; it shows {sorted(found)}"
         return found[name]
-
-    def open_panels(self) -> Steps[set[str]]:
-        """Open the closed panels below the last control, and return the names of the controls that this brought up.
-
-        From the lowest one up, so that what opens moves nothing that is still to be clicked.
-        """
-        region = self.region("UI")
-        yield from self.controls()
-        lowest_px, shown = self._lowest_px, set[str]()
-        for y in range(max(region.y + 10, lowest_px - _HEADERS_PX), lowest_px - 20, 12):
-            place = (region.x + int(region.width * 0.4), y)
-            yield from self.click(place)
-            yield _FOLDING_S
-            now = set((yield from self.controls(top=y)))
-            if shown - now:
-                # The same header again, which was open already.
-                yield from self.click(place)
-                yield _FOLDING_S
-            else:
-                shown = now
-        return shown
 
     def _control_at(self, place: tuple[int, int]) -> Steps[str]:
         """Name the control under `place`, "" without one."""
