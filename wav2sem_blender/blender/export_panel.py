@@ -51,8 +51,7 @@ class _ExportOperator(SaysWhyNot, ExportHelper):
         try:
             self.write(context, face, path)
         except (OSError, ValueError) as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         first, last = exports.frame_range(face)
         self.tell({"INFO"}, f"Saved {path}, frames {first} to {last}")
         return {"FINISHED"}

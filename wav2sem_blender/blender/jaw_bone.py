@@ -123,8 +123,7 @@ class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
         try:
             name = drive(face, self.bone, self.axis, self.angle)
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         self.tell({"INFO"}, f'The bone "{name}" follows the shape keys of "{face.name}"')
         return {"FINISHED"}
 

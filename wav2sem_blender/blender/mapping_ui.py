@@ -45,8 +45,7 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
         face = face_of(context)
         found = mapping.guessed(face)
         if not found.rows:
-            self.tell({"ERROR"}, "No name of a shape key is known. Add the rows by hand, or load a mapping.")
-            return {"CANCELLED"}
+            return self._failed("No name of a shape key is known. Add the rows by hand, or load a mapping.")
         mapping.store(face, found)
         self.tell({"INFO"}, found.summary())
         return {"FINISHED"}
@@ -121,8 +120,7 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
         try:
             mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
         except OSError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         self.tell({"INFO"}, f"Saved {self.filepath}")
         return {"FINISHED"}
 
@@ -142,8 +140,7 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
         try:
             loaded = KeyMap.load(bpy.path.abspath(self.filepath))
         except (OSError, ValueError) as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         mapping.store(face, loaded)
         for problem in loaded.problems(mapping.key_names(face)):
             self.tell({"WARNING"}, problem)

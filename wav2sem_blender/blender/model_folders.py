@@ -147,8 +147,7 @@ class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
             _said[key] = "Reading the Files", False
             chores.start(VERIFY, _command_line(own, "verify", key, text="Reading the Files"), show)
         except (ValueError, OSError) as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         return {"FINISHED"}
 
 
@@ -186,8 +185,7 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
         try:
             self._start(context)
         except (ValueError, OSError) as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         return {"FINISHED"}
 
     def _start(self, context: bpy.types.Context) -> None:
@@ -251,8 +249,7 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
         try:
             model = _find(context, self.name)
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         text = f"{model.folder}: {len(model.files)} files, {in_words(model.size_bytes)}. This cannot be undone."
         manager = context.window_manager
         return manager.invoke_confirm(
@@ -279,11 +276,9 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
             if not others:
                 model.folder.rmdir()
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         except OSError as error:
-            self.tell({"ERROR"}, f"{model.folder} cannot be removed ({error.strerror or error}). Close what uses it.")
-            return {"CANCELLED"}
+            return self._failed(f"{model.folder} cannot be removed ({error.strerror or error}). Close what uses it.")
         finally:
             _models.cache_clear()
         _said.pop(str(model.folder), None)

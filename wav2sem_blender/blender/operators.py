@@ -205,10 +205,6 @@ class SpeechJobOperator(SaysWhyNot):
             range_end_s=self.range_end_s,
         )
 
-    def _failed(self, error: BaseException) -> set[str]:
-        self.tell({"ERROR"}, str(error) or "The memory is not sufficient.")
-        return {"CANCELLED"}
-
     def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
         for warning in outcome.warnings:
             self.tell({"WARNING"}, warning)

@@ -95,8 +95,7 @@ class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
             stop()
             return {"FINISHED"}
         if not _play(context.scene):
-            self.tell({"ERROR"}, "Blender has no sound device. Choose one in Preferences > System > Sound.")
-            return {"CANCELLED"}
+            return self._failed("Blender has no sound device. Choose one in Preferences > System > Sound.")
         if not bpy.app.timers.is_registered(_watch):
             bpy.app.timers.register(_watch, first_interval=_LOOK_S, persistent=True)
         return {"FINISHED"}

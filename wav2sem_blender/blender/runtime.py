@@ -173,8 +173,7 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
         try:
             chores.start(USE, _probe(environment.from_python(python), device), use)
         except OSError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         return {"FINISHED"}
 
 
@@ -266,8 +265,7 @@ class WAV2SEM_OT_install_runtime(SaysWhyNot, bpy.types.Operator):
         try:
             chores.start(INSTALL, _installer("install", place, *index, *INSTALL_OPTIONS), use)
         except OSError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         return {"FINISHED"}
 
 
@@ -306,8 +304,7 @@ class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
             place.rename(trash / uuid4().hex)
             chores.start(REMOVE, _installer("remove", trash), _removed)
         except OSError as error:
-            self.tell({"ERROR"}, f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")
-            return {"CANCELLED"}
+            return self._failed(f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")
         return {"FINISHED"}
 
 

@@ -119,7 +119,7 @@ def is_drawing(context: bpy.types.Context) -> bool:
 
 
 class SaysWhyNot:
-    """A button that names what is missing while it is disabled; `why_not` is the operator's own."""
+    """A button that names what is missing while it is disabled, and what failed; `why_not` is the operator's own."""
 
     bl_options: ClassVar = {"REGISTER", "UNDO"}
 
@@ -135,6 +135,10 @@ class SaysWhyNot:
         """Report it in the user's language."""
         words = translated(sentence, bpy.app.translations.pgettext_rpt)
         self.report(kind, words)  # type: ignore[attr-defined]
+
+    def _failed(self, error: BaseException | str) -> set[str]:
+        self.tell({"ERROR"}, str(error) or "The memory is not sufficient.")
+        return {"CANCELLED"}
 
 
 def chosen_object(context: bpy.types.Context) -> bpy.types.Object | None:

@@ -72,8 +72,7 @@ class TakeOperator(SaysWhyNot):
         try:
             said = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         for sentence in said:
             self.tell({"INFO"}, sentence)
         return {"FINISHED"}

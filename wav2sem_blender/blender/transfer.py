@@ -251,8 +251,7 @@ class WAV2SEM_OT_place_landmarks(_TransferOperator, bpy.types.Operator):
             preflight.check_usable(context, face)
             found = place_landmarks(face, context)
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         if found:
             self.tell({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
         else:
@@ -288,8 +287,7 @@ class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
         try:
             made = create_keys(face_of(context), context)
         except ValueError as error:
-            self.tell({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self._failed(error)
         self.tell({"INFO"}, made)
         return {"FINISHED"}
 

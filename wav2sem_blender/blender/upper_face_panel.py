@@ -82,8 +82,7 @@ class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
         """Remove our tracks and actions."""
         target = bpy.data.objects.get(self.object) if self.object else chosen_object(context)
         if target is None or not upper_face.remove(target):
-            self.tell({"ERROR"}, f'"{self.object or "The mesh"}" has no upper face that was added here.')
-            return {"CANCELLED"}
+            return self._failed(f'"{self.object or "The mesh"}" has no upper face that was added here.')
         self.tell({"INFO"}, f'The upper face of "{target.name}" is still again')
         return {"FINISHED"}
 
