@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make the pictures of docs/user-guide.md anew, with a real Blender that goes through the guide's own steps.
+
+    python tests/gui/guide.py [SCENARIO ...]
+
+Without arguments it runs all of scenarios_guide.py. What they took replaces the pictures in docs/images/guide.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import run  # noqa: E402
+
+OUTPUT = run.ROOT / "out" / "guide"
+PICTURES = run.ROOT / "docs" / "images" / "guide"
+
+
+def names() -> list[str]:
+    """Of the guide's scenarios, which cannot be imported outside Blender."""
+    text = (Path(__file__).parent / "scenarios_guide.py").read_text(encoding="utf-8")
+    return re.findall(r"^def (guide_\w+)", text, re.MULTILINE)
+
+
+def main() -> int:
+    """Run the scenarios, keep their pictures; returns the exit status."""
+    status = run.main([*(sys.argv[1:] or names()), "--output", str(OUTPUT)])
+    taken = sorted((OUTPUT / "guide").glob("*.png"))
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for picture in taken:
+        shutil.copy(picture, PICTURES / picture.name)
+    print(f"guide: {len(taken)} pictures are in {PICTURES}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
