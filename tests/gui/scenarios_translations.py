@@ -73,9 +73,9 @@ def _tour(gui: Gui, language: str, panels: list[type]) -> Steps[Figures]:
     yield from stage.add_head(gui)
     yield from gui.picture(f"{language}_ready")
     already = len(gui.reports())
-    yield from stage.start(gui)
-    yield from gui.until(lambda: stage.fraction() > 0.2 or not stage.running(), "progress")
-    yield from gui.picture(f"{language}_running")
+    with (yield from stage.start_held(gui)):
+        yield 2.5
+        yield from gui.picture(f"{language}_running")
     yield from stage.finish(gui)
     said = heard(gui, catalogue[_SPEAKS].partition("{1}")[0].replace("{0}", stage.HEAD), already)
     gui.window.scene.wav2sem_upper_face.sway_object = stage.head()
