@@ -14,6 +14,7 @@ from typing import Any
 import bpy
 
 from ..worker.chore import Chore
+from . import sidebar
 
 _INTERVAL_S = 0.1
 
@@ -113,7 +114,4 @@ def _look() -> float | None:
 
 def redraw() -> None:
     """Show the news."""
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "PREFERENCES":
-                area.tag_redraw()
+    sidebar.redraw(bpy.context, "PREFERENCES", "WINDOW")

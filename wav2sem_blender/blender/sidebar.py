@@ -104,12 +104,12 @@ def duration_words(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def redraw(context: bpy.types.Context) -> None:
-    """Draw the sidebars anew, and not the views beside them."""
+def redraw(context: bpy.types.Context, area_type: str = "VIEW_3D", region_type: str = "UI") -> None:
+    """Draw the sidebars anew, and not the views beside them; or another kind of region."""
     for window in context.window_manager.windows:
         for area in window.screen.areas:
-            for region in area.regions if area.type == "VIEW_3D" else ():
-                if region.type == "UI":
+            for region in area.regions if area.type == area_type else ():
+                if region.type == region_type:
                     region.tag_redraw()
 
 

@@ -15,11 +15,6 @@ from .surface import MOUTH_HALF_WIDTH_CM, closure_z, contact_pairs, smoothstep
 Array = np.ndarray
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
-PAIRED_KEYS = (
-    "eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide",
-    "mouthSmile", "mouthFrown", "mouthDimple", "mouthStretch", "mouthPress", "mouthLowerDown", "mouthUpperUp",
-    "browDown", "browOuterUp", "cheekSquint", "noseSneer",
-)  # fmt: skip
 # Live Link Face order.
 ARKIT_KEYS = (
     "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
