@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.assets.demo_head import build as demo_head
-from wav2sem_blender.assets.demo_head.keys import ARKIT_KEYS
 from wav2sem_blender.assets.demo_head.sculpt import EYE_CENTRE_CM
+from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS
 
-PAIRED = [name[:-4] for name in ARKIT_KEYS if name.endswith("Left") and name[:-4] + "Right" in ARKIT_KEYS]
+PAIRED = [name[:-4] for name in ARKIT_CHANNELS if name.endswith("Left") and name[:-4] + "Right" in ARKIT_CHANNELS]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_file_is_small_finite_and_well_formed(head):
 
 
 def test_every_key_moves_something_by_a_plausible_amount(head):
-    for name in ARKIT_KEYS:
+    for name in ARKIT_CHANNELS:
         largest_m = np.linalg.norm(offsets(head, name), axis=1).max()
         assert 0.001 < largest_m < 0.06, f"{name}: {1000 * largest_m:.1f} mm"
 
@@ -161,7 +161,7 @@ def test_file_equals_what_the_script_builds(head):
         elif name not in ("key_starts", "key_vertices", "key_offsets"):
             np.testing.assert_array_equal(array, head[name], err_msg=name)
     # Compared as displacements: a vertex at the threshold of being stored may come and go with rounding.
-    for name in ARKIT_KEYS:
+    for name in ARKIT_CHANNELS:
         np.testing.assert_allclose(
             offsets(built, name), offsets(head, name), atol=3 * demo_head.KEY_UNIT_M, err_msg=name
         )

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...pipeline.motion import ARKIT_CHANNELS
 from . import attire, parts
 from .fields import Fields, bump
-from .keys import ARKIT_KEYS, extend, skin_keys
+from .keys import extend, skin_keys
 from .skin import build_skin
 from .surface import Skin, contact_pairs, smoothstep
 
@@ -59,14 +60,14 @@ def build() -> dict[str, Array]:
     ]  # fmt: skip
     points, quads = [skin.points], [skin.quads]
     names = [np.array(["skin", "lips", "mouth", "lash"])[skin.region]]
-    moves = {name: [keys[name]] for name in ARKIT_KEYS}
+    moves = {name: [keys[name]] for name in ARKIT_CHANNELS}
     count = len(skin.points)
     for part in islands:
         points.append(part.points)
         quads.append(part.quads + count)
         names.append(part.materials)
         count += len(part.points)
-        for name in ARKIT_KEYS:
+        for name in ARKIT_CHANNELS:
             moves[name].append(extend(part, name, skin.points, keys[name]))
     for side in (1, -1):
         part, anchors = attire.lashes(skin, side)
@@ -74,7 +75,7 @@ def build() -> dict[str, Array]:
         quads.append(part.quads + count)
         names.append(part.materials)
         count += len(part.points)
-        for name in ARKIT_KEYS:
+        for name in ARKIT_CHANNELS:
             moves[name].append(keys[name][anchors])
     all_points = np.concatenate(points)
     uppers, lowers = contact_pairs(skin)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...pipeline.motion import ARKIT_CHANNELS
 from . import sculpt
 from .fields import JAW_HINGE_CM, JAW_OPEN_DEGREES, Fields, bump, rotated_x, vector
 from .parts import Part
@@ -14,19 +15,6 @@ from .surface import MOUTH_HALF_WIDTH_CM, closure_z, contact_pairs, smoothstep
 
 Array = np.ndarray
 MIRROR = np.array([-1.0, 1.0, 1.0])
-
-# Live Link Face order.
-ARKIT_KEYS = (
-    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
-    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
-    "eyeSquintRight", "eyeWideRight", "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel",
-    "mouthPucker", "mouthRight", "mouthLeft", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft",
-    "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight",
-    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight",
-    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "browDownLeft",
-    "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft",
-    "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
-)  # fmt: skip
 
 
 def jaw_open(f: Fields) -> Array:
@@ -247,7 +235,7 @@ def skin_keys(f: Fields, mirror: Array) -> dict[str, Array]:
     for stem, field in LEFT_FIELDS.items():
         move = field(f)
         out[stem + "Left"], out[stem + "Right"] = move, move[mirror] * MIRROR
-    return {name: out[name] for name in ARKIT_KEYS}
+    return {name: out[name] for name in ARKIT_CHANNELS}
 
 
 def gaze(points: Array, side: int, yaw_degrees: float, pitch_degrees: float) -> Array:
