@@ -26,6 +26,8 @@ ROW_PX = 9
 _EMPTY_PX = 150
 # A panel opens and closes in a short film.
 _FOLDING_S = 0.5
+# How the Info editor lists what finds a control.
+_OWN_LOOKS = "bpy.ops.ui.copy_"
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
@@ -198,7 +200,7 @@ class Gui:
         return _control_name(manager.clipboard)
 
     def reports(self) -> list[str]:
-        """Return every message that the Info editor lists, oldest first."""
+        """Return every message that the Info editor lists but those of our own looking, oldest first."""
         area = next(area for area in self.window.screen.areas if area.type not in ("VIEW_3D", "PROPERTIES"))
         before, manager = area.ui_type, bpy.context.window_manager
         area.ui_type = "INFO"
@@ -208,7 +210,7 @@ class Gui:
             with bpy.context.temp_override(window=self.window, screen=self.window.screen, area=area, region=region):
                 bpy.ops.info.select_all(action="SELECT")
                 bpy.ops.info.report_copy()
-            return [line for line in manager.clipboard.splitlines() if line]
+            return [line for line in manager.clipboard.splitlines() if line and not line.startswith(_OWN_LOOKS)]
         finally:
             area.ui_type = before
 

@@ -90,7 +90,7 @@ def _scroll_down(n_pages: int = 3) -> Steps[None]:
     )
     area = window.screen.areas[0]
     region = next(region for region in area.regions if region.type == "WINDOW")
-    with bpy.context.temp_override(window=window, screen=window.screen, area=area, region=region):
+    with bpy.context.temp_override(window=window, area=area, region=region):
         for _ in range(abs(n_pages)):
             (bpy.ops.view2d.scroll_down if n_pages > 0 else bpy.ops.view2d.scroll_up)(page=True)
     area.tag_redraw()
