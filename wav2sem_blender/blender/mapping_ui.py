@@ -160,12 +160,13 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         _active_data: Any,
         _active_name: str,
     ) -> None:
-        """What plays what, as far as the narrow list has room; a key that the mesh lacks is marked."""
+        """What plays what; a name that both have stands once, as the list is narrow. A missing key is marked."""
         present = row.key in mapping.key_names(data.id_data)
-        split = layout.split(factor=0.5)
-        split.label(text=row.channel, translate=False)
+        if row.channel != row.key:
+            layout = layout.split(factor=0.5)
+            layout.label(text=row.channel, translate=False)
         words = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
-        split.label(text=words, translate=False, icon="NONE" if present else "ERROR")
+        layout.label(text=words, translate=False, icon="NONE" if present else "ERROR")
 
     def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
         """Search among channels and keys."""
