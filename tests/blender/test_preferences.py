@@ -130,6 +130,12 @@ class TestModels:
         assert complaint and "model.safetensors: damaged" in text
         assert list(models.iterdir()) == []
 
+    def test_a_folder_that_cannot_be_written_is_told_with_the_remedy(self, models, tmp_path, monkeypatch):
+        source = write_model(tmp_path / "elsewhere" / "phones")
+        monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Denied")))
+        with pytest.raises(RuntimeError, match=r"models cannot be written \(Denied\)\. Choose another models folder"):
+            bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
+
     def test_a_name_cannot_lead_out_of_the_folder(self, models, tmp_path):
         source = write_model(tmp_path / "elsewhere" / "phones")
         for name in ("../phones", "..", "default"):

@@ -206,7 +206,11 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
         shutil.rmtree(staging, ignore_errors=True)
         kind = "auto" if is_model else self.kind
         arguments = ("import", str(source), "--kind", kind, "--output", str(staging / name))
-        staging.mkdir()
+        try:
+            staging.mkdir()
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{folder} cannot be written ({reason}). Choose another models folder.") from error
 
         def put(_result: dict[str, Any], error: str) -> None:
             try:
