@@ -167,6 +167,43 @@ def test_the_end_of_stdin_ends_a_running_job(environment, audio, tmp_path):
     assert not folder.exists()
 
 
+_BUSY = """
+import os, sys, threading, time
+from pathlib import Path
+
+from wav2sem_blender.worker import serve
+
+job = Path(sys.argv[1]) / "job1"
+job.mkdir(parents=True)
+reading, writing = os.pipe()
+serve.CommandReader(job.parent, os.fdopen(reading, "rb"))
+
+
+def write():
+    number = 0
+    while job.is_dir():
+        number += 1
+        try:
+            (job / str(number)).write_bytes(b"x")
+        except OSError:
+            pass
+
+
+threading.Thread(target=write, daemon=True).start()
+time.sleep(0.1)
+os.close(writing)
+time.sleep(10)
+sys.exit(3)
+"""
+
+
+def test_a_job_that_still_writes_does_not_keep_the_folder(tmp_path):
+    for session in range(5):
+        folder = tmp_path / str(session)
+        assert subprocess.run([sys.executable, "-c", _BUSY, str(folder)], timeout=20).returncode == 0
+        assert not folder.exists()
+
+
 def test_a_garbled_command_ends_the_worker_with_a_traceback(environment, tmp_path):
     folder = tmp_path / "session"
     folder.mkdir()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..pipeline.infer import SpeechAnimator
 
 _PROGRESS_INTERVAL_S = 0.05
+_REMOVALS = 10
 
 
 class EventLog:
@@ -120,8 +121,11 @@ class CommandReader(Iterable[protocol.Command]):
         except ValueError:
             _log(traceback.format_exc())
             os._exit(2)
-        # Blender is gone, or about to remove the folder itself.
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # Blender is gone, or about to remove the folder itself. A running job may still write into it.
+        for _ in range(_REMOVALS):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                break
         os._exit(0)  # whatever the main thread computes: nobody waits for it
 
 
@@ -129,7 +133,7 @@ def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: Eve
     """Run one job; never raises."""
     job_folder = folder / command.job
     try:
-        job_folder.mkdir(parents=True, exist_ok=True)
+        job_folder.mkdir(exist_ok=True)  # and never its parent, which is gone where Blender is
         progress = JobProgress(events, command.job)
         if isinstance(command, protocol.Animate):
             return _animate(command, job_folder, models, progress)
