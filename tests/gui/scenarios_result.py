@@ -55,7 +55,7 @@ def result_panel(gui: Gui) -> Steps[Figures]:
 
 
 def export_panel(gui: Gui) -> Steps[Figures]:
-    """The Export panel writes all kinds of file that this Blender can write and changes nothing; one button shows the file browser."""
+    """The Export panel writes every kind of file that this Blender can, and changes nothing; then the file browser."""
     yield from stage.ready(gui, stage.demo_speech())
     yield from stage.start(gui)
     yield from stage.finish(gui)
