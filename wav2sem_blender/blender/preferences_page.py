@@ -15,6 +15,8 @@ from .translations import translated
 
 # Of the page's width, in points: the margins of the window and of two boxes.
 _MARGINS_PT = 90
+# Of the row in which something is running, beside its Cancel.
+_BAR_SHARE = 0.8
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
@@ -132,7 +134,7 @@ def _size_in_words(chosen: Any) -> str:
 
 def _draw_progress(box: Any, name: str, chore: Chore) -> None:
     minutes, seconds = divmod(int(chore.elapsed_s), 60)
-    row = box.row()
+    row = box.split(factor=_BAR_SHARE)
     row.progress(factor=chore.fraction, text=f"{translated(chore.text)}   {minutes}:{seconds:02d}")
     row.operator(runtime.WAV2SEM_OT_cancel_chore.bl_idname, icon="X").name = name
 
