@@ -103,7 +103,7 @@ def _press(gui: Gui, control: str) -> Steps[None]:
     """Click a button, wherever in its row it lies; the mouse leaves it then."""
     region = gui.region("UI")
     rows = range(region.y + region.height - 4, region.y, -ROW_PX)
-    from_right = (0.38 * region.width, 0.75 * region.width, 40, 52, 64)
+    from_right = (0.38 * region.width, 0.55 * region.width, 0.75 * region.width, 40, 52, 64)
     for x in (region.x + region.width - int(distance) for distance in from_right):
         for y in rows:
             if (yield from gui._control_at((x, y))) == control:
