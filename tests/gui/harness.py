@@ -126,7 +126,8 @@ class Gui:
         """Take a picture of the whole screen, where ImageMagick is there to take it."""
         # What a script changed is drawn when something else asks for it, and panels glide to their places.
         for _ in range(2):
-            self.area.tag_redraw()
+            for area in self.window.screen.areas:
+                area.tag_redraw()
             yield _FOLDING_S / 2
         program = shutil.which("import")
         if program is not None:

@@ -101,14 +101,14 @@ def _active() -> str | None:
 
 def _press(gui: Gui, control: str) -> Steps[None]:
     """Click a button, wherever in its row it lies; the mouse leaves it then."""
-    region = gui.region("UI")
+    region, aside = gui.region("UI"), gui.middle_of_view()  # a file browser may take the view's place
     rows = range(region.y + region.height - 4, region.y, -ROW_PX)
     from_right = (0.38 * region.width, 0.55 * region.width, 0.75 * region.width, 40, 52, 64)
     for x in (region.x + region.width - int(distance) for distance in from_right):
         for y in rows:
             if (yield from gui._control_at((x, y))) == control:
                 yield from gui.click((x, y))
-                yield from gui.move(gui.middle_of_view())
+                yield from gui.move(aside)
                 yield 0.3
                 return
     raise AssertionError(f"the sidebar shows no {control}")
