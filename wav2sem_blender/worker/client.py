@@ -142,7 +142,8 @@ class WorkerClient:
                 self._process.wait(_SHUTDOWN_WAIT_S)
         self._job = None
         self._end()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for left in (self.folder, protocol.aside(self.folder)):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _start(self) -> None:
         self._end()

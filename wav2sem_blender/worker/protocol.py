@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 EVENTS_FILE = "events.jsonl"
@@ -20,6 +21,11 @@ VISEMES_FILE = "visemes.npz"
 
 # The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
 EXIT_EVENTS_LOST = 74
+
+
+def aside(folder: Path) -> Path:
+    """Where a session's folder goes before it is removed, so that a job that still writes makes no new files in it."""
+    return folder.with_name(f"{folder.name}.gone")
 
 
 class ProtocolError(ValueError):

@@ -121,10 +121,15 @@ class CommandReader(Iterable[protocol.Command]):
         except ValueError:
             _log(traceback.format_exc())
             os._exit(2)
-        # Blender is gone, or about to remove the folder itself. A running job may still write into it.
+        # Blender is gone, or about to remove the folder itself. A running job may still write into it: under another
+        # name it gets no new files. Windows refuses that while a file is open; there the job has to be outrun.
+        aside = protocol.aside(self._folder)
+        with contextlib.suppress(OSError):
+            os.rename(self._folder, aside)
         for _ in range(_REMOVALS):
+            shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(self._folder, ignore_errors=True)
-            if not self._folder.exists():
+            if not (aside.exists() or self._folder.exists()):
                 break
         os._exit(0)  # whatever the main thread computes: nobody waits for it
 
