@@ -39,7 +39,11 @@ def shut_down() -> None:
 
 def _play(scene: bpy.types.Scene) -> bool:
     global _handle
-    _handle = aud.Device().play(_heard(scene))
+    try:
+        device = aud.Device()
+    except aud.error:  # as where PulseAudio is the only one and does not run
+        return False
+    _handle = device.play(_heard(scene))
     return is_playing()
 
 
