@@ -29,6 +29,7 @@ from .librispeech import LibriSpeech, is_librispeech
 from .runs import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from .sentences import TextTargets, reachable_text_model
 from .speech import Speech, SpeechStore
+from .stages import below, fitting
 
 TEMPERATURE = 0.07
 MEDIAN_TEXTS = 20_000  # the constant to beat is the median of at most so many training texts
@@ -127,9 +128,7 @@ def take_over(model: Wav2Sem, run: Path) -> int:
     if not (run / "encoder.pt").is_file():
         raise FileNotFoundError(f"{run / 'encoder.pt'}: missing; --hubert names a finished pretrain-hubert run")
     theirs = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
-    ours = model.encoder.state_dict()
-    same = {key: theirs[f"audio_encoder.{key}"] for key in ours if f"audio_encoder.{key}" in theirs}
-    same = {key: value for key, value in same.items() if value.shape == ours[key].shape}
+    same = fitting(below("audio_encoder.", theirs), model.encoder.state_dict())
     model.encoder.load_state_dict(same, strict=False)
     return len(same)
 

@@ -35,8 +35,9 @@ from .align import BILABIALS, PHONES, frame_labels
 from .batches import CropSampler, frame_times_s, normalise
 from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
 from .experiments.hubert import MaskedClusters, MaskedPhones, PretrainHubert
-from .runs import Run, choose_attention, cosine_with_warmup, data_hash, read_run, unwrap
+from .runs import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from .speech import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+from .stages import fitting, read_recogniser
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
 MOST_VALID_RECORDINGS = 500
@@ -120,13 +121,11 @@ def begin_with(model: nn.Module, run: Path) -> None:
         FileNotFoundError: the run is not there, or not finished.
         ValueError: it has another encoder.
     """
-    read_run(run, "encoder.pt")
-    state = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
     own = model.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    if {key for key in own if key.startswith("audio_encoder.")} - fitting.keys():
+    same = fitting(read_recogniser(run), own)
+    if {key for key in own if key.startswith("audio_encoder.")} - same.keys():
         raise ValueError(f"--hubert {run}: has another encoder than this experiment; leave --hubert out")
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(same, strict=False)
 
 
 def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:

@@ -28,9 +28,23 @@ def read_encoder(run: Path) -> tuple[EncoderConfig, State]:
     Raises:
         FileNotFoundError: the run is not there, or not finished.
     """
-    config = read_run(run, "encoder.pt")["config"]
-    state = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
-    return EncoderConfig(**config["encoder"]), _below("audio_encoder.", state)
+    config = read_run(run)["config"]
+    return EncoderConfig(**config["encoder"]), below("audio_encoder.", read_recogniser(run))
+
+
+def read_recogniser(run: Path) -> State:
+    """All that a pretrain-hubert run has learnt: `audio_encoder.*` and the head.
+
+    Raises:
+        FileNotFoundError: the run is not there, or not finished.
+    """
+    read_run(run, "encoder.pt")
+    return torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
+
+
+def fitting(theirs: State, ours: State) -> dict[str, Tensor]:
+    """Those of their tensors that have the name and the shape of one of ours."""
+    return {key: value for key, value in theirs.items() if key in ours and ours[key].shape == value.shape}
 
 
 def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
@@ -95,5 +109,5 @@ def _changed(config: Any, base: Any) -> dict[str, Any]:
     }
 
 
-def _below(prefix: str, state: State) -> dict[str, Tensor]:
+def below(prefix: str, state: State) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

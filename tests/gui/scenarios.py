@@ -7,8 +7,8 @@ import bpy
 import scenarios_any_head as heads
 import stage
 from checks import Figures, Scenario, snapshot, unchanged
-from harness import TURN_S, Gui, Steps
-from stalls import LONGEST_STALL_MS, Stalls
+from harness import Gui, Steps
+from stalls import LONGEST_STALL_MS, Stalls, watch_run
 
 REDRAWS = "redraws without a job"
 # The click itself, which starts a process; and Blender's own undo step.
@@ -126,15 +126,7 @@ def loop_stays_alive(gui: Gui) -> Steps[Figures]:
         gui.area.tag_redraw()
         yield 0.1
     drawing.stop()
-    place = yield from gui.find(stage.ANIMATE)
-    job = Stalls(stage.phase)
-    job.start()
-    yield 5 * TURN_S
-    yield from gui.click(place)
-    yield from gui.move(gui.middle_of_view())
-    yield from gui.until(lambda: stage.curves() and not stage.running(), "the curves", 240)
-    yield 10 * TURN_S
-    job.stop()
+    job = yield from watch_run(gui, 240)
     redraw_ms = 1e3 * drawing.thread_s[REDRAWS]
     stall_ms = 1e3 * max(stall for phase, stall in job.thread_s.items() if phase not in STARTS_AND_ENDS)
     assert stall_ms < LONGEST_STALL_MS + redraw_ms, (

@@ -14,8 +14,8 @@ from pathlib import Path
 import bpy
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
-from harness import TURN_S, Gui, Steps
-from stalls import LONGEST_STALL_MS, Stalls
+from harness import Gui, Steps
+from stalls import LONGEST_STALL_MS, watch_run
 
 
 def escape_cancels(gui: Gui) -> Steps[None]:
@@ -145,15 +145,7 @@ def ten_minutes_of_visemes(gui: Gui) -> Steps[Figures]:
         head.shape_key_remove(block)
     for name in "sil PP FF TH DD kk CH SS nn RR aa E I O U".split():
         head.shape_key_add(name=f"viseme_{name}", from_mix=False)
-    place = yield from gui.find(stage.ANIMATE)
-    watch = Stalls(stage.phase)
-    watch.start()
-    yield 5 * TURN_S
-    yield from gui.click(place)
-    yield from gui.move(gui.middle_of_view())
-    yield from gui.until(lambda: stage.curves() and not stage.running(), "the curves", 400)
-    yield 10 * TURN_S
-    watch.stop()
+    watch = yield from watch_run(gui, 400)
     assert len(stage.curves()) == 15, sorted(stage.curves())
     # Without a GPU a redraw alone takes about as long as the limit.
     limit_ms = LONGEST_STALL_MS + 1e3 * watch.thread_s["rest"]

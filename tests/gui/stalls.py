@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 import bpy
+import stage
+from harness import TURN_S, Gui, Steps
 
 # Computed at a stretch, beside what drawing costs.
 LONGEST_STALL_MS = 50
@@ -55,3 +57,17 @@ class Stalls:
             self.thread_s[name] = max(self.thread_s.get(name, 0.0), computed_s - last_computed_s)
         self._last = now_s, computed_s, phase
         return _INTERVAL_S
+
+
+def watch_run(gui: Gui, limit_s: float) -> Steps[Stalls]:
+    """Click the button and watch until the curves are there and all is at rest again."""
+    place = yield from gui.find(stage.ANIMATE)
+    watch = Stalls(stage.phase)
+    watch.start()
+    yield 5 * TURN_S
+    yield from gui.click(place)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.until(lambda: stage.curves() and not stage.running(), "the curves", limit_s)
+    yield 10 * TURN_S
+    watch.stop()
+    return watch
