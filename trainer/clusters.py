@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from tqdm import tqdm
 
@@ -38,13 +36,13 @@ from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, 
 from wav2sem_blender.pipeline.nn.encoders import Backbone, load_backbone
 from wav2sem_blender.pipeline.sound_file import file_sha256
 
-from .align import Timing, frame_labels, published_times
+from .align import frame_labels
 from .batches import frame_times_s, normalise
 from .experiments.hubert import MaskedClusters
-from .librispeech import LibriSpeech, Utterance, is_librispeech, with_splits
+from .librispeech import Utterance
+from .recordings import Recordings, open_recordings
 from .runs import Run, data_hash, read_run
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 MFCC_FRAMES_PER_LABEL = 2
 # An encoder hears a recording in pieces of this length: attention over an hour needs more memory than there is.
 PIECE_SAMPLES = 5000 * HOP_SAMPLES
@@ -65,82 +63,21 @@ class Recording:
 class LabelledSpeech:
     """Recordings with a label for every encoder frame, opened for reading."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, source: Recordings, folder: Path) -> None:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        self.root = root
+        self.source = source
         self.skipped: Mapping[str, int] = index["skipped"]
         self.recordings = [Recording(*row) for row in index["recordings"]]
         self._labels_L = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
 
     def samples(self, recording: Recording, first: int = 0, n_samples: int = -1) -> np.ndarray:
         """float32 (S,) in [-1, 1), from sample `first` on."""
-        return read_samples(self.root / recording.path, first, n_samples)
+        return self.source.samples(recording.path, first, n_samples)
 
     def labels(self, recording: Recording, first: int = 0, n_frames: int | None = None) -> np.ndarray:
         """int64 (L,), from encoder frame `first` on."""
         end = encoder_frames(recording.n_samples) if n_frames is None else first + n_frames
         return self._labels_L[recording.first + first : recording.first + end].astype(np.int64)
-
-
-def read_samples(path: Path, first: int = 0, n_samples: int = -1) -> np.ndarray:
-    """Mono float32 (S,) at 16 kHz; only what is asked for is decoded where the file has that rate.
-
-    Raises:
-        soundfile.LibsndfileError: no audio file, or a damaged one.
-    """
-    with soundfile.SoundFile(path) as file:
-        if file.samplerate == SAMPLE_RATE_HZ:
-            file.seek(first)
-            return file.read(n_samples, dtype="float32", always_2d=True).mean(1)
-        samples_S = soxr.resample(file.read(dtype="float32", always_2d=True).mean(1), file.samplerate, SAMPLE_RATE_HZ)
-        return samples_S[first : None if n_samples < 0 else first + n_samples]
-
-
-def audio_files(root: Path) -> list[Path]:
-    """Every recording below `root`, in a fixed order.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    walk = os.walk(root, followlinks=True)
-    paths = sorted(
-        Path(folder, name) for folder, _, names in walk for name in names if name.lower().endswith(AUDIO_SUFFIXES)
-    )
-    if not paths:
-        raise FileNotFoundError(
-            f"{root}: no recordings here ({', '.join(AUDIO_SUFFIXES)}); --data names a folder of speech, such as "
-            "LibriSpeech with train-clean-100, train-clean-360, … in it"
-        )
-    return paths
-
-
-def list_speech(root: Path, files: Sequence[Path]) -> tuple[list[Utterance], Counter[str]]:
-    """The recordings to train on and to validate with, and what was left out by reason.
-
-    Outside LibriSpeech's layout, a speaker is what comes before the first - or _ of a file's name (LibriSpeech's and
-    VCTK's own names begin like that), and a subset is the first folder below `root`.
-    """
-    if is_librispeech(root):
-        listed = LibriSpeech(root, transcribed=False)
-        skipped = Counter(
-            {reason: some["count"] for reason, some in listed.skipped.items() if "transcript" not in reason}
-        )
-        utterances = listed.records
-    else:
-        skipped = Counter()
-        utterances = with_splits(
-            [
-                Utterance(
-                    name=path.stem,
-                    corpus=path.relative_to(root).parts[0],
-                    speaker=path.stem.replace("-", "_").partition("_")[0],
-                    path=path,
-                    text="",
-                )
-                for path in files
-            ]
-        )
-    return [utterance for utterance in utterances if utterance.split != "test"], skipped
 
 
 def mfcc(samples_S: np.ndarray) -> np.ndarray:
@@ -214,15 +151,15 @@ def labelled_speech(settings: MaskedClusters, data: Path, run: Run, earlier: Pat
         FileNotFoundError: no recordings, or `earlier` is no finished run.
         ValueError: `earlier` is missing, superfluous or of another kind.
     """
-    files = audio_files(data)
-    recipe = _recipe(settings, files, run.config.seed, earlier)
+    source = open_recordings(data)
+    recipe = _recipe(settings, source.files(), run.config.seed, earlier)
     run.describe(data_sha256=recipe["data_sha256"])
     folder = run.folder / "labels"
     if run.is_main and _recipe_of(folder) != recipe:
-        _write(folder, recipe, settings, data, files, _features(settings, earlier, run.device))
+        _write(folder, recipe, settings, source, _features(settings, earlier, run.device))
     while _recipe_of(folder) != recipe:  # not a barrier: 960 h take hours, and barriers give up after minutes
         time.sleep(1)
-    speech = LabelledSpeech(data, folder)
+    speech = LabelledSpeech(source, folder)
     run.describe(recordings=len(speech.recordings), skipped=dict(speech.skipped))
     return speech
 
@@ -272,8 +209,7 @@ def _write(
     folder: Path,
     recipe: Mapping[str, Any],
     settings: MaskedClusters,
-    root: Path,
-    files: Sequence[Path],
+    source: Recordings,
     features: Features,
 ) -> None:
     """Fit the clusters to a share of the training recordings, label all, and let the folder appear whole."""
@@ -281,25 +217,24 @@ def _write(
     shutil.rmtree(temp, ignore_errors=True)  # of a run that was killed
     temp.mkdir(parents=True)
     try:
-        utterances, skipped = list_speech(root, files)
+        utterances, skipped = source.utterances()
         train = [utterance for utterance in utterances if utterance.split == "train"]
         n_fitted = max(1, round(settings.fit_share * len(train)))
         chosen = np.random.default_rng(recipe["seed"]).permutation(len(train))[:n_fitted]
         fitted = [train[i] for i in sorted(chosen)]
-        centroids_KD = _fit(temp / "features.raw", fitted, features, settings, recipe["seed"])
+        centroids_KD = _fit(temp / "features.raw", source, fitted, features, settings, recipe["seed"])
         np.save(temp / "centroids.npy", centroids_KD)
         every = MFCC_FRAMES_PER_LABEL if settings.source == "mfcc" else 1
         rows: list[tuple[str, str, str, int, int]] = []
         labels: list[np.ndarray] = []
         first = 0
-        for utterance, n_samples, some_ND in _each(utterances, features, "labels"):
+        for utterance, n_samples, some_ND in _each(source, utterances, features, "labels"):
             if some_ND is None:
                 skipped["unreadable" if n_samples < 0 else "shorter than one frame"] += 1
                 continue
             labels.append(nearest(some_ND[::every], centroids_KD))
             assert len(labels[-1]) == encoder_frames(n_samples), "labels and encoder frames lie on one grid"
-            path = utterance.path.relative_to(root).as_posix()
-            rows.append((path, utterance.speaker, utterance.split, n_samples, first))
+            rows.append((utterance.path.as_posix(), utterance.speaker, utterance.split, n_samples, first))
             first += len(labels[-1])
         np.save(temp / "labels.npy", np.concatenate(labels))
         index = json.dumps({"recipe": recipe, "skipped": skipped, "recordings": rows})
@@ -311,12 +246,17 @@ def _write(
 
 
 def _fit(
-    raw: Path, utterances: Sequence[Utterance], features: Features, settings: MaskedClusters, seed: int
+    raw: Path,
+    source: Recordings,
+    utterances: Sequence[Utterance],
+    features: Features,
+    settings: MaskedClusters,
+    seed: int,
 ) -> np.ndarray:
     """Centroids; the features pass through a file, for those of hundreds of hours exceed most memories."""
     width = 0
     with raw.open("wb") as file:
-        for _, _, some_ND in _each(utterances, features, "features to cluster"):
+        for _, _, some_ND in _each(source, utterances, features, "features to cluster"):
             if some_ND is not None:
                 file.write(some_ND.astype(np.float32).tobytes())
                 width = some_ND.shape[1]
@@ -328,13 +268,13 @@ def _fit(
 
 
 def _each(
-    utterances: Sequence[Utterance], features: Features, title: str
+    source: Recordings, utterances: Sequence[Utterance], features: Features, title: str
 ) -> Iterator[tuple[Utterance, int, np.ndarray | None]]:
     """Samples and features of every recording in order; None where it is too short, -1 samples where it is damaged."""
 
     def one(utterance: Utterance) -> tuple[Utterance, int, np.ndarray | None]:
         try:
-            samples_S = read_samples(utterance.path)
+            samples_S = source.samples(utterance.path.as_posix())
         except soundfile.LibsndfileError:
             return utterance, -1, None
         if not np.isfinite(samples_S).all():
@@ -350,7 +290,7 @@ def _each(
 
 
 def cluster_quality(speech: LabelledSpeech, recordings: Sequence[Recording]) -> dict[str, float]:
-    """How well clusters know phones, where the data brings phone times along (alignments.tsv.gz); {} where not.
+    """How well clusters know phones, where the data brings phone times along; {} where not.
 
     Phone purity and cluster purity as in HuBERT's section V-A; `pnmi` is the mutual information over the phones'
     entropy, `nmi` over the mean of both entropies.
@@ -358,9 +298,7 @@ def cluster_quality(speech: LabelledSpeech, recordings: Sequence[Recording]) -> 
     from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
-    times: dict[str, list[Timing]] = {}
-    for table in sorted(speech.root.rglob("alignments.tsv.gz")):
-        times |= published_times(table.parent)
+    times = speech.source.phone_times()
     timed = [recording for recording in recordings if Path(recording.path).stem in times]
     if not timed:
         return {}

@@ -2,6 +2,7 @@
 """`python -m trainer pretrain-hubert base_mfcc --data LibriSpeech --out work/hubert1`
 `python -m trainer pretrain-hubert base_features --data LibriSpeech --out work/hubert2 --hubert work/hubert1`
 `python -m trainer pretrain-hubert bundled --data work --out work/hubert`
+`python -m trainer pretrain-hubert bundled_unlabelled --data work --out work/hubert0`
 `python -m trainer pretrain-hubert bundled_anywhere --data work --out work/hubert2 --hubert work/hubert`
 
 Teaches a speech encoder what is being said, by masked prediction of frame labels. The labels are clusters, as in HuBERT
@@ -68,7 +69,7 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
 
     Args:
         config: the experiment.
-        data: a folder of recordings (clusters), or prepared data (phones).
+        data: a folder of recordings (clusters only), or prepared data.
         run: where it happens.
         hubert: an earlier run. Its hidden states are clustered by experiments that say "features"; an experiment that
             learns phones begins with its weights.
@@ -207,7 +208,7 @@ class ClusterTask:
         self._train = [recording for recording in usable if recording.split == "train"]
         self._valid = [recording for recording in usable if recording.split == "valid"]
         if not self._train:
-            raise ValueError(f"{speech.root}: no training recording is as long as {self.settings.crop_s[0]} s")
+            raise ValueError(f"{speech.source.root}: no training recording is as long as {self.settings.crop_s[0]} s")
         run.describe(too_short_to_train=len(speech.recordings) - len(usable))
         self._lengths = np.array([recording.n_samples for recording in self._train])
         self._slices = batch_slices(np.sort(self._lengths), self._longest, self.settings.batch_s * SAMPLE_RATE_HZ)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,9 @@ from trainer.pretrain_hubert import (  # noqa: E402
     schedule_of,
     span_mask,
 )
+from trainer.recordings import SoundFiles  # noqa: E402
 from trainer.runs import Run  # noqa: E402
+from trainer.speech import SpeechRecord  # noqa: E402
 from wav2sem_blender.pipeline.grid import encoder_frames  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, load_backbone  # noqa: E402
 
@@ -140,6 +142,28 @@ def test_labels_are_kept_until_the_recipe_changes(vowels: Path, tmp_path: Path) 
     labelled_speech(replace(SMOKE.task, n_clusters=5), vowels, run, None)
     assert labels.stat().st_mtime_ns > written and np.load(labels).max() == 4
     assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_prepared_speech_is_clustered_in_its_own_splits(tmp_path: Path) -> None:
+    """Its labels lie where its samples do, its test part stays unheard, and its phones judge the clusters."""
+    rng = np.random.default_rng(0)
+    audio_S = (3000 * rng.standard_normal(3 * 48_000)).astype(np.int16)
+    splits = ("train", "valid", "test")
+    records = [
+        SpeechRecord(
+            name=f"clip_{i}", corpus="vctk", speaker=f"p{i}", split=split, text=None,
+            first=48_000 * i, n_samples=48_000, phones=[("SIL", 0.0, 1.0), ("AA", 1.0, 3.0)],
+        )
+        for i, split in enumerate(splits)
+    ]  # fmt: skip
+    (tmp_path / "speech").mkdir()
+    np.save(tmp_path / "speech" / "audio.npy", audio_S)
+    (tmp_path / "speech" / "clips.json").write_text(json.dumps([asdict(record) for record in records]))
+    speech = labelled_speech(SMOKE.task, tmp_path, new_run(tmp_path / "run", SMOKE), None)
+    assert [(r.path, r.split) for r in speech.recordings] == [("clip_0", "train"), ("clip_1", "valid")]
+    np.testing.assert_array_equal(speech.samples(speech.recordings[1], 100, 50) * 32768, audio_S[48_100:48_150])
+    np.testing.assert_array_equal(speech.samples(speech.recordings[0]) * 32768, audio_S[:48_000])
+    assert cluster_quality(speech, speech.recordings)["phones"] == 2
 
 
 def test_labels_last_as_long_as_sounds(task: ClusterTask) -> None:
@@ -298,12 +322,13 @@ def test_cluster_quality_by_hand(tmp_path: Path) -> None:
     """12 frames: cluster 0 is all B, cluster 1 half AA, half SIL: 9 of 12 are their cluster's commonest phone."""
     with gzip.open(tmp_path / "alignments.tsv.gz", "wt") as table:
         table.write("clip\ttier\tstart\tend\tlabel\na\tphones\t0.0\t0.12\tB\na\tphones\t0.12\t0.18\tAA\n")
+    soundfile.write(tmp_path / "a.wav", np.zeros(400 + 11 * 320), 16_000)
     labels = tmp_path / "labels"
     labels.mkdir()
     np.save(labels / "labels.npy", np.repeat(np.array([0, 1], np.uint16), 6))
     recording = ("a.wav", "a", "train", 400 + 11 * 320, 0)
     (labels / "index.json").write_text(json.dumps({"recipe": {}, "skipped": {}, "recordings": [recording]}))
-    speech = LabelledSpeech(tmp_path, labels)
+    speech = LabelledSpeech(SoundFiles(tmp_path), labels)
     quality = cluster_quality(speech, speech.recordings)
     expected = {"frames": 12, "phones": 3, "phone_purity": 0.75, "cluster_purity": 1.0, "pnmi": 2 / 3, "nmi": 0.8}
     assert quality == pytest.approx(expected)

@@ -3,7 +3,7 @@
 
 `base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; the `small_` ones are the same for an
 encoder that a CPU can train. `bundled`, then `bundled_anywhere --hubert RUN_OF_BUNDLED`, make the bundled model's phone
-encoder.
+encoder; what clusters before the phones are worth to it is measured by `bundled_unlabelled` and `bundled_short`.
 """
 
 from __future__ import annotations
@@ -249,6 +249,21 @@ def bundled_anywhere() -> PretrainHubert:
     return replace(first, task=task, steps=8000, peak_lr=7e-4)
 
 
+def bundled_short() -> PretrainHubert:
+    """`bundled` in a fifth of its steps; with and without --hubert `bundled_unlabelled`, what that is worth."""
+    return replace(bundled(), steps=1500)
+
+
+def bundled_unlabelled() -> PretrainHubert:
+    """HuBERT's first iteration for the bundled encoder, on all prepared speech without its labels.
+
+    The penalty and the slowed gradients of the published recipe guard convolutions on a waveform; a log-mel
+    spectrogram has a fixed scale.
+    """
+    task = replace(_BASE, batch_s=72.0, crop_s=(2.0, 8.0), normalise=True, feature_penalty=0.0, feature_gradient=1.0)
+    return replace(bundled(), task=task, steps=750)
+
+
 def bundled_smoke() -> PretrainHubert:
     """A few steps of `bundled` at toy size."""
     full = bundled()
@@ -269,6 +284,8 @@ EXPERIMENTS = (
     small_features,
     bundled,
     bundled_anywhere,
+    bundled_short,
+    bundled_unlabelled,
     smoke,
     smoke_features,
     bundled_smoke,
