@@ -16,7 +16,7 @@ from report import Row, best_s, run_alone
 
 from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.actions import AUDIO_HASH, write_action
-from wav2sem_blender.blender.steps import at_once
+from wav2sem_blender.pipeline.steps import at_once
 
 N_KEYS, N_FRAMES = 52, 1800
 

@@ -4,7 +4,7 @@
 from typing import Any
 
 from wav2sem_blender.blender.apply import Outcome, applying
-from wav2sem_blender.blender.steps import at_once
+from wav2sem_blender.pipeline.steps import at_once
 
 
 def apply_motion(*given: Any, **options: Any) -> Outcome:

@@ -13,8 +13,8 @@ import pytest
 from wav2sem_blender.blender import jobs
 from wav2sem_blender.blender.apply import applying
 from wav2sem_blender.blender.settings import AnimateSettings
-from wav2sem_blender.blender.steps import at_once, for_a_while
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.steps import at_once, for_a_while
 from wav2sem_blender.pipeline.upper_face import Settings as UpperFaceSettings
 from wav2sem_blender.pipeline.visemes import VRM
 

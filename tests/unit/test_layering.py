@@ -68,6 +68,7 @@ BLENDER_MAY_USE = {
     "motion",
     "prosody",
     "retarget",
+    "steps",
     "transfer",
     "upper_face",
     "visemes",

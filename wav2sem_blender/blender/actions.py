@@ -19,9 +19,9 @@ from typing import Any
 import bpy
 import numpy as np
 
+from ..pipeline.steps import Steps
 from . import compat, footprint
 from .preflight import value_path
-from .steps import Steps
 
 # Custom properties of an Action of ours; the first one marks it.
 MARKS = "wav2sem_"

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..pipeline.motion import Motion
 from ..pipeline.retarget import prepared, resample
+from ..pipeline.steps import Steps
 from . import actions, compat, keys, preflight
-from .steps import Steps
 
 _CHANNELS_IN_A_STEP = 8
 

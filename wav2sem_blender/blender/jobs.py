@@ -18,6 +18,7 @@ import bpy
 from ..pipeline.motion import Motion
 from ..pipeline.prosody import Prosody
 from ..pipeline.retarget import prepared
+from ..pipeline.steps import Steps, at_once, for_a_while
 from ..pipeline.upper_face import Settings as UpperFaceSettings
 from ..worker import protocol
 from ..worker.client import WorkerClient, new_job_id
@@ -26,7 +27,6 @@ from .apply import Outcome, applying
 from .decode import Decoding
 from .settings import AnimateSettings, resolve_model, worker_environment
 from .sound import Audio
-from .steps import Steps, at_once, for_a_while
 
 _POLL_INTERVAL_S = 0.02
 # Of a run's first seconds no pace can be told.

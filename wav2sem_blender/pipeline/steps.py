@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work in small steps, between which the interface lives: a generator that yields wherever it may be left for a while.
+"""Work in small steps, between which an interface lives: a generator that yields wherever it may be left for a while.
 
 What it writes is undone when it is closed before its end.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from typing import TypeVar
+
+__all__ = ["Steps", "at_once", "for_a_while"]
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
