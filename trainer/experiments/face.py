@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from ..augment import Augmentation
-from .hubert import ANYWHERE, TOY_SIZES
+from .hubert import NOISY_PLACES, TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
 
@@ -147,10 +147,10 @@ class FinetuneChannels:
 
     decoder: DecoderConfig
     styles: tuple[str, ...]
-    augmentation: Augmentation = replace(ANYWHERE, speed=(0.85, 1.18))
+    augmentation: Augmentation = replace(NOISY_PLACES, speed=(0.85, 1.18))
     versions: int = 5
     driven_share: float = 0.4
-    driven_versions: int = 2
+    driven_versions: int = 4
     speechless: int = 60
     steps: int = 2500
     batch: int = 24
