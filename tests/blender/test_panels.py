@@ -15,12 +15,14 @@ from wav2sem_blender.blender import (
     jobs,
     operators,
     panels,
+    peaks,
     playback,
     preset_panel,
     properties,
     readiness,
     sidebar,
     sound_info,
+    waveform,
 )
 from wav2sem_blender.blender.demo_head import build_demo_head
 
@@ -66,7 +68,7 @@ class Layout:
 
     row = column = split = _part
 
-    def label(self, text="", icon="NONE"):
+    def label(self, text="", icon="NONE", icon_value=0):
         self.rows.append(("label", text, self._is_on()))
 
     def prop(self, owner, name, **_options):
@@ -223,6 +225,114 @@ class TestWords:
 
     def test_durations(self):
         assert [sidebar.duration_words(s) for s in (6.61, 7, 59.94, 125.4)] == ["6.6 s", "7 s", "59.9 s", "2 min 5 s"]
+
+
+class TestWaveform:
+    @pytest.fixture
+    def reading(self, chosen, tmp_path):
+        """Of ten seconds: silence, a loud second from 4 s on, silence, a soft second at the end."""
+        level_S = np.repeat([0, 0, 0, 0, 16384, 0, 0, 0, 0, 4096], RATE_HZ)
+        samples_S2 = np.stack([np.zeros_like(level_S), level_S], axis=1).astype("<i2")
+        with wave.open(str(tmp_path / "steps.wav"), "wb") as file:
+            file.setparams((2, 2, RATE_HZ, 0, "NONE", ""))
+            file.writeframes(samples_S2.tobytes())
+        chosen.filepath = str(tmp_path / "steps.wav")
+        waveform.shut_down()
+
+        def read():
+            scene = bpy.context.scene
+            found = peaks.of_scene(scene, sound_info.of_scene(scene))
+            while peaks.look() is not None:
+                pass
+            return found
+
+        yield read
+        waveform.shut_down()
+
+    @staticmethod
+    def at(reading, second: float) -> float:
+        return float(reading.peaks_N[int(second / reading.part.duration_s * peaks.N_PEAKS)])
+
+    def test_it_is_as_loud_as_the_louder_channel_of_the_sound(self, reading):
+        found = reading()
+        assert found.n_slices == 3, "4, 4 and 2 s"
+        assert [self.at(found, t) for t in (2, 3.95, 4.05, 4.95, 5.05, 8.9, 9.1, 9.95)] == pytest.approx(
+            [0, 0, 0.5, 0.5, 0, 0, 0.125, 0.125], abs=1e-3
+        )
+
+    def test_it_is_read_once_and_again_when_the_file_changes(self, reading, chosen):
+        found = reading()
+        assert reading() is found and found.n_slices == 3
+        os.utime(chosen.filepath, (1, 1))
+        assert reading() is not found
+
+    def test_a_redraw_reads_nothing(self, reading, chosen):
+        waveform.shut_down()
+        drawn(panels.WAV2SEM_PT_speech)
+        found = peaks.of_scene(bpy.context.scene, sound_info.of_scene(bpy.context.scene))
+        assert found.n_slices == 0
+
+    def test_of_a_strip_it_is_the_part_that_plays(self, reading, chosen):
+        scene = bpy.context.scene
+        scene.render.fps = 25
+        strips = operators.compat.sequencer_strips(scene.sequence_editor_create())
+        strip = strips.new_sound("Line", chosen.filepath, 1, 1)
+        chosen.source, chosen.strip = "STRIP", "Line"
+        strip.frame_offset_start, strip.frame_offset_end = 75, 100
+        found = reading()
+        assert (found.part.start_s, found.part.duration_s) == (3, 3)
+        assert [self.at(found, t) for t in (0.9, 1.1, 1.9, 2.1)] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-3)
+
+    def test_what_the_range_leaves_out_is_grey(self, reading, chosen):
+        peaks_N = reading().peaks_N
+        pixels_PW4 = waveform.paint(peaks_N, 4, (0.25, 0.5))
+        assert pixels_PW4.shape == (waveform.TILE_PX, 4 * waveform.TILE_PX, 4)
+        spoken_W = (pixels_PW4[0, :, :3] == waveform.SPOKEN_RGB).all(axis=1)
+        grey_W = (pixels_PW4[0, :, :3] == waveform.LEFT_OUT_RGB).all(axis=1)
+        assert spoken_W[32:64].all() and grey_W[:32].all() and grey_W[64:].all()
+        chosen.use_range, chosen.range_start_s = True, 2.5
+        assert waveform._range(chosen, 10.0) == (0.25, 1.0)
+        chosen.range_end_s = 5.0
+        assert waveform._range(chosen, 10.0) == (0.25, 0.5)
+
+    def test_the_loudest_fills_the_height_and_silence_is_a_line(self, reading):
+        opaque_PW = waveform.paint(reading().peaks_N, 10, (0.0, 1.0))[..., 3]
+        height_W = (opaque_PW == 255).sum(axis=0)
+        assert height_W[4 * 32 + 16] == 32 and height_W[9 * 32 + 16] == 8 and height_W[16] == 1
+        soft_PW = waveform.paint(np.full(peaks.N_PEAKS, 0.05, np.float32), 1, (0.0, 1.0))[..., 3]
+        assert (soft_PW == 255).sum(axis=0).max() == 16, "a recording that is soft throughout looks soft"
+
+    def test_two_rows_of_icons_hold_it_and_its_mirror_image(self, reading):
+        found = reading()
+        # Without a window every icon's number is 0.
+        assert [len(row) for row in waveform._icons(found, 5, (0.0, 1.0))] == [5, 5]
+        number = next(reversed(waveform._shown.values()))
+        size = waveform.TILE_PX
+        expected_PW4 = waveform.paint(found.peaks_N, 5, (0.0, 1.0))
+        for half, rows in (("upper", slice(None)), ("lower", slice(None, None, -1))):
+            tile = np.empty(size * size, np.int32)
+            waveform._collection[f"{number} {half} 2"].icon_pixels.foreach_get(tile)
+            seen_PP4 = tile.view(np.uint8).reshape(size, size, 4)
+            assert (seen_PP4 == expected_PW4[rows, 2 * size : 3 * size]).all()
+
+    def test_pictures_give_way_to_new_ones(self, reading):
+        found = reading()
+        for n_tiles in range(1, 12):
+            waveform._icons(found, n_tiles, (0.0, 1.0))
+        assert sorted(waveform._shown.values()) == list(range(waveform._PICTURES))
+
+    def test_a_file_that_goes_meanwhile_ends_it(self, reading, chosen):
+        scene = bpy.context.scene
+        found = peaks.of_scene(scene, sound_info.of_scene(scene))
+        peaks.look()
+        os.remove(chosen.filepath)
+        peaks.look()
+        assert found.is_done and found.n_slices == 2
+        assert peaks.look() is None
+
+    def test_none_without_a_length(self, reading):
+        info = sound_info.SoundInfo(duration_s=None, rate_hz=RATE_HZ, n_channels=1)
+        assert peaks.of_scene(bpy.context.scene, info) is None
 
 
 class TestWhileItRuns:

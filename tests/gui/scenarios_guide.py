@@ -26,6 +26,8 @@ HEADER_PX = 28
 WIDTH_PX, COLOURS = 1200, 96
 # Of the sidebar's right, which its tabs take.
 _TABS_PX = 30
+# How far the running job's bar is in its picture.
+_AWAY = 0.3, 0.85
 # Film frames side by side.
 _STILLS, _STILL_PX = 5, 240
 
@@ -126,9 +128,14 @@ def guide_recording(gui: Gui) -> Steps[None]:
     yield from gui.click((region.x + 60, (yield from gui.find(stage.ANIMATE))[1] - 46))
     yield 0.6
     yield from _panel(gui, "upper_face", "wav2sem_upper_face.blinks_per_minute", UPPER_FACE, above=40, below=34)
+    # So long that the bar can be stopped on its way.
+    scene.wav2sem.filepath = str(stage.long_speech(120))
     y = (yield from gui.find(stage.ANIMATE))[1]
-    with (yield from stage.start_held(gui)):
-        yield 2.5
+    yield from stage.start(gui)
+    yield from gui.until(lambda: stage.fraction() >= _AWAY[0], "the bar's way", 240)
+    with stage.hold():
+        yield 0.6
+        assert _AWAY[0] <= stage.fraction() <= _AWAY[1], f"the bar is at {stage.fraction():.0%}"
         yield from _crop(gui, "running", (region.x, y - 36, region.width - _TABS_PX, 48))
     yield from stage.finish(gui)
 

@@ -28,6 +28,7 @@ def add_sound(scene: bpy.types.Scene, speech: Path | str, first_frame: int) -> N
     channel = max((strip.channel for strip in strips), default=0) + 1
     strip = strips.new_sound("Speech", str(speech), channel=channel, frame_start=first_frame)
     strip.sound.pack()
+    strip.show_waveform = True
     scene.sync_mode = "AUDIO_SYNC"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import compat, jobs, playback, readiness, sound_info
+from . import compat, jobs, playback, readiness, sound_info, waveform
 from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
 from .operators import WAV2SEM_OT_animate, WAV2SEM_OT_cancel
 from .playback import WAV2SEM_OT_play_speech
@@ -27,22 +27,20 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The source, what it is in words, and a button to hear it."""
+        """The source, its waveform, what it is in words, and a button to hear it."""
         layout, settings = columns(self.layout), context.scene.wav2sem
         row = layout.row()
         row.use_property_split = False
         row.prop(settings, "source", expand=True)
         layout.prop(settings, _SOURCES[settings.source])
-        problem, words = "", ""
         try:
-            words = sound_info.of_scene(context.scene).words()
+            info = sound_info.of_scene(context.scene)
         except ValueError as error:
-            problem = str(error)
-        if problem:
-            say(layout, context, problem, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
+            say(layout, context, str(error), "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
+        waveform.draw(layout, context, info)
         row = layout.split(factor=_WORDS_SHARE)
-        row.label(text=translated(words))
+        row.label(text=translated(info.words()))
         is_playing = playback.is_playing()
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
         row.operator(WAV2SEM_OT_play_speech.bl_idname, text=text, icon=icon)

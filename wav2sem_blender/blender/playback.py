@@ -50,13 +50,7 @@ def _play(scene: bpy.types.Scene) -> bool:
 def _heard(scene: bpy.types.Scene) -> Any:
     """The panel's sound, from where the trim or the range begins to where it ends."""
     settings = scene.wav2sem
-    block = sound_info.chosen_sound(scene)
-    if block is None:
-        heard = aud.Sound.file(bpy.path.abspath(settings.filepath))
-    elif block.factory is not None:
-        heard = block.factory
-    else:
-        heard = aud.Sound.file(bpy.path.abspath(block.filepath, library=block.library))
+    heard = sound_info.opened(scene)
     start_s, stop_s = 0.0, None
     if settings.source == "STRIP":
         strip = compat.find_strip(scene, settings.strip)

@@ -29,6 +29,7 @@ from . import (
     translations,
     upper_face_panel,
     upper_face_properties,
+    waveform,
 )
 
 CLASSES = (
@@ -76,6 +77,7 @@ def unregister() -> None:
     jobs.shut_down()
     runtime.shut_down()
     playback.shut_down()
+    waveform.shut_down()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
@@ -97,3 +99,4 @@ def _at_exit() -> None:
     else:
         jobs.shut_down()
         runtime.shut_down()
+        waveform.shut_down()

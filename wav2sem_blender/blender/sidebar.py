@@ -61,18 +61,24 @@ def say(
     margins_pt: float = _MARGINS_PT,
 ) -> None:
     """A sentence in the user's language, in as many lines as it needs at the region's width."""
-    preferences = context.preferences
-    scale = preferences.system.ui_scale or 1.0
-    width_px = context.region.width if context.region else _DEFAULT_WIDTH_PT * scale
-    room_px = width_px - (margins_pt + (_ICON_PT if icon != "NONE" else 0)) * scale
-    blf.size(0, preferences.ui_styles[0].widget.points * scale)
+    room = room_px(context, margins_pt + (_ICON_PT if icon != "NONE" else 0))
+    blf.size(0, context.preferences.ui_styles[0].widget.points * ui_scale(context))
     column = layout.column(align=True)
-    for number, line in enumerate(
-        lines_of(translated(text), room_px, lambda words: float(blf.dimensions(0, words)[0]))
-    ):
+    for number, line in enumerate(lines_of(translated(text), room, lambda words: float(blf.dimensions(0, words)[0]))):
         row = column.row(align=True)
         row.scale_y = 0.8 if number else 1.0
         row.label(text=line, icon="BLANK1" if number and icon != "NONE" else icon)
+
+
+def room_px(context: bpy.types.Context, margins_pt: float = _MARGINS_PT) -> float:
+    """Pixels of the region's width that a panel's content has."""
+    scale = ui_scale(context)
+    return (context.region.width if context.region else _DEFAULT_WIDTH_PT * scale) - margins_pt * scale
+
+
+def ui_scale(context: bpy.types.Context) -> float:
+    """Pixels a point; 1 where nothing is drawn on a screen."""
+    return context.preferences.system.ui_scale or 1.0
 
 
 def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[str]:

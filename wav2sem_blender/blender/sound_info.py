@@ -53,7 +53,7 @@ def of_scene(scene: bpy.types.Scene) -> SoundInfo:
     if block is None:
         raise ValueError(NOTHING_CHOSEN[settings.source])
     if block.packed_file is None:
-        info = _of_file(bpy.path.abspath(block.filepath, library=block.library))
+        info = _of_file(chosen_path(scene))
     else:
         n_channels = block.bl_rna.properties["channels"].enum_items[block.channels].value
         info = SoundInfo(duration_s=_packed_length_s(block), rate_hz=block.samplerate, n_channels=n_channels)
@@ -78,6 +78,29 @@ def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
     if settings.source == "SPEAKER" and settings.speaker is not None:
         return _sound_in(settings.speaker.data, f'The speaker "{settings.speaker.name}"')
     return settings.sound if settings.source == "SOUND" else None
+
+
+def chosen_path(scene: bpy.types.Scene) -> str:
+    """Where the panel's sound lies, unless it is packed.
+
+    Raises:
+        ValueError: As `chosen_sound`.
+    """
+    block = chosen_sound(scene)
+    if block is None:
+        return bpy.path.abspath(scene.wav2sem.filepath)
+    return bpy.path.abspath(block.filepath, library=block.library)
+
+
+def opened(scene: bpy.types.Scene) -> aud.Sound:
+    """The panel's sound as `aud` plays it, from its begin to its end.
+
+    Raises:
+        ValueError: As `chosen_sound`.
+    """
+    block = chosen_sound(scene)
+    ready = None if block is None else block.factory
+    return aud.Sound.file(chosen_path(scene)) if ready is None else ready
 
 
 def check_range(settings: WAV2SEM_PG_settings, info: SoundInfo) -> None:
