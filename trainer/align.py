@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
@@ -22,6 +24,14 @@ LABIODENTALS = ("F", "V")
 Timing = tuple[str, float, float]
 _PAD_S = 0.2
 _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}
+
+
+class Aligned(NamedTuple):
+    """Phone times, and how well the sound fits them: the acoustic model's mean score of a 10 ms step within phones that
+    are no silence; below 0, higher is better."""
+
+    phones: list[Timing]
+    score: float
 
 
 class Aligner:
@@ -43,6 +53,18 @@ class Aligner:
         words = [word.strip("'") for word in text.split()]
         if not words or not all([self._knows(word) for word in words]):
             return None
+        aligned = self._align(samples_S, words)
+        return aligned and aligned.phones
+
+    def pronounced(self, samples_S: np.ndarray, words: Sequence[Sequence[str]]) -> Aligned | None:
+        """The same of words whose phones are given: speech of any language, or a pronunciation of one's own."""
+        names = ["_".join(word) for word in words]  # the dictionary's own words are in small letters
+        for name, word in zip(names, words, strict=True):
+            if self._decoder.lookup_word(name) is None:
+                self._decoder.add_word(name, " ".join(word), True)
+        return self._align(samples_S, names) if names else None
+
+    def _align(self, samples_S: np.ndarray, words: list[str]) -> Aligned | None:
         pad = int(_PAD_S * 16000)
         for gain in (1.0, 0.5, 1.6):
             noise = self._rng.normal(0, 4, len(samples_S) + 2 * pad)
@@ -53,7 +75,10 @@ class Aligner:
                 continue
             if phones:
                 end = len(samples_S) / 16000
-                return [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e in phones if e > _PAD_S]
+                times = [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e, _ in phones if e > _PAD_S]
+                sounding = [(e - b, score) for p, b, e, score in phones if p != "SIL"]
+                steps = 100 * sum(duration for duration, _ in sounding)
+                return Aligned(times, sum(score for _, score in sounding) / max(steps, 1))
         return None
 
     def _knows(self, word: str) -> bool:
@@ -70,7 +95,7 @@ class Aligner:
             self._decoder.add_word(word, " ".join(phones), True)
         return True
 
-    def _two_passes(self, padded: bytes, text: str) -> list[Timing]:
+    def _two_passes(self, padded: bytes, text: str) -> list[tuple[str, float, float, int]]:
         decoder = self._decoder
         decoder.set_align_text(text)
         for second in (False, True):
@@ -80,7 +105,7 @@ class Aligner:
             decoder.process_raw(padded, full_utt=True)
             decoder.end_utt()
         return [
-            (phone.name, phone.start / 100, (phone.start + phone.duration) / 100)
+            (phone.name, phone.start / 100, (phone.start + phone.duration) / 100, phone.score)
             for word in decoder.get_alignment()
             for phone in word
         ]

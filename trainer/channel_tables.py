@@ -44,6 +44,44 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def prompts_markdown(results: Mapping[str, Any]) -> str:
+    """The whole report of `evaluate_prompts`' results.json."""
+    keys = ("recall", "precision", "f1", "auc", "chance", "silence_residual")
+    rows = results["languages"].items()
+    closures = [
+        (name, row["speaker"], str(row["closures"]["clips"]), str(row["closures"]["bilabials"]))
+        + tuple(_figure(row["closures"][key]) for key in keys)
+        for name, row in rows
+    ]
+    aligned = [(name, *_alignment(row["alignment"])) for name, row in rows if "alignment" in row]
+    parts = [
+        f"# Telephone prompts: {results['model']}",
+        f"{results['date']}. Definitions: `trainer/lipsync.py`; phone times are aligned (`trainer/prompt_times.py`).",
+        table(("language", "speaker", "clips", "p, b, m", *_heads(keys)), closures),
+        "## How far the phone times can be trusted",
+        table(
+            ("language", "prompts", "unknown sounds", "failed", "poor", "score", "wrong transcripts that pass")
+            + ("p, b between sounds", "weakest after onset, ms (quartiles)", "within", "by chance"),
+            aligned,
+        ),
+        "Within: share of p and b in (or 20 ms around) which the sound is weakest, of what is 100 ms around them.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _alignment(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    quartiles = figures["dip_ms"]
+    return (
+        *(str(figures[key]) for key in ("prompts", "unknown_sounds", "failed", "poor")),
+        NOTHING if figures["score"] is None else f"{figures['score']:.1f}",
+        _figure(figures["wrong_passed"]),
+        str(figures["stops"]),
+        "{1:.0f} ({0:.0f}, {2:.0f})".format(*quartiles) if quartiles else NOTHING,
+        _figure(figures["dip_inside"]),
+        _figure(figures["dip_by_chance"]),
+    )
+
+
 def _lip_sync(corpora: Mapping[str, Any]) -> str:
     head = ("recordings", "clips", "r", "best lag", "p, b, m", *_heads(CLOSURES))
     return table(head, [(name, *_cells(scores)) for name, scores in corpora.items()])

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ _CMU = {
     """.split())
 }  # fmt: skip
 _LONGEST = max(map(len, _CMU))
-_IGNORED = dict.fromkeys(map(ord, "ˈˌːˑ˥˦˧˨˩ʰʷˠˤᵝ͡-'"))
+_IGNORED = dict.fromkeys(map(ord, "ˈˌːˑ˥˦˧˨˩ʰʷˠˤᵝ͡-'\"^"))  # the last two: Russian vowels beside soft consonants
 _COMBINING_THAT_COUNT = "\u0327\u0329\u032a"  # cedilla (ç), syllabic (n̩), dental (Mandarin's i̪)
 
 _STOPS = frozenset("P T K B D G CH JH".split())
@@ -136,14 +136,15 @@ class _Engine:
         self._library.espeak_Synth(encoded, size, 0, 1, 0, _UTF8, None, None)
         return np.concatenate([np.zeros(0, np.int16), *self._pieces]), self._symbols
 
-    def symbols(self, text: str) -> list[str]:
-        """IPA symbols of the text, without speaking it."""
+    def words(self, text: str) -> list[list[str]]:
+        """IPA symbols of the text, word by word, without speaking it."""
         buffer = ctypes.create_string_buffer(text.encode())
         rest = ctypes.c_void_p(ctypes.addressof(buffer))
         clauses = []
         while rest.value:  # the library moves it a clause on, and to NULL at the end
             clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, 0x02 | ord("_") << 8))
-        return [symbol for clause in clauses for symbol in re.split("[_ ]", clause.decode()) if symbol]
+        words = (word.split("_") for clause in clauses for word in clause.decode().split(" "))
+        return [[symbol for symbol in word if symbol] for word in words]
 
     def _select_language(self, language: str, variant: str) -> None:
         wanted = _Voice(languages=language.encode())
@@ -215,10 +216,23 @@ def pronounce(word: str) -> list[str] | None:
     engine = _engine()
     engine.select("en-us")
     found: list[str] = []
-    for symbol in engine.symbols(word):
+    for symbol in chain.from_iterable(engine.words(word)):
         # The dictionary writes the flap of "butter" as T.
         found += [phone for phone in to_cmu(symbol.replace("ɾ", "t")) if phone != "R" or found[-1:] != ["R"]]
     return found or None
+
+
+def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
+    """CMU phones of a text in the voice's language, word by word as they are said one after another.
+
+    Raises:
+        FileNotFoundError: espeak-ng is not installed.
+        ValueError: no such voice, or a symbol without counterpart, as in `synthesise`.
+    """
+    engine = _engine()
+    engine.select(voice)
+    words = [tuple(phone for symbol in word for phone in to_cmu(symbol)) for word in engine.words(text)]
+    return [word for word in words if word]
 
 
 def to_cmu(symbol: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from wav2sem_blender.pipeline.motion import Motion
 
 from .checkpoints import write_atomically
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
-from .experiments.evaluation import EvaluateChannels, EvaluateVertices
+from .experiments.evaluation import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from .face_data import FaceClip, FaceData, open_face_data
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
 from .regions import Regions, find_regions
@@ -40,12 +40,14 @@ SAMPLE_RATE_HZ = 16_000
 STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
 
 
-def evaluate(config: EvaluateVertices | EvaluateChannels, data: Path, out: Path, model: str, device: str) -> Any:
+def evaluate(
+    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts, data: Path, out: Path, model: str, device: str
+) -> Any:
     """Measure a model; writes results.json (and, on vertices, results.md) and returns what it holds.
 
     Args:
         config: what to measure.
-        data: the data set, or prepared speech and motion for `EvaluateChannels`.
+        data: the data set, prepared speech and motion for `EvaluateChannels`, or unpacked prompts.
         out: folder to write; predictions that are there already and were made by the same model are taken as they are.
         model: a model folder, or "default".
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -59,6 +61,10 @@ def evaluate(config: EvaluateVertices | EvaluateChannels, data: Path, out: Path,
         from .evaluate_channels import evaluate_channels
 
         return evaluate_channels(config, data, out, model, device)
+    if isinstance(config, EvaluatePrompts):
+        from .evaluate_prompts import evaluate_prompts
+
+        return evaluate_prompts(config, data, out, model, device)
     faces = open_face_data(config.kind, data)
     predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions")
     _check_fits(predictor, faces)

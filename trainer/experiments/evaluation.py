@@ -55,6 +55,27 @@ class EvaluateChannels:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePrompts:
+    """Lip closures of a model on telephone prompts of people who speak five languages.
+
+    Attributes:
+        max_clips: of each language; those of a smaller number are among those of a larger one.
+        shortest_s, longest_s: durations that are taken; aligners lose their way in long recordings.
+        least_score: of the alignment, below it a prompt is left out; 0 is best. Wrong transcripts that align at all
+            come to -44 and below, right ones of the language furthest from English to -36.
+        wrong_transcripts: on so many clips a language, another prompt's transcript is tried too.
+        semantic_strength: scales F_s; 0 is off, 1 as trained.
+    """
+
+    max_clips: int = 150
+    shortest_s: float = 1.5
+    longest_s: float = 8.0
+    least_score: float = -40.0
+    wrong_transcripts: int = 20
+    semantic_strength: float = 1.0
+
+
 def vocaset() -> EvaluateVertices:
     """VOCASET's two test subjects, under all training styles."""
     return EvaluateVertices(kind="vocaset")
@@ -85,9 +106,14 @@ def bundled_test() -> EvaluateChannels:
     return replace(bundled(), split="test")
 
 
+def prompts() -> EvaluatePrompts:
+    """Real voices in English, Spanish, French, Italian and Russian, from packages of Debian."""
+    return EvaluatePrompts()
+
+
 def smoke() -> EvaluateVertices:
     """Two clips of VOCASET with all controls that the machine can do without a hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
 
 
-EXPERIMENTS = (vocaset, biwi_a, biwi_b, custom, bundled, bundled_test, smoke)
+EXPERIMENTS = (vocaset, biwi_a, biwi_b, custom, bundled, bundled_test, prompts, smoke)

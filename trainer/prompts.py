@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Telephone prompts of professional speakers, in the layout of Debian's packages of Asterisk's core sounds.
+
+For measuring only: one person a language, who is not in what the bundled model learnt from. Each language is two
+packages, unpacked below one folder: LANGUAGE's transcripts, `core-sounds-LANGUAGE.txt.gz` ("name: text", a line each),
+and its recordings, `sounds/VOICE/NAME.g722`, where VOICE begins with the language.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+
+ESPEAK_VOICES = {"en": "en-us", "es": "es-419", "fr": "fr", "it": "it", "ru": "ru"}
+G722_BYTES_PER_S = 8000
+_NOT_SPOKEN = re.compile(r"[\[(]|\?\s+[^\W\dA-Z_]")  # notes on a sound; a letter that some encoding lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A recording and what is said in it."""
+
+    name: str
+    language: str
+    speaker: str
+    text: str
+    path: Path
+
+    @property
+    def duration_s(self) -> float:
+        """By the file's size: the codec's rate is constant."""
+        return self.path.stat().st_size / G722_BYTES_PER_S
+
+    def samples(self) -> np.ndarray:
+        """int16 (S,) at 16 kHz.
+
+        Raises:
+            FileNotFoundError: ffmpeg is not installed.
+            ValueError: a file that ffmpeg cannot read.
+        """
+        command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", str(self.path)]
+        command += ["-f", "s16le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-"]
+        try:
+            decoded = subprocess.run(command, capture_output=True, check=True).stdout
+        except FileNotFoundError as error:
+            raise FileNotFoundError("ffmpeg is not installed (Debian: `apt install ffmpeg`)") from error
+        except subprocess.CalledProcessError as error:
+            raise ValueError(f"{self.path}: {error.stderr.decode(errors='replace').strip()}") from error
+        return np.frombuffer(decoded, np.int16)
+
+
+def list_prompts(data: Path, shortest_s: float, longest_s: float) -> dict[str, list[Prompt]]:
+    """Prompts by language that have a transcript and such a duration, in an order that depends on their names alone:
+    the first few are a fair sample.
+
+    Raises:
+        FileNotFoundError: `data` holds none.
+    """
+    found: dict[str, list[Prompt]] = {}
+    for transcripts in sorted(data.rglob("core-sounds-*.txt.gz")):
+        language = transcripts.name.removeprefix("core-sounds-").removesuffix(".txt.gz")
+        for folder in sorted(data.rglob(f"sounds/{language}_*")) if language in ESPEAK_VOICES else ():
+            prompts = [
+                Prompt(name=name, language=language, speaker=folder.name, text=text, path=folder / f"{name}.g722")
+                for name, text in _lines(transcripts)
+                if (folder / f"{name}.g722").is_file()
+            ]
+            heard = [prompt for prompt in prompts if shortest_s <= prompt.duration_s <= longest_s]
+            if heard:
+                found[language] = sorted(heard, key=lambda prompt: crc32(prompt.name.encode()))
+    if not found:
+        raise FileNotFoundError(
+            f"{data}: no prompts; unpack Debian's asterisk-core-sounds-fr and asterisk-core-sounds-fr-g722 there "
+            f"(languages: {', '.join(ESPEAK_VOICES)})"
+        )
+    return found
+
+
+def _lines(transcripts: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of all that is said in words."""
+    with gzip.open(transcripts, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            name, colon, text = line.strip().partition(": ")
+            if colon and not name.startswith(";") and not _NOT_SPOKEN.search(text):
+                yield name, text
