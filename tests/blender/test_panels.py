@@ -20,6 +20,7 @@ from wav2sem_blender.blender import (
     preset_panel,
     properties,
     readiness,
+    running,
     sidebar,
     sound_info,
     waveform,
@@ -340,8 +341,10 @@ class TestWhileItRuns:
         chosen.filepath = str(wav)
         idle = {panel: drawn(panel) for panel in panels.CLASSES}
         assert all(enabled for rows in idle.values() for kind, _, enabled in rows if kind == "operator")
-        job = SimpleNamespace(title="Listening for Sounds", fraction=0.45, left_s=3.2, is_writing=False)
-        monkeypatch.setattr(jobs, "_current", job)
+        job = SimpleNamespace(
+            title="Listening for Sounds", fraction=0.45, left_s=3.2, is_writing=False, doing="Speech is being animated"
+        )
+        monkeypatch.setattr(running, "_current", job)
         for panel, rows in idle.items():
             busy = drawn(panel)
             if panel is panels.WAV2SEM_PT_animate:
@@ -353,7 +356,7 @@ class TestWhileItRuns:
                 busy = busy[:-2]
             assert [row[:2] for row in busy] == [row[:2] for row in rows]
             assert not any(enabled for *_, enabled in busy)
-        monkeypatch.setattr(jobs, "_current", None)
+        monkeypatch.setattr(running, "_current", None)
 
     def test_cancel_needs_a_job(self):
         assert operators.WAV2SEM_OT_cancel.why_not(bpy.context) == "Nothing is being animated"

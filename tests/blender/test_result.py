@@ -2,6 +2,7 @@
 """The Result panel: takes are found, muted, pushed, made again, reduced and removed; the user's keys survive."""
 
 import json
+import time
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -14,12 +15,15 @@ from wav2sem_blender.blender import (
     compat,
     export_panel,
     footprint,
+    jobs,
     reduction,
     result_panel,
+    running,
     take_operators,
     takes,
     upper_face,
 )
+from wav2sem_blender.blender.settings import AnimateSettings
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
@@ -550,6 +554,141 @@ class TestReduce:
         bpy.ops.wav2sem.push_to_nla()
         assert bpy.ops.wav2sem.reduce_keys(tolerance_mm=50.0) == {"FINISHED"}
         assert values(face, 30)["jawOpen"] > 0.1
+
+
+class TestReduceBesideTheInterface:
+    """What the button does in a window: slices, between which a person goes on working."""
+
+    @pytest.fixture
+    def reducing(self, face, monkeypatch):
+        """A slice is a single step."""
+        monkeypatch.setattr(reduction, "SLICE_S", 0.0)
+
+        def start(n_frames=900):
+            speak(face, motion={"n_frames": n_frames})
+            bpy.ops.ed.undo_push(message="Spoken")
+            return reduction.Reducing(face, takes.of_face(face)[0], bpy.context.scene, 20.0)
+
+        yield start
+        if running.current() is not None:
+            running.current().cancel()
+
+    def test_it_is_what_a_script_gets(self, face, reducing, curves_of):
+        job, before = reducing(), state(face)
+        fractions = []
+        while not job.poll():
+            fractions.append(job.fraction)
+        assert state(face) == before, "nothing is written before all is chosen"
+        assert fractions == sorted(fractions) and 0 < job.fraction <= 1 and not job.is_writing
+        while (outcome := job.write(bpy.context)) is None:
+            assert job.is_writing
+        assert running.current() is None
+        assert reduction.last_outcome(takes.of_face(face)[0]) == outcome
+        sliced = curves_of(face)
+        assert sum(len(curve[0]) for curve in sliced.values()) == outcome.keys_after < outcome.keys_before
+        bpy.ops.ed.undo_push(message="Reduced")
+        bpy.ops.ed.undo()
+        bpy.context.view_layer.objects.active = bpy.data.objects["Head"]
+        assert reduction.last_outcome(takes.of_face(bpy.data.objects["Head"])[0]) is None
+        assert bpy.ops.wav2sem.reduce_keys(tolerance_mm=20.0) == {"FINISHED"}
+        for name, (frames, heights) in curves_of(bpy.data.objects["Head"]).items():
+            np.testing.assert_array_equal(frames, sliced[name][0])
+            np.testing.assert_array_equal(heights, sliced[name][1])
+
+    def test_no_step_of_ten_minutes_is_long(self, reducing):
+        job, longest_s, is_chosen = reducing(18_000), 0.0, False
+        while True:
+            begin_s = time.thread_time()
+            outcome = job.write(bpy.context) if is_chosen else None
+            is_chosen = is_chosen or job.poll()
+            longest_s = max(longest_s, time.thread_time() - begin_s)
+            if outcome is not None:
+                break
+        assert longest_s < 0.05
+        assert outcome.keys_before == 3 * 18_000
+
+    @pytest.mark.parametrize("n_slices", [0, 1, 3])
+    def test_cancelled_it_changes_nothing(self, reducing, scene_bytes, n_slices):
+        job = reducing(3000)
+        before = scene_bytes()
+        for _ in range(n_slices):
+            assert not job.poll()
+        assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
+        assert running.current() is None
+        assert scene_bytes() == before
+
+    def test_the_other_buttons_wait_and_say_so(self, face, reducing, audio):
+        job = reducing()
+        for operator in (bpy.ops.wav2sem.remove_take, bpy.ops.wav2sem.reduce_keys, bpy.ops.wav2sem.animate):
+            with pytest.raises(RuntimeError, match="Keys are being reduced; press Esc to cancel it"):
+                operator()
+        with pytest.raises(ValueError, match=r"^Keys are being reduced\. Wait for it"):
+            jobs.Job(bpy.context, AnimateSettings(filepath=audio("ok"), object_name="Head"))
+        shown = drawn(result_panel.WAV2SEM_PT_result)
+        assert "wav2sem.cancel" in shown and "wav2sem.reduce_keys" not in shown
+        job.cancel()
+        assert "wav2sem.reduce_keys" in drawn(result_panel.WAV2SEM_PT_result)
+
+    @pytest.mark.parametrize("when", [0, 1, 3])
+    def test_edited_meanwhile(self, face, reducing, curves_of, when):
+        job = reducing(3000)
+        for _ in range(when):
+            assert not job.poll()
+        curve = takes.of_face(face)[0].fcurves[0]
+        curve.keyframe_points[7].co[1] += 0.25
+        if when == 3:
+            takes.of_face(face)[0].fcurves.remove(takes.of_face(face)[0].fcurves[1])
+        edited = {name: curve[1].tobytes() for name, curve in curves_of(face).items()}
+        if when:
+            with pytest.raises(ValueError, match=r'^"talk" or its face was edited while its keys were reduced\.'):
+                to_the_end(job)
+            assert {name: curve[1].tobytes() for name, curve in curves_of(face).items()} == edited
+        else:  # nothing was read yet
+            assert to_the_end(job).keys_before == 9000
+        assert running.current() is None
+
+    @pytest.mark.parametrize("what", ["the take", "the face", "the key"])
+    def test_removed_meanwhile(self, face, reducing, what):
+        job = reducing(3000)
+        assert not job.poll()
+        if what == "the take":
+            takes.remove(face, takes.of_face(face)[0])
+        elif what == "the face":
+            bpy.data.objects.remove(face)
+        else:
+            face.shape_key_remove(face.data.shape_keys.key_blocks["mouthPucker"])
+        with pytest.raises(ValueError, match=r'^"talk".* while its keys were reduced\.'):
+            to_the_end(job)
+        assert running.current() is None
+
+    def test_undone_meanwhile(self, face, reducing):
+        """Undo makes other objects of the same things, in another place of the memory."""
+        job = reducing(3000)
+        bpy.context.scene.frame_start = 3
+        bpy.ops.ed.undo_push(message="Frame")
+        assert not job.poll()
+        bpy.ops.ed.undo()
+        assert to_the_end(job).keys_before == 9000
+        (take,) = takes.of_face(bpy.data.objects["Head"])
+        assert reduction.last_outcome(take) is not None
+
+    def test_ended_while_it_writes_it_is_whole(self, face, reducing):
+        job = reducing()
+        while not job.poll():
+            pass
+        job._writing = job._write(job._chosen)
+        for _ in range(5):
+            next(job._writing)
+        job.cancel()
+        assert reduction.last_outcome(takes.of_face(face)[0]) == job._chosen.outcome
+
+
+def to_the_end(job):
+    while not job.poll():
+        pass
+    while (outcome := job.write(bpy.context)) is None:
+        pass
+    return outcome
 
 
 def test_the_rest_of_the_file_is_left_alone(face):

@@ -12,7 +12,7 @@ import numpy as np
 from mathutils import Quaternion, Vector
 
 from ..pipeline.upper_face import Settings as UpperFaceSettings
-from . import compat, jobs, preferences
+from . import compat, preferences, running
 from .apply import Outcome
 from .demo_film import DEMO_SPEECH, add_sound
 from .demo_head import build_demo_head
@@ -131,7 +131,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
         """A scene needs nothing for it."""
-        return "Speech is being animated; press Esc to cancel it" if jobs.current() is not None else blocked(context)
+        return running.why_wait() or blocked(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """Nothing comes from the panel: the demo head, added if it is not there, and the demo recording."""

@@ -25,14 +25,11 @@ from ..worker.client import WorkerClient, new_job_id
 from . import compat, preflight, sound, upper_face
 from .apply import Outcome, applying
 from .decode import Decoding
+from .running import SLICE_S, Running, current
 from .settings import AnimateSettings, resolve_model, worker_environment
 from .sound import Audio
 
 _POLL_INTERVAL_S = 0.02
-# Of a run's first seconds no pace can be told.
-_PACE_KNOWN_S = 2.0
-# How long curves are written before the interface gets its turn.
-_WRITING_S = 0.015
 
 # Each stage's part of the whole, so that the bar moves evenly: (begin, end, title).
 _STAGES = {
@@ -46,18 +43,16 @@ _STAGES = {
 }
 
 _client: WorkerClient | None = None
-_current: Job | None = None
 
 
-class Job:
+class Job(Running):
     """A run in progress.
 
     Attributes:
         settings: What was asked for.
-        fraction: Progress, 0..1.
-        title: What is being done, for the progress bar.
-        notes: The worker's sentences for the user.
     """
+
+    doing = "Speech is being animated"
 
     def __init__(self, context: bpy.types.Context, settings: AnimateSettings) -> None:
         """Check the target, prepare the audio and hand the job to the worker.
@@ -65,16 +60,11 @@ class Job:
         Raises:
             ValueError, OSError: For the user; nothing was changed.
         """
-        global _current
-        if _current is not None:
-            raise ValueError("Speech is being animated already. Wait for it, or cancel it with Esc.")
+        super().__init__("Starting")
         target = preflight.find_object(context, settings.object_name)
         check_target = upper_face.check_target if settings.upper_face_only else preflight.check_target
         check_target(context, target)
         self.settings = replace(settings, object_name=target.name)
-        self.fraction, self.title = 0.0, "Starting"
-        self.notes: list[str] = []
-        self._started_s = time.monotonic()
         # By what renaming and undo leave as they are.
         self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
         self._scene_name, self._layer_name = context.scene.name, context.view_layer.name
@@ -94,18 +84,12 @@ class Job:
         except BaseException:
             self._clean_up()
             raise
-        _current = self
+        self._begin()
 
     @property
     def is_writing(self) -> bool:
         """Whether curves are being written, so that nobody may touch the scene."""
         return self._writing is not None
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds to go, by the pace so far; None while that says nothing yet."""
-        past_s = time.monotonic() - self._started_s
-        return past_s * (1 / self.fraction - 1) if past_s > _PACE_KNOWN_S and self.fraction > 0.05 else None
 
     def poll(self) -> bool:
         """See what became of the sound and of the worker's job; True when the motion is there.
@@ -131,7 +115,7 @@ class Job:
         Raises:
             ValueError, OSError: The target changed meanwhile, or does not fit the model; nothing was changed.
         """
-        return self._write_on(context, lambda steps: for_a_while(steps, _WRITING_S))
+        return self._write_on(context, lambda steps: for_a_while(steps, SLICE_S))
 
     def finish(self, context: bpy.types.Context) -> Outcome:
         """Write the curves without a pause; raises as `write`."""
@@ -316,15 +300,13 @@ class Job:
         self.title = title
 
     def _clean_up(self) -> None:
-        global _current
         if self._writing is not None:
             with suppress(ReferenceError):  # another file is open by now
                 self._writing.close()
         if self._decoding is not None:
             self._decoding.end()
         self._client.remove_job(self._id)
-        if _current is self:
-            _current = None
+        self._end()
 
 
 def run(
@@ -347,16 +329,12 @@ def run(
     return job.finish(context), job.notes
 
 
-def current() -> Job | None:
-    """The run in progress, for the panel."""
-    return _current
-
-
 def shut_down() -> None:
     """End the worker and what it was doing."""
     global _client
-    if _current is not None:
-        _current.cancel()
+    running = current()
+    if running is not None:
+        running.cancel()
     if _client is not None:
         _client.close()
         _client = None

@@ -244,8 +244,9 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
         """Only what lies in the models folder, and what nobody is using."""
-        if jobs.current() is not None:
-            return "Speech is being animated; wait for its end"
+        job = jobs.current()
+        if job is not None:
+            return f"{job.doing}; wait for its end"
         return "" if place(context) is not None else "Choose a models folder first"
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:

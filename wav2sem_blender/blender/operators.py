@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
@@ -14,9 +14,10 @@ from ..pipeline.upper_face import Settings as UpperFaceSettings
 from . import compat, jobs, preferences, properties, readiness, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
+from .job_operator import USER_ERRORS, JobOperator
 from .settings import AnimateSettings
-from .sidebar import SaysWhyNot, is_drawing, progress_words, redraw
-from .translations import CONTEXT, translated
+from .sidebar import SaysWhyNot, is_drawing
+from .translations import CONTEXT
 
 ENGINES = (
     ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
@@ -24,16 +25,11 @@ ENGINES = (
     ("torch", "PyTorch", "The Python with PyTorch from the preferences"),
 )
 
-_TIMER_S = 0.1
-# While curves are written nothing else may happen, so the next slice follows soon.
-_WRITING_TIMER_S = 0.005
-# What a person can act on; anything else is a bug and shows as one.
-_USER_ERRORS = (ValueError, OSError, MemoryError)
 # The next call must not inherit the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
 
 
-class SpeechJobOperator(SaysWhyNot):
+class SpeechJobOperator(JobOperator):
     """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting."""
 
     filepath: StringProperty(  # type: ignore[valid-type]
@@ -52,9 +48,6 @@ class SpeechJobOperator(SaysWhyNot):
     range_start_s: properties.range_start_property(**FRESH)  # type: ignore[valid-type]
     range_end_s: properties.range_end_property(**FRESH)  # type: ignore[valid-type]
 
-    _job: jobs.Job | None = None
-    _timer: Any = None
-    _shown = ""
     _by_hand = False
     _from_panel: tuple[str, ...] = ("delay_s",)
 
@@ -80,7 +73,7 @@ class SpeechJobOperator(SaysWhyNot):
                 self._settings(),
                 lambda fraction, _title: context.window_manager.progress_update(100 * fraction),
             )
-        except _USER_ERRORS as error:
+        except USER_ERRORS as error:
             return self._failed(error)
         finally:
             context.window_manager.progress_end()
@@ -92,75 +85,7 @@ class SpeechJobOperator(SaysWhyNot):
             return self.execute(context)
         self._by_hand = True
         self._fill_from_panel(context)
-        try:
-            self._job = jobs.Job(context, self._settings())
-        except _USER_ERRORS as error:
-            return self._failed(error)
-        self._set_timer(context, _TIMER_S)
-        context.window_manager.modal_handler_add(self)
-        return {"RUNNING_MODAL"}
-
-    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """Look at the job ten times a second; at its end, write curves in slices and let nobody come between them."""
-        assert self._job is not None
-        if jobs.current() is not self._job:
-            return self._cancelled(context)
-        if self._job.is_writing and not event.type.startswith("TIMER"):
-            return {"RUNNING_MODAL"}
-        if event.type == "ESC" and event.value == "PRESS":
-            self._job.cancel()
-            return self._cancelled(context)
-        if event.type != "TIMER":
-            return {"PASS_THROUGH"}
-        try:
-            if not self._job.poll():
-                self._show_progress(context)
-                return {"PASS_THROUGH"}
-            if not self._job.is_writing:
-                self._set_timer(context, _WRITING_TIMER_S)
-            outcome = self._job.write(context)
-            if outcome is None:
-                return {"PASS_THROUGH"}
-            result = self._finished(outcome, self._job.notes)
-        except _USER_ERRORS as error:
-            result = self._failed(error)
-        except BaseException:
-            self._end(context, set())
-            raise
-        return self._end(context, result)
-
-    def cancel(self, context: bpy.types.Context) -> None:
-        """Blender ends the operator: another file is loaded, or the window closes."""
-        if self._job is not None and jobs.current() is self._job:
-            self._job.cancel()
-        self._end(context, set())
-
-    def _show_progress(self, context: bpy.types.Context) -> None:
-        assert self._job is not None
-        words = progress_words(self._job)
-        if words != self._shown:
-            self._shown = words
-            context.workspace.status_text_set(translated(f"{words}   Esc: Cancel"))
-            redraw(context)
-
-    def _cancelled(self, context: bpy.types.Context) -> set[str]:
-        self.tell({"INFO"}, "Cancelled; nothing was changed")
-        return self._end(context, {"CANCELLED"})
-
-    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
-        """Leave no timer and no status text behind."""
-        self._set_timer(context, None)
-        if context.workspace is not None:
-            context.workspace.status_text_set(None)
-        redraw(context)
-        return result
-
-    def _set_timer(self, context: bpy.types.Context, interval_s: float | None) -> None:
-        if self._timer is not None:
-            context.window_manager.event_timer_remove(self._timer)
-            self._timer = None
-        if interval_s is not None:
-            self._timer = context.window_manager.event_timer_add(interval_s, window=context.window)
+        return self._start(context, lambda: jobs.Job(context, self._settings()))
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """Whatever the call leaves open: the panel's settings."""
@@ -281,7 +206,7 @@ def summary(outcome: Outcome) -> str:
 
 
 class WAV2SEM_OT_cancel(SaysWhyNot, bpy.types.Operator):
-    """Stop animating speech; nothing was changed"""
+    """Stop what is going on; nothing was changed"""
 
     bl_idname = "wav2sem.cancel"
     bl_label = "Cancel"

@@ -7,10 +7,11 @@ import bpy
 
 from . import compat, jobs, playback, readiness, sound_info, waveform
 from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
-from .operators import WAV2SEM_OT_animate, WAV2SEM_OT_cancel
+from .job_operator import draw_progress
+from .operators import WAV2SEM_OT_animate
 from .playback import WAV2SEM_OT_play_speech
 from .preset_panel import WAV2SEM_PT_presets
-from .sidebar import SpeechPanel, columns, face_of, progress_words, say
+from .sidebar import SpeechPanel, columns, face_of, say
 from .translations import translated
 
 _SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
@@ -115,8 +116,7 @@ def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
     row = layout.row(align=job is not None)
     row.scale_y = _BUTTON_HEIGHT
     if job is not None:
-        row.progress(factor=job.fraction, text=progress_words(job))
-        row.operator(WAV2SEM_OT_cancel.bl_idname, text="", icon="X")
+        draw_progress(row, job)
         return
     row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import bpy
@@ -38,12 +39,19 @@ def shut_down() -> None:
 
 
 def _play(scene: bpy.types.Scene) -> bool:
+    """Begin; False without a sound device, ValueError where the sound is gone or broken since the panel was drawn."""
     global _handle
+    sound_info.check_range(scene.wav2sem, sound_info.of_scene(scene))
     try:
         device = aud.Device()
     except aud.error:  # as where PulseAudio is the only one and does not run
         return False
-    _handle = device.play(_heard(scene))
+    try:
+        _handle = device.play(_heard(scene))
+    except aud.error as error:
+        block = sound_info.chosen_sound(scene)
+        name = Path(scene.wav2sem.filepath).name if block is None else block.name
+        raise ValueError(f'"{name}" cannot be played. Choose another sound.') from error
     return is_playing()
 
 
@@ -78,13 +86,21 @@ class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
-        """There must be a sound."""
+        """A sound must be chosen; what is wrong with its file the click says, which a disabled button swallows."""
         if context.scene is None:
             return "There is no scene"
+        if is_playing():
+            return ""
         try:
-            sound_info.check_range(context.scene.wav2sem, sound_info.of_scene(context.scene))
+            info = sound_info.of_scene(context.scene)
+        except sound_info.NothingChosenError as error:
+            return str(error)
+        except ValueError:
+            return ""
+        try:
+            sound_info.check_range(context.scene.wav2sem, info)
         except ValueError as error:
-            return "" if is_playing() else str(error)
+            return str(error)
         return ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -92,8 +108,11 @@ class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
         if is_playing():
             stop()
             return {"FINISHED"}
-        if not _play(context.scene):
-            return self._failed("Blender has no sound device. Choose one in Preferences > System > Sound.")
+        try:
+            if not _play(context.scene):
+                return self._failed("Blender has no sound device. Choose one in Preferences > System > Sound.")
+        except ValueError as error:
+            return self._failed(error)
         if not bpy.app.timers.is_registered(_watch):
             bpy.app.timers.register(_watch, first_interval=_LOOK_S, persistent=True)
         return {"FINISHED"}

@@ -10,7 +10,7 @@ import bpy
 
 from ..pipeline.face_names import SPEECH_CHANNELS, listed
 from ..pipeline.motion import ARKIT_CHANNELS
-from . import jobs, mapping, preflight, sound_info
+from . import mapping, preflight, running, sound_info
 from .sidebar import chosen_object, face_of
 
 # A part of a face's keys that speech can do without is not worth a line.
@@ -31,8 +31,8 @@ def why_not_run(context: bpy.types.Context) -> str:
     """Why no run can start in this scene whatever the settings are, or nothing."""
     if context.scene is None:
         return "There is no scene"
-    if jobs.current() is not None:
-        return "Speech is being animated; press Esc to cancel it"
+    if running.current() is not None:
+        return running.why_wait()
     if not any(candidate.type == "MESH" for candidate in context.scene.objects):
         return "The scene has no mesh; add or import a head first"
     return ""

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from os.path import commonprefix
 from typing import Any, ClassVar
 
 import bpy
 from bpy.props import IntProperty, StringProperty
 
-from . import reduction, takes
-from .sidebar import SpeechPanel, face_of, say
+from . import reduction, running, takes
+from .job_operator import draw_progress
+from .sidebar import SpeechPanel, face_of, room_px, say, text_width, ui_scale
 from .take_operators import (
     WAV2SEM_OT_make_active,
     WAV2SEM_OT_mute_take,
@@ -22,6 +25,28 @@ from .take_operators import (
     selected,
     tolerance_property,
 )
+
+# Of a row of the list, the part with the name; beside it, in points: the list's and the panel's margins, and the icon.
+_NAME_SHARE = 0.5
+_BESIDE_PT = 70
+_ICON_PT = 24
+_CUT = "…"
+
+
+def told_apart(name: str, others: Iterable[str], room: float, width_of: Callable[[str], float]) -> str:
+    """A name as it fits: shortened, it keeps what none of the others has, as in "demo_….001"."""
+    if width_of(name) <= room:
+        return name
+    shared = max((len(commonprefix((name, other))) for other in others), default=0)
+    own = name[shared:]
+    for n_first in range(shared, 0, -1):
+        shown = f"{name[:n_first]}{_CUT}{own}"
+        if width_of(shown) <= room:
+            return shown
+    start = _CUT if shared else ""
+    while len(own) > 1 and width_of(f"{start}{own}{_CUT}") > room:
+        own = own[:-1]
+    return f"{start}{own}{_CUT}"
 
 
 class WAV2SEM_UL_takes(bpy.types.UIList):
@@ -42,8 +67,9 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         if take is None:
             return
         first, last = take.frames
-        split = layout.split(factor=0.5)
-        split.prop(action, "name", text="", emboss=False, icon="HIDE_OFF" if take.is_upper_face else "SPEAKER")
+        split = layout.split(factor=_NAME_SHARE)
+        icon = "HIDE_OFF" if take.is_upper_face else "SPEAKER"
+        split.label(text=_label(context, action.name), icon=icon, translate=False)
         row = split.row()
         row.alignment = "RIGHT"
         row.active = not (take.is_kept or take.is_muted)
@@ -80,6 +106,7 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
             say(layout, context, no_take(context), "INFO")
             return
         layout.template_list("WAV2SEM_UL_takes", "", bpy.data, "actions", manager, "wav2sem_take_index", rows=3)
+        layout.prop(take.action, "name", text="")
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_make_active.bl_idname)
         row.operator(WAV2SEM_OT_push_to_nla.bl_idname)
@@ -87,12 +114,23 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         row.operator(WAV2SEM_OT_rebake.bl_idname, icon="FILE_REFRESH")
         row.operator(WAV2SEM_OT_remove_take.bl_idname, icon="TRASH")
         row = layout.row(align=True)
-        row.prop(context.scene, "wav2sem_tolerance_mm", text="mm")
-        row.operator(WAV2SEM_OT_reduce_keys.bl_idname)
+        job = running.current()
+        if isinstance(job, reduction.Reducing):
+            draw_progress(row, job)
+        else:
+            row.prop(context.scene, "wav2sem_tolerance_mm", text="mm")
+            row.operator(WAV2SEM_OT_reduce_keys.bl_idname)
         outcome = reduction.last_outcome(take)
         if outcome is not None:
             for sentence in outcome.words():
                 say(layout, context, sentence)
+
+
+def _label(context: bpy.types.Context, name: str) -> str:
+    """Of an action, within its part of a row of the list."""
+    others = [take.action.name for take in takes.of_face(face_of(context)) if take.action.name != name]
+    room = _NAME_SHARE * room_px(context, _BESIDE_PT) - _ICON_PT * ui_scale(context)
+    return told_apart(name, others, room, text_width(context))
 
 
 def _index(_manager: Any) -> int:

@@ -357,8 +357,9 @@ def _why_no_preferences(context: bpy.types.Context) -> str:
 
 
 def _why_no_change(context: bpy.types.Context) -> str:
-    if jobs.current() is not None:
-        return "Speech is being animated; wait for its end"
+    job = jobs.current()
+    if job is not None:
+        return f"{job.doing}; wait for its end"
     if chores.current(INSTALL) is not None:
         return "The torch runtime is being installed"
     if chores.current(REMOVE) is not None:

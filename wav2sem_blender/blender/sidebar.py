@@ -62,9 +62,8 @@ def say(
 ) -> None:
     """A sentence in the user's language, in as many lines as it needs at the region's width."""
     room = room_px(context, margins_pt + (_ICON_PT if icon != "NONE" else 0))
-    blf.size(0, context.preferences.ui_styles[0].widget.points * ui_scale(context))
     column = layout.column(align=True)
-    for number, line in enumerate(lines_of(translated(text), room, lambda words: float(blf.dimensions(0, words)[0]))):
+    for number, line in enumerate(lines_of(translated(text), room, text_width(context))):
         row = column.row(align=True)
         row.scale_y = 0.8 if number else 1.0
         row.label(text=line, icon="BLANK1" if number and icon != "NONE" else icon)
@@ -74,6 +73,12 @@ def room_px(context: bpy.types.Context, margins_pt: float = _MARGINS_PT) -> floa
     """Pixels of the region's width that a panel's content has."""
     scale = ui_scale(context)
     return (context.region.width if context.region else _DEFAULT_WIDTH_PT * scale) - margins_pt * scale
+
+
+def text_width(context: bpy.types.Context) -> Callable[[str], float]:
+    """How many pixels words take in the panels' letters."""
+    blf.size(0, context.preferences.ui_styles[0].widget.points * ui_scale(context))
+    return lambda words: float(blf.dimensions(0, words)[0])
 
 
 def ui_scale(context: bpy.types.Context) -> float:

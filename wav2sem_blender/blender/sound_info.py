@@ -25,6 +25,10 @@ NOTHING_CHOSEN = {
 _CHANNELS = {1: "mono", 2: "stereo"}
 
 
+class NothingChosenError(ValueError):
+    """The panel's source is still empty."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SoundInfo:
     """Length as it plays in the scene (None where the file does not state it), and how it was recorded."""
@@ -51,7 +55,7 @@ def of_scene(scene: bpy.types.Scene) -> SoundInfo:
         return _of_file(bpy.path.abspath(settings.filepath))
     block = chosen_sound(scene)
     if block is None:
-        raise ValueError(NOTHING_CHOSEN[settings.source])
+        raise NothingChosenError(NOTHING_CHOSEN[settings.source])
     if block.packed_file is None:
         info = _of_file(chosen_path(scene))
     else:

@@ -10,6 +10,7 @@ import bpy
 from bpy.props import BoolProperty, FloatProperty, StringProperty
 
 from . import preferences, readiness, reduction, takes, upper_face
+from .job_operator import JobOperator
 from .operators import ENGINES, FRESH, SpeechJobOperator
 from .settings import AnimateSettings
 from .sidebar import SaysWhyNot, blocked_reason, face_of
@@ -158,7 +159,7 @@ class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
         return settings_of(self._take, self._face, self._device)
 
 
-class WAV2SEM_OT_reduce_keys(TakeOperator, bpy.types.Operator):
+class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
     """Leave as few keys as keep every point of the face within the tolerance. Another try starts from all keys again"""
 
     bl_idname = "wav2sem.reduce_keys"
@@ -171,11 +172,25 @@ class WAV2SEM_OT_reduce_keys(TakeOperator, bpy.types.Operator):
         """It must be editable and move keys."""
         return _read_only(take) or ("" if any(take.curves()) else "It moves no shape key")
 
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Reduce beside the interface; Esc cancels."""
+        if bpy.app.background or context.window is None:
+            return self.execute(context)
+        return self._start(context, lambda: self._reducing(context, face_of(context), self.take(context)))  # type: ignore[arg-type]
+
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
         """Reduce, and say what it cost."""
+        return self._reducing(context, face, take).finish().words()
+
+    def _reducing(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> reduction.Reducing:
         if not self.properties.is_property_set("tolerance_mm"):
             self.tolerance_mm = context.scene.wav2sem_tolerance_mm
-        return reduction.reduce(face, take, context.scene, self.tolerance_mm).words()
+        return reduction.Reducing(face, take, context.scene, self.tolerance_mm)
+
+    def _finished(self, outcome: reduction.Reduction, _notes: list[str]) -> set[str]:
+        for sentence in outcome.words():
+            self.tell({"INFO"}, sentence)
+        return {"FINISHED"}
 
 
 class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):

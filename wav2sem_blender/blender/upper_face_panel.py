@@ -9,7 +9,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..pipeline.upper_face import Settings
-from . import jobs, readiness, upper_face, upper_face_properties
+from . import jobs, readiness, running, upper_face, upper_face_properties
 from .apply import Outcome
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .operators import FRESH, SpeechJobOperator
@@ -122,8 +122,8 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
 def _nothing_to_remove(context: bpy.types.Context) -> str:
     if context.scene is None:
         return "There is no scene"
-    if jobs.current() is not None:
-        return "Speech is being animated; press Esc to cancel it"
+    if running.current() is not None:
+        return running.why_wait()
     if not any(upper_face.is_there(candidate) for candidate in context.scene.objects if candidate.type == "MESH"):
         return "No mesh of this scene has an upper face that was added here"
     return ""

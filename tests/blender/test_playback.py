@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Play button when its sound is no longer what the panel saw: one sentence, and no traceback."""
+
+import bpy
+import pytest
+
+from wav2sem_blender.blender import playback
+
+import aud  # isort: skip  (found only beside bpy)
+
+RATE_HZ = 8000
+
+
+class SilentDevice:
+    """Opens a sound as a real device does, and plays nothing."""
+
+    def play(self, sound):
+        """Return what has played already; raises aud.error for what cannot be read."""
+        assert sound.specs
+        return None
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+    """A second of sound, chosen in the panel."""
+    path = tmp_path / "voice.wav"
+    aud.Sound.sine(440).limit(0, 1).write(
+        str(path), RATE_HZ, aud.CHANNELS_MONO, aud.FORMAT_S16, aud.CONTAINER_WAV, aud.CODEC_PCM
+    )
+    monkeypatch.setattr(aud, "Device", SilentDevice)
+    bpy.context.scene.wav2sem.filepath = str(path)
+    return path
+
+
+def test_a_file_that_is_deleted_before_the_click(chosen):
+    assert bpy.ops.wav2sem.play_speech.poll()
+    chosen.unlink()
+    assert bpy.ops.wav2sem.play_speech.poll(), "a click on a button that is off says nothing"
+    with pytest.raises(
+        RuntimeError, match=r'^Error: There is no file "voice\.wav" in .*; choose it where it lies now$'
+    ):
+        bpy.ops.wav2sem.play_speech()
+
+
+def test_a_file_that_becomes_another_one_before_the_click(chosen):
+    chosen.write_bytes(b"no sound")
+    with pytest.raises(RuntimeError, match=r'^Error: "voice\.wav" has no sound that Blender can read'):
+        bpy.ops.wav2sem.play_speech()
+
+
+@pytest.mark.parametrize("source", ["FILE", "SOUND"])
+def test_a_file_that_is_deleted_in_the_clicks_last_moment(chosen, source, monkeypatch):
+    """After the last look at it: aud raises an error of its own."""
+    settings = bpy.context.scene.wav2sem
+    settings.sound, settings.source = bpy.data.sounds.load(str(chosen)), source
+    seen = playback.sound_info.of_scene
+
+    def last_look(scene):
+        info = seen(scene)
+        chosen.unlink()
+        return info
+
+    monkeypatch.setattr(playback.sound_info, "of_scene", last_look)
+    monkeypatch.setattr(playback.WAV2SEM_OT_play_speech, "why_not", classmethod(lambda _cls, _context: ""))
+    with pytest.raises(RuntimeError, match=r'^Error: "voice\.wav" cannot be played\. Choose another sound\.$'):
+        bpy.ops.wav2sem.play_speech()
+
+
+def test_a_strip_that_is_removed_before_the_click(chosen):
+    settings = bpy.context.scene.wav2sem
+    settings.source, settings.strip = "STRIP", "Line"
+    with pytest.raises(RuntimeError, match=r'^Error: The sequencer has no sound strip "Line"; choose another one$'):
+        bpy.ops.wav2sem.play_speech()
+
+
+def test_nothing_chosen_is_said_before_the_click():
+    with pytest.raises(RuntimeError, match="poll.* Choose an audio file"):
+        bpy.ops.wav2sem.play_speech()
