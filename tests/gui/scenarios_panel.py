@@ -118,16 +118,22 @@ def _use_theme(name: str) -> None:
 
 
 def _drag_edge(gui: Gui, right_px: int) -> Steps[None]:
-    """Make the sidebar wider, or narrower, with the mouse."""
+    """Make the sidebar wider, or narrower, with the mouse, which has to find the edge."""
     region = gui.region("UI")
-    x, y = region.x - 3, region.y + region.height // 2
-    yield from gui.move((x - 2, y))
-    yield from gui.move((x, y))
-    gui._event("LEFTMOUSE", "PRESS", (x, y))
-    for part in range(1, 9):
-        yield from gui.move((x + right_px * part // 8, y))
-    gui._event("LEFTMOUSE", "RELEASE", (x + right_px, y))
-    yield 0.5
+    before_px, y = region.width, region.y + region.height // 2
+    for outside_px in range(6):
+        x = region.x - outside_px
+        for place in ((x - 1, y), (x, y)):
+            yield from gui.move(place)
+        gui._event("LEFTMOUSE", "PRESS", (x, y))
+        yield TURN_S
+        for part in range(1, 9):
+            yield from gui.move((x + right_px * part // 8, y))
+        gui._event("LEFTMOUSE", "RELEASE", (x + right_px, y))
+        yield 0.3
+        if gui.region("UI").width != before_px:
+            return
+    raise AssertionError(f"the sidebar stays {before_px} px wide")
 
 
 def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:
