@@ -61,7 +61,7 @@ def prompts_markdown(results: Mapping[str, Any]) -> str:
         "## How far the phone times can be trusted",
         table(
             ("language", "prompts", "unknown sounds", "failed", "poor", "score", "wrong transcripts that pass")
-            + ("p, b between sounds", "weakest after onset, ms (quartiles)", "within", "by chance"),
+            + ("p, b alone", "weakest after onset, ms (quartiles)", "within", "by chance"),
             aligned,
         ),
         "Within: share of p and b in (or 20 ms around) which the sound is weakest, of what is 100 ms around them.",

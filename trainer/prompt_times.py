@@ -28,7 +28,7 @@ LONGEST_PHONE_S = 0.5  # of what was said beside the transcript, a neighbour tak
 STEP, WINDOW = SAMPLE_RATE_HZ // 200, SAMPLE_RATE_HZ // 100
 AROUND_S, NEAR_S = 0.100, 0.020
 LIP_STOPS = ("P", "B")
-NO_NEIGHBOURS = frozenset("SIL P B T D K G CH JH".split())  # silent, too
+NEARLY_SILENT = frozenset("SIL P B T D K G CH JH".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def fits(aligned: Aligned, least_score: float) -> bool:
 
 
 def weakest(clips: Sequence[tuple[np.ndarray, Sequence[Timing]]]) -> dict[str, Any]:
-    """Where the sound is weakest in and 100 ms around each p and b between sounds that are no silence or stop.
+    """Where the sound is weakest in and 100 ms around each p and b that no silence and no other stop is as near to.
 
     `dip_ms`: quartiles of its time after the phone's start; `dip_inside`: share of those in the phone or 20 ms around
     it; `dip_by_chance`: that share, were it anywhere; `stops`: how many there are.
@@ -93,13 +93,13 @@ def weakest(clips: Sequence[tuple[np.ndarray, Sequence[Timing]]]) -> dict[str, A
     after_ms, inside, chance = [], [], []
     for samples_S, phones in clips:
         level_G = _level_db(samples_S)
-        for before, (name, start, end), after in zip(phones, phones[1:], phones[2:], strict=False):
-            if name not in LIP_STOPS or NO_NEIGHBOURS & {before[0], after[0]}:
+        for name, start, end in phones:
+            if name not in LIP_STOPS or start < AROUND_S or end + AROUND_S > len(samples_S) / SAMPLE_RATE_HZ:
                 continue
-            first = max(0, int((start - AROUND_S) * 200))
+            if sum(n in NEARLY_SILENT and e > start - AROUND_S and b < end + AROUND_S for n, b, e in phones) > 1:
+                continue
+            first = int((start - AROUND_S) * 200)
             piece = level_G[first : int((end + AROUND_S) * 200)]
-            if not len(piece):
-                continue
             dip_s = (first + int(piece.argmin())) / 200 + WINDOW / 2 / SAMPLE_RATE_HZ
             after_ms.append(1000 * (dip_s - start))
             inside.append(start - NEAR_S <= dip_s <= end + NEAR_S)

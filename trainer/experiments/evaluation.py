@@ -68,7 +68,7 @@ class EvaluatePrompts:
         semantic_strength: scales F_s; 0 is off, 1 as trained.
     """
 
-    max_clips: int = 150
+    max_clips: int = 300
     shortest_s: float = 1.5
     longest_s: float = 8.0
     least_score: float = -40.0
