@@ -116,7 +116,7 @@ def guide_recording(gui: Gui) -> Steps[None]:
     scene.wav2sem.source, scene.wav2sem.speaker = "SPEAKER", speaker
     yield from _panel(gui, "speech_speaker", "wav2sem.source", "wav2sem.play_speech", above=44, below=26)
     scene.wav2sem.source = "FILE"
-    yield from _panel(gui, "animate", "wav2sem.model", stage.ANIMATE, above=44, below=40)
+    yield from _panel(gui, "animate", "wav2sem.model", stage.ANIMATE, above=44, below=30)
     x, y = yield from gui.find("wav2sem.model")
     region = gui.region("UI")
     yield from gui.click((region.x + region.width - 65, y + 24))
