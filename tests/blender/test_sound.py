@@ -32,11 +32,11 @@ def write(path, samples_SC, container, codec=None):
     return path
 
 
-def read_wav(path) -> np.ndarray:
+def read_wav(path, rate_hz=RATE_HZ) -> np.ndarray:
     """Samples of our own decoded files: 44 bytes of header, 32-bit float, mono."""
     content = path.read_bytes()
     assert content[20:24] == b"\x03\x00\x01\x00"
-    assert int.from_bytes(content[24:28], "little") == RATE_HZ
+    assert int.from_bytes(content[24:28], "little") == rate_hz
     return np.frombuffer(content[44:], dtype="<f4")
 
 
@@ -178,8 +178,8 @@ def test_the_speech_of_a_strip_begins_where_the_strip_begins(strip, head, fake_w
     assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "Line 1/2"
 
 
-def set_speed(strip, percent):
-    """As Strip > Retiming > Set Speed does; the sequencer has no other way to it."""
+def retime(strip, operator, **options):
+    """As the menu Strip > Retiming does; the sequencer has no other way to it."""
     window = bpy.context.window_manager.windows[0]
     area = window.screen.areas[0]
     area.type = "SEQUENCE_EDITOR"
@@ -189,7 +189,11 @@ def set_speed(strip, percent):
     strip.select = True
     region = next(region for region in area.regions if region.type == "WINDOW")
     with bpy.context.temp_override(window=window, area=area, region=region):
-        assert bpy.ops.sequencer.retiming_segment_speed_set(speed=percent) == {"FINISHED"}
+        assert getattr(bpy.ops.sequencer, operator)(**options) == {"FINISHED"}
+
+
+def set_speed(strip, percent):
+    retime(strip, "retiming_segment_speed_set", speed=percent)
 
 
 @pytest.mark.parametrize("speed", [2.0, 0.8])
@@ -218,14 +222,171 @@ def test_the_face_is_as_fast_as_its_strip(strip, head, fake_worker, curves_of):
     assert frames_T[-1] == pytest.approx(101 + 25, abs=1)
 
 
-def test_a_strip_that_changes_its_speed_is_refused(strip, head, fake_worker, scene_bytes):
+def two_speeds(strip):
+    """Two seconds of the sound in one, the others in four."""
+    retime(strip, "retiming_key_add", timeline_frame=151)
+    strip.retiming_keys[1].timeline_frame = 126
+
+
+def freeze(strip, frame=151):
+    """For a second and a half; the sound goes on as fast as it must to end with the strip."""
+    bpy.context.scene.frame_set(frame)
+    retime(strip, "retiming_freeze_frame_add", duration=37)
+
+
+def everything(strip):
+    """Two speeds with a smooth transition, and a freeze frame, whose key is then selected: that lets others be, too."""
+    two_speeds(strip)
+    freeze(strip, frame=171)
+    strip.show_retiming_keys = True
+    retime(strip, "select_all", action="SELECT")
+    retime(strip, "retiming_transition_add", duration=20)
+    assert len(strip.retiming_keys) == 6
+
+
+def two_speeds_then_trimmed(strip):
+    two_speeds(strip)
+    trim(strip, 10, 15)
+
+
+def trimmed_then_two_speeds(strip):
     trim(strip, 50, 25)
     set_speed(strip, 200)
+
+
+def delayed(strip):
+    two_speeds(strip)
+    strip.sound_offset = 0.3
+
+
+MIX_RATE_HZ = 48_000  # a scene's, as it comes
+
+
+def played(strip, rate_hz, folder) -> np.ndarray:
+    """What the user's own scene plays while the strip lasts, in a Blender that has played nothing before.
+
+    One that has keeps something of it, and begins up to a step of its player elsewhere: 21 ms.
+    """
+    scene, times = bpy.context.scene, compat.strip_times(strip)
+    scene.frame_end = times.start + times.duration
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "own.blend"), copy=True)
+    names = {"source": str(folder / "own.wav"), "target": str(folder / "mono.wav"), "mix": str(folder / "own.blend")}
+    decoding = decode.Decoding(decode.Task(label="own", **names))
+    while not decoding.poll():
+        time.sleep(0.02)
+    begin_s = (times.start - scene.frame_start) / rate_hz
+    end_s = begin_s + times.duration / rate_hz
+    return read_wav(folder / "mono.wav", MIX_RATE_HZ)[round(begin_s * MIX_RATE_HZ) : round(end_s * MIX_RATE_HZ)]
+
+
+@pytest.mark.parametrize(
+    ("change", "fps_base", "first_frame", "keeps_pitch"),
+    [
+        (two_speeds, 1.0, 1, True),
+        (freeze, 1.0, 101, True),
+        (freeze, 1.0, 90, False),
+        (everything, 1.0, 1, True),
+        (everything, 1.0, 1, False),
+        (two_speeds_then_trimmed, 1.001, 90, True),
+        (trimmed_then_two_speeds, 1.0, 1, False),
+        (delayed, 1.0, 1, True),
+    ],
+)
+def test_a_strip_that_changes_its_speed_is_what_the_scene_plays(
+    strip, tmp_path, scene_bytes, change, fps_base, first_frame, keeps_pitch
+):
+    """Sample by sample, in every segment; and the open file stays as it is."""
+    scene = bpy.context.scene
+    scene.render.fps_base, scene.frame_start = fps_base, first_frame
+    rate_hz = compat.frame_rate_hz(scene)
+    if hasattr(strip, "pitch_correction"):
+        strip.pitch_correction = keeps_pitch
+    change(strip)
     assert len(strip.retiming_keys) > 2
     before = scene_bytes()
-    with pytest.raises(RuntimeError, match=r'"Line 1/2" changes its speed .* Clear its retiming'):
+    audio = sound.audio_of_strip(strip, rate_hz, tmp_path / "job")
+    assert scene_bytes() == before
+    heard_S = read_wav(file_of(audio), MIX_RATE_HZ)
+    assert audio.speed == 1.0
+    assert len(heard_S) == round(compat.strip_times(strip).duration / rate_hz * MIX_RATE_HZ)
+    np.testing.assert_allclose(heard_S, played(strip, rate_hz, tmp_path), atol=1e-4)
+
+
+def test_each_segment_has_its_speed(strip, tmp_path):
+    if hasattr(strip, "pitch_correction"):
+        strip.pitch_correction = False
+    two_speeds(strip)
+    samples_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    time_s = 10 * samples_S  # the ramp tells
+    for begin_s, speed in ((0.25, 2.0), (1.25, 0.75), (2.25, 0.75), (3.25, 0.75)):
+        begin = round(begin_s * MIX_RATE_HZ)
+        assert time_s[begin] == pytest.approx(np.interp(begin_s, (0, 1, 5), (0, 2, 5)), abs=0.06)
+        assert time_s[begin + MIX_RATE_HZ // 2] - time_s[begin] == pytest.approx(speed / 2, rel=0.02)
+    assert len(samples_S) == 5 * MIX_RATE_HZ
+
+
+def test_only_the_strip_is_heard_and_however_loud_it_is(strip, wav, tmp_path):
+    two_speeds(strip)
+    alone_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "alone")), MIX_RATE_HZ)
+    scene = bpy.context.scene
+    compat.sequencer_strips(scene.sequence_editor).new_sound("Other", str(wav), channel=2, frame_start=110)
+    strip.mute, strip.volume, scene.audio_volume = True, 0.1, 0.5
+    strip.keyframe_insert("volume", frame=120)
+    scene.sequence_editor.channels[strip.channel].mute = True
+    heard_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    np.testing.assert_allclose(heard_S, alone_S, atol=1e-4)
+
+
+def test_the_strip_goes_alone_into_its_file(strip, head, tmp_path):
+    """Not with the scene's meshes and pictures, which may be large."""
+    two_speeds(strip)
+    scene = bpy.context.scene
+    scene.world = bpy.data.worlds.new("World")
+    scene.collection.children.link(bpy.data.collections.new("Set"))
+    scene.timeline_markers.new("Cut", frame=5).camera = head
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    with bpy.data.libraries.load(str(audio.mix)) as (there, _):
+        assert (len(there.scenes), len(there.sounds)) == (1, 1)
+        assert not (there.objects or there.meshes or there.worlds or there.collections)
+
+
+def test_a_range_of_a_strip_that_changes_its_speed(strip, tmp_path):
+    two_speeds(strip)
+    whole = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    part = sound.part_of(whole, 1.0, 3.0, tmp_path / "job")
+    whole_S = read_wav(file_of(whole), MIX_RATE_HZ)
+    np.testing.assert_array_equal(read_wav(file_of(part), MIX_RATE_HZ), whole_S[MIX_RATE_HZ : 3 * MIX_RATE_HZ])
+
+
+def test_the_face_of_a_strip_that_changes_its_speed(strip, head, fake_worker, curves_of):
+    """It begins where the strip begins, and no speed is counted twice: the fake motion lasts two seconds."""
+    two_speeds_then_trimmed(strip)
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
+    frames_T, _ = curves_of(head)["jawOpen"]
+    assert frames_T[0] == 111
+    assert frames_T[-1] == pytest.approx(111 + 50, abs=1)
+
+
+def test_before_frame_0_a_strip_cannot_change_its_speed(strip, head, fake_worker, scene_bytes):
+    two_speeds(strip)
+    setattr(strip, "content_start" if hasattr(strip, "content_start") else "frame_start", -20)
+    before = scene_bytes()
+    with pytest.raises(RuntimeError, match=r'"Line 1/2" changes its speed and begins before frame 0.* Move it'):
         bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head")
     assert scene_bytes() == before
+
+
+def test_a_mixdown_that_fails_is_a_sentence(strip, tmp_path):
+    two_speeds(strip)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio.mix.write_bytes(b"no Blender file")
+    with pytest.raises(ValueError, match=r"^Line 1/2: what the strip plays cannot be mixed down .* Render the strip's"):
+        file_of(audio)
+    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio.file.unlink(missing_ok=True)
+    audio.file.mkdir()
+    with pytest.raises(ValueError, match=r"Render the strip's sound to a file \(Render > Render Audio\)"):
+        file_of(audio)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 
 `aud` decodes a sound in one call that nothing interrupts, 1.7 ms for a second of m4a, and no seek in it is exact, so
 pieces would not fit together. This file is therefore also a script, which a Blender in the background runs by its path:
-no relative imports here. Only `Sound.data` is used: `Sound.write` ends the whole process when the disk is full.
+no relative imports here. Only `Sound.data` is used: `Sound.write` ends the whole process when the disk is full. So does
+a mixdown, which is therefore made in the second Blender however short it is.
 Shapes: S samples.
 """
 
@@ -28,17 +29,22 @@ import numpy as np
 SHORT_S = 20.0
 
 _MARK = "wav2sem: "
+_RENDER_IT = "Render the strip's sound to a file (Render > Render Audio), and choose that file."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Write the mono sound of `source` between two times to the wav file `target`; `label` names it in errors."""
+    """Write the mono sound of `source` between two times to the wav file `target`; `label` names it in errors.
+
+    With `mix`, a file with one scene, `source` is that scene's mixdown and is made first.
+    """
 
     source: str
     target: str
     label: str
     start_s: float = 0.0
     stop_s: float | None = None
+    mix: str | None = None
 
 
 class Decoding:
@@ -51,7 +57,8 @@ class Decoding:
 
     def __init__(self, task: Task) -> None:
         self._process: subprocess.Popen[str] | None = None
-        if 0 <= length_s(task.source, task.label) <= SHORT_S:
+        self._remedy = "Convert the sound to wav." if task.mix is None else _RENDER_IT
+        if task.mix is None and 0 <= length_s(task.source, task.label) <= SHORT_S:
             decode(task)
         else:
             self._process = _start(task)
@@ -70,8 +77,8 @@ class Decoding:
         _, errors = process.communicate()
         if process.returncode:
             said = [line.removeprefix(_MARK) for line in errors.splitlines() if line.startswith(_MARK)]
-            ended = f"The second Blender, which decodes long sounds, ended with {process.returncode}."
-            raise ValueError(said[-1] if said else f"{ended} Convert the sound to wav.")
+            ended = f"The second Blender, which reads the sound, ended with {process.returncode}."
+            raise ValueError(said[-1] if said else f"{ended} {self._remedy}")
         return True
 
     def end(self) -> None:
@@ -140,6 +147,25 @@ def decode(task: Task) -> None:
             file.write(np.ascontiguousarray(mono_S, dtype="<f4").data)
 
 
+def mix_down(task: Task) -> None:
+    """Make the source of a task: what its scene plays, in the steps of a rendered film's sound.
+
+    Raises:
+        ValueError: Blender cannot do it.
+    """
+    assert task.mix is not None
+    try:
+        with bpy.data.libraries.load(task.mix) as (there, here):
+            here.scenes = there.scenes
+        scene = here.scenes[0]
+        with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):
+            rate_hz = scene.render.ffmpeg.audio_mixrate
+            bpy.ops.sound.mixdown(filepath=task.source, container="WAV", codec="PCM", format="F32", mixrate=rate_hz)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().rstrip(".")
+        raise ValueError(f"{task.label}: what the strip plays cannot be mixed down ({reason}). {_RENDER_IT}") from error
+
+
 def _wav_header(rate_hz: int, n_samples: int) -> bytes:
     """RIFF header of mono 32-bit float samples."""
     n_bytes = 4 * n_samples
@@ -178,7 +204,10 @@ def writing(path: Path) -> Iterator[None]:
 
 def _main() -> int:
     try:
-        decode(Task(**json.loads(sys.argv[sys.argv.index("--") + 1])))
+        task = Task(**json.loads(sys.argv[sys.argv.index("--") + 1]))
+        if task.mix is not None:
+            mix_down(task)
+        decode(task)
     except (ValueError, OSError) as error:
         print(f"{_MARK}{error}", file=sys.stderr, flush=True)
         return 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which file a run reads, and what has to be decoded for it: the worker's soundfile reads the common audio formats.
 
-Films, m4a, packed sounds of such formats, and trimmed strips are decoded on Blender's side (`decode.py`).
+Films, m4a, packed sounds of such formats, and trimmed or retimed strips are decoded on Blender's side (`decode.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bpy
 
-from . import compat, decode
+from . import compat, decode, retiming
 
 SOUNDFILE_SUFFIXES = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
@@ -26,6 +26,7 @@ class Audio:
     Attributes:
         name: For the user.
         file: Where it lies.
+        mix: A file with the scene whose mixdown `file` becomes; None where `file` is there already.
         decoded: Where the decoded part has to go before the worker reads it; None when the worker reads `file` itself.
         start_s: What is left out at the begin; only of what is decoded.
         stop_s: Where it ends; None for the file's end.
@@ -35,6 +36,7 @@ class Audio:
 
     name: str
     file: Path
+    mix: Path | None = None
     decoded: Path | None = None
     start_s: float = 0.0
     stop_s: float | None = None
@@ -61,6 +63,7 @@ class Audio:
                 label=self.name,
                 start_s=self.start_s,
                 stop_s=self.stop_s,
+                mix=None if self.mix is None else str(self.mix),
             )
         )
 
@@ -107,12 +110,14 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
         folder: Where a cut sound goes.
 
     Raises:
-        ValueError: The strip's speed changes within it, or it has no sound.
+        ValueError: It has no sound, or changes its speed where no sound is rendered.
         OSError: As `audio_of_sound`.
     """
     if strip.sound is None:
         raise ValueError(f'The strip "{strip.name}" has no sound. Choose another strip.')
     whole = replace(audio_of_sound(strip.sound, folder), name=strip.name)
+    if len(strip.retiming_keys) > 2:
+        return _mixdown(strip, rate_hz, folder)
     speed = _constant_speed(strip, rate_hz, whole)
     start_s, stop_s = trimmed_part(strip, rate_hz, speed)
     if stop_s is None:
@@ -158,20 +163,35 @@ def check_range(start_s: float, end_s: float) -> None:
         raise ValueError(f"The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.")
 
 
+def _mixdown(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
+    """What a strip with more than two retiming keys plays: its speed changes.
+
+    Its mixdown is animated, not the sound along the retiming's curve: Blender does not tell the curve, and its player
+    does not follow it. Measured in 5.0.1, it is up to 0.3 s ahead after a key, and with Preserve Pitch, the default, a
+    freeze frame plays on, which puts all that follows 1.5 s off.
+    """
+    mix = folder / "strip.blend"
+    times, first_frame = compat.strip_times(strip), retiming.write_alone(strip, mix)
+    start_s = (times.start - first_frame) / rate_hz
+    return Audio(
+        name=strip.name,
+        file=folder / "mixdown.wav",
+        mix=mix,
+        decoded=folder / "strip.wav",
+        start_s=start_s,
+        stop_s=start_s + times.duration / rate_hz,
+    )
+
+
 def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Audio) -> float:
     """Speed of a strip between its only two retiming keys.
 
     Blender tells where a key lies in the timeline but not in the sound. The first lies at the sound's begin and the
-    last at its end, so with two keys the speed is known; what lies between more of them is not.
+    last at its end, so with two keys the speed is known.
     """
     keys = strip.retiming_keys
     if len(keys) < 2:
         return 1.0
-    if len(keys) > 2:
-        raise ValueError(
-            f'The strip "{strip.name}" changes its speed ({len(keys)} retiming keys). Clear its retiming (Strip > '
-            "Retiming > Reset), give the whole strip one speed before it is trimmed, or render its sound to a file."
-        )
     # Counted as the sequencer does.
     n_content_frames = max(1, round(decode.length_s(whole.file, whole.name) * rate_hz))
     return n_content_frames / (keys[1].timeline_frame - keys[0].timeline_frame)
