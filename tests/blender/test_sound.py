@@ -325,6 +325,18 @@ def test_each_segment_has_its_speed(strip, tmp_path):
     assert len(samples_S) == 5 * MIX_RATE_HZ
 
 
+@pytest.mark.parametrize("is_packed", [False, True], ids=["relative", "packed"])
+def test_a_retimed_sound_is_found_wherever_it_lies(strip, wav, tmp_path, is_packed):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
+    strip.sound.filepath = "//voice.wav"
+    if is_packed:
+        strip.sound.pack()
+        wav.unlink()
+    two_speeds(strip)
+    samples_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    assert 10 * samples_S[MIX_RATE_HZ // 2] == pytest.approx(1.0, abs=0.06)
+
+
 def test_only_the_strip_is_heard_and_however_loud_it_is(strip, wav, tmp_path):
     two_speeds(strip)
     alone_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "alone")), MIX_RATE_HZ)

@@ -35,7 +35,7 @@ def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
         _let_go(alone)
         with decode.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            bpy.data.libraries.write(str(path), {alone})
+            bpy.data.libraries.write(str(path), {alone}, path_remap="ABSOLUTE")
         return int(alone.frame_start)
     finally:
         bpy.data.scenes.remove(alone)
