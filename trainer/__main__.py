@@ -58,30 +58,30 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
     data, out = arguments.data, arguments.out
     match config:
         case kinds.PrepareBasis():
-            from .basis import main as make_basis
+            from .heads.basis import main as make_basis
 
             out.mkdir(parents=True, exist_ok=True)
             to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
             if make_basis(["--data", str(data), *to]):
                 raise ValueError("the basis was not made")
         case kinds.PrepareSpeech():
-            from .speech import prepare_speech
+            from .speech.prepared import prepare_speech
 
             prepare_speech(data, out / "speech", config)
         case kinds.PrepareMotion():
-            from .curves import prepare_motion
+            from .motion.curves import prepare_motion
 
             prepare_motion(data, out / "basis.npz", out / "motion")
         case kinds.PrepareDriven():
-            from .driven import prepare_driven
+            from .motion.driven import prepare_driven
 
             prepare_driven(data, out / "driven", config.seed)
         case kinds.PrepareVocaset():
-            from .vocaset import export
+            from .datasets.vocaset import export
 
             export(data, out)
         case kinds.PrepareBiwi():
-            from .biwi import export as export_biwi
+            from .datasets.biwi import export as export_biwi
 
             export_biwi(data, out)
 
@@ -90,7 +90,7 @@ def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], No
     def train(config: Any, arguments: argparse.Namespace) -> None:
         from importlib import import_module
 
-        from .runs import Run
+        from .runs.run import Run
 
         run = Run(
             arguments.out,
@@ -102,7 +102,7 @@ def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], No
         )
         try:
             stages = {name: getattr(arguments, name) for name in ("hubert", "wav2sem") if hasattr(arguments, name)}
-            getattr(import_module(f".{module}", __package__), function)(config, arguments.data, run, **stages)
+            getattr(import_module(f".loops.{module}", __package__), function)(config, arguments.data, run, **stages)
         finally:
             run.close()
 
@@ -110,21 +110,21 @@ def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], No
 
 
 def _evaluate(config: Any, arguments: argparse.Namespace) -> None:
-    from .evaluate import evaluate
+    from .evaluation.evaluate import evaluate
 
     _refuse_finished(arguments.out / "results.json", arguments.resume)
     evaluate(config, arguments.data, arguments.out, arguments.model, arguments.device)
 
 
 def _analyze(config: Any, arguments: argparse.Namespace) -> None:
-    from .analyze import analyze
+    from .analysis.analyze import analyze
 
     _refuse_finished(arguments.out / "report.html", arguments.resume)
     analyze(config, arguments.data, arguments.out, arguments.model.split(","), arguments.device)
 
 
 def _export(config: Any, arguments: argparse.Namespace) -> None:
-    from .export import export
+    from .loops.export import export
 
     _refuse_finished(arguments.out / "config.json", arguments.resume)
     folder = export(config, arguments.data, arguments.out)

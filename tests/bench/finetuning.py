@@ -19,9 +19,9 @@ from cached_decoding import decode_by_prefix
 from report import Row, best_s, run_alone, speech_samples
 from torch import Tensor
 
-from trainer.batches import normalise
 from trainer.experiments.face import vocaset_cached
-from trainer.finetune import Example, Learner, training_positions
+from trainer.loops.finetune import Example, Learner, training_positions
+from trainer.speech.batches import normalise
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig
 from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import encode, resample_features

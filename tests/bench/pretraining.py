@@ -23,8 +23,8 @@ from report import Row, run_alone, speech_samples
 
 from trainer.experiments import wav2sem as experiments
 from trainer.experiments.wav2sem import PretrainWav2Sem
-from trainer.pretrain import pretrain
-from trainer.runs import Run
+from trainer.loops.pretrain import pretrain
+from trainer.runs.run import Run
 
 RATE_HZ = 16_000
 N_UTTERANCES = 40

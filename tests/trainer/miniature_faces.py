@@ -26,9 +26,9 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from trainer.biwi import BIWI, preprocess
-from trainer.custom import UNITS_M as CUSTOM_UNITS_M
-from trainer.vocaset import VOCASET
+from trainer.datasets.biwi import BIWI, preprocess
+from trainer.datasets.custom import UNITS_M as CUSTOM_UNITS_M
+from trainer.datasets.vocaset import VOCASET
 from wav2sem_blender.pipeline.checkpoint import ASSETS, DEFAULT_FOLDER, ModelFolder
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -17,14 +17,11 @@ Image = pytest.importorskip("PIL.Image")
 
 from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
-from trainer.analyze import analyze  # noqa: E402
-from trainer.corpora import list_clips  # noqa: E402
-from trainer.curves import write_motion  # noqa: E402
-from trainer.experiments.analysis import Analyze, librispeech, smoke, vocaset  # noqa: E402
-from trainer.homophones import Token  # noqa: E402
-from trainer.known_speech import Utterance, flame_opening, read_utterances, write_times  # noqa: E402
-from trainer.mouths import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
-from trainer.pictures import (  # noqa: E402
+from trainer.analysis.analyze import analyze  # noqa: E402
+from trainer.analysis.homophones import Token  # noqa: E402
+from trainer.analysis.known_speech import Utterance, read_utterances, write_times  # noqa: E402
+from trainer.analysis.mouths import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
+from trainer.analysis.pictures import (  # noqa: E402
     Mouth,
     Opening,
     ShadedMouth,
@@ -34,9 +31,13 @@ from trainer.pictures import (  # noqa: E402
     near_homophone_map,
     training_curves,
 )
-from trainer.report import Literal, Note, Picture, Section, Table, number, write_report  # noqa: E402
-from trainer.speech import SpeechRecord  # noqa: E402
-from trainer.subjects import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
+from trainer.analysis.report import Literal, Note, Picture, Section, Table, number, write_report  # noqa: E402
+from trainer.analysis.subjects import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
+from trainer.datasets.corpora import list_clips  # noqa: E402
+from trainer.experiments.analysis import Analyze, librispeech, smoke, vocaset  # noqa: E402
+from trainer.motion.curves import write_motion  # noqa: E402
+from trainer.motion.shapes import flame_opening  # noqa: E402
+from trainer.speech.prepared import SpeechRecord  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import Wav2SemConfig, save_wav2sem  # noqa: E402
 from wav2sem_blender.pipeline.motion import Motion  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402

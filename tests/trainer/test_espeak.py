@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from trainer import espeak
-from trainer.align import PHONES, Timing
-from trainer.espeak import (
+from trainer.speech import espeak
+from trainer.speech.align import PHONES, Timing
+from trainer.speech.espeak import (
     JUDGED_FILE,
     JUDGED_VARIANTS,
     LEARNT_FILE,
@@ -153,7 +153,7 @@ def test_words_are_pronounced_as_the_dictionary_would() -> None:
 
 @needs_espeak
 def test_pronunciations_agree_with_the_dictionary() -> None:
-    from trainer.homophones import phone_distances, pronunciations
+    from trainer.analysis.homophones import phone_distances, pronunciations
 
     words = list(pronunciations())[::800]
     nearest = [

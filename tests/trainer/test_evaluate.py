@@ -13,15 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.trainer import miniature_faces  # noqa: E402
-from trainer import controls as controls_module  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.biwi import BIWI  # noqa: E402
-from trainer.controls import NONE, TRAINED, controls, derangement, injecting  # noqa: E402
-from trainer.evaluate import Predictor, evaluate  # noqa: E402
+from trainer.datasets.biwi import BIWI  # noqa: E402
+from trainer.datasets.face_data import open_face_data  # noqa: E402
+from trainer.datasets.vocaset import VOCASET  # noqa: E402
+from trainer.evaluation import controls as controls_module  # noqa: E402
+from trainer.evaluation.controls import NONE, TRAINED, controls, derangement, injecting  # noqa: E402
+from trainer.evaluation.evaluate import Predictor, evaluate  # noqa: E402
 from trainer.experiments import evaluation, find  # noqa: E402
 from trainer.experiments.evaluation import EvaluateVertices  # noqa: E402
-from trainer.face_data import open_face_data  # noqa: E402
-from trainer.vocaset import VOCASET  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     BASIS_KEY,

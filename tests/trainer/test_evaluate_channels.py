@@ -13,15 +13,15 @@ import soundfile as sf
 
 torch = pytest.importorskip("torch")
 
-from trainer.channel_tables import markdown  # noqa: E402
-from trainer.conditions import CLEAN, CONDITIONS  # noqa: E402
-from trainer.curves import write_motion, write_tracked  # noqa: E402
-from trainer.evaluate_channels import POOLED, Mouth, evaluate_channels, judge_languages  # noqa: E402
+from trainer.evaluation.channel_tables import markdown  # noqa: E402
+from trainer.evaluation.conditions import CLEAN, CONDITIONS  # noqa: E402
+from trainer.evaluation.evaluate_channels import POOLED, Mouth, evaluate_channels, judge_languages  # noqa: E402
+from trainer.evaluation.lipsync import correlations, judge, pool_closures  # noqa: E402
 from trainer.experiments.evaluation import EvaluateChannels, bundled, bundled_test  # noqa: E402
-from trainer.finetune_channels import read_basis  # noqa: E402
-from trainer.landmarks import LipGap  # noqa: E402
-from trainer.lipsync import correlations, judge, pool_closures  # noqa: E402
-from trainer.speech import SpeechRecord  # noqa: E402
+from trainer.motion.curves import write_motion, write_tracked  # noqa: E402
+from trainer.motion.landmarks import LipGap  # noqa: E402
+from trainer.motion.shapes import read_basis  # noqa: E402
+from trainer.speech.prepared import SpeechRecord  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ASSETS  # noqa: E402
 
@@ -157,7 +157,7 @@ def test_languages_that_cannot_be_spoken_are_said_in_the_report(work, tmp_path, 
     def missing():
         raise FileNotFoundError("espeak-ng is not installed (Debian: `apt install espeak-ng`)")
 
-    monkeypatch.setattr("trainer.espeak.speak_languages", missing)
+    monkeypatch.setattr("trainer.speech.espeak.speak_languages", missing)
     measured = evaluate_channels(replace(bundled_test(), conditions=()), work, tmp_path, "default", "cpu")
     assert measured["languages"] == {}
     text = (tmp_path / "results.md").read_text()

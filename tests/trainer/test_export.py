@@ -16,10 +16,11 @@ from trainer.experiments.face import bundled_smoke  # noqa: E402
 from trainer.experiments.folders import Export, bundled, official  # noqa: E402
 from trainer.experiments.folders import torch as for_torch  # noqa: E402
 from trainer.experiments.hubert import bundled_smoke as hubert_smoke  # noqa: E402
-from trainer.export import export  # noqa: E402
-from trainer.finetune import finetune  # noqa: E402
-from trainer.finetune_channels import build_model, read_basis  # noqa: E402
-from trainer.runs import Run  # noqa: E402
+from trainer.loops.export import export  # noqa: E402
+from trainer.loops.finetune import finetune  # noqa: E402
+from trainer.loops.finetune_channels import build_model  # noqa: E402
+from trainer.motion.shapes import read_basis  # noqa: E402
+from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402

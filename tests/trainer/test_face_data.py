@@ -25,13 +25,13 @@ from tests.trainer.miniature_faces import (
     write_python2_pickle,
     write_vocaset,
 )
-from trainer import biwi, vocaset
-from trainer.biwi import BIWI, preprocess, read_vl
-from trainer.custom import held_out
-from trainer.exported_faces import split_clips
-from trainer.face_data import FaceData, open_face_data
-from trainer.meshes import read_obj, surface_area
-from trainer.vocaset import ORIGINAL_FILES, VOCASET
+from trainer.datasets import biwi, vocaset
+from trainer.datasets.biwi import BIWI, preprocess, read_vl
+from trainer.datasets.custom import held_out
+from trainer.datasets.exported_faces import split_clips
+from trainer.datasets.face_data import FaceData, open_face_data
+from trainer.datasets.meshes import read_obj, surface_area
+from trainer.datasets.vocaset import ORIGINAL_FILES, VOCASET
 
 TRAIN = VOCASET.splits[0].subjects[0]
 FIRST = f"{TRAIN}_sentence01"

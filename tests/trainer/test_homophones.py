@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.homophones import (
+from trainer.analysis.homophones import (
     PAIR_KINDS,
     Token,
     distances,

@@ -19,9 +19,10 @@ torch = pytest.importorskip("torch")
 import torchaudio.compliance.kaldi  # noqa: E402
 
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
-from trainer import clusters  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.clusters import (  # noqa: E402
+from trainer.experiments import hubert  # noqa: E402
+from trainer.loops import clusters  # noqa: E402
+from trainer.loops.clusters import (  # noqa: E402
     LabelledSpeech,
     Recording,
     cluster_quality,
@@ -31,17 +32,10 @@ from trainer.clusters import (  # noqa: E402
     mfcc,
     nearest,
 )
-from trainer.experiments import hubert  # noqa: E402
-from trainer.pretrain_hubert import (  # noqa: E402
-    ClusterTask,
-    batch_slices,
-    pretrain_hubert,
-    schedule_of,
-    span_mask,
-)
-from trainer.recordings import SoundFiles  # noqa: E402
-from trainer.runs import Run  # noqa: E402
-from trainer.speech import SpeechRecord  # noqa: E402
+from trainer.loops.pretrain_hubert import ClusterTask, batch_slices, pretrain_hubert, schedule_of, span_mask  # noqa: E402
+from trainer.runs.run import Run  # noqa: E402
+from trainer.speech.prepared import SpeechRecord  # noqa: E402
+from trainer.speech.recordings import SoundFiles  # noqa: E402
 from wav2sem_blender.pipeline.grid import encoder_frames  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, load_backbone  # noqa: E402
 

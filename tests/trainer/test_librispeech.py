@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 
 from tests.trainer.miniature_librispeech import write_librispeech
-from trainer.librispeech import LibriSpeech, is_librispeech
+from trainer.datasets.librispeech import LibriSpeech, is_librispeech
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from trainer.align import PHONES, Timing
-from trainer.curves import TRACKED, MotionStore, write_motion, write_tracked
-from trainer.landmarks import IMAGE_PX, LipGap, lip_gap
-from trainer.lipsync import Counts, correlations, judge, pool_closures, pool_correlations
+from trainer.evaluation.lipsync import Counts, correlations, judge, pool_closures, pool_correlations
+from trainer.motion.curves import TRACKED, MotionStore, write_motion, write_tracked
+from trainer.motion.landmarks import IMAGE_PX, LipGap, lip_gap
+from trainer.speech.align import PHONES, Timing
 
 TOOL = Path(__file__).parents[2].parent / "shared" / "tools" / "evaluate_lipsync.py"
 needs_tool = pytest.mark.skipif(not TOOL.is_file(), reason="the acceptance scorer (../shared/tools) is not here")

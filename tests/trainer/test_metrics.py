@@ -10,8 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.metrics import ErrorTotals, SequenceErrors, sequence_errors
-from trainer.regions import LIP_CHANNELS, LIP_MOTION_M, OWN_LISTS, find_regions, moved_vertices, write_own_lists
+from trainer.evaluation.metrics import ErrorTotals, SequenceErrors, sequence_errors
+from trainer.evaluation.regions import (
+    LIP_CHANNELS,
+    LIP_MOTION_M,
+    OWN_LISTS,
+    find_regions,
+    moved_vertices,
+    write_own_lists,
+)
 from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder
 
 TEMPLATE = np.zeros((4, 3))

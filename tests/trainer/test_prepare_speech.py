@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from trainer import speech  # noqa: E402
-from trainer.corpora import Clip  # noqa: E402
+from trainer.datasets.corpora import Clip  # noqa: E402
 from trainer.experiments.preparation import PrepareSpeech  # noqa: E402
+from trainer.speech import prepared as speech  # noqa: E402
 
 ALIGNED_ONLY = PrepareSpeech(synthetic=0, languages=False)
 

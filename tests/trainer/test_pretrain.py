@@ -13,14 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
-from trainer import pretrain as module  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.epochs import Epochs, Loader  # noqa: E402
+from trainer.datasets.librispeech import LibriSpeech  # noqa: E402
 from trainer.experiments import wav2sem as experiments  # noqa: E402
 from trainer.experiments.wav2sem import PretrainWav2Sem  # noqa: E402
-from trainer.librispeech import LibriSpeech  # noqa: E402
-from trainer.pretrain import build_model, contrastive_loss, padded, pretrain, take_over  # noqa: E402
-from trainer.runs import Run  # noqa: E402
+from trainer.loops import pretrain as module  # noqa: E402
+from trainer.loops.pretrain import build_model, contrastive_loss, padded, pretrain, take_over  # noqa: E402
+from trainer.runs.epochs import Epochs, Loader  # noqa: E402
+from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 
 SMOKE = experiments.smoke()

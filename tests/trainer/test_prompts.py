@@ -16,12 +16,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from trainer.align import Aligned  # noqa: E402
-from trainer.channel_tables import prompts_markdown  # noqa: E402
-from trainer.evaluate import evaluate  # noqa: E402
+from trainer.datasets.prompts import list_prompts  # noqa: E402
+from trainer.evaluation.channel_tables import prompts_markdown  # noqa: E402
+from trainer.evaluation.evaluate import evaluate  # noqa: E402
+from trainer.evaluation.prompt_times import fits, weakest  # noqa: E402
 from trainer.experiments import find  # noqa: E402
-from trainer.prompt_times import fits, weakest  # noqa: E402
-from trainer.prompts import list_prompts  # noqa: E402
+from trainer.speech.align import Aligned  # noqa: E402
 
 RATE_HZ = 16_000
 TRANSCRIPTS = """; Core Asterisk Sounds in French
@@ -90,7 +90,7 @@ def test_times_that_fit_badly_are_left_out() -> None:
 def test_a_voice_is_judged_and_another_text_is_not(packages, tmp_path) -> None:
     """espeak-ng's own French stands in for a person: its transcript passes, that of another sound does not."""
     pytest.importorskip("pocketsphinx")
-    from trainer.espeak import synthesise
+    from trainer.speech.espeak import synthesise
 
     voice = next(packages.rglob("fr_CA_f_June"))
     samples_S, _ = synthesise("Bonjour papa, au revoir ma belle maman.", "fr+f2", rate=140)

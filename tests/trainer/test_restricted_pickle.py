@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.miniature_faces import write_python2_pickle
-from trainer.restricted_pickle import MAPPED_BYTES, load
+from trainer.datasets.restricted_pickle import MAPPED_BYTES, load
 
 
 class _Call:

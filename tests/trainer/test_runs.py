@@ -20,9 +20,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from trainer import checkpoints, runs  # noqa: E402
-from trainer.checkpoints import load_newest, save_checkpoint, write_atomically  # noqa: E402
-from trainer.runs import Run, data_hash  # noqa: E402
+from trainer.runs import checkpoints  # noqa: E402
+from trainer.runs.checkpoints import load_newest, save_checkpoint, write_atomically  # noqa: E402
+from trainer.runs.run import Run, data_hash, resolve_device  # noqa: E402
 
 WORKER = Path(__file__).with_name("toy_training.py")
 
@@ -236,5 +236,5 @@ def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(ValueError, match="--device cuda:3: torch finds no CUDA device"):
-        runs.resolve_device("cuda:3")
-    assert runs.resolve_device("auto") in ("cpu", "mps")
+        resolve_device("cuda:3")
+    assert resolve_device("auto") in ("cpu", "mps")

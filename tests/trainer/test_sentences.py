@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 
 from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
 
-from trainer import sentences  # noqa: E402
-from trainer.sentences import TextTargets, cache_folder, text_vectors  # noqa: E402
+from trainer.speech import sentences  # noqa: E402
+from trainer.speech.sentences import TextTargets, cache_folder, text_vectors  # noqa: E402
 
 WORDS = "the ship sheep set off white horse house in a field".split()
 TEXTS = ["the white horse", "a ship set off in a white house", "sheep"]

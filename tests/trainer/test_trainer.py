@@ -13,18 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
-from trainer.ablation import HEADS  # noqa: E402
-from trainer.align import BILABIALS, PHONES, frame_labels  # noqa: E402
-from trainer.augment import RECORDED, Augmentation, Augmenter  # noqa: E402
-from trainer.batches import CropSampler, frame_times_s  # noqa: E402
-from trainer.corpora import list_clips  # noqa: E402
-from trainer.curves import MotionStore, solve  # noqa: E402
-from trainer.driven import phone_shares  # noqa: E402
-from trainer.finetune_channels import Teacher, change_speed  # noqa: E402
-from trainer.landmarks import USED, LandmarkBasis  # noqa: E402
-from trainer.pretrain_hubert import mask_spans  # noqa: E402
-from trainer.speech import SpeechRecord, SpeechStore  # noqa: E402
-from trainer.targets import (  # noqa: E402
+from trainer.datasets.corpora import list_clips  # noqa: E402
+from trainer.experiments.augmentation import RECORDED, Augmentation  # noqa: E402
+from trainer.loops.ablation import HEADS  # noqa: E402
+from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
+from trainer.loops.pretrain_hubert import mask_spans  # noqa: E402
+from trainer.motion.curves import MotionStore, solve  # noqa: E402
+from trainer.motion.driven import phone_shares  # noqa: E402
+from trainer.motion.landmarks import USED, LandmarkBasis  # noqa: E402
+from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
     PARTED_M,
     PRESSED_M,
@@ -36,6 +33,10 @@ from trainer.targets import (  # noqa: E402
     seal_lips,
     tuck_lower_lip,
 )
+from trainer.speech.align import BILABIALS, PHONES, frame_labels  # noqa: E402
+from trainer.speech.augment import Augmenter  # noqa: E402
+from trainer.speech.batches import CropSampler, frame_times_s  # noqa: E402
+from trainer.speech.prepared import SpeechRecord, SpeechStore  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions  # noqa: E402
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.runs import Run, cosine_with_warmup, unwrap
+from trainer.runs.run import Run, cosine_with_warmup, unwrap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

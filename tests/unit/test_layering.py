@@ -136,3 +136,21 @@ def test_blender_uses_those_modules_of_the_pipeline_alone() -> None:
 def test_trainer_knows_no_blender() -> None:
     users = [path.name for path in (ROOT / "trainer").rglob("*.py") if {"bpy", "mathutils"} & imports_of(path)]
     assert users == []
+
+
+# Each package of the trainer uses those before it and no other.
+TRAINER_ORDER = ("experiments", "runs", "heads", "datasets", "speech", "motion", "evaluation", "loops", "analysis")
+
+
+def test_every_package_of_the_trainer_has_its_place() -> None:
+    assert {path.parent.name for path in (ROOT / "trainer").glob("*/__init__.py")} == set(TRAINER_ORDER)
+
+
+@pytest.mark.parametrize("package", TRAINER_ORDER)
+def test_a_package_of_the_trainer_uses_only_those_before_it(package: str) -> None:
+    before = TRAINER_ORDER[: TRAINER_ORDER.index(package)]
+    for path in sorted((ROOT / "trainer" / package).glob("*.py")):
+        assert "trainer" not in imports_of(path), "imports inside the trainer are relative"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level > 1:
+                assert (node.module or "").partition(".")[0] in before, f"{path.name}, line {node.lineno}"

@@ -65,7 +65,7 @@ def with_parts(face, marks):
 
 
 def test_the_face_is_of_the_bundled_model(face):
-    """Else: python -m trainer.speech_face."""
+    """Else: python -m trainer.heads.speech_face."""
     safetensors = pytest.importorskip("safetensors.numpy")
     with np.load(ROOT / "wav2sem_blender" / "assets" / "speech_face.npz", allow_pickle=False) as file:
         vertices_S2 = file["flame_vertices"].astype(int)
@@ -164,7 +164,7 @@ def test_the_demo_heads_lips_part_and_meet(demo_keys):
 @pytest.mark.parametrize(("head", "median_mm", "p95_mm"), [("flame", 0.1, 1.0), ("ict", 0.2, 2.5)])
 def test_near_the_true_keys_of_other_heads(face, head, median_mm, p95_mm):
     pytest.importorskip("scipy", reason="the true landmarks come from the trainer")
-    from trainer import transfer_errors
+    from trainer.heads import transfer_errors
 
     case = transfer_errors.flame_head(DATA, face, 1) if head == "flame" else transfer_errors.ict_head(DATA, face)
     assert case.landmarks is not None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Experiments: functions that return a whole frozen config; a variant is a three-line `dataclasses.replace` of one.
 
-One module a verb. `python -m trainer VERB NAME` takes the verb's own; `package.module:function` and `file.py:function`
-take the user's.
+One module a verb, and what several share. `python -m trainer VERB NAME` takes the verb's own;
+`package.module:function` and `file.py:function` take the user's.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class EvaluateChannels:
 
     Attributes:
         split: "valid", which models are chosen by, or "test", which they are judged by, once.
-        conditions: names of `trainer/conditions.py` to hear the recordings under beside clean; None is all
+        conditions: names of `trainer/evaluation/conditions.py` to hear the recordings under beside clean; None is all
             (babble needs a second speaker in the split).
         languages: speak other languages too, with espeak-ng.
         semantic_strength: scales F_s; 0 is off, 1 as trained.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
-from ..augment import Augmentation
+from .augmentation import Augmentation
 from .hubert import NOISY_PLACES, TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
@@ -140,9 +140,10 @@ class FinetuneChannels:
 
     The encoder is frozen (eval, no gradients): one speaker's face must not teach it that speaker's voice. Its features
     are computed once for each of `versions` differently augmented copies of every captured clip, and for each of
-    `driven_versions` of every driven one (`driven.py`); `driven_share` of a batch is driven, or one of `speechless`
-    clips of noise and music, to which a mouth rests. `aperture_weight` weighs the error of the lip gap, and
-    `closed_factor` multiplies it where the lips touch; `width_spread_weight` weighs how far the mouth's width moves.
+    `driven_versions` of every driven one (`motion/driven.py`); `driven_share` of a batch is driven, or one of
+    `speechless` clips of noise and music, to which a mouth rests. `aperture_weight` weighs the error of the lip gap,
+    and `closed_factor` multiplies it where the lips touch; `width_spread_weight` weighs how far the mouth's width
+    moves.
     """
 
     decoder: DecoderConfig

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 
-from ..augment import Augmentation
+from .augmentation import Augmentation
 
 # Of the `smoke` experiments' encoders: nothing is learnt, everything is run.
 TOY_SIZES = {

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..augment import Augmentation
 from . import hubert
+from .augmentation import Augmentation
 from .hubert import TOY_SIZES
 
 BATCHING = ("shuffled", "bucketed", "neighbours")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Carries speech, lids and brows over to any head: a known face is bent until it lies on the head's skin. NumPy only.
 
-The known face (assets/speech_face.npz, made by trainer.speech_face; its lids and brows move as FLAME's in
+The known face (assets/speech_face.npz, made by trainer.heads.speech_face; its lids and brows move as FLAME's in
 assets/upper_face.npz) is brought into place by landmarks, takes on the
 identity that fits best, and is then bent smoothly onto the skin by its closest points; upper and lower lip are kept
 apart by distance along the surface. Each vertex of the skin then moves as the point of the bent face that it lies on.
@@ -36,7 +36,7 @@ MAX_RESIDUAL = 0.16  # what the best similarity may leave, of the landmarks' ext
 MOUTH_MARGIN_M = 0.022  # the lips' part of the skin ends this far beyond half the mouth's width
 STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.05)  # the plate's, round by round
 ROUNDS = 2  # closest points for each stiffness
-IDENTITY_ROUNDS, IDENTITY_PRIOR_M2 = 8, 2e-4  # as trainer.registration's
+IDENTITY_ROUNDS, IDENTITY_PRIOR_M2 = 8, 2e-4  # as trainer.heads.registration's
 FRAME_RADIUS_M, FRAME_PRIOR_M2 = 0.015, 0.004**2
 TRUST_M = 0.004  # skin that lies this far from the bent face is led by its neighbours
 NEGLIGIBLE_M = 1e-5

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer evaluate vocaset --data VOCASET --out work/evaluation --model work/face/model`
+
+A model folder, run as the extension runs it, against recorded meshes. The number of frames comes from the audio, never
+from the recording. results.md and results.json hold the table; metrics.jsonl every sequence; predictions/ what a
+second run need not predict again.
+
+Shapes: T animation frames, K channels, N styles, V vertices, E sentence space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
+from wav2sem_blender.pipeline.motion import Motion
+
+from ..datasets.face_data import FaceClip, FaceData, open_face_data
+from ..experiments.evaluation import EvaluateChannels, EvaluatePrompts, EvaluateVertices
+from ..runs.checkpoints import write_atomically
+from ..runs.run import data_hash, git_commit
+from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
+from .metrics import ErrorTotals, SequenceErrors, sequence_errors
+from .regions import Regions, find_regions
+from .tables import PUBLISHED, markdown
+
+SAMPLE_RATE_HZ = 16_000
+STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
+
+
+def evaluate(
+    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts, data: Path, out: Path, model: str, device: str
+) -> Any:
+    """Measure a model; writes results.json (and, on vertices, results.md) and returns what it holds.
+
+    Args:
+        config: what to measure.
+        data: the data set, prepared speech and motion for `EvaluateChannels`, or unpacked prompts.
+        out: folder to write; predictions that are there already and were made by the same model are taken as they are.
+        model: a model folder, or "default".
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        FileNotFoundError: no model, data or vertex lists there.
+        ValueError: the model does not fit the data; the message says what differs.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if isinstance(config, EvaluateChannels):
+        from .evaluate_channels import evaluate_channels
+
+        return evaluate_channels(config, data, out, model, device)
+    if isinstance(config, EvaluatePrompts):
+        from .evaluate_prompts import evaluate_prompts
+
+        return evaluate_prompts(config, data, out, model, device)
+    faces = open_face_data(config.kind, data)
+    predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions")
+    _check_fits(predictor, faces)
+    clips = _clips(config, faces)
+    regions = find_regions(Path(config.regions) if config.regions else data, faces.topology, faces.n_vertices)
+    rows = _semantics(config, predictor, faces, clips)
+    totals, still, lines = _measure(predictor, faces, clips, rows, regions)
+    write_atomically(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    results = _described(config, predictor, faces, clips, regions) | {
+        "rows": [_row(row, totals[row.name]) for row in rows] + [STILL | still.means()],
+        "per_style": _per_style(lines),
+    }
+    results["data"] |= {"frames": totals[TRAINED].n_frames, "sequences": len(totals[TRAINED].sequences)}
+    write_atomically(out / "results.json", (json.dumps(results, indent=1, default=float) + "\n").encode())
+    report = markdown(results)
+    write_atomically(out / "results.md", report.encode())
+    print(report)
+    return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Channel weights under every style, and the model's own F_s, the mean over utterances (empty if not asked for)."""
+
+    weights_NTK: np.ndarray
+    semantic_E: np.ndarray
+
+
+class Predictor:
+    """Animates clips under their styles with any sentence vector, and keeps the channel weights on disk."""
+
+    def __init__(self, animator: SpeechAnimator, styles: Sequence[str], folder: Path) -> None:
+        """`styles` is empty for the published choice; raises ValueError for one that the model does not have."""
+        self.animator, self.engine = injecting(animator)
+        self.config, self.basis_KV3 = animator.folder.config, animator.folder.basis()
+        self._folder, self._styles = folder, tuple(styles)
+        for style in styles:
+            style_weights(style, self.config.styles)
+
+    def styles(self, subject: str) -> tuple[str, ...]:
+        """Those that were asked for; else the subject's own, and all of them for a subject that the model never saw."""
+        if self._styles:
+            return self._styles
+        return (subject,) if subject in self.config.styles else self.config.styles
+
+    def predict(self, clip: FaceClip, samples_S: np.ndarray, row: Semantics) -> Prediction:
+        """Predict a clip, or read it from disk where it is there for this model, audio and vector."""
+        vector_E = None if row.vectors is None else row.vectors[clip.name]
+        styles = self.styles(clip.subject)
+        path = self._folder / row.name / f"{clip.name}.npz"
+        key = self._key(samples_S, styles, row.strength, vector_E)
+        kept = _read_prediction(path, key)
+        if kept is not None:
+            return kept
+        self.engine.start(vector_E)
+        motions = [self.animator.animate(samples_S, SAMPLE_RATE_HZ, style, row.strength) for style in styles]
+        made = Prediction(
+            weights_NTK=np.stack([motion.weights_TK for motion in motions]),
+            semantic_E=np.mean(self.engine.heard or np.zeros((1, 0)), axis=0, dtype=np.float32),
+        )
+        file = io.BytesIO()
+        np.savez(file, key=key, weights_NTK=made.weights_NTK, semantic_E=made.semantic_E)
+        write_atomically(path, file.getvalue())
+        return made
+
+    def offsets(self, weights_TK: np.ndarray) -> np.ndarray:
+        """Vertex displacements (T, V, 3) from the template."""
+        fps, channels = float(self.config.decoder.fps), self.config.channels
+        offsets_TV3 = Motion(
+            weights_TK=weights_TK, channels=channels, fps=fps, basis_KV3=self.basis_KV3
+        ).vertex_offsets()
+        assert offsets_TV3 is not None  # _check_fits: there is a basis
+        return offsets_TV3
+
+    def _key(self, samples_S: np.ndarray, styles: Sequence[str], strength: float, vector_E: np.ndarray | None) -> str:
+        described = [self.animator.folder.weights_sha256, self.config.to_json(), list(styles), strength]
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        digest.update(samples_S.tobytes())
+        digest.update(b"own" if vector_E is None else vector_E.tobytes())
+        return digest.hexdigest()
+
+
+def _read_prediction(path: Path, key: str) -> Prediction | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                return Prediction(weights_NTK=file["weights_NTK"], semantic_E=file["semantic_E"])
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or damaged: it is predicted again
+    return None
+
+
+def _clips(config: EvaluateVertices, faces: FaceData) -> list[FaceClip]:
+    clips = [clip for clip in faces.clips if clip.split == config.split]
+    if not clips:
+        splits = ", ".join(sorted({clip.split for clip in faces.clips}))
+        raise ValueError(f"{faces.name}: no clip of the {config.split} split is on disk; there are clips of: {splits}")
+    return clips[: config.max_clips] if config.max_clips else clips
+
+
+def _check_fits(predictor: Predictor, faces: FaceData) -> None:
+    config, basis_KV3 = predictor.config, predictor.basis_KV3
+    if basis_KV3 is None:
+        raise ValueError(f"model {config.name}: it has no vertex basis, so its motion cannot be compared with meshes")
+    for what, of_model, of_data in (
+        ("vertices", basis_KV3.shape[1], faces.n_vertices),
+        ("frames per second", config.decoder.fps, faces.fps),
+        ("unit", config.basis_unit, faces.unit),
+    ):
+        if of_model != of_data:
+            raise ValueError(
+                f"model {config.name} does not fit {faces.name} ({what}: {of_model} against {of_data}); "
+                "evaluate a model that was trained on this kind of data"
+            )
+
+
+def _semantics(
+    config: EvaluateVertices, predictor: Predictor, faces: FaceData, clips: list[FaceClip]
+) -> list[Semantics]:
+    """The table's rows; the controls are made of all clips' own F_s, so the model's own row is predicted first."""
+    if predictor.config.wav2sem is None:
+        return [Semantics(name=TRAINED, label=PLAIN_LABEL)]
+    own = Semantics(name=TRAINED, label=LABELS[TRAINED])
+    if not config.controls:
+        return [own]
+    heard = {
+        clip.name: predictor.predict(clip, faces.samples(clip), own).semantic_E
+        for clip in tqdm(clips, desc="F_s of every clip", unit="clip")
+    }
+    texts = {clip.name: clip.text for clip in clips}
+    learnt = predictor.config.provenance.get("sentence_space", {})
+    text_model = learnt.get("text_model", "") if config.text_model is None else config.text_model
+    chosen = config.normalise_target
+    normalise = learnt.get("normalise_target", False) if chosen is None else chosen
+    return [own, *controls(heard, texts, config.seed, text_model, normalise)]
+
+
+def _measure(
+    predictor: Predictor, faces: FaceData, clips: list[FaceClip], rows: list[Semantics], regions: Regions
+) -> tuple[dict[str, ErrorTotals], ErrorTotals, list[dict[str, Any]]]:
+    """Totals by row, those of a face that never moves, and every sequence; one clip's meshes are held at a time."""
+    totals, still = {row.name: ErrorTotals() for row in rows}, ErrorTotals()
+    lines: list[dict[str, Any]] = []
+    for clip in tqdm(clips, desc="predict and measure", unit="clip"):
+        samples_S, template_V3 = faces.samples(clip), faces.template(clip.subject)
+        against = (faces.vertices(clip), template_V3, regions.lips.indices_R, regions.upper.indices_R)
+        for row in rows:
+            if row.unavailable:
+                continue
+            made = predictor.predict(clip, samples_S, row)
+            for style, weights_TK in zip(predictor.styles(clip.subject), made.weights_NTK, strict=True):
+                errors = sequence_errors(template_V3 + predictor.offsets(weights_TK), *against)
+                totals[row.name].add(errors)
+                named = {"clip": clip.name, "style": style, "semantics": row.name}
+                longer = len(weights_TK) - len(against[0])
+                lines.append(named | dataclasses.asdict(errors) | {"predicted_longer_by": longer})
+        still.add(sequence_errors(np.broadcast_to(template_V3, (len(weights_TK), *template_V3.shape)), *against))
+    return totals, still, lines
+
+
+def _row(row: Semantics, totals: ErrorTotals) -> dict[str, Any]:
+    named = {"semantics": row.name, "label": row.label, "unavailable": row.unavailable}
+    return named if row.unavailable else named | totals.means()
+
+
+def _per_style(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The model's own row, style by style."""
+    totals: dict[str, ErrorTotals] = {}
+    names = [field.name for field in dataclasses.fields(SequenceErrors)]
+    for line in lines:
+        if line["semantics"] == TRAINED:
+            errors = SequenceErrors(**{name: line[name] for name in names})
+            totals.setdefault(line["style"], ErrorTotals()).add(errors)
+    return {style: total.means() for style, total in totals.items()}
+
+
+def _described(
+    config: EvaluateVertices, predictor: Predictor, faces: FaceData, clips: list[FaceClip], regions: Regions
+) -> dict[str, Any]:
+    """What the figures depend on."""
+    folder = predictor.animator.folder
+    wav2sem = folder.config.wav2sem
+    return {
+        "config": dataclasses.asdict(config),
+        "model": {
+            "name": folder.config.name,
+            "weights_sha256": folder.weights_sha256,
+            "encoder": folder.config.encoder.kind,
+            "sentence_dim": wav2sem.target_dim if wav2sem else None,
+            "provenance": dict(folder.config.provenance),
+        },
+        "data": {
+            "name": faces.name,
+            "split": config.split,
+            "clips": len(clips),
+            "subjects": len({clip.subject for clip in clips}),
+            "styles": sorted({style for clip in clips for style in predictor.styles(clip.subject)}),
+            "fps": faces.fps,
+            "unit": faces.unit,
+            "sha256": data_hash(faces.files()),
+            "skipped": dict(faces.skipped),
+        },
+        "regions": {"lips": str(regions.lips), "upper": str(regions.upper)},
+        "published": [dataclasses.asdict(r) for r in PUBLISHED if (r.data, r.split) == (faces.name, config.split)],
+        "date": date.today().isoformat(),
+        "commit": git_commit(),
+        "engine": predictor.engine.name,
+        "device": predictor.engine.device,
+        "notes": predictor.animator.notes,
+    }

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer evaluate prompts --data FOLDER --out work/prompts --model default`
+
+How well a channel model closes the lips of real people who speak other languages (`datasets/prompts.py`), scored by
+`lipsync.py` against aligned phones, and how far those can be trusted (`prompt_times.py`). English stands beside them
+twice: aligned as the others are, and by the dictionary's pronunciations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.infer import SpeechAnimator
+from wav2sem_blender.pipeline.motion import atomic_path
+
+from ..datasets.prompts import list_prompts
+from ..experiments.evaluation import EvaluatePrompts
+from ..motion.shapes import flame_opening
+from ..runs.checkpoints import write_atomically
+from ..speech.align import Aligner, Timing
+from ..speech.prepared import SAMPLE_RATE_HZ
+from .channel_tables import prompts_markdown
+from .evaluate_channels import Mouth
+from .lipsync import judge, pool_closures
+from .prompt_times import TimedPrompt, timed_prompts
+
+BY_DICTIONARY = "en, by dictionary"
+_DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
+
+
+def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str, device: str) -> dict[str, Any]:
+    """Write results.json and results.md; lip openings of the same weights that are in OUT/apertures are taken as they
+    are.
+
+    The results, by language: `speaker`, `closures` (scores), `alignment` (`timed_prompts`' figures).
+
+    Raises:
+        FileNotFoundError: no prompts, no model, no espeak-ng or no ffmpeg.
+        ValueError: a model without a basis.
+    """
+    spoken = list_prompts(data, config.shortest_s, config.longest_s)
+    opening = _opening(config, model, out, device)
+    languages: dict[str, dict[str, Any]] = {}
+    for language, prompts in spoken.items():
+        clips, figures = timed_prompts(prompts[: config.max_clips], config)
+        curves = [opening(clip) for clip in tqdm(clips, desc=language, unit="clip")]
+        row = {"speaker": prompts[0].speaker}
+        languages[language] = row | _closures(clips, curves, [clip.phones for clip in clips]) | {"alignment": figures}
+        if language == "en":
+            languages[BY_DICTIONARY] = row | _closures(clips, curves, _by_dictionary(clips))
+    results = {"model": model, "experiment": asdict(config), "date": date.today().isoformat(), "languages": languages}
+    write_atomically(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    report = prompts_markdown(results)
+    write_atomically(out / "results.md", report.encode())
+    print(report)
+    return results
+
+
+Opening = tuple[np.ndarray, float]
+
+
+def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Callable[[TimedPrompt], Opening]:
+    """A function of a clip: how far the model's lips are apart (T,), and its frames per second."""
+    animator = SpeechAnimator.load(model, device=device)
+    basis_KV3 = animator.folder.basis()
+    if basis_KV3 is None:
+        raise ValueError(f"{model}: has no basis, so nobody knows when its lips are closed")
+    mouth = Mouth(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
+    made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}"
+
+    def opening(clip: TimedPrompt) -> Opening:
+        path = out / "apertures" / made_by / clip.prompt.speaker / f"{clip.prompt.name}.npz"
+        if not path.is_file():
+            predicted = mouth.animate(clip.samples_S)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as whole:
+                np.savez(whole, aperture=mouth.aperture(predicted), fps=predicted.fps)
+        with np.load(path) as file:
+            return file["aperture"], float(file["fps"])
+
+    return opening
+
+
+def _closures(
+    clips: list[TimedPrompt], curves: list[Opening], phones: list[list[Timing] | None] | list[list[Timing]]
+) -> dict[str, Any]:
+    """Scores of the clips that have phones."""
+    counts = [
+        judge(*curve, times, len(clip.samples_S) / SAMPLE_RATE_HZ)
+        for clip, curve, times in zip(clips, curves, phones, strict=True)
+        if times
+    ]
+    return {"closures": asdict(pool_closures(counts))}
+
+
+def _by_dictionary(clips: list[TimedPrompt]) -> list[list[Timing] | None]:
+    """English phones as training's were aligned."""
+    aligner = Aligner()
+    spelt = (re.sub(r"\d", lambda digit: f" {_DIGITS[digit[0]]} ", clip.prompt.text.lower()) for clip in clips)
+    return [
+        aligner(clip.samples_S, " ".join(re.findall(r"[a-z']+", text))) for clip, text in zip(clips, spelt, strict=True)
+    ]

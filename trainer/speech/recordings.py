@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recordings without transcripts, from a folder of sound files or from prepared speech."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soundfile
+import soxr
+
+from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
+
+from ..datasets.librispeech import LibriSpeech, Utterance, is_librispeech, with_splits
+from .align import Timing, published_times
+from .prepared import SpeechStore
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
+
+
+class Recordings(Protocol):
+    """What masked prediction of clusters needs of its data. An utterance's `path` is its name within the data."""
+
+    root: Path
+
+    def files(self) -> Sequence[Path]:
+        """What the data hash is made of."""
+
+    def utterances(self) -> tuple[list[Utterance], Counter[str]]:
+        """The recordings to train on and to validate with, and what was left out by reason."""
+
+    def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
+        """Mono float32 (S,) at 16 kHz, from sample `first` on.
+
+        Raises:
+            soundfile.LibsndfileError: no audio file, or a damaged one.
+        """
+
+    def phone_times(self) -> dict[str, list[Timing]]:
+        """Of those recordings (by the stem of their path) that bring phone times along, to judge clusters by."""
+
+
+def open_recordings(root: Path) -> Recordings:
+    """Prepared speech where `root` has some, else the sound files below it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    prepared = root / "speech"
+    return PreparedSpeech(prepared) if (prepared / "clips.json").is_file() else SoundFiles(root)
+
+
+class PreparedSpeech:
+    """What `prepare speech` wrote, real voices and synthetic ones, with the splits of the stages that follow."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        self._store = SpeechStore(folder)
+        self._records = {record.name: record for record in self._store.records}
+
+    def files(self) -> list[Path]:
+        return self._store.files()
+
+    def utterances(self) -> tuple[list[Utterance], Counter[str]]:
+        utterances = [
+            Utterance(
+                name=r.name,
+                corpus=r.corpus,
+                speaker=r.speaker,
+                path=Path(r.name),
+                text="",
+                split=r.split,
+                n_samples=r.n_samples,
+            )
+            for r in self._store.records
+            if r.split != "test"
+        ]
+        return utterances, Counter()
+
+    def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
+        record = self._records[path]
+        n_samples = record.n_samples - first if n_samples < 0 else min(n_samples, record.n_samples - first)
+        return self._store.samples(replace(record, first=record.first + first, n_samples=n_samples))
+
+    def phone_times(self) -> dict[str, list[Timing]]:
+        return {record.name: record.phones for record in self._store.records if record.phones}
+
+
+class SoundFiles:
+    """LibriSpeech, or any folder of recordings.
+
+    Outside LibriSpeech's layout, a speaker is what comes before the first - or _ of a file's name (LibriSpeech's and
+    VCTK's own names begin like that), and a subset is the first folder below the root.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Raises FileNotFoundError when there is no recording."""
+        walk = os.walk(root, followlinks=True)
+        self.root = root
+        self._files = sorted(
+            Path(folder, name) for folder, _, names in walk for name in names if name.lower().endswith(AUDIO_SUFFIXES)
+        )
+        if not self._files:
+            raise FileNotFoundError(
+                f"{root}: no recordings here ({', '.join(AUDIO_SUFFIXES)}); --data names a folder of speech, such as "
+                "LibriSpeech with train-clean-100, train-clean-360, … in it"
+            )
+
+    def files(self) -> list[Path]:
+        return self._files
+
+    def utterances(self) -> tuple[list[Utterance], Counter[str]]:
+        if is_librispeech(self.root):
+            listed = LibriSpeech(self.root, transcribed=False)
+            skipped = Counter(
+                {reason: some["count"] for reason, some in listed.skipped.items() if "transcript" not in reason}
+            )
+            utterances = listed.records
+        else:
+            skipped = Counter()
+            utterances = with_splits(
+                [
+                    Utterance(
+                        name=path.stem,
+                        corpus=path.relative_to(self.root).parts[0],
+                        speaker=path.stem.replace("-", "_").partition("_")[0],
+                        path=path,
+                        text="",
+                    )
+                    for path in self._files
+                ]
+            )
+        named = [replace(utterance, path=utterance.path.relative_to(self.root)) for utterance in utterances]
+        return [utterance for utterance in named if utterance.split != "test"], skipped
+
+    def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
+        """Only what is asked for is decoded where the file has the rate."""
+        with soundfile.SoundFile(self.root / path) as file:
+            if file.samplerate == SAMPLE_RATE_HZ:
+                file.seek(first)
+                return file.read(n_samples, dtype="float32", always_2d=True).mean(1)
+            whole_S = file.read(dtype="float32", always_2d=True).mean(1)
+            samples_S = soxr.resample(whole_S, file.samplerate, SAMPLE_RATE_HZ)
+            return samples_S[first : None if n_samples < 0 else first + n_samples]
+
+    def phone_times(self) -> dict[str, list[Timing]]:
+        """Of the tables `alignments.tsv.gz` below the root."""
+        times: dict[str, list[Timing]] = {}
+        for table in sorted(self.root.rglob("alignments.tsv.gz")):
+            times |= published_times(table.parent)
+        return times

