@@ -61,15 +61,61 @@ def test_in_edit_mode_the_buttons_say_why_not():
 def test_a_failed_run_takes_its_head_back(fake_worker):
     bpy.ops.mesh.primitive_cube_add()
     before = names()
-    with pytest.raises(RuntimeError, match="no such audio file"):
-        bpy.ops.wav2sem.self_test(filepath="/nowhere/speech.wav")
+    fail()
     assert names() == before
     # A head that was there stays.
     assert bpy.ops.wav2sem.add_demo_head() == {"FINISHED"}
     before = names()
+    fail()
+    assert names() == before
+
+
+def test_what_was_selected_and_chosen_comes_back(fake_worker, scene_bytes):
+    """A cancelled run ends as a failed one does; tests/gui/scenarios_first_start.py cancels one."""
+    for _ in range(3):
+        bpy.ops.mesh.primitive_cube_add()
+    one, two, three = bpy.context.scene.objects
+    for thing, is_selected in ((one, True), (two, False), (three, True)):
+        thing.select_set(is_selected)
+    bpy.context.view_layer.objects.active = two
+    before = scene_bytes()
+    fail()
+    assert [thing.select_get() for thing in (one, two, three)] == [True, False, True]
+    assert bpy.context.view_layer.objects.active == two
+    assert not bpy.context.scene.is_property_set("wav2sem") and scene_bytes() == before
+    bpy.context.scene.wav2sem.target = three
+    before = scene_bytes()
+    fail()
+    assert bpy.context.scene.wav2sem.target == three and scene_bytes() == before
+
+
+def test_what_was_selected_since_then_stays():
+    for _ in range(2):
+        bpy.ops.mesh.primitive_cube_add()
+    one, two = bpy.context.scene.objects
+    before = first_start.Before(bpy.context)
+    head = first_start.add_demo_head(bpy.context)
+    one.select_set(True)
+    bpy.context.view_layer.objects.active = one
+    bpy.context.scene.wav2sem.target = None
+    before.bring_back(head)
+    assert (one.select_get(), two.select_get()) == (True, False)
+    assert bpy.context.view_layer.objects.active == one and bpy.context.scene.wav2sem.target is None
+
+
+def test_what_was_active_may_be_gone():
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.context.scene.wav2sem.target = bpy.context.object
+    before = first_start.Before(bpy.context)
+    head = first_start.add_demo_head(bpy.context)
+    bpy.data.objects.remove(bpy.context.scene.objects[0])
+    before.bring_back(head)
+    assert bpy.context.view_layer.objects.active is None and bpy.context.scene.wav2sem.target is None
+
+
+def fail():
     with pytest.raises(RuntimeError, match="no such audio file"):
         bpy.ops.wav2sem.self_test(filepath="/nowhere/speech.wav")
-    assert names() == before
 
 
 def test_one_click_speaks_and_can_be_played(capfd):

@@ -190,6 +190,53 @@ class TestPanels:
         assert "1\N{EN DASH}90" in str(layout.mock_calls)
 
 
+class TestNames:
+    """In a sidebar of the usual width a name has about ten letters."""
+
+    @staticmethod
+    def shown(*names, room=10):
+        return [result_panel.told_apart(name, [n for n in names if n != name], room, len) for name in names]
+
+    def test_what_fits_stays_as_it_is(self):
+        assert self.shown("talk", "talk.001") == ["talk", "talk.001"]
+
+    def test_takes_of_one_sound_keep_their_ends(self):
+        assert self.shown("demo_speech", "demo_speech.001", "demo_speech.002", "demo_speech Upper Face") == [
+            "de…_speech",
+            "demo_….001",
+            "demo_….002",
+            "demo… Face",
+        ]
+
+    def test_what_differs_may_be_in_the_middle_or_long(self):
+        assert self.shown("interview_take_1_final", "interview_take_2_final") == ["i…_1_final", "i…_2_final"]
+        assert self.shown("a_very_long_name", "another_name") == ["a_very_lo…", "another_n…"]
+        assert self.shown("interviewwithoutblanks1", "interviewwithoutblanks2") == ["intervie…1", "intervie…2"]
+        assert self.shown("scene_1_take_of_today", "scene_2_take_of_today") == ["scene_1_t…", "scene_2_t…"]
+
+    @pytest.mark.parametrize("room", range(6, 20))
+    def test_takes_are_never_alike_nor_too_wide(self, room):
+        shown = self.shown("demo_speech", *(f"demo_speech.{number:03}" for number in range(1, 30)), room=room)
+        assert len(set(shown)) == 30 and max(map(len, shown)) <= room, shown
+
+    def test_a_room_for_nothing(self):
+        assert self.shown("demo_speech", room=0) == ["…"]
+
+    def test_the_list_shows_them(self, face, monkeypatch):
+        monkeypatch.setattr(result_panel, "text_width", lambda _context: lambda words: 25 * len(words))
+        for _ in range(2):
+            speak(face, motion={"audio": "demo_speech_of_long_name.wav"})
+            bpy.ops.wav2sem.push_to_nla()
+        labels = []
+        for take in takes.of_face(face):
+            layout = MagicMock()
+            result_panel.WAV2SEM_UL_takes.draw_item(
+                MagicMock(), bpy.context, layout, bpy.data, take.action, 0, None, ""
+            )
+            labels.append(layout.split.return_value.label.call_args.kwargs["text"])
+        assert len(set(labels)) == 2 and labels[0].endswith(".001"), labels
+
+
 class TestMute:
     def test_the_active_action_muted_shows_the_rest_pose(self, face, point_at):
         speak(face)

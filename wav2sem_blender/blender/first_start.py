@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import bpy
 import numpy as np
@@ -23,6 +24,50 @@ from .sidebar import SaysWhyNot
 DEMO_PROPERTY = "wav2sem_demo_head"  # custom property of an object: it is the bundled head, ready to speak
 CLEARANCE_M = 1.25  # between the head and what stood in its place, which is then out of the picture
 FROM_THE_FRONT = Quaternion((1.0, 0.0, 0.0), np.pi / 2)
+
+
+class Before:
+    """What was selected, active, chosen in the panel and looked at before a head was added.
+
+    All by what renaming and undo leave as they are, so that it can be brought back a while later.
+    """
+
+    def __init__(self, context: bpy.types.Context) -> None:
+        """Remember it."""
+        scene, layer = context.scene, context.view_layer
+        self._layer_name = layer.name
+        self._selected_uids = {thing.session_uid for thing in layer.objects.selected}
+        self._active_uid = _uid(layer.objects.active)
+        # Merely reading the settings would store an empty group with the scene.
+        self._has_settings = scene.is_property_set("wav2sem")
+        self._target_uid = _uid(scene.wav2sem.target) if self._has_settings else None
+        area = _area_to_look_in(context)
+        self._area = area.as_pointer() if area is not None else 0
+        self._view = _view(area) if area is not None else {}
+
+    def bring_back(self, head: bpy.types.Object) -> None:
+        """Remove the head, and what it had taken the place of returns; what a person chose since then stays."""
+        scene = head.users_scene[0]
+        layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
+        was_active, was_target = layer.objects.active == head, scene.wav2sem.target == head
+        was_alone = [thing for thing in layer.objects.selected if thing != head] == []
+        # Before it goes: for a while the layer still has its place.
+        there = {thing.session_uid: thing for thing in layer.objects}
+        remove_head(head)
+        if was_alone:
+            for uid in self._selected_uids & there.keys():
+                there[uid].select_set(True, view_layer=layer)
+        if was_active:
+            layer.objects.active = there.get(self._active_uid)
+        if was_target and self._has_settings:
+            everywhere = {thing.session_uid: thing for thing in bpy.data.objects}
+            scene.wav2sem.target = everywhere.get(self._target_uid)
+        elif was_target:
+            scene.property_unset("wav2sem")
+        for area in (area for window in bpy.context.window_manager.windows for area in window.screen.areas):
+            if area.as_pointer() == self._area and area.type == "VIEW_3D":
+                for name, value in self._view.items():
+                    setattr(area.spaces.active.region_3d, name, value)
 
 
 def add_demo_head(context: bpy.types.Context) -> bpy.types.Object:
@@ -55,11 +100,9 @@ def free_place(wanted: Vector, size: Vector, occupied: list[tuple[np.ndarray, np
 
 def look_at(context: bpy.types.Context, head: bpy.types.Object) -> None:
     """Bring the head's face into the view that was clicked in, or into the screen's first one."""
-    screen = context.screen
-    views = [area for area in screen.areas if area.type == "VIEW_3D"] if screen is not None else []
-    if not views:
+    area = _area_to_look_in(context)
+    if area is None:
         return
-    area = context.area if context.area in views else views[0]
     space = area.spaces.active
     if space.local_view is not None:
         head.local_view_set(space, True)
@@ -96,6 +139,25 @@ def blocked(context: bpy.types.Context) -> str:
     return "" if context.mode == "OBJECT" else "Return to Object Mode first"
 
 
+def _area_to_look_in(context: bpy.types.Context) -> bpy.types.Area | None:
+    views = [area for area in context.screen.areas if area.type == "VIEW_3D"] if context.screen is not None else []
+    return context.area if context.area in views else next(iter(views), None)
+
+
+def _view(area: bpy.types.Area) -> dict[str, Any]:
+    view = area.spaces.active.region_3d
+    return {
+        "view_rotation": view.view_rotation.copy(),
+        "view_location": view.view_location.copy(),
+        "view_distance": view.view_distance,
+        "view_perspective": view.view_perspective,
+    }
+
+
+def _uid(thing: bpy.types.Object | None) -> int | None:
+    return thing.session_uid if thing is not None else None
+
+
 def _world_box(thing: bpy.types.Object) -> np.ndarray:
     return np.array([thing.matrix_world @ Vector(corner) for corner in thing.bound_box])
 
@@ -127,6 +189,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
 
     _started_s = 0.0
     _new_head_uid: int | None = None
+    _before: Before | None = None
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
@@ -141,6 +204,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
             self.filepath = str(DEMO_SPEECH)
         head = bpy.data.objects.get(self.object) if self.object else find_demo_head(context.scene)
         if head is None:
+            self._before = Before(context)
             head = add_demo_head(context)
             look_at(context, head)
             self._new_head_uid = head.session_uid
@@ -162,8 +226,8 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
     def _take_back(self) -> None:
         """A run that ends early leaves the scene as it was."""
         head = next((thing for thing in bpy.data.objects if thing.session_uid == self._new_head_uid), None)
-        if head is not None:
-            remove_head(head)
+        if head is not None and self._before is not None:
+            self._before.bring_back(head)
 
     def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
         self._new_head_uid = None

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from os.path import commonprefix
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import bpy
@@ -28,25 +28,29 @@ from .take_operators import (
 
 # Of a row of the list, the part with the name; beside it, in points: the list's and the panel's margins, and the icon.
 _NAME_SHARE = 0.5
-_BESIDE_PT = 70
-_ICON_PT = 24
+_BESIDE_PT = 66
+_ICON_PT = 36
 _CUT = "…"
 
 
-def told_apart(name: str, others: Iterable[str], room: float, width_of: Callable[[str], float]) -> str:
-    """A name as it fits: shortened, it keeps what none of the others has, as in "demo_….001"."""
+def told_apart(name: str, others: Sequence[str], room: float, width_of: Callable[[str], float]) -> str:
+    """A name as it fits: shortened in the middle, so that none of the others looks like it, as in "demo_….001"."""
+
+    def cut(start: int) -> tuple[str, str] | None:
+        """The name's end from `start` on, after as much of its beginning as fits."""
+        heads = (name[:n_first] for n_first in range(start, 0, -1))
+        head = next((head for head in heads if width_of(f"{head}…{name[start:]}") <= room), None)
+        return None if head is None else (head, name[start:])
+
     if width_of(name) <= room:
         return name
-    shared = max((len(commonprefix((name, other))) for other in others), default=0)
-    own = name[shared:]
-    for n_first in range(shared, 0, -1):
-        shown = f"{name[:n_first]}{_CUT}{own}"
-        if width_of(shown) <= room:
-            return shown
-    start = _CUT if shared else ""
-    while len(own) > 1 and width_of(f"{start}{own}{_CUT}") > room:
-        own = own[:-1]
-    return f"{start}{own}{_CUT}"
+    # Whole words first.
+    words = [found.start() for found in re.finditer(r"[\W_]", name)]
+    for parts in map(cut, (len(name), *reversed(words), *range(len(name) - 1, 0, -1))):
+        if parts is not None and not any(map(re.compile(".*".join(map(re.escape, parts))).fullmatch, others)):
+            return "…".join(parts)
+    ends = (f"…{name[start:]}" for start in range(1, len(name)))
+    return next((end for end in ends if width_of(end) <= room), "…")
 
 
 class WAV2SEM_UL_takes(bpy.types.UIList):
@@ -70,7 +74,7 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         split = layout.split(factor=_NAME_SHARE)
         icon = "HIDE_OFF" if take.is_upper_face else "SPEAKER"
         split.label(text=_label(context, action.name), icon=icon, translate=False)
-        row = split.row()
+        row = split.row(align=True)
         row.alignment = "RIGHT"
         row.active = not (take.is_kept or take.is_muted)
         row.label(text=f"{first}\N{EN DASH}{last}")
