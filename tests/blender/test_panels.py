@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import (
+    demo_film,
     jobs,
     operators,
     panels,
@@ -69,7 +70,9 @@ class Layout:
 
     row = column = split = _part
 
-    def label(self, text="", icon="NONE", icon_value=0):
+    def label(self, text="", icon="NONE", icon_value=None):
+        if icon_value is not None:  # a piece of a picture
+            return
         self.rows.append(("label", text, self._is_on()))
 
     def prop(self, owner, name, **_options):
@@ -321,6 +324,10 @@ class TestWaveform:
         for n_tiles in range(1, 12):
             waveform._icons(found, n_tiles, (0.0, 1.0))
         assert sorted(waveform._shown.values()) == list(range(waveform._PICTURES))
+
+    def test_the_sequencer_shows_that_of_the_demo(self, reading, chosen):
+        demo_film.add_sound(bpy.context.scene, chosen.filepath, 1)
+        assert operators.compat.find_strip(bpy.context.scene, "Speech").show_waveform
 
     def test_a_file_that_goes_meanwhile_ends_it(self, reading, chosen):
         scene = bpy.context.scene

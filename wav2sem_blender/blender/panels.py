@@ -29,7 +29,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         """The source, its waveform, what it is in words, and a button to hear it."""
-        layout, settings = columns(self.layout), context.scene.wav2sem
+        layout, settings = columns(self.layout.column()), context.scene.wav2sem
         row = layout.row()
         row.use_property_split = False
         row.prop(settings, "source", expand=True)
@@ -39,8 +39,9 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         except ValueError as error:
             say(layout, context, str(error), "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
-        waveform.draw(layout, context, info)
-        row = layout.split(factor=_WORDS_SHARE)
+        # Never grey: where its icons overlap, that shows through.
+        waveform.draw(self.layout, context, info)
+        row = columns(self.layout.column()).split(factor=_WORDS_SHARE)
         row.label(text=translated(info.words()))
         is_playing = playback.is_playing()
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
