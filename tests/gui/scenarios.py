@@ -8,11 +8,7 @@ import scenarios_any_head as heads
 import stage
 from checks import Figures, Scenario, snapshot, unchanged
 from harness import Gui, Steps
-from stalls import LONGEST_STALL_MS, Stalls, watch_run
-
-REDRAWS = "redraws without a job"
-# The click itself, which starts a process; and Blender's own undo step.
-STARTS_AND_ENDS = ("rest", "rest to job", "job to rest", "writing to rest")
+from stalls import stays_alive, watch_redraws, watch_run
 
 
 def first_start(gui: Gui) -> Steps[Figures]:
@@ -119,20 +115,8 @@ def upper_face(gui: Gui) -> Steps[Figures]:
 def loop_stays_alive(gui: Gui) -> Steps[Figures]:
     """The longest time that the main loop keeps a person waiting, during a minute of speech and at its end."""
     yield from stage.ready(gui, stage.long_speech(60))
-    # What drawing alone costs here, without a GPU: the same redraws, and no job.
-    drawing = Stalls(lambda: REDRAWS)
-    drawing.start()
-    for _ in range(15):
-        gui.area.tag_redraw()
-        yield 0.1
-    drawing.stop()
-    job = yield from watch_run(gui, 240)
-    redraw_ms = 1e3 * drawing.thread_s[REDRAWS]
-    stall_ms = 1e3 * max(stall for phase, stall in job.thread_s.items() if phase not in STARTS_AND_ENDS)
-    assert stall_ms < LONGEST_STALL_MS + redraw_ms, (
-        f"the main loop computed for {stall_ms:.0f} ms at a stretch during the job, {redraw_ms:.0f} ms without one"
-    )
-    return {**drawing.figures(), **job.figures()}
+    redraws = yield from watch_redraws(gui)
+    return stays_alive((yield from watch_run(gui, 240)), redraws)
 
 
 def preferences(gui: Gui) -> Steps[None]:

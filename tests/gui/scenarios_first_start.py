@@ -42,6 +42,46 @@ def newcomer(gui: Gui) -> Steps[Figures]:
     return {"said": said, "frames shown in a second": shown}
 
 
+def newcomer_cancels(gui: Gui) -> Steps[None]:
+    """Esc in the middle of the demo: scene, selection, the panel's choice and the view are as before the click."""
+    scene, things = gui.window.scene, bpy.data.objects
+    for thing in things:
+        thing.select_set(thing.name in ("Cube", "Light"))
+    gui.window.view_layer.objects.active = things["Camera"]
+    scene.wav2sem.target = things["Cube"]
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Select")
+    things["Light"].location.x += 1
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Move")
+    yield 0.3
+    before, chosen, already = snapshot(), _chosen(gui), len(gui.reports())
+    job = stage.part("blender.jobs").Job
+    poll, job.poll = job.poll, lambda _job: False  # it lasts as long as it takes to cancel it
+    try:
+        yield from gui.click((yield from gui.find(SELF_TEST)))
+        yield from gui.until(stage.running, "the job's start")
+        yield from gui.move(gui.middle_of_view())
+        yield 0.5
+        assert _chosen(gui) != chosen
+        yield from gui.key("ESC")
+        yield from stage.finish(gui, 30)
+    finally:
+        job.poll = poll
+    heard(gui, "Cancelled; nothing was changed", already)
+    yield from gui.picture("newcomer_cancelled")
+    unchanged(before)
+    assert _chosen(gui) == chosen, (_chosen(gui), chosen)
+    yield from gui.key("Z", ctrl=True)
+    yield 0.5
+    moved_back = bpy.data.objects["Light"].location.x
+    yield from gui.key("Z", ctrl=True, shift=True)
+    yield 0.5
+    assert bpy.data.objects["Light"].location.x == moved_back + 1, "undo took back something else"
+    unchanged(before)
+    assert _chosen(gui) == chosen, (_chosen(gui), chosen)
+
+
 def demo_head(gui: Gui) -> Steps[None]:
     """The other button: the head alone, chosen, and in view."""
     before = snapshot()
@@ -56,6 +96,18 @@ def demo_head(gui: Gui) -> Steps[None]:
     unchanged(before)
 
 
+def _chosen(gui: Gui) -> tuple[object, ...]:
+    """Names of what is selected, active, and chosen in the panel; and how the view looks at it."""
+    layer, target = gui.window.view_layer, gui.window.scene.wav2sem.target
+    view = [round(value, 4) for row in gui.area.spaces.active.region_3d.view_matrix for value in row]
+    return (
+        sorted(thing.name for thing in layer.objects.selected),
+        layer.objects.active.name,
+        target and target.name,
+        view,
+    )
+
+
 def _frames_shown(gui: Gui) -> Steps[int]:
     """How many different frames a second of playback shows."""
     seen = set()
@@ -66,4 +118,4 @@ def _frames_shown(gui: Gui) -> Steps[int]:
     return len(seen)
 
 
-ALL: tuple[Scenario, ...] = (newcomer, demo_head)
+ALL: tuple[Scenario, ...] = (newcomer, newcomer_cancels, demo_head)

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import time
+
 import bpy
+import numpy as np
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
 from harness import ROW_PX, TURN_S, Gui, Steps
+from stalls import stays_alive, watch_click, watch_redraws
 
 REDUCE, MUTE, PUSH = "wav2sem.reduce_keys", "wav2sem.mute_take", "wav2sem.push_to_nla"
 ACTIVATE, REMOVE = "wav2sem.make_active", "wav2sem.remove_take"
@@ -27,7 +31,7 @@ def result_panel(gui: Gui) -> Steps[Figures]:
     yield from gui.picture("result")
     already = len(gui.reports())
     yield from _press(gui, REDUCE)
-    yield from gui.until(lambda: sum(stage.curves().values()) < dense, "fewer keys", 60)
+    yield from gui.until(lambda: sum(stage.curves().values()) < dense and not stage.running(), "fewer keys", 60)
     said = heard(gui, "closures stay closed", already)
     yield from gui.picture("result_reduced")
     yield from gui.key("Z", ctrl=True)
@@ -52,6 +56,65 @@ def result_panel(gui: Gui) -> Steps[Figures]:
     gui.window.scene.frame_set(1)
     unchanged(before)
     return {"said": said}
+
+
+def takes_of_one_sound(gui: Gui) -> Steps[Figures]:
+    """Speech twice from the same sound, and the upper face: their rows tell them apart at the sidebar's own width."""
+    yield from stage.ready(gui, stage.demo_speech())
+    gui.window.scene.wav2sem_upper_face.enabled = True
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    yield from _open_only(gui, PUSH)
+    yield from _press(gui, PUSH)
+    yield from gui.until(lambda: _active() is None, "the NLA track", 10)
+    gui.window.scene.wav2sem.start_frame = 301
+    with gui.override():
+        assert bpy.ops.wav2sem.animate() == {"FINISHED"}
+    yield 0.5
+    yield from gui.picture("result_takes_of_one_sound")
+    names = [take.action.name for take in stage.part("blender.takes").of_face(stage.head())]
+    assert len(names) == 3, names
+    with gui.override("UI"):
+        shown = [stage.part("blender.result_panel")._label(bpy.context, name) for name in names]
+    for name, label in zip(names, shown, strict=True):
+        assert label == name or label.endswith(name.removeprefix(stage.demo_speech().stem)[-4:]), (name, label)
+    assert len(set(shown)) == 3, shown
+    return dict(zip(names, shown, strict=True))
+
+
+def reduce_ten_minutes(gui: Gui) -> Steps[Figures]:
+    """Fewer keys for ten minutes: Blender goes on meanwhile, Esc leaves all as it is, and one undo takes it back."""
+    yield from stage.ready(gui, stage.demo_speech())
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    _lengthen(round(600 * gui.window.scene.render.fps))
+    with gui.override():
+        bpy.ops.ed.undo_push(message="Ten Minutes")
+    before, already, dense = snapshot(), len(gui.reports()), sum(stage.curves().values())
+    yield from _open_only(gui, REDUCE)
+    place = yield from _place(gui, REDUCE)
+    yield from gui.click(place)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.until(lambda: stage.fraction() > 0.2, "progress")
+    yield from gui.picture("result_reducing")
+    assert stage.running(), "ten minutes are reduced before there is a picture"
+    yield from gui.key("ESC")
+    yield from gui.until(lambda: not stage.running(), "the end", 5)
+    unchanged(before)
+    heard(gui, "Cancelled; nothing was changed", already)
+    redraws = yield from watch_redraws(gui)
+    assert (yield from gui._control_at(place)) == REDUCE
+    start_s = time.monotonic()
+    watch = yield from watch_click(
+        gui, place, lambda: sum(stage.curves().values()) < dense and not stage.running(), 120
+    )
+    took_s = time.monotonic() - start_s
+    yield from gui.picture("result_ten_minutes_reduced")
+    said = heard(gui, " keys, at most", already)
+    yield from gui.key("Z", ctrl=True)
+    yield from gui.until(lambda: sum(stage.curves().values()) == dense, "all keys again", 20)
+    unchanged(before)
+    return {"said": said, "seconds": f"{took_s:.1f}", **stays_alive(watch, redraws)}
 
 
 def export_panel(gui: Gui) -> Steps[Figures]:
@@ -99,18 +162,37 @@ def _active() -> str | None:
     return animation.action.name if animation is not None and animation.action is not None else None
 
 
+def _lengthen(n_frames: int) -> None:
+    """Let the head say the same again and again, no two times alike."""
+    (take, *_), write_curve = (
+        stage.part("blender.takes").of_face(stage.head()),
+        stage.part("blender.actions").write_curve,
+    )
+    noise = np.random.default_rng(0)
+    for _, curve in list(take.curves()):
+        points_T2 = np.empty((len(curve.keyframe_points), 2), dtype=np.float32)
+        curve.keyframe_points.foreach_get("co", points_T2.ravel())
+        values_T = np.resize(points_T2[:, 1], n_frames) + noise.normal(0, 1e-4, n_frames)
+        write_curve(take.fcurves, curve.data_path, np.arange(1, n_frames + 1), values_T)
+
+
 def _press(gui: Gui, control: str) -> Steps[None]:
     """Click a button, wherever in its row it lies; the mouse leaves it then."""
-    region, aside = gui.region("UI"), gui.middle_of_view()  # a file browser may take the view's place
+    aside = gui.middle_of_view()  # a file browser may take the view's place
+    yield from gui.click((yield from _place(gui, control)))
+    yield from gui.move(aside)
+    yield 0.3
+
+
+def _place(gui: Gui, control: str) -> Steps[tuple[int, int]]:
+    """Where a button is, wherever in its row it lies."""
+    region = gui.region("UI")
     rows = range(region.y + region.height - 4, region.y, -ROW_PX)
     from_right = (0.38 * region.width, 0.55 * region.width, 0.75 * region.width, 40, 52, 64)
     for x in (region.x + region.width - int(distance) for distance in from_right):
         for y in rows:
             if (yield from gui._control_at((x, y))) == control:
-                yield from gui.click((x, y))
-                yield from gui.move(aside)
-                yield 0.3
-                return
+                return x, y
     raise AssertionError(f"the sidebar shows no {control}")
 
 
@@ -134,4 +216,4 @@ def _open_only(gui: Gui, wanted: str) -> Steps[None]:
     raise AssertionError(f"no panel shows {wanted}")
 
 
-ALL: tuple[Scenario, ...] = (result_panel, export_panel)
+ALL: tuple[Scenario, ...] = (result_panel, takes_of_one_sound, reduce_ten_minutes, export_panel)

@@ -13,6 +13,9 @@ from harness import TURN_S, Gui, Steps
 # Computed at a stretch, beside what drawing costs.
 LONGEST_STALL_MS = 50
 _INTERVAL_S = 0.005
+_REDRAWS = "redraws without a job"
+# The click itself, which starts a process; and Blender's own undo step.
+_STARTS_AND_ENDS = ("rest", "rest to job", "job to rest", "writing to rest")
 
 
 class Stalls:
@@ -59,15 +62,46 @@ class Stalls:
         return _INTERVAL_S
 
 
+def watch_redraws(gui: Gui) -> Steps[Stalls]:
+    """What drawing alone costs here, without a GPU: the same redraws as a job's, and no job."""
+    watch = Stalls(lambda: _REDRAWS)
+    watch.start()
+    for _ in range(15):
+        gui.area.tag_redraw()
+        yield 0.1
+    watch.stop()
+    return watch
+
+
+def stays_alive(job: Stalls, redraws: Stalls) -> dict[str, str]:
+    """The main loop never computed for long during a job; returns the figures.
+
+    Raises:
+        AssertionError: It did.
+    """
+    redraw_ms = 1e3 * redraws.thread_s[_REDRAWS]
+    stall_ms = 1e3 * max(stall for phase, stall in job.thread_s.items() if phase not in _STARTS_AND_ENDS)
+    assert stall_ms < LONGEST_STALL_MS + redraw_ms, (
+        f"the main loop computed for {stall_ms:.0f} ms at a stretch during the job, {redraw_ms:.0f} ms without one; "
+        f"{job.figures()}"
+    )
+    return {**redraws.figures(), **job.figures()}
+
+
 def watch_run(gui: Gui, limit_s: float) -> Steps[Stalls]:
-    """Click the button and watch until the curves are there and all is at rest again."""
+    """Click the big button and watch until the curves are there and all is at rest again."""
     place = yield from gui.find(stage.ANIMATE)
+    return (yield from watch_click(gui, place, lambda: bool(stage.curves()) and not stage.running(), limit_s))
+
+
+def watch_click(gui: Gui, place: tuple[int, int], is_done: Callable[[], bool], limit_s: float) -> Steps[Stalls]:
+    """Click there and watch until it is done and all is at rest again."""
     watch = Stalls(stage.phase)
     watch.start()
     yield 5 * TURN_S
     yield from gui.click(place)
     yield from gui.move(gui.middle_of_view())
-    yield from gui.until(lambda: stage.curves() and not stage.running(), "the curves", limit_s)
+    yield from gui.until(is_done, "the curves", limit_s)
     yield 10 * TURN_S
     watch.stop()
     return watch
