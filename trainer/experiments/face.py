@@ -153,7 +153,7 @@ class FinetuneChannels:
     driven_share: float = 0.4
     driven_versions: int = 4
     speechless: int = 60
-    steps: int = 2500
+    steps: int = 5000
     batch: int = 24
     crop_frames: int = 88
     peak_lr: float = 1.5e-3
