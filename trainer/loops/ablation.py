@@ -31,11 +31,21 @@ from ..motion.curves import MotionStore, paired_records
 from ..motion.face_loss import FaceLoss
 from ..motion.shapes import read_basis
 from ..runs.checkpoints import write_atomically
-from ..runs.run import Run, cosine_with_warmup, data_hash
+from ..runs.run import Run, data_hash
 from ..runs.stages import read_sentence_space
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from ..speech.sentences import TextTargets
-from .finetune_channels import ChannelLearner, Example, batch, build_model, draw, listen, training_examples
+from .finetune_channels import (
+    MAX_GRADIENT,
+    ChannelLearner,
+    Example,
+    build_model,
+    descent,
+    draw,
+    listen,
+    loss_of,
+    training_examples,
+)
 
 Row = dict[str, float]
 Held = tuple[SpeechRecord, Example]
@@ -130,19 +140,20 @@ def _given(
 def _learn(
     face: FinetuneChannels, model: FaceFormer, groups: list[list[Example]], loss_fn: FaceLoss, run: Run
 ) -> ChannelLearner:
-    """A new fusion and decoder; `draw` gives every kind the same crops."""
+    """A new fusion and decoder; `draw` gives every kind the same crops.
+
+    Not `Run.steps`: a run holds one model with its checkpoints, this one trains many, each from its own seed.
+    """
     torch.manual_seed(face.seed)
     fresh = FaceFormer(model.config)
     learner, loss_fn = ChannelLearner(fresh).to(run.device), loss_fn.to(run.device)
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=face.peak_lr, weight_decay=0.01)
-    schedule = cosine_with_warmup(optimiser, face.warmup_steps, face.steps)
+    optimiser, schedule = descent(face, learner)
     for step in tqdm(range(face.steps), desc="face", unit="step", disable=not run.is_main):
         crops = draw(groups, face, np.random.default_rng([face.seed, step]))
-        features, semantic, target, style = batch(crops, face, run.device)
-        loss = loss_fn(learner(features, semantic, style), target)
+        loss = loss_of(crops, face, learner, loss_fn, run.device)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), MAX_GRADIENT)
         optimiser.step()
         schedule.step()
     return learner.eval().cpu()

@@ -38,6 +38,7 @@ from .export import write_model
 
 PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
 SPEECHLESS_S = 8.0
+MAX_GRADIENT = 1.0  # the norm of all gradients together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +94,12 @@ def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Pa
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
     loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
     examples = training_examples(config, model, data, gap_K, run.device)
-    optimiser = torch.optim.AdamW(ChannelLearner(model).parameters(), lr=config.peak_lr, weight_decay=0.01)
-    schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
-    learner = run.learn(ChannelLearner(model), optimiser, schedule, clip=1.0)
+    learner = run.learn(ChannelLearner(model), *descent(config, ChannelLearner(model)), clip=MAX_GRADIENT)
     for step in run.steps(config.steps):
         crops = draw(examples, config, run.rng(step))
         for part in run.share(crops):
-            features, semantic, target, style = batch(part, config, run.device)
             with run.autocast():
-                loss = loss_fn(learner(features, semantic, style), target)
+                loss = loss_of(part, config, learner, loss_fn, run.device)
             run.backward(loss)
         run.update()
         run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.decoder.fps)
@@ -244,12 +242,20 @@ def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random
     ]
 
 
-def batch(
-    crops: list[Example], config: FinetuneChannels, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(B, T, D), (B, 1, E), (B, T, K), (B, N)."""
-    features = torch.stack([crop.features_TD for crop in crops])
-    target = torch.stack([crop.target_TK for crop in crops])
-    style = torch.eye(len(config.styles))[[crop.style for crop in crops]]
-    semantic = torch.stack([crop.semantic_E for crop in crops])[:, None]
-    return features.to(device), semantic.to(device), target.to(device), style.to(device)
+def descent(
+    config: FinetuneChannels, learner: nn.Module
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimiser and its schedule."""
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=config.peak_lr, weight_decay=0.01)
+    return optimiser, cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
+
+
+def loss_of(
+    crops: list[Example], config: FinetuneChannels, learner: nn.Module, loss_fn: FaceLoss, device: torch.device
+) -> Tensor:
+    """The loss of crops of equal length: scalar."""
+    features_BTD = torch.stack([crop.features_TD for crop in crops]).to(device)
+    semantic_B1E = torch.stack([crop.semantic_E for crop in crops])[:, None].to(device)
+    target_BTK = torch.stack([crop.target_TK for crop in crops]).to(device)
+    style_BN = torch.eye(len(config.styles))[[crop.style for crop in crops]].to(device)
+    return loss_fn(learner(features_BTD, semantic_B1E, style_BN), target_BTK)
