@@ -47,6 +47,9 @@ class Before:
 
     def bring_back(self, head: bpy.types.Object) -> None:
         """Remove the head, and what it had taken the place of returns; what a person chose since then stays."""
+        if not head.users_scene:  # somebody has unlinked it, and chosen other things by then
+            remove_head(head)
+            return
         scene = head.users_scene[0]
         layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
         was_active, was_target = layer.objects.active == head, scene.wav2sem.target == head

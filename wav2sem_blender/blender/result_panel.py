@@ -28,8 +28,8 @@ from .take_operators import (
 
 # Of a row of the list, the part with the name; beside it, in points: the list's and the panel's margins, and the icon.
 _NAME_SHARE = 0.5
-_BESIDE_PT = 66
-_ICON_PT = 36
+_BESIDE_PT = 60
+_ICON_PT = 33
 _CUT = "…"
 
 
