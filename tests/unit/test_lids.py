@@ -53,6 +53,14 @@ def test_lids_meet_where_the_carried_blink_falls_short_or_too_far(eye, fall):
     assert np.abs(closed.reshape(eye.shape)[:, :, -1]).max() == 0
 
 
+def test_one_column_that_meets_other_skin_does_not_make_the_eye_another_kind(eye):
+    moved = blink(eye, 0.9)
+    moved[:, :5] *= 0.5
+    closed = lids.close(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
+    assert np.abs(closed[:, 2]).max() == 0, "the carried motion was scaled, not replaced by gliding"
+    assert np.abs(gap_mm(eye, closed)).max() < 0.3
+
+
 def test_lids_meet_by_their_shape_where_the_carried_blink_is_of_no_use(eye):
     closed = lids.close(blink(eye, 0.1).reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(gap_mm(eye, closed)).max() < 0.3

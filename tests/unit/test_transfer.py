@@ -40,7 +40,7 @@ def box(middle_3, half_m: float) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def with_parts(face, marks):
-    """The known face with a lower and an upper tooth, an eye and a lash, turned, moved and in inches; and its keys."""
+    """The known face with teeth, an eye, lashes on chin and lid, turned, moved and in inches; and its keys."""
     seam = (marks["upper_lip"] + marks["lower_lip"]) / 2
     eye = (marks["eye_inner_left"] + marks["eye_outer_left"]) / 2
     places = {
@@ -56,6 +56,12 @@ def with_parts(face, marks):
         spans[name] = slice(start, start + 8)
         points.append(corners)
         triangles.append(sides + start)
+    # A stiff hair of 8 mm at the edge of the left upper lid, straight ahead.
+    edge_3 = face.points_S3[face.offsets_KS3[face.channels.index("eyeBlinkLeft"), :, 1].argmin()]
+    start = sum(map(len, points))
+    spans["hair"] = slice(start, start + 3)
+    points.append(edge_3 + np.array([[0.0, 0.0, 0.0], [0.0003, 0.0, 0.0], [0.0, 0.0, 0.008]]))
+    triangles.append(np.array([[0, 1, 2]]) + start)
     place = lambda here: here @ TURN_33.T / 0.0254 + [5.0, -3.0, 40.0]  # noqa: E731
     got_KN3 = transfer(
         face, place(np.concatenate(points)), np.concatenate(triangles), {n: place(p) for n, p in marks.items()}
@@ -99,6 +105,17 @@ def test_teeth_go_with_their_jaw_and_the_eye_only_turns(face, with_parts):
     corners, _ = box([0, 0, 0], 0.003)
     moved = corners + open_N3[spans["lower"]]
     assert np.linalg.norm(moved[0] - moved[7]) == pytest.approx(np.linalg.norm(corners[0] - corners[7]), rel=1e-3)
+
+
+def test_a_lash_turns_with_its_lid(face, with_parts):
+    got_KN3, spans = with_parts
+    root_3, _, tip_3 = got_KN3[face.channels.index("eyeBlinkLeft"), spans["hair"]]
+    hair_3 = np.array([0.0, 0.0, 0.008]) + tip_3 - root_3
+    assert root_3[1] < -0.004, "the lid falls"
+    assert np.linalg.norm(hair_3) == pytest.approx(0.008, rel=0.01)
+    assert hair_3[1] < -0.002, "it points down"
+    # Keys of the mouth do not reach it, and the other eye's leave it alone.
+    assert np.abs(got_KN3[face.channels.index("eyeBlinkRight"), spans["hair"]]).max() < 1e-4
 
 
 def test_a_missing_landmark_is_named(face, marks):
@@ -156,6 +173,9 @@ def test_the_demo_heads_lips_part_and_meet(demo_keys):
 
     at_rest = gaps_mm(0)
     assert np.percentile(gaps_mm(keys["jawOpen"]), 75) > 15
+    # From the corners on, where the lips stay together, they part by and by: no wall between them.
+    across_mm = 1000 * np.abs(points[pairs[:, 0], 0])
+    assert gaps_mm(keys["jawOpen"])[across_mm > across_mm.max() - 0.1].max() < 5
     assert np.median(gaps_mm(keys["jawOpen"] + keys["mouthClose"]) - at_rest) < 1.5
     assert np.median(gaps_mm(keys["mouthPucker"]) - at_rest) < 1.5
 

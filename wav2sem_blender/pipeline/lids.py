@@ -21,7 +21,8 @@ COLUMNS = np.linspace(0.2, 0.8, 7)  # of the way from the inner to the outer cor
 HALF_COLUMN, HALF_HEIGHT, BEHIND = 0.07, 0.8, 0.12  # parts of the eye's width
 FALLS, STAYS = 0.35, 0.15  # what falls by these parts of the largest fall is upper lid at least, lower lid at most
 ENOUGH_COLUMNS = 4
-NEAR_SCALE = 0.35  # farther from 1, the eye is of another kind
+NEAR_SCALE = 0.35  # farther from 1 in more than a third of the columns, the eye is of another kind
+NEAR_COLUMNS = 2 / 3
 # Of an eye closed by its own shape: the upper lid's share of the way; how far the motion reaches beyond the edges, in
 # greatest openings of the eye; how far behind the corners the eye's middle is, in its widths, where there is no ball.
 UPPER_SHARE, UPPER_REACH, LOWER_REACH, MIDDLE_BEHIND = 0.85, 1.1, 0.7, 0.45
@@ -35,6 +36,13 @@ class Eyeball:
 
     centre_3: np.ndarray
     radius_m: float
+
+
+def supposed_ball(marks: Mapping[str, np.ndarray], side: str) -> Eyeball:
+    """Where the eyeball would be on a head that has none."""
+    inner_3, outer_3 = marks[f"eye_inner_{side}"], marks[f"eye_outer_{side}"]
+    behind_m = MIDDLE_BEHIND * float(np.linalg.norm(outer_3 - inner_3))
+    return Eyeball(centre_3=(inner_3 + outer_3) / 2 - [0.0, 0.0, behind_m], radius_m=behind_m)
 
 
 def close(
@@ -56,16 +64,15 @@ def close(
     off_N3 = points_N3 - inner_3 - along_N[:, None] * across_3
     at_eye_N = (np.abs(off_N3[:, 1]) < HALF_HEIGHT * width) & (off_N3[:, 2] > -BEHIND * width)
     scales_C = _scales(along_N, points_N3[:, 1], blink_N3[:, 1], at_eye_N)
-    known_C = np.isfinite(scales_C)
-    if known_C.sum() >= ENOUGH_COLUMNS and (np.abs(scales_C[known_C] - 1) < NEAR_SCALE).all():
-        curve = np.polynomial.Polynomial.fit(COLUMNS[known_C], scales_C[known_C], 2)
-        scale_N = curve(np.clip(along_N, COLUMNS[known_C].min(), COLUMNS[known_C].max()))
+    near_C = np.abs(scales_C - 1) < NEAR_SCALE  # nan is not; at a corner of the eye a column may meet other skin
+    if near_C.sum() >= max(ENOUGH_COLUMNS, NEAR_COLUMNS * np.isfinite(scales_C).sum()):
+        curve = np.polynomial.Polynomial.fit(COLUMNS[near_C], scales_C[near_C], 2)
+        scale_N = curve(np.clip(along_N, COLUMNS[near_C].min(), COLUMNS[near_C].max()))
         blink_N3 = blink_N3 * scale_N[:, None]
     else:
-        middle_3 = (inner_3 + outer_3) / 2 - [0.0, 0.0, MIDDLE_BEHIND * width] if ball is None else ball.centre_3
         fall_N = _by_shape(along_N, off_N3[:, 1], at_eye_N)
         if fall_N is not None:
-            blink_N3 = _glide(points_N3, fall_N * at_eye_N, middle_3)
+            blink_N3 = _glide(points_N3, fall_N * at_eye_N, (ball or supposed_ball(marks, side)).centre_3)
     return blink_N3 if ball is None else _clear(blink_N3, points_N3, ball)
 
 
@@ -97,8 +104,8 @@ def _arch(at_C: np.ndarray, heights_C: np.ndarray, along_N: np.ndarray) -> np.nd
     """A smooth edge (N,) near the heights at some places that ends at both corners."""
 
     def rows(at: np.ndarray) -> np.ndarray:
-        ends = (at + BEYOND_CORNER) * (1 + BEYOND_CORNER - at)
-        return np.stack([ends, ends * at, ends * at**2], 1)
+        ends = np.maximum((at + BEYOND_CORNER) * (1 + BEYOND_CORNER - at), 0.0)
+        return np.stack([np.sqrt(ends), ends, ends * at], 1)  # a round eye's edges are upright at the corners
 
     found, *_ = np.linalg.lstsq(rows(at_C), heights_C, rcond=None)
     return rows(along_N) @ found

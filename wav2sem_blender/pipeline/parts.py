@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .geometry import face_edges
-from .lids import Eyeball
+from .lids import Eyeball, supposed_ball
 from .surface import Neighbours, islands
 from .upper_face import GAZE_DEG
 
@@ -31,6 +31,9 @@ EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5  # an eyeball's middle is this near the lids
 DISC_ROUND, DISC_REACH, DISC_AXIS = 0.7, 1.1, 0.85
 FOLLOWED, NEAR_M = 8, 0.01  # points of the skin that a vertex of a lash follows; what comes nowhere so near stays
 ROOT_M = 0.002  # what is farther from the skin goes with the root of its hair, not with the skin that it points at
+# A part that ends this near to the eyeball, in its radii, is lashes: however short, only this share of their length is
+# root, and they turn with the lid.
+LASH_REACH, LASH_ROOT = 1.8, 0.25
 
 
 def loose_parts(n_vertices: int, triangles_F3: np.ndarray, skin_N: np.ndarray) -> list[np.ndarray]:
@@ -82,6 +85,7 @@ def follow(
     skin_N3, near_skin = points_M3[skin_N], Neighbours(points_M3[skin_N])
     jaw_KM3 = jaw_motion(points_M3, marks, joint_3, moved_KN3[:, _nearest(skin_N3, marks["chin"])], channels)
     in_mouth = [_is_in_mouth(points_M3[part], marks) for part in parts]
+    eyes = {side: balls.get(side) or supposed_ball(marks, side) for side in ("left", "right")}
     bite_y = _bite([points_M3[part] for part, inside in zip(parts, in_mouth, strict=True) if inside], marks)
     for part, inside in zip(parts, in_mouth, strict=True):
         points_P3 = points_M3[part]
@@ -98,7 +102,15 @@ def follow(
             weights_PC = 1.0 / (away_PC + 1e-4) ** 2
             weights_PC /= weights_PC.sum(1, keepdims=True)
             followed_KP3 = np.einsum("pc,kpcx->kpx", weights_PC, moved_KN3[:, near_PC])
-            offsets_KM3[:, part] = followed_KP3[:, _roots(points_P3, away_PC.min(1) < ROOT_M)]
+            lashes_of = next((side for side, ball in eyes.items() if _is_lash(points_P3, ball)), "")
+            root_m = min(ROOT_M, LASH_ROOT * away_PC.min(1).max()) if lashes_of else ROOT_M
+            roots_P = _roots(points_P3, away_PC.min(1) < root_m)
+            offsets_KM3[:, part] = followed_KP3[:, roots_P]
+            for k, channel in enumerate(channels):
+                if lashes_of and channel.startswith("eye") and channel.endswith(lashes_of.title()):
+                    offsets_KM3[k, part] += _swing(
+                        points_P3, points_P3[roots_P], offsets_KM3[k, part], eyes[lashes_of].centre_3
+                    )
     return offsets_KM3
 
 
@@ -131,6 +143,20 @@ def _roots(points_P3: np.ndarray, touches_P: np.ndarray) -> np.ndarray:
         touching = np.flatnonzero(touches_P)
         roots_P[~touches_P] = touching[Neighbours(points_P3[touching])(points_P3[~touches_P], 1)[:, 0]]
     return roots_P
+
+
+def _is_lash(points_P3: np.ndarray, ball: Eyeball) -> bool:
+    return bool(np.linalg.norm(points_P3 - ball.centre_3, axis=1).max() < LASH_REACH * ball.radius_m)
+
+
+def _swing(points_P3: np.ndarray, roots_P3: np.ndarray, moved_P3: np.ndarray, centre_3: np.ndarray) -> np.ndarray:
+    """What stiff hair adds to the motion of its roots (P, 3): it turns as they go round the centre."""
+    start_P3, end_P3 = roots_P3 - centre_3, roots_P3 + moved_P3 - centre_3
+    start_P3 = start_P3 / np.maximum(np.linalg.norm(start_P3, axis=1, keepdims=True), 1e-9)
+    end_P3 = end_P3 / np.maximum(np.linalg.norm(end_P3, axis=1, keepdims=True), 1e-9)
+    axis_P3, cosine_P1 = np.cross(start_P3, end_P3), (start_P3 * end_P3).sum(1, keepdims=True)
+    aside_P3 = np.cross(axis_P3, points_P3 - roots_P3)
+    return aside_P3 + np.cross(axis_P3, aside_P3) / (1 + np.maximum(cosine_P1, 0.0))
 
 
 def _is_under_skin(points_P3: np.ndarray, near_PC: np.ndarray, skin_N3: np.ndarray, normals_N3: np.ndarray) -> bool:

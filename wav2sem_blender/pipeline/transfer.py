@@ -39,6 +39,9 @@ ROUNDS = 2  # closest points for each stiffness
 IDENTITY_ROUNDS, IDENTITY_PRIOR_M2 = 8, 2e-4  # as trainer.heads.registration's
 FRAME_RADIUS_M, FRAME_PRIOR_M2 = 0.015, 0.004**2
 TRUST_M = 0.004  # skin that lies this far from the bent face is led by its neighbours
+# Round the corners of the mouth, where both lips' motions lie side by side and heads fold differently, less is trusted:
+# what lies off the bent face or faces another way (cosine) would take a whole lip's motion next to the other's.
+CORNER_REACH_M, CORNER_TRUST_M, CORNER_FACING = 0.018, 0.002, 0.6
 NEGLIGIBLE_M = 1e-5
 
 Progress = Callable[[float], None]
@@ -283,11 +286,15 @@ def carry(face: SpeechFace, bent_S3: np.ndarray, head: Head) -> np.ndarray:
     closest = ClosestPoints(bent_S3, face.triangles_F3, face.side_S)
     moved = np.zeros((len(head.points_N3), len(face.channels), 3))
     trust_N = np.zeros(len(head.points_N3))
+    corners_23 = head.landmarks_L3[[LANDMARKS.index(name) for name in ("mouth_left", "mouth_right")]]
+    at_corner_N = np.linalg.norm(head.points_N3[:, None] - corners_23, axis=2).min(1) < CORNER_REACH_M
+    trust_m_N = np.where(at_corner_N, CORNER_TRUST_M, TRUST_M)
     for part in np.array_split(np.arange(len(trust_N)), len(trust_N) // 4000 + 1):
         near, number, bary, found = closest.query(head.points_N3[part], head.normals_N3[part], head.side_N[part])
         corners = face.triangles_F3[number]
         moved[part] = np.einsum("nc,ncka->nka", bary, offsets_SK3[corners])
-        trust_N[part] = found * np.exp(-(((near - head.points_N3[part]) ** 2).sum(1)) / TRUST_M**2)
+        found &= ~at_corner_N[part] | ((closest.normals_F3[number] * head.normals_N3[part]).sum(1) > CORNER_FACING)
+        trust_N[part] = found * np.exp(-(((near - head.points_N3[part]) ** 2).sum(1)) / trust_m_N[part] ** 2)
     fill(moved.reshape(len(moved), -1), trust_N > 0.5, head)
     return moved.transpose(1, 0, 2)
 
