@@ -151,7 +151,7 @@ def guide_result(gui: Gui) -> Steps[Figures]:
     yield from results._press(gui, "wav2sem.reduce_keys")
     yield from gui.until(lambda: "wav2sem_reduction" in _action(), "fewer keys", 60)
     said = heard(gui, "closures stay closed", already)
-    yield from _panel(gui, "result", "wav2sem.push_to_nla", "wav2sem.reduce_keys", above=130, below=70)
+    yield from _panel(gui, "result", "wav2sem.push_to_nla", "wav2sem.reduce_keys", above=156, below=70)
     yield from _show(gui, EXPORT_PANEL)
     # Too far below the last control to be found from there.
     x, y = yield from gui.find("wav2sem.play_speech")
