@@ -669,7 +669,7 @@ class TestReduceBesideTheInterface:
         for operator in (bpy.ops.wav2sem.remove_take, bpy.ops.wav2sem.reduce_keys, bpy.ops.wav2sem.animate):
             with pytest.raises(RuntimeError, match="Keys are being reduced; press Esc to cancel it"):
                 operator()
-        with pytest.raises(ValueError, match=r"^Keys are being reduced\. Wait for it"):
+        with pytest.raises(ValueError, match=r"^Keys are being reduced already\. Wait for it"):
             jobs.Job(bpy.context, AnimateSettings(filepath=audio("ok"), object_name="Head"))
         shown = drawn(result_panel.WAV2SEM_PT_result)
         assert "wav2sem.cancel" in shown and "wav2sem.reduce_keys" not in shown

@@ -34,7 +34,7 @@ class Running(ABC):
     def __init__(self, title: str) -> None:
         """Raise ValueError when something runs already."""
         if _current is not None:
-            raise ValueError(f"{_current.doing}. Wait for it, or cancel it with Esc.")
+            raise ValueError(f"{_current.doing} already. Wait for it, or cancel it with Esc.")
         self.fraction, self.title = 0.0, title
         self.notes: list[str] = []
         self._started_s = time.monotonic()
