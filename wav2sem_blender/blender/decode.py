@@ -15,6 +15,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -27,6 +28,9 @@ import numpy as np
 
 # What is shorter stalls the interface for less than 50 ms, a start of Blender takes about a second.
 SHORT_S = 20.0
+
+# How long a mixdown may write nothing.
+_PATIENCE_S = 60.0
 
 _MARK = "wav2sem: "
 _RENDER_IT = "Render the strip's sound to a file (Render > Render Audio), and choose that file."
@@ -155,15 +159,33 @@ def mix_down(task: Task) -> None:
     """
     assert task.mix is not None
     try:
+        Path(task.source).unlink(missing_ok=True)
         with bpy.data.libraries.load(task.mix) as (there, here):
             here.scenes = there.scenes
         scene = here.scenes[0]
         with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):
             rate_hz = scene.render.ffmpeg.audio_mixrate
             bpy.ops.sound.mixdown(filepath=task.source, container="WAV", codec="PCM", format="F32", mixrate=rate_hz)
+            _wait_for(Path(task.source))
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().rstrip(".")
         raise ValueError(f"{task.label}: what the strip plays cannot be mixed down ({reason}). {_RENDER_IT}") from error
+
+
+def _wait_for(mixdown: Path) -> None:
+    """Since 5.2 the operator leaves a mixdown to a job that nothing tells of; its length is written at the very end."""
+    n_bytes, changed_s = 0, time.monotonic()
+    while time.monotonic() - changed_s < _PATIENCE_S:
+        begin = b""
+        if mixdown.is_file():
+            with mixdown.open("rb") as file:
+                begin, found = file.read(8), os.fstat(file.fileno()).st_size
+            if len(begin) == 8 and struct.unpack("<4sI", begin) == (b"RIFF", found - 8):
+                return
+            if found != n_bytes:
+                n_bytes, changed_s = found, time.monotonic()
+        time.sleep(0.02)
+    raise OSError(f"it got no further for {_PATIENCE_S:.0f} s")
 
 
 def _wav_header(rate_hz: int, n_samples: int) -> bytes:
