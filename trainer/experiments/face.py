@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from .augmentation import Augmentation
-from .hubert import NOISY_PLACES, TOY_SIZES
+from .hubert import ANYWHERE, TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
 
@@ -148,12 +148,12 @@ class FinetuneChannels:
 
     decoder: DecoderConfig
     styles: tuple[str, ...]
-    augmentation: Augmentation = replace(NOISY_PLACES, speed=(0.85, 1.18))
+    augmentation: Augmentation = replace(ANYWHERE, speed=(0.85, 1.18))
     versions: int = 5
     driven_share: float = 0.4
-    driven_versions: int = 4
+    driven_versions: int = 2
     speechless: int = 60
-    steps: int = 5000
+    steps: int = 2500
     batch: int = 24
     crop_frames: int = 88
     peak_lr: float = 1.5e-3

@@ -20,9 +20,9 @@ from .curves import FPS
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 SEALING_S = 0.035  # of captured motion, whose lips close and part by themselves: shorter flanks
-MIN_PAUSE_S = 0.2
+MIN_PAUSE_S = 0.25
 SETTLE_S, PREPARE_S = 0.15, 0.12  # a mouth comes to rest slower than it gets ready to speak
-BREATH_S = 0.18  # a filmed one opens earlier than that
+BREATH_S = 0.25  # a filmed one opens earlier than that
 NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
 PRESSED_M = 0.0003
 # f and v, chosen by looking at the basis and the demo head: the lower lip stands at the upper teeth, whose edge shows.
