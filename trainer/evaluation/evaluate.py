@@ -34,7 +34,7 @@ from ..runs.run import data_hash, git_commit
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
 from .regions import Regions, find_regions
-from .tables import PUBLISHED, markdown
+from .tables import PUBLISHED, markdown, write_results
 
 SAMPLE_RATE_HZ = 16_000
 STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
@@ -78,10 +78,7 @@ def evaluate(
         "per_style": _per_style(lines),
     }
     results["data"] |= {"frames": totals[TRAINED].n_frames, "sequences": len(totals[TRAINED].sequences)}
-    write_atomically(out / "results.json", (json.dumps(results, indent=1, default=float) + "\n").encode())
-    report = markdown(results)
-    write_atomically(out / "results.md", report.encode())
-    print(report)
+    write_results(out, results, markdown(results))
     return results
 
 

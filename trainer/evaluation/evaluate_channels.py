@@ -10,7 +10,6 @@ Shapes: S samples at 16 kHz, T animation frames, K channels, V vertices, L lags.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -27,12 +26,12 @@ from ..experiments.evaluation import EvaluateChannels
 from ..motion.curves import MotionStore, paired_records
 from ..motion.landmarks import LipGap
 from ..motion.shapes import read_basis
-from ..runs.checkpoints import write_atomically
 from ..speech.align import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
+from .tables import write_results
 
 POOLED = "unseen voices"
 UNSEEN_VOICES = ("librispeech_4_aligned", "librispeech_251", "vctk")
@@ -90,10 +89,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
         "motion": {style: {"clips": len(some)} | _means(some) for style, some in errors.items()},
         "motion_vertices": int(moving_V.sum()),
     }
-    write_atomically(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    report = markdown(results)
-    write_atomically(out / "results.md", report.encode())
-    print(report)
+    write_results(out, results, markdown(results))
     return results
 
 

@@ -8,7 +8,6 @@ twice: aligned as the others are, and by the dictionary's pronunciations.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,13 +24,13 @@ from wav2sem_blender.pipeline.motion import atomic_path
 from ..datasets.prompts import list_prompts
 from ..experiments.evaluation import EvaluatePrompts
 from ..motion.shapes import flame_opening
-from ..runs.checkpoints import write_atomically
 from ..speech.align import Aligner, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .channel_tables import prompts_markdown
 from .evaluate_channels import Mouth
 from .lipsync import judge, pool_closures
 from .prompt_times import TimedPrompt, timed_prompts
+from .tables import write_results
 
 BY_DICTIONARY = "en, by dictionary"
 _DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
@@ -58,10 +57,7 @@ def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str,
         if language == "en":
             languages[BY_DICTIONARY] = row | _closures(clips, curves, _by_dictionary(clips))
     results = {"model": model, "experiment": asdict(config), "date": date.today().isoformat(), "languages": languages}
-    write_atomically(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    report = prompts_markdown(results)
-    write_atomically(out / "results.md", report.encode())
-    print(report)
+    write_results(out, results, prompts_markdown(results))
     return results
 
 

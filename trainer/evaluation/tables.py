@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from ..runs.checkpoints import write_atomically
 
 COLUMNS = {
     "lve_frames": "LVE, frames pooled",
@@ -16,6 +20,13 @@ COLUMNS = {
     "fdd_abs": "FDD, magnitude",
 }
 UNITS = {"m": ("m²", "m"), "sqrt_area": ("√area² (the face's area is 1)", "√area")}
+
+
+def write_results(out: Path, results: Mapping[str, Any], report: str) -> None:
+    """Write OUT/results.json and results.md, and print the latter."""
+    write_atomically(out / "results.json", (json.dumps(results, indent=1, default=float) + "\n").encode())
+    write_atomically(out / "results.md", report.encode())
+    print(report)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,6 @@ class Job(Running):
         self._result: Path | None = None
         self._visemes: Path | None = None
         self._is_ready = False
-        self._writing: Steps[Outcome] | None = None
         self._id = new_job_id()
         model = "" if settings.upper_face_only else resolve_model(context, settings.model)
         self._client = _warm_client(context)
@@ -85,11 +84,6 @@ class Job(Running):
             self._clean_up()
             raise
         self._begin()
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether curves are being written, so that nobody may touch the scene."""
-        return self._writing is not None
 
     def poll(self) -> bool:
         """See what became of the sound and of the worker's job; True when the motion is there.

@@ -82,13 +82,7 @@ class Reducing(Running):
         self._face_uid, self._action_uid, self._name = face.session_uid, take.action.session_uid, take.action.name
         self._choosing: Steps[_Chosen] = self._choose(compat.frame_rate_hz(scene), _metres(face, scene), tolerance_mm)
         self._chosen: _Chosen | None = None
-        self._writing: Steps[Reduction] | None = None
         self._begin()
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether curves are being written, so that nobody may touch the scene."""
-        return self._writing is not None
 
     def poll(self) -> bool:
         """Choose keys for a moment; True when they are chosen.

@@ -9,6 +9,8 @@ from typing import Any
 
 import bpy
 
+from ..pipeline.steps import Steps
+
 # Of a run's first seconds no pace can be told.
 _PACE_KNOWN_S = 2.0
 # How long work in this process is done before the interface gets its turn.
@@ -37,12 +39,13 @@ class Running(ABC):
             raise ValueError(f"{_current.doing} already. Wait for it, or cancel it with Esc.")
         self.fraction, self.title = 0.0, title
         self.notes: list[str] = []
+        self._writing: Steps[Any] | None = None
         self._started_s = time.monotonic()
 
     @property
-    @abstractmethod
     def is_writing(self) -> bool:
         """Whether curves are being written, so that nobody may touch the scene."""
+        return self._writing is not None
 
     @property
     def left_s(self) -> float | None:
