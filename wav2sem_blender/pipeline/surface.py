@@ -3,7 +3,7 @@
 
 The trainer registers heads with it, the add-on carries a basis over with it.
 
-Shapes: V vertices, E edges, F triangles, Q query points, C candidates, B boxes.
+Shapes: V vertices, E edges, F triangles, Q query points, C candidates, B boxes, G boxes in one, X points in a box.
 """
 
 from __future__ import annotations
@@ -103,34 +103,62 @@ def lip_side(
 
 
 class Neighbours:
-    """The nearest of many points: boxes of points that lie together are searched first, so no tree is needed."""
+    """The nearest of many points: boxes that lie together are in larger boxes, the nearest of which are opened."""
 
-    BOX, BOXES = 32, 12
+    BOX, BOXES = 32, 12  # points in a box, boxes of points that are opened
+    GROUP, GROUPS = 16, 24  # boxes in the next larger one, larger ones that are opened
 
     def __init__(self, points_V3: np.ndarray) -> None:
-        low, extent = points_V3.min(0), max(float(np.ptp(points_V3, axis=0).max()), 1e-12)
-        grid = ((points_V3 - low) / extent * 1023).astype(np.int64)
+        low_3, extent = points_V3.min(0), max(float(np.ptp(points_V3, axis=0).max()), 1e-12)
+        # Half the memory of doubles, and within a ten-millionth of the extent.
+        self._to_unit = lambda here: ((here - low_3) / extent).astype(np.float32)
+        grid = ((points_V3 - low_3) / extent * 1023).astype(np.int64)
         code = sum(((grid[:, c] >> bit) & 1) << (3 * bit + c) for bit in range(10) for c in range(3))
         order = np.argsort(code, kind="stable")
         order = np.concatenate([order, np.repeat(order[-1:], -len(order) % self.BOX)])
-        self.members_BX = order.reshape(-1, self.BOX)
-        boxes_BX3 = points_V3[self.members_BX]
-        self.points_V3, self.low_B3, self.high_B3 = points_V3, boxes_BX3.min(1), boxes_BX3.max(1)
+        self._members_BX = order.reshape(-1, self.BOX)
+        self._points_B3X = np.ascontiguousarray(self._to_unit(points_V3)[self._members_BX].transpose(0, 2, 1))
+        # Corners of boxes, the larger they are the earlier: those of one larger box side by side, (boxes, 3, GROUP).
+        low_B3, high_B3 = self._points_B3X.min(2), self._points_B3X.max(2)
+        self._levels: list[tuple[np.ndarray, np.ndarray]] = []
+        while len(low_B3) > self.GROUP * self.GROUPS:
+            low_B3G, high_B3G = self._grouped(low_B3, np.inf), self._grouped(high_B3, -np.inf)
+            self._levels.insert(0, (low_B3G, high_B3G))
+            low_B3, high_B3 = low_B3G.min(2), high_B3G.max(2)
+        self._top = low_B3.T[None], high_B3.T[None]
+
+    def _grouped(self, corners_B3: np.ndarray, beyond: float) -> np.ndarray:
+        """What is missing in the last group is no box: nothing is in it."""
+        missing = np.full((-len(corners_B3) % self.GROUP, 3), beyond, dtype=np.float32)
+        together = np.concatenate([corners_B3, missing]).reshape(-1, self.GROUP, 3)
+        return np.ascontiguousarray(together.transpose(0, 2, 1))
 
     def __call__(self, queries_Q3: np.ndarray, count: int) -> np.ndarray:
         """Numbers (Q, count) of near points, in no order; a few of them may be passed over for farther ones."""
-        found = [self._nearest(part, count) for part in np.array_split(queries_Q3, len(queries_Q3) // 1000 + 1)]
+        unit_Q3 = self._to_unit(queries_Q3)
+        found = [self._nearest(part, count) for part in np.array_split(unit_Q3, len(unit_Q3) // 500 + 1)]
         return np.concatenate(found)
 
-    def _nearest(self, queries_Q3: np.ndarray, count: int) -> np.ndarray:
-        away_QB = np.zeros((len(queries_Q3), len(self.members_BX)))
-        for low_B, high_B, query_Q in zip(self.low_B3.T, self.high_B3.T, queries_Q3.T, strict=True):
-            outside_QB = np.maximum(low_B - query_Q[:, None], query_Q[:, None] - high_B)
-            away_QB += np.maximum(outside_QB, 0) ** 2
-        boxes = _least(away_QB, self.BOXES)
-        members = self.members_BX[boxes].reshape(len(queries_Q3), -1)
-        distance = ((self.points_V3[members] - queries_Q3[:, None]) ** 2).sum(2)
-        return np.take_along_axis(members, _least(distance, count), 1)
+    def _nearest(self, unit_Q3: np.ndarray, count: int) -> np.ndarray:
+        boxes_QB = np.broadcast_to(np.arange(self._top[0].shape[2]), (len(unit_Q3), self._top[0].shape[2]))
+        away_QB = _outside(unit_Q3[:, None], *self._top)[:, 0]
+        for low_B3G, high_B3G in self._levels:
+            opened_QB = np.take_along_axis(boxes_QB, _least(away_QB, self.GROUPS), 1)
+            away_QB = _outside(unit_Q3[:, None], low_B3G[opened_QB], high_B3G[opened_QB]).reshape(len(unit_Q3), -1)
+            boxes_QB = (opened_QB[:, :, None] * self.GROUP + np.arange(self.GROUP)).reshape(away_QB.shape)
+        opened_QB = np.take_along_axis(boxes_QB, _least(away_QB, self.BOXES), 1)
+        way_QB3X = self._points_B3X[opened_QB] - unit_Q3[:, None, :, None]
+        distance = np.einsum("qbcx,qbcx->qbx", way_QB3X, way_QB3X).reshape(len(unit_Q3), -1)
+        near = _least(distance, count)
+        rows = np.arange(len(unit_Q3))[:, None]
+        return self._members_BX[opened_QB[rows, near // self.BOX], near % self.BOX]
+
+
+def _outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Squared distance (..., boxes) of points (..., 3) from boxes (..., 3, boxes)."""
+    off = np.maximum(low - points[..., None], points[..., None] - high)
+    np.maximum(off, 0, out=off)
+    return np.einsum("...cb,...cb->...b", off, off)
 
 
 def _least(values_QC: np.ndarray, count: int) -> np.ndarray:
@@ -169,7 +197,8 @@ class ClosestPoints:
         corners = self.corners_F33[near]
         bary = closest_barycentric(points_V3[:, None], corners)
         on_surface = np.einsum("vnk,vnkc->vnc", bary, corners)
-        distance = np.linalg.norm(on_surface - points_V3[:, None], axis=2)
+        way = on_surface - points_V3[:, None]
+        distance = _dot(way, way)
         admissible = np.einsum("vnc,vc->vn", self.normals_F3[near], normals_V3) > 0.3
         admissible &= side_V[:, None] * self.side_F[near] >= 0
         distance = np.where(admissible, distance, np.inf)
@@ -181,8 +210,7 @@ def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Barycentric coordinates (..., 3) of the point of each triangle (..., 3, 3) closest to point (..., 3)."""
     a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
     ab, ac, ap = b - a, c - a, point - a
-    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
-    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
+    d00, d01, d11, d20, d21 = _dot(ab, ab), _dot(ab, ac), _dot(ac, ac), _dot(ap, ab), _dot(ap, ac)
     determinant = np.maximum(d00 * d11 - d01 * d01, 1e-20)
     v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
     best = np.stack([1 - v - w, v, w], -1)
@@ -190,10 +218,16 @@ def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
     least = np.full(outside.shape, np.inf)
     for i, j in ((0, 1), (1, 2), (2, 0)):  # outside the triangle the closest point is on one of its edges
         p, q = corners[..., i, :], corners[..., j, :]
-        t = np.clip(((point - p) * (q - p)).sum(-1) / np.maximum(((q - p) ** 2).sum(-1), 1e-20), 0, 1)
-        distance = np.linalg.norm(p + t[..., None] * (q - p) - point, axis=-1)
+        along, off = q - p, p - point
+        t = np.clip(-_dot(off, along) / np.maximum(_dot(along, along), 1e-20), 0, 1)
+        off += t[..., None] * along
+        distance = _dot(off, off)
         edge = np.zeros_like(best)
         edge[..., i], edge[..., j] = 1 - t, t
         take = outside & (distance < least)
         best, least = np.where(take[..., None], edge, best), np.where(take, distance, least)
     return best
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("...c,...c->...", a, b)
