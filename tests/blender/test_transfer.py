@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Speech keys for a head without any: landmarks as empties, keys that open the mouth, parts that follow by drivers."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
-from wav2sem_blender.blender import transfer, upper_face  # noqa: E402
+from wav2sem_blender.blender import running, transfer, upper_face  # noqa: E402
 from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace  # noqa: E402
 
 BOX = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
@@ -128,3 +131,107 @@ def test_the_panel_is_for_faces_that_cannot_speak(bare_head, head):
     assert transfer.WAV2SEM_PT_transfer.poll(bpy.context)
     bpy.context.view_layer.objects.active = head
     assert not transfer.WAV2SEM_PT_transfer.poll(bpy.context)
+
+
+class TestBesideTheInterface:
+    """What the buttons do in a window: a thread computes, and a person goes on working."""
+
+    @pytest.fixture
+    def creating(self, bare_head, landmarks):
+        """Begins with everything in Object Mode."""
+        bpy.context.view_layer.objects.active = bare_head
+        bpy.ops.ed.undo_push(message="Landmarks")
+
+        def start():
+            return transfer.creating_keys(bare_head, bpy.context).start()
+
+        yield start
+        if running.current() is not None:
+            running.current().cancel()
+
+    @pytest.fixture
+    def at_once(self, monkeypatch):
+        """What the arithmetic says is of no interest."""
+        zeros = lambda known, points_N3, *_: np.zeros((len(known.channels), *points_N3.shape))  # noqa: E731
+        monkeypatch.setattr(transfer, "transfer", zeros)
+
+    @staticmethod
+    def to_the_end(job):
+        """As its operator does."""
+        end_s = time.monotonic() + 120
+        while not job.poll():
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        return job.write(bpy.context)
+
+    def test_it_is_what_a_script_gets(self, bare_head, creating):
+        job = creating()
+        assert running.current() is job and bare_head.data.shape_keys is None
+        made = self.to_the_end(job)
+        assert made.startswith('"Bare" has ') and 0 < job.fraction <= 1
+        assert running.current() is None
+        beside = offsets(bare_head, "jawOpen")
+        bare_head.shape_key_clear()
+        assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
+        np.testing.assert_array_equal(offsets(bare_head, "jawOpen"), beside)
+
+    def test_landmarks_too(self, bare_head):
+        bpy.context.view_layer.objects.active = bare_head
+        assert self.to_the_end(transfer.placing_landmarks(bare_head, bpy.context).start()) is True
+        assert set(transfer.landmark_empties(bare_head)) == set(LANDMARKS)
+
+    def test_cancelled_it_changes_nothing_and_its_thread_ends(self, bare_head, creating):
+        job = creating()
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == job.title)
+        assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
+        assert running.current() is None
+        thread.join(60)
+        assert not thread.is_alive() and bare_head.data.shape_keys is None
+        assert job.fraction < 1
+
+    def test_two_at_once_are_refused(self, bare_head, creating, at_once):
+        job = creating()
+        for operator in (bpy.ops.wav2sem.create_speech_keys, bpy.ops.wav2sem.place_landmarks):
+            with pytest.raises(RuntimeError, match="Keys are being made; press Esc to cancel it"):
+                operator()
+        with pytest.raises(ValueError, match=r"^Keys are being made already\. Wait for it"):
+            transfer.placing_landmarks(bare_head, bpy.context)
+        self.to_the_end(job)
+
+    def test_an_error_is_told_when_it_is_looked_at(self, known, bare_head, creating):
+        transfer.landmark_empties(bare_head)["chin"].location = (300, 0, 0)
+        bpy.context.view_layer.update()
+        with pytest.raises(ValueError, match="do not lie as on a face"):
+            self.to_the_end(creating())
+        assert running.current() is None and bare_head.data.shape_keys is None
+
+    @pytest.mark.parametrize("what", ["a vertex", "vertices", "a key", "Edit Mode", "the object"])
+    def test_edited_meanwhile(self, bare_head, creating, at_once, what):
+        job, mesh = creating(), bare_head.data
+        if what == "a vertex":
+            mesh.vertices[0].co.x += 1
+        elif what == "vertices":
+            mesh.vertices.add(1)
+        elif what == "a key":
+            bare_head.shape_key_add(name="Smirk")
+        elif what == "Edit Mode":
+            bpy.ops.object.mode_set(mode="EDIT")
+        else:
+            bpy.data.objects.remove(bare_head)
+        keys = mesh.shape_keys.key_blocks.keys() if mesh.shape_keys else None
+        with pytest.raises(ValueError, match=r'^"Bare" was (edited|removed) meanwhile, so nothing was changed\.'):
+            self.to_the_end(job)
+        assert (mesh.shape_keys.key_blocks.keys() if mesh.shape_keys else None) == keys
+        assert running.current() is None
+
+    def test_moved_renamed_and_undone_meanwhile(self, bare_head, creating):
+        """None of that is an edit of the mesh; undo makes other objects of the same things."""
+        job = creating()
+        bare_head.name = "Renamed"
+        bare_head.location.x += 5
+        bpy.ops.ed.undo_push(message="Moved")
+        bpy.ops.ed.undo()
+        bpy.data.objects["Bare"].location.z += 5
+        assert self.to_the_end(job).startswith('"Bare" has ')
+        moved = offsets(bpy.data.objects["Bare"], "jawOpen")
+        assert 0.1 < np.abs(moved).max() < 1

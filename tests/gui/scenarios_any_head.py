@@ -10,6 +10,7 @@ import scenarios_result as results
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
 from harness import Gui, Steps
+from stalls import stays_alive, watch_click, watch_redraws
 
 PLACE, CREATE = "wav2sem.place_landmarks", "wav2sem.create_speech_keys"
 DRIVE = "wav2sem.drive_jaw_bone"
@@ -25,7 +26,10 @@ POSES = {
 
 
 def any_head(gui: Gui) -> Steps[Figures]:
-    """A head without keys: landmarks are placed on its face, one more click makes the keys; undo takes them back."""
+    """A head without keys: landmarks are placed on its face, one more click makes the keys; undo takes them back.
+
+    Both go on beside the interface, which stays alive, and Esc leaves all as it is.
+    """
     yield from stage.add_head(gui)
     _remove_keys()
     yield from _push(gui, "Remove Keys")
@@ -34,8 +38,21 @@ def any_head(gui: Gui) -> Steps[Figures]:
     yield from gui.until(lambda: len(stage.head().children) == 10, "ten landmarks", 240)
     yield from gui.picture("landmarks")
     before, already = snapshot(), len(gui.reports())
-    yield from results._press(gui, CREATE)
-    yield from gui.until(lambda: stage.head().data.shape_keys is not None, "the keys", 240)
+    place = yield from results._place(gui, CREATE)
+    yield from gui.click(place)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.until(stage.running, "the job", 30)
+    yield from gui.picture("keys_being_made")
+    assert stage.running(), "the keys are made before there is a picture"
+    yield from gui.key("ESC")
+    yield from gui.until(lambda: not stage.running(), "the end", 5)
+    heard(gui, "Cancelled; nothing was changed", already)
+    unchanged(before)
+    redraws = yield from watch_redraws(gui)
+    assert (yield from gui._control_at(place)) == CREATE
+    watch = yield from watch_click(
+        gui, place, lambda: stage.head().data.shape_keys is not None and not stage.running(), 240
+    )
     said = heard(gui, "keys for mouth, lids and brows", already)
     yield from gui.picture("keys_made")
     for name, pose in POSES.items():
@@ -49,7 +66,7 @@ def any_head(gui: Gui) -> Steps[Figures]:
     yield from gui.key("Z", ctrl=True)
     yield 0.5
     unchanged(before)
-    return {"said": said}
+    return {"said": said, **stays_alive(watch, redraws)}
 
 
 def key_mapping(gui: Gui) -> Steps[Figures]:

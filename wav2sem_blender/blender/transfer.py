@@ -13,27 +13,97 @@ from dataclasses import dataclass
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 from ..pipeline.face_names import match_channels
 from ..pipeline.landmarks import guess
 from ..pipeline.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
-from . import jobs, preflight
+from . import preflight
+from .computing import Computing, Progress
+from .job_operator import USER_ERRORS, JobOperator, draw_progress
 from .preflight import value_path
+from .running import current, why_wait
 from .sidebar import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
+_GUESSED = 0.25  # of the whole work, where the landmarks have to be guessed first
 MADE_PROPERTY = "wav2sem_transferred"  # of a mesh's shape-key data-block: the keys made here, to be renewed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Character:
-    """A head and its parts as one mesh in world space; `spans` says which vertices are whose."""
+class Part:
+    """A mesh as it was when it was gathered; `uid` is what renaming and undo leave as it is."""
 
-    meshes: tuple[bpy.types.Object, ...]
+    uid: int
+    name: str
+    world_44: np.ndarray
+    rest_V3: np.ndarray
+    triangles_F3: np.ndarray
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, mesh: bpy.types.Object) -> Part:
+        """As it is now."""
+        keys = mesh.data.shape_keys
+        return cls(
+            uid=mesh.session_uid,
+            name=mesh.name,
+            world_44=np.array(mesh.matrix_world),
+            rest_V3=preflight.rest_points(mesh.data),
+            triangles_F3=_triangles(mesh.data),
+            keys=tuple(keys.key_blocks.keys()) if keys else (),
+        )
+
+    def shapes(
+        self, offsets_KV3: np.ndarray, channels: tuple[str, ...], negligible: float, *, keep_all: bool
+    ) -> dict[str, np.ndarray]:
+        """Its points (V, 3) in the shape of each channel, given their displacements in world space.
+
+        Without those channels that move it by a negligible length, unless all are to be kept.
+        """
+        to_local_33 = np.linalg.inv(self.world_44[:3, :3]).T
+        return {
+            name: (self.rest_V3 + offsets_V3 @ to_local_33).astype(np.float32)
+            for name, offsets_V3 in zip(channels, offsets_KV3, strict=True)
+            if keep_all or np.abs(offsets_V3).max() > negligible
+        }
+
+    def found(self) -> bpy.types.Object:
+        """The object; where it is and what it is called may be another by now.
+
+        Raises:
+            ValueError: It is not as it was.
+        """
+        mesh = next((found for found in bpy.data.objects if found.session_uid == self.uid), None)
+        if mesh is None:
+            raise ValueError(f'"{self.name}" was removed meanwhile, so nothing was changed. Undo that and start again.')
+        now = Part.of(mesh)
+        if (
+            mesh.mode in {"EDIT", "SCULPT"}
+            or now.keys != self.keys
+            or not np.array_equal(now.rest_V3, self.rest_V3)
+            or not np.array_equal(now.triangles_F3, self.triangles_F3)
+        ):
+            raise ValueError(
+                f'"{mesh.name}" was edited meanwhile, so nothing was changed. Return to Object Mode and start again.'
+            )
+        return mesh
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Character:
+    """A head and its parts as one mesh in world space; `spans` says which vertices are whose, the face's first."""
+
+    parts: tuple[Part, ...]
     spans: tuple[slice, ...]
     points_N3: np.ndarray
     triangles_F3: np.ndarray
+
+    def guess(self, known: SpeechFace, progress: Progress) -> dict[str, np.ndarray]:
+        """Where the landmarks of the face are; raises as `landmarks.guess`."""
+        of_face = self.triangles_F3[:, 0] < self.spans[0].stop
+        return guess(known, self.points_N3[self.spans[0]], self.triangles_F3[of_face], progress)
 
 
 def gather(face: bpy.types.Object, context: bpy.types.Context) -> Character:
@@ -49,15 +119,16 @@ def gather(face: bpy.types.Object, context: bpy.types.Context) -> Character:
             f'"{face.name}" and its parts have {n_vertices:,} vertices; up to {MAX_VERTICES:,} can be handled. Apply '
             "the keys to a coarser head, and leave the fine shape to a Subdivision or Multiresolution modifier."
         )
+    parts = tuple(Part.of(mesh) for mesh in meshes)
     points, triangles, spans, start = [], [], [], 0
-    for mesh in meshes:
-        matrix_44 = np.array(mesh.matrix_world)
-        points.append(preflight.rest_points(mesh.data) @ matrix_44[:3, :3].T + matrix_44[:3, 3])
-        triangles.append(_triangles(mesh.data, bool(np.linalg.det(matrix_44[:3, :3]) < 0)) + start)
+    for part in parts:
+        points.append(part.rest_V3 @ part.world_44[:3, :3].T + part.world_44[:3, 3])
+        is_mirrored = bool(np.linalg.det(part.world_44[:3, :3]) < 0)
+        triangles.append((part.triangles_F3[:, ::-1] if is_mirrored else part.triangles_F3) + start)
         spans.append(slice(start, start + len(points[-1])))
         start = spans[-1].stop
     return Character(
-        meshes=meshes,
+        parts=parts,
         spans=tuple(spans),
         points_N3=np.concatenate(points).astype(float),
         triangles_F3=np.concatenate(triangles),
@@ -76,12 +147,11 @@ def parts_of(face: bpy.types.Object, context: bpy.types.Context) -> Iterator[bpy
             yield candidate
 
 
-def _triangles(mesh: bpy.types.Mesh, mirrored: bool) -> np.ndarray:
+def _triangles(mesh: bpy.types.Mesh) -> np.ndarray:
     mesh.calc_loop_triangles()
     flat = np.empty(3 * len(mesh.loop_triangles), dtype=np.int32)
     mesh.loop_triangles.foreach_get("vertices", flat)
-    triangles_F3 = flat.reshape(-1, 3).astype(np.int64)
-    return triangles_F3[:, ::-1] if mirrored else triangles_F3
+    return flat.reshape(-1, 3).astype(np.int64)
 
 
 def landmark_empties(face: bpy.types.Object) -> dict[str, bpy.types.Object]:
@@ -89,17 +159,34 @@ def landmark_empties(face: bpy.types.Object) -> dict[str, bpy.types.Object]:
     return {child[LANDMARK_PROPERTY]: child for child in face.children if LANDMARK_PROPERTY in child}
 
 
-def place_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> bool:
-    """Put an empty at the guess of every landmark that has none; returns whether a face was found to guess from.
+def placing_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> Computing:
+    """Put an empty at the guess of every landmark that has none; tells whether a face was found to guess from.
 
     Where none was found, the empties lie as on a face that fills the mesh's upper end, to be dragged to their places.
+
+    Raises:
+        ValueError: The mesh cannot be used, or something runs already.
     """
-    known, head = SpeechFace.load(), gather(face, context)
-    points_V3, was_found = head.points_N3[head.spans[0]], True
-    try:
-        found = guess(known, points_V3, head.triangles_F3[_of_face(head)])
-    except ValueError:
-        was_found, found = False, lying_at_the_top(known, points_V3)
+    preflight.check_usable(context, face)
+    head = gather(face, context)
+
+    def compute(progress: Progress) -> tuple[dict[str, np.ndarray], bool]:
+        known = SpeechFace.load()
+        try:
+            return head.guess(known, progress), True
+        except ValueError:
+            return lying_at_the_top(known, head.points_N3[head.spans[0]]), False
+
+    def write(guessed: tuple[dict[str, np.ndarray], bool]) -> bool:
+        found, was_found = guessed
+        _place(head.parts[0], found)
+        return was_found
+
+    return Computing("Finding the Face", "Landmarks are being placed", compute, write)
+
+
+def _place(part: Part, found: dict[str, np.ndarray]) -> None:
+    face = part.found()
     placed = landmark_empties(face)
     size = float(np.linalg.norm(found["eye_outer_left"] - found["eye_outer_right"])) / 25
     missing = [name for name in LANDMARKS if name not in placed]
@@ -111,9 +198,8 @@ def place_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> bool:
         for collection in face.users_collection:
             collection.objects.link(empty)
         empty.parent = face
-        empty.matrix_parent_inverse = face.matrix_world.inverted()
+        empty.matrix_parent_inverse = Matrix(part.world_44.tolist()).inverted()
         empty.location = found[name]
-    return was_found
 
 
 def lying_at_the_top(known: SpeechFace, points_V3: np.ndarray) -> dict[str, np.ndarray]:
@@ -126,61 +212,56 @@ def lying_at_the_top(known: SpeechFace, points_V3: np.ndarray) -> dict[str, np.n
     return dict(zip(LANDMARKS, origin_3 + scale * upright_L3, strict=True))
 
 
-def _of_face(head: Character) -> np.ndarray:
-    return head.triangles_F3[:, 0] < head.spans[0].stop
-
-
-def create_keys(face: bpy.types.Object, context: bpy.types.Context) -> str:
-    """Make the speech keys of the face and of the parts that follow it; returns what was made, in words.
+def creating_keys(face: bpy.types.Object, context: bpy.types.Context) -> Computing:
+    """Make the speech keys of the face and of the parts that follow it; tells what was made, in words.
 
     Raises:
-        ValueError: The mesh is no face, cannot take keys, or its landmarks are wrong; nothing was changed.
+        ValueError: The mesh cannot take keys, or something runs already.
     """
-    known = SpeechFace.load()
     preflight.check_usable(context, face)
     if face.data.override_library:
         raise ValueError(f'"{face.name}" is a library override, which cannot take new shape keys. Make it local first.')
     head = gather(face, context)
-    marks = {} if all_placed(face) else guess(known, head.points_N3[head.spans[0]], head.triangles_F3[_of_face(head)])
-    marks |= {name: np.array(empty.matrix_world.translation) for name, empty in landmark_empties(face).items()}
-    manager = context.window_manager
-    manager.progress_begin(0, 100)
-    try:
+    placed = {name: np.array(empty.matrix_world.translation) for name, empty in landmark_empties(face).items()}
+
+    def compute(progress: Progress) -> list[dict[str, np.ndarray]]:
+        known = SpeechFace.load()
+        guessed = {}
+        if not placed.keys() >= set(LANDMARKS):
+            guessed = head.guess(known, lambda fraction: progress(_GUESSED * fraction))
+        begin = _GUESSED if guessed else 0.0
+        marks = guessed | placed
         offsets_KN3 = transfer(
             known,
             head.points_N3,
             head.triangles_F3,
             marks,
-            lambda fraction: manager.progress_update(100 * fraction),
+            lambda fraction: progress(begin + (1 - begin) * fraction),
         )
-    finally:
-        manager.progress_end()
-    scale = float(np.linalg.norm(marks["nose_tip"] - marks["chin"])) / np.linalg.norm(
-        known.landmarks_L3[LANDMARKS.index("nose_tip")] - known.landmarks_L3[LANDMARKS.index("chin")]
-    )
-    made, kept, followers = 0, 0, []
-    for mesh, span in zip(head.meshes, head.spans, strict=True):
-        world_33 = np.array(mesh.matrix_world)[:3, :3]
-        offsets_KV3 = offsets_KN3[:, span] @ np.linalg.inv(world_33).T
-        moves = np.abs(offsets_KN3[:, span]).max((1, 2)) > NEGLIGIBLE_M * scale
-        if mesh is not face and not moves.any():
+        nose, chin = (known.landmarks_L3[LANDMARKS.index(name)] for name in ("nose_tip", "chin"))
+        scale = float(np.linalg.norm(marks["nose_tip"] - marks["chin"]) / np.linalg.norm(nose - chin))
+        return [
+            part.shapes(offsets_KN3[:, span], known.channels, NEGLIGIBLE_M * scale, keep_all=part is head.parts[0])
+            for part, span in zip(head.parts, head.spans, strict=True)
+        ]
+
+    return Computing("Making Keys", "Keys are being made", compute, lambda shapes: _write_all(head.parts, shapes))
+
+
+def _write_all(parts: tuple[Part, ...], shapes: list[dict[str, np.ndarray]]) -> str:
+    meshes = [part.found() for part in parts]
+    face, followers = meshes[0], []
+    made = len(_write(face, shapes[0]))
+    for mesh, shapes_V3_of in zip(meshes[1:], shapes[1:], strict=True):
+        if not shapes_V3_of:
             continue
-        channels = [name for name, moved in zip(known.channels, moves, strict=True) if moved or mesh is face]
-        new = _write(mesh, {name: offsets_KV3[known.channels.index(name)] for name in channels})
-        if mesh is face:
-            made, kept = len(new), len(channels) - len(new)
-        else:
-            followers.append(mesh.name)
-            for name in new:
-                _drive(mesh, name, face)
+        followers.append(mesh.name)
+        for name in _write(mesh, shapes_V3_of):
+            _drive(mesh, name, face)
+    kept = len(shapes[0]) - made
     of_its_own = f", {kept} keys of its own were kept" if kept else ""
-    parts = f"; {', '.join(followers)} follow" if followers else ""
-    return f'"{face.name}" has {made} keys for mouth, lids and brows{of_its_own}{parts}'
-
-
-def all_placed(face: bpy.types.Object) -> bool:
-    """Whether every landmark has its empty."""
-    return set(landmark_empties(face)) >= set(LANDMARKS)
+    along = f"; {', '.join(followers)} follow" if followers else ""
+    return f'"{face.name}" has {made} keys for mouth, lids and brows{of_its_own}{along}'
 
 
 def made_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
@@ -191,21 +272,21 @@ def made_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
     return frozenset(keys[MADE_PROPERTY].split("\n")) & frozenset(keys.key_blocks.keys())
 
 
-def _write(target: bpy.types.Object, offsets_V3_of: dict[str, np.ndarray]) -> list[str]:
+def _write(target: bpy.types.Object, shapes_V3_of: dict[str, np.ndarray]) -> list[str]:
     """Make or renew a key for each channel unless the mesh has one of its own; returns the keys' names."""
-    rest_V3, earlier = preflight.rest_points(target.data), made_keys(target.data)
+    earlier = made_keys(target.data)
     if target.data.shape_keys is None:
         target.shape_key_add(name="Basis", from_mix=False)
     blocks = target.data.shape_keys.key_blocks
     own_names = [block.name for block in blocks[1:] if block.name not in earlier]
-    theirs = match_channels(tuple(offsets_V3_of), own_names)
+    theirs = match_channels(tuple(shapes_V3_of), own_names)
     active_index = target.active_shape_key_index
     made = []
-    for name, offsets_V3 in offsets_V3_of.items():
+    for name, shape_V3 in shapes_V3_of.items():
         if name in theirs:
             continue
         block = blocks[name] if name in earlier else target.shape_key_add(name=name, from_mix=False)
-        block.data.foreach_set("co", (rest_V3 + offsets_V3).astype(np.float32).ravel())
+        block.data.foreach_set("co", shape_V3.ravel())
         if name not in earlier:
             block.value = 0.0
         made.append(block.name)
@@ -228,38 +309,57 @@ def _drive(part: bpy.types.Object, key: str, face: bpy.types.Object) -> None:
     target.id_type, target.id, target.data_path = "KEY", face.data.shape_keys, path
 
 
-class _TransferOperator(SaysWhyNot):
+class _FaceOperator(SaysWhyNot):
     """What the buttons share: they work on the face, in Object Mode."""
 
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         in_object_mode = context.mode == "OBJECT"
-        return blocked_reason(face_of(context)) or ("" if in_object_mode else "Return to Object Mode first")
+        return (
+            why_wait() or blocked_reason(face_of(context)) or ("" if in_object_mode else "Return to Object Mode first")
+        )
 
 
-class WAV2SEM_OT_place_landmarks(_TransferOperator, bpy.types.Operator):
+class _ComputingOperator(JobOperator, _FaceOperator):
+    """Those that compute first; `_computing` is the operator's own."""
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Compute beside the interface; Esc cancels."""
+        if bpy.app.background or context.window is None:
+            return self.execute(context)
+        return self._start(context, lambda: self._computing(context).start())
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Compute, then write in one go."""
+        try:
+            outcome = self._computing(context).finish()
+        except USER_ERRORS as error:
+            return self._failed(error)
+        return self._finished(outcome, [])
+
+    def _computing(self, context: bpy.types.Context) -> Computing:
+        raise NotImplementedError
+
+
+class WAV2SEM_OT_place_landmarks(_ComputingOperator, bpy.types.Operator):
     """Put ten empties on the face where its nose, mouth, chin and eyes are guessed to be, to be dragged into place"""
 
     bl_idname = "wav2sem.place_landmarks"
     bl_label = "Place Landmarks"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """Guess and place."""
-        face = face_of(context)
-        try:
-            preflight.check_usable(context, face)
-            found = place_landmarks(face, context)
-        except ValueError as error:
-            return self._failed(error)
-        if found:
+    def _computing(self, context: bpy.types.Context) -> Computing:
+        return placing_landmarks(face_of(context), context)
+
+    def _finished(self, was_found: bool, _notes: list[str]) -> set[str]:
+        if was_found:
             self.tell({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
         else:
             self.tell({"WARNING"}, "No face was found on this mesh; drag every landmark to its place")
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_remove_landmarks(_TransferOperator, bpy.types.Operator):
+class WAV2SEM_OT_remove_landmarks(_FaceOperator, bpy.types.Operator):
     """Remove the empties of this face; keys that were made stay"""
 
     bl_idname = "wav2sem.remove_landmarks"
@@ -276,18 +376,16 @@ class WAV2SEM_OT_remove_landmarks(_TransferOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_create_speech_keys(_TransferOperator, bpy.types.Operator):
+class WAV2SEM_OT_create_speech_keys(_ComputingOperator, bpy.types.Operator):
     """Make keys for mouth, jaw, lids and brows on this head; teeth, tongue and eyes follow. Takes some seconds"""
 
     bl_idname = "wav2sem.create_speech_keys"
     bl_label = "Create Speech Keys"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """Compute, then write in one go."""
-        try:
-            made = create_keys(face_of(context), context)
-        except ValueError as error:
-            return self._failed(error)
+    def _computing(self, context: bpy.types.Context) -> Computing:
+        return creating_keys(face_of(context), context)
+
+    def _finished(self, made: str, _notes: list[str]) -> set[str]:
         self.tell({"INFO"}, made)
         return {"FINISHED"}
 
@@ -306,16 +404,20 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Landmarks, then keys."""
-        layout, face = self.layout, face_of(context)
-        layout.enabled = jobs.current() is None
+        layout, face, job = self.layout, face_of(context), current()
+        body = layout.column()
+        body.enabled = job is None
         placed = len(landmark_empties(face))
         if placed:
-            say(layout, context, "Drag the landmarks into place", "EMPTY_AXIS")
-        row = layout.row(align=True)
+            say(body, context, "Drag the landmarks into place", "EMPTY_AXIS")
+        row = body.row(align=True)
         row.operator(WAV2SEM_OT_place_landmarks.bl_idname, icon="OUTLINER_OB_EMPTY")
         if placed:
             row.operator(WAV2SEM_OT_remove_landmarks.bl_idname, text="", icon="X")
-        layout.operator(WAV2SEM_OT_create_speech_keys.bl_idname, icon="SHAPEKEY_DATA")
+        if isinstance(job, Computing):
+            draw_progress(layout.row(align=True), job)
+        else:
+            body.operator(WAV2SEM_OT_create_speech_keys.bl_idname, icon="SHAPEKEY_DATA")
 
 
 CLASSES = (

@@ -19,7 +19,7 @@ import numpy as np
 
 from .geometry import Similarity, face_edges, fit_similarity
 from .surface import ClosestPoints, Neighbours, islands, vertex_normals
-from .transfer import LANDMARKS, SpeechFace, take_identity
+from .transfer import LANDMARKS, Progress, SpeechFace, take_identity
 
 # Columns: the mesh's axes that are the character's left, up and forward. Blender's characters look along -y, files of
 # other programs often have y up; the last ones are turned characters.
@@ -40,20 +40,26 @@ NEVER_M = 0.02  # what a point without a counterpart counts as
 TOUCH_M = 0.004  # lips that touch at rest are not farther apart
 
 
-def guess(face: SpeechFace, points_N3: np.ndarray, triangles_F3: np.ndarray) -> dict[str, np.ndarray]:
+def guess(
+    face: SpeechFace, points_N3: np.ndarray, triangles_F3: np.ndarray, progress: Progress | None = None
+) -> dict[str, np.ndarray]:
     """Where LANDMARKS are on a head that stands upright, in the mesh's own frame.
+
+    `progress` is told the fraction that is done.
 
     Raises:
         ValueError: No face was found.
     """
+    tell = progress or (lambda _fraction: None)
     points_N3 = np.asarray(points_N3, dtype=float)
     if not len(triangles_F3):
         raise ValueError("The mesh has no faces.")
     closest = ClosestPoints(points_N3, triangles_F3, np.zeros(len(points_N3)), candidates=12)
     used_N3 = points_N3[np.unique(triangles_F3)]
     best, place = np.inf, None
-    for posture_33 in POSTURES:
+    for number, posture_33 in enumerate(POSTURES):
         for start in _starts(face, used_N3, posture_33):
+            tell(number / len(POSTURES))
             found, score_m = _settle(face, closest, start)
             if score_m < best:
                 best, place = score_m, found
