@@ -296,6 +296,8 @@ def test_a_strip_that_changes_its_speed_is_what_the_scene_plays(
     strip, tmp_path, scene_bytes, change, fps_base, first_frame, keeps_pitch
 ):
     """Sample by sample, in every segment; and the open file stays as it is."""
+    if change is everything and bpy.app.version < (5, 0, 0):
+        pytest.skip("Blender 4.5 plays a smooth transition differently from one time to the next")
     scene = bpy.context.scene
     scene.render.fps_base, scene.frame_start = fps_base, first_frame
     rate_hz = compat.frame_rate_hz(scene)

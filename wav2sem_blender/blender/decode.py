@@ -29,6 +29,9 @@ import numpy as np
 # What is shorter stalls the interface for less than 50 ms, a start of Blender takes about a second.
 SHORT_S = 20.0
 
+# Blender 4.5 sometimes dies of a smooth transition, which it plays differently each time, too.
+_MIXDOWNS = 5
+
 # How long a mixdown may write nothing.
 _PATIENCE_S = 60.0
 
@@ -60,8 +63,9 @@ class Decoding:
     """
 
     def __init__(self, task: Task) -> None:
+        self._task = task
         self._process: subprocess.Popen[str] | None = None
-        self._remedy = "Convert the sound to wav." if task.mix is None else _RENDER_IT
+        self._tries = 1 if task.mix is None else _MIXDOWNS
         if task.mix is None and 0 <= length_s(task.source, task.label) <= SHORT_S:
             decode(task)
         else:
@@ -81,8 +85,13 @@ class Decoding:
         _, errors = process.communicate()
         if process.returncode:
             said = [line.removeprefix(_MARK) for line in errors.splitlines() if line.startswith(_MARK)]
+            self._tries -= 1
+            if not said and self._tries:
+                self._process = _start(self._task)
+                return False
             ended = f"The second Blender, which reads the sound, ended with {process.returncode}."
-            raise ValueError(said[-1] if said else f"{ended} {self._remedy}")
+            remedy = "Convert the sound to wav." if self._task.mix is None else _RENDER_IT
+            raise ValueError(said[-1] if said else f"{ended} {remedy}")
         return True
 
     def end(self) -> None:
