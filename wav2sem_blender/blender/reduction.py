@@ -32,6 +32,8 @@ _WRITTEN = "wav2sem_dense_of"
 _OUTCOME = "wav2sem_reduction"
 # What of the whole it takes to read curves and keys.
 _READ = 0.1
+# Shorter than other slices: after each, Blender draws every key anew.
+_WRITING_SLICE_S = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ class Reducing(Running):
             if self._writing is None:
                 assert self._chosen is not None
                 self._writing = self._write(self._chosen)
-            outcome = for_a_while(self._writing, SLICE_S)
+            outcome = for_a_while(self._writing, _WRITING_SLICE_S)
         if outcome is not None:
             self._end()
         return outcome
