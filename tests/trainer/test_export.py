@@ -116,6 +116,8 @@ def test_an_export_runs_without_torch_too(face: Path, tmp_path) -> None:
         np.testing.assert_allclose(motion.weights_TK, trained.weights_TK, atol=1e-4)
         np.testing.assert_allclose(motion.basis_KV3, trained.basis_KV3, atol=2e-5)
     assert ModelFolder.open(out).has_onnx
+    for file in out.glob("*.onnx"):
+        assert b".py" not in file.read_bytes(), f"{file.name} tells where this machine keeps its programs"
 
 
 def test_an_export_for_torch_is_exact(face: Path, tmp_path) -> None:

@@ -144,3 +144,17 @@ def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, sha
         )
     assert program is not None  # it is None only without dynamo
     program.save(path, external_data=False)
+    _forget_origins(path)
+
+
+def _forget_origins(path: Path) -> None:
+    """Take out what the exporter notes of every node: the lines that it came from, with the paths of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for part in (model.graph, *model.functions):
+        for thing in (part, *part.node, *part.value_info):
+            thing.ClearField("metadata_props")
+            thing.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    onnx.save(model, path)
