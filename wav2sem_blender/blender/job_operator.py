@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -25,16 +24,26 @@ def draw_progress(row: bpy.types.UILayout, job: Running) -> None:
 
 
 class JobOperator(SaysWhyNot):
-    """What operators share that wait for a job; `_finished` is the operator's own, and gets what the job wrote."""
+    """What operators share that wait for a job; `_make` and `_finished` are the operator's own."""
 
     _job: Running | None = None
     _timer: Any = None
     _shown = ""
 
-    def _start(self, context: bpy.types.Context, make: Callable[[], Running]) -> set[str]:
-        """Begin a job and stay with it."""
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Work beside the interface where there is one; Esc cancels."""
+        if bpy.app.background or context.window is None:
+            return self.execute(context)
+        return self._start(context)
+
+    def _make(self, context: bpy.types.Context) -> Running:
+        """Begin the job."""
+        raise NotImplementedError
+
+    def _start(self, context: bpy.types.Context) -> set[str]:
+        """Begin the job and stay with it."""
         try:
-            self._job = make()
+            self._job = self._make(context)
         except USER_ERRORS as error:
             return self._failed(error)
         self._set_timer(context, self._job.poll_interval_s)
@@ -77,7 +86,7 @@ class JobOperator(SaysWhyNot):
         self._end(context, set())
 
     def _finished(self, outcome: Any, notes: list[str]) -> set[str]:
-        """Say what was done."""
+        """Say what was done; `outcome` is what the job wrote."""
         raise NotImplementedError
 
     def _show_progress(self, context: bpy.types.Context) -> None:

@@ -19,7 +19,7 @@ from ..worker.chore import Chore
 from ..worker.environment import WorkerEnvironment
 from ..worker.probe import Report
 from ..worker.runtime import in_words
-from . import chores, jobs, preferences, runtime, settings
+from . import chores, jobs, preferences, running, runtime, settings
 from .sidebar import SaysWhyNot
 from .translations import translated
 
@@ -244,9 +244,8 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
     @classmethod
     def why_not(cls, context: bpy.types.Context) -> str:
         """Only what lies in the models folder, and what nobody is using."""
-        job = jobs.current()
-        if job is not None:
-            return f"{job.doing}; wait for its end"
+        if wait := running.why_wait_for_its_end():
+            return wait
         return "" if place(context) is not None else "Choose a models folder first"
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:

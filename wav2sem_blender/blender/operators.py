@@ -79,13 +79,13 @@ class SpeechJobOperator(JobOperator):
             context.window_manager.progress_end()
         return self._finished(outcome, notes)
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        """Run beside the interface; Esc cancels."""
-        if bpy.app.background or context.window is None:
-            return self.execute(context)
+    def _start(self, context: bpy.types.Context) -> set[str]:
         self._by_hand = True
         self._fill_from_panel(context)
-        return self._start(context, lambda: jobs.Job(context, self._settings()))
+        return super()._start(context)
+
+    def _make(self, context: bpy.types.Context) -> jobs.Job:
+        return jobs.Job(context, self._settings())
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """Whatever the call leaves open: the panel's settings."""

@@ -31,8 +31,8 @@ def why_not_run(context: bpy.types.Context) -> str:
     """Why no run can start in this scene whatever the settings are, or nothing."""
     if context.scene is None:
         return "There is no scene"
-    if running.current() is not None:
-        return running.why_wait()
+    if wait := running.why_wait():
+        return wait
     if not any(candidate.type == "MESH" for candidate in context.scene.objects):
         return "The scene has no mesh; add or import a head first"
     return ""

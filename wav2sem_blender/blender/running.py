@@ -91,3 +91,8 @@ def current() -> Running | None:
 def why_wait() -> str:
     """Why nothing else can start now, or nothing."""
     return f"{_current.doing}; press Esc to cancel it" if _current is not None else ""
+
+
+def why_wait_for_its_end() -> str:
+    """The same, of what must not be cancelled for so little."""
+    return f"{_current.doing}; wait for its end" if _current is not None else ""

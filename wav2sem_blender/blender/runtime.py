@@ -15,7 +15,7 @@ from ..worker.chore import Chore
 from ..worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
 from ..worker.probe import Report
 from ..worker.runtime import Runtime
-from . import chores, jobs, preferences
+from . import chores, jobs, preferences, running
 from .sidebar import SaysWhyNot
 
 PROBE, USE, INSTALL, MEASURE, REMOVE = "probe", "use", "install", "measure", "remove"
@@ -357,9 +357,8 @@ def _why_no_preferences(context: bpy.types.Context) -> str:
 
 
 def _why_no_change(context: bpy.types.Context) -> str:
-    job = jobs.current()
-    if job is not None:
-        return f"{job.doing}; wait for its end"
+    if wait := running.why_wait_for_its_end():
+        return wait
     if chores.current(INSTALL) is not None:
         return "The torch runtime is being installed"
     if chores.current(REMOVE) is not None:

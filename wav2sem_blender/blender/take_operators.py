@@ -172,11 +172,8 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
         """It must be editable and move keys."""
         return _read_only(take) or ("" if any(take.curves()) else "It moves no shape key")
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        """Reduce beside the interface; Esc cancels."""
-        if bpy.app.background or context.window is None:
-            return self.execute(context)
-        return self._start(context, lambda: self._reducing(context, face_of(context), self.take(context)))  # type: ignore[arg-type]
+    def _make(self, context: bpy.types.Context) -> reduction.Reducing:
+        return self._reducing(context, face_of(context), self.take(context))  # type: ignore[arg-type]
 
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
         """Reduce, and say what it cost."""

@@ -324,11 +324,8 @@ class _FaceOperator(SaysWhyNot):
 class _ComputingOperator(JobOperator, _FaceOperator):
     """Those that compute first; `_computing` is the operator's own."""
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        """Compute beside the interface; Esc cancels."""
-        if bpy.app.background or context.window is None:
-            return self.execute(context)
-        return self._start(context, lambda: self._computing(context).start())
+    def _make(self, context: bpy.types.Context) -> Computing:
+        return self._computing(context).start()
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Compute, then write in one go."""

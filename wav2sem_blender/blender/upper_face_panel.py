@@ -122,8 +122,8 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
 def _nothing_to_remove(context: bpy.types.Context) -> str:
     if context.scene is None:
         return "There is no scene"
-    if running.current() is not None:
-        return running.why_wait()
+    if wait := running.why_wait():
+        return wait
     if not any(upper_face.is_there(candidate) for candidate in context.scene.objects if candidate.type == "MESH"):
         return "No mesh of this scene has an upper face that was added here"
     return ""
