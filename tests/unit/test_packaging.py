@@ -24,8 +24,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WHEELS = (
-    "onnxruntime-1.31.1-cp311-cp311-manylinux_2_28_x86_64.whl",
-    "onnxruntime-1.31.1-cp313-cp313-manylinux_2_28_x86_64.whl",
+    "onnxruntime-1.28.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+    "onnxruntime-1.28.0-cp313-cp313-manylinux_2_28_x86_64.whl",
     "typing_extensions-4.16.0-py3-none-any.whl",
 )
 
@@ -244,9 +244,9 @@ def test_a_wheel_whose_licence_may_not_fit_the_gpl_is_refused(packer: ModuleType
 @pytest.mark.parametrize(
     "platform, python, expected",
     [
-        ("linux-x64", "3.11", "onnxruntime==1.31.1"),
-        ("windows-x64", "3.13", "onnxruntime==1.31.1"),
-        ("macos-arm64", "3.13", "onnxruntime==1.31.1"),
+        ("linux-x64", "3.11", "onnxruntime==1.28.0"),
+        ("windows-x64", "3.13", "onnxruntime==1.28.0"),
+        ("macos-arm64", "3.13", "onnxruntime==1.28.0"),
         ("macos-x64", "3.11", "onnxruntime==1.23.2"),
     ],
 )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..offline import silence_libraries
+
 if TYPE_CHECKING:
     from .infer import SpeechAnimator
     from .motion import Motion
@@ -17,6 +19,9 @@ __all__ = ["IMPORT_KINDS", "Motion", "SpeechAnimator"]
 
 # What `official.import_official` reads; here because the command line's help needs them without NumPy or torch.
 IMPORT_KINDS = ("wav2sem", "faceformer-vocaset", "faceformer-biwi", "codetalker-wav2sem")
+
+# Before any engine can be imported.
+silence_libraries()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,9 @@ import onnxruntime as ort
 
 from .checkpoint import ENCODER_ONNX, SEMANTIC_ONNX, ModelFolder
 
+# Windows builds report to the system's event log as well; `offline` has stopped the rest.
+ort.disable_telemetry_events()
+
 
 class OnnxEngine:
     """Runs a model folder's encoder.onnx and semantic.onnx."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..offline import VARIABLES
+
 BOOT_SCRIPT = Path(__file__).with_name("boot.py")
 REQUIRED_MODULES = ("numpy", "soundfile", "soxr", "safetensors")
 ENGINE_MODULES = ("onnxruntime", "torch")
@@ -57,8 +59,9 @@ class WorkerEnvironment:
         return [str(self.python), *self.options, str(self.boot), *paths]
 
     def variables(self) -> dict[str, str]:
-        """This process's environment variables without those that belong to another Python."""
-        return {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
+        """This process's environment variables, without another Python's, and with those that silence libraries."""
+        own = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
+        return own | VARIABLES
 
 
 def embedded() -> WorkerEnvironment:
