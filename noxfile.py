@@ -160,10 +160,11 @@ def blender(session: nox.Session, bpy: str) -> None:
     session.install("--constraint", pins, f"bpy=={bpy}", "packaging", "pip", "pytest")
     session.run("python", "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)")
     folder = Path(session.create_tmp()).resolve()
-    for leftover in (*folder.glob("*.zip"), *folder.glob("user*")):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    session.run("python", ".ci/pack_extension.py", "--platform", host_platform(), "--output", str(folder))
-    archive = next(folder.glob("*.zip"))
+    for leftover in folder.glob("user*"):
+        shutil.rmtree(leftover)
+    zips = folder / "zips"
+    session.run("python", ".ci/pack_extension.py", "--platform", host_platform(), "--output", str(zips))
+    archive = next(zips.glob("*.zip"))
     # First the zip, in an environment that has none of its libraries (an earlier run left them there).
     wheels = ROOT / ".wheels" / host_platform()
     names = sorted({wheel.name.partition("-")[0] for wheel in wheels.glob("*.whl")})

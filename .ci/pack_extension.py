@@ -21,7 +21,6 @@ import email
 import hashlib
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -32,10 +31,16 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from wav2sem_blender.files import FolderKind  # noqa: E402
+
 PACKAGE = ROOT / "wav2sem_blender"
 MANIFEST = ROOT / "blender_manifest.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
 WHEEL_CACHE = ROOT / ".wheels"
+WHEEL_FOLDER = FolderKind(made_by="pack_extension.py", names=("*.whl", "pins.json"))
+ZIP_FOLDER = FolderKind(made_by="pack_extension.py", names=("*.zip", "index.json", "index.html"))
 MAX_ZIP_BYTES = 120_000_000
 CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
 # Compressed already, or weights, of which deflating takes seconds and saves a tenth.
@@ -96,8 +101,7 @@ def fetch_wheels(platform_name: str, cache: Path = WHEEL_CACHE) -> list[Path]:
     record = folder / "pins.json"
     if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == pins:
         return sorted(folder.glob("*.whl"))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    WHEEL_FOLDER.empty(folder)
     for python, requirements in pins.items():
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         for tag in platform.tags:
@@ -157,8 +161,8 @@ def build_zip(platform_name: str, wheels: list[Path], folder: Path) -> Path:
         ValueError: the zip is larger than MAX_ZIP_BYTES, the most that a listing accepts with room to spare.
     """
     manifest = tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
-    target = folder / f"{manifest['id']}-{manifest['version']}-{platform_name.replace('-', '_')}.zip"
     folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{manifest['id']}-{manifest['version']}-{platform_name.replace('-', '_')}.zip"
     content = {name: path.read_bytes() for name, path in package_files().items()}
     content |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in wheels}
     content["blender_manifest.toml"] = manifest_text(platform_name, wheels).encode()
@@ -242,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--validate", action="store_true", help="have Blender's extension tool check every zip")
     parser.add_argument("--index", action="store_true", help="write index.json and index.html: a repository")
     options = parser.parse_args(arguments)
+    ZIP_FOLDER.claim(options.output)
     for name in options.platform or PLATFORMS:
         wheels = fetch_wheels(name)
         licences = sorted({licence_of(wheel) for wheel in wheels})

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import same_file_name
 from .pipeline import IMPORT_KINDS
 
 if TYPE_CHECKING:
@@ -112,23 +113,27 @@ def _width(text: str) -> float:
 
 def _animate(arguments: argparse.Namespace) -> int:
     from .pipeline import SpeechAnimator
+    from .pipeline.motion import is_motion_file
 
     if arguments.output.exists() and not arguments.output.is_dir():
         raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
-    inputs = {path.resolve() for path in arguments.speech}
-    written: dict[Path, Path] = {}
+    inputs = {same_file_name(path) for path in arguments.speech}
+    written: dict[str, Path] = {}
     n_failed = 0
     for speech in arguments.speech:
         result = arguments.output / f"{speech.stem}.{arguments.format}"
         try:
-            if result.resolve() in inputs:
+            name = same_file_name(result)
+            if name in inputs:
                 raise ValueError(f"{speech}: its result would overwrite the input {result}; choose another --output.")
-            if result in written:
-                raise ValueError(f"{speech}: its result would overwrite that of {written[result]}; rename one of them.")
+            if name in written:
+                raise ValueError(f"{speech}: its result would overwrite that of {written[name]}; rename one of them.")
+            if result.exists() and not is_motion_file(result):
+                raise ValueError(f"{speech}: {result} is not a motion of ours and stays; choose another --output.")
             _animate_one(animator, speech, result, arguments)
-            written[result] = speech
+            written[name] = speech
         except (ValueError, OSError) as error:
             n_failed += 1
             message = str(error)

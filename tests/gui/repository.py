@@ -10,7 +10,6 @@ network while it does all this, and no library of the add-on but those in the zi
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=run.ROOT / "out" / "gui_repository", help="folder")
     output = parser.parse_args().output.resolve()
-    shutil.rmtree(output, ignore_errors=True)
+    run.FOLDER.empty(output)
     folder, user = output / "repository", output / "user"
     for made in (folder, user):
         made.mkdir(parents=True)

@@ -26,6 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import debian_blender  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from wav2sem_blender.files import FolderKind  # noqa: E402
+
+# Scenarios keep whatever they like in it.
+FOLDER = FolderKind(made_by="tests/gui", names=("*",))
 PLATFORM = "linux-x64"
 LIMIT_S = 1500
 SCREEN = (1600, 900)
@@ -110,8 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "gui", help="folder (default: out/gui)")
     options = parser.parse_args(arguments)
     output = options.output.resolve()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    FOLDER.empty(output)
     try:
         program = Program(output)
     except debian_blender.UnavailableError as error:

@@ -52,7 +52,7 @@ def corpus(monkeypatch: pytest.MonkeyPatch) -> type[CountingAligner]:
 
 
 def prepared(folder: Path) -> tuple[bytes, str]:
-    assert {path.name for path in folder.iterdir()} == {"audio.npy", "clips.json"}
+    assert {path.name for path in folder.iterdir()} == {".made_by.json", "audio.npy", "clips.json"}
     return (folder / "audio.npy").read_bytes(), (folder / "clips.json").read_text()
 
 

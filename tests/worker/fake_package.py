@@ -12,7 +12,8 @@ def make_fake_package(folder: Path) -> Path:
     """Create it in `folder`; it is not named `wav2sem_blender`, as in an extension, whose folder has any name."""
     package = folder / "some_other_name"
     (package / "pipeline").mkdir(parents=True)
-    shutil.copy(PACKAGE / "__init__.py", package)
+    for name in ("__init__.py", "errors.py", "files.py", "offline.py"):
+        shutil.copy(PACKAGE / name, package)
     shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "motion.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
@@ -50,6 +51,7 @@ from .pictures import (
 from .report import Block, Literal, Note, Picture, Section, Table, write_report
 from .subjects import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
 
+FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json", "alignments.tsv.gz", "*.png"))
 PUBLISHED = (("wav2vec 2.0", 0.0397, 0.0701), ("HuBERT", 0.2689, 0.2909))
 NEAR, RANDOM, SAME = PAIR_KINDS
 CAVEAT = (
@@ -78,7 +80,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder; --data names the data's folder")
     given, device = recognise(model or ["default"]), choose_device(device)
-    out.mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(out)
     sections, results = [_provenance(given)], dict[str, Any]()
     if {"homophones", "tsne"} & set(config.parts):
         blocks, results["homophones"] = _near_homophones(config, data, out, given, device)

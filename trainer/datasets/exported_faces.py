@@ -23,6 +23,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.sound_file import open_sound
 
@@ -30,6 +31,8 @@ from . import restricted_pickle
 from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
+VERTICES, RECORDINGS = "vertices_npy", "wav"
+FOLDER = FolderKind(made_by="an export of captured faces", names=(VERTICES, RECORDINGS, TEMPLATES, SENTENCES, "*.part"))
 # More clips than this with another take's audio are no accident: the layout or its frame rate is misread.
 MAX_SKIPPED_FRACTION = 0.1
 
@@ -107,11 +110,11 @@ class ExportedFaces(PublishedFaces):
     """`vertices_npy`, `wav` and `templates.pkl`."""
 
     def __init__(self, published: Published, folder: Path) -> None:
-        for name in ("vertices_npy", "wav", TEMPLATES):
+        for name in (VERTICES, RECORDINGS, TEMPLATES):
             if not (folder / name).exists():
                 raise FileNotFoundError(f"{folder / name}: missing; {published.name} needs it beside the other files")
-        motions = {path.stem for path in (folder / "vertices_npy").glob("*.npy")}
-        recordings = {path.stem for path in (folder / "wav").glob("*.wav")}
+        motions = {path.stem for path in (folder / VERTICES).glob("*.npy")}
+        recordings = {path.stem for path in (folder / RECORDINGS).glob("*.wav")}
         self._templates = read_templates(folder / TEMPLATES)
         super().__init__(published, folder, motions, recordings)
 
@@ -135,15 +138,15 @@ class ExportedFaces(PublishedFaces):
         return self._templates[subject]
 
     def _motion(self, name: str) -> Path:
-        return self.folder / "vertices_npy" / f"{name}.npy"
+        return self.folder / VERTICES / f"{name}.npy"
 
     def _recording(self, name: str) -> Path:
-        return self.folder / "wav" / f"{name}.wav"
+        return self.folder / RECORDINGS / f"{name}.wav"
 
 
 def is_exported(folder: Path) -> bool:
     """Whether this layout is in the folder."""
-    return (folder / "vertices_npy").is_dir()
+    return (folder / VERTICES).is_dir()
 
 
 def write_exported(data: PublishedFaces, out: Path) -> None:
@@ -152,8 +155,9 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
     Every clip is read as training reads it, so that NaN or a wrong template stops here (ValueError). Each file gets its
     name only when it is complete, so that an interrupted export goes on where it ended.
     """
-    for name in ("vertices_npy", "wav"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(out)
+    for name in (VERTICES, RECORDINGS):
+        (out / name).mkdir(exist_ok=True)
 
     def write_vertices(clip: FaceClip, file: Path) -> None:
         data.vertices(clip)
@@ -166,8 +170,8 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
         sf.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
 
     for clip in tqdm(data.clips, desc=f"export {data.name}", unit="clip"):
-        _write_once(out / "vertices_npy" / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
-        _write_once(out / "wav" / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
+        _write_once(out / VERTICES / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
+        _write_once(out / RECORDINGS / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
     subjects = sorted({clip.subject for clip in data.clips})
     content = pickle.dumps({subject: data.template(subject) for subject in subjects}, protocol=2)
     _write_once(out / TEMPLATES, lambda file: file.write_bytes(content))

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -37,6 +38,9 @@ from .regions import Regions, find_regions
 from .tables import PUBLISHED, markdown, write_results
 
 SAMPLE_RATE_HZ = 16_000
+FOLDER = FolderKind(
+    made_by="an evaluation", names=("results.json", "results.md", "metrics.jsonl", "predictions", "apertures", "*.tmp")
+)
 STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
 
 
@@ -56,7 +60,7 @@ def evaluate(
         FileNotFoundError: no model, data or vertex lists there.
         ValueError: the model does not fit the data; the message says what differs.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(out)
     if isinstance(config, EvaluateChannels):
         from .evaluate_channels import evaluate_channels
 

@@ -84,6 +84,7 @@ def ablate_semantics(
             told = _given(kind, [e for _, e in held], groups[0], targets, seed)
             learner = _learn(replace(face, seed=seed), model, given, FaceLoss(face, basis_KV3, gap_K), run)
             row = _judge(face, learner, [(r, e) for (r, _), e in zip(held, told, strict=True)], gap_K, moving_KV3)
+            run.keep()
             done.append({"seed": seed} | row)
             write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
             run.say(f"{kind}, seed {seed}: " + ", ".join(f"{key} {value:.3f}" for key, value in row.items()))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
+from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import Backbone, load_backbone
@@ -44,6 +44,7 @@ from ..speech.batches import frame_times_s, normalise
 from ..speech.recordings import Recordings, open_recordings
 
 MFCC_FRAMES_PER_LABEL = 2
+FILES = ("centroids.npy", "labels.npy", "index.json")
 # An encoder hears a recording in pieces of this length: attention over an hour needs more memory than there is.
 PIECE_SAMPLES = 5000 * HOP_SAMPLES
 Features = Callable[[np.ndarray], np.ndarray]
@@ -213,10 +214,7 @@ def _write(
     features: Features,
 ) -> None:
     """Fit the clusters to a share of the training recordings, label all, and let the folder appear whole."""
-    temp = folder.with_suffix(".tmp")
-    shutil.rmtree(temp, ignore_errors=True)  # of a run that was killed
-    temp.mkdir(parents=True)
-    try:
+    with replaced_folder(folder, "a run's clustering", lambda _folder: FILES, "index.json") as temp:
         utterances, skipped = source.utterances()
         train = [utterance for utterance in utterances if utterance.split == "train"]
         n_fitted = max(1, round(settings.fit_share * len(train)))
@@ -239,10 +237,6 @@ def _write(
         np.save(temp / "labels.npy", np.concatenate(labels))
         index = json.dumps({"recipe": recipe, "skipped": skipped, "recordings": rows})
         (temp / "index.json").write_text(index, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temp, folder)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
 
 
 def _fit(

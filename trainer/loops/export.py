@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wav2sem_blender.files import check_ours
 from wav2sem_blender.pipeline.checkpoint import (
     BASIS_KEY,
     ENCODER_ONNX,
     SEMANTIC_ONNX,
     ModelConfig,
     ModelFolder,
+    check_replaceable,
     save_model,
 )
 from wav2sem_blender.pipeline.engine_torch import load_state
@@ -57,10 +59,14 @@ def export(config: Export, run_folder: Path, out: Path) -> Path:
     Raises:
         FileNotFoundError: the run is not finished.
         ValueError: the model has no official format.
+        UserError: `out` holds something that no export made.
     """
     if not config.official:
+        check_replaceable(out)
         _export_folder(config, run_folder, out)
         return out
+    # An official file bears no mark of ours, so none is ever replaced.
+    check_ours(out, "an export", lambda _folder: ())
     out.mkdir(parents=True, exist_ok=True)
     if (run_folder / MODEL).is_dir():
         folder = _finished(run_folder)

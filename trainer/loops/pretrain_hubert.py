@@ -16,7 +16,6 @@ frames of a batch.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import HubertModel, Wav2Vec2FeatureExtractor, get_linear_schedule_with_warmup
 
+from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.grid import HOP_SAMPLES, encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
 
@@ -144,12 +144,10 @@ def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> tor
 def save_encoder(encoder: nn.Module, folder: Path, normalised: bool) -> None:
     """The encoder as a folder of transformers, with the feature extractor that says how its waveforms are scaled."""
     assert isinstance(encoder, HubertModel)
-    temp = folder.with_suffix(".tmp")
-    shutil.rmtree(temp, ignore_errors=True)
-    encoder.save_pretrained(temp)
-    Wav2Vec2FeatureExtractor(do_normalize=normalised).save_pretrained(temp)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temp, folder)
+    names = ("config.json", "model.safetensors", "preprocessor_config.json")
+    with replaced_folder(folder, "a run", lambda _folder: names, names[0]) as new:
+        encoder.save_pretrained(new)
+        Wav2Vec2FeatureExtractor(do_normalize=normalised).save_pretrained(new)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.files import FolderKind
+
 from ..datasets.corpora import FACEGOOD_HELD_OUT, Clip, list_clips
 from ..speech.prepared import SpeechRecord, SpeechStore
 from .landmarks import (
@@ -36,6 +38,7 @@ from .landmarks import (
 FPS = 30
 MAX_WEIGHT = 1.2
 TRACKED = "tracked.npz"
+FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
 MIRRORED = ("Left", "Right")
 DEPTH_WEIGHT = 0.25  # the tracker guesses depth from one camera
 GAP_WEIGHT = 3.0  # whether the lips touch matters more than where they are
@@ -140,7 +143,7 @@ Fitted = tuple[str, str, str, np.ndarray]
 
 def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> None:
     """Write a folder that `MotionStore` reads."""
-    out.mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(out)
     records, first = [], 0
     for name, style, split, weights_TK in clips:
         records.append(MotionRecord(name=name, style=style, split=split, first=first, n_frames=len(weights_TK)))

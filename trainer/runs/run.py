@@ -34,11 +34,14 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from wav2sem_blender.files import check_ours
+
 from .checkpoints import load_newest, save_checkpoint, to_bytes, write_atomically
 
 T = TypeVar("T")
 LOG_EVERY = 50
 LOG_ALL_BEFORE = 10
+LOCK, TENSORBOARD = ".lock", "tensorboard"
 
 
 class Run:
@@ -56,6 +59,7 @@ class Run:
         Raises:
             FileExistsError: it holds a run and `resume` is off, or another process is at work in it.
             ValueError: it holds another verb's or another config's run.
+            UserError: it holds something that is no run.
         """
         self.folder, self.config, self.resume = folder, config, resume
         self.accelerator = _accelerator(config, device)
@@ -78,8 +82,11 @@ class Run:
         described = self.folder / "run.json"
         if described.exists() and not self.resume:
             raise FileExistsError(f"{self.folder}: holds a run already; go on with --resume, or choose another --out")
+        if not described.exists():
+            # A run that never came to its first step leaves its lock and the folder of its progress.
+            check_ours(self.folder, "a run", lambda _folder: (LOCK, TENSORBOARD))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
+        self._lock = FileLock(self.folder / LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -115,6 +122,10 @@ class Run:
             raise ValueError(f"{self.folder}: was begun on other data (its files have changed); choose another --out")
         self._write_description(known | facts)
 
+    def keep(self) -> None:
+        """From here on the folder is a run, whatever ends it: there is a result to go on from."""
+        self._begun = True
+
     def described(self) -> dict[str, Any]:
         """What run.json says so far; the same on every process."""
         return json.loads((self.folder / "run.json").read_text())
@@ -149,7 +160,7 @@ class Run:
 
     def steps(self, total: int) -> Iterator[int]:
         """The steps that are left of 0 .. total-1, with a progress bar, a checkpoint now and then and at the end."""
-        self._begun = True
+        self.keep()
         self._forget_from(self._first)
         self._bar = tqdm(
             range(self._first, total),
@@ -173,7 +184,7 @@ class Run:
         """What was logged after the checkpoint will be logged again: keep the earlier rows only."""
         if not self.is_main:
             return
-        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step or None)
+        self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step or None)
         path = self.folder / "metrics.jsonl"
         rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step]

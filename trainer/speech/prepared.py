@@ -17,6 +17,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.motion import atomic_path
 
@@ -24,6 +25,7 @@ from ..datasets.corpora import Clip, list_clips
 from ..experiments.preparation import PrepareSpeech
 from .align import Aligner, Timing, published_times, synthesise
 
+FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
@@ -82,7 +84,7 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
 
     One that was stopped goes on after its last clip, as long as it is asked for the same.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(out)
     clips = list(list_clips(data))
     raw_path, lines_path = out / "audio.raw", out / "clips.jsonl"
     recipe = json.dumps(asdict(config) | {"clips": [clip.name for clip in clips]})

@@ -20,12 +20,16 @@ from typing import Any
 import bpy
 import numpy as np
 
+from ..files import FolderKind
 from . import compat, demo_film, demo_flame, demo_mouth, demo_sheet, registration
 from .demo_film import DEMO_SPEECH
 from .demo_head import build_demo_head, build_stage
 
 FPS = 30
 FIRST_FRAME = 1
+FOLDER = FolderKind(
+    made_by="the demo", names=("demo.blend", "demo.blend1", "demo.mp4", "contact_sheet.png", "report.json")
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +62,7 @@ def run(speech: Path, mesh: Path | None, output: Path, model: str = "default") -
     Raises:
         ValueError, OSError, RuntimeError: The speech, the mesh or the model cannot be used.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    FOLDER.claim(output)
     timings = Timings()
     with timings.stage("build the scene"):
         scene = _new_scene()

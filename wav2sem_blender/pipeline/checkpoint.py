@@ -8,10 +8,10 @@ nonsense. Reading needs numpy and safetensors only.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from ..files import check_ours, replaced_folder
+
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
+MADE_BY = "an import or export of a model"
 NO_FACE = "it is a Wav2Sem encoder alone, without a face; fuse it into a face model by `python -m trainer finetune`"
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DEFAULT_FOLDER = ASSETS / "models" / "default"
@@ -203,7 +206,7 @@ def sha256(path: Path) -> str:
 def save_model(
     folder: str | Path, config: ModelConfig, tensors: Mapping[str, np.ndarray], onnx: Mapping[str, Path] | None = None
 ) -> ModelFolder:
-    """Write a model folder; the old one, if any, is replaced only when the new one is complete.
+    """Write a model folder; a model that is there is replaced, only when the new one is complete.
 
     Args:
         folder: target; its parent is created.
@@ -224,11 +227,7 @@ def _write_folder(
 ) -> None:
     from safetensors.numpy import save_file
 
-    target = folder.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
-        new = Path(temp) / "new"
-        new.mkdir()
+    with replaced_folder(folder, MADE_BY, model_files, CONFIG_FILE) as new:
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, new / WEIGHTS_FILE)
         (new / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone
         for name, source in onnx.items():
@@ -236,7 +235,6 @@ def _write_folder(
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
         description = {"format_version": FORMAT_VERSION, **content, "files": files}
         (new / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        _replace(target, new)
 
 
 def copy_folder(source: str | Path, folder: str | Path) -> None:
@@ -245,19 +243,24 @@ def copy_folder(source: str | Path, folder: str | Path) -> None:
     Raises:
         FileNotFoundError, ValueError: As in `open_folder`, of the source or of the copy.
     """
-    opened, target = open_folder(source), Path(folder).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
-        new = Path(temp) / "new"
-        new.mkdir()
+    opened = open_folder(source)
+    with replaced_folder(Path(folder), MADE_BY, model_files, CONFIG_FILE) as new:
         for name in (*opened.files, CONFIG_FILE):
             shutil.copyfile(opened.path / name, new / name)
         open_folder(new)
-        _replace(target, new)
 
 
-def _replace(target: Path, new: Path) -> None:
-    """Put a complete folder into its place; the old one, if any, goes beside the new one."""
-    if target.exists():
-        target.rename(new.with_name("old"))
-    new.rename(target)
+def model_files(folder: Path) -> tuple[str, ...]:
+    """The names in a folder that make it a model of ours; none where its config.json is not one that we wrote."""
+    try:
+        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if "format_version" not in description or not {"model", "wav2sem"} & set(description):
+            return ()
+        return (CONFIG_FILE, *map(glob.escape, description["files"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
+
+
+def check_replaceable(folder: Path) -> None:
+    """Before a long conversion: raises UserError where `folder` holds what is no model of ours, alone."""
+    check_ours(folder, MADE_BY, model_files)

@@ -21,6 +21,7 @@ from typing import IO
 import numpy as np
 
 FORMAT_VERSION = 1
+_LIVE_LINK_START = b"Timecode,BlendShapeCount,"
 
 # The 52 blendshapes of ARKit in the column order of Live Link Face.
 ARKIT_CHANNELS: tuple[str, ...] = (
@@ -150,7 +151,7 @@ class Motion:
 
     def _write_live_link(self, file: IO[bytes]) -> None:
         columns = [name[0].upper() + name[1:] for name in ARKIT_CHANNELS] + list(LIVE_LINK_POSE)
-        file.write((",".join(["Timecode", "BlendShapeCount", *columns]) + "\n").encode())
+        file.write(_LIVE_LINK_START + (",".join(columns) + "\n").encode())
         position = [ARKIT_CHANNELS.index(name) for name in self.channels]
         row = np.zeros(len(columns))
         row_format = ",".join(["%.8f"] * len(columns))
@@ -188,6 +189,21 @@ class Motion:
         raise ValueError(
             f"{path.name}: motion format {version}; this version reads format {FORMAT_VERSION}. Update the extension."
         )
+
+
+def is_motion_file(path: Path) -> bool:
+    """Whether `Motion.save` wrote this file, so that it may be written anew; an empty file is nobody's.
+
+    A take of the Live Link Face app has the same columns, but its timecode is the time of day and never begins at 0.
+    """
+    if path.stat().st_size == 0:
+        return True
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return {"format_version.npy", "weights_TK.npy", "channels.npy"} <= set(archive.namelist())
+    with path.open("rb") as file:
+        header, first = file.readline(10_000), file.readline(100)
+    return header.startswith(_LIVE_LINK_START) and first.startswith(_timecode(0, 30).encode())
 
 
 # What zipfile and numpy raise on flipped or missing bytes (RuntimeError: "encrypted", or an unknown zip version).

@@ -28,6 +28,7 @@ from .checkpoint import (
     ModelConfig,
     ModelFolder,
     Wav2SemConfig,
+    check_replaceable,
     save_model,
     save_wav2sem,
 )
@@ -108,10 +109,12 @@ def import_official(file: str | os.PathLike[str], kind: str, output: str | os.Pa
         FileNotFoundError: no such file.
         ValueError: an unknown kind, or a file that is truncated, no checkpoint, or another model's; the message names
             the size in bytes or the key.
+        UserError: `output` holds something that is no model of ours.
     """
     path = Path(file)
     if kind not in (AUTO, *IMPORT_KINDS):
         raise ValueError(f"kind {kind!r}: known are {', '.join((AUTO, *IMPORT_KINDS))}")
+    check_replaceable(Path(output))
     state = _read(path)
     if kind == AUTO:
         kind = _kind_of(path, state)

@@ -208,4 +208,4 @@ class WorkerClient:
 
 def new_job_id() -> str:
     """A name for a job that no other job of this session has."""
-    return f"job{os.getpid():x}{uuid.uuid4().hex[:8]}"
+    return f"{protocol.JOB}{os.getpid():x}{uuid.uuid4().hex[:8]}"

@@ -18,6 +18,7 @@ LOG_FILE = "worker.log"
 RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
+JOB = "job"
 
 # The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
 EXIT_EVENTS_LOST = 74

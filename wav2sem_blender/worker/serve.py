@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..files import check_ours
 from . import environment, protocol
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class ModelCache:
 
 def serve(folder: Path, stream: BinaryIO) -> int:
     """Answer commands from `stream` until it ends; returns the exit status."""
+    # The session's end removes the folder with all that is in it.
+    check_ours(folder, "a worker", lambda _folder: (protocol.EVENTS_FILE, protocol.LOG_FILE, f"{protocol.JOB}*"))
     folder.mkdir(parents=True, exist_ok=True)
     events = EventLog(folder)
     models = ModelCache()
