@@ -58,7 +58,7 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
     data, out = arguments.data, arguments.out
     match config:
         case kinds.PrepareBasis():
-            from .heads.basis import main as make_basis
+            from .mesh_registration.basis import main as make_basis
 
             out.mkdir(parents=True, exist_ok=True)
             to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
@@ -73,7 +73,7 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
 
             prepare_motion(data, out / "basis.npz", out / "motion")
         case kinds.PrepareDriven():
-            from .motion.driven import prepare_driven
+            from .motion.phoneme_driven import prepare_driven
 
             prepare_driven(data, out / "driven", config.seed)
         case kinds.PrepareVocaset():

@@ -23,7 +23,7 @@ from trainer.experiments.face import vocaset_cached
 from trainer.loops.finetune import Example, Learner, training_positions
 from trainer.speech.batches import normalise
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig
-from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import encode, resample_features
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.official import key_channels

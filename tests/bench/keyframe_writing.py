@@ -15,8 +15,8 @@ import numpy as np
 from report import Row, best_s, run_alone
 
 from wav2sem_blender.blender import compat
-from wav2sem_blender.blender.actions import AUDIO_HASH, write_action
-from wav2sem_blender.pipeline.steps import at_once
+from wav2sem_blender.blender.scene.actions import AUDIO_HASH, write_action
+from wav2sem_blender.pipeline.time_slicing import at_once
 
 N_KEYS, N_FRAMES = 52, 1800
 

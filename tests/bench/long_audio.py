@@ -12,7 +12,7 @@ import numpy as np
 from report import DEFAULT_MODEL, Row, run_alone, skipped, speech_samples
 
 from wav2sem_blender.pipeline import SpeechAnimator, infer, windows
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
 
 RATE_HZ = 16_000
 

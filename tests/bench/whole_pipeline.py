@@ -29,7 +29,7 @@ import json, sys, time
 start = time.perf_counter()
 import bpy
 import wav2sem_blender
-from wav2sem_blender.blender.demo_head import build_demo_head
+from wav2sem_blender.blender.scene.demo_head import build_demo_head
 bpy.ops.wm.read_factory_settings(use_empty=True)
 wav2sem_blender.register()
 head = build_demo_head()

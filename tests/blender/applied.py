@@ -3,8 +3,8 @@
 
 from typing import Any
 
-from wav2sem_blender.blender.apply import Outcome, applying
-from wav2sem_blender.pipeline.steps import at_once
+from wav2sem_blender.blender.scene.write_motion import Outcome, applying
+from wav2sem_blender.pipeline.time_slicing import at_once
 
 
 def apply_motion(*given: Any, **options: Any) -> Outcome:

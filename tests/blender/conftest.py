@@ -13,8 +13,10 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
 import wav2sem_blender  # noqa: E402
-from wav2sem_blender.blender import flame, jobs, preferences  # noqa: E402
-from wav2sem_blender.pipeline.geometry import edges_hash, face_edges  # noqa: E402
+from wav2sem_blender.blender.addon_preferences import ADDON  # noqa: E402
+from wav2sem_blender.blender.animate import jobs  # noqa: E402
+from wav2sem_blender.pipeline import flame  # noqa: E402
+from wav2sem_blender.pipeline.any_head.geometry import edges_hash, face_edges  # noqa: E402
 from wav2sem_blender.worker import environment  # noqa: E402
 
 record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
@@ -114,7 +116,7 @@ def flame_reference(tmp_path, monkeypatch):
         "lip_pairs": [vertex_ids_N[:2].tolist()],
     }
     path.write_text(json.dumps(content))
-    monkeypatch.setattr(flame, "REFERENCE_FILE", path)
+    monkeypatch.setattr(flame, "FLAME_REFERENCE", path)
     return points_V3, faces_F3
 
 
@@ -174,7 +176,7 @@ def scene_bytes(tmp_path):
 def addon_preferences():
     """The add-on's preferences as in an installation; a script that registers has none."""
     addon = bpy.context.preferences.addons.new()
-    addon.module = preferences.ADDON
+    addon.module = ADDON
     yield addon.preferences
     bpy.context.preferences.addons.remove(addon)
 

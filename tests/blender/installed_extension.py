@@ -190,7 +190,7 @@ def main() -> None:
     assert scale > 0.05, "the reference motion does not move"
 
     compat = importlib.import_module(f"{module}.blender.compat")
-    head = importlib.import_module(f"{module}.blender.demo_head").build_demo_head()
+    head = importlib.import_module(f"{module}.blender.scene.demo_head").build_demo_head()
     bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = round(fps), 1.0
     action = animate(head, speech, "onnx")
     difference = check_curves(compat, head, weights_TK, channels)

@@ -11,8 +11,8 @@ from pathlib import Path
 import bpy
 import pytest
 
-from wav2sem_blender.blender import jobs
-from wav2sem_blender.blender.command import run_command
+from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.animate.command import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender.demo import DEMO_SPEECH
-from wav2sem_blender.blender.demo_head import build_demo_head
+from wav2sem_blender.assets import DEMO_SPEECH
+from wav2sem_blender.blender.scene.demo_head import build_demo_head
 from wav2sem_blender.pipeline.motion import Motion
 
 ROOT = Path(__file__).resolve().parents[2]

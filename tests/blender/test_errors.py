@@ -13,7 +13,7 @@ from pathlib import Path
 import bpy
 import pytest
 
-from wav2sem_blender.blender import jobs
+from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.worker import environment
 
 from . import rna_dump  # noqa: TID252
@@ -276,7 +276,7 @@ def write_film(folder: Path) -> Path:
 
 
 def test_the_target_vanishes_meanwhile(head, fake_worker, audio):
-    from wav2sem_blender.blender.settings import AnimateSettings
+    from wav2sem_blender.blender.animate.settings import AnimateSettings
 
     job = jobs.Job(bpy.context, AnimateSettings(filepath=audio("ok"), object_name="Head"))
     while not job.poll():
@@ -288,7 +288,7 @@ def test_the_target_vanishes_meanwhile(head, fake_worker, audio):
 
 
 def test_only_one_job_at_a_time_and_cancel(head, fake_worker, audio, scene_bytes):
-    from wav2sem_blender.blender.settings import AnimateSettings
+    from wav2sem_blender.blender.animate.settings import AnimateSettings
 
     before = scene_bytes()
     job = jobs.Job(bpy.context, AnimateSettings(filepath=audio("slow_features"), object_name="Head"))

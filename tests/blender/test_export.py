@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import exports
+from wav2sem_blender.blender.scene import exports
 from wav2sem_blender.pipeline.motion import Motion
 
 from .applied import apply_motion  # noqa: TID252

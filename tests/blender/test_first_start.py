@@ -8,8 +8,9 @@ bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install 
 
 from mathutils import Vector  # noqa: E402
 
-from wav2sem_blender.blender import compat, first_start  # noqa: E402
-from wav2sem_blender.blender.demo_film import DEMO_SPEECH  # noqa: E402
+from wav2sem_blender.assets import DEMO_SPEECH  # noqa: E402
+from wav2sem_blender.blender import compat  # noqa: E402
+from wav2sem_blender.blender.scene import demo_head  # noqa: E402
 
 from . import rna_dump  # noqa: E402, TID252
 
@@ -48,7 +49,7 @@ def test_no_cube_hides_the_head():
     boxes = sorted((box(thing) for thing in (cube, *heads)), key=lambda pair: pair[0][0])
     assert len(boxes) == 3
     for (_, left), (right, _) in zip(boxes, boxes[1:], strict=False):
-        assert right[0] - left[0] == pytest.approx(first_start.CLEARANCE_M, abs=0.02)
+        assert right[0] - left[0] == pytest.approx(demo_head.CLEARANCE_M, abs=0.02)
     assert not cube.select_get()
 
 
@@ -95,8 +96,8 @@ def test_what_was_selected_since_then_stays():
     for _ in range(2):
         bpy.ops.mesh.primitive_cube_add()
     one, two = bpy.context.scene.objects
-    before = first_start.Before(bpy.context)
-    head = first_start.add_demo_head(bpy.context)
+    before = demo_head.Before(bpy.context)
+    head = demo_head.add_demo_head(bpy.context)
     one.select_set(True)
     bpy.context.view_layer.objects.active = one
     bpy.context.scene.wav2sem.target = None
@@ -108,8 +109,8 @@ def test_what_was_selected_since_then_stays():
 def test_what_was_active_may_be_gone():
     bpy.ops.mesh.primitive_cube_add()
     bpy.context.scene.wav2sem.target = bpy.context.object
-    before = first_start.Before(bpy.context)
-    head = first_start.add_demo_head(bpy.context)
+    before = demo_head.Before(bpy.context)
+    head = demo_head.add_demo_head(bpy.context)
     bpy.data.objects.remove(bpy.context.scene.objects[0])
     before.bring_back(head)
     assert bpy.context.view_layer.objects.active is None and bpy.context.scene.wav2sem.target is None
@@ -124,7 +125,7 @@ def test_one_click_speaks_and_can_be_played(capfd):
     """The bundled model, the demo recording, the real worker."""
     scene = bpy.context.scene
     assert bpy.ops.wav2sem.self_test(start_frame=5) == {"FINISHED"}
-    head = first_start.find_demo_head(scene)
+    head = demo_head.find_demo_head(scene)
     animation = head.data.shape_keys.animation_data
     curve = compat.channelbag(animation.action, animation.action_slot).fcurves.find('key_blocks["jawOpen"].value')
     points = [tuple(point.co) for point in curve.keyframe_points]

@@ -7,8 +7,9 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import flame, preflight
-from wav2sem_blender.pipeline.geometry import face_edges
+from wav2sem_blender.blender.scene import checks
+from wav2sem_blender.pipeline import flame
+from wav2sem_blender.pipeline.any_head.geometry import face_edges
 
 FLAME_FILE = Path(__file__).parents[2].parent / "shared" / "data" / "flame2023_open" / "flame2023_open.npz"
 BASIS_KV3 = np.random.default_rng(0).normal(0, 0.01, (3, 5023, 3)).astype(np.float32)
@@ -61,7 +62,7 @@ def test_keys_are_named_and_at_rest(flame_head, animate):
     animate(model=model_folder("flame"))
     blocks = flame_head.data.shape_keys.key_blocks
     assert [block.name for block in blocks] == ["Basis", *CHANNELS]
-    assert preflight.own_keys(flame_head.data) == set(CHANNELS)
+    assert checks.own_keys(flame_head.data) == set(CHANNELS)
 
 
 def test_running_again_makes_no_second_keys_and_keeps_sculpting(flame_head, animate):
@@ -82,7 +83,7 @@ def test_the_users_own_keys_are_used_and_not_reshaped(flame_head, animate):
     blocks = flame_head.data.shape_keys.key_blocks
     assert [block.name for block in blocks] == ["Basis", "jaw_open", "mouthPucker", "mouthSmileLeft"]
     assert tuple(blocks["jaw_open"].data[0].co) == (7, 7, 7)
-    assert preflight.own_keys(flame_head.data) == {"mouthPucker", "mouthSmileLeft"}
+    assert checks.own_keys(flame_head.data) == {"mouthPucker", "mouthSmileLeft"}
 
 
 def test_a_curve_beyond_blenders_limit_makes_a_larger_key(flame_head, animate):
@@ -95,7 +96,7 @@ def test_a_curve_beyond_blenders_limit_makes_a_larger_key(flame_head, animate):
 
 
 def test_a_failure_in_the_middle_takes_everything_back(flame_head, animate, monkeypatch):
-    from wav2sem_blender.blender import actions
+    from wav2sem_blender.blender.scene import actions
 
     monkeypatch.setattr(actions, "_make_room", lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
@@ -163,7 +164,7 @@ def test_a_posed_scene_does_not_hide_the_rest_points(flame_head, animate):
     """The rest points are the reference key's, whatever the keys show at the moment."""
     animate(model=model_folder("flame"))
     bpy.context.scene.frame_set(46)
-    similarity = preflight.flame_similarity(flame_head.data)
+    similarity = checks.flame_similarity(flame_head.data)
     assert similarity.residual < 1e-6
     assert similarity.scale == pytest.approx(1.0, abs=1e-5)
 

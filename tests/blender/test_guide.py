@@ -12,7 +12,7 @@ from pathlib import Path
 import bpy
 import pytest
 
-from wav2sem_blender.blender.demo_head import build_demo_head
+from wav2sem_blender.blender.scene.demo_head import build_demo_head
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 import bpy
 import wav2sem_blender
-from wav2sem_blender.blender import command
+from wav2sem_blender.blender.animate import command
 from wav2sem_blender.worker import environment
 background, file, option, name, *arguments = sys.argv[1:]
 assert (background, option, name) == ("-b", "--command", command.NAME), sys.argv

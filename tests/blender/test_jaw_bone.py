@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from mathutils import Matrix, Vector
 
-from wav2sem_blender.blender import jaw_bone
+from wav2sem_blender.blender.scene import jaw_bone
+from wav2sem_blender.blender.ui import jaw_bone as jaw_bone_panel
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.visemes import OCULUS, as_visemes
 
@@ -265,10 +266,10 @@ class TestRefusals:
         assert bpy.ops.wav2sem.drive_jaw_bone(bone="Bone") == {"FINISHED"}
 
     def test_no_armature_and_no_driver(self, head):
-        assert jaw_bone.WAV2SEM_OT_drive_jaw_bone.missing(head) == '"Head" follows no armature'
+        assert jaw_bone_panel.WAV2SEM_OT_drive_jaw_bone.missing(head) == '"Head" follows no armature'
         assert not bpy.ops.wav2sem.drive_jaw_bone.poll()
         add_rig(head)
-        assert jaw_bone.WAV2SEM_OT_release_jaw_bone.missing(head) == "No jaw bone is driven"
+        assert jaw_bone_panel.WAV2SEM_OT_release_jaw_bone.missing(head) == "No jaw bone is driven"
         assert not bpy.ops.wav2sem.release_jaw_bone.poll()
 
 

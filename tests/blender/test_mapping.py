@@ -9,7 +9,9 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import jaw_bone, mapping, mapping_ui, preflight, readiness
+from wav2sem_blender.blender.scene import checks, key_mapping
+from wav2sem_blender.blender.ui import jaw_bone as jaw_bone_panel
+from wav2sem_blender.blender.ui import key_mapping_panel, status
 from wav2sem_blender.pipeline.face_names import KeyMap, Row
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.visemes import OCULUS, as_visemes
@@ -88,14 +90,14 @@ class TestNames:
         ],
     )
     def test_preflight_in_words(self, keys, words, can_speak):
-        found, ready = preflight.recognised(keyed_head("Head", keys))
+        found, ready = checks.recognised(keyed_head("Head", keys))
         assert re.match(words, found), found
         assert ready == can_speak
 
     def test_preflight_of_flame_and_of_a_lamp(self, flame_head):
-        assert preflight.recognised(flame_head) == ("FLAME mesh; its shape keys are made when it speaks", True)
+        assert checks.recognised(flame_head) == ("FLAME mesh; its shape keys are made when it speaks", True)
         lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT"))
-        assert preflight.recognised(lamp) == ("No mesh; choose the head's mesh", False)
+        assert checks.recognised(lamp) == ("No mesh; choose the head's mesh", False)
 
 
 class TestTable:
@@ -148,7 +150,7 @@ class TestTable:
         bpy.ops.wav2sem.add_mapping_row()
         row = head.wav2sem_mapping[head.wav2sem_mapping_active]
         row.channel, row.key = "jawOpen", "Kiefer"
-        assert preflight.recognised(head) == ("Key mapping, 1 channels on 1 shape keys", True)
+        assert checks.recognised(head) == ("Key mapping, 1 channels on 1 shape keys", True)
         animate("ok")
         assert set(curves_of(head)) == {"Kiefer"}
 
@@ -159,8 +161,8 @@ class TestTable:
         assert [row[0] for row in rows_of(head)] == ["jawOpen", "mouthPucker"]
         assert head.wav2sem_mapping_active == 1
         bpy.ops.wav2sem.clear_mapping()
-        assert mapping.stored(head) is None
-        assert mapping.in_use(head).summary() == "ARKit keys, 3 of 27 found"
+        assert key_mapping.stored(head) is None
+        assert key_mapping.in_use(head).summary() == "ARKit keys, 3 of 27 found"
 
     def test_it_is_saved_with_the_file(self, head, tmp_path):
         bpy.ops.wav2sem.guess_mapping()
@@ -173,7 +175,7 @@ class TestTable:
     def test_each_character_has_its_own(self, head):
         other = keyed_head("Other", list("AIUEO"))
         bpy.ops.wav2sem.guess_mapping()
-        assert mapping.stored(head) is None
+        assert key_mapping.stored(head) is None
         assert other.wav2sem_mapping_channels == "VRM"
 
 
@@ -186,13 +188,13 @@ class TestValidation:
         assert set(curves_of(head)) == {"jawOpen"}
 
     def test_a_table_that_moves_nothing_is_an_error(self, head):
-        mapping.store(head, KeyMap(rows=(Row("jawOpen", "gone"), Row("", "jawOpen"), Row("mouthPucker", ""))))
+        key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "gone"), Row("", "jawOpen"), Row("mouthPucker", ""))))
         with pytest.raises(ValueError, match="key mapping moves nothing.*no shape key.*no channel.*No such.*gone"):
             speak(head)
         assert bpy.data.actions[:] == []
 
     def test_a_table_for_another_model_says_so(self, head):
-        mapping.store(head, KeyMap(rows=(Row("key_00", "jawOpen"),)))
+        key_mapping.store(head, KeyMap(rows=(Row("key_00", "jawOpen"),)))
         with pytest.raises(ValueError, match=r"None of its channels is the model's \(jawOpen\)"):
             speak(head)
 
@@ -203,7 +205,7 @@ class TestValidation:
             speak(head)
 
     def test_too_large_a_gain(self, head):
-        mapping.store(head, KeyMap(rows=(Row("jawOpen", "jawOpen", 50.0),)))
+        key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "jawOpen", 50.0),)))
         with pytest.raises(ValueError, match='"jawOpen" would need the value .* or its gain under Key Mapping'):
             speak(head)
         assert bpy.data.actions[:] == []
@@ -211,20 +213,20 @@ class TestValidation:
     def test_nothing_is_guessed_from_unknown_names(self, head):
         for block in head.data.shape_keys.key_blocks[1:]:
             block.name = "x"
-        mapping.store(head, KeyMap(rows=(Row("jawOpen", "x"),)))
+        key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "x"),)))
         with pytest.raises(RuntimeError, match="No name of a shape key is known"):
             bpy.ops.wav2sem.guess_mapping()
         assert rows_of(head) == [("jawOpen", "x", 1.0)]
 
     def test_buttons_say_why_they_are_disabled(self, head):
-        assert mapping_ui.WAV2SEM_OT_clear_mapping.missing(head) == "There is no row"
-        assert mapping_ui.blocked_reason(None) == "Choose a mesh, or select one"
+        assert key_mapping_panel.WAV2SEM_OT_clear_mapping.missing(head) == "There is no row"
+        assert key_mapping_panel.blocked_reason(None) == "Choose a mesh, or select one"
         bare = keyed_head("Bare", [])
         bare.shape_key_clear()
-        assert mapping_ui.WAV2SEM_OT_guess_mapping.missing(bare) == '"Bare" has no shape keys'
-        assert "guess it, or add rows" in mapping_ui.WAV2SEM_OT_save_mapping.missing(bare)
+        assert key_mapping_panel.WAV2SEM_OT_guess_mapping.missing(bare) == '"Bare" has no shape keys'
+        assert "guess it, or add rows" in key_mapping_panel.WAV2SEM_OT_save_mapping.missing(bare)
         bpy.context.view_layer.objects.active = None
-        for operator in mapping_ui.CLASSES:
+        for operator in key_mapping_panel.CLASSES:
             if issubclass(operator, bpy.types.Operator):
                 assert not operator.poll(bpy.context)
 
@@ -244,7 +246,7 @@ class TestFile:
     def test_what_was_guessed_can_be_saved_without_a_table(self, head, tmp_path):
         bpy.ops.wav2sem.save_mapping(filepath=str(tmp_path / "a.json"))
         assert len(json.loads((tmp_path / "a.json").read_text())["rows"]) == 3
-        assert mapping.stored(head) is None
+        assert key_mapping.stored(head) is None
 
     def test_a_damaged_file_leaves_the_table(self, head, tmp_path):
         bpy.ops.wav2sem.guess_mapping()
@@ -292,7 +294,9 @@ class Layout:
         assert hasattr(bpy.types, ui_list)
         assert name in owner.bl_rna.properties and active_name in active_owner.bl_rna.properties
         for row in getattr(owner, name):
-            mapping_ui.WAV2SEM_UL_mapping.draw_item(None, bpy.context, Layout(self.words), owner, row, 0, owner, "")
+            key_mapping_panel.WAV2SEM_UL_mapping.draw_item(
+                None, bpy.context, Layout(self.words), owner, row, 0, owner, ""
+            )
 
     def separator(self):
         pass
@@ -305,19 +309,23 @@ def drawn(panel):
 
 
 def test_the_panel_shows_the_table_and_what_is_wrong_with_it(head):
-    assert "Empty: the names of the keys decide" in drawn(mapping_ui.WAV2SEM_PT_key_mapping)
+    assert "Empty: the names of the keys decide" in drawn(key_mapping_panel.WAV2SEM_PT_key_mapping)
     bpy.ops.wav2sem.guess_mapping()
     head.wav2sem_mapping[1].key = "gone"
-    words = drawn(mapping_ui.WAV2SEM_PT_key_mapping)
-    assert readiness.face_words(bpy.context) == [("Key mapping, 3 channels on 2 shape keys", "CHECKMARK")]
+    words = drawn(key_mapping_panel.WAV2SEM_PT_key_mapping)
+    assert status.face_words(bpy.context) == [("Key mapping, 3 channels on 2 shape keys", "CHECKMARK")]
     assert "No such shape key here: gone" in words and "mouthSmile_L" in words
     bpy.context.view_layer.objects.active = None
-    assert drawn(mapping_ui.WAV2SEM_PT_key_mapping) == ["Choose a mesh, or select one"]
+    assert drawn(key_mapping_panel.WAV2SEM_PT_key_mapping) == ["Choose a mesh, or select one"]
 
 
 def own_classes():
     kinds = bpy.types.Operator | bpy.types.PropertyGroup
-    return [cls for cls in (*mapping.CLASSES, *mapping_ui.CLASSES, *jaw_bone.CLASSES) if issubclass(cls, kinds)]
+    return [
+        cls
+        for cls in (*key_mapping.CLASSES, *key_mapping_panel.CLASSES, *jaw_bone_panel.CLASSES)
+        if issubclass(cls, kinds)
+    ]
 
 
 @pytest.mark.parametrize("cls", own_classes(), ids=lambda cls: cls.__name__)

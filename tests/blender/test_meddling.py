@@ -10,11 +10,11 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import jobs
-from wav2sem_blender.blender.apply import applying
-from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.animate.settings import AnimateSettings
+from wav2sem_blender.blender.scene.write_motion import applying
 from wav2sem_blender.pipeline.motion import Motion
-from wav2sem_blender.pipeline.steps import at_once, for_a_while
+from wav2sem_blender.pipeline.time_slicing import at_once, for_a_while
 from wav2sem_blender.pipeline.upper_face import Settings as UpperFaceSettings
 from wav2sem_blender.pipeline.visemes import VRM
 
@@ -346,7 +346,7 @@ class TestVisemes:
 
     def test_blender_makes_none_itself(self, vowels, start_at, finish, monkeypatch):
         job = start_at("visemes")
-        monkeypatch.setattr("wav2sem_blender.blender.preflight.as_visemes", None)
+        monkeypatch.setattr("wav2sem_blender.blender.scene.checks.as_visemes", None)
         finish(job)
 
     def test_a_key_deleted_meanwhile(self, vowels, start_at, finish, curves_of):
@@ -397,7 +397,7 @@ from pathlib import Path
 import bpy
 import wav2sem_blender
 from wav2sem_blender.blender import jobs
-from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.worker import environment
 
 boot, audio, way = sys.argv[1:]

@@ -7,7 +7,7 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import actions, mapping, preflight
+from wav2sem_blender.blender.scene import actions, checks, key_mapping
 from wav2sem_blender.pipeline.motion import Motion
 
 from . import rna_dump  # noqa: TID252
@@ -101,7 +101,7 @@ class TestOverride:
         bpy.ops.wav2sem.guess_mapping()
         head.wav2sem_mapping[0].gain = 0.5
         head = reopened(tmp_path)
-        assert [tuple(row) for row in mapping.stored(head).rows][0] == ("jawOpen", "jawOpen", 0.5)
+        assert [tuple(row) for row in key_mapping.stored(head).rows][0] == ("jawOpen", "jawOpen", 0.5)
         apply_motion(bpy.context, head, motion_of())
         assert curves_of(head)["jawOpen"][1].max() == pytest.approx(0.4)
 
@@ -112,12 +112,12 @@ class TestOverride:
         bpy.ops.wm.save_mainfile()
         bpy.ops.wm.read_factory_settings(use_empty=True)
         head = override(library)
-        assert len(mapping.stored(head).rows) == 3
+        assert len(key_mapping.stored(head).rows) == 3
         head.wav2sem_mapping[0].gain = 0.25
         bpy.ops.wav2sem.add_mapping_row()
         head.wav2sem_mapping[3].channel = "mouthFunnel"
         head.wav2sem_mapping[3].key = "mouthPucker"
-        rows = mapping.stored(reopened(tmp_path)).rows
+        rows = key_mapping.stored(reopened(tmp_path)).rows
         assert rows[0] == ("jawOpen", "jawOpen", 0.25)
         assert rows[3] == ("mouthFunnel", "mouthPucker", 1.0)
 
@@ -153,7 +153,7 @@ class TestRefusals:
     def refused(self, head, message):
         before = rna_dump.dump()
         with pytest.raises(ValueError, match=message):
-            preflight.check_target(bpy.context, head)
+            checks.check_target(bpy.context, head)
         with pytest.raises(ValueError, match=message):
             apply_motion(bpy.context, head, motion_of())
         assert rna_dump.dump() == before

@@ -11,22 +11,14 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import (
-    demo_film,
-    jobs,
-    operators,
-    panels,
-    peaks,
-    playback,
-    preset_panel,
-    properties,
-    readiness,
-    running,
-    sidebar,
-    sound_info,
-    waveform,
-)
-from wav2sem_blender.blender.demo_head import build_demo_head
+from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.scene.demo_head import build_demo_head
+from wav2sem_blender.blender.sound import info as sound_info
+from wav2sem_blender.blender.sound import playback
+from wav2sem_blender.blender.tasks import running
+from wav2sem_blender.blender.ui import animate as ui_animate
+from wav2sem_blender.blender.ui import panels, presets_menu, properties, status, widgets
+from wav2sem_blender.blender.ui.playback import WAV2SEM_OT_play_speech
 
 RATE_HZ = 8000
 
@@ -52,7 +44,7 @@ def chosen():
 
 
 def reason() -> str:
-    return readiness.why_not_run(bpy.context) or readiness.why_not_speak(bpy.context)
+    return status.why_not_run(bpy.context) or status.why_not_speak(bpy.context)
 
 
 class Layout:
@@ -162,12 +154,12 @@ class TestReasons:
 
     def test_only_the_panels_button_asks_for_the_panels_settings(self, head):
         """A script brings its own file and mesh."""
-        assert operators.WAV2SEM_OT_animate.why_not(bpy.context) == ""
+        assert ui_animate.WAV2SEM_OT_animate.why_not(bpy.context) == ""
         region, area = SimpleNamespace(type="UI"), SimpleNamespace(type="VIEW_3D")
         in_sidebar = SimpleNamespace(
             region=region, area=area, scene=bpy.context.scene, view_layer=bpy.context.view_layer
         )
-        assert operators.WAV2SEM_OT_animate.why_not(in_sidebar) == "Choose an audio file"
+        assert ui_animate.WAV2SEM_OT_animate.why_not(in_sidebar) == "Choose an audio file"
 
 
 class TestWords:
@@ -185,7 +177,7 @@ class TestWords:
     def test_strip_sound_and_speaker(self, chosen, wav):
         scene = bpy.context.scene
         scene.render.fps = 25
-        strips = operators.compat.sequencer_strips(scene.sequence_editor_create())
+        strips = ui_animate.compat.sequencer_strips(scene.sequence_editor_create())
         strip = strips.new_sound("Line", str(wav), 1, 31)
         chosen.source, chosen.strip = "STRIP", "Line"
         assert sound_info.of_scene(scene).words() == "2.0 s, 8 kHz, stereo"
@@ -205,16 +197,16 @@ class TestWords:
         assert sound_info.of_scene(scene).n_channels == 2
 
     def test_the_face(self, head):
-        words = [sentence for sentence, _ in readiness.face_words(bpy.context)]
+        words = [sentence for sentence, _ in status.face_words(bpy.context)]
         assert words == ["ARKit keys, 3 of 52 found", "The mouth has no jawForward, jawRight, jawLeft and 21 more"]
 
     def test_long_sentences_are_broken_between_words(self):
         text = "The quick brown fox jumps over the lazy dog"
-        lines = sidebar.lines_of(text, 10, len)
+        lines = widgets.lines_of(text, 10, len)
         assert " ".join(lines) == text and len(lines) > 4
         assert all(len(line) <= 10 for line in lines)
-        assert sidebar.lines_of("Unbreakable", 3, len) == ["Unbreakable"]
-        assert sidebar.lines_of("", 3, len) == []
+        assert widgets.lines_of("Unbreakable", 3, len) == ["Unbreakable"]
+        assert widgets.lines_of("", 3, len) == []
 
     def test_a_redraw_costs_less_than_a_millisecond(self, chosen, wav):
         build_demo_head()
@@ -228,119 +220,7 @@ class TestWords:
         assert (time.thread_time() - start_s) / 50 < 1e-3
 
     def test_durations(self):
-        assert [sidebar.duration_words(s) for s in (6.61, 7, 59.94, 125.4)] == ["6.6 s", "7 s", "59.9 s", "2 min 5 s"]
-
-
-class TestWaveform:
-    @pytest.fixture
-    def reading(self, chosen, tmp_path):
-        """Of ten seconds: silence, a loud second from 4 s on, silence, a soft second at the end."""
-        level_S = np.repeat([0, 0, 0, 0, 16384, 0, 0, 0, 0, 4096], RATE_HZ)
-        samples_S2 = np.stack([np.zeros_like(level_S), level_S], axis=1).astype("<i2")
-        with wave.open(str(tmp_path / "steps.wav"), "wb") as file:
-            file.setparams((2, 2, RATE_HZ, 0, "NONE", ""))
-            file.writeframes(samples_S2.tobytes())
-        chosen.filepath = str(tmp_path / "steps.wav")
-        waveform.shut_down()
-
-        def read():
-            scene = bpy.context.scene
-            found = peaks.of_scene(scene, sound_info.of_scene(scene))
-            while peaks.look() is not None:
-                pass
-            return found
-
-        yield read
-        waveform.shut_down()
-
-    @staticmethod
-    def at(reading, second: float) -> float:
-        return float(reading.peaks_N[int(second / reading.part.duration_s * peaks.N_PEAKS)])
-
-    def test_it_is_as_loud_as_the_louder_channel_of_the_sound(self, reading):
-        found = reading()
-        assert found.n_slices == 3, "4, 4 and 2 s"
-        assert [self.at(found, t) for t in (2, 3.95, 4.05, 4.95, 5.05, 8.9, 9.1, 9.95)] == pytest.approx(
-            [0, 0, 0.5, 0.5, 0, 0, 0.125, 0.125], abs=1e-3
-        )
-
-    def test_it_is_read_once_and_again_when_the_file_changes(self, reading, chosen):
-        found = reading()
-        assert reading() is found and found.n_slices == 3
-        os.utime(chosen.filepath, (1, 1))
-        assert reading() is not found
-
-    def test_a_redraw_reads_nothing(self, reading, chosen):
-        waveform.shut_down()
-        drawn(panels.WAV2SEM_PT_speech)
-        found = peaks.of_scene(bpy.context.scene, sound_info.of_scene(bpy.context.scene))
-        assert found.n_slices == 0
-
-    def test_of_a_strip_it_is_the_part_that_plays(self, reading, chosen):
-        scene = bpy.context.scene
-        scene.render.fps = 25
-        strips = operators.compat.sequencer_strips(scene.sequence_editor_create())
-        strip = strips.new_sound("Line", chosen.filepath, 1, 1)
-        chosen.source, chosen.strip = "STRIP", "Line"
-        strip.frame_offset_start, strip.frame_offset_end = 75, 100
-        found = reading()
-        assert (found.part.start_s, found.part.duration_s) == (3, 3)
-        assert [self.at(found, t) for t in (0.9, 1.1, 1.9, 2.1)] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-3)
-
-    def test_what_the_range_leaves_out_is_grey(self, reading, chosen):
-        peaks_N = reading().peaks_N
-        pixels_PW4 = waveform.paint(peaks_N, 4, (0.25, 0.5))
-        assert pixels_PW4.shape == (waveform.TILE_PX, 4 * waveform.TILE_PX, 4)
-        spoken_W = (pixels_PW4[0, :, :3] == waveform.SPOKEN_RGB).all(axis=1)
-        grey_W = (pixels_PW4[0, :, :3] == waveform.LEFT_OUT_RGB).all(axis=1)
-        assert spoken_W[32:64].all() and grey_W[:32].all() and grey_W[64:].all()
-        chosen.use_range, chosen.range_start_s = True, 2.5
-        assert waveform._range(chosen, 10.0) == (0.25, 1.0)
-        chosen.range_end_s = 5.0
-        assert waveform._range(chosen, 10.0) == (0.25, 0.5)
-
-    def test_the_loudest_fills_the_height_and_silence_is_a_line(self, reading):
-        opaque_PW = waveform.paint(reading().peaks_N, 10, (0.0, 1.0))[..., 3]
-        height_W = (opaque_PW == 255).sum(axis=0)
-        assert height_W[4 * 32 + 16] == 32 and height_W[9 * 32 + 16] == 8 and height_W[16] == 1
-        soft_PW = waveform.paint(np.full(peaks.N_PEAKS, 0.05, np.float32), 1, (0.0, 1.0))[..., 3]
-        assert (soft_PW == 255).sum(axis=0).max() == 16, "a recording that is soft throughout looks soft"
-
-    def test_two_rows_of_icons_hold_it_and_its_mirror_image(self, reading):
-        found = reading()
-        # Without a window every icon's number is 0.
-        assert [len(row) for row in waveform._icons(found, 5, (0.0, 1.0))] == [5, 5]
-        number = next(reversed(waveform._shown.values()))
-        size = waveform.TILE_PX
-        expected_PW4 = waveform.paint(found.peaks_N, 5, (0.0, 1.0))
-        for half, rows in (("upper", slice(None)), ("lower", slice(None, None, -1))):
-            tile = np.empty(size * size, np.int32)
-            waveform._collection[f"{number} {half} 2"].icon_pixels.foreach_get(tile)
-            seen_PP4 = tile.view(np.uint8).reshape(size, size, 4)
-            assert (seen_PP4 == expected_PW4[rows, 2 * size : 3 * size]).all()
-
-    def test_pictures_give_way_to_new_ones(self, reading):
-        found = reading()
-        for n_tiles in range(1, 12):
-            waveform._icons(found, n_tiles, (0.0, 1.0))
-        assert sorted(waveform._shown.values()) == list(range(waveform._PICTURES))
-
-    def test_the_sequencer_shows_that_of_the_demo(self, reading, chosen):
-        demo_film.add_sound(bpy.context.scene, chosen.filepath, 1)
-        assert operators.compat.find_strip(bpy.context.scene, "Speech").show_waveform
-
-    def test_a_file_that_goes_meanwhile_ends_it(self, reading, chosen):
-        scene = bpy.context.scene
-        found = peaks.of_scene(scene, sound_info.of_scene(scene))
-        peaks.look()
-        os.remove(chosen.filepath)
-        peaks.look()
-        assert found.is_done and found.n_slices == 2
-        assert peaks.look() is None
-
-    def test_none_without_a_length(self, reading):
-        info = sound_info.SoundInfo(duration_s=None, rate_hz=RATE_HZ, n_channels=1)
-        assert peaks.of_scene(bpy.context.scene, info) is None
+        assert [widgets.duration_words(s) for s in (6.61, 7, 59.94, 125.4)] == ["6.6 s", "7 s", "59.9 s", "2 min 5 s"]
 
 
 class TestWhileItRuns:
@@ -366,10 +246,10 @@ class TestWhileItRuns:
         monkeypatch.setattr(running, "_current", None)
 
     def test_cancel_needs_a_job(self):
-        assert operators.WAV2SEM_OT_cancel.why_not(bpy.context) == "Nothing is being animated"
+        assert ui_animate.WAV2SEM_OT_cancel.why_not(bpy.context) == "Nothing is being animated"
 
     def test_cancel_ends_the_job(self, head, fake_worker, audio):
-        job = jobs.Job(bpy.context, operators.AnimateSettings(filepath=audio("slow"), object_name="Head"))
+        job = jobs.Job(bpy.context, ui_animate.AnimateSettings(filepath=audio("slow"), object_name="Head"))
         assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
         assert jobs.current() is None and job.left_s is None
 
@@ -410,7 +290,9 @@ class TestShaping:
         record = json.loads(action["wav2sem_settings"])
         assert (record["range_start_s"], record["range_end_s"], record["start_frame"]) == (0.5, 1.25, 11)
         assert curves_of(head)["jawOpen"][0][0] == 11 + 12
-        settings = operators.AnimateSettings(filepath=str(wav), object_name="Head", range_start_s=0.5, range_end_s=1.25)
+        settings = ui_animate.AnimateSettings(
+            filepath=str(wav), object_name="Head", range_start_s=0.5, range_end_s=1.25
+        )
         job = jobs.Job(bpy.context, settings)
         try:
             cut = job._audio.for_worker
@@ -439,24 +321,24 @@ class TestPresets:
     def test_ours_can_be_chosen_and_set_what_they_say(self, chosen, monkeypatch):
         found = {
             name.removesuffix(".py"): os.path.join(folder, name)
-            for folder in bpy.utils.preset_paths(preset_panel.SUBFOLDER)
+            for folder in bpy.utils.preset_paths(presets_menu.SUBFOLDER)
             for name in os.listdir(folder)
             if name.endswith(".py")
         }
         assert set(found) >= {"Calm", "As_Spoken", "Expressive"}
         # Blender shows the chosen one's name in the header, from then on.
-        monkeypatch.setattr(preset_panel.WAV2SEM_PT_presets, "bl_label", preset_panel.WAV2SEM_PT_presets.bl_label)
+        monkeypatch.setattr(presets_menu.WAV2SEM_PT_presets, "bl_label", presets_menu.WAV2SEM_PT_presets.bl_label)
         bpy.ops.script.execute_preset(filepath=found["Calm"], menu_idname="WAV2SEM_PT_presets")
         assert (chosen.strength, chosen.smoothing_s) == (pytest.approx(0.75), pytest.approx(0.08))
 
     def test_every_value_is_a_setting(self, chosen):
-        assert all(name in chosen.bl_rna.properties for name in preset_panel.VALUES)
+        assert all(name in chosen.bl_rna.properties for name in presets_menu.VALUES)
 
 
 def test_play_needs_a_sound_and_says_when_there_is_no_device(chosen, wav):
-    assert playback.WAV2SEM_OT_play_speech.why_not(bpy.context) == "Choose an audio file"
+    assert WAV2SEM_OT_play_speech.why_not(bpy.context) == "Choose an audio file"
     chosen.filepath = str(wav)
-    assert playback.WAV2SEM_OT_play_speech.why_not(bpy.context) == ""
+    assert WAV2SEM_OT_play_speech.why_not(bpy.context) == ""
     try:
         bpy.ops.wav2sem.play_speech()
     except RuntimeError as error:

@@ -4,7 +4,8 @@
 import bpy
 import pytest
 
-from wav2sem_blender.blender import playback
+from wav2sem_blender.blender.sound import playback
+from wav2sem_blender.blender.ui.playback import WAV2SEM_OT_play_speech
 
 import aud  # isort: skip  (found only beside bpy)
 
@@ -53,15 +54,15 @@ def test_a_file_that_is_deleted_in_the_clicks_last_moment(chosen, source, monkey
     """After the last look at it: aud raises an error of its own."""
     settings = bpy.context.scene.wav2sem
     settings.sound, settings.source = bpy.data.sounds.load(str(chosen)), source
-    seen = playback.sound_info.of_scene
+    seen = playback.info.of_scene
 
     def last_look(scene):
         info = seen(scene)
         chosen.unlink()
         return info
 
-    monkeypatch.setattr(playback.sound_info, "of_scene", last_look)
-    monkeypatch.setattr(playback.WAV2SEM_OT_play_speech, "why_not", classmethod(lambda _cls, _context: ""))
+    monkeypatch.setattr(playback.info, "of_scene", last_look)
+    monkeypatch.setattr(WAV2SEM_OT_play_speech, "why_not", classmethod(lambda _cls, _context: ""))
     with pytest.raises(RuntimeError, match=r'^Error: "voice\.wav" cannot be played\. Choose another sound\.$'):
         bpy.ops.wav2sem.play_speech()
 

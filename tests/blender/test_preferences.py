@@ -15,7 +15,11 @@ from types import SimpleNamespace
 import bpy
 import pytest
 
-from wav2sem_blender.blender import chores, model_folders, preferences_page, runtime, settings
+from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.blender.preferences import models as model_folders
+from wav2sem_blender.blender.preferences import page
+from wav2sem_blender.blender.preferences import python as runtime
+from wav2sem_blender.blender.tasks import in_process
 from wav2sem_blender.worker import environment
 from wav2sem_blender.worker import runtime as worker_runtime
 from wav2sem_blender.worker.chore import Chore
@@ -43,7 +47,7 @@ def nothing_known():
     runtime.say("")
     model_folders._models.cache_clear()
     model_folders._said.clear()
-    assert not chores.any_running()
+    assert not in_process.any_running()
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def names() -> list[str]:
 class TestModels:
     def test_the_bundled_one_is_listed_and_verified(self, addon_preferences):
         (model,) = model_folders.of(bpy.context)
-        assert model.name == "default" and model.folder == settings.BUNDLED_MODEL
+        assert model.name == "default" and model.folder == DEFAULT_MODEL
         assert model.engine == "ONNX Runtime or torch" and model.license.startswith("CC-BY-4.0")
         assert model.size_bytes == sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file())
         assert bpy.ops.wav2sem.verify_model(name="default") == {"FINISHED"}
@@ -109,10 +113,10 @@ class TestModels:
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name="other")
         assert names() == ["default", "other", "phones"]
 
-    @pytest.mark.parametrize("end", [lambda: chores.cancel(model_folders.IMPORT), runtime.shut_down])
+    @pytest.mark.parametrize("end", [lambda: in_process.cancel(model_folders.IMPORT), runtime.shut_down])
     def test_a_cancelled_import_leaves_nothing_aside(self, models, tmp_path, monkeypatch, end):
         source = write_model(tmp_path / "elsewhere" / "phones")
-        monkeypatch.setattr(chores, "wait", lambda name: None)  # as with a window
+        monkeypatch.setattr(in_process, "wait", lambda name: None)  # as with a window
         monkeypatch.setattr(
             model_folders,
             "_command_line",
@@ -174,7 +178,7 @@ class TestModels:
     def test_the_bundled_model_and_linked_folders_stay(self, models, tmp_path):
         with pytest.raises(RuntimeError, match="is not in the models folder"):
             bpy.ops.wav2sem.remove_model(name="default")
-        assert (settings.BUNDLED_MODEL / "config.json").is_file()
+        assert (DEFAULT_MODEL / "config.json").is_file()
         linked = write_model(tmp_path / "elsewhere" / "phones")
         (models / "linked").symlink_to(linked, target_is_directory=True)
         with pytest.raises(RuntimeError, match="is not in the models folder"):
@@ -184,17 +188,17 @@ class TestModels:
 
 class TestEngineInWords:
     def test_what_is_in_use(self):
-        lines = preferences_page.engine_in_words(FULL, own_python=False)
+        lines = page.engine_in_words(FULL, own_python=False)
         assert lines == [
             ("CHECKMARK", "Bundled model: ONNX Runtime 1.31.1 on the CPU"),
             ("CHECKMARK", "Other models: torch 2.14.1 on NVIDIA H100 (CUDA)"),
         ]
-        assert preferences_page.engine_in_words(None, own_python=True)[0][0] == "TIME"
-        assert preferences_page.engine_in_words("/x: there is no such Python.", True)[0][0] == "ERROR"
+        assert page.engine_in_words(None, own_python=True)[0][0] == "TIME"
+        assert page.engine_in_words("/x: there is no such Python.", True)[0][0] == "ERROR"
 
     def test_what_is_missing_and_the_remedy(self):
-        assert "they need a Python with torch" in preferences_page.engine_in_words(BARE, own_python=True)[-1][1]
-        icon, text = preferences_page.engine_in_words(BARE, own_python=False)[-1]
+        assert "they need a Python with torch" in page.engine_in_words(BARE, own_python=True)[-1][1]
+        icon, text = page.engine_in_words(BARE, own_python=False)[-1]
         assert icon == "ERROR" and text.startswith("This Python has no torch and no transformers.")
         assert text.endswith('"/opt/python" -m pip install torch transformers')
 
@@ -230,7 +234,7 @@ class Layout:
 def drawn(addon_preferences) -> str:
     """All words of the page."""
     words: list[str] = []
-    preferences_page.draw(Layout(words), bpy.context, addon_preferences)
+    page.draw(Layout(words), bpy.context, addon_preferences)
     return "\n".join(words)
 
 
@@ -264,12 +268,12 @@ class TestPage:
         monkeypatch.setattr(worker_runtime, "REQUIREMENTS", ("torch==3.0",))
         assert "Update\nRemove" in drawn(addon_preferences)
         chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
-        chores._running[runtime.INSTALL] = chores._Running(chore, lambda result, error: None)
+        in_process._running[runtime.INSTALL] = in_process._Running(chore, lambda result, error: None)
         try:
             page = drawn(addon_preferences)
             assert "Downloading torch   0:0" in page and "Cancel" in page and "Update" not in page
         finally:
-            chores.cancel(runtime.INSTALL)
+            in_process.cancel(runtime.INSTALL)
 
     def test_a_chosen_python_without_torch(self, addon_preferences, place):
         addon_preferences.torch_python = "/opt/python"
@@ -361,9 +365,9 @@ class TestInstalling:
 def test_cancelling_and_unregistering_end_the_process():
     chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Waiting")
     pid = chore.pid
-    chores._running["install"] = chores._Running(chore, lambda result, error: None)
+    in_process._running["install"] = in_process._Running(chore, lambda result, error: None)
     assert bpy.ops.wav2sem.cancel_chore(name="install") == {"FINISHED"}
-    assert chore.pid is None and not chores.any_running() and runtime.message[0] == "Cancelled."
+    assert chore.pid is None and not in_process.any_running() and runtime.message[0] == "Cancelled."
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

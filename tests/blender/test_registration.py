@@ -9,7 +9,11 @@ import bpy
 import pytest
 
 import wav2sem_blender
-from wav2sem_blender.blender import preferences, properties, registration, settings
+from wav2sem_blender.blender import addon_preferences as stored_preferences
+from wav2sem_blender.blender import registration
+from wav2sem_blender.blender.animate import settings
+from wav2sem_blender.blender.preferences import page
+from wav2sem_blender.blender.ui import properties
 from wav2sem_blender.worker import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,9 +113,9 @@ def test_python_of_the_preferences(addon_preferences):
 
 
 def test_defaults_without_preferences():
-    defaults = preferences.get(bpy.context)
+    defaults = stored_preferences.get(bpy.context)
     assert (defaults.device, defaults.torch_python, defaults.models_folder) == ("auto", "", "")
-    names = {prop.identifier for prop in properties_of(preferences.WAV2SEM_AP_preferences)}
+    names = {prop.identifier for prop in properties_of(page.WAV2SEM_AP_preferences)}
     assert names >= vars(defaults).keys()
 
 

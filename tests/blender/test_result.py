@@ -10,20 +10,12 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import (
-    actions,
-    compat,
-    export_panel,
-    footprint,
-    jobs,
-    reduction,
-    result_panel,
-    running,
-    take_operators,
-    takes,
-    upper_face,
-)
-from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.blender import compat
+from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.animate.settings import AnimateSettings
+from wav2sem_blender.blender.scene import actions, original_state, reduction, takes, upper_face
+from wav2sem_blender.blender.tasks import running
+from wav2sem_blender.blender.ui import export, result, result_operators
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
@@ -130,13 +122,13 @@ class TestTakes:
         speak(face, motion={"audio": "first.wav"})
         speak(face, motion={"audio": "second.wav"})
         manager = bpy.context.window_manager
-        assert take_operators.selected(bpy.context).action.name == "second"
+        assert result_operators.selected(bpy.context).action.name == "second"
         manager.wav2sem_take_index = bpy.data.actions.find("first")
-        assert take_operators.selected(bpy.context).action.name == "first"
+        assert result_operators.selected(bpy.context).action.name == "first"
         bpy.data.actions.new("A New One")
         assert bpy.data.actions[manager.wav2sem_take_index].name == "first"
         bpy.ops.wav2sem.remove_take()
-        assert take_operators.selected(bpy.context).action.name == "second"
+        assert result_operators.selected(bpy.context).action.name == "second"
 
     def test_disabled_buttons_say_why(self, face):
         def reason(operator):
@@ -165,28 +157,28 @@ def drawn(panel) -> list[str]:
 
 class TestPanels:
     def test_before_there_is_anything(self, face):
-        assert " ".join(drawn(result_panel.WAV2SEM_PT_result)) == '"Head" does not speak yet'
-        assert 'Nothing of ours plays on "Head"; animate it first' in " ".join(drawn(export_panel.WAV2SEM_PT_export))
+        assert " ".join(drawn(result.WAV2SEM_PT_result)) == '"Head" does not speak yet'
+        assert 'Nothing of ours plays on "Head"; animate it first' in " ".join(drawn(export.WAV2SEM_PT_export))
 
     def test_with_a_take(self, face):
         speak(face, start_frame=11)
         bpy.ops.wav2sem.reduce_keys(tolerance_mm=20.0)
-        shown = drawn(result_panel.WAV2SEM_PT_result)
+        shown = drawn(result.WAV2SEM_PT_result)
         assert {"wav2sem.rebake", "wav2sem.reduce_keys", "wav2sem.remove_take"} <= set(shown)
         assert "of 270 keys, at most" in " ".join(shown)
-        assert "talk, frames 11 to 100" in " ".join(drawn(export_panel.WAV2SEM_PT_export))
+        assert "talk, frames 11 to 100" in " ".join(drawn(export.WAV2SEM_PT_export))
 
     def test_the_list_shows_only_this_faces(self, face):
         bpy.data.actions.new("Another")
         speak(face)
         blink(face)
         listed = MagicMock(filter_name="", bitflag_filter_item=1)
-        flags, order = result_panel.WAV2SEM_UL_takes.filter_items(listed, bpy.context, bpy.data, "actions")
+        flags, order = result.WAV2SEM_UL_takes.filter_items(listed, bpy.context, bpy.data, "actions")
         shown = [action.name for action, flag in zip(bpy.data.actions, flags, strict=True) if flag]
         assert (shown, order) == (["talk", "talk Upper Face"], [])
         layout = MagicMock()
         action = bpy.data.actions["talk"]
-        result_panel.WAV2SEM_UL_takes.draw_item(listed, bpy.context, layout, bpy.data, action, 0, None, "")
+        result.WAV2SEM_UL_takes.draw_item(listed, bpy.context, layout, bpy.data, action, 0, None, "")
         assert "1\N{EN DASH}90" in str(layout.mock_calls)
 
 
@@ -195,7 +187,7 @@ class TestNames:
 
     @staticmethod
     def shown(*names, room=10):
-        return [result_panel.told_apart(name, [n for n in names if n != name], room, len) for name in names]
+        return [result.told_apart(name, [n for n in names if n != name], room, len) for name in names]
 
     def test_what_fits_stays_as_it_is(self):
         assert self.shown("talk", "talk.001") == ["talk", "talk.001"]
@@ -223,16 +215,14 @@ class TestNames:
         assert self.shown("demo_speech", room=0) == ["…"]
 
     def test_the_list_shows_them(self, face, monkeypatch):
-        monkeypatch.setattr(result_panel, "text_width", lambda _context: lambda words: 25 * len(words))
+        monkeypatch.setattr(result, "text_width", lambda _context: lambda words: 25 * len(words))
         for _ in range(2):
             speak(face, motion={"audio": "demo_speech_of_long_name.wav"})
             bpy.ops.wav2sem.push_to_nla()
         labels = []
         for take in takes.of_face(face):
             layout = MagicMock()
-            result_panel.WAV2SEM_UL_takes.draw_item(
-                MagicMock(), bpy.context, layout, bpy.data, take.action, 0, None, ""
-            )
+            result.WAV2SEM_UL_takes.draw_item(MagicMock(), bpy.context, layout, bpy.data, take.action, 0, None, "")
             labels.append(layout.split.return_value.label.call_args.kwargs["text"])
         assert len(set(labels)) == 2 and labels[0].endswith(".001"), labels
 
@@ -482,7 +472,7 @@ class TestRebake:
 
     def test_the_upper_face_knows_its_settings(self, face):
         blink(face)
-        settings = take_operators.settings_of(takes.of_face(face)[0], face, "cpu")
+        settings = result_operators.settings_of(takes.of_face(face)[0], face, "cpu")
         assert settings.upper_face_only and settings.upper_face == Settings(head_sway=0.0)
         assert (settings.filepath, settings.object_name) == ("/nowhere/talk.wav", "Head")
 
@@ -671,10 +661,10 @@ class TestReduceBesideTheInterface:
                 operator()
         with pytest.raises(ValueError, match=r"^Keys are being reduced already\. Wait for it"):
             jobs.Job(bpy.context, AnimateSettings(filepath=audio("ok"), object_name="Head"))
-        shown = drawn(result_panel.WAV2SEM_PT_result)
+        shown = drawn(result.WAV2SEM_PT_result)
         assert "wav2sem.cancel" in shown and "wav2sem.reduce_keys" not in shown
         job.cancel()
-        assert "wav2sem.reduce_keys" in drawn(result_panel.WAV2SEM_PT_result)
+        assert "wav2sem.reduce_keys" in drawn(result.WAV2SEM_PT_result)
 
     @pytest.mark.parametrize("when", [0, 1, 3])
     def test_edited_meanwhile(self, face, reducing, curves_of, when):
@@ -750,5 +740,5 @@ def test_the_rest_of_the_file_is_left_alone(face):
     bpy.ops.wav2sem.mute_take()
     bpy.ops.wav2sem.remove_take()
     assert rna_dump.dump()[repr(other.data.shape_keys)] == before
-    assert footprint.BEFORE not in other.data.shape_keys
+    assert original_state.BEFORE not in other.data.shape_keys
     assert actions.REST not in str(list(bpy.data.actions.keys()))

@@ -10,8 +10,10 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import compat, decode, jobs, sound
-from wav2sem_blender.blender.settings import AnimateSettings
+from wav2sem_blender.blender import compat
+from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.animate.settings import AnimateSettings
+from wav2sem_blender.blender.sound import decode, source
 from wav2sem_blender.pipeline.motion import Motion
 
 from .applied import apply_motion  # noqa: TID252
@@ -59,22 +61,22 @@ def wav(tmp_path):
 
 
 def test_what_soundfile_reads_is_left_alone(wav, tmp_path):
-    assert file_of(sound.audio_file(wav, tmp_path / "job")) == wav
+    assert file_of(source.audio_file(wav, tmp_path / "job")) == wav
     assert not (tmp_path / "job").exists()
 
 
 def test_a_path_relative_to_the_blend_file(wav, tmp_path):
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
-    assert file_of(sound.audio_file("//voice.wav", tmp_path / "job")) == wav
+    assert file_of(source.audio_file("//voice.wav", tmp_path / "job")) == wav
 
 
 def test_a_film_is_decoded_to_mono(film, tmp_path):
-    samples_S = read_wav(file_of(sound.audio_file(film, tmp_path / "job")))
+    samples_S = read_wav(file_of(source.audio_file(film, tmp_path / "job")))
     np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
 
 
 def test_the_decoded_file_has_an_honest_header(film, tmp_path):
-    content = file_of(sound.audio_file(film, tmp_path / "job")).read_bytes()
+    content = file_of(source.audio_file(film, tmp_path / "job")).read_bytes()
     assert int.from_bytes(content[4:8], "little") == len(content) - 8
     assert int.from_bytes(content[40:44], "little") == len(content) - 44
 
@@ -88,7 +90,7 @@ def every_sound_is_long(monkeypatch):
 
 def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_sound_is_long):
     """The second Blender writes the very same samples; meanwhile nothing waits for it."""
-    audio = sound.audio_file(film, tmp_path / "job")
+    audio = source.audio_file(film, tmp_path / "job")
     decoding = audio.decoding()
     assert not decoding.poll() and not audio.for_worker.exists()
     while not decoding.poll():
@@ -99,7 +101,7 @@ def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_soun
 def test_errors_of_the_second_blender_are_sentences(tmp_path, film, every_sound_is_long):
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match=r"The sound cannot be written to .*film\.wav"):
-        file_of(sound.audio_file(film, tmp_path / "taken" / "job"))
+        file_of(source.audio_file(film, tmp_path / "taken" / "job"))
     task = decode.Task(source=str(film), target=str(tmp_path / "none.wav"), label="film.mkv", start_s=99.0)
     decoding = decode.Decoding(task)
     with pytest.raises(ValueError, match=r"^film\.mkv: the sound is empty\. Choose"):
@@ -125,7 +127,7 @@ def test_a_packed_sound(film, tmp_path):
     block = bpy.data.sounds.load(str(film))
     block.pack()
     film.unlink()
-    samples_S = read_wav(file_of(sound.audio_of_sound(block, tmp_path / "job")))
+    samples_S = read_wav(file_of(source.audio_of_sound(block, tmp_path / "job")))
     np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
 
 
@@ -134,7 +136,7 @@ def test_a_packed_wav_is_unpacked_as_it_is(wav, tmp_path):
     block = bpy.data.sounds.load(str(wav))
     block.pack()
     wav.unlink()
-    assert file_of(sound.audio_of_sound(block, tmp_path / "job")).read_bytes() == content
+    assert file_of(source.audio_of_sound(block, tmp_path / "job")).read_bytes() == content
 
 
 @pytest.fixture
@@ -155,13 +157,13 @@ def trim(strip, start, end):
 
 
 def test_an_untrimmed_strip_is_its_file(strip, wav, tmp_path):
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     assert file_of(audio) == wav and audio.speed == 1.0
 
 
 def test_a_trimmed_strip_is_cut(strip, tmp_path):
     trim(strip, 50, 25)
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     samples_S = read_wav(file_of(audio))
     assert audio.speed == 1.0
     assert len(samples_S) == compat.strip_times(strip).duration / 25 * RATE_HZ
@@ -199,14 +201,14 @@ def set_speed(strip, percent):
 @pytest.mark.parametrize("speed", [2.0, 0.8])
 def test_a_strip_of_another_speed_is_its_file_and_the_speed(strip, wav, tmp_path, speed):
     set_speed(strip, 100 * speed)
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     assert file_of(audio) == wav and audio.speed == pytest.approx(speed, rel=0.01)
 
 
 def test_a_fast_strip_is_cut_where_it_is_trimmed(strip, tmp_path):
     set_speed(strip, 200)
     trim(strip, 25, 0)
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     samples_S = read_wav(file_of(audio))
     assert audio.speed == pytest.approx(2.0, rel=0.01)
     assert samples_S[0] == pytest.approx(0.2, abs=2e-3), "a second of the timeline is two of the sound"
@@ -306,7 +308,7 @@ def test_a_strip_that_changes_its_speed_is_what_the_scene_plays(
     change(strip)
     assert len(strip.retiming_keys) > 2
     before = scene_bytes()
-    audio = sound.audio_of_strip(strip, rate_hz, tmp_path / "job")
+    audio = source.audio_of_strip(strip, rate_hz, tmp_path / "job")
     assert scene_bytes() == before
     heard_S = read_wav(file_of(audio), MIX_RATE_HZ)
     assert audio.speed == 1.0
@@ -318,7 +320,7 @@ def test_each_segment_has_its_speed(strip, tmp_path):
     if hasattr(strip, "pitch_correction"):
         strip.pitch_correction = False
     two_speeds(strip)
-    samples_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    samples_S = read_wav(file_of(source.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
     time_s = 10 * samples_S  # the ramp tells
     for begin_s, speed in ((0.25, 2.0), (1.25, 0.75), (2.25, 0.75), (3.25, 0.75)):
         begin = round(begin_s * MIX_RATE_HZ)
@@ -335,19 +337,19 @@ def test_a_retimed_sound_is_found_wherever_it_lies(strip, wav, tmp_path, is_pack
         strip.sound.pack()
         wav.unlink()
     two_speeds(strip)
-    samples_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    samples_S = read_wav(file_of(source.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
     assert 10 * samples_S[MIX_RATE_HZ // 2] == pytest.approx(1.0, abs=0.06)
 
 
 def test_only_the_strip_is_heard_and_however_loud_it_is(strip, wav, tmp_path):
     two_speeds(strip)
-    alone_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "alone")), MIX_RATE_HZ)
+    alone_S = read_wav(file_of(source.audio_of_strip(strip, 25.0, tmp_path / "alone")), MIX_RATE_HZ)
     scene = bpy.context.scene
     compat.sequencer_strips(scene.sequence_editor).new_sound("Other", str(wav), channel=2, frame_start=110)
     strip.mute, strip.volume, scene.audio_volume = True, 0.1, 0.5
     strip.keyframe_insert("volume", frame=120)
     scene.sequence_editor.channels[strip.channel].mute = True
-    heard_S = read_wav(file_of(sound.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
+    heard_S = read_wav(file_of(source.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
     np.testing.assert_allclose(heard_S, alone_S, atol=1e-4)
 
 
@@ -358,7 +360,7 @@ def test_the_strip_goes_alone_into_its_file(strip, head, tmp_path):
     scene.world = bpy.data.worlds.new("World")
     scene.collection.children.link(bpy.data.collections.new("Set"))
     scene.timeline_markers.new("Cut", frame=5).camera = head
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     with bpy.data.libraries.load(str(audio.mix)) as (there, _):
         assert (len(there.scenes), len(there.sounds)) == (1, 1)
         assert not (there.objects or there.meshes or there.worlds or there.collections)
@@ -366,8 +368,8 @@ def test_the_strip_goes_alone_into_its_file(strip, head, tmp_path):
 
 def test_a_range_of_a_strip_that_changes_its_speed(strip, tmp_path):
     two_speeds(strip)
-    whole = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
-    part = sound.part_of(whole, 1.0, 3.0, tmp_path / "job")
+    whole = source.audio_of_strip(strip, 25.0, tmp_path / "job")
+    part = source.part_of(whole, 1.0, 3.0, tmp_path / "job")
     whole_S = read_wav(file_of(whole), MIX_RATE_HZ)
     np.testing.assert_array_equal(read_wav(file_of(part), MIX_RATE_HZ), whole_S[MIX_RATE_HZ : 3 * MIX_RATE_HZ])
 
@@ -392,11 +394,11 @@ def test_before_frame_0_a_strip_cannot_change_its_speed(strip, head, fake_worker
 
 def test_a_mixdown_that_fails_is_a_sentence(strip, tmp_path):
     two_speeds(strip)
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     audio.mix.write_bytes(b"no Blender file")
     with pytest.raises(ValueError, match=r"^Line 1/2: what the strip plays cannot be mixed down .* Render the strip's"):
         file_of(audio)
-    audio = sound.audio_of_strip(strip, 25.0, tmp_path / "job")
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     audio.file.unlink(missing_ok=True)
     audio.file.mkdir()
     with pytest.raises(ValueError, match=r"Render the strip's sound to a file \(Render > Render Audio\)"):

@@ -9,8 +9,10 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
-from wav2sem_blender.blender import running, transfer, upper_face  # noqa: E402
-from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace  # noqa: E402
+from wav2sem_blender.blender.scene import any_head, upper_face  # noqa: E402
+from wav2sem_blender.blender.tasks import running  # noqa: E402
+from wav2sem_blender.blender.ui.any_head import WAV2SEM_PT_transfer  # noqa: E402
+from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace  # noqa: E402
 
 BOX = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
 
@@ -37,7 +39,7 @@ def landmarks(known, bare_head):
     """All landmarks placed by hand, exactly."""
     for name, place_3 in zip(LANDMARKS, known.landmarks_L3, strict=True):
         empty = bpy.data.objects.new(name, None)
-        empty[transfer.LANDMARK_PROPERTY] = name
+        empty[any_head.LANDMARK_PROPERTY] = name
         bpy.context.scene.collection.objects.link(empty)
         empty.parent = bare_head
         empty.location = 10 * place_3
@@ -67,7 +69,7 @@ def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
     assert stranger.data.shape_keys is None
     # Making them again renews them; a key of the user's own is kept.
     blocks["mouthPucker"].name = "Mouth_Pucker"
-    bare_head.data.shape_keys[transfer.MADE_PROPERTY] = "jawOpen"
+    bare_head.data.shape_keys[any_head.MADE_PROPERTY] = "jawOpen"
     blocks["jawOpen"].data[0].co.z += 7
     kept = offsets(bare_head, "Mouth_Pucker")
     assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
@@ -100,13 +102,13 @@ def test_a_lower_tooth_follows_the_jaw_by_drivers(known, bare_head, landmarks):
 def test_landmarks_are_placed_on_a_guess_and_removed(known, bare_head):
     assert bpy.ops.wav2sem.place_landmarks() == {"FINISHED"}
     bpy.context.view_layer.update()
-    placed = transfer.landmark_empties(bare_head)
+    placed = any_head.landmark_empties(bare_head)
     assert set(placed) == set(LANDMARKS)
     for name, place_3 in zip(LANDMARKS, known.landmarks_L3, strict=True):
         there = np.array(bare_head.matrix_world.inverted() @ placed[name].matrix_world.translation) / 10
         assert np.linalg.norm(there - place_3) < 0.010, name
     assert bpy.ops.wav2sem.remove_landmarks() == {"FINISHED"}
-    assert transfer.landmark_empties(bare_head) == {} and bare_head.data.shape_keys is None
+    assert any_head.landmark_empties(bare_head) == {} and bare_head.data.shape_keys is None
 
 
 def test_what_is_no_face_is_refused_and_untouched():
@@ -117,20 +119,20 @@ def test_what_is_no_face_is_refused_and_untouched():
     assert cube.data.shape_keys is None
     # Landmarks are placed nevertheless, to be dragged by hand.
     assert bpy.ops.wav2sem.place_landmarks() == {"FINISHED"}
-    assert set(transfer.landmark_empties(cube)) == set(LANDMARKS)
+    assert set(any_head.landmark_empties(cube)) == set(LANDMARKS)
 
 
 def test_too_many_vertices_are_refused(bare_head, monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_VERTICES", 100)
+    monkeypatch.setattr(any_head, "MAX_VERTICES", 100)
     with pytest.raises(RuntimeError, match="up to 100 can be handled"):
         bpy.ops.wav2sem.create_speech_keys()
 
 
 def test_the_panel_is_for_faces_that_cannot_speak(bare_head, head):
     bpy.context.view_layer.objects.active = bare_head
-    assert transfer.WAV2SEM_PT_transfer.poll(bpy.context)
+    assert WAV2SEM_PT_transfer.poll(bpy.context)
     bpy.context.view_layer.objects.active = head
-    assert not transfer.WAV2SEM_PT_transfer.poll(bpy.context)
+    assert not WAV2SEM_PT_transfer.poll(bpy.context)
 
 
 class TestBesideTheInterface:
@@ -143,7 +145,7 @@ class TestBesideTheInterface:
         bpy.ops.ed.undo_push(message="Landmarks")
 
         def start():
-            return transfer.creating_keys(bare_head, bpy.context).start()
+            return any_head.creating_keys(bare_head, bpy.context).start()
 
         yield start
         if running.current() is not None:
@@ -153,7 +155,7 @@ class TestBesideTheInterface:
     def at_once(self, monkeypatch):
         """What the arithmetic says is of no interest."""
         zeros = lambda known, points_N3, *_: np.zeros((len(known.channels), *points_N3.shape))  # noqa: E731
-        monkeypatch.setattr(transfer, "transfer", zeros)
+        monkeypatch.setattr(any_head, "transfer", zeros)
 
     @staticmethod
     def to_the_end(job):
@@ -177,8 +179,8 @@ class TestBesideTheInterface:
 
     def test_landmarks_too(self, bare_head):
         bpy.context.view_layer.objects.active = bare_head
-        assert self.to_the_end(transfer.placing_landmarks(bare_head, bpy.context).start()) is True
-        assert set(transfer.landmark_empties(bare_head)) == set(LANDMARKS)
+        assert self.to_the_end(any_head.placing_landmarks(bare_head, bpy.context).start()) is True
+        assert set(any_head.landmark_empties(bare_head)) == set(LANDMARKS)
 
     def test_cancelled_it_changes_nothing_and_its_thread_ends(self, bare_head, creating):
         job = creating()
@@ -195,11 +197,11 @@ class TestBesideTheInterface:
             with pytest.raises(RuntimeError, match="Keys are being made; press Esc to cancel it"):
                 operator()
         with pytest.raises(ValueError, match=r"^Keys are being made already\. Wait for it"):
-            transfer.placing_landmarks(bare_head, bpy.context)
+            any_head.placing_landmarks(bare_head, bpy.context)
         self.to_the_end(job)
 
     def test_an_error_is_told_when_it_is_looked_at(self, known, bare_head, creating):
-        transfer.landmark_empties(bare_head)["chin"].location = (300, 0, 0)
+        any_head.landmark_empties(bare_head)["chin"].location = (300, 0, 0)
         bpy.context.view_layer.update()
         with pytest.raises(ValueError, match="do not lie as on a face"):
             self.to_the_end(creating())

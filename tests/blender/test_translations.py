@@ -13,8 +13,9 @@ from pathlib import Path
 import bpy
 import pytest
 
-from wav2sem_blender.blender import registration, sidebar, translations
+from wav2sem_blender.blender import registration, translations
 from wav2sem_blender.blender.translations import LANGUAGES, catalogue, translated
+from wav2sem_blender.blender.ui import widgets
 
 PACKAGE = Path(registration.__file__).parents[1]
 FOLDER = Path(translations.__file__).parent
@@ -24,10 +25,10 @@ OPEN = re.compile(r"\{\d\}")
 # an entry, too.
 SHOWN = [
     path
-    for path in sorted((PACKAGE / "blender").glob("*.py"))
-    if path.name != "command.py" and not path.name.startswith("demo")
+    for path in sorted((PACKAGE / "blender").rglob("*.py"))
+    if path.name != "command.py" and path.parent.name != "demo" and path.name != "demo_head.py"
 ]
-SHOWN += [PACKAGE / "pipeline" / f"{name}.py" for name in ("landmarks", "transfer")]
+SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmarks", "transfer")]
 
 # Of data in the file, which keeps its name whoever opens it.
 NAMES_OF_DATA = {"Speech Rest"}
@@ -196,6 +197,6 @@ def test_in_english_nothing_changes():
 
 
 def test_paths_and_chinese_break_without_blanks_but_not_before_punctuation():
-    assert sidebar.lines_of('"Cube" 没有面，请导入。', 10, len) == ['"Cube" 没有', "面，请导入。"]
-    assert sidebar.lines_of("/home/somebody/models", 12, len) == ["/home/", "somebody/", "models"]
-    assert sidebar.lines_of("没有面，请", 3, len) == ["没有", "面，请"]
+    assert widgets.lines_of('"Cube" 没有面，请导入。', 10, len) == ['"Cube" 没有', "面，请导入。"]
+    assert widgets.lines_of("/home/somebody/models", 12, len) == ["/home/", "somebody/", "models"]
+    assert widgets.lines_of("没有面，请", 3, len) == ["没有", "面，请"]

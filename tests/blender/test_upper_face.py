@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from mathutils import Euler, Matrix, Quaternion, Vector
 
-from wav2sem_blender.blender import actions, compat, head_sway, upper_face, upper_face_properties
-from wav2sem_blender.blender.head_sway import SwayTarget
+from wav2sem_blender.blender import compat
+from wav2sem_blender.blender.scene import actions, head_sway, upper_face
+from wav2sem_blender.blender.scene.head_sway import SwayTarget
+from wav2sem_blender.blender.ui import upper_face_properties
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import CHANNELS, Settings, perform
 
@@ -248,7 +250,7 @@ def test_a_flame_mesh_gets_the_keys_it_lacks(flame_head):
     outcome = live(flame_head)
     blocks = flame_head.data.shape_keys.key_blocks
     assert outcome.n_new_keys == 15 and set(CHANNELS) <= set(blocks.keys())
-    with np.load(upper_face.UPPER_FACE_FILE) as file:
+    with np.load(upper_face.UPPER_FACE) as file:
         names, basis_KV3 = file["names"].tolist(), file["basis_KV3"].astype(np.float32)
     rest_V3 = np.array([point.co for point in flame_head.data.vertices])
     for channel in ("eyeBlinkLeft", "browInnerUp"):

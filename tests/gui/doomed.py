@@ -28,7 +28,7 @@ def begin_and_end(gui: Gui, news: Path, way: str) -> Steps[None]:
     yield from stage.ready(gui, stage.demo_speech())
     # Whoever ends this Blender wakes the worker.
     yield from stage.start_held(gui)
-    client = stage.part("blender.jobs")._client
+    client = stage.part("blender.animate.jobs")._client
     told = {"worker": client.pid, "session": str(client.folder), "temporary": bpy.app.tempdir}
     part = news.with_suffix(".part")
     part.write_text(json.dumps(told), encoding="utf-8")

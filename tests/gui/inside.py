@@ -99,7 +99,7 @@ def main() -> None:
         sys.stdout.flush()
         # Quitting by the operator would ask about unsaved changes.
         if stage.MODULE in sys.modules:
-            stage.part("blender.jobs").shut_down()
+            stage.part("blender.animate.jobs").shut_down()
         os._exit(0 if result["passed"] else 1)
 
     drive(run_all(Gui(output), archive, chosen, result), at_end)

@@ -56,7 +56,7 @@ def newcomer_cancels(gui: Gui) -> Steps[None]:
         bpy.ops.ed.undo_push(message="Move")
     yield 0.3
     before, chosen, already = snapshot(), _chosen(gui), len(gui.reports())
-    job = stage.part("blender.jobs").Job
+    job = stage.part("blender.animate.jobs").Job
     poll, job.poll = job.poll, lambda _job: False  # it lasts as long as it takes to cancel it
     try:
         yield from gui.click((yield from gui.find(SELF_TEST)))

@@ -176,7 +176,7 @@ def guide_preferences(gui: Gui) -> Steps[None]:
     with _of(window, area):
         bpy.ops.preferences.addon_show(module=stage.MODULE)
     yield 1.0
-    runtime = stage.part("blender.runtime")
+    runtime = stage.part("blender.preferences.python")
     yield from gui.until(lambda: runtime.answer(bpy.context) is not None, "the Python's answer", 240)
     yield from _area(gui, "preferences", area)
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import bpy
 import stage
 from checks import Figures, Scenario, heard, snapshot, unchanged
-from harness import TURN_S, Gui, Steps
-from stalls import LONGEST_STALL_MS, Stalls
+from harness import Gui, Steps
 
 CANCEL = "wav2sem.cancel"
 LIGHT, DARK = "Blender_Light.xml", "Blender_Dark.xml"
@@ -63,77 +62,9 @@ def panel_settings(gui: Gui) -> Steps[None]:
     already = len(gui.reports())
     yield from gui.click((yield from gui.find("wav2sem.play_speech")))
     yield 0.3
-    if not stage.part("blender.playback").is_playing():
+    if not stage.part("blender.sound.playback").is_playing():
         heard(gui, "sound device", already)
     yield from gui.picture("panel_playing")
-
-
-def panel_waveform(gui: Gui) -> Steps[Figures]:
-    """The waveform in both themes, in wide and narrow sidebars, and with large letters; ten minutes without a stall."""
-    yield from stage.ready(gui, stage.demo_speech())
-    scene, system = gui.window.scene, bpy.context.preferences.view
-    yield from gui.until(lambda: _is_read(scene), "the demo's waveform", 30)
-    yield from gui.picture("waveform")
-    settings = scene.wav2sem
-    settings.use_range, settings.range_start_s, settings.range_end_s = True, 1.5, 4.25
-    _use_theme(LIGHT)
-    yield from gui.picture("waveform_range_light")
-    yield from _drag_edge(gui, -250)
-    yield from gui.picture("waveform_wide_light")
-    _use_theme(DARK)
-    yield from _drag_edge(gui, 330)
-    yield from gui.picture("waveform_narrow")
-    yield from _drag_edge(gui, -80)
-    system.ui_scale = 1.37
-    yield 1.0
-    yield from gui.picture("waveform_large")
-    system.ui_scale = 1.0
-    yield 1.0
-    long = stage.long_speech(600)
-    watch = Stalls(lambda: "rest" if _is_read(scene) else "reading")
-    watch.start()
-    for _ in range(15):
-        gui.area.tag_redraw()
-        yield 0.1
-    settings.filepath = str(long)
-    gui.region("UI").tag_redraw()
-    yield 4 * TURN_S
-    yield from gui.picture("waveform_growing")
-    yield from gui.until(lambda: _is_read(scene), "the long sound's waveform", 120)
-    watch.stop()
-    yield from gui.picture("waveform_long")
-    limit_ms = LONGEST_STALL_MS + 1e3 * watch.thread_s["rest"]
-    assert 1e3 * watch.thread_s["reading"] < limit_ms, watch.figures()
-    return watch.figures()
-
-
-def _is_read(scene: bpy.types.Scene) -> bool:
-    reading = stage.part("blender.peaks").of_scene(scene, stage.part("blender.sound_info").of_scene(scene))
-    return bool(reading.is_done)
-
-
-def _use_theme(name: str) -> None:
-    folder = bpy.utils.preset_paths("interface_theme")[0]
-    bpy.ops.script.execute_preset(filepath=f"{folder}/{name}", menu_idname="USERPREF_MT_interface_theme_presets")
-
-
-def _drag_edge(gui: Gui, right_px: int) -> Steps[None]:
-    """Make the sidebar wider, or narrower, with the mouse, which has to find the edge."""
-    region = gui.region("UI")
-    before_px, y = region.width, region.y + region.height // 2
-    for outside_px in range(6):
-        x = region.x - outside_px
-        for place in ((x - 1, y), (x, y)):
-            yield from gui.move(place)
-        gui._event("LEFTMOUSE", "PRESS", (x, y))
-        yield TURN_S
-        for part in range(1, 9):
-            yield from gui.move((x + right_px * part // 8, y))
-        gui._event("LEFTMOUSE", "RELEASE", (x + right_px, y))
-        yield 0.3
-        if gui.region("UI").width != before_px:
-            return
-    raise AssertionError(f"the sidebar stays {before_px} px wide")
 
 
 def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:
@@ -157,4 +88,4 @@ def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:
     return {"said": said}
 
 
-ALL: tuple[Scenario, ...] = (panel_says_why, panel_settings, panel_waveform, panel_runs_and_cancels)
+ALL: tuple[Scenario, ...] = (panel_says_why, panel_settings, panel_runs_and_cancels)

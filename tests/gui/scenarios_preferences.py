@@ -20,7 +20,7 @@ def preferences_page(gui: Gui) -> Steps[Figures]:
     """What is in use, a model imported, verified and removed; and the runtime's states, without a download."""
     with gui.override():
         bpy.ops.preferences.addon_show(module=stage.MODULE)
-    runtime, chores = stage.part("blender.runtime"), stage.part("blender.chores")
+    runtime, chores = stage.part("blender.preferences.python"), stage.part("blender.tasks.in_process")
     yield 1.0
     yield from gui.until(lambda: runtime.answer(bpy.context) is not None, "the Python's answer", 240)
     yield from gui.picture("preferences")
@@ -37,7 +37,7 @@ def preferences_page(gui: Gui) -> Steps[Figures]:
 
 def _models(gui: Gui) -> Steps[None]:
     """From an empty models folder to one model and back."""
-    folders, chores = stage.part("blender.model_folders"), stage.part("blender.chores")
+    folders, chores = stage.part("blender.preferences.models"), stage.part("blender.tasks.in_process")
     folder = Path(tempfile.mkdtemp(prefix="models_"))
     source = _write_model(Path(tempfile.mkdtemp(prefix="elsewhere_")) / "interview_voice")
     bpy.context.preferences.addons[stage.MODULE].preferences.models_folder = str(folder)

@@ -72,10 +72,10 @@ def takes_of_one_sound(gui: Gui) -> Steps[Figures]:
         assert bpy.ops.wav2sem.animate() == {"FINISHED"}
     yield 0.5
     yield from gui.picture("result_takes_of_one_sound")
-    names = [take.action.name for take in stage.part("blender.takes").of_face(stage.head())]
+    names = [take.action.name for take in stage.part("blender.scene.takes").of_face(stage.head())]
     assert len(names) == 3, names
     with gui.override("UI"):
-        shown = [stage.part("blender.result_panel")._label(bpy.context, name) for name in names]
+        shown = [stage.part("blender.ui.result")._label(bpy.context, name) for name in names]
     for name, label in zip(names, shown, strict=True):
         assert label == name or label.endswith(name.removeprefix(stage.demo_speech().stem)[-4:]), (name, label)
     assert len(set(shown)) == 3, shown
@@ -165,8 +165,8 @@ def _active() -> str | None:
 def _lengthen(n_frames: int) -> None:
     """Let the head say the same again and again, no two times alike."""
     (take, *_), write_curve = (
-        stage.part("blender.takes").of_face(stage.head()),
-        stage.part("blender.actions").write_curve,
+        stage.part("blender.scene.takes").of_face(stage.head()),
+        stage.part("blender.scene.actions").write_curve,
     )
     noise = np.random.default_rng(0)
     for _, curve in list(take.curves()):

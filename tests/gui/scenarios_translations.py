@@ -85,7 +85,7 @@ def _tour(gui: Gui, language: str, panels: list[type]) -> Steps[Figures]:
         _show_only(panels, names)
         yield 0.5
         yield from gui.picture(f"{language}_{group}")
-    mapping = stage.part("blender.mapping")
+    mapping = stage.part("blender.scene.key_mapping")
     mapping.store(stage.head(), mapping.guessed(stage.head()))
     _show_only(panels, _GROUPS["face"])
     yield 0.5

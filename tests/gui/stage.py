@@ -27,7 +27,7 @@ BLINK = 'key_blocks["eyeBlinkLeft"].value'
 
 
 def part(name: str) -> Any:
-    """A module of the installed add-on, by its name inside the package ("blender.jobs")."""
+    """A module of the installed add-on, by its name inside the package ("blender.animate.jobs")."""
     return importlib.import_module(f"{MODULE}.{name}")
 
 
@@ -80,7 +80,7 @@ def add_head(gui: Gui) -> Steps[None]:
     """Put the demo head into the cube's place, select it and look at it from the front."""
     with gui.override():
         bpy.data.objects.remove(bpy.data.objects["Cube"])
-        made = part("blender.demo_head").build_demo_head()
+        made = part("blender.scene.demo_head").build_demo_head()
         bpy.context.view_layer.objects.active = made
         made.select_set(True)
         bpy.ops.ed.undo_push(message="Add Demo Head")
@@ -107,7 +107,7 @@ def press_animate(gui: Gui) -> Steps[None]:
 def why_off(gui: Gui) -> str:
     """Why the panel's big button is off, "" when it is on."""
     with gui.override("UI"):
-        lacking = part("blender.operators").WAV2SEM_OT_animate.why_not(bpy.context)
+        lacking = part("blender.ui.animate").WAV2SEM_OT_animate.why_not(bpy.context)
         assert bpy.ops.wav2sem.animate.poll() == (not lacking)
     return str(lacking)
 
@@ -120,12 +120,12 @@ def ready(gui: Gui, audio: Path) -> Steps[None]:
 
 def running() -> bool:
     """Is a job running?"""
-    return part("blender.jobs").current() is not None
+    return part("blender.animate.jobs").current() is not None
 
 
 def phase() -> str:
     """What keeps the main loop busy: nothing of ours, a job that waits for the worker, or the writing of its curves."""
-    job = part("blender.jobs").current()
+    job = part("blender.animate.jobs").current()
     if job is None:
         return "rest"
     return "writing" if job.is_writing else "job"
@@ -176,13 +176,13 @@ def _continuing(pid: int) -> Iterator[None]:
 
 def worker_pid() -> int | None:
     """The process that runs the model, None when there is none."""
-    client = part("blender.jobs")._client
+    client = part("blender.animate.jobs")._client
     return client.pid if client is not None and client.alive else None
 
 
 def fraction() -> float:
     """The running job's progress, 0..1."""
-    job = part("blender.jobs").current()
+    job = part("blender.animate.jobs").current()
     return float(job.fraction) if job is not None else 1.0
 
 
@@ -214,7 +214,7 @@ def playing_actions() -> list[str]:
     """Names of the actions that move the head's keys: the active one, then those in its NLA tracks."""
     animation = head().data.shape_keys.animation_data
     strips = [strip for track in animation.nla_tracks for strip in track.strips]
-    strips = [strip for strip in strips if part("blender.actions").REST not in strip.action]
+    strips = [strip for strip in strips if part("blender.scene.actions").REST not in strip.action]
     return [action.name for action in (animation.action, *(strip.action for strip in strips)) if action]
 
 

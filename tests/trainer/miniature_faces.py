@@ -29,7 +29,8 @@ import soxr
 from trainer.datasets.biwi import BIWI, preprocess
 from trainer.datasets.custom import UNITS_M as CUSTOM_UNITS_M
 from trainer.datasets.vocaset import VOCASET
-from wav2sem_blender.pipeline.checkpoint import ASSETS, DEFAULT_FOLDER, ModelFolder
+from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_SPEECH
+from wav2sem_blender.pipeline.checkpoint import ModelFolder
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SPEECH_HZ = 16_000
@@ -268,7 +269,7 @@ def _recordings() -> list[tuple[Path, str]]:
     """(file, text) of whole recordings; the texts are what is said in them."""
     table = SHARED / "vctk" / "transcripts.tsv"
     if not table.is_file():
-        return [(ASSETS / "demo_speech.flac", "the demo's speech")]
+        return [(DEMO_SPEECH, "the demo's speech")]
     lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
     return [
         (SHARED / "vctk" / f"{line[0]}.flac", line[1])
@@ -322,7 +323,7 @@ def flame_template(subject: str) -> np.ndarray:
 
 @functools.cache
 def _basis() -> dict[str, np.ndarray]:
-    model = ModelFolder.open(DEFAULT_FOLDER)
+    model = ModelFolder.open(DEFAULT_MODEL)
     basis_KV3 = model.basis()
     assert basis_KV3 is not None
     return dict(zip(model.config.channels, basis_KV3, strict=True))

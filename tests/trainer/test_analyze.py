@@ -18,9 +18,10 @@ Image = pytest.importorskip("PIL.Image")
 from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
 from trainer.analysis.analyze import analyze  # noqa: E402
+from trainer.analysis.encoders_under_test import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
+from trainer.analysis.ground_truth import Utterance, read_utterances, write_times  # noqa: E402
 from trainer.analysis.homophones import Token  # noqa: E402
-from trainer.analysis.known_speech import Utterance, read_utterances, write_times  # noqa: E402
-from trainer.analysis.mouths import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
+from trainer.analysis.mouth_strips import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
 from trainer.analysis.pictures import (  # noqa: E402
     Mouth,
     Opening,
@@ -32,7 +33,6 @@ from trainer.analysis.pictures import (  # noqa: E402
     training_curves,
 )
 from trainer.analysis.report import Literal, Note, Picture, Section, Table, number, write_report  # noqa: E402
-from trainer.analysis.subjects import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
 from trainer.datasets.corpora import list_clips  # noqa: E402
 from trainer.experiments.analysis import Analyze, librispeech, smoke, vocaset  # noqa: E402
 from trainer.motion.curves import write_motion  # noqa: E402

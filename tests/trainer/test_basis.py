@@ -29,7 +29,7 @@ def flame():
 def keys():
     """{name: displacement (V, 3) in mm}"""
     pytest.importorskip("scipy")
-    from trainer.heads.basis import build_basis
+    from trainer.mesh_registration.basis import build_basis
 
     basis = build_basis(DATA)
     assert basis.basis_KV3.dtype == np.float32 and basis.basis_KV3.shape == (len(basis.names), 5023, 3)
@@ -38,7 +38,7 @@ def keys():
 
 @pytest.fixture(scope="module")
 def skin():
-    from trainer.heads.registration import load_flame
+    from trainer.mesh_registration.registration import load_flame
 
     return load_flame(DATA)[1]
 
@@ -109,8 +109,8 @@ def test_left_keys_move_the_characters_left(flame, keys):
 
 @needs_data
 def test_mirrored_pairs_are_mirror_images(keys, skin):
-    from trainer.heads.basis import other_side
-    from trainer.heads.registration import HEAD_VERTICES, MIRROR, mirror_map
+    from trainer.mesh_registration.basis import other_side
+    from trainer.mesh_registration.registration import HEAD_VERTICES, MIRROR, mirror_map
 
     twin = mirror_map(skin)
     for name, key in keys.items():
@@ -153,7 +153,7 @@ def test_gaze_turns_the_eyeball_about_its_centre(flame, keys, side):
 @needs_data
 @pytest.mark.parametrize("side", ["Left", "Right"])
 def test_blink_closes_the_lids_in_front_of_the_eyeball(flame, keys, skin, side):
-    from trainer.heads.basis import LID_RUNS, Seam, eyeball
+    from trainer.mesh_registration.basis import LID_RUNS, Seam, eyeball
 
     seam = Seam(skin, LID_RUNS[side])
     moved = skin.points_V3 + keys[f"eyeBlink{side}"][: len(skin.points_V3)] / 1000
@@ -189,7 +189,7 @@ def test_reference_is_small_and_spread():
 
 @needs_data
 def test_command_line_writes_a_plain_npz(tmp_path, monkeypatch, keys):
-    from trainer.heads import basis
+    from trainer.mesh_registration import basis
 
     result = basis.Basis(names=tuple(keys), basis_KV3=np.stack(list(keys.values())).astype(np.float32) / 1000)
     monkeypatch.setattr(basis, "build_basis", lambda data_dir: result)
@@ -204,7 +204,7 @@ def test_command_line_writes_a_plain_npz(tmp_path, monkeypatch, keys):
 
 @needs_data
 def test_the_add_ons_upper_face_is_this_basis(keys, tmp_path):
-    from trainer.heads import basis
+    from trainer.mesh_registration import basis
 
     whole = basis.Basis(names=tuple(keys), basis_KV3=np.stack(list(keys.values())).astype(np.float32) / 1000)
     basis.save_upper_face(whole, tmp_path / "upper_face.npz")

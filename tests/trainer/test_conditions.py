@@ -10,7 +10,15 @@ import pytest
 import soundfile as sf
 from scipy import signal
 
-from trainer.evaluation.conditions import BABBLE, CLEAN, CONDITIONS, Conditions, change_formants, change_pitch, stretch
+from trainer.evaluation.conditions import (
+    BABBLE,
+    CLEAN,
+    CONDITIONS,
+    Conditions,
+    change_formants,
+    change_pitch,
+    stretch,
+)
 from wav2sem_blender.pipeline.checkpoint import ASSETS
 
 RATE_HZ = 16_000

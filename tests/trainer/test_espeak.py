@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from trainer.speech import espeak
-from trainer.speech.align import PHONES, Timing
 from trainer.speech.espeak import (
     JUDGED_FILE,
     JUDGED_VARIANTS,
@@ -21,6 +20,7 @@ from trainer.speech.espeak import (
     synthesise,
     to_cmu,
 )
+from trainer.speech.phones import PHONES, Timing
 
 VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from tests.trainer import miniature_faces  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.datasets.biwi import BIWI  # noqa: E402
-from trainer.datasets.face_data import open_face_data  # noqa: E402
+from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.datasets.vocaset import VOCASET  # noqa: E402
 from trainer.evaluation import controls as controls_module  # noqa: E402
 from trainer.evaluation.controls import NONE, TRAINED, controls, derangement, injecting  # noqa: E402

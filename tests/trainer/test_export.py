@@ -21,8 +21,9 @@ from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.loops.finetune_channels import build_model  # noqa: E402
 from trainer.motion.shapes import read_basis  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
+from wav2sem_blender.assets import DEFAULT_MODEL  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
-from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 
@@ -52,7 +53,7 @@ def prepared(tmp_path_factory) -> Path:
             for i, name in enumerate(some)
         ]
         (root / folder / "clips.json").write_text(json.dumps({"channels": CHANNELS, "clips": clips}))
-    shipped = ModelFolder.open(DEFAULT_FOLDER)
+    shipped = ModelFolder.open(DEFAULT_MODEL)
     picked = [shipped.config.channels.index(channel) for channel in CHANNELS]
     np.savez(root / "basis.npz", names=np.array(CHANNELS), basis_KV3=shipped.basis()[picked])
     encoder = hubert_smoke().encoder

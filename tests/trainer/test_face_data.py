@@ -29,8 +29,9 @@ from trainer.datasets import biwi, vocaset
 from trainer.datasets.biwi import BIWI, preprocess, read_vl
 from trainer.datasets.custom import held_out
 from trainer.datasets.exported_faces import split_clips
-from trainer.datasets.face_data import FaceData, open_face_data
+from trainer.datasets.face_data import FaceData
 from trainer.datasets.meshes import read_obj, surface_area
+from trainer.datasets.opening import open_face_data
 from trainer.datasets.vocaset import ORIGINAL_FILES, VOCASET
 
 TRAIN = VOCASET.splits[0].subjects[0]

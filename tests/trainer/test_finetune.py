@@ -13,17 +13,24 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_custom, write_vocaset  # noqa: E402
-from trainer.datasets.face_data import open_face_data  # noqa: E402
+from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.evaluation.metrics import sequence_errors  # noqa: E402
 from trainer.evaluation.regions import find_regions  # noqa: E402
 from trainer.experiments.face import biwi_smoke, custom_smoke, smoke, smoke_wav2sem  # noqa: E402
-from trainer.loops.finetune import Examples, Learner, build_model, finetune, mask_spans, training_positions  # noqa: E402
+from trainer.loops.finetune import (  # noqa: E402
+    Examples,
+    Learner,
+    build_model,
+    finetune,
+    mask_spans,
+    training_positions,
+)
 from trainer.runs.checkpoints import load_newest  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from trainer.speech.batches import normalise  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, save_wav2sem  # noqa: E402
-from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames, feature_positions  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import resample_features  # noqa: E402
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402

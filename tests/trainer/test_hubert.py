@@ -32,11 +32,17 @@ from trainer.loops.clusters import (  # noqa: E402
     mfcc,
     nearest,
 )
-from trainer.loops.pretrain_hubert import ClusterTask, batch_slices, pretrain_hubert, schedule_of, span_mask  # noqa: E402
+from trainer.loops.pretrain_hubert import (  # noqa: E402
+    ClusterTask,
+    batch_slices,
+    pretrain_hubert,
+    schedule_of,
+    span_mask,
+)
 from trainer.runs.run import Run  # noqa: E402
 from trainer.speech.prepared import SpeechRecord  # noqa: E402
 from trainer.speech.recordings import SoundFiles  # noqa: E402
-from wav2sem_blender.pipeline.grid import encoder_frames  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import encoder_frames  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, load_backbone  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

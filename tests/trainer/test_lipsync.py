@@ -16,7 +16,7 @@ import soundfile as sf
 from trainer.evaluation.lipsync import Counts, correlations, judge, pool_closures, pool_correlations
 from trainer.motion.curves import TRACKED, MotionStore, write_motion, write_tracked
 from trainer.motion.landmarks import IMAGE_PX, LipGap, lip_gap
-from trainer.speech.align import PHONES, Timing
+from trainer.speech.phones import PHONES, Timing
 
 TOOL = Path(__file__).parents[2].parent / "shared" / "tools" / "evaluate_lipsync.py"
 needs_tool = pytest.mark.skipif(not TOOL.is_file(), reason="the acceptance scorer (../shared/tools) is not here")

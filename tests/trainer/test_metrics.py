@@ -19,7 +19,8 @@ from trainer.evaluation.regions import (
     moved_vertices,
     write_own_lists,
 )
-from wav2sem_blender.pipeline.checkpoint import DEFAULT_FOLDER, ModelFolder
+from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.pipeline.checkpoint import ModelFolder
 
 TEMPLATE = np.zeros((4, 3))
 LIPS, UPPER = np.array([0, 1, 1]), np.array([2, 3, 3])  # duplicates, as FLAME's lips have them
@@ -157,7 +158,7 @@ def test_without_any_list_flame_has_ours_and_other_meshes_a_remedy(tmp_path: Pat
 
 
 def test_our_lips_are_what_the_bundled_basis_says() -> None:
-    folder = ModelFolder.open(DEFAULT_FOLDER)
+    folder = ModelFolder.open(DEFAULT_MODEL)
     basis_KV3 = folder.basis()
     assert basis_KV3 is not None
     lips = moved_vertices(folder.config.channels, basis_KV3, LIP_CHANNELS, LIP_MOTION_M)

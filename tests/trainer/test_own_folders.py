@@ -29,9 +29,9 @@ from trainer.motion import curves  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from trainer.speech import prepared  # noqa: E402
 from wav2sem_blender import __main__ as command_line  # noqa: E402
+from wav2sem_blender.assets import DEFAULT_MODEL  # noqa: E402
 from wav2sem_blender.files import FolderKind, same_file_name  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
-    DEFAULT_FOLDER,
     Wav2SemConfig,
     copy_folder,
     open_folder,
@@ -75,8 +75,8 @@ class NoCommands:
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "import of a model folder": lambda folder: copy_folder(DEFAULT_FOLDER, folder),
-    "import of a released file": lambda folder: import_official(DEFAULT_FOLDER / "config.json", "auto", folder),
+    "import of a model folder": lambda folder: copy_folder(DEFAULT_MODEL, folder),
+    "import of a released file": lambda folder: import_official(DEFAULT_MODEL / "config.json", "auto", folder),
     "a Wav2Sem": lambda folder: save_wav2sem(folder, SMALL, TENSORS),
     "export": lambda folder: export.export(bundled(), folder.parent / "no run", folder),
     "export to a released format": lambda folder: export.export(official(), folder.parent / "no run", folder),
@@ -162,7 +162,7 @@ def test_the_command_line_refuses_in_one_line(place: str, tmp_path: Path, monkey
     notes(folder)
     monkeypatch.chdir(folder if place == "." else tmp_path)
     before = snapshot(folder)
-    arguments = ["import", str(DEFAULT_FOLDER), "--kind", "auto", "--output", place]
+    arguments = ["import", str(DEFAULT_MODEL), "--kind", "auto", "--output", place]
     assert command_line.main(arguments) == 1
     assert "holds notes.txt, shots" in capsys.readouterr().err
     assert snapshot(folder) == before
@@ -176,8 +176,8 @@ def test_the_trainer_refuses_in_one_line(tmp_path: Path, capsys) -> None:
 
 def test_a_model_of_ours_is_replaced_and_nothing_stays_beside_it(tmp_path: Path) -> None:
     save_wav2sem(tmp_path / "model", SMALL, TENSORS)
-    copy_folder(DEFAULT_FOLDER, tmp_path / "model")
-    assert open_folder(tmp_path / "model").files == open_folder(DEFAULT_FOLDER).files
+    copy_folder(DEFAULT_MODEL, tmp_path / "model")
+    assert open_folder(tmp_path / "model").files == open_folder(DEFAULT_MODEL).files
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -230,7 +230,7 @@ MAY_REMOVE_FOLDERS = {
     "wav2sem_blender/worker/client.py": "its mkdtemp",
     "wav2sem_blender/worker/serve.py": "asks before it begins",
     "wav2sem_blender/worker/install.py": "below the extension's own folder",
-    "wav2sem_blender/blender/model_folders.py": "its staging folder",
+    "wav2sem_blender/blender/preferences/models.py": "its staging folder",
 }
 
 

@@ -19,8 +19,8 @@ from trainer.loops.ablation import HEADS  # noqa: E402
 from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
 from trainer.loops.pretrain_hubert import mask_spans  # noqa: E402
 from trainer.motion.curves import MotionStore, solve  # noqa: E402
-from trainer.motion.driven import phone_shares  # noqa: E402
 from trainer.motion.landmarks import USED, LandmarkBasis  # noqa: E402
+from trainer.motion.phoneme_driven import phone_shares  # noqa: E402
 from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
     PARTED_M,
@@ -33,12 +33,12 @@ from trainer.motion.targets import (  # noqa: E402
     seal_lips,
     tuck_lower_lip,
 )
-from trainer.speech.align import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.speech.augment import Augmenter  # noqa: E402
 from trainer.speech.batches import CropSampler, frame_times_s  # noqa: E402
+from trainer.speech.phones import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.speech.prepared import SpeechRecord, SpeechStore  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")

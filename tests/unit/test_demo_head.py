@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wav2sem_blender.assets.demo_head import build as demo_head
-from wav2sem_blender.assets.demo_head.sculpt import EYE_CENTRE_CM
+from tools.demo_head import __main__ as demo_head
+from tools.demo_head.sculpt import EYE_CENTRE_CM
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS
 
 PAIRED = [name[:-4] for name in ARKIT_CHANNELS if name.endswith("Left") and name[:-4] + "Right" in ARKIT_CHANNELS]

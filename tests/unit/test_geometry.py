@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wav2sem_blender.pipeline.geometry import edges_hash, face_edges, fit_similarity
+from wav2sem_blender.pipeline.any_head.geometry import edges_hash, face_edges, fit_similarity
 
 POINTS_N3 = np.random.default_rng(0).normal(size=(40, 3))
 TURN_33 = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])

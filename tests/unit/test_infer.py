@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.assets import FOLDER as ASSETS
 from wav2sem_blender.pipeline import SpeechAnimator
-from wav2sem_blender.pipeline.checkpoint import ASSETS, DEFAULT_FOLDER, ModelConfig, ModelFolder
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.checkpoint import ModelConfig, ModelFolder
+from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.infer import style_weights
 from wav2sem_blender.pipeline.windows import plan, run_windows
 
@@ -164,7 +166,7 @@ def test_then_the_cpu(onnx, speech, demo_motion) -> None:
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    return Path(shutil.copytree(DEFAULT_FOLDER, tmp_path / "model"))
+    return Path(shutil.copytree(DEFAULT_MODEL, tmp_path / "model"))
 
 
 def edit(folder: Path, change) -> None:
@@ -219,7 +221,7 @@ def test_neither_engine(monkeypatch) -> None:
 
 
 def test_config_round_trip() -> None:
-    config = ModelFolder.open(DEFAULT_FOLDER).config
+    config = ModelFolder.open(DEFAULT_MODEL).config
     assert ModelConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="30 fps with 1 or 25 fps with 2"):
         dataclasses.replace(config.decoder, fps=25)

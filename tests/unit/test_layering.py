@@ -60,16 +60,17 @@ def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> No
 
 
 BLENDER_MAY_USE = {
+    "any_head.geometry",
+    "any_head.landmarks",
+    "any_head.transfer",
     "curve_table",
     "face_names",
-    "geometry",
+    "flame",
     "key_reduction",
-    "landmarks",
     "motion",
     "prosody",
     "retarget",
-    "steps",
-    "transfer",
+    "time_slicing",
     "upper_face",
     "visemes",
 }
@@ -128,8 +129,8 @@ def test_blender_uses_those_modules_of_the_pipeline_alone() -> None:
     for path in (PACKAGE / "blender").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pipeline":
-                assert node.module != "pipeline", f"{path.name}: the package's own names load an engine"
-                used.add(node.module.partition(".")[2])
+                inside = node.module.partition(".")[2]
+                used |= {inside} if inside else {alias.name for alias in node.names}
     assert used <= BLENDER_MAY_USE
 
 
@@ -138,19 +139,120 @@ def test_trainer_knows_no_blender() -> None:
     assert users == []
 
 
-# Each package of the trainer uses those before it and no other.
-TRAINER_ORDER = ("experiments", "runs", "heads", "datasets", "speech", "motion", "evaluation", "loops", "analysis")
+# Each room of these folders uses those before it and no other; modules beside the rooms are free of this order.
+ORDERS = {
+    "trainer": (
+        *("experiments", "runs", "mesh_registration", "datasets", "speech", "motion", "evaluation", "loops"),
+        "analysis",
+    ),
+    "wav2sem_blender.blender": ("tasks", "sound", "scene", "animate", "ui", "preferences", "demo"),
+}
+# What stands beside Blender's rooms: these know none of them, and registration knows them all.
+BLENDER_GROUND = {"compat", "addon_preferences", "translations"}
 
 
-def test_every_package_of_the_trainer_has_its_place() -> None:
-    assert {path.parent.name for path in (ROOT / "trainer").glob("*/__init__.py")} == set(TRAINER_ORDER)
+def modules() -> dict[str, Path]:
+    """Every module of the package and the trainer by its full name."""
+    found = {}
+    for top in ("wav2sem_blender", "trainer"):
+        for path in (ROOT / top).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-@pytest.mark.parametrize("package", TRAINER_ORDER)
-def test_a_package_of_the_trainer_uses_only_those_before_it(package: str) -> None:
-    before = TRAINER_ORDER[: TRAINER_ORDER.index(package)]
-    for path in sorted((ROOT / "trainer" / package).glob("*.py")):
-        assert "trainer" not in imports_of(path), "imports inside the trainer are relative"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level > 1:
-                assert (node.module or "").partition(".")[0] in before, f"{path.name}, line {node.lineno}"
+MODULES = modules()
+
+
+def uses(name: str) -> set[str]:
+    """Our modules that a module imports, at any depth: inside functions too, but not for type checks alone."""
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    used = set()
+    for node in ast.walk(_without_type_checks(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            target = ".".join([*base, *([node.module] if node.module else [])])
+            used |= {
+                f"{target}.{alias.name}" if f"{target}.{alias.name}" in MODULES else target for alias in node.names
+            }
+    return {module for module in used if module in MODULES and module != name}
+
+
+def _without_type_checks(tree: ast.Module) -> ast.Module:
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules of which each reaches every other (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            found.append(sorted(group))
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return [group for group in found if len(group) > 1]
+
+
+def test_no_circle_of_imports_lazy_ones_included() -> None:
+    assert circles({name: uses(name) for name in MODULES}) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+
+
+def rooms(folder: str) -> set[str]:
+    """The folder's packages."""
+    depth = folder.count(".") + 1
+    return {name.split(".")[depth] for name in MODULES if name.startswith(f"{folder}.") and name.count(".") > depth}
+
+
+@pytest.mark.parametrize("folder", ORDERS)
+def test_every_room_has_its_place(folder: str) -> None:
+    assert rooms(folder) - BLENDER_GROUND == set(ORDERS[folder])
+
+
+@pytest.mark.parametrize(("folder", "room"), [(folder, room) for folder, order in ORDERS.items() for room in order])
+def test_a_room_uses_only_those_before_it(folder: str, room: str) -> None:
+    allowed = {room, *ORDERS[folder][: ORDERS[folder].index(room)], *BLENDER_GROUND}
+    for name in sorted(name for name in MODULES if name.startswith(f"{folder}.{room}.")):
+        # The demo runs the add-on, so it registers it.
+        own = allowed | ({"registration"} if room == "demo" else set())
+        inside = {module.removeprefix(f"{folder}.") for module in uses(name) if module.startswith(f"{folder}.")}
+        assert {module.partition(".")[0] for module in inside} <= own, name
+
+
+@pytest.mark.parametrize("module", sorted(BLENDER_GROUND))
+def test_the_ground_of_blenders_rooms_knows_none_of_them(module: str) -> None:
+    folder = "wav2sem_blender.blender"
+    inside = {used.removeprefix(f"{folder}.") for used in uses(f"{folder}.{module}") if used.startswith(f"{folder}.")}
+    assert {used.partition(".")[0] for used in inside} <= BLENDER_GROUND
+
+
+def test_imports_inside_the_trainer_are_relative() -> None:
+    for path in (ROOT / "trainer").rglob("*.py"):
+        assert "trainer" not in imports_of(path), path

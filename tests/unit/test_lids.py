@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from wav2sem_blender.pipeline import lids
-from wav2sem_blender.pipeline.parts import eyeballs, gaze, loose_parts
+from wav2sem_blender.pipeline.any_head import lids
+from wav2sem_blender.pipeline.any_head.loose_parts import eyeballs, gaze, loose_parts
 
 MARKS = {
     "eye_inner_left": np.array([0.015, 0.0, 0.0]),

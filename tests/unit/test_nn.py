@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from transformers.audio_utils import mel_filter_bank, spectrogram  # noqa: E402
 
-from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames, feature_positions  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import LogMel, build_backbone, encode, resample_features  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED, SemanticFusion, Wav2Sem  # noqa: E402
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wav2sem_blender.assets.demo_head import build as demo
-from wav2sem_blender.pipeline.landmarks import guess
-from wav2sem_blender.pipeline.surface import Neighbours, islands, walk
-from wav2sem_blender.pipeline.transfer import LANDMARKS, SpeechFace, transfer
+from tools.demo_head import __main__ as demo
+from wav2sem_blender.assets import TEMPLATE_FACE
+from wav2sem_blender.pipeline.any_head.landmarks import guess
+from wav2sem_blender.pipeline.any_head.surface import Neighbours, islands, walk
+from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace, transfer
 from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
 ROOT = Path(__file__).parents[2]
@@ -71,9 +72,9 @@ def with_parts(face, marks):
 
 
 def test_the_face_is_of_the_bundled_model(face):
-    """Else: python -m trainer.heads.speech_face."""
+    """Else: python -m trainer.mesh_registration.template_face."""
     safetensors = pytest.importorskip("safetensors.numpy")
-    with np.load(ROOT / "wav2sem_blender" / "assets" / "speech_face.npz", allow_pickle=False) as file:
+    with np.load(TEMPLATE_FACE, allow_pickle=False) as file:
         vertices_S2 = file["flame_vertices"].astype(int)
     basis_KV3 = safetensors.load_file(MODEL / "model.safetensors")["basis_KV3"].astype(float)
     n_speech = len(basis_KV3)
@@ -184,7 +185,7 @@ def test_the_demo_heads_lips_part_and_meet(demo_keys):
 @pytest.mark.parametrize(("head", "median_mm", "p95_mm"), [("flame", 0.1, 1.0), ("ict", 0.2, 2.5)])
 def test_near_the_true_keys_of_other_heads(face, head, median_mm, p95_mm):
     pytest.importorskip("scipy", reason="the true landmarks come from the trainer")
-    from trainer.heads import transfer_errors
+    from trainer.mesh_registration import transfer_errors
 
     case = transfer_errors.flame_head(DATA, face, 1) if head == "flame" else transfer_errors.ict_head(DATA, face)
     assert case.landmarks is not None

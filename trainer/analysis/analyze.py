@@ -28,6 +28,8 @@ from wav2sem_blender.pipeline.motion import Motion
 from ..experiments.analysis import Analyze
 from ..motion.shapes import flame_opening
 from ..runs.run import git_commit
+from .encoders_under_test import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
+from .ground_truth import KnownMotion, Utterance, flame_mesh, known_motions, read_utterances
 from .homophones import (
     DISTANCES,
     PAIR_KINDS,
@@ -38,8 +40,7 @@ from .homophones import (
     spoken_words,
     without_synonyms,
 )
-from .known_speech import KnownMotion, Utterance, flame_mesh, known_motions, read_utterances
-from .mouths import MouthRegion, Sentence, columns, held_out_sentences, phones_at, sounds
+from .mouth_strips import MouthRegion, Sentence, columns, held_out_sentences, phones_at, sounds
 from .pictures import (
     Opening,
     aperture_against_audio,
@@ -49,7 +50,6 @@ from .pictures import (
     training_curves,
 )
 from .report import Block, Literal, Note, Picture, Section, Table, write_report
-from .subjects import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
 
 FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json", "alignments.tsv.gz", "*.png"))
 PUBLISHED = (("wav2vec 2.0", 0.0397, 0.0701), ("HuBERT", 0.2689, 0.2909))

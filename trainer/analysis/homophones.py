@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..speech.align import PHONES, Timing
+from ..speech.phones import PHONES, Timing
 
 Phones = tuple[str, ...]
 PAIR_KINDS = ("near-homophones", "random pairs", "same word")

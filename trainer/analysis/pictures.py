@@ -23,7 +23,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from ..speech.align import BILABIALS, Timing
+from ..speech.phones import BILABIALS, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 
 DPI = 120

@@ -28,7 +28,15 @@ import soundfile as sf
 
 from wav2sem_blender.pipeline.audio import Speech
 
-from .exported_faces import ExportedFaces, Published, PublishedFaces, Split, is_exported, sound_length_s, write_exported
+from .exported_faces import (
+    ExportedFaces,
+    Published,
+    PublishedFaces,
+    Split,
+    is_exported,
+    sound_length_s,
+    write_exported,
+)
 from .face_data import FaceClip
 from .meshes import read_obj, surface_area
 

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from wav2sem_blender.pipeline.audio import Speech
-from wav2sem_blender.pipeline.grid import animation_frames, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
 
-KINDS = ("vocaset", "biwi", "custom")
 SENTENCES = "sentences.tsv"
 
 # Recording starts and stops differ by a few frames; more than this is another take's audio.
@@ -137,30 +136,6 @@ class FaceData(ABC):
         if abs(motion_s - audio_s) <= MAX_LENGTH_DIFFERENCE_S:
             return None
         return f"{clip.name}: {audio_s:.2f} s of audio, but {motion_s:.2f} s of motion"
-
-
-def open_face_data(kind: str, folder: Path) -> FaceData:
-    """Recognise and open the layout in `folder`.
-
-    Args:
-        kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
-            `vertices_npy`), or "custom" (`dataset.json`).
-        folder: Where the data set lies.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing; the message names it.
-        ValueError: an unknown kind, or files that are not what the layout says.
-    """
-    from .biwi import open_biwi
-    from .custom import open_custom
-    from .vocaset import open_vocaset
-
-    openers = {"vocaset": open_vocaset, "biwi": open_biwi, "custom": open_custom}
-    if kind not in openers:
-        raise ValueError(f"face data {kind!r}: known are {', '.join(KINDS)}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder of face data")
-    return openers[kind](folder)
 
 
 def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int, fps: int) -> np.ndarray:

@@ -28,7 +28,8 @@ from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
 
-from ..datasets.face_data import FaceClip, FaceData, open_face_data
+from ..datasets.face_data import FaceClip, FaceData
+from ..datasets.opening import open_face_data
 from ..experiments.evaluation import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from ..runs.checkpoints import write_atomically
 from ..runs.run import data_hash, git_commit

@@ -26,7 +26,7 @@ from ..experiments.evaluation import EvaluateChannels
 from ..motion.curves import MotionStore, paired_records
 from ..motion.landmarks import LipGap
 from ..motion.shapes import read_basis
-from ..speech.align import Timing
+from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions

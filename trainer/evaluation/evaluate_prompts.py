@@ -24,7 +24,8 @@ from wav2sem_blender.pipeline.motion import atomic_path
 from ..datasets.prompts import list_prompts
 from ..experiments.evaluation import EvaluatePrompts
 from ..motion.shapes import flame_opening
-from ..speech.align import Aligner, Timing
+from ..speech.align import Aligner
+from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .channel_tables import prompts_markdown
 from .evaluate_channels import Mouth

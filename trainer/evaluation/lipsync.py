@@ -34,7 +34,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..motion.landmarks import LipGap
-from ..speech.align import BILABIALS, LABIODENTALS, Timing
+from ..speech.phones import BILABIALS, LABIODENTALS, Timing
 
 GRID_HZ = 100
 CLOSED = 0.2

@@ -32,15 +32,15 @@ from tqdm import tqdm
 
 from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
-from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import Backbone, load_backbone
 from wav2sem_blender.pipeline.sound_file import file_sha256
 
 from ..datasets.librispeech import Utterance
 from ..experiments.hubert import MaskedClusters
 from ..runs.run import Run, data_hash, read_run
-from ..speech.align import frame_labels
 from ..speech.batches import frame_times_s, normalise
+from ..speech.phones import frame_labels
 from ..speech.recordings import Recordings, open_recordings
 
 MFCC_FRAMES_PER_LABEL = 2

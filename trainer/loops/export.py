@@ -29,7 +29,7 @@ from wav2sem_blender.pipeline.checkpoint import (
     save_model,
 )
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
 

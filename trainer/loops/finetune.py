@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, ModelConfig
-from wav2sem_blender.pipeline.grid import encoder_frames
+from wav2sem_blender.pipeline.frame_timing import encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import contextualise, convolve, resample_features
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
 
-from ..datasets.face_data import FaceClip, FaceData, open_face_data
+from ..datasets.face_data import FaceClip, FaceData
+from ..datasets.opening import open_face_data
 from ..experiments.face import AblateSemantics, FinetuneChannels, FinetuneVertices
 from ..runs.epochs import Epochs
 from ..runs.run import Run, data_hash

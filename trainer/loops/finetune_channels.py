@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wav2sem_blender.pipeline.checkpoint import ModelConfig
-from wav2sem_blender.pipeline.grid import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import encode
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wav2sem_blender.pipeline.checkpoint import ASSETS
+from wav2sem_blender.assets import FLAME_REFERENCE
 
 
 def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +24,6 @@ def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.nd
 
 def flame_opening(offsets_TV3: np.ndarray) -> np.ndarray:
     """Inner-lip opening above rest (T,), in the offsets' unit, at the middle pair of FLAME's lips."""
-    pairs = json.loads((ASSETS / "flame_reference.json").read_text(encoding="utf-8"))["lip_pairs"]
+    pairs = json.loads(FLAME_REFERENCE.read_text(encoding="utf-8"))["lip_pairs"]
     upper, lower = pairs[len(pairs) // 2]
     return offsets_TV3[:, upper, 1] - offsets_TV3[:, lower, 1]

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..speech.align import BILABIALS, LABIODENTALS, Timing
+from ..speech.phones import BILABIALS, LABIODENTALS, Timing
 from .curves import FPS
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts

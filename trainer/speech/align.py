@@ -16,12 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-PHONES = (
-    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
-)
-BILABIALS = ("P", "B", "M")
-LABIODENTALS = ("F", "V")
-Timing = tuple[str, float, float]
+from .phones import PHONES, Timing
+
 _PAD_S = 0.2
 _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}
 
@@ -154,14 +150,3 @@ def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.
         phones.append((phone, start, float(end)))
         start = float(end)
     return samples_S, phones
-
-
-def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:
-    """Index into PHONES (T,) of the phone that sounds at each time; SIL where nothing does."""
-    index = {phone: i for i, phone in enumerate(PHONES)}
-    starts = np.array([start for _, start, _ in phones])
-    ends = np.array([end for _, _, end in phones])
-    labels = np.array([index[phone] for phone, _, _ in phones])
-    at = np.searchsorted(starts, times_T, side="right") - 1
-    inside = (at >= 0) & (times_T < ends[np.maximum(at, 0)])
-    return np.where(inside, labels[np.maximum(at, 0)], 0).astype(np.int64)

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from wav2sem_blender.pipeline.audio import VARIANCE_EPSILON
-from wav2sem_blender.pipeline.grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
+from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
 from ..experiments.augmentation import Augmentation
-from .align import Timing, frame_labels
 from .augment import Augmenter
+from .phones import Timing, frame_labels
 from .prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
 

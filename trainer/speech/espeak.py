@@ -22,7 +22,7 @@ import soxr
 
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
-from .align import Timing
+from .phones import Timing
 
 # What is judged by, and what is learnt from: no sentence and no variant stands in both.
 JUDGED_FILE, LEARNT_FILE = (Path(__file__).with_name(f"sentences_{end}.json") for end in ("of_languages", "to_learn"))

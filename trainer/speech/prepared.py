@@ -23,7 +23,8 @@ from wav2sem_blender.pipeline.motion import atomic_path
 
 from ..datasets.corpora import Clip, list_clips
 from ..experiments.preparation import PrepareSpeech
-from .align import Aligner, Timing, published_times, synthesise
+from .align import Aligner, published_times, synthesise
+from .phones import Timing
 
 FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")

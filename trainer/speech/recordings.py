@@ -17,7 +17,8 @@ import soxr
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from ..datasets.librispeech import LibriSpeech, Utterance, is_librispeech, with_splits
-from .align import Timing, published_times
+from .align import published_times
+from .phones import Timing
 from .prepared import SpeechStore
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")

@@ -7,50 +7,47 @@ import atexit
 
 import bpy
 
-from . import (
-    command,
-    export_panel,
+from . import translations
+from .animate import command, jobs
+from .preferences import models, page, python
+from .scene import key_mapping
+from .sound import playback as sound_playback
+from .ui import (
+    animate,
+    any_head,
+    export,
     first_start,
     jaw_bone,
-    jobs,
-    mapping,
-    mapping_ui,
-    model_folders,
-    operators,
+    key_mapping_panel,
     panels,
     playback,
-    preferences,
-    preset_panel,
+    presets_menu,
     properties,
-    result_panel,
-    runtime,
-    take_operators,
-    transfer,
-    translations,
-    upper_face_panel,
+    result,
+    result_operators,
+    upper_face,
     upper_face_properties,
-    waveform,
 )
 
 CLASSES = (
     *properties.CLASSES,
     *upper_face_properties.CLASSES,
-    *mapping.CLASSES,
-    *preferences.CLASSES,
-    *runtime.CLASSES,
-    *model_folders.CLASSES,
-    *operators.CLASSES,
+    *key_mapping.CLASSES,
+    *page.CLASSES,
+    *python.CLASSES,
+    *models.CLASSES,
+    *animate.CLASSES,
     *first_start.CLASSES,
     *playback.CLASSES,
-    *preset_panel.CLASSES,
+    *presets_menu.CLASSES,
     *panels.CLASSES,
-    *transfer.CLASSES,
-    *mapping_ui.CLASSES,
+    *any_head.CLASSES,
+    *key_mapping_panel.CLASSES,
     *jaw_bone.CLASSES,
-    *upper_face_panel.CLASSES,
-    *take_operators.CLASSES,
-    *result_panel.CLASSES,
-    *export_panel.CLASSES,
+    *upper_face.CLASSES,
+    *result_operators.CLASSES,
+    *result.CLASSES,
+    *export.CLASSES,
 )
 
 _command_handle: object | None = None
@@ -64,9 +61,9 @@ def register() -> None:
         bpy.utils.register_class(cls)
     properties.register()
     upper_face_properties.register()
-    mapping.register()
-    preset_panel.register()
-    result_panel.register()
+    key_mapping.register()
+    presets_menu.register()
+    result.register()
     _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
     atexit.register(_at_exit)
 
@@ -75,16 +72,15 @@ def unregister() -> None:
     """Remove them, and end the worker and the preferences' chores."""
     global _command_handle
     jobs.shut_down()
-    runtime.shut_down()
-    playback.shut_down()
-    waveform.shut_down()
+    python.shut_down()
+    sound_playback.shut_down()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
         _command_handle = None
-    result_panel.unregister()
-    preset_panel.unregister()
-    mapping.unregister()
+    result.unregister()
+    presets_menu.unregister()
+    key_mapping.unregister()
     upper_face_properties.unregister()
     properties.unregister()
     for cls in reversed(CLASSES):
@@ -98,5 +94,4 @@ def _at_exit() -> None:
         unregister()
     else:
         jobs.shut_down()
-        runtime.shut_down()
-        waveform.shut_down()
+        python.shut_down()

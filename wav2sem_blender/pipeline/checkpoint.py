@@ -28,8 +28,6 @@ ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
 MADE_BY = "an import or export of a model"
 NO_FACE = "it is a Wav2Sem encoder alone, without a face; fuse it into a face model by `python -m trainer finetune`"
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-DEFAULT_FOLDER = ASSETS / "models" / "default"
 
 
 @dataclass(frozen=True, kw_only=True)

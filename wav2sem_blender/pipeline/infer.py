@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from ..assets import DEFAULT_MODEL
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
-from .checkpoint import DEFAULT_FOLDER, NO_FACE, ModelFolder, Wav2SemFolder, open_folder
+from .checkpoint import NO_FACE, ModelFolder, Wav2SemFolder, open_folder
 from .decoder import MotionDecoder
-from .grid import HOP_SAMPLES, encoder_frames, feature_positions
+from .frame_timing import HOP_SAMPLES, encoder_frames, feature_positions
 from .motion import Motion
 from .windows import WINDOW_S, Window, plan, run_windows
 
@@ -61,7 +62,7 @@ class SpeechAnimator:
             FileNotFoundError: no model there.
             ValueError: a damaged model, an unknown engine or device, or an engine that is not installed.
         """
-        folder = open_folder(DEFAULT_FOLDER if str(model) == "default" else Path(model))
+        folder = open_folder(DEFAULT_MODEL if str(model) == "default" else Path(model))
         name = choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
         if isinstance(folder, Wav2SemFolder):
             return SentenceEncoder(folder, name, device)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .motion import Motion
-from .steps import Steps, at_once
+from .time_slicing import Steps, at_once
 
 __all__ = ["closure_frames", "reduce_keys", "reducing_keys", "reduction_error", "with_keys_only"]
 

@@ -122,7 +122,7 @@ def listen(speech: Speech, progress: Callable[[str, float], None] | None = None)
         speech: The recording.
         progress: Called with ("prosody", fraction).
     """
-    from .audio import SAMPLE_RATE_HZ, Pauses, level_db  # not in Blender's process: it loads the resampler
+    from .audio import SAMPLE_RATE_HZ, Pauses, level_db
 
     level_P = level_db(speech)
     pauses = Pauses(level_P)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE_HZ
-from .grid import HOP_SAMPLES, encoder_frames
+from .frame_timing import HOP_SAMPLES, encoder_frames
 
 WINDOW_S = 20.0
 OVERLAP_S = 4.0

@@ -16,7 +16,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from transformers.audio_utils import mel_filter_bank
 
 from ..audio import SAMPLE_RATE_HZ
-from ..grid import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
+from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
 Backbone: TypeAlias = HubertModel | Wav2Vec2Model
 KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}

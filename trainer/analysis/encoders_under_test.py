@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `analyze --model` names: models, runs, encoder and Wav2Sem folders; and their vectors of words.
+
+Shapes: S samples, L encoder frames (50 Hz), N words, D features, E sentence space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.pipeline.checkpoint import ModelFolder
+from wav2sem_blender.pipeline.engine_torch import load_state
+from wav2sem_blender.pipeline.frame_timing import RECEPTIVE_FIELD_SAMPLES
+from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_backbone
+from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
+
+from ..experiments.analysis import Analyze
+from ..runs.stages import read_wav2sem
+from ..speech.batches import frame_times_s, normalise
+from ..speech.prepared import SAMPLE_RATE_HZ
+from .ground_truth import Utterance
+from .homophones import DISTANCES, PAIR_KINDS, Token, distances, with_semantics
+
+COLUMNS = (*PAIR_KINDS, "near / random", "near / same word")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The paths of `--model`, sorted by what they hold."""
+
+    models: dict[str, Path] = field(default_factory=dict)
+    encoders: dict[str, Path] = field(default_factory=dict)
+    semantics: dict[str, Path] = field(default_factory=dict)
+    runs: dict[str, Path] = field(default_factory=dict)
+    evaluations: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A speech encoder (`kind` "hubert" or "wav2vec2"), and what is added to its features: inner(F_s), or nothing."""
+
+    name: str
+    kind: str
+    encoder: Backbone
+    wav2sem: Wav2Sem | None
+    inner: nn.Module | None
+    note: str
+
+
+def recognise(names: Sequence[str]) -> Given:
+    """Sort the paths; "default" is the bundled model.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: a folder holds none of the things that can be analysed.
+    """
+    given = Given()
+    for name in names:
+        path = DEFAULT_MODEL if name == "default" else Path(name)
+        label = name if name == "default" else path.resolve().name
+        if any(label in some for some in (given.models, given.encoders, given.semantics, given.runs)):
+            label = "/".join(path.resolve().parts[-2:])
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path}: no such folder; --model takes default, or folders")
+        config = path / "config.json"
+        described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        if "model" in described:
+            given.models[label] = path
+        elif "wav2sem" in described:
+            given.semantics[label] = path
+        elif described.get("model_type") in KINDS:
+            given.encoders[label] = path
+        elif (path / "run.json").is_file():
+            given.runs[label] = path
+            for part, found in (("model", given.models), ("encoder", given.encoders)):
+                if (path / part / "config.json").is_file():
+                    found[label] = path / part
+            if (path / "wav2sem.pt").is_file():
+                given.semantics[label] = path
+        elif (path / "results.json").is_file():
+            given.evaluations[label] = path
+        else:
+            raise ValueError(
+                f"{path}: nothing to analyse; --model takes a model folder, a run, a transformers encoder "
+                f"({' or '.join(KINDS)}), a Wav2Sem folder, or an evaluation's folder"
+            )
+    return given
+
+
+def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
+    """Every encoder with its own Wav2Sem or with each given one of its width, and what could not be paired."""
+    subjects, notes = [], []
+    for name, path in given.models.items():
+        subjects.append(_from_model(name, ModelFolder.open(path)))
+    semantics = {name: _wav2sem(path) for name, path in given.semantics.items()}
+    for name, path in given.encoders.items():
+        kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
+        encoder = load_backbone(str(path), kind)
+        width = encoder.config.hidden_size
+        fitting = {other: wav2sem for other, (wav2sem, target_dim) in semantics.items() if target_dim == width}
+        notes += [
+            f"{other} is not added to {name}: its F_s is not {width} wide." for other in semantics.keys() - fitting
+        ]
+        for other, wav2sem in fitting.items():
+            note, inner = "F_s added as it is", nn.Identity()
+            subject = Subject(
+                name=f"{name} + {other}", kind=kind, encoder=encoder, wav2sem=wav2sem, inner=inner, note=note
+            )
+            subjects.append(subject)
+        if not fitting:
+            note = "no Wav2Sem to add"
+            subjects.append(Subject(name=name, kind=kind, encoder=encoder, wav2sem=None, inner=None, note=note))
+    for subject in subjects:
+        for module in (subject.encoder, subject.wav2sem, subject.inner):
+            if module is not None:
+                module.eval().requires_grad_(False).to(device)
+    return subjects, notes
+
+
+def _from_model(name: str, folder: ModelFolder) -> Subject:
+    model = FaceFormer(folder.config)
+    model.load_state_dict(load_state(folder))
+    inner: nn.Module | None = None
+    note = "the model has no Wav2Sem"
+    if folder.config.wav2sem is not None:
+        width = model.audio_encoder.config.hidden_size
+        if folder.config.wav2sem.target_dim == width:
+            inner, note = nn.Identity(), "F_s added as it is"
+        else:
+            inner = model.fusion.semantic_feature_map
+            note = f"F_s ({folder.config.wav2sem.target_dim}) added through the trained inner FC to {width} features"
+    return Subject(
+        name=name, kind=folder.config.encoder.kind, encoder=model.audio_encoder, wav2sem=model.wav2sem, inner=inner,
+        note=note,
+    )  # fmt: skip
+
+
+def _wav2sem(path: Path) -> tuple[Wav2Sem, int]:
+    config, state = read_wav2sem(path)
+    model = Wav2Sem(config.config, config.target_dim)
+    model.load_state_dict(state)
+    return model, config.target_dim
+
+
+@torch.inference_mode()
+def word_vectors(
+    subject: Subject, utterances: Sequence[Utterance], tokens: Sequence[Token], slicing: str, device: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean over time of each word's last-layer features (N, D), and inner(F_s) as (N, D) or None without a Wav2Sem.
+
+    With audio slicing both come from the word's own sound; with feature slicing the utterance goes through the encoders
+    whole, the frames whose middle lies in the word are kept, and F_s is the utterance's.
+    """
+    features = torch.zeros(len(tokens), subject.encoder.config.hidden_size)
+    semantic = torch.zeros_like(features) if subject.wav2sem is not None else None
+    spoken: dict[int, list[int]] = {}
+    for i, token in enumerate(tokens):
+        spoken.setdefault(token.utterance, []).append(i)
+    for utterance, rows in tqdm(spoken.items(), desc=f"{subject.name}, {slicing} slicing", unit="clip", leave=False):
+        samples_S = utterances[utterance].samples()
+        if slicing == "features":
+            hidden_LD, added_D = _encoded(subject, samples_S, device)
+            times_L = frame_times_s(np.arange(len(hidden_LD)))
+        for i in rows:
+            start_s, end_s = tokens[i].start_s, tokens[i].end_s
+            if slicing == "audio":
+                clip_S = samples_S[int(start_s * SAMPLE_RATE_HZ) : int(np.ceil(end_s * SAMPLE_RATE_HZ))]
+                hidden_LD, added_D = _encoded(subject, clip_S, device)
+                features[i] = hidden_LD.mean(0)
+            else:
+                inside_L = (times_L >= start_s) & (times_L < end_s)
+                inside_L[np.abs(times_L - (start_s + end_s) / 2).argmin()] = True
+                features[i] = hidden_LD[torch.from_numpy(inside_L)].mean(0)
+            if semantic is not None and added_D is not None:
+                semantic[i] = added_D
+    return features.numpy(), None if semantic is None else semantic.numpy()
+
+
+def _encoded(subject: Subject, samples_S: np.ndarray, device: str) -> tuple[Tensor, Tensor | None]:
+    """Features (L, D) and inner(F_s) (D,) of one piece of sound, on the CPU."""
+    samples_S = np.pad(samples_S, (0, max(0, RECEPTIVE_FIELD_SAMPLES - len(samples_S))))
+    waveform_BS = torch.from_numpy(normalise(samples_S))[None].to(device)
+    hidden_BLD, _ = encode(subject.encoder, waveform_BS)
+    added_D = None
+    if subject.wav2sem is not None and subject.inner is not None:
+        added_D = subject.inner(subject.wav2sem(waveform_BS))[0].cpu()
+    return hidden_BLD[0].cpu(), added_D
+
+
+def word_distances(
+    subject: Subject,
+    utterances: Sequence[Utterance],
+    tokens: Sequence[Token],
+    draws: Sequence[Mapping[str, np.ndarray]],
+    config: Analyze,
+    device: str,
+) -> list[dict[str, Any]]:
+    """One row for each slicing, variant and distance: mean over seeds (and their standard deviation) of each pair kind,
+    and of the ratios."""
+    used = np.unique(np.concatenate([pairs.ravel() for draw in draws for pairs in draw.values()]))
+    rows = []
+    for slicing in config.slicings:
+        features_ND, semantic_ND = word_vectors(subject, utterances, [tokens[i] for i in used], slicing, device)
+        owners_N = np.array([tokens[i].utterance for i in used]) if slicing == "features" else used
+        measured: dict[tuple[str, str], list[list[float]]] = {}
+        for seed, draw in zip(config.seeds, draws, strict=True):
+            variants = {"without Wav2Sem": features_ND}
+            if semantic_ND is not None:
+                variants = with_semantics(features_ND, semantic_ND, owners_N, seed)
+            for variant, vectors_ND in variants.items():
+                found = {
+                    kind: distances(*(vectors_ND[np.searchsorted(used, side)] for side in pairs.T))
+                    for kind, pairs in draw.items()
+                }
+                for distance in DISTANCES:
+                    near, random, same = (float(found[kind][distance].mean()) for kind in PAIR_KINDS)
+                    measured.setdefault((variant, distance), []).append(
+                        [near, random, same, near / random, near / same]
+                    )
+        for (variant, distance), seeds in measured.items():
+            rows.append(_row(subject.name, slicing, variant, distance, np.array(seeds)))
+    return rows
+
+
+def _row(subject: str, slicing: str, variant: str, distance: str, seeds_X5: np.ndarray) -> dict[str, Any]:
+    values = {
+        name: {"mean": float(mean), "sd": float(sd)}
+        for name, mean, sd in zip(COLUMNS, seeds_X5.mean(0), seeds_X5.std(0), strict=True)
+    }
+    return {"model": subject, "slicing": slicing, "variant": variant, "distance": distance, **values}

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`prepare driven`: motion for aligned speech that nobody filmed.
+
+A small network learns from the captured speaker what each phone, among its neighbours, does to every channel; it then
+drives the phone times of all other voices. Lips are made to meet on p, b and m: an average alone leaves them ajar.
+The face model learns from both: captured motion says how a face moves, driven motion says it for many voices.
+
+Shapes: T animation frames, P phones, K channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
+
+from ..experiments.face import bundled
+from ..speech.phones import BILABIALS, PHONES, Timing
+from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
+from .curves import FPS, Fitted, MotionStore, paired_records, write_motion
+from .face_loss import FaceLoss
+from .shapes import read_basis
+from .targets import close_lips, part_lips, rest_in_pauses, rest_pose
+
+STEPS = 700
+CROP_FRAMES = 80
+BATCH = 32
+MOST_SYNTHETIC = {"flite": 300, "espeak": 240}  # clips: most of what the face hears are real voices
+
+
+class PhonesToMotion(nn.Sequential):
+    """Phone shares (B, T, P) -> channel weights (B, T, K); sees half a second to either side."""
+
+    def __init__(self, n_channels: int, width: int = 96) -> None:
+        layers: list[nn.Module] = []
+        for inputs in (len(PHONES), width, width):
+            layers += [nn.Conv1d(inputs, width, 9, padding=4), nn.GELU()]
+        super().__init__(*layers, nn.Conv1d(width, n_channels, 5, padding=2))
+
+    def forward(self, phones_BTP: Tensor) -> Tensor:
+        return super().forward(phones_BTP.transpose(1, 2)).transpose(1, 2)
+
+
+def phone_shares(phones: list[Timing], n_frames: int) -> np.ndarray:
+    """(T, P): which part of every frame (centred on its time) each phone fills; what nothing fills is silence."""
+    shares_TP = np.zeros((n_frames, len(PHONES)), np.float32)
+    for phone, start, end in phones:
+        first, last = max(0, int(start * FPS - 1)), min(n_frames, int(end * FPS + 2))
+        frames = np.arange(first, last)
+        overlap = np.minimum(frames + 0.5, end * FPS) - np.maximum(frames - 0.5, start * FPS)
+        shares_TP[first:last, PHONES.index(phone)] += overlap.clip(0, 1)
+    shares_TP[:, 0] += (1 - shares_TP.sum(1)).clip(0)
+    return shares_TP
+
+
+def prepare_driven(data: Path, out: Path, seed: int) -> None:
+    """Learn from the captured clips, drive every other aligned clip, write a folder like `prepare motion`'s."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
+    basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
+    filmed = [
+        (record, moved)
+        for record, moved in paired_records(speech, motion)
+        if moved.split == "train" and moved.style == "grid_s1" and record.phones
+    ]
+    captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
+    model = _learn(captured, FaceLoss(bundled(), basis_KV3, gap_K), rng)
+    closed_K, jaw_open = _closed_lips(captured, gap_K), motion.channels.index("jawOpen")
+    rest_K = rest_pose((motion.weights(moved), record.phones) for record, moved in filmed if record.phones)
+    names = {record.name for record in motion.records}
+    todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
+    spoken = [record for record in todo if record.corpus not in MOST_SYNTHETIC]
+    for corpus, most in MOST_SYNTHETIC.items():
+        some = [record for record in todo if record.corpus == corpus]
+        spoken += some[:: max(1, len(some) // most)][:most]
+    driven: list[Fitted] = []
+    for record in spoken:
+        assert record.phones is not None
+        n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
+        with torch.no_grad():
+            average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
+        closed_TK = close_lips(average_TK, record.phones, closed_K)
+        parted_TK = part_lips(closed_TK, record.phones, gap_K, jaw_open)
+        driven_TK = rest_in_pauses(parted_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K)
+        driven.append((record.name, "grid_s1", "train", driven_TK))
+    write_motion(out, motion.channels, driven)
+    print(f"{len(driven)} clips driven, {sum(len(clip[3]) for clip in driven) / FPS / 60:.1f} min")
+
+
+def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng: np.random.Generator) -> nn.Module:
+    model = PhonesToMotion(captured[0][1].shape[1])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=STEPS)
+    long_enough = [pair for pair in captured if len(pair[1]) >= CROP_FRAMES]
+    for _ in range(STEPS):
+        some = [long_enough[i] for i in rng.integers(len(long_enough), size=BATCH)]
+        starts = [int(rng.integers(len(target) - CROP_FRAMES + 1)) for _, target in some]
+        phones, target = (
+            torch.from_numpy(np.stack([pair[j][i : i + CROP_FRAMES] for pair, i in zip(some, starts, strict=True)]))
+            for j in (0, 1)
+        )
+        loss = loss_fn(model(phones), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    print(f"phones to motion: loss {loss.item():.3f}")
+    return model.eval()
+
+
+def _closed_lips(captured: list[tuple[np.ndarray, np.ndarray]], gap_K: np.ndarray) -> np.ndarray:
+    """The captured speaker's median channels (K,) in the middle of p, b, m, where the lips did meet."""
+    columns = [PHONES.index(phone) for phone in BILABIALS]
+    shut = [target[(phones[:, columns].sum(1) > 0.6) & (target @ gap_K < 0.0008)] for phones, target in captured]
+    return np.median(np.concatenate(shut), axis=0)

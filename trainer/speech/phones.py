@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The 39 phones of the CMU dictionary and silence, when each is said (seconds), and their labels on frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PHONES = (
+    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+)
+BILABIALS = ("P", "B", "M")
+LABIODENTALS = ("F", "V")
+Timing = tuple[str, float, float]
+
+
+def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:
+    """Index into PHONES (T,) of the phone that sounds at each time; SIL where nothing does."""
+    index = {phone: i for i, phone in enumerate(PHONES)}
+    starts = np.array([start for _, start, _ in phones])
+    ends = np.array([end for _, _, end in phones])
+    labels = np.array([index[phone] for phone, _, _ in phones])
+    at = np.searchsorted(starts, times_T, side="right") - 1
+    inside = (at >= 0) & (times_T < ends[np.maximum(at, 0)])
+    return np.where(inside, labels[np.maximum(at, 0)], 0).astype(np.int64)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MAIN PATH: the settings of a run, the run itself, and the same from a terminal."""

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`blender -b scene.blend --command wav2sem --audio a.wav --object Head --output b.blend`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import bpy
+
+from .. import addon_preferences
+from ..addon_preferences import ENGINES
+from ..scene.write_motion import summary
+from . import jobs
+from .settings import AnimateSettings
+
+NAME = "wav2sem"
+
+
+def run_command(arguments: list[str]) -> int:
+    """Animate a mesh of the open file and save the result; the exit status is 0 only if keys were written.
+
+    Args:
+        arguments: The command line after `--command wav2sem`.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:  # argparse has said why, or has shown the help: no keys either way
+        return 2
+    context = bpy.context
+    settings = AnimateSettings(
+        filepath=str(options.audio.absolute()),
+        object_name=options.object,
+        model=options.model,
+        engine=options.engine,
+        device=options.device or addon_preferences.get(context).device,
+        style=options.style,
+        semantic_strength=options.semantic_strength,
+        strength=options.strength,
+        smoothing_s=options.smoothing,
+        delay_s=options.delay,
+        start_frame=options.start_frame,
+        range_start_s=options.begin,
+        range_end_s=options.end,
+    )
+    try:
+        _check_output(options.output)
+        outcome, notes = jobs.run(context, settings, _print_progress)
+        for sentence in (*outcome.warnings, *notes, *outcome.notes, summary(outcome)):
+            print(f"wav2sem: {sentence}")
+        _save(options.output)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"wav2sem: {error or 'The memory is not sufficient.'}", file=sys.stderr)
+        return 1
+    finally:
+        jobs.shut_down()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blender -b scene.blend --command wav2sem", description="Animate a mesh from speech and save the file."
+    )
+    parser.add_argument("--audio", type=Path, required=True, help="audio file, or a film with sound")
+    parser.add_argument("--output", type=Path, required=True, help="the .blend file to write")
+    parser.add_argument("--object", default="", metavar="NAME", help="the mesh (default: the active object)")
+    parser.add_argument("--model", default="default", help="model folder, or its name in the models folder")
+    parser.add_argument("--start-frame", type=int, default=1, metavar="N", help="scene frame where the audio begins")
+    parser.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor for all curves")
+    parser.add_argument("--smoothing", type=_at_least_0, default=0.0, metavar="S", help="seconds; 0.05 is gentle")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="the face is so many seconds later")
+    parser.add_argument("--from", type=_at_least_0, default=0.0, metavar="S", dest="begin", help="speak from there on")
+    parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="speak up to there")
+    parser.add_argument("--semantic-strength", type=float, default=1.0, metavar="X", help="0: sounds alone")
+    parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
+    parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
+    parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])
+    return parser
+
+
+def _at_least_0(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} s is impossible; it must be 0 or more")
+    return seconds
+
+
+def _check_output(output: Path) -> None:
+    """Before the long part."""
+    if output.suffix != ".blend":
+        raise ValueError(f"{output}: the output must be a .blend file.")
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{output}: the folder {output.absolute().parent} does not exist.")
+
+
+def _save(output: Path) -> None:
+    try:
+        bpy.ops.wm.save_as_mainfile(filepath=str(output.absolute()), check_existing=False)
+    except RuntimeError as error:  # how an operator reports an error to Python
+        raise OSError(f"{output} cannot be saved ({str(error).strip()}).") from error
+
+
+_last_title = ""
+
+
+def _print_progress(_fraction: float, title: str) -> None:
+    """One line for each stage."""
+    global _last_title
+    if title != _last_title:
+        _last_title = title
+        print(f"wav2sem: {title} …", flush=True)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a face plays, in files for other programs. Every file appears whole or not at all. Shapes: T frames, K keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ...pipeline.motion import Motion, atomic_path
+from .. import compat
+from . import actions, key_mapping, takes
+
+
+def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
+    """The takes that play on a face, from the top down."""
+    return tuple(take for take in takes.of_face(face) if not (take.is_kept or take.is_muted))
+
+
+def frame_range(face: bpy.types.Object) -> tuple[int, int]:
+    """First and last scene frame of what plays."""
+    ranges = [take.frames for take in playing(face)]
+    return min(first for first, _ in ranges), max(last for _, last in ranges)
+
+
+def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
+    """The keys' values at every scene frame of `frame_range`; channels are named as the key mapping names them."""
+    first, last = frame_range(face)
+    values: dict[str, np.ndarray] = {}
+    for take in reversed(playing(face)):
+        begin, end = take.frames
+        for key, curve in take.curves():
+            values_T = values.setdefault(key, np.zeros(last - first + 1, dtype=np.float32))
+            values_T[begin - first : end - first + 1] = [
+                curve.evaluate(take.action_frame(frame)) for frame in range(begin, end + 1)
+            ]
+    top = playing(face)[0].action
+    if not values:
+        raise ValueError(f'The action "{top.name}" has no curve for a shape key of "{face.name}".')
+    info = {"audio": str(top.get("wav2sem_audio", "")), "audio_sha256": str(top.get(actions.AUDIO_HASH, ""))}
+    names = _channel_names(face, tuple(values))
+    return Motion(
+        weights_TK=np.stack(list(values.values()), axis=1),
+        channels=tuple(names[key] for key in values),
+        fps=compat.frame_rate_hz(scene),
+        info={**info, "object": face.name, "first_scene_frame": str(first)},
+    )
+
+
+def parts(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types.Object]:
+    """The face, what its shape keys drive, what hangs on it, and the armature that moves it; only what is visible."""
+    keys = face.data.shape_keys
+    family = {face, *face.children_recursive}
+    for candidate in context.view_layer.objects:
+        animated = candidate.data.shape_keys if candidate.type == "MESH" else None
+        animation = animated.animation_data if animated is not None else None
+        for curve in animation.drivers if animation is not None else ():
+            targets = (target for variable in curve.driver.variables for target in variable.targets)
+            if any(target.id == keys for target in targets):
+                family.add(candidate)
+    family |= {armature for part in list(family) if (armature := part.find_armature()) is not None}
+    known = set(context.view_layer.objects)
+    return sorted((part for part in family & known if part.visible_get()), key=lambda part: part.name)
+
+
+def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    """A .glb with the shape keys as morph targets and all that plays in one animation, which begins at 0 s.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with _scene_of(context, face):
+        _write(
+            path,
+            lambda temporary: bpy.ops.export_scene.gltf(
+                filepath=temporary,
+                export_format="GLB",
+                use_selection=True,
+                export_animations=True,
+                export_animation_mode="SCENE",
+                export_anim_scene_split_object=False,
+                export_anim_slide_to_zero=True,
+                export_morph=True,
+                export_morph_animation=True,
+            ),
+        )
+
+
+def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    """An .abc with the points of every frame.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    first, last = frame_range(face)
+    with _scene_of(context, face):
+        _write(
+            path,
+            lambda temporary: bpy.ops.wm.alembic_export(filepath=temporary, start=first, end=last, selected=True),
+        )
+
+
+def _channel_names(face: bpy.types.Object, keys: tuple[str, ...]) -> dict[str, str]:
+    """Key to channel where the mapping has exactly one for it, unscaled; otherwise a key keeps its own name."""
+    rows = [row for row in key_mapping.in_use(face).rows if row.key in keys]
+    named = {}
+    for row in rows:
+        is_only = sum(other.key == row.key or other.channel == row.channel for other in rows) == 1
+        if is_only and row.gain == 1.0 and row.channel not in keys:
+            named[row.key] = row.channel
+    return {key: named.get(key, key) for key in keys}
+
+
+def _write(path: Path, export: Callable[[str], set[str]]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.open("xb").close()  # says by itself what is wrong with the folder
+        try:
+            result = export(str(temporary))
+        except RuntimeError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+        if result != {"FINISHED"} or temporary.stat().st_size == 0:
+            raise OSError("the exporter gave up")
+
+
+@contextmanager
+def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[None]:
+    """Only the face and its parts selected, and the scene as long as what plays; afterwards everything as before."""
+    scene, layer = context.scene, context.view_layer
+    times = scene.frame_start, scene.frame_end, scene.frame_current, scene.frame_subframe
+    selection, active = list(context.selected_objects), layer.objects.active
+    for other in selection:
+        other.select_set(False)
+    chosen = parts(face, context)
+    for part in chosen:
+        part.select_set(True)
+    layer.objects.active = face
+    first, last = frame_range(face)
+    scene.frame_start, scene.frame_end = first, last
+    try:
+        yield
+    finally:
+        scene.frame_start, scene.frame_end = times[0], times[1]
+        scene.frame_set(times[2], subframe=times[3])
+        for part in chosen:
+            part.select_set(False)
+        for other in selection:
+            other.select_set(True)
+        layer.objects.active = active

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A jaw bone that follows the shape keys: a driver turns it as far as `jawOpen`, or the visemes, open the mouth.
+
+The driver remembers by itself what it took the place of: its first variable's name holds the bone's rotation mode, its
+expression begins with the angle at rest. So it survives in a library override, which stores drivers but no properties.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from math import radians
+
+import bpy
+from mathutils import Vector
+
+from ...pipeline.face_names import Row
+from ...pipeline.visemes import VISEME_SETS
+from . import key_mapping
+from .checks import value_path
+
+AXES = (
+    ("AUTO", "Automatic", "Across the face, so that the chin goes down and back"),
+    ("X", "X", "The bone's own X axis"),
+    ("Y", "Y", "The bone's own Y axis, along the bone"),
+    ("Z", "Z", "The bone's own Z axis"),
+)
+# jawOpen at 1 lowers the chin of the bundled model's face by 25 mm; it is 87 mm from the hinge.
+OPEN_ANGLE = radians(17)
+
+_FIRST_VARIABLE = "wav2sem_"
+# Custom property of a mesh's shape-key data-block: the key without a shape that carries the curve to the bone.
+_CARRIER_PROPERTY = "wav2sem_jaw_carrier"
+_CHANNEL = "jawOpen"
+
+_JAW_WORDS = {"jaw", "jawbone", "jawroot", "jawmaster", "lowerjaw", "mandible", "mandibula", "顎", "あご"}
+# Parts and ends of a jaw, and bones that a rig moves by itself.
+_NO_HINGE = {"end", "tip", "nub", "upper", "top", "l", "r", "left", "right", "mch", "org", "target", "ik"}
+_CONTROLS = ("jaw_master", "c_jawbone.x")  # Rigify's and Auto-Rig Pro's
+
+
+def guess_jaw_bone(names: Iterable[str]) -> str | None:
+    """The bone among these that turns the lower jaw; a control is preferred to the bone that it moves."""
+    found = []
+    for name in names:
+        words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+", name)}
+        is_jaw = bool(words & _JAW_WORDS) or {"jaw", "root"} <= words
+        if is_jaw and not words & _NO_HINGE:
+            found.append((name not in _CONTROLS, "def" in words, len(name), name))
+    return min(found)[-1] if found else None
+
+
+def armature_of(face: bpy.types.Object) -> bpy.types.Object | None:
+    """The armature that deforms the mesh, or that it is attached to."""
+    owner = face.find_armature()
+    while owner is None and face.parent is not None:
+        face = face.parent
+        owner = face if face.type == "ARMATURE" else face.find_armature()
+    return owner
+
+
+def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle: float = OPEN_ANGLE) -> str:
+    """Add the driver.
+
+    Args:
+        face: The mesh whose keys are followed.
+        bone_name: The bone; empty for a guess.
+        axis: Of `AXES`.
+        angle: Radians at a fully open jaw.
+
+    Returns:
+        The bone's name.
+
+    Raises:
+        ValueError: There is no such bone, or something else turns it; nothing was changed.
+    """
+    armature = armature_of(face)
+    assert armature is not None  # the operators' poll
+    name = bone_name or guess_jaw_bone(armature.data.bones.keys())
+    if not name:
+        raise ValueError(f'"{armature.name}" has no bone that is named like a jaw. Give the name of the bone.')
+    bone = armature.pose.bones.get(name)
+    if bone is None:
+        raise ValueError(f'"{armature.name}" has no bone "{name}".')
+    _check_free(armature, bone)
+    terms = _jaw_terms(face)
+    if not terms and face.data.override_library:
+        raise ValueError(
+            f'"{face.name}" has no shape key for {_CHANNEL}, and a library override cannot take one. Add an empty key '
+            f'"{_CHANNEL}" in the file that it is linked from.'
+        )
+    release(face)
+    terms = _jaw_terms(face) or [(_add_carrier(face), 1.0)]  # the carrier may have gone with the earlier driver
+    index, sign = _axis(armature, bone) if axis == "AUTO" else ("XYZ".index(axis), 1)
+    mode = bone.rotation_mode
+    if mode in {"QUATERNION", "AXIS_ANGLE"}:
+        bone.rotation_mode = "XYZ"
+    rest = bone.rotation_euler[index]
+    driver = bone.driver_add("rotation_euler", index).driver
+    driver.type = "SCRIPTED"
+    parts = []
+    for number, (key, factor) in enumerate(terms):
+        variable = driver.variables.new()
+        # Short names: Blender cuts an expression after 255 letters, and there are up to 14 visemes.
+        variable.name = f"k{number}" if number else _FIRST_VARIABLE + mode
+        variable.targets[0].id_type = "KEY"
+        variable.targets[0].id = face.data.shape_keys
+        variable.targets[0].data_path = value_path(key)
+        parts.append(f"{factor:.4g}*{variable.name}")
+    driver.expression = f"{rest:.6f}+{sign * angle:.6f}*({'+'.join(parts)})"
+    return name
+
+
+def release(face: bpy.types.Object) -> None:
+    """Remove our drivers from the face's armature, and the key that was made for them; bones return to rest."""
+    armature = armature_of(face)
+    assert armature is not None
+    for curve, bone in list(_drivers(armature)):
+        index, expression = curve.array_index, curve.driver.expression
+        mode = curve.driver.variables[0].name.removeprefix(_FIRST_VARIABLE)
+        armature.animation_data.drivers.remove(curve)
+        bone.rotation_euler[index] = float(expression.partition("+")[0])
+        if mode != bone.rotation_mode:
+            bone.rotation_mode = mode
+    keys = face.data.shape_keys
+    carrier = keys.get(_CARRIER_PROPERTY) if keys else None
+    if carrier:
+        table = key_mapping.stored(face)
+        if table is not None:
+            rows = tuple(row for row in table.rows if row.key != carrier)
+            key_mapping.store(face, replace(table, rows=rows))
+        if carrier in keys.key_blocks:
+            face.shape_key_remove(keys.key_blocks[carrier])
+        if face.data.shape_keys:
+            del face.data.shape_keys[_CARRIER_PROPERTY]
+
+
+def driven_bones(armature: bpy.types.Object | None) -> list[str]:
+    """Names of the bones that a driver of ours turns."""
+    return [bone.name for _, bone in _drivers(armature)] if armature else []
+
+
+def _drivers(armature: bpy.types.Object) -> Iterator[tuple[bpy.types.FCurve, bpy.types.PoseBone]]:
+    animation = armature.animation_data
+    for curve in animation.drivers if animation else ():
+        variables = curve.driver.variables
+        if variables and variables[0].name.startswith(_FIRST_VARIABLE):
+            bone = next((b for b in armature.pose.bones if curve.data_path == f"{_path(b)}.rotation_euler"), None)
+            if bone is not None:
+                yield curve, bone
+
+
+def _path(bone: bpy.types.PoseBone) -> str:
+    return f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'
+
+
+def _check_free(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> None:
+    """The bone's rotation must not be keyed or driven by somebody else."""
+    animation = armature.animation_data
+    if animation is None:
+        return
+    ours = {curve.data_path for curve, _ in _drivers(armature)}
+    start = f"{_path(bone)}.rotation"
+    if any(curve.data_path.startswith(start) and curve.data_path not in ours for curve in animation.drivers):
+        raise ValueError(f'A driver turns the bone "{bone.name}" already. Remove it, or choose another bone.')
+    if animation.action is None:
+        return
+    for layer in animation.action.layers:
+        for strip in layer.strips:
+            bag = strip.channelbag(animation.action_slot) if animation.action_slot else None
+            if bag and any(curve.data_path.startswith(start) for curve in bag.fcurves):
+                raise ValueError(
+                    f'The action "{animation.action.name}" turns the bone "{bone.name}". Remove its rotation curves, '
+                    "or choose another bone."
+                )
+
+
+def _jaw_terms(face: bpy.types.Object) -> list[tuple[str, float]]:
+    """Keys and factors whose sum is how far the jaw is open, 1 for jawOpen at 1."""
+    key_map = key_mapping.in_use(face)
+    present = key_mapping.key_names(face)
+    rows = [row for row in key_map.rows if row.key in present and row.gain]
+    if not key_map.visemes:
+        return [(row.key, 1 / row.gain) for row in rows if row.channel == _CHANNEL][:1]
+    weights = VISEME_SETS[key_map.visemes].weights
+    opened: dict[str, Row] = {}
+    for row in rows:
+        if weights.get(row.channel, {}).get(_CHANNEL):
+            opened.setdefault(row.channel, row)
+    return [(row.key, weights[channel][_CHANNEL] / row.gain) for channel, row in opened.items()]
+
+
+def _add_carrier(face: bpy.types.Object) -> str:
+    """A key without a shape, for a face whose jaw is moved by the bone alone."""
+    if face.data.shape_keys is None:
+        face.shape_key_add(name="Basis", from_mix=False)
+    key = face.shape_key_add(name=_CHANNEL, from_mix=False)
+    key.value = 0.0
+    face.data.shape_keys[_CARRIER_PROPERTY] = key.name
+    if key_mapping.stored(face) is not None:
+        row = face.wav2sem_mapping.add()
+        row.channel, row.key = _CHANNEL, key.name
+    return str(key.name)
+
+
+def _axis(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> tuple[int, int]:
+    """Index of the bone's axis that lies across the face, and the sign of the turn that opens the mouth.
+
+    The face looks where the bone points, or along -y where that says nothing: a bone that hangs straight down.
+    """
+    to_world = (armature.matrix_world @ bone.bone.matrix_local).to_3x3().normalized()
+    front = to_world @ Vector((0, 1, 0))
+    front.z = 0
+    if front.length < 0.3:
+        front = Vector((0, -1, 0))
+    # About this axis what is in front goes down.
+    across = front.normalized().cross(Vector((0, 0, -1)))
+    parts = [column.dot(across) for column in to_world.transposed()]
+    index = max(range(3), key=lambda i: abs(parts[i]))
+    return index, 1 if parts[index] > 0 else -1

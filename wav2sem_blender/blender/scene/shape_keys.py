@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each shape key plays, and keys made from a motion's basis on a FLAME mesh. Shapes: V vertices, K channels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+
+import bpy
+import numpy as np
+
+from ...pipeline.face_names import Row, listed
+from ...pipeline.motion import Motion
+from . import original_state
+from .checks import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, Plan, own_keys, rest_points
+
+# Blender's hard limit of a shape key's value.
+LIMIT = 10.0
+# A difference of a key that nobody sees.
+_VISIBLE = 0.02
+
+
+def make_keys(target: bpy.types.Object, motion: Motion, plan: Plan, rollback: ExitStack) -> tuple[Row, ...]:
+    """Create the plan's new keys, or bring our own up to date.
+
+    A key whose curve would leave Blender's limit of 10 is made larger and its curve smaller by the same factor.
+    Keys of ours that were made from this very basis are left alone: they may have been sculpted since.
+
+    Returns:
+        For each new channel the key's name and, as the gain, the factor for its curve.
+    """
+    assert plan.similarity is not None and motion.basis_KV3 is not None
+    existing = own_keys(target.data)
+    rest_V3 = rest_points(target.data)
+    factors = {channel: _curve_factor(motion, channel) for channel in plan.new_channels}
+    basis_hash = _basis_hash(motion, plan, factors)
+    keys = target.data.shape_keys
+    active_index = target.active_shape_key_index
+    rollback.callback(setattr, target, "active_shape_key_index", active_index)
+    is_current = keys is not None and keys.get(OWN_BASIS_PROPERTY) == basis_hash
+    made: list[Row] = []
+    for channel in plan.new_channels:
+        factor = factors[channel]
+        if channel in existing and is_current:
+            made.append(Row(channel, channel, factor))
+            continue
+        block = _key_block(target, channel, channel in existing, rollback)
+        offsets_V3 = plan.similarity.apply_to_offsets(motion.basis_KV3[motion.channels.index(channel)])
+        block.data.foreach_set("co", (rest_V3 + offsets_V3 / factor).astype(np.float32).ravel())
+        made.append(Row(channel, block.name, factor))
+    target.active_shape_key_index = active_index
+    keys = target.data.shape_keys
+    keys[OWN_KEYS_PROPERTY] = "\n".join(sorted(existing | {row.key for row in made}))
+    keys[OWN_BASIS_PROPERTY] = basis_hash
+    return tuple(made)
+
+
+def curves(motion: Motion, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """The values (T,) of every key: the sum of its channels' curves, each times its gain."""
+    values: dict[str, np.ndarray] = {}
+    for channel, key, factor in rows:
+        played_T = motion.weights_TK[:, motion.channels.index(channel)] * np.float32(factor)
+        values[key] = values[key] + played_T if key in values else played_T
+    return values
+
+
+def check_limit(values: Mapping[str, np.ndarray]) -> None:
+    """Existing keys cannot be rescaled, so their curves must stay within Blender's limit."""
+    for key, values_T in values.items():
+        highest = float(np.abs(values_T).max(initial=0.0))
+        if highest > LIMIT:
+            raise ValueError(
+                f'The shape key "{key}" would need the value {highest:.1f}; Blender allows {LIMIT:g}. '
+                "Lower the strength, or its gain under Key Mapping."
+            )
+
+
+def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback: ExitStack) -> list[str]:
+    """Widen the keys' sliders so that no animated value is clamped; they are never narrowed.
+
+    Returns:
+        Sentences for the user: a library override does not store its sliders, so there they stay.
+    """
+    original_state.put_back_later(mesh.shape_keys, rollback)
+    original_state.note_sliders(mesh.shape_keys, list(values))
+    narrow = []
+    for key, values_T in values.items():
+        block = mesh.shape_keys.key_blocks[key]
+        lowest, highest = float(values_T.min(initial=0.0)), float(values_T.max(initial=0.0))
+        if not mesh.override_library:
+            rollback.callback(setattr, block, "slider_min", block.slider_min)
+            rollback.callback(setattr, block, "slider_max", block.slider_max)
+            block.slider_min = min(block.slider_min, lowest)
+            block.slider_max = max(block.slider_max, highest)
+        elif lowest < block.slider_min - _VISIBLE or highest > block.slider_max + _VISIBLE:
+            narrow.append(key)
+    if not narrow:
+        return []
+    return [
+        f"A library override keeps its keys' ranges, so {listed(narrow)} will stop at theirs. Widen "
+        "Range Min and Max in the file that it is linked from."
+    ]
+
+
+def _key_block(target: bpy.types.Object, name: str, exists: bool, rollback: ExitStack) -> bpy.types.ShapeKey:
+    if exists:
+        return target.data.shape_keys.key_blocks[name]
+    if target.data.shape_keys is None:
+        target.shape_key_add(name="Basis", from_mix=False)
+        rollback.callback(target.shape_key_clear)
+    block = target.shape_key_add(name=name, from_mix=False)
+    block.value = 0.0
+    rollback.callback(_remove_key, target, block.name)
+    return block
+
+
+def _remove_key(target: bpy.types.Object, name: str) -> None:
+    target.shape_key_remove(target.data.shape_keys.key_blocks[name])
+
+
+def _curve_factor(motion: Motion, channel: str) -> float:
+    """1, or the power of two that brings the curve within the limit."""
+    highest = float(np.abs(motion.weights_TK[:, motion.channels.index(channel)]).max(initial=0.0))
+    return 1.0 if highest <= LIMIT else 2.0 ** -np.ceil(np.log2(highest / LIMIT))
+
+
+def _basis_hash(motion: Motion, plan: Plan, factors: dict[str, float]) -> str:
+    assert plan.similarity is not None and motion.basis_KV3 is not None
+    content = hashlib.sha256(repr((plan.new_channels, tuple(factors.values()))).encode())
+    content.update(np.round(plan.similarity.rotation_33 * plan.similarity.scale, 5).tobytes())
+    content.update(motion.basis_KV3.tobytes())
+    return content.hexdigest()

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes: the actions that this add-on made for a face, wherever they are, and what can be done with them.
+
+A take is the active action, a strip on a track of its own in the NLA, or only kept in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+
+from . import actions, original_state, upper_face
+from .checks import own_keys, value_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """An action of ours, its slot for the face's shape keys, and its track and strip where it has some."""
+
+    action: bpy.types.Action
+    slot: Any
+    is_active: bool = False
+    track: Any = None
+    strip: Any = None
+
+    @property
+    def is_upper_face(self) -> bool:
+        """Blinks, brows and eye darts, or else the speech."""
+        return upper_face.MARK in self.action
+
+    @property
+    def is_kept(self) -> bool:
+        """In the file, but not playing."""
+        return not self.is_active and self.strip is None
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """First and last scene frame."""
+        first, last = self.action.curve_frame_range
+        if self.strip is None:
+            return round(first), round(last)
+        strip = self.strip
+        return tuple(  # type: ignore[return-value]
+            round(strip.frame_start + (frame - strip.action_frame_start) * strip.scale) for frame in (first, last)
+        )
+
+    def action_frame(self, scene_frame: float) -> float:
+        """The frame of the action that plays at a scene frame."""
+        if self.strip is None:
+            return scene_frame
+        return float(self.strip.action_frame_start + (scene_frame - self.strip.frame_start) / self.strip.scale)
+
+    @property
+    def key_names(self) -> list[str]:
+        """The shape keys that it moves."""
+        if self.is_upper_face:
+            return upper_face.keys_of(self.action)
+        return json.loads(self.action.get(actions.CURVES, "[]"))  # type: ignore[no-any-return]
+
+    @property
+    def fcurves(self) -> Any:
+        """All curves of its slot, the user's own among them; None without any."""
+        bags = (strip.channelbag(self.slot) for layer in self.action.layers for strip in layer.strips)
+        return next((bag.fcurves for bag in bags if bag is not None), None)
+
+    def curves(self) -> Iterator[tuple[str, Any]]:
+        """Key name and curve of each key that it moves."""
+        fcurves = self.fcurves
+        for name in self.key_names if fcurves is not None else ():
+            curve = fcurves.find(value_path(name))
+            if curve is not None:
+                yield name, curve
+
+    @property
+    def is_muted(self) -> bool:
+        """Does it play nothing although it could?"""
+        if self.strip is not None:
+            return bool(self.track.mute or self.strip.mute)
+        return self.is_active and all(curve.mute for _, curve in self.curves())
+
+
+def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
+    """All takes of a face: what plays, from the top down, then what is kept."""
+    keys = keys_of(face)
+    if keys is None:
+        return ()
+    found, animation = [], keys.animation_data
+    if animation is not None:
+        if animation.action is not None and _is_ours(animation.action):
+            found.append(Take(action=animation.action, slot=animation.action_slot, is_active=True))
+        for track in reversed(animation.nla_tracks):
+            for strip in track.strips:
+                if strip.action is not None and _is_ours(strip.action):
+                    found.append(Take(action=strip.action, slot=strip.action_slot, track=track, strip=strip))
+    playing = {take.action for take in found}
+    for action in bpy.data.actions:
+        if action not in playing and _is_ours(action) and action.users == int(action.use_fake_user):
+            slot = next((slot for slot in action.slots if _is_of(slot, keys)), None)
+            if slot is not None:
+                found.append(Take(action=action, slot=slot))
+    return tuple(found)
+
+
+def keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
+    """The face's shape keys, None without any."""
+    return face.data.shape_keys if face is not None and face.type == "MESH" else None
+
+
+def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> list[str]:
+    """Put a take on top, taken out of the NLA where it is there; returns sentences about what was active before."""
+    keys = face.data.shape_keys
+    if take.strip is not None:
+        _remove_strip(keys, take)
+    notes = actions.put_on_top(keys, take.action, take.slot, scene)
+    _settle(keys)
+    return notes
+
+
+def mute(face: bpy.types.Object, take: Take, is_muted: bool) -> None:
+    """Let a take play or not; muted, the face is at rest, or as what lies below moves it."""
+    keys = face.data.shape_keys
+    if take.is_upper_face:
+        upper_face.switch_one(face, not is_muted)
+        if take.strip is not None and not is_muted:
+            take.strip.mute = False
+    elif take.strip is not None:
+        take.track.mute, take.strip.mute = is_muted, False
+    else:
+        for _, curve in take.curves():
+            curve.mute = is_muted
+    if is_muted:
+        actions.rest(take.action, keys)
+    keys.update_tag()
+
+
+def push_to_nla(face: bpy.types.Object, take: Take) -> str:
+    """Move the active take to a track of its own, at the same frames; returns the track's name."""
+    keys = face.data.shape_keys
+    was_muted = take.is_muted
+    mute(face, take, False)
+    animation = keys.animation_data
+    names, slot = take.key_names, take.slot
+    # First what lies below.
+    actions.hold_rest(keys, names)
+    first, last = take.action.curve_frame_range
+    track = actions.push_down(animation, first, last, "NOTHING")
+    animation.action = None
+    track.strips[0].action_slot = slot
+    track.mute = was_muted
+    keys.update_tag()
+    return str(track.name)
+
+
+def remove(face: bpy.types.Object, take: Take, *, with_keys: bool = False) -> list[str]:
+    """Take a take away; after the last one the face is as it was before the first run.
+
+    Args:
+        face: The mesh.
+        take: One of its takes.
+        with_keys: After the last one, remove the shape keys that were made for speech, too.
+
+    Returns:
+        Sentences about what else happened.
+    """
+    keys = face.data.shape_keys
+    notes: list[str] = []
+    if take.is_upper_face:
+        upper_face.remove(face)
+    else:
+        notes += _remove_speech(keys, take)
+    _settle(keys)
+    left = of_face(face)
+    if not any(other for other in left if not other.is_upper_face and not other.is_kept):
+        notes += _return_users_action(keys)
+    if not left:
+        original_state.restore(keys)
+        if with_keys:
+            _remove_keys(face)
+    face.data.update_tag()
+    return notes
+
+
+def can_return(strip: Any) -> bool:
+    """Does a strip play its action as the action would play by itself?"""
+    same = strip.frame_start == strip.action_frame_start and strip.frame_end == strip.action_frame_end
+    return bool(same and strip.scale == 1.0 and strip.repeat == 1.0 and not strip.use_reverse)
+
+
+def _is_ours(action: bpy.types.Action) -> bool:
+    return actions.AUDIO_HASH in action or upper_face.MARK in action
+
+
+def _is_of(slot: Any, keys: bpy.types.Key) -> bool:
+    return slot.target_id_type == "KEY" and slot.name_display == keys.name
+
+
+def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:
+    action = take.action
+    if not take.is_kept:
+        actions.rest(action, keys)
+    own = {value_path(name) for name in take.key_names}
+    fcurves = take.fcurves or ()
+    is_shared = action.users - int(action.use_fake_user) > 1
+    if any(curve.data_path not in own for curve in fcurves) and action.library is None and not is_shared:
+        for _, curve in list(take.curves()):
+            fcurves.remove(curve)
+        for mark in [name for name in action.keys() if name.startswith(actions.MARKS)]:  # noqa: SIM118
+            del action[mark]
+        return [f'The action "{action.name}" stays: it has curves of yours.']
+    if take.strip is not None:
+        _remove_strip(keys, take)
+    elif take.is_active:
+        keys.animation_data.action = None
+    if action.library is None and action.users == int(action.use_fake_user):
+        bpy.data.actions.remove(action)
+    return []
+
+
+def _remove_strip(keys: bpy.types.Key, take: Take) -> None:
+    if len(take.track.strips) == 1:
+        keys.animation_data.nla_tracks.remove(take.track)
+    else:
+        take.track.strips.remove(take.strip)
+
+
+def _settle(keys: bpy.types.Key) -> None:
+    """Hold keys at rest only while a take of ours lies in the NLA or lets lower tracks show through."""
+    animation = keys.animation_data
+    strips = [strip for track in animation.nla_tracks for strip in track.strips] if animation is not None else []
+    in_nla = any(strip.action is not None and actions.AUDIO_HASH in strip.action for strip in strips)
+    on_top = animation is not None and animation.action is not None and actions.AUDIO_HASH in animation.action
+    others = any(strip.action is not None and actions.REST not in strip.action for strip in strips)
+    if not in_nla and not (on_top and others):
+        actions.drop_rest(keys)
+    if animation is not None and not in_nla and not others and (on_top or animation.action is None):
+        animation.action_extrapolation = "HOLD"
+
+
+def _return_users_action(keys: bpy.types.Key) -> list[str]:
+    """Bring the action that we pushed down back to the top, unless somebody has worked with its strip since."""
+    moved, animation = original_state.pushed(keys), keys.animation_data
+    if moved is None or animation is None or animation.action is not None:
+        return []
+    original_state.forget_pushed(keys)
+    track = animation.nla_tracks.get(moved["track"])
+    if track is None or len(track.strips) != 1 or not can_return(track.strips[0]):
+        return ["Your action stays in the NLA: its track has changed."]
+    strip = track.strips[0]
+    action, slot = strip.action, strip.action_slot
+    animation.action_blend_type = strip.blend_type
+    animation.action_influence = strip.influence if strip.use_animated_influence else 1.0
+    animation.action_extrapolation = strip.extrapolation
+    animation.nla_tracks.remove(track)
+    animation.action = action
+    if slot is not None:
+        animation.action_slot = slot
+    if not animation.nla_tracks:
+        animation.use_nla = moved["nla"]
+    return [f'Your action "{action.name}" is the active one again.']
+
+
+def _remove_keys(face: bpy.types.Object) -> None:
+    """Remove the shape keys that were made for the speech; the rest shape goes where nothing else is left."""
+    for name in own_keys(face.data):
+        face.shape_key_remove(face.data.shape_keys.key_blocks[name])
+    keys = face.data.shape_keys
+    if keys is not None and len(keys.key_blocks) == 1:
+        face.shape_key_clear()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A motion becomes shape-key curves: first everything is checked and computed, then it is written in one go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import bpy
+import numpy as np
+
+from ...pipeline.motion import Motion
+from ...pipeline.retarget import prepared, resample
+from ...pipeline.time_slicing import Steps
+from .. import compat
+from . import actions, checks, shape_keys
+
+_CHANNELS_IN_A_STEP = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was written, and sentences for the user about it."""
+
+    object_name: str
+    action_name: str
+    n_curves: int
+    n_new_keys: int
+    first_scene_frame: int
+    n_scene_frames: int
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def applying(
+    context: bpy.types.Context,
+    target: bpy.types.Object,
+    motion: Motion,
+    *,
+    start_frame: int = 1,
+    begins_s: float = 0.0,
+    strength: float = 1.0,
+    smoothing_s: float = 0.0,
+    settings: Mapping[str, object] | None = None,
+    visemes: Motion | None = None,
+) -> Steps[Outcome]:
+    """Animate `target` by `motion`, one key on every scene frame.
+
+    Args:
+        context: Gives the scene (its frame rate) and the view layer.
+        target: The mesh; see `preflight` for what it needs.
+        motion: Curves at their own rate; seconds are kept.
+        start_frame: Scene frame that `begins_s` counts from.
+        begins_s: When the motion's first moment comes. Keys lie on whole frames; what is left moves the curves.
+        strength: Factor for all curves.
+        smoothing_s: See `retarget.smooth`.
+        settings: Stored on the Action as JSON, for the record.
+        visemes: The visemes of `prepared`, where somebody made them beforehand: for ten minutes that takes seconds.
+
+    Raises:
+        ValueError: The target or a value does not allow it; nothing was changed.
+    """
+    checks.check_target(context, target)
+    yield
+    motion = prepared(motion, strength=strength, smoothing_s=smoothing_s)
+    yield
+    plan = checks.make_plan(target, motion, visemes)
+    yield
+    rate_hz = compat.frame_rate_hz(context.scene)
+    whole_frames = round(begins_s * rate_hz)
+    motion = yield from _resampling(plan.motion, rate_hz, begins_s - whole_frames / rate_hz)
+    shape_keys.check_limit(shape_keys.curves(motion, plan.rows))
+    yield
+    with ExitStack() as rollback:
+        marks = _marks(motion, settings or {})
+        first = start_frame + whole_frames
+        outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
+        rollback.pop_all()
+    return outcome
+
+
+def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:
+    """A few channels in a step: an hour of all of them takes a second."""
+    parts = []
+    for first in range(0, len(motion.channels), _CHANNELS_IN_A_STEP):
+        some = slice(first, first + _CHANNELS_IN_A_STEP)
+        part = replace(motion, weights_TK=motion.weights_TK[:, some], channels=motion.channels[some], basis_KV3=None)
+        parts.append(resample(part, rate_hz, later_s).weights_TK)
+        yield
+    return replace(motion, weights_TK=np.concatenate(parts, axis=1), fps=rate_hz)
+
+
+def _writing(
+    context: bpy.types.Context,
+    target: bpy.types.Object,
+    motion: Motion,
+    plan: checks.Plan,
+    start_frame: int,
+    marks: dict[str, str],
+    rollback: ExitStack,
+) -> Steps[Outcome]:
+    made = shape_keys.make_keys(target, motion, plan, rollback) if plan.new_channels else ()
+    curves = shape_keys.curves(motion, plan.rows + made)
+    yield
+    warnings = (*plan.warnings, *shape_keys.fit_sliders(target.data, curves, rollback))
+    name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
+    action, notes = yield from actions.write_action(
+        target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback
+    )
+    target.data.update_tag()
+    return Outcome(
+        object_name=target.name,
+        action_name=action.name,
+        n_curves=len(curves),
+        n_new_keys=len(plan.new_channels),
+        first_scene_frame=start_frame,
+        n_scene_frames=motion.n_frames,
+        warnings=warnings,
+        notes=tuple(notes),
+    )
+
+
+def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
+    """Custom properties for the Action: where it came from, so that it can be made again."""
+    info = motion.info
+    return {
+        actions.AUDIO_HASH: info.get("audio_sha256", ""),
+        "wav2sem_audio": info.get("audio", ""),
+        "wav2sem_model": info.get("model", ""),
+        "wav2sem_weights_sha256": info.get("weights_sha256", ""),
+        "wav2sem_settings": json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
+        "wav2sem_version": compat.addon_version(),
+    }
+
+
+def summary(outcome: Outcome) -> str:
+    """What was written, in one sentence."""
+    last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
+    return (
+        f'"{outcome.object_name}" speaks from frame {outcome.first_scene_frame} to {last_frame}: '
+        f'{outcome.n_curves} curves in the action "{outcome.action_name}"'
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the panel says about the chosen sound. Asked at every redraw: headers are read once, nothing is decoded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import bpy
+
+import aud  # isort: skip  (found only beside bpy)
+
+from .. import compat
+from . import source
+
+NOTHING_CHOSEN = {
+    "FILE": "Choose an audio file",
+    "STRIP": "Choose a sound strip",
+    "SOUND": "Choose a sound",
+    "SPEAKER": "Choose a speaker",
+}
+_CHANNELS = {1: "mono", 2: "stereo"}
+
+
+class NothingChosenError(ValueError):
+    """The panel's source is still empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundInfo:
+    """Length as it plays in the scene (None where the file does not state it), and how it was recorded."""
+
+    duration_s: float | None
+    rate_hz: float
+    n_channels: int
+
+    def words(self) -> str:
+        """As in "6.6 s, 16 kHz, mono"."""
+        channels = _CHANNELS.get(self.n_channels, f"{self.n_channels} channels")
+        length = "Unknown length" if self.duration_s is None else duration_words(self.duration_s)
+        return f"{length}, {self.rate_hz / 1000:g} kHz, {channels}"
+
+
+def of_scene(scene: bpy.types.Scene) -> SoundInfo:
+    """What the panel's source is.
+
+    Raises:
+        ValueError: Nothing is chosen, or it has no sound; the message says what to do.
+    """
+    settings = scene.wav2sem
+    if settings.source == "FILE" and settings.filepath:
+        return _of_file(bpy.path.abspath(settings.filepath))
+    block = chosen_sound(scene)
+    if block is None:
+        raise NothingChosenError(NOTHING_CHOSEN[settings.source])
+    if block.packed_file is None:
+        info = _of_file(chosen_path(scene))
+    else:
+        n_channels = block.bl_rna.properties["channels"].enum_items[block.channels].value
+        info = SoundInfo(duration_s=_packed_length_s(block), rate_hz=block.samplerate, n_channels=n_channels)
+    if settings.source != "STRIP":
+        return info
+    times = compat.strip_times(compat.find_strip(scene, settings.strip))
+    return replace(info, duration_s=times.duration / compat.frame_rate_hz(scene))
+
+
+def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
+    """The data-block behind the panel's strip, sound or speaker.
+
+    Raises:
+        ValueError: There is one without a sound, or none of that name.
+    """
+    settings = scene.wav2sem
+    if settings.source == "STRIP" and settings.strip:
+        strip = compat.find_strip(scene, settings.strip)
+        if strip is None:
+            raise ValueError(f'The sequencer has no sound strip "{settings.strip}"; choose another one')
+        return _sound_in(strip, f'The strip "{strip.name}"')
+    if settings.source == "SPEAKER" and settings.speaker is not None:
+        return _sound_in(settings.speaker.data, f'The speaker "{settings.speaker.name}"')
+    return settings.sound if settings.source == "SOUND" else None
+
+
+def chosen_path(scene: bpy.types.Scene) -> str:
+    """Where the panel's sound lies, unless it is packed.
+
+    Raises:
+        ValueError: As `chosen_sound`.
+    """
+    block = chosen_sound(scene)
+    if block is None:
+        return bpy.path.abspath(scene.wav2sem.filepath)
+    return bpy.path.abspath(block.filepath, library=block.library)
+
+
+def opened(scene: bpy.types.Scene) -> aud.Sound:
+    """The panel's sound as `aud` plays it, from its begin to its end.
+
+    Raises:
+        ValueError: As `chosen_sound`.
+    """
+    block = chosen_sound(scene)
+    ready = None if block is None else block.factory
+    return aud.Sound.file(chosen_path(scene)) if ready is None else ready
+
+
+def check_range(settings: bpy.types.PropertyGroup, info: SoundInfo) -> None:
+    """Raise ValueError when the range leaves nothing of the sound."""
+    if settings.use_range:
+        source.check_range(settings.range_start_s, settings.range_end_s)
+        if info.duration_s is not None and settings.range_start_s >= info.duration_s:
+            raise ValueError(f"The sound ends at {info.duration_s:.2f} s, before the range begins; lower From")
+
+
+def _sound_in(owner: bpy.types.SoundStrip | bpy.types.Speaker, name: str) -> bpy.types.Sound:
+    if owner.sound is None:
+        raise ValueError(f"{name} has no sound; choose another one")
+    return owner.sound
+
+
+def _of_file(path: str) -> SoundInfo:
+    file = Path(path)
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise ValueError(f'There is no file "{file.name}" in {file.parent}; choose it where it lies now') from error
+    if file.is_dir():
+        raise ValueError(f'"{file.name}" is a folder; choose an audio file')
+    info = _read(path, status.st_mtime_ns, status.st_size)
+    if info is None:
+        raise ValueError(f'"{file.name}" has no sound that Blender can read; choose another file')
+    return info
+
+
+@lru_cache(maxsize=32)
+def _read(path: str, _changed_ns: int, _n_bytes: int) -> SoundInfo | None:
+    opened = aud.Sound.file(path)
+    try:
+        (rate_hz, n_channels), n_samples = opened.specs, opened.length
+    except aud.error:
+        return None
+    return SoundInfo(duration_s=n_samples / rate_hz if n_samples >= 0 else None, rate_hz=rate_hz, n_channels=n_channels)
+
+
+def _packed_length_s(block: bpy.types.Sound) -> float | None:
+    """Known once Blender has made it ready to play."""
+    ready = block.factory
+    return ready.length / ready.specs[0] if ready is not None and ready.length >= 0 else None
+
+
+def duration_words(seconds: float) -> str:
+    """As in "6.6 s", "7 s" or "2 min 5 s"."""
+    if seconds < 60:
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

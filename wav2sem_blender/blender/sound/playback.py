@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plays the chosen sound, as the scene does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+import aud  # isort: skip  (found only beside bpy)
+
+from .. import compat
+from ..tasks.redraw import redraw
+from . import info, source
+
+_LOOK_S = 0.2
+
+_handle: Any = None
+
+
+def is_playing() -> bool:
+    """Whether the button's sound is heard now."""
+    return _handle is not None and bool(_handle.status)
+
+
+def stop() -> None:
+    """Be silent."""
+    global _handle
+    if _handle is not None:
+        _handle.stop()
+        _handle = None
+
+
+def shut_down() -> None:
+    """Be silent, and watch nothing."""
+    stop()
+    if bpy.app.timers.is_registered(_watch):
+        bpy.app.timers.unregister(_watch)
+
+
+def play(scene: bpy.types.Scene) -> bool:
+    """Begin; False without a sound device, ValueError where the sound is gone or broken since the panel was drawn."""
+    global _handle
+    info.check_range(scene.wav2sem, info.of_scene(scene))
+    try:
+        device = aud.Device()
+    except aud.error:  # as where PulseAudio is the only one and does not run
+        return False
+    try:
+        _handle = device.play(_heard(scene))
+    except aud.error as error:
+        block = info.chosen_sound(scene)
+        name = Path(scene.wav2sem.filepath).name if block is None else block.name
+        raise ValueError(f'"{name}" cannot be played. Choose another sound.') from error
+    if not bpy.app.timers.is_registered(_watch):
+        bpy.app.timers.register(_watch, first_interval=_LOOK_S, persistent=True)
+    return is_playing()
+
+
+def _heard(scene: bpy.types.Scene) -> Any:
+    """The panel's sound, from where the trim or the range begins to where it ends."""
+    settings = scene.wav2sem
+    heard = info.opened(scene)
+    start_s, stop_s = 0.0, None
+    if settings.source == "STRIP":
+        strip = compat.find_strip(scene, settings.strip)
+        start_s, stop_s = source.trimmed_part(strip, compat.frame_rate_hz(scene))
+    if settings.use_range:
+        stop_s = start_s + settings.range_end_s if settings.range_end_s else stop_s
+        start_s += settings.range_start_s
+    return heard if not start_s and stop_s is None else heard.limit(start_s, -1.0 if stop_s is None else stop_s)
+
+
+def _watch() -> float | None:
+    """Until the sound ends, so that the button changes back."""
+    if is_playing():
+        return _LOOK_S
+    redraw(bpy.context)
+    return None

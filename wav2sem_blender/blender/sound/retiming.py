@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A sequencer strip that changes its speed, alone in a file: the second Blender of `decode.py` mixes it down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+from .. import compat
+from . import decode
+
+
+def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
+    """Write a scene in which nothing but this strip is heard.
+
+    Returns:
+        Its first frame: that of the strip's scene, for what a strip plays depends on where the player began.
+
+    Raises:
+        ValueError: The strip begins before frame 0, from which on Blender renders sound.
+        OSError: The file cannot be written.
+    """
+    scene, times = strip.id_data, compat.strip_times(strip)
+    if times.start < 0:
+        raise ValueError(
+            f'The strip "{strip.name}" changes its speed and begins before frame 0, where Blender renders no sound. '
+            "Move it to frame 0 or later, or clear its retiming (Strip > Retiming > Reset)."
+        )
+    alone = scene.copy()
+    try:
+        alone.frame_start = max(0, min(scene.frame_start, times.start))
+        alone.frame_end = times.start + times.duration
+        alone.use_preview_range = False
+        _isolate(alone, strip.name)
+        _let_go(alone)
+        with decode.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bpy.data.libraries.write(str(path), {alone}, path_remap="ABSOLUTE")
+        return int(alone.frame_start)
+    finally:
+        bpy.data.scenes.remove(alone)
+
+
+def _isolate(scene: bpy.types.Scene, name: str) -> None:
+    """Leave one strip, to be heard whatever is muted."""
+    strips = compat.sequencer_strips(scene.sequence_editor)
+    for other in [strip for strip in strips if strip.name != name]:
+        strips.remove(other)
+    strip = strips[name]
+    scene.animation_data_clear()
+    scene.use_audio, scene.audio_volume = True, 1.0
+    strip.mute, strip.volume, strip.pan = False, 1.0, 0.0
+    scene.sequence_editor.channels[strip.channel].mute = False
+
+
+def _let_go(scene: bpy.types.Scene) -> None:
+    """Point at nothing that the file would have to hold, too: objects, world, compositing."""
+    for child in list(scene.collection.children):
+        scene.collection.children.unlink(child)
+    for found in list(scene.collection.objects):
+        scene.collection.objects.unlink(found)
+    pointers = [found for found in scene.bl_rna.properties if found.type == "POINTER" and not found.is_readonly]
+    for pointer in pointers:
+        if isinstance(getattr(scene, pointer.identifier), bpy.types.ID):
+            setattr(scene, pointer.identifier, None)
+    scene.timeline_markers.clear()

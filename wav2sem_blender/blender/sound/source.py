@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which file a run reads, and what has to be decoded for it: the worker's soundfile reads the common audio formats.
+
+Films, m4a, packed sounds of such formats, and trimmed or retimed strips are decoded on Blender's side (`decode.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import bpy
+
+from .. import compat
+from . import decode, retiming
+
+SOUNDFILE_SUFFIXES = frozenset(
+    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio:
+    """The sound of a run.
+
+    Attributes:
+        name: For the user.
+        file: Where it lies.
+        mix: A file with the scene whose mixdown `file` becomes; None where `file` is there already.
+        decoded: Where the decoded part has to go before the worker reads it; None when the worker reads `file` itself.
+        start_s: What is left out at the begin; only of what is decoded.
+        stop_s: Where it ends; None for the file's end.
+        speed: How many times as fast the scene plays it. The file keeps the sound's own speed, at which the model knows
+            speech; the motion is what must run faster or slower.
+    """
+
+    name: str
+    file: Path
+    mix: Path | None = None
+    decoded: Path | None = None
+    start_s: float = 0.0
+    stop_s: float | None = None
+    speed: float = 1.0
+
+    @property
+    def for_worker(self) -> Path:
+        """The file that the worker reads."""
+        return self.decoded or self.file
+
+    def decoding(self) -> decode.Decoding | None:
+        """Begin to decode, where that is needed.
+
+        Raises:
+            ValueError: It is no file with sound.
+            OSError: The decoded sound cannot be written.
+        """
+        if self.decoded is None:
+            return None
+        return decode.Decoding(
+            decode.Task(
+                source=str(self.file),
+                target=str(self.decoded),
+                label=self.name,
+                start_s=self.start_s,
+                stop_s=self.stop_s,
+                mix=None if self.mix is None else str(self.mix),
+            )
+        )
+
+
+def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
+    """A file, to be decoded into `folder` when soundfile does not read its format.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is a folder.
+    """
+    path = Path(bpy.path.abspath(os.fspath(path))).absolute()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Choose an audio file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.")
+    readable = path.suffix.lower() in SOUNDFILE_SUFFIXES
+    return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
+
+
+def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
+    """The file of a sound data-block; a packed one is unpacked into `folder`.
+
+    Raises:
+        OSError: It cannot be unpacked, or as `audio_file`.
+    """
+    if sound.packed_file is None:
+        audio = audio_file(bpy.path.abspath(sound.filepath, library=sound.library), folder)
+    else:
+        unpacked = folder / (bpy.path.basename(sound.filepath) or f"{sound.name}.wav")
+        with decode.writing(unpacked):
+            folder.mkdir(parents=True, exist_ok=True)
+            unpacked.write_bytes(sound.packed_file.data)
+        audio = audio_file(unpacked, folder / "decoded")
+    return replace(audio, name=sound.name)
+
+
+def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
+    """What a sound strip of the sequencer plays, its trimmed ends left out; its volume and pan do not matter.
+
+    Args:
+        strip: The strip.
+        rate_hz: Scene frames per second.
+        folder: Where a cut sound goes.
+
+    Raises:
+        ValueError: It has no sound, or changes its speed where no sound is rendered.
+        OSError: As `audio_of_sound`.
+    """
+    if strip.sound is None:
+        raise ValueError(f'The strip "{strip.name}" has no sound. Choose another strip.')
+    whole = replace(audio_of_sound(strip.sound, folder), name=strip.name)
+    if len(strip.retiming_keys) > 2:
+        return _mixdown(strip, rate_hz, folder)
+    speed = _constant_speed(strip, rate_hz, whole)
+    start_s, stop_s = trimmed_part(strip, rate_hz, speed)
+    if stop_s is None:
+        return replace(whole, speed=speed)
+    return replace(whole, decoded=folder / "strip.wav", start_s=start_s, stop_s=stop_s, speed=speed)
+
+
+def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0) -> tuple[float, float | None]:
+    """From where to where in its sound a strip plays, in seconds of the sound; to None when all of it is played."""
+    times = compat.strip_times(strip)
+    # A positive sound offset delays the sound within the strip.
+    start_s = speed * (times.start - times.content_start) / rate_hz - strip.sound_offset
+    if not times.is_trimmed and start_s <= 0.0:
+        return 0.0, None
+    start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
+    return start_s, start_s + speed * times.duration / rate_hz
+
+
+def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
+    """Only what is heard between two times, in seconds as the scene plays the sound; `end_s` 0 is its end.
+
+    Raises:
+        ValueError: There is nothing between them, or it is no file with sound.
+    """
+    if not start_s and not end_s:
+        return audio
+    check_range(start_s, end_s)
+    stop_s = decode.length_s(audio.file, audio.name) if audio.stop_s is None else audio.stop_s
+    length_s = (stop_s - audio.start_s) / audio.speed
+    if 0 <= length_s <= start_s:
+        raise ValueError(f"{audio.name} is {length_s:.2f} s long, and the range begins at {start_s:.2f} s. Lower From.")
+    return replace(
+        audio,
+        decoded=audio.decoded or folder / "part.wav",
+        start_s=audio.start_s + audio.speed * start_s,
+        stop_s=audio.start_s + audio.speed * end_s if end_s and not 0 <= length_s <= end_s else audio.stop_s,
+    )
+
+
+def check_range(start_s: float, end_s: float) -> None:
+    """Raise ValueError when the range is empty whatever the sound is."""
+    if end_s and end_s <= start_s:
+        raise ValueError(f"The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.")
+
+
+def _mixdown(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
+    """What a strip with more than two retiming keys plays: its speed changes.
+
+    Its mixdown is animated, not the sound along the retiming's curve: Blender does not tell the curve, and its player
+    does not follow it. Measured in 5.0.1, it is up to 0.3 s ahead after a key, and with Preserve Pitch, the default, a
+    freeze frame plays on, which puts all that follows 1.5 s off.
+    """
+    mix = folder / "strip.blend"
+    times, first_frame = compat.strip_times(strip), retiming.write_alone(strip, mix)
+    start_s = (times.start - first_frame) / rate_hz
+    return Audio(
+        name=strip.name,
+        file=folder / "mixdown.wav",
+        mix=mix,
+        decoded=folder / "strip.wav",
+        start_s=start_s,
+        stop_s=start_s + times.duration / rate_hz,
+    )
+
+
+def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Audio) -> float:
+    """Speed of a strip between its only two retiming keys.
+
+    Blender tells where a key lies in the timeline but not in the sound. The first lies at the sound's begin and the
+    last at its end, so with two keys the speed is known.
+    """
+    keys = strip.retiming_keys
+    if len(keys) < 2:
+        return 1.0
+    # Counted as the sequencer does.
+    n_content_frames = max(1, round(decode.length_s(whole.file, whole.name) * rate_hz))
+    return n_content_frames / (keys[1].timeline_frame - keys[0].timeline_frame)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Export panel: what the chosen face plays, as files for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import bpy
+from bpy.props import EnumProperty, StringProperty
+from bpy_extras.io_utils import ExportHelper
+
+from ...pipeline.curve_table import save_table
+from ..scene import exports
+from ..translations import CONTEXT
+from . import status
+from .widgets import SaysWhyNot, SpeechPanel, blocked_reason, face_of, say
+
+LAYOUTS = (
+    ("TABLE", "Table", "Time, frame, and a column for each curve that plays"),
+    ("LIVE_LINK", "Live Link Face", "The columns of Live Link Face; needs curves with ARKit names only"),
+)
+
+
+class _ExportOperator(SaysWhyNot, ExportHelper):
+    """What the buttons share: a file browser, the chosen face, and one clear error."""
+
+    bl_options: ClassVar = {"REGISTER"}
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
+        return nothing_to_export(context) or cls.missing()
+
+    @classmethod
+    def missing(cls) -> str:
+        """What this button needs of Blender, or nothing."""
+        return ""
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Suggest the action's name."""
+        if not self.filepath:
+            folder = Path(bpy.data.filepath).parent if bpy.data.filepath else Path.home()
+            name = bpy.path.clean_name(exports.playing(face_of(context))[0].action.name)
+            self.filepath = str(folder / f"{name}{self.filename_ext}")
+        return super().invoke(context, event)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Write the file."""
+        path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), self.filename_ext)).absolute()
+        face = face_of(context)
+        try:
+            self.write(context, face, path)
+        except (OSError, ValueError) as error:
+            return self._failed(error)
+        first, last = exports.frame_range(face)
+        self.tell({"INFO"}, f"Saved {path}, frames {first} to {last}")
+        return {"FINISHED"}
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+        """Write the file; raises OSError or ValueError."""
+        raise NotImplementedError
+
+
+class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
+    """Write the curves as a table, one row for each frame, with ARKit's names where the key mapping knows them"""
+
+    bl_idname = "wav2sem.export_csv"
+    bl_label = "CSV"
+
+    filename_ext = ".csv"
+    filter_glob: StringProperty(default="*.csv", options={"HIDDEN"})  # type: ignore[valid-type]
+    columns: EnumProperty(  # type: ignore[valid-type]
+        name="Columns", description="Which columns the table has", items=LAYOUTS, translation_context=CONTEXT
+    )
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+        """Write the table."""
+        motion = exports.sampled(face, context.scene)
+        if self.columns == "LIVE_LINK":
+            motion.save(path)
+        else:
+            save_table(motion, path, exports.frame_range(face)[0])
+
+
+class WAV2SEM_OT_export_npz(_ExportOperator, bpy.types.Operator):
+    """Write the curves as NumPy arrays, which the command line and Python read as a Motion"""
+
+    bl_idname = "wav2sem.export_npz"
+    bl_label = "NPZ"
+
+    filename_ext = ".npz"
+    filter_glob: StringProperty(default="*.npz", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+        """Write the motion."""
+        exports.sampled(face, context.scene).save(path)
+
+
+class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
+    """Write the face and its parts with their shape keys and all that plays, for game engines and the web"""
+
+    bl_idname = "wav2sem.export_gltf"
+    bl_label = "glTF"
+
+    filename_ext = ".glb"
+    filter_glob: StringProperty(default="*.glb", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls) -> str:
+        """Blender's own add-on writes it."""
+        enabled = "io_scene_gltf2" in bpy.context.preferences.addons
+        return "" if enabled else "Switch on the add-on glTF 2.0 format in the preferences first"
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+        """Let Blender write it."""
+        exports.write_gltf(context, face, path)
+
+
+class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
+    """Write the moving points of the face and its parts, for programs without shape keys"""
+
+    bl_idname = "wav2sem.export_alembic"
+    bl_label = "Alembic"
+
+    filename_ext = ".abc"
+    filter_glob: StringProperty(default="*.abc", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls) -> str:
+        """Some builds leave it out."""
+        return "" if bpy.app.build_options.alembic else "This Blender was built without Alembic"
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+        """Let Blender write it."""
+        exports.write_alembic(context, face, path)
+
+
+class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
+    """Files for other programs."""
+
+    bl_label = "Export"
+    bl_order = 4
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """What is written, and the four kinds of file."""
+        layout = self.layout
+        reason = nothing_to_export(context)
+        if reason:
+            say(layout, context, reason, "INFO")
+        else:
+            first, last = exports.frame_range(face_of(context))
+            names = ", ".join(take.action.name for take in reversed(exports.playing(face_of(context))))
+            say(layout, context, f"{names}, frames {first} to {last}", "ACTION")
+        for title, kinds in (
+            ("Curves", (WAV2SEM_OT_export_csv, WAV2SEM_OT_export_npz)),
+            ("Character", (WAV2SEM_OT_export_gltf, WAV2SEM_OT_export_alembic)),
+        ):
+            split = layout.split(factor=0.3)
+            split.label(text=title)
+            row = split.row(align=True)
+            for kind in kinds:
+                row.operator(kind.bl_idname, text=f"{kind.bl_label}…")
+
+
+def nothing_to_export(context: bpy.types.Context) -> str:
+    """Why there is nothing to write, or nothing."""
+    busy = status.why_not_run(context)
+    if busy:
+        return busy
+    face = face_of(context)
+    if face is None:
+        return blocked_reason(face)
+    if not exports.playing(face):
+        return f'Nothing of ours plays on "{face.name}"; animate it first'
+    return "" if context.mode == "OBJECT" else "Return to Object Mode first"
+
+
+CLASSES = (
+    WAV2SEM_OT_export_csv,
+    WAV2SEM_OT_export_npz,
+    WAV2SEM_OT_export_gltf,
+    WAV2SEM_OT_export_alembic,
+    WAV2SEM_PT_export,
+)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a newcomer presses first: a head that is ready to speak, and one click that makes it speak a recording."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import bpy
+
+from ...assets import DEMO_SPEECH
+from ...pipeline.upper_face import Settings as UpperFaceSettings
+from .. import addon_preferences, compat
+from ..addon_preferences import ENGINES
+from ..animate.settings import AnimateSettings
+from ..scene.demo_head import Before, add_demo_head, add_sound, blocked, find_demo_head, look_at
+from ..scene.write_motion import Outcome
+from ..tasks import running
+from .animate import SpeechJobOperator
+from .widgets import SaysWhyNot
+
+
+class WAV2SEM_OT_add_demo_head(SaysWhyNot, bpy.types.Operator):
+    """Add a head that can speak at once: it has teeth, a tongue, and shape keys with ARKit names"""
+
+    bl_idname = "wav2sem.add_demo_head"
+    bl_label = "Add Demo Head"
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is in the way."""
+        return blocked(context)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Add it and show it."""
+        head = add_demo_head(context)
+        look_at(context, head)
+        self.tell({"INFO"}, f'"{head.name}" is ready; choose an audio file, then animate it')
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
+    """Add the demo head and let it speak a recording that comes with the add-on, to see and hear that all works"""
+
+    bl_idname = "wav2sem.self_test"
+    bl_label = "Speak the Demo"
+
+    _started_s = 0.0
+    _new_head_uid: int | None = None
+    _before: Before | None = None
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """A scene needs nothing for it."""
+        return running.why_wait() or blocked(context)
+
+    def _fill_from_panel(self, context: bpy.types.Context) -> None:
+        """Nothing comes from the panel: the demo head, added if it is not there, and the demo recording."""
+        self._started_s = time.perf_counter()
+        given = self.properties.is_property_set
+        if not (given("filepath") or given("sound") or given("strip")):
+            self.filepath = str(DEMO_SPEECH)
+        head = bpy.data.objects.get(self.object) if self.object else find_demo_head(context.scene)
+        if head is None:
+            self._before = Before(context)
+            head = add_demo_head(context)
+            look_at(context, head)
+            self._new_head_uid = head.session_uid
+        self.object = head.name
+
+    def _settings(self) -> AnimateSettings:
+        device = addon_preferences.get(bpy.context).device
+        return replace(super()._settings(), device=device, upper_face=UpperFaceSettings())
+
+    def _failed(self, error: BaseException) -> set[str]:
+        self._take_back()
+        return super()._failed(error)
+
+    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+        if result == {"CANCELLED"}:
+            self._take_back()
+        return super()._end(context, result)
+
+    def _take_back(self) -> None:
+        """A run that ends early leaves the scene as it was."""
+        head = next((thing for thing in bpy.data.objects if thing.session_uid == self._new_head_uid), None)
+        if head is not None and self._before is not None:
+            self._before.bring_back(head)
+
+    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+        self._new_head_uid = None
+        self._prepare_playback(outcome)
+        result = super()._finished(outcome, notes)
+        if self._by_hand and not bpy.context.screen.is_animation_playing:
+            bpy.ops.screen.animation_play()
+        return result
+
+    def _prepare_playback(self, outcome: Outcome) -> None:
+        target = bpy.data.objects[outcome.object_name]
+        scene = target.users_scene[0]  # whichever is looked at by now
+        panel = scene.wav2sem
+        panel.target, panel.start_frame = target, self.start_frame
+        if self.filepath and not (self.sound or self.strip):
+            panel.source, panel.filepath = "FILE", self.filepath
+            add_sound(scene, self.filepath, self.start_frame)
+        scene.frame_start = max(0, min(self.start_frame, outcome.first_scene_frame))
+        scene.frame_end = outcome.first_scene_frame + outcome.n_scene_frames - 1
+        scene.frame_set(scene.frame_start)
+
+    def _summary(self, outcome: Outcome) -> str:
+        action, seconds = bpy.data.actions[outcome.action_name], time.perf_counter() - self._started_s
+        run = json.loads(action["wav2sem_settings"])
+        engine = next((title for name, title, _ in ENGINES if name == run["engine"]), run["engine"])
+        spoken_s = outcome.n_scene_frames / compat.frame_rate_hz(bpy.context.scene)
+        return (
+            f'It works: "{outcome.object_name}" speaks {spoken_s:.1f} s, made in {seconds:.1f} s by the model '
+            f'"{action["wav2sem_model"]}" with {engine} on {run["device"].upper()}; press Space to play or stop'
+        )
+
+
+CLASSES = (WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test)

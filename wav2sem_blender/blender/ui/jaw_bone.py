@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The panel Jaw Bone and its two buttons."""
+
+from __future__ import annotations
+
+from math import radians
+from typing import ClassVar
+
+import bpy
+from bpy.props import EnumProperty, FloatProperty, StringProperty
+
+from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
+from ..tasks import running
+from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
+
+
+class _JawOperator(SaysWhyNot):
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
+        return cls.missing(face_of(context))
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object | None) -> str:
+        """Why the button cannot work, or nothing."""
+        reason = blocked_reason(face)
+        if reason:
+            return reason
+        armature = armature_of(face)  # type: ignore[arg-type]
+        if armature is None:
+            return f'"{face.name}" follows no armature'  # type: ignore[union-attr]
+        if armature.library:
+            return f'The armature "{armature.name}" is linked from another file; make a library override of it first'
+        return ""
+
+
+def _suggest_bones(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
+    face = face_of(context)
+    armature = armature_of(face) if face else None
+    return armature.data.bones.keys() if armature else []
+
+
+class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
+    """Let a driver turn the jaw bone as far as the shape keys open the jaw. Skip it when those keys move the jaw"""
+
+    bl_idname = "wav2sem.drive_jaw_bone"
+    bl_label = "Drive Jaw Bone"
+
+    bone: StringProperty(  # type: ignore[valid-type]
+        name="Bone",
+        description="Name of the bone; empty for the one that is named like a jaw",
+        search=_suggest_bones,
+        search_options={"SUGGESTION"},
+        options={"SKIP_SAVE"},
+    )
+    axis: EnumProperty(name="Axis", description="Axis that the bone turns about", items=AXES)  # type: ignore[valid-type]
+    angle: FloatProperty(  # type: ignore[valid-type]
+        name="Angle",
+        description="How far the bone turns when the jaw is fully open; below 0 it turns the other way",
+        default=OPEN_ANGLE,
+        min=radians(-90),
+        max=radians(90),
+        subtype="ANGLE",
+    )
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Ask for the bone, the axis and the angle."""
+        self.bone = self.bone or guess_jaw_bone(_suggest_bones(self, context, "")) or ""
+        return context.window_manager.invoke_props_dialog(self)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Check, then write the driver; one of ours is replaced."""
+        face = face_of(context)
+        try:
+            name = drive(face, self.bone, self.axis, self.angle)
+        except ValueError as error:
+            return self._failed(error)
+        self.tell({"INFO"}, f'The bone "{name}" follows the shape keys of "{face.name}"')
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_release_jaw_bone(_JawOperator, bpy.types.Operator):
+    """Remove the driver from the jaw bone and put the bone back to rest"""
+
+    bl_idname = "wav2sem.release_jaw_bone"
+    bl_label = "Release Jaw Bone"
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object | None) -> str:
+        """There must be a driver of ours."""
+        return super().missing(face) or ("" if driven_bones(armature_of(face)) else "No jaw bone is driven")
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Release every bone that follows this face."""
+        release(face_of(context))
+        return {"FINISHED"}
+
+
+class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
+    """The jaw bone's driver."""
+
+    bl_label = "Jaw Bone"
+    bl_order = 2
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Which bone it is, and the button to drive or release it."""
+        layout, face = self.layout, face_of(context)
+        layout.enabled = running.current() is None
+        armature = armature_of(face) if face else None
+        driven = driven_bones(armature)
+        if driven:
+            say(layout, context, f"{driven[0]} follows the shape keys", "BONE_DATA")
+            layout.operator(WAV2SEM_OT_release_jaw_bone.bl_idname, icon="X")
+            return
+        name = guess_jaw_bone(armature.data.bones.keys()) if armature else None
+        say(layout, context, f"Jaw bone: {name}" if name else "No jaw bone found", "BONE_DATA")
+        layout.operator(WAV2SEM_OT_drive_jaw_bone.bl_idname, icon="DRIVER")
+
+
+CLASSES = (WAV2SEM_OT_drive_jaw_bone, WAV2SEM_OT_release_jaw_bone, WAV2SEM_PT_jaw_bone)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Key Mapping panel: guess which shape key plays what, correct it by hand, save it and share it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import bpy
+from bpy.props import StringProperty
+from bpy_extras.io_utils import ExportHelper, ImportHelper
+
+from ...pipeline.face_names import KeyMap
+from ..scene import key_mapping
+from ..tasks import running
+from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
+
+
+class _MappingOperator(SaysWhyNot):
+    """What the buttons share: they work on the face."""
+
+    @classmethod
+    def why_not(cls, context: bpy.types.Context) -> str:
+        """What is missing, or nothing."""
+        face = face_of(context)
+        return blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
+
+    @classmethod
+    def missing(cls, _face: bpy.types.Object) -> str:
+        """What this button needs beyond a face, or nothing."""
+        return ""
+
+
+class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
+    """Fill the table from the names of the shape keys; what stands in it is replaced"""
+
+    bl_idname = "wav2sem.guess_mapping"
+    bl_label = "Guess"
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """The face needs keys."""
+        return "" if key_mapping.key_names(face) else f'"{face.name}" has no shape keys'
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Store the guess."""
+        face = face_of(context)
+        found = key_mapping.guessed(face)
+        if not found.rows:
+            return self._failed("No name of a shape key is known. Add the rows by hand, or load a mapping.")
+        key_mapping.store(face, found)
+        self.tell({"INFO"}, found.summary())
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
+    """Add a row; a channel may have several keys, and a key several channels, which add up"""
+
+    bl_idname = "wav2sem.add_mapping_row"
+    bl_label = "Add Row"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Add it at the end and select it."""
+        face = face_of(context)
+        face.wav2sem_mapping.add()
+        face.wav2sem_mapping_active = len(face.wav2sem_mapping) - 1
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
+    """Remove the selected row; when none is left, the names decide again"""
+
+    bl_idname = "wav2sem.remove_mapping_row"
+    bl_label = "Remove Row"
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """There must be a row."""
+        return "" if key_mapping.stored(face) else "There is no row"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Remove it and select its neighbour."""
+        face = face_of(context)
+        rows = face.wav2sem_mapping
+        index = min(face.wav2sem_mapping_active, len(rows) - 1)
+        rows.remove(index)
+        face.wav2sem_mapping_active = max(0, min(index, len(rows) - 1))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_clear_mapping(_MappingOperator, bpy.types.Operator):
+    """Remove all rows, so that the names of the shape keys decide at each run"""
+
+    bl_idname = "wav2sem.clear_mapping"
+    bl_label = "Clear"
+
+    missing = WAV2SEM_OT_remove_mapping_row.missing
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Empty the table."""
+        key_mapping.store(face_of(context), KeyMap(rows=()))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper):
+    """Write the mapping in use to a file, for other characters with the same keys"""
+
+    bl_idname = "wav2sem.save_mapping"
+    bl_label = "Save Mapping"
+    bl_options: ClassVar = {"REGISTER"}
+
+    filename_ext = ".json"
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls, face: bpy.types.Object) -> str:
+        """There must be a mapping."""
+        return "" if key_mapping.in_use(face).rows else "There is no mapping to save; guess it, or add rows"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Write the file."""
+        try:
+            key_mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
+        except OSError as error:
+            return self._failed(error)
+        self.tell({"INFO"}, f"Saved {self.filepath}")
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper):
+    """Read a mapping from a file; what stands in the table is replaced"""
+
+    bl_idname = "wav2sem.load_mapping"
+    bl_label = "Load Mapping"
+
+    filename_ext = ".json"
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Read it whole before anything is replaced."""
+        face = face_of(context)
+        try:
+            loaded = KeyMap.load(bpy.path.abspath(self.filepath))
+        except (OSError, ValueError) as error:
+            return self._failed(error)
+        key_mapping.store(face, loaded)
+        for problem in loaded.problems(key_mapping.key_names(face)):
+            self.tell({"WARNING"}, problem)
+        return {"FINISHED"}
+
+
+class WAV2SEM_UL_mapping(bpy.types.UIList):
+    """The table's rows."""
+
+    def draw_item(
+        self,
+        _context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        data: Any,
+        row: Any,
+        _icon: int,
+        _active_data: Any,
+        _active_name: str,
+    ) -> None:
+        """What plays what; a name that both have stands once, as the list is narrow. A missing key is marked."""
+        present = row.key in key_mapping.key_names(data.id_data)
+        if row.channel != row.key:
+            layout = layout.split(factor=0.5)
+            layout.label(text=row.channel, translate=False)
+        words = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
+        layout.label(text=words, translate=False, icon="NONE" if present else "ERROR")
+
+    def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
+        """Search among channels and keys."""
+        wanted = self.filter_name.lower()
+        rows = getattr(data, name)
+        if not wanted:
+            return [], []
+        shown = [self.bitflag_filter_item * (wanted in f"{row.channel} {row.key}".lower()) for row in rows]
+        return shown, []
+
+
+class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
+    """Which shape key plays what."""
+
+    bl_label = "Key Mapping"
+    bl_order = 0
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The table, and what is wrong with it."""
+        layout, face = self.layout, face_of(context)
+        layout.enabled = running.current() is None
+        if face is None:
+            say(layout, context, blocked_reason(face), "INFO")
+            return
+        row = layout.row(align=True)
+        row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
+        row.operator(WAV2SEM_OT_load_mapping.bl_idname, text="Load", icon="FILE_FOLDER")
+        row.operator(WAV2SEM_OT_save_mapping.bl_idname, text="Save", icon="FILE_TICK")
+        self._draw_table(layout, context, face)
+
+    @staticmethod
+    def _draw_table(layout: bpy.types.UILayout, context: bpy.types.Context, face: bpy.types.Object) -> None:
+        rows, key_map = face.wav2sem_mapping, key_mapping.stored(face)
+        row = layout.row()
+        row.template_list("WAV2SEM_UL_mapping", "", face, "wav2sem_mapping", face, "wav2sem_mapping_active", rows=4)
+        buttons = row.column(align=True)
+        buttons.operator(WAV2SEM_OT_add_mapping_row.bl_idname, text="", icon="ADD")
+        buttons.operator(WAV2SEM_OT_remove_mapping_row.bl_idname, text="", icon="REMOVE")
+        buttons.separator()
+        buttons.operator(WAV2SEM_OT_clear_mapping.bl_idname, text="", icon="X")
+        if key_map is None:
+            say(layout, context, "Empty: the names of the keys decide", "INFO")
+            return
+        column = layout.column()
+        column.use_property_split, column.use_property_decorate = True, False
+        column.prop(face, "wav2sem_mapping_channels")
+        if face.wav2sem_mapping_active < len(rows):
+            active = rows[face.wav2sem_mapping_active]
+            column.prop(active, "channel")
+            if face.data.shape_keys:
+                column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
+            column.prop(active, "gain")
+        for problem in key_map.problems(key_mapping.key_names(face)):
+            say(layout, context, problem, "ERROR")
+
+
+CLASSES = (
+    WAV2SEM_OT_guess_mapping,
+    WAV2SEM_OT_add_mapping_row,
+    WAV2SEM_OT_remove_mapping_row,
+    WAV2SEM_OT_clear_mapping,
+    WAV2SEM_OT_save_mapping,
+    WAV2SEM_OT_load_mapping,
+    WAV2SEM_UL_mapping,
+    WAV2SEM_PT_key_mapping,
+)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Speech tab in the 3D viewport's sidebar: which audio, which face, and how it speaks."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import compat
+from ..sound import info as sound_info
+from ..sound import playback
+from ..tasks import running
+from ..translations import translated
+from . import status
+from .animate import WAV2SEM_OT_animate
+from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
+from .playback import WAV2SEM_OT_play_speech
+from .presets_menu import WAV2SEM_PT_presets
+from .task_operator import draw_progress
+from .widgets import SpeechPanel, columns, face_of, say
+
+_SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
+# Of the button, and of the bar that takes its place.
+_BUTTON_HEIGHT = 1.4
+# Of the row in which the sound is described, beside its button.
+_WORDS_SHARE = 0.68
+
+
+class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
+    """Which audio speaks."""
+
+    bl_label = "Speech"
+    bl_order = 0
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The source, what it is in words, and a button to hear it."""
+        layout, settings = columns(self.layout.column()), context.scene.wav2sem
+        row = layout.row()
+        row.use_property_split = False
+        row.prop(settings, "source", expand=True)
+        layout.prop(settings, _SOURCES[settings.source])
+        try:
+            info = sound_info.of_scene(context.scene)
+        except ValueError as error:
+            say(layout, context, str(error), "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
+            return
+        row = columns(self.layout.column()).split(factor=_WORDS_SHARE)
+        row.label(text=translated(info.words()))
+        is_playing = playback.is_playing()
+        icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
+        row.operator(WAV2SEM_OT_play_speech.bl_idname, text=text, icon=icon)
+
+
+class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
+    """Which mesh speaks it."""
+
+    bl_label = "Face"
+    bl_order = 1
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The mesh, and what was recognised."""
+        layout, settings, active = columns(self.layout), context.scene.wav2sem, face_of(context)
+        name = active.name if active is not None else ""
+        # The placeholder is a name: Blender would translate one such as "Cube".
+        layout.prop(settings, "target", text=translated("Mesh"), placeholder=name, translate=False)
+        for sentence, icon in status.face_words(context):
+            say(layout, context, sentence, icon)
+        if status.no_face_yet(context):
+            layout.operator(WAV2SEM_OT_add_demo_head.bl_idname, icon="USER")
+            layout.operator(WAV2SEM_OT_self_test.bl_idname, icon="PLAY")
+
+
+class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
+    """How it is spoken, and the button."""
+
+    bl_label = "Animate"
+    bl_order = 2
+
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        """Presets."""
+        self.layout.enabled = running.current() is None
+        WAV2SEM_PT_presets.draw_panel_header(self.layout)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The settings, and the button or the progress."""
+        layout, settings = self.layout, context.scene.wav2sem
+        column = columns(layout.column())
+        column.prop(settings, "model")
+        column.prop(settings, "style", placeholder=translated("First"))
+        column.separator()
+        for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
+            column.prop(settings, name)
+        column.separator()
+        _draw_start_frame(column, context.scene)
+        row = column.row(heading="Range")
+        row.prop(settings, "use_range", text="")
+        part = row.row(align=True)
+        part.use_property_split = False
+        part.enabled = settings.use_range
+        part.prop(settings, "range_start_s", text="")
+        part.prop(settings, "range_end_s", text="")
+        _draw_button(layout, context)
+
+
+def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
+    """A strip has its own, which is shown."""
+    settings = scene.wav2sem
+    strip = compat.find_strip(scene, settings.strip) if settings.source == "STRIP" else None
+    row = layout.row()
+    row.enabled = settings.source != "STRIP"
+    if strip is None:
+        row.prop(settings, "start_frame")
+    else:
+        row.prop(strip, compat.strip_start_name(strip), text="Start Frame")
+
+
+def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The button and why it cannot work; or, at the same place and as high, the progress and what cancels it."""
+    job = running.current()
+    row = layout.row(align=job is not None)
+    row.scale_y = _BUTTON_HEIGHT
+    if job is not None:
+        draw_progress(row, job)
+        return
+    row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
+    row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
+    missing = status.why_not_run(context) or status.why_not_speak(context)
+    if missing:
+        say(layout, context, missing, "INFO")
+
+
+CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_face, WAV2SEM_PT_animate)

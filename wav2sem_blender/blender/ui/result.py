@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Result panel: the takes of the chosen face, with buttons for the one that is selected in the list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import bpy
+from bpy.props import IntProperty, StringProperty
+
+from ..scene import reduction, takes
+from ..tasks import running
+from .result_operators import (
+    WAV2SEM_OT_make_active,
+    WAV2SEM_OT_mute_take,
+    WAV2SEM_OT_push_to_nla,
+    WAV2SEM_OT_rebake,
+    WAV2SEM_OT_reduce_keys,
+    WAV2SEM_OT_remove_take,
+    named,
+    no_take,
+    selected,
+    tolerance_property,
+)
+from .task_operator import draw_progress
+from .widgets import SpeechPanel, face_of, room_px, say, text_width, ui_scale
+
+# Of a row of the list, the part with the name; beside it, in points: the list's and the panel's margins, and the icon.
+_NAME_SHARE = 0.5
+_BESIDE_PT = 60
+_ICON_PT = 33
+_CUT = "…"
+
+
+def told_apart(name: str, others: Sequence[str], room: float, width_of: Callable[[str], float]) -> str:
+    """A name as it fits: shortened in the middle, so that none of the others looks like it, as in "demo_….001"."""
+
+    def cut(start: int) -> tuple[str, str] | None:
+        """The name's end from `start` on, after as much of its beginning as fits."""
+        heads = (name[:n_first] for n_first in range(start, 0, -1))
+        head = next((head for head in heads if width_of(f"{head}…{name[start:]}") <= room), None)
+        return None if head is None else (head, name[start:])
+
+    if width_of(name) <= room:
+        return name
+    # Whole words first.
+    words = [found.start() for found in re.finditer(r"[\W_]", name)]
+    for parts in map(cut, (len(name), *reversed(words), *range(len(name) - 1, 0, -1))):
+        if parts is not None and not any(map(re.compile(".*".join(map(re.escape, parts))).fullmatch, others)):
+            return "…".join(parts)
+    ends = (f"…{name[start:]}" for start in range(1, len(name)))
+    return next((end for end in ends if width_of(end) <= room), "…")
+
+
+class WAV2SEM_UL_takes(bpy.types.UIList):
+    """The takes of the chosen face, out of all actions in the file."""
+
+    def draw_item(
+        self,
+        context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        _data: Any,
+        action: Any,
+        _icon: int,
+        _active_data: Any,
+        _active_name: str,
+    ) -> None:
+        """What it is, its name, its frames, where it is, and whether it plays."""
+        take = named(face_of(context), action.name)
+        if take is None:
+            return
+        first, last = take.frames
+        split = layout.split(factor=_NAME_SHARE)
+        icon = "HIDE_OFF" if take.is_upper_face else "SPEAKER"
+        split.label(text=_label(context, action.name), icon=icon, translate=False)
+        row = split.row(align=True)
+        row.alignment = "RIGHT"
+        row.active = not (take.is_kept or take.is_muted)
+        row.label(text=f"{first}\N{EN DASH}{last}")
+        if take.is_kept:
+            row.label(text="", icon="FAKE_USER_ON")
+            return
+        row.label(text="", icon="ACTION" if take.is_active else "NLA")
+        icon = "CHECKBOX_DEHLT" if take.is_muted else "CHECKBOX_HLT"
+        row.operator(WAV2SEM_OT_mute_take.bl_idname, text="", icon=icon, emboss=False).action = action.name
+
+    def filter_items(self, context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
+        """Only this face's."""
+        shown = {take.action for take in takes.of_face(face_of(context))}
+        wanted = self.filter_name.lower()
+        return [
+            self.bitflag_filter_item * (action in shown and wanted in action.name.lower())
+            for action in getattr(data, name)
+        ], []
+
+
+class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
+    """The takes of the face."""
+
+    bl_label = "Result"
+    bl_order = 3
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The list, and the buttons for what is selected in it."""
+        layout, manager = self.layout, context.window_manager
+        take = selected(context)
+        if take is None:
+            say(layout, context, no_take(context), "INFO")
+            return
+        layout.template_list("WAV2SEM_UL_takes", "", bpy.data, "actions", manager, "wav2sem_take_index", rows=3)
+        layout.prop(take.action, "name", text="")
+        row = layout.row(align=True)
+        row.operator(WAV2SEM_OT_make_active.bl_idname)
+        row.operator(WAV2SEM_OT_push_to_nla.bl_idname)
+        row = layout.row(align=True)
+        row.operator(WAV2SEM_OT_rebake.bl_idname, icon="FILE_REFRESH")
+        row.operator(WAV2SEM_OT_remove_take.bl_idname, icon="TRASH")
+        row = layout.row(align=True)
+        job = running.current()
+        if isinstance(job, reduction.Reducing):
+            draw_progress(row, job)
+        else:
+            row.prop(context.scene, "wav2sem_tolerance_mm", text="mm")
+            row.operator(WAV2SEM_OT_reduce_keys.bl_idname)
+        outcome = reduction.last_outcome(take)
+        if outcome is not None:
+            for sentence in outcome.words():
+                say(layout, context, sentence)
+
+
+def _label(context: bpy.types.Context, name: str) -> str:
+    """Of an action, within its part of a row of the list."""
+    others = [take.action.name for take in takes.of_face(face_of(context)) if take.action.name != name]
+    room = _NAME_SHARE * room_px(context, _BESIDE_PT) - _ICON_PT * ui_scale(context)
+    return told_apart(name, others, room, text_width(context))
+
+
+def _index(_manager: Any) -> int:
+    take = selected(bpy.context)
+    return bpy.data.actions.find(take.action.name) if take is not None else -1
+
+
+def _select(manager: Any, index: int) -> None:
+    if 0 <= index < len(bpy.data.actions):
+        manager.wav2sem_take = bpy.data.actions[index].name
+
+
+CLASSES = (WAV2SEM_UL_takes, WAV2SEM_PT_result)
+
+
+def register() -> None:
+    """Give the session a selection, and every scene a tolerance."""
+    bpy.types.WindowManager.wav2sem_take = StringProperty(name="Action", description="Name of the selected action")
+    bpy.types.WindowManager.wav2sem_take_index = IntProperty(
+        name="Action", description="Which action is selected", get=_index, set=_select
+    )
+    bpy.types.Scene.wav2sem_tolerance_mm = tolerance_property()
+
+
+def unregister() -> None:
+    """Take them away again."""
+    del bpy.types.Scene.wav2sem_tolerance_mm
+    del bpy.types.WindowManager.wav2sem_take_index
+    del bpy.types.WindowManager.wav2sem_take

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Upper Face panel's settings, stored with the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import bpy
+from bpy.props import BoolProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+
+from ...pipeline.upper_face import MAX_AMOUNT, MAX_BLINKS_PER_MINUTE, Settings
+from ..scene import upper_face
+from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
+
+AMOUNTS = ("seed", "blinks_per_minute", "brows", "eye_darts", "head_sway")
+
+
+def _switch(owner: Any, context: bpy.types.Context) -> None:
+    upper_face.switch(context.scene, owner.enabled)
+
+
+def _suggest_bones(owner: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
+    armature = owner.sway_object
+    return [bone.name for bone in armature.pose.bones] if armature is not None and armature.pose else []
+
+
+def _amount(name: str, description: str) -> Any:
+    return lambda **options: FloatProperty(
+        name=name, description=description, default=1.0, min=0.0, max=MAX_AMOUNT, soft_max=2.0, **options
+    )
+
+
+# Shared by the panel's settings and the operator, so that names, limits and tooltips agree.
+def seed_property(**options: object) -> object:
+    """Which performance."""
+    return IntProperty(
+        name="Seed", description="Another number is another performance of the same speech", min=0, **options
+    )
+
+
+def blinks_property(**options: object) -> object:
+    """How often the eyes blink."""
+    return FloatProperty(
+        name="Blink Rate",
+        description="How often in a minute the eyes blink while speaking; people do 15 to 26 times, 0 is never",
+        default=Settings.blinks_per_minute,
+        min=0.0,
+        max=MAX_BLINKS_PER_MINUTE,
+        soft_max=40.0,
+        **options,
+    )
+
+
+brows_property = _amount("Brows", "How far the brows move on stressed syllables; 0 is not at all")
+eye_darts_property = _amount("Eye Darts", "How far the eyes wander; 0 is not at all")
+head_sway_property = _amount("Head Sway", "How far the head moves; 0 is not at all")
+
+
+class WAV2SEM_PG_upper_face(bpy.types.PropertyGroup):
+    """Settings of the Upper Face panel."""
+
+    enabled: BoolProperty(  # type: ignore[valid-type]
+        name="Upper Face",
+        description="Add blinks, brows and eye darts to every animation; switching off mutes those of this scene",
+        default=True,
+        update=_switch,
+    )
+    seed: seed_property()  # type: ignore[valid-type]
+    blinks_per_minute: blinks_property()  # type: ignore[valid-type]
+    brows: brows_property()  # type: ignore[valid-type]
+    eye_darts: eye_darts_property()  # type: ignore[valid-type]
+    head_sway: head_sway_property()  # type: ignore[valid-type]
+    sway_object: PointerProperty(  # type: ignore[valid-type]
+        name="Sway",
+        description="Object that sways with the head, or an armature; empty for a still head",
+        type=bpy.types.Object,
+    )
+    sway_bone: StringProperty(  # type: ignore[valid-type]
+        name="Bone",
+        description="Bone of the armature that sways; empty for the whole armature",
+        search=_suggest_bones,
+        search_options={"SUGGESTION"},
+    )
+
+
+def of_scene(scene: bpy.types.Scene) -> tuple[Settings, SwayTarget]:
+    """What the panel is set to, or its defaults, without storing anything with the scene."""
+    if not scene.is_property_set("wav2sem_upper_face"):
+        return Settings(), NOTHING_SWAYS
+    panel = scene.wav2sem_upper_face
+    sway = NOTHING_SWAYS
+    if panel.sway_object is not None:
+        is_armature = panel.sway_object.type == "ARMATURE"
+        sway = SwayTarget(object_name=panel.sway_object.name, bone_name=panel.sway_bone if is_armature else "")
+    return Settings(**{name: getattr(panel, name) for name in AMOUNTS}), sway
+
+
+def is_enabled(scene: bpy.types.Scene, by_hand: bool) -> bool:
+    """Whether a run brings the upper face along.
+
+    Args:
+        scene: Nothing is stored with it.
+        by_hand: Somebody pressed the button, and the panel's switch is on unless it was switched off. A script has to
+            ask, by switching it on.
+    """
+    panel = scene.wav2sem_upper_face if scene.is_property_set("wav2sem_upper_face") else None
+    if panel is None or not panel.is_property_set("enabled"):
+        return by_hand
+    return bool(panel.enabled)
+
+
+CLASSES = (WAV2SEM_PG_upper_face,)
+
+
+def register() -> None:
+    """Give every scene its settings."""
+    bpy.types.Scene.wav2sem_upper_face = PointerProperty(type=WAV2SEM_PG_upper_face)
+
+
+def unregister() -> None:
+    """Take them away again."""
+    del bpy.types.Scene.wav2sem_upper_face
