@@ -396,7 +396,7 @@ import os, sys, time
 from pathlib import Path
 import bpy
 import wav2sem_blender
-from wav2sem_blender.blender import jobs
+from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.worker import environment
 

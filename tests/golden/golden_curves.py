@@ -19,14 +19,18 @@ import argparse
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import soundfile
+# Sums of many threads have other bits than those of one.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))

@@ -16,7 +16,7 @@ PAIRED = [name[:-4] for name in ARKIT_CHANNELS if name.endswith("Left") and name
 @pytest.fixture(scope="module")
 def head() -> dict[str, np.ndarray]:
     """The committed file."""
-    with np.load(demo_head.OUTPUT, allow_pickle=False) as file:
+    with np.load(demo_head.DEMO_HEAD, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -56,7 +56,7 @@ def test_has_exactly_the_52_arkit_keys(head):
 
 
 def test_file_is_small_finite_and_well_formed(head):
-    assert demo_head.OUTPUT.stat().st_size <= 1_000_000
+    assert demo_head.DEMO_HEAD.stat().st_size <= 1_000_000
     for name, array in head.items():
         if array.dtype.kind == "f":
             assert np.isfinite(array).all(), name

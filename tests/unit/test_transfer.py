@@ -148,7 +148,7 @@ def test_no_face_is_found_on_a_box(face):
 @pytest.fixture(scope="module")
 def demo_keys(face):
     """The demo head without its keys: points, lip pairs, guessed landmarks, transferred keys by channel."""
-    with np.load(demo.OUTPUT, allow_pickle=False) as file:
+    with np.load(demo.DEMO_HEAD, allow_pickle=False) as file:
         points, quads, pairs = file["points"].astype(float), file["quads"].astype(int), file["lip_pairs"].astype(int)
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     found = guess(face, points, triangles)

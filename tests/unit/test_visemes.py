@@ -61,7 +61,7 @@ def spoken():
 @pytest.fixture(scope="module")
 def demo_opening():
     """What each ARKit key of the demo head does to its lips' pairs: channel to mm (P,)."""
-    with np.load(ASSETS / "demo_head" / "demo_head.npz", allow_pickle=False) as file:
+    with np.load(ASSETS / "demo_head.npz", allow_pickle=False) as file:
         data = {name: file[name] for name in file.files}
     upper, lower = data["lip_pairs"].astype(int).T
     found = {}

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
-from tools.demo_head import __main__ as demo
 
+from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_HEAD
 from wav2sem_blender.assets import UPPER_FACE as UPPER_FACE_FILE
 from wav2sem_blender.pipeline.any_head.landmarks import guess
 from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace, transfer
@@ -31,7 +31,7 @@ from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
 from .basis import ict_names
 from .registration import HEAD_VERTICES, ICT_SKIN_VERTICES, Surface, load_flame
-from .template_face import DATA, MODEL, landmark_points
+from .template_face import DATA, landmark_points
 
 ICT_FACE_VERTICES = 9409
 MOVED_M, MOUTH_M = 0.001, 0.035
@@ -57,7 +57,7 @@ def flame_head(data: Path, face: SpeechFace, seed: int) -> Case:
     identity = np.random.default_rng(seed).normal(size=flame["shapedirs"].shape[2])
     points_N3 = flame["v_template"] + flame["shapedirs"].astype(float) @ identity
     surface = Surface(points_V3=points_N3[:HEAD_VERTICES], triangles_F3=skin.triangles_F3, landmarks=skin.landmarks)
-    basis_KN3 = load_file(MODEL / "model.safetensors")["basis_KV3"].astype(float)
+    basis_KN3 = load_file(DEFAULT_MODEL / "model.safetensors")["basis_KV3"].astype(float)
     with np.load(UPPER_FACE_FILE, allow_pickle=False) as file:
         basis_KN3 = np.concatenate([basis_KN3, file["basis_KV3"].astype(float)])
     assert len(basis_KN3) == len(face.channels)
@@ -95,7 +95,7 @@ def ict_head(data: Path, face: SpeechFace) -> Case:
 
 def demo_head(face: SpeechFace) -> Case:
     """The bundled demo head."""
-    with np.load(demo.OUTPUT, allow_pickle=False) as file:
+    with np.load(DEMO_HEAD, allow_pickle=False) as file:
         points_N3, quads, names = (
             file["points"].astype(float),
             file["quads"].astype(np.int64),
