@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wav2sem_blender.errors import MissingFileError, UserError, report
+
 from .experiments import find, known
 
 
@@ -29,10 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = find(arguments.verb, arguments.experiment)
         if not arguments.data.exists():
-            raise FileNotFoundError(f"{arguments.data}: no such {arguments.data_kind}; --data names it")
+            raise MissingFileError(
+                "{data}: no such {data_kind}; --data names it",
+                data=arguments.data,
+                data_kind=arguments.data_kind,
+            )
         arguments.run(config, arguments)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"trainer: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"trainer: {error.name} is not installed; pip install -e '.[train]'", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print(f"trainer: {report(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("trainer: stopped; the same command with --resume goes on", file=sys.stderr)
@@ -63,7 +72,7 @@ def _prepare(config: Any, arguments: argparse.Namespace) -> None:
             out.mkdir(parents=True, exist_ok=True)
             to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
             if make_basis(["--data", str(data), *to]):
-                raise ValueError("the basis was not made")
+                raise UserError("the basis was not made")
         case kinds.PrepareSpeech():
             from .speech.prepared import prepare_speech
 
@@ -141,7 +150,7 @@ def _import_official(config: Any, arguments: argparse.Namespace) -> None:
 
 def _refuse_finished(made: Path, resume: bool) -> None:
     if made.exists() and not resume:
-        raise FileExistsError(f"{made}: is there already; write over it with --resume, or choose another --out")
+        raise UserError("{made}: is there already; write over it with --resume, or choose another --out", made=made)
 
 
 _HUBERT = ("hubert", "a pretrain-hubert run")

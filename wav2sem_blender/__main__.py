@@ -15,11 +15,11 @@ import argparse
 import math
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import MissingFileError, UserError, report
 from .files import same_file_name
 from .pipeline import IMPORT_KINDS
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        _complain(str(error))
+    except Exception as error:
+        _complain(report(error))
         return 1
     except KeyboardInterrupt:
         _complain("interrupted; files that were finished are complete")
@@ -100,14 +100,14 @@ def _style(text: str) -> int | str | list[float]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise UserError("{text} is no finite number", text=text)
     return number
 
 
 def _width(text: str) -> float:
     seconds = _finite(text)
     if seconds < 0:
-        raise ValueError(f"{text} is below 0")
+        raise UserError("{text} is below 0", text=text)
     return seconds
 
 
@@ -116,7 +116,7 @@ def _animate(arguments: argparse.Namespace) -> int:
     from .pipeline.motion import is_motion_file
 
     if arguments.output.exists() and not arguments.output.is_dir():
-        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
+        raise UserError("{output} is a file; --output names a folder.", output=arguments.output)
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -127,21 +127,29 @@ def _animate(arguments: argparse.Namespace) -> int:
         try:
             name = same_file_name(result)
             if name in inputs:
-                raise ValueError(f"{speech}: its result would overwrite the input {result}; choose another --output.")
+                raise UserError(
+                    "{speech}: its result would overwrite the input {result}; choose another --output.",
+                    speech=speech,
+                    result=result,
+                )
             if name in written:
-                raise ValueError(f"{speech}: its result would overwrite that of {written[name]}; rename one of them.")
+                raise UserError(
+                    "{speech}: its result would overwrite that of {written}; rename one of them.",
+                    speech=speech,
+                    written=written[name],
+                )
             if result.exists() and not is_motion_file(result):
-                raise ValueError(f"{speech}: {result} is not a motion of ours and stays; choose another --output.")
+                raise UserError(
+                    "{speech}: {result} is not a motion of ours and stays; choose another --output.",
+                    speech=speech,
+                    result=result,
+                )
             _animate_one(animator, speech, result, arguments)
             written[name] = speech
-        except (ValueError, OSError) as error:
+        except Exception as error:  # the other files are still done
             n_failed += 1
-            message = str(error)
+            message = report(error)
             _complain(message if speech.name in message else f"{speech.name}: {message}")
-        except Exception:  # our bug: shown in full, and the other files are still done
-            n_failed += 1
-            traceback.print_exc()
-            _complain(f"{speech.name}: failed by a defect of this program; please report the lines above")
     if n_failed and len(arguments.speech) > 1:
         _complain(f"{n_failed} of {len(arguments.speech)} files failed")
     return 1 if n_failed else 0
@@ -169,7 +177,7 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
 
 def _import(arguments: argparse.Namespace) -> int:
     if arguments.output.exists() and not arguments.output.is_dir():
-        raise NotADirectoryError(f"{arguments.output} is a file; --output names a folder.")
+        raise UserError("{output} is a file; --output names a folder.", output=arguments.output)
     if arguments.file.is_dir():
         from .pipeline.checkpoint import copy_folder
 
@@ -179,9 +187,11 @@ def _import(arguments: argparse.Namespace) -> int:
     try:
         from .pipeline.official import import_official
     except ModuleNotFoundError as error:
-        raise ValueError(f"importing a checkpoint needs {error.name}: pip install torch transformers") from error
+        raise UserError(
+            "importing a checkpoint needs {error}: pip install torch transformers", error=error.name
+        ) from error
     if not arguments.file.is_file():
-        raise FileNotFoundError(f"{arguments.file}: there is no such checkpoint file.")
+        raise MissingFileError("{file}: there is no such checkpoint file.", file=arguments.file)
     import_official(arguments.file, arguments.kind, arguments.output)
     print(f"{arguments.file}: {arguments.kind}, {arguments.output}")
     return 0
@@ -194,9 +204,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     for path in arguments.folders:
         try:
             n_files = len(open_folder(path).files)
-        except (ValueError, OSError) as error:
+        except Exception as error:
             n_failed += 1
-            _complain(str(error))
+            _complain(report(error))
         else:
             print(f"{path}: {n_files} files, each as recorded", flush=True)
     return 1 if n_failed else 0

@@ -16,10 +16,11 @@ import pytest
 from wav2sem_blender.blender import registration, translations
 from wav2sem_blender.blender.translations import LANGUAGES, catalogue, translated
 from wav2sem_blender.blender.ui import widgets
+from wav2sem_blender.errors import Text
 
 PACKAGE = Path(registration.__file__).parents[1]
 FOLDER = Path(translations.__file__).parent
-OPEN = re.compile(r"\{\d\}")
+OPEN = re.compile(r"\{(\w+)[^}]*\}")
 
 # Where all sentences are for the user. The others' are for scripts and the command line; those that users meet may have
 # an entry, too.
@@ -154,7 +155,7 @@ def test_a_translation_leaves_open_what_its_entry_leaves_open(language):
         assert words.strip() or not entry.strip(), f"{language}: {entry!r} is empty"
         assert (words[0] == " ") <= (entry[0] == " "), f"{language}: {entry!r}"
         if OPEN.search(words):
-            words.format(*range(10))
+            words.format(**{name: 1 for name in OPEN.findall(entry)})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -168,32 +169,32 @@ def in_language(sentence: str, language: str) -> str:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_sentence_is_recognised_with_its_names(language):
-    for entry in catalogue(language):
+def test_every_sentence_is_translated_with_its_values(language):
+    for entry, words in catalogue(language).items():
         if not re.search("[a-z]{2}", entry):
             continue
-        names = [f"N{number}x" for number in range(len(OPEN.findall(entry)))]
-        expected = catalogue(language)[entry].format(*names) if names else catalogue(language)[entry]
-        assert in_language(entry.format(*names) if names else entry, language) == expected, entry
+        values = {name: 1 for name in OPEN.findall(entry)}
+        expected = words.format(**values) if values else words
+        assert in_language(Text(entry, **values) if values else entry, language) == expected, entry
 
 
 def test_sentences_inside_sentences_are_translated_and_names_are_not():
-    assert in_language('"Export" does not speak yet', "de") == '"Export" spricht noch nicht'
-    fault = in_language("The upper face is left alone. Vertex count: the mesh has 8 vertices, FLAME has 5023.", "de")
-    assert fault == "Das Obergesicht bleibt, wie es ist. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
-    both = in_language('There is no scene. "Speech" does not speak yet.', "de")
-    assert both == 'Es gibt keine Szene. "Speech" spricht noch nicht.'
+    speaking = '"{name}" does not speak yet'
+    assert in_language(Text(speaking, name="Export"), "de") == '"Export" spricht noch nicht'
+    fault = Text("the mesh has {n_vertices} vertices, FLAME has {n_expected}.", n_vertices=8, n_expected=5023)
+    inner = Text("{test}: {found}", test=Text("Vertex count"), found=fault)
+    whole = in_language(Text("The upper face is left alone. {error}", error=inner), "de")
+    assert whole == "Das Obergesicht bleibt, wie es ist. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
 
 
 def test_what_nobody_knows_stays_as_it_is():
-    for sentence in ("CUDA error: device-side assert.", "Foo. Bar.", "", "12 s", "a: b"):
+    for sentence in ("CUDA error: device-side assert.", "Foo. Bar.", "", "12 s", "a: b", Text("{a} {b}", a=1, b=2)):
         assert in_language(sentence, "zh_HANS") == sentence
 
 
 def test_in_english_nothing_changes():
     for entry in catalogue(LANGUAGES[0]):
-        sentence = OPEN.sub("N0x", entry)
-        assert translated(sentence) == sentence
+        assert translated(entry) == entry
 
 
 def test_paths_and_chinese_break_without_blanks_but_not_before_punctuation():

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
@@ -78,7 +79,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
         ValueError: a folder holds nothing that can be analysed, or a model is damaged.
     """
     if not data.is_dir():
-        raise FileNotFoundError(f"{data}: no such folder; --data names the data's folder")
+        raise MissingFileError("{data}: no such folder; --data names the data's folder", data=data)
     given, device = recognise(model or ["default"]), choose_device(device)
     FOLDER.claim(out)
     sections, results = [_provenance(given)], dict[str, Any]()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.frame_timing import RECEPTIVE_FIELD_SAMPLES
@@ -72,7 +73,7 @@ def recognise(names: Sequence[str]) -> Given:
         if any(label in some for some in (given.models, given.encoders, given.semantics, given.runs)):
             label = "/".join(path.resolve().parts[-2:])
         if not path.is_dir():
-            raise FileNotFoundError(f"{path}: no such folder; --model takes default, or folders")
+            raise MissingFileError("{path}: no such folder; --model takes default, or folders", path=path)
         config = path / "config.json"
         described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
         if "model" in described:
@@ -91,9 +92,11 @@ def recognise(names: Sequence[str]) -> Given:
         elif (path / "results.json").is_file():
             given.evaluations[label] = path
         else:
-            raise ValueError(
-                f"{path}: nothing to analyse; --model takes a model folder, a run, a transformers encoder "
-                f"({' or '.join(KINDS)}), a Wav2Sem folder, or an evaluation's folder"
+            raise UserError(
+                "{path}: nothing to analyse; --model takes a model folder, a run, a transformers encoder "
+                "({kinds}), a Wav2Sem folder, or an evaluation's folder",
+                path=path,
+                kinds=" or ".join(KINDS),
             )
     return given
 

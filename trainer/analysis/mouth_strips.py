@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.pipeline.motion import Motion
 
 from ..datasets.corpora import Clip, list_clips
@@ -71,7 +72,7 @@ class MouthRegion:
 
     def __init__(self, data: Path) -> None:
         if not (data / FLAME_FILE).is_file():
-            raise FileNotFoundError(f"{data / FLAME_FILE}: no such file; its lips are what models move")
+            raise MissingFileError("{data}: no such file; its lips are what models move", data=data / FLAME_FILE)
         with np.load(data / FLAME_FILE) as file:
             self._flame = {key: file[key] for key in file.files}
         self._rest_V3 = self._flame["v_template"].astype(float)

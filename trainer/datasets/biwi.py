@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import Speech
 
 from .exported_faces import (
@@ -66,9 +67,10 @@ class OriginalBiwi(PublishedFaces):
     def __init__(self, folder: Path) -> None:
         for name in ("faces", "rigid_scans"):
             if not (folder / name).is_dir():
-                raise FileNotFoundError(
-                    f"{folder / name}: missing; BIWI needs faces, rigid_scans and audio, or an exported vertices_npy, "
-                    "wav and templates.pkl"
+                raise MissingFileError(
+                    "{folder}: missing; BIWI needs faces, rigid_scans and audio, or an exported vertices_npy, wav "
+                    "and templates.pkl",
+                    folder=folder / name,
                 )
         self._recordings = {
             path.stem.removesuffix("_cut"): path for name in ("wav", "audio") for path in (folder / name).glob("*.wav")
@@ -107,9 +109,13 @@ class OriginalBiwi(PublishedFaces):
         if subject not in self._meshes:
             vertices_V3, faces_G3 = read_obj(self._scan(subject))
             if len(vertices_V3) != BIWI.n_vertices or faces_G3.max(initial=-1) >= BIWI.n_vertices or not len(faces_G3):
-                raise ValueError(
-                    f"{subject}.obj: {len(vertices_V3)} vertices and {len(faces_G3)} triangles; BIWI's templates have "
-                    f"{BIWI.n_vertices} vertices and the triangles between them"
+                raise UserError(
+                    "{subject}.obj: {n_vertices_V3} vertices and {n_faces_G3} triangles; BIWI's templates have "
+                    "{n_vertices} vertices and the triangles between them",
+                    subject=subject,
+                    n_vertices_V3=len(vertices_V3),
+                    n_faces_G3=len(faces_G3),
+                    n_vertices=BIWI.n_vertices,
                 )
             self._meshes[subject] = vertices_V3, faces_G3
         return self._meshes[subject]
@@ -145,9 +151,16 @@ def read_vl(path: Path) -> np.ndarray:
     header = len(content) - body
     count = int.from_bytes(content[:header], "little") if header in (4, 8) else -1
     if count != BIWI.n_vertices:
-        raise ValueError(
-            f"{path.parent.parent.name}/{path.parent.name}/{path.name}: {len(content)} bytes; a frame of "
-            f"{BIWI.n_vertices} vertices has {body + 4} or {body + 8} and begins with that count. Unpack it again"
+        raise UserError(
+            "{parent}/{parent_2}/{path}: {n_content} bytes; a frame of {n_vertices} vertices has {body} or "
+            "{body_2} and begins with that count. Unpack it again",
+            parent=path.parent.parent.name,
+            parent_2=path.parent.name,
+            path=path.name,
+            n_content=len(content),
+            n_vertices=BIWI.n_vertices,
+            body=body + 4,
+            body_2=body + 8,
         )
     return np.frombuffer(content, "<f4", offset=header).reshape(-1, 3)
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2sem_blender.errors import MissingFileError
+
 VALID_PERCENT, TEST_PERCENT = 12, 8
 FACEGOOD_HELD_OUT = "1114_3_15"
 HEARD = Path(__file__).parent / "librispeech_251_heard.tsv"
@@ -76,4 +78,7 @@ def list_clips(data: Path) -> Iterator[Clip]:
                 split = "valid" if corpus == "grid_others" else _split(speaker)
             yield Clip(name=name, corpus=corpus, speaker=speaker, path=path, text=text, split=split)
     if not found:
-        raise FileNotFoundError(f"{data}: none of the corpora is here (grid_s1, librispeech_4_aligned, vctk, …)")
+        raise MissingFileError(
+            "{data}: none of the corpora is here (grid_s1, librispeech_4_aligned, vctk, …)",
+            data=data,
+        )

@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import Speech
 
 from .exported_faces import load_array, sound_length_s
@@ -74,11 +75,17 @@ class CustomFaces(FaceData):
         self.n_vertices = _equal_count(self._templates)
         self.clips, self.skipped = self._list_clips(subjects, description.get("split"))
         if not self.clips:
-            raise ValueError(f"{folder}: no clip has both its wav and its vertices ({dict(self.skipped)})")
+            raise UserError(
+                "{folder}: no clip has both its wav and its vertices ({dict})",
+                folder=folder,
+                dict=dict(self.skipped),
+            )
         for clip in self.clips:
             if fault := self._different_lengths(clip):
-                raise ValueError(
-                    f"{fault} at {description['fps']} fps; trim both to the same take, or correct fps in dataset.json"
+                raise UserError(
+                    "{fault} at {description} fps; trim both to the same take, or correct fps in dataset.json",
+                    fault=fault,
+                    description=description["fps"],
                 )
         self.styles = tuple(
             subject
@@ -138,15 +145,21 @@ class CustomFaces(FaceData):
         for path in candidates:
             if path.is_file():
                 return path
-        raise FileNotFoundError(
-            f"{candidates[0]}: missing; give each subject templates/SUBJECT.npy or .obj, or all one template.npy"
+        raise MissingFileError(
+            "{candidate}: missing; give each subject templates/SUBJECT.npy or .obj, or all one template.npy",
+            candidate=candidates[0],
         )
 
     def _read_template(self, subject: str) -> np.ndarray:
         path = self._template_file(subject)
         template = read_obj(path)[0] if path.suffix == ".obj" else np.asarray(load_array(path))
         if template.dtype.kind != "f" or template.size == 0 or template.size % 3:
-            raise ValueError(f"{path.name}: {template.dtype} {template.shape}; floats of shape (V, 3) are needed")
+            raise UserError(
+                "{path}: {template_dtype} {template_shape}; floats of shape (V, 3) are needed",
+                path=path.name,
+                template_dtype=template.dtype,
+                template_shape=template.shape,
+            )
         return template.reshape(-1, 3)
 
 
@@ -167,28 +180,50 @@ def held_out(names: Iterable[str]) -> Mapping[str, str]:
 def _description(path: Path) -> Mapping[str, Any]:
     """dataset.json, checked."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; it describes the data set (see trainer/datasets/custom.py)")
+        raise MissingFileError(
+            "{path}: missing; it describes the data set (see trainer/datasets/custom.py)",
+            path=path,
+        )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: no JSON ({error})") from error
+        raise UserError("{path}: no JSON ({error})", path=path, error=error) from error
     keys = set(description) if isinstance(description, dict) else set()
     if not keys >= REQUIRED or keys - REQUIRED - {"split"}:
-        raise ValueError(f"{path}: has {sorted(keys)}; {sorted(REQUIRED)} are needed, and split is the only other key")
+        raise UserError(
+            "{path}: has {keys}; {required} are needed, and split is the only other key",
+            path=path,
+            keys=sorted(keys),
+            required=sorted(REQUIRED),
+        )
     if not isinstance(description["fps"], int) or description["fps"] not in CAPTURE_FPS:
-        raise ValueError(f"{path}: fps {description['fps']!r}; captures of {sorted(CAPTURE_FPS)} fps are read")
+        raise UserError(
+            "{path}: fps {description!r}; captures of {capture_fps} fps are read",
+            path=path,
+            description=description["fps"],
+            capture_fps=sorted(CAPTURE_FPS),
+        )
     if not isinstance(description["unit"], str) or description["unit"] not in UNITS_M:
-        raise ValueError(f"{path}: unit {description['unit']!r}; known are {', '.join(UNITS_M)}")
+        raise UserError(
+            "{path}: unit {description!r}; known are {units_m}",
+            path=path,
+            description=description["unit"],
+            units_m=", ".join(UNITS_M),
+        )
     subjects, split = description["subjects"], description.get("split", {})
     for key, table in (("subjects", subjects), ("split", split)):
         if not isinstance(table, dict) or not all(_is_names(names) for names in table.values()):
-            raise ValueError(f"{path}: {key} must map names to lists of clips")
+            raise UserError("{path}: {key} must map names to lists of clips", path=path, key=key)
     if not subjects:
-        raise ValueError(f"{path}: it names no subject")
+        raise UserError("{path}: it names no subject", path=path)
     listed = _listed_once(path, "subjects", subjects)
     unknown = sorted(set(split) - {"train", "valid", "test"}) + sorted(_listed_once(path, "split", split) - listed)
     if unknown:
-        raise ValueError(f"{path}: split names {unknown[0]}, which is neither train, valid or test nor a listed clip")
+        raise UserError(
+            "{path}: split names {unknown}, which is neither train, valid or test nor a listed clip",
+            path=path,
+            unknown=unknown[0],
+        )
     return description
 
 
@@ -197,7 +232,13 @@ def _listed_once(path: Path, key: str, table: Mapping[str, list[str]]) -> set[st
     counts = Counter(name for names in table.values() for name in names)
     for name, count in counts.items():
         if count > 1:
-            raise ValueError(f"{path}: {key} lists clip {name} {count} times; a clip has one subject and one split")
+            raise UserError(
+                "{path}: {key} lists clip {name} {count} times; a clip has one subject and one split",
+                path=path,
+                key=key,
+                name=name,
+                count=count,
+            )
     return set(counts)
 
 
@@ -210,5 +251,11 @@ def _equal_count(templates: Mapping[str, np.ndarray]) -> int:
     first, n_vertices = next(iter(counts.items()))
     for subject, count in counts.items():
         if count != n_vertices:
-            raise ValueError(f"template of {subject}: {count} vertices, that of {first} has {n_vertices}; use one mesh")
+            raise UserError(
+                "template of {subject}: {count} vertices, that of {first} has {n_vertices}; use one mesh",
+                subject=subject,
+                count=count,
+                first=first,
+                n_vertices=n_vertices,
+            )
     return n_vertices

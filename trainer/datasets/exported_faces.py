@@ -23,6 +23,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.sound_file import open_sound
@@ -74,15 +75,21 @@ class PublishedFaces(FaceData):
         self.unit, self.topology, self.styles = published.unit, published.topology, published.styles
         clips, skipped = split_clips(published, motions, recordings, sentence_texts(folder))
         if not clips:
-            raise FileNotFoundError(
-                f"{folder}: no clip of the published splits is here; one is called "
-                f"{published.clip_name.format(subject=self.styles[0], sentence=1)}"
+            raise MissingFileError(
+                "{folder}: no clip of the published splits is here; one is called {format}",
+                folder=folder,
+                format=published.clip_name.format(subject=self.styles[0], sentence=1),
             )
         faults = {clip: fault for clip in clips if (fault := self._different_lengths(clip))}
         if len(faults) > MAX_SKIPPED_FRACTION * len(clips):
-            raise ValueError(
-                f"{folder}: {len(faults)} of {len(clips)} clips, the first {next(iter(faults.values()))} at "
-                f"{self.camera_fps} fps; pair every clip with its own recording, captured at that rate"
+            raise UserError(
+                "{folder}: {n_faults} of {n_clips} clips, the first {next} at {camera_fps} fps; pair every clip "
+                "with its own recording, captured at that rate",
+                folder=folder,
+                n_faults=len(faults),
+                n_clips=len(clips),
+                next=next(iter(faults.values())),
+                camera_fps=self.camera_fps,
             )
         self.clips = tuple(clip for clip in clips if clip not in faults)
         self.skipped = skipped | dict.fromkeys(faults.values(), 1)
@@ -112,7 +119,11 @@ class ExportedFaces(PublishedFaces):
     def __init__(self, published: Published, folder: Path) -> None:
         for name in (VERTICES, RECORDINGS, TEMPLATES):
             if not (folder / name).exists():
-                raise FileNotFoundError(f"{folder / name}: missing; {published.name} needs it beside the other files")
+                raise MissingFileError(
+                    "{folder}: missing; {published} needs it beside the other files",
+                    folder=folder / name,
+                    published=published.name,
+                )
         motions = {path.stem for path in (folder / VERTICES).glob("*.npy")}
         recordings = {path.stem for path in (folder / RECORDINGS).glob("*.wav")}
         self._templates = read_templates(folder / TEMPLATES)
@@ -203,10 +214,15 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: there is no such file") from error
+        raise MissingFileError("{path}: there is no such file", path=path) from error
     except (ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
-        raise ValueError(f"{path.name}: {size} bytes that are no whole .npy array ({error}); copy it again") from error
+        raise UserError(
+            "{path}: {size} bytes that are no whole .npy array ({error}); copy it again",
+            path=path.name,
+            size=size,
+            error=error,
+        ) from error
 
 
 def sound_length_s(path: Path) -> float:
@@ -219,7 +235,7 @@ def read_templates(path: Path) -> Mapping[str, np.ndarray]:
     """Subject -> rest face, by the restricted unpickler."""
     templates = restricted_pickle.load(path)
     if not isinstance(templates, dict) or not all(isinstance(value, np.ndarray) for value in templates.values()):
-        raise ValueError(f"{path.name}: no templates (a dict of subject -> array is needed)")
+        raise UserError("{path}: no templates (a dict of subject -> array is needed)", path=path.name)
     return templates
 
 

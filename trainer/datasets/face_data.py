@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
 
@@ -119,15 +120,26 @@ class FaceData(ABC):
         try:
             template = np.asarray(self._template(subject))
         except KeyError as error:
-            raise ValueError(f"{self.name}: no template of subject {subject}; add it to the templates") from error
+            raise UserError(
+                "{name}: no template of subject {subject}; add it to the templates",
+                name=self.name,
+                subject=subject,
+            ) from error
         if template.dtype.kind != "f" or template.size != 3 * self.n_vertices:
-            raise ValueError(
-                f"template of {subject}: {template.dtype} {template.shape}; "
-                f"floats of shape ({self.n_vertices}, 3) are needed"
+            raise UserError(
+                "template of {subject}: {template_dtype} {template_shape}; floats of shape ({n_vertices}, 3) are "
+                "needed",
+                subject=subject,
+                template_dtype=template.dtype,
+                template_shape=template.shape,
+                n_vertices=self.n_vertices,
             )
         template_V3 = template.reshape(self.n_vertices, 3).astype(np.float32)
         if not np.isfinite(template_V3).all():
-            raise ValueError(f"template of {subject}: it holds NaN or infinity; copy or export it again")
+            raise UserError(
+                "template of {subject}: it holds NaN or infinity; copy or export it again",
+                subject=subject,
+            )
         return template_V3
 
     def _different_lengths(self, clip: FaceClip) -> str | None:
@@ -142,16 +154,24 @@ def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int, fps: int) 
     """float32 (T, V, 3), from that or (T, 3V)."""
     frame_size = vertices[0].size if vertices.ndim in (2, 3) and len(vertices) else 0
     if vertices.dtype.kind != "f" or frame_size != 3 * n_vertices:
-        raise ValueError(
-            f"{name}: motion is {vertices.dtype} {vertices.shape}; floats of {n_vertices} vertices a frame are needed"
+        raise UserError(
+            "{name}: motion is {vertices_dtype} {vertices_shape}; floats of {n_vertices} vertices a frame are needed",
+            name=name,
+            vertices_dtype=vertices.dtype,
+            vertices_shape=vertices.shape,
+            n_vertices=n_vertices,
         )
     vertices_TV3 = vertices.reshape(len(vertices), n_vertices, 3).astype(np.float32)
     finite_T = np.isfinite(vertices_TV3).all(axis=(1, 2))
     if not finite_T.all():
-        raise ValueError(
-            f"{name}: {int((~finite_T).sum())} frames with NaN or infinite vertices, the first at "
-            f"{int(np.argmin(finite_T)) / fps:.2f} s (frame {int(np.argmin(finite_T))} at {fps} fps); repair or remove "
-            "the clip"
+        raise UserError(
+            "{name}: {sum} frames with NaN or infinite vertices, the first at {argmin:.2f} s (frame {argmin_2} at "
+            "{fps} fps); repair or remove the clip",
+            name=name,
+            sum=int((~finite_T).sum()),
+            argmin=int(np.argmin(finite_T)) / fps,
+            argmin_2=int(np.argmin(finite_T)),
+            fps=fps,
         )
     return vertices_TV3
 
@@ -160,9 +180,12 @@ def _check_template_fits(name: str, vertices_TV3: np.ndarray, template_V3: np.nd
     radius = float(np.sqrt(np.square(template_V3 - template_V3.mean(axis=0)).sum(axis=1).mean()))
     distance = float(np.linalg.norm(vertices_TV3.mean(axis=0) - template_V3, axis=1).mean())
     if distance > MAX_TEMPLATE_DISTANCE * radius:
-        raise ValueError(
-            f"{name}: its mean face lies {distance:.3g} from the subject's template, whose radius is {radius:.3g}; "
-            "motion and template differ in unit, pose or person"
+        raise UserError(
+            "{name}: its mean face lies {distance:.3g} from the subject's template, whose radius is {radius:.3g}; "
+            "motion and template differ in unit, pose or person",
+            name=name,
+            distance=distance,
+            radius=radius,
         )
 
 

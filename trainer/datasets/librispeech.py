@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
 
 VALID_SHARE = 0.05
@@ -76,7 +77,7 @@ class LibriSpeech:
             FileNotFoundError: no utterance below `root` can be used.
         """
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: no such folder; --data names LibriSpeech's folder")
+            raise MissingFileError("{root}: no such folder; --data names LibriSpeech's folder", root=root)
         skipped = _Skipped()
         listed = [utterance for chapter in _chapters(root, skipped) for utterance in _utterances(chapter, skipped)]
         if transcribed:
@@ -106,8 +107,10 @@ class LibriSpeech:
         try:
             return sf.read(record.path, dtype="float32")[0]
         except sf.LibsndfileError as error:
-            raise ValueError(
-                f"{record.path}: cannot be decoded ({error}); copy the file again and go on with --resume"
+            raise UserError(
+                "{path}: cannot be decoded ({error}); copy the file again and go on with --resume",
+                path=record.path,
+                error=error,
             ) from error
 
     def files(self) -> Iterator[Path]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
+
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices float64 (V, 3) and triangles int64 (G, 3); polygons become fans, textures and normals are ignored.
@@ -16,7 +18,7 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: a vertex or face line that cannot be read; the message has its number.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such mesh")
+        raise MissingFileError("{path}: there is no such mesh", path=path)
     vertices: list[list[float]] = []
     triangles: list[tuple[int, int, int]] = []
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -32,7 +34,12 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
                     triangles += [(corners[0], b, c) for b, c in zip(corners[1:], corners[2:], strict=False)]
             except ValueError as error:
-                raise ValueError(f"{path.name}, line {number}: no vertex or face ({line.strip()[:60]})") from error
+                raise UserError(
+                    "{path}, line {number}: no vertex or face ({strip})",
+                    path=path.name,
+                    number=number,
+                    strip=line.strip()[:60],
+                ) from error
     return np.array(vertices).reshape(-1, 3), np.array(triangles, np.int64).reshape(-1, 3)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wav2sem_blender.errors import MissingFileError, UserError
+
 from .biwi import open_biwi
 from .custom import open_custom
 from .face_data import FaceData
@@ -26,7 +28,7 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
         ValueError: an unknown kind, or files that are not what the layout says.
     """
     if kind not in _OPENERS:
-        raise ValueError(f"face data {kind!r}: known are {', '.join(_OPENERS)}")
+        raise UserError("face data {kind!r}: known are {openers}", kind=kind, openers=", ".join(_OPENERS))
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder of face data")
+        raise MissingFileError("{folder}: there is no such folder of face data", folder=folder)
     return _OPENERS[kind](folder)

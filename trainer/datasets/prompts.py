@@ -18,6 +18,7 @@ from zlib import crc32
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 ESPEAK_VOICES = {"en": "en-us", "es": "es-419", "fr": "fr", "it": "it", "ru": "ru"}
@@ -52,9 +53,11 @@ class Prompt:
         try:
             decoded = subprocess.run(command, capture_output=True, check=True).stdout
         except FileNotFoundError as error:
-            raise FileNotFoundError("ffmpeg is not installed (Debian: `apt install ffmpeg`)") from error
+            raise MissingFileError("ffmpeg is not installed (Debian: `apt install ffmpeg`)") from error
         except subprocess.CalledProcessError as error:
-            raise ValueError(f"{self.path}: {error.stderr.decode(errors='replace').strip()}") from error
+            raise UserError(
+                "{path}: {strip}", path=self.path, strip=error.stderr.decode(errors="replace").strip()
+            ) from error
         return np.frombuffer(decoded, np.int16)
 
 
@@ -78,9 +81,11 @@ def list_prompts(data: Path, shortest_s: float, longest_s: float) -> dict[str, l
             if heard:
                 found[language] = sorted(heard, key=lambda prompt: crc32(prompt.name.encode()))
     if not found:
-        raise FileNotFoundError(
-            f"{data}: no prompts; unpack Debian's asterisk-core-sounds-fr and asterisk-core-sounds-fr-g722 there "
-            f"(languages: {', '.join(ESPEAK_VOICES)})"
+        raise MissingFileError(
+            "{data}: no prompts; unpack Debian's asterisk-core-sounds-fr and asterisk-core-sounds-fr-g722 there "
+            "(languages: {espeak_voices})",
+            data=data,
+            espeak_voices=", ".join(ESPEAK_VOICES),
         )
     return found
 

@@ -21,6 +21,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
+
 # Booleans, numbers and strings; neither objects nor structures nor dates.
 PLAIN_DTYPE = re.compile(r"[biufcSU]\d{1,9}")
 # Smaller arrays are not worth a place in the temporary file.
@@ -46,29 +48,40 @@ def load(path: Path, *, map_arrays: bool = False) -> Any:
         OSError: the file cannot be read, or the temporary folder is full.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise MissingFileError("{path}: there is no such file", path=path)
     size = path.stat().st_size
     with path.open("rb") as file, tempfile.TemporaryFile(prefix="wav2sem_") if map_arrays else nullcontext() as spilled:
         try:
             loaded = _Unpickler(_Source(file, size), spilled).load()
             return _Resolver(_mapped(spilled))(loaded)
         except _Refused as error:
-            raise ValueError(
-                f"{path.name}: refused: {error}; only numpy arrays and built-in containers are read from pickles"
+            raise UserError(
+                "{path}: refused: {error}; only numpy arrays and built-in containers are read from pickles",
+                path=path.name,
+                error=error,
             ) from None
         except OSError as error:
-            raise OSError(
-                f"{path.name}: it cannot be read, or its {size / 1e9:.1f} GB of arrays not be stored in "
-                f"{tempfile.gettempdir()} ({error.strerror}); free some space there, or set TMPDIR"
+            raise UserError(
+                "{path}: it cannot be read, or its {size:.1f} GB of arrays not be stored in {gettempdir} "
+                "({reason}); free some space there, or set TMPDIR",
+                path=path.name,
+                size=size / 1e9,
+                gettempdir=tempfile.gettempdir(),
+                reason=error.strerror,
             ) from error
         except EOFError as error:
-            raise ValueError(
-                f"{path.name}: the file ends after {size} bytes in the middle of an object; copy or download it again"
+            raise UserError(
+                "{path}: the file ends after {size} bytes in the middle of an object; copy or download it again",
+                path=path.name,
+                size=size,
             ) from error
         except DAMAGED as error:
-            raise ValueError(
-                f"{path.name}: {size} bytes that are no readable pickle ({type(error).__name__}: {error}); "
-                "copy or download it again"
+            raise UserError(
+                "{path}: {size} bytes that are no readable pickle ({name}: {error}); copy or download it again",
+                path=path.name,
+                size=size,
+                name=type(error).__name__,
+                error=error,
             ) from error
 
 
@@ -195,7 +208,12 @@ class _Array:
     def fill(self, raw: bytes) -> None:
         """Take the array's bytes, which must be as many as its shape and type say."""
         if not all(type(n) is int and n >= 0 for n in self.shape) or prod(self.shape) * self.dtype.itemsize != len(raw):
-            raise ValueError(f"array {self.shape} of {self.dtype} with {len(raw)} bytes")
+            raise UserError(
+                "array {shape} of {dtype} with {n_raw} bytes",
+                shape=self.shape,
+                dtype=self.dtype,
+                n_raw=len(raw),
+            )
         if self._spill is None or len(raw) < MAPPED_BYTES:
             self._raw = raw
         else:
@@ -204,7 +222,7 @@ class _Array:
 
     def resolve(self, mapped: np.ndarray | None) -> np.ndarray:
         if self._raw is None:
-            raise ValueError("an array without content")
+            raise UserError("an array without content")
         if isinstance(self._raw, bytes):
             flat = np.frombuffer(self._raw, self.dtype)
         else:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import Speech
 
 from . import restricted_pickle
@@ -76,13 +77,21 @@ class OriginalVocaset(PublishedFaces):
     def __init__(self, folder: Path) -> None:
         for name in ORIGINAL_FILES:
             if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder / name}: missing; VOCASET needs {', '.join(ORIGINAL_FILES)}, or an exported "
-                    f"vertices_npy, wav and {TEMPLATES}"
+                raise MissingFileError(
+                    "{folder}: missing; VOCASET needs {original_files}, or an exported vertices_npy, wav and "
+                    "{templates}",
+                    folder=folder / name,
+                    original_files=", ".join(ORIGINAL_FILES),
+                    templates=TEMPLATES,
                 )
         self._vertices_MV3 = load_array(folder / VERTICES)
         if self._vertices_MV3.shape[1:] != (VOCASET.n_vertices, 3):
-            raise ValueError(f"{VERTICES}: shape {self._vertices_MV3.shape}; (M, {VOCASET.n_vertices}, 3) is needed")
+            raise UserError(
+                "{vertices}: shape {vertices_MV3_shape}; (M, {n_vertices}, 3) is needed",
+                vertices=VERTICES,
+                vertices_MV3_shape=self._vertices_MV3.shape,
+                n_vertices=VOCASET.n_vertices,
+            )
         self._rows = _by_clip(folder / ROWS)
         self._audio = _by_clip(folder / AUDIO, map_arrays=True)
         self._templates = read_templates(folder / TEMPLATES)
@@ -99,7 +108,12 @@ class OriginalVocaset(PublishedFaces):
         try:
             samples_N, rate_hz = recorded["audio"], int(recorded["sample_rate"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{AUDIO}: {clip.name} has no audio and sample_rate ({error})") from error
+            raise UserError(
+                "{audio}: {clip} has no audio and sample_rate ({error})",
+                audio=AUDIO,
+                clip=clip.name,
+                error=error,
+            ) from error
         return np.asarray(samples_N), rate_hz
 
     def _lengths_s(self, clip: FaceClip) -> tuple[float, float]:
@@ -114,11 +128,22 @@ class OriginalVocaset(PublishedFaces):
         try:
             rows = [int(row) for _, row in sorted(frames.items())]
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{ROWS}: {clip.name} does not map frames to rows ({error})") from error
+            raise UserError(
+                "{rows}: {clip} does not map frames to rows ({error})",
+                rows=ROWS,
+                clip=clip.name,
+                error=error,
+            ) from error
         if not rows or min(rows) < 0 or max(rows) >= len(self._vertices_MV3):
-            raise ValueError(
-                f"{ROWS}: {clip.name} has {len(rows)} frames, up to row {max(rows, default=-1)}, but {VERTICES} has "
-                f"{len(self._vertices_MV3)} rows; the files are of different versions"
+            raise UserError(
+                "{rows}: {clip} has {n_rows} frames, up to row {rows_2}, but {vertices} has {n__vertices_MV3} "
+                "rows; the files are of different versions",
+                rows=ROWS,
+                clip=clip.name,
+                n_rows=len(rows),
+                rows_2=max(rows, default=-1),
+                vertices=VERTICES,
+                n__vertices_MV3=len(self._vertices_MV3),
             )
         return rows
 
@@ -149,7 +174,7 @@ def _by_clip(path: Path, map_arrays: bool = False) -> Mapping[str, Any]:
     """[subject][sequence] -> value, as SUBJECT_SEQUENCE -> value."""
     nested = restricted_pickle.load(path, map_arrays=map_arrays)
     if not isinstance(nested, dict) or not all(isinstance(sequences, dict) for sequences in nested.values()):
-        raise ValueError(f"{path.name}: no [subject][sequence] in it; it is another file")
+        raise UserError("{path}: no [subject][sequence] in it; it is another file", path=path.name)
     return {
         f"{subject}_{sequence}": value for subject, sequences in nested.items() for sequence, value in sequences.items()
     }

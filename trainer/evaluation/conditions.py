@@ -18,6 +18,8 @@ import numpy as np
 import soxr
 from scipy import fft, signal
 
+from wav2sem_blender.errors import UserError
+
 from ..speech.prepared import SAMPLE_RATE_HZ, Speech
 
 CLEAN, BABBLE = "clean", "babble"
@@ -59,7 +61,11 @@ class Conditions:
             ValueError: an unknown condition, or babble where nobody else speaks.
         """
         if condition not in CONDITIONS:
-            raise ValueError(f"condition {condition!r}: known are {', '.join(CONDITIONS)}")
+            raise UserError(
+                "condition {condition!r}: known are {conditions}",
+                condition=condition,
+                conditions=", ".join(CONDITIONS),
+            )
         samples_S = self._speech.samples(record)
         if condition == CLEAN:
             return samples_S
@@ -72,7 +78,10 @@ class Conditions:
         """As many other people at once, equally loud (S,)."""
         others = sorted(self._by_speaker.keys() - {record.speaker})
         if not others:
-            raise ValueError(f"{record.name}: nobody else speaks in this split; leave 'babble' out of the conditions")
+            raise UserError(
+                "{record}: nobody else speaks in this split; leave 'babble' out of the conditions",
+                record=record.name,
+            )
         babble_S = np.zeros(record.n_samples)
         for speaker in rng.choice(others, N_BABBLERS, replace=len(others) < N_BABBLERS):
             clips = self._by_speaker[speaker]

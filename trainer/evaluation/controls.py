@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 
 TRAINED, NONE = "trained", "none"
@@ -92,7 +93,7 @@ def derangement(count: int, seed: int) -> np.ndarray:
         ValueError: fewer than two things cannot change places.
     """
     if count < 2:
-        raise ValueError("one clip has no other clip's F_s; at least two are needed")
+        raise UserError("one clip has no other clip's F_s; at least two are needed")
     rng, order = np.random.default_rng(seed), np.arange(count)
     for last in range(count - 1, 0, -1):
         other = int(rng.integers(last))

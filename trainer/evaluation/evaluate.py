@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
@@ -163,23 +164,36 @@ def _clips(config: EvaluateVertices, faces: FaceData) -> list[FaceClip]:
     clips = [clip for clip in faces.clips if clip.split == config.split]
     if not clips:
         splits = ", ".join(sorted({clip.split for clip in faces.clips}))
-        raise ValueError(f"{faces.name}: no clip of the {config.split} split is on disk; there are clips of: {splits}")
+        raise UserError(
+            "{faces}: no clip of the {split} split is on disk; there are clips of: {splits}",
+            faces=faces.name,
+            split=config.split,
+            splits=splits,
+        )
     return clips[: config.max_clips] if config.max_clips else clips
 
 
 def _check_fits(predictor: Predictor, faces: FaceData) -> None:
     config, basis_KV3 = predictor.config, predictor.basis_KV3
     if basis_KV3 is None:
-        raise ValueError(f"model {config.name}: it has no vertex basis, so its motion cannot be compared with meshes")
+        raise UserError(
+            "model {config}: it has no vertex basis, so its motion cannot be compared with meshes",
+            config=config.name,
+        )
     for what, of_model, of_data in (
         ("vertices", basis_KV3.shape[1], faces.n_vertices),
         ("frames per second", config.decoder.fps, faces.fps),
         ("unit", config.basis_unit, faces.unit),
     ):
         if of_model != of_data:
-            raise ValueError(
-                f"model {config.name} does not fit {faces.name} ({what}: {of_model} against {of_data}); "
-                "evaluate a model that was trained on this kind of data"
+            raise UserError(
+                "model {config} does not fit {faces} ({what}: {of_model} against {of_data}); evaluate a model "
+                "that was trained on this kind of data",
+                config=config.name,
+                faces=faces.name,
+                what=what,
+                of_model=of_model,
+                of_data=of_data,
             )
 
 

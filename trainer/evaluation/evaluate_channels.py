@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -125,7 +126,12 @@ def _records(speech: SpeechStore, split: str) -> list[SpeechRecord]:
     records = [record for record in speech.records if record.split == split]
     if not records:
         there = ", ".join(sorted({record.split for record in speech.records}))
-        raise ValueError(f"{speech.folder}: no recording of the {split} split; there are: {there}")
+        raise UserError(
+            "{folder}: no recording of the {split} split; there are: {there}",
+            folder=speech.folder,
+            split=split,
+            there=there,
+        )
     return records
 
 
@@ -133,7 +139,11 @@ def _asked(config: EvaluateChannels, records: list[SpeechRecord]) -> tuple[str, 
     """The conditions, clean first: everything else is compared with it."""
     unknown = set(config.conditions or ()) - set(CONDITIONS)
     if unknown:
-        raise ValueError(f"condition {min(unknown)!r}: known are {', '.join(CONDITIONS)}")
+        raise UserError(
+            "condition {unknown!r}: known are {conditions}",
+            unknown=min(unknown),
+            conditions=", ".join(CONDITIONS),
+        )
     if config.conditions is not None:
         return tuple(dict.fromkeys((CLEAN, *config.conditions)))
     alone = len({record.speaker for record in records}) == 1

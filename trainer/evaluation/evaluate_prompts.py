@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import atomic_path
 
@@ -70,7 +71,7 @@ def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Cal
     animator = SpeechAnimator.load(model, device=device)
     basis_KV3 = animator.folder.basis()
     if basis_KV3 is None:
-        raise ValueError(f"{model}: has no basis, so nobody knows when its lips are closed")
+        raise UserError("{model}: has no basis, so nobody knows when its lips are closed", model=model)
     mouth = Mouth(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
     made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}"
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceErrors:
@@ -51,7 +53,7 @@ class ErrorTotals:
             ValueError: nothing was added.
         """
         if not self.sequences:
-            raise ValueError("no sequence was measured: errors of an empty test set are undefined")
+            raise UserError("no sequence was measured: errors of an empty test set are undefined")
         frames = np.array([s.n_frames for s in self.sequences])
         lve, mve, fdd = (np.array([getattr(s, name) for s in self.sequences]) for name in ("lve", "mve", "fdd"))
         return {
@@ -89,17 +91,26 @@ def sequence_errors(
     n_vertices = len(template_V3)
     for name, array in (("prediction", predicted_TV3), ("truth", truth_TV3)):
         if array.ndim != 3 or array.shape[1:] != (n_vertices, 3):
-            raise ValueError(f"{name} of shape {array.shape}: (frames, {n_vertices}, 3) fits the template")
+            raise UserError(
+                "{name} of shape {array_shape}: (frames, {n_vertices}, 3) fits the template",
+                name=name,
+                array_shape=array.shape,
+                n_vertices=n_vertices,
+            )
     for name, region_R in (("lips", lips_R), ("upper face", upper_R)):
         if len(region_R) == 0 or region_R.min() < 0 or region_R.max() >= n_vertices:
-            raise ValueError(f"the region of the {name} is empty or names vertices outside 0 … {n_vertices - 1}")
+            raise UserError(
+                "the region of the {name} is empty or names vertices outside 0 … {n_vertices}",
+                name=name,
+                n_vertices=n_vertices - 1,
+            )
     n_frames = min(len(predicted_TV3), len(truth_TV3))
     if n_frames == 0:
-        raise ValueError("a sequence without frames cannot be compared")
+        raise UserError("a sequence without frames cannot be compared")
     predicted_TV3, truth_TV3 = predicted_TV3[:n_frames], truth_TV3[:n_frames]
     squared_TV = _squared_lengths(predicted_TV3 - truth_TV3)
     if not np.isfinite(squared_TV).all():
-        raise ValueError("a vertex is NaN or infinite: this sequence cannot be compared")
+        raise UserError("a vertex is NaN or infinite: this sequence cannot be compared")
     upper_R3 = template_V3[upper_R]
     return SequenceErrors(
         n_frames=n_frames,

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2sem_blender.errors import MissingFileError, UserError
+
 from ..datasets import restricted_pickle
 
 OWN_LISTS = Path(__file__).with_name("flame_regions.json")
@@ -73,30 +75,38 @@ def find_regions(folder: Path, topology: str, n_vertices: int) -> Regions:
             lips=Region(indices_R=lips_R, source=f"{source}, lips"),
             upper=Region(indices_R=upper_R, source=f"{source}, upper face"),
         )
-    raise FileNotFoundError(
-        f"{folder / 'regions'}: no vertex lists for {topology} ({n_vertices} vertices); put lve.txt (lips) and fdd.txt "
-        "(upper face) there, indices separated by commas; for BIWI they are CodeTalker's BIWI/regions"
+    raise MissingFileError(
+        "{folder}: no vertex lists for {topology} ({n_vertices} vertices); put lve.txt (lips) and fdd.txt (upper "
+        "face) there, indices separated by commas; for BIWI they are CodeTalker's BIWI/regions",
+        folder=folder / "regions",
+        topology=topology,
+        n_vertices=n_vertices,
     )
 
 
 def _only_file(folder: Path, ending: str) -> Path | None:
     found = sorted(folder.glob(f"*{ending}"))
     if len(found) > 1:
-        raise ValueError(f"{folder}: {' and '.join(path.name for path in found)}: keep one list that ends in {ending}")
+        raise UserError(
+            "{folder}: {names}: keep one list that ends in {ending}",
+            folder=folder,
+            names=" and ".join(path.name for path in found),
+            ending=ending,
+        )
     return found[0] if found else None
 
 
 def _from_list(path: Path, n_vertices: int) -> Region:
     words = path.read_text(encoding="utf-8").replace(",", " ").split()
     if not words or not all(word.isdecimal() for word in words):
-        raise ValueError(f"{path}: vertex indices separated by commas are needed")
+        raise UserError("{path}: vertex indices separated by commas are needed", path=path)
     return _checked(path, path.name, np.array([int(word) for word in words]), n_vertices)
 
 
 def _from_masks(path: Path, n_vertices: int) -> Regions:
     masks = restricted_pickle.load(path)
     if not isinstance(masks, dict) or not {"lips", "forehead", "eye_region"} <= masks.keys():
-        raise ValueError(f"{path}: no FLAME masks; lips, forehead and eye_region are needed")
+        raise UserError("{path}: no FLAME masks; lips, forehead and eye_region are needed", path=path)
     lips_R, forehead_R, eyes_R = (np.asarray(masks[part]).ravel() for part in ("lips", "forehead", "eye_region"))
     upper_R = np.union1d(forehead_R, eyes_R)
     return Regions(
@@ -107,11 +117,20 @@ def _from_masks(path: Path, n_vertices: int) -> Regions:
 
 def _checked(path: Path, source: str, indices_R: np.ndarray, n_vertices: int) -> Region:
     if indices_R.dtype.kind not in "iu" or not len(indices_R):
-        raise ValueError(f"{path}: {source}: whole numbers are needed, found {indices_R.dtype} {indices_R.shape}")
+        raise UserError(
+            "{path}: {source}: whole numbers are needed, found {indices_R_dtype} {indices_R_shape}",
+            path=path,
+            source=source,
+            indices_R_dtype=indices_R.dtype,
+            indices_R_shape=indices_R.shape,
+        )
     if indices_R.max() >= n_vertices or indices_R.min() < 0:
-        raise ValueError(
-            f"{path}: {source}: index {indices_R.max()} is outside this data's {n_vertices} vertices; "
-            "it is another mesh's list"
+        raise UserError(
+            "{path}: {source}: index {max} is outside this data's {n_vertices} vertices; it is another mesh's list",
+            path=path,
+            source=source,
+            max=indices_R.max(),
+            n_vertices=n_vertices,
         )
     return Region(indices_R=indices_R.astype(np.int64), source=source)
 

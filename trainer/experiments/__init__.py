@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from wav2sem_blender.errors import UserError
+
 MODULES = {
     "prepare": "preparation",
     "pretrain-hubert": "hubert",
@@ -45,16 +47,32 @@ def find(verb: str, name: str) -> Any:
     own = known(verb)
     if not separator:
         if name not in own:
-            raise ValueError(f"experiment {name!r}: `{verb}` has {', '.join(own)}; your own is file.py:function")
+            raise UserError(
+                "experiment {name!r}: `{verb}` has {own}; your own is file.py:function",
+                name=name,
+                verb=verb,
+                own=", ".join(own),
+            )
         return own[name]()
     function = getattr(_load(source, name), function_name, None)
     if not callable(function):
-        raise ValueError(f"experiment {name!r}: {source} has no function {function_name}")
+        raise UserError(
+            "experiment {name!r}: {source} has no function {function_name}",
+            name=name,
+            source=source,
+            function_name=function_name,
+        )
     config = function()
     kinds = {type(experiment()) for experiment in own.values()}
     if type(config) not in kinds:
         wanted = " or ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"experiment {name!r}: returns {type(config).__name__}, `{verb}` needs {wanted}")
+        raise UserError(
+            "experiment {name!r}: returns {name_2}, `{verb}` needs {wanted}",
+            name=name,
+            name_2=type(config).__name__,
+            verb=verb,
+            wanted=wanted,
+        )
     return config
 
 
@@ -69,4 +87,4 @@ def _load(source: str, name: str) -> ModuleType:
         specification.loader.exec_module(module)
         return module
     except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise ValueError(f"experiment {name!r}: {error}") from error
+        raise UserError("experiment {name!r}: {error}", name=name, error=error) from error

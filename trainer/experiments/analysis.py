@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from wav2sem_blender.errors import UserError
+
 PARTS = ("homophones", "tsne", "apertures", "errors", "mouths", "curves")
 
 
@@ -56,11 +58,16 @@ class Analyze:
     def __post_init__(self) -> None:
         for name, given, known in (("parts", self.parts, PARTS), ("slicings", self.slicings, ("audio", "features"))):
             if not set(given) <= set(known):
-                raise ValueError(f"{name} {', '.join(given)}: known are {', '.join(known)}")
+                raise UserError(
+                    "{name} {given}: known are {known}",
+                    name=name,
+                    given=", ".join(given),
+                    known=", ".join(known),
+                )
         if self.faces not in ("", "vocaset", "biwi", "custom"):
-            raise ValueError(f'faces {self.faces!r}: known are vocaset, biwi, custom and ""')
+            raise UserError('faces {faces!r}: known are vocaset, biwi, custom and ""', faces=self.faces)
         if not self.seeds or min(self.words, self.pairs, self.clips) < 1 or not 0 < self.max_distance < 1:
-            raise ValueError("at least one seed, word, pair and clip are needed, and a max_distance between 0 and 1")
+            raise UserError("at least one seed, word, pair and clip are needed, and a max_distance between 0 and 1")
 
 
 def librispeech() -> Analyze:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
 from .augmentation import Augmentation
@@ -63,9 +64,13 @@ class FinetuneVertices:
 
     def __post_init__(self) -> None:
         if self.feedback not in FEEDBACK:
-            raise ValueError(f"feedback {self.feedback!r}: known are {', '.join(FEEDBACK)}")
+            raise UserError(
+                "feedback {feedback!r}: known are {feedback_2}",
+                feedback=self.feedback,
+                feedback_2=", ".join(FEEDBACK),
+            )
         if min(self.epochs, self.batch, self.min_masks, self.mask_frames) < 1 or not 0 <= self.mask_share < 1:
-            raise ValueError("epochs, batch, min_masks and mask_frames are at least 1, mask_share lies in [0, 1)")
+            raise UserError("epochs, batch, min_masks and mask_frames are at least 1, mask_share lies in [0, 1)")
 
 
 def vocaset() -> FinetuneVertices:
@@ -189,7 +194,11 @@ class AblateSemantics:
 
     def __post_init__(self) -> None:
         if not set(self.semantics) <= set(SEMANTICS) or not self.seeds:
-            raise ValueError(f"semantics {', '.join(self.semantics)}: known are {', '.join(SEMANTICS)}; and a seed")
+            raise UserError(
+                "semantics {semantics}: known are {semantics_2}; and a seed",
+                semantics=", ".join(self.semantics),
+                semantics_2=", ".join(SEMANTICS),
+            )
 
 
 def bundled() -> FinetuneChannels:

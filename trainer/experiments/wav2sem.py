@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wav2sem_blender.errors import UserError
+
 from . import hubert
 from .augmentation import Augmentation
 from .hubert import TOY_SIZES
@@ -95,11 +97,18 @@ class PretrainWav2Sem:
         )
         for name, known in choices:
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r}: known are {', '.join(known)}")
+                raise UserError(
+                    "{name} {getattr!r}: known are {known}",
+                    name=name,
+                    getattr=getattr(self, name),
+                    known=", ".join(known),
+                )
         if (self.epochs > 0) == (self.steps > 0) or (self.epochs and self.batching == "neighbours"):
-            raise ValueError("give the length as epochs or as steps, not both; neighbours are drawn in steps")
+            raise UserError("give the length as epochs or as steps, not both; neighbours are drawn in steps")
         if (self.batch_s > 0) != (self.batching == "bucketed") or self.batch < 1:
-            raise ValueError("bucketed batches have batch_s (seconds of speech), others batch (utterances, at least 1)")
+            raise UserError(
+                "bucketed batches have batch_s (seconds of speech), others batch (utterances, at least 1)",
+            )
 
 
 def paper() -> PretrainWav2Sem:

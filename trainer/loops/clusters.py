@@ -30,6 +30,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, encoder_frames
@@ -118,9 +119,11 @@ def fit_centroids(features_ND: np.ndarray, settings: MaskedClusters, seed: int) 
     from sklearn.cluster import MiniBatchKMeans
 
     if len(features_ND) < settings.n_clusters:
-        raise ValueError(
-            f"{len(features_ND)} frames of speech cannot make {settings.n_clusters} clusters; add recordings or raise "
-            "the experiment's fit_share"
+        raise UserError(
+            "{n_features_ND} frames of speech cannot make {n_clusters} clusters; add recordings or raise the "
+            "experiment's fit_share",
+            n_features_ND=len(features_ND),
+            n_clusters=settings.n_clusters,
         )
     kmeans = MiniBatchKMeans(
         settings.n_clusters,
@@ -179,8 +182,10 @@ def _recipe(settings: MaskedClusters, files: Sequence[Path], seed: int, earlier:
     if earlier is not None:
         task = read_run(earlier, "encoder.pt")["config"]["task"]
         if "source" not in task:
-            raise ValueError(
-                f"--hubert {earlier}: was taught phones at {task['fps']} Hz; name a run of MFCC clusters instead"
+            raise UserError(
+                "--hubert {earlier}: was taught phones at {task} Hz; name a run of MFCC clusters instead",
+                earlier=earlier,
+                task=task["fps"],
             )
         read_run(earlier, "encoder/model.safetensors")
         recipe["encoder_sha256"] = file_sha256(earlier / "encoder" / "model.safetensors")
@@ -200,8 +205,11 @@ def _features(settings: MaskedClusters, earlier: Path | None, device: torch.devi
     backbone = load_backbone(str(earlier / "encoder"), "hubert").eval()
     torch.nn.Module.to(backbone, device)  # transformers' own `to` has no types
     if not 1 <= settings.layer <= backbone.config.num_hidden_layers:
-        raise ValueError(
-            f"--hubert {earlier}: has {backbone.config.num_hidden_layers} layers, not a layer {settings.layer}"
+        raise UserError(
+            "--hubert {earlier}: has {num_hidden_layers} layers, not a layer {layer}",
+            earlier=earlier,
+            num_hidden_layers=backbone.config.num_hidden_layers,
+            layer=settings.layer,
         )
     return partial(hidden_states, backbone, settings.layer, task["normalise"])
 
@@ -255,7 +263,7 @@ def _fit(
                 file.write(some_ND.astype(np.float32).tobytes())
                 width = some_ND.shape[1]
     if not width:
-        raise ValueError("none of the recordings can be read, or all are too short; see --data")
+        raise UserError("none of the recordings can be read, or all are too short; see --data")
     centroids_KD = fit_centroids(np.memmap(raw, np.float32, "r").reshape(-1, width), settings, seed)
     raw.unlink()
     return centroids_KD

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, ModelConfig
 from wav2sem_blender.pipeline.frame_timing import encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import contextualise, convolve, resample_features
@@ -55,7 +56,7 @@ def finetune(
     if isinstance(config, FinetuneVertices):
         finetune_vertices(config, data, run, hubert, wav2sem)
     elif hubert is None or wav2sem is None:
-        raise ValueError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
+        raise UserError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
     elif isinstance(config, AblateSemantics):
         ablate_semantics(config, data, run, hubert, wav2sem)
     else:
@@ -75,7 +76,11 @@ def finetune_vertices(
     train = [clip for clip in faces.clips if clip.split == "train"]
     valid = [clip for clip in faces.clips if clip.split == "valid"][: config.valid_clips]
     if not train:
-        raise ValueError(f"{data}: no clip of the training split is here ({dict(faces.skipped)})")
+        raise UserError(
+            "{data}: no clip of the training split is here ({dict})",
+            data=data,
+            dict=dict(faces.skipped),
+        )
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
     run.describe(
@@ -104,7 +109,12 @@ def finetune_vertices(
                 loss = learner(some)
             if not torch.isfinite(loss):
                 names = ", ".join(clip.name for clip in part)
-                raise ValueError(f"step {step}, {names}: the loss is {loss.item()}; the last checkpoint is as it was")
+                raise UserError(
+                    "step {step}, {names}: the loss is {item}; the last checkpoint is as it was",
+                    step=step,
+                    names=names,
+                    item=loss.item(),
+                )
             run.backward(loss)
         run.update()
         epoch_ends = (step + 1) % len(epochs) == 0
@@ -122,7 +132,7 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
     """
     if config.semantics != (wav2sem is not None):
         wanted = "fuses a Wav2Sem: give --wav2sem RUN" if config.semantics else "has no semantics: leave --wav2sem out"
-        raise ValueError(f"this experiment {wanted}")
+        raise UserError("this experiment {wanted}", wanted=wanted)
     encoder, weights = config.encoder, None
     if hubert is not None:
         encoder, weights = read_encoder(hubert)
@@ -155,7 +165,11 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         try:
             model.wav2sem.load_state_dict(sentence)
         except RuntimeError as error:
-            raise ValueError(f"{wav2sem}: its weights do not fit its own description ({error})") from error
+            raise UserError(
+                "{wav2sem}: its weights do not fit its own description ({error})",
+                wav2sem=wav2sem,
+                error=error,
+            ) from error
     model.audio_encoder.feature_extractor.requires_grad_(False)
     if not config.mask_share:
         model.audio_encoder.masked_spec_embed.requires_grad_(False)
@@ -193,7 +207,12 @@ class Examples:
         """
         faces, styles = self._faces, self._faces.styles
         if clip.split == "train" and clip.subject not in styles:
-            raise ValueError(f"{clip.name}: its subject {clip.subject} is none of the styles ({', '.join(styles)})")
+            raise UserError(
+                "{clip}: its subject {subject} is none of the styles ({styles})",
+                clip=clip.name,
+                subject=clip.subject,
+                styles=", ".join(styles),
+            )
         vertices_TV3 = faces.vertices(clip)
         if clip.name not in self._kept:
             self._kept[clip.name] = self._listen(faces.samples(clip), len(vertices_TV3))

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
 
@@ -105,9 +106,10 @@ def open_speech(data: Path) -> LibriSpeech | SpeechStore:
         if (folder / "clips.json").is_file():
             return SpeechStore(folder)
     if data.is_dir() and not is_librispeech(data):
-        raise FileNotFoundError(
-            f"{data}: neither LibriSpeech (SUBSET/SPEAKER/CHAPTER/*.flac) nor prepared speech (speech/clips.json, made "
-            "by `python -m trainer prepare speech`)"
+        raise MissingFileError(
+            "{data}: neither LibriSpeech (SUBSET/SPEAKER/CHAPTER/*.flac) nor prepared speech (speech/clips.json, "
+            "made by `python -m trainer prepare speech`)",
+            data=data,
         )
     return LibriSpeech(data)
 
@@ -126,7 +128,10 @@ def build_model(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
 def take_over(model: Wav2Sem, run: Path) -> int:
     """Start from the phone encoder of a pretrain-hubert run where names and shapes agree; returns how many did."""
     if not (run / "encoder.pt").is_file():
-        raise FileNotFoundError(f"{run / 'encoder.pt'}: missing; --hubert names a finished pretrain-hubert run")
+        raise MissingFileError(
+            "{run}: missing; --hubert names a finished pretrain-hubert run",
+            run=run / "encoder.pt",
+        )
     theirs = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
     same = fitting(below("audio_encoder.", theirs), model.encoder.state_dict())
     model.encoder.load_state_dict(same, strict=False)
@@ -226,9 +231,12 @@ def _chosen(config: PretrainWav2Sem, speech: Speech, run: Run) -> tuple[list[Any
         record for record in usable if record.split == "train" and record.corpus in (config.corpora or [record.corpus])
     ]
     if missing := sorted(set(config.corpora) - {record.corpus for record in train}):
-        raise ValueError(f"no transcribed training speech of {', '.join(missing)} in the data")
+        raise UserError("no transcribed training speech of {missing} in the data", missing=", ".join(missing))
     if not train:
-        raise ValueError(f"no transcribed training speech of at most {config.longest_s:g} s in the data")
+        raise UserError(
+            "no transcribed training speech of at most {longest_s:g} s in the data",
+            longest_s=config.longest_s,
+        )
     by_corpus: dict[str, list[Any]] = {}
     for record in usable:
         if record.split == "valid":
@@ -261,7 +269,11 @@ def _drawing(config: PretrainWav2Sem, train: Sequence[Any], run: Run) -> tuple[C
         lengths, run.rng, size=config.batch, batch_samples=config.batch_s * SAMPLE_RATE_HZ, at_least=at_least
     )
     if len(train) < at_least:
-        raise ValueError(f"{len(train)} utterances cannot be shared by {at_least} processes and micro-batches")
+        raise UserError(
+            "{n_train} utterances cannot be shared by {at_least} processes and micro-batches",
+            n_train=len(train),
+            at_least=at_least,
+        )
     if config.batching == "shuffled" and at_least > config.batch:
         run.say(
             f"warning: {run.n_processes} processes x {config.accumulate} micro-batches need {at_least} utterances an "

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import HubertModel, Wav2Vec2FeatureExtractor, get_linear_schedule_with_warmup
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
@@ -125,7 +126,7 @@ def begin_with(model: nn.Module, run: Path) -> None:
     own = model.state_dict()
     same = fitting(read_recogniser(run), own)
     if {key for key in own if key.startswith("audio_encoder.")} - same.keys():
-        raise ValueError(f"--hubert {run}: has another encoder than this experiment; leave --hubert out")
+        raise UserError("--hubert {run}: has another encoder than this experiment; leave --hubert out", run=run)
     model.load_state_dict(same, strict=False)
 
 
@@ -137,7 +138,7 @@ def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> tor
     """
     schedules = {"linear": get_linear_schedule_with_warmup, "cosine": cosine_with_warmup}
     if config.decay not in schedules:
-        raise ValueError(f"decay {config.decay!r}: known are {', '.join(schedules)}")
+        raise UserError("decay {decay!r}: known are {schedules}", decay=config.decay, schedules=", ".join(schedules))
     return schedules[config.decay](optimiser, config.warmup_steps, config.steps)
 
 
@@ -171,7 +172,7 @@ class ClusterPredictor(nn.Module):
         encoder = build_backbone(config.encoder.kind, config.encoder.config)
         frames = [encoder.feature_extractor(torch.zeros(1, n_samples)).shape[2] for n_samples in (16_079, 16_080)]
         if not isinstance(encoder, HubertModel) or frames != [49, 50]:
-            raise ValueError("masked prediction of clusters needs a `hubert` encoder of one frame every 320 samples")
+            raise UserError("masked prediction of clusters needs a `hubert` encoder of one frame every 320 samples")
         self.audio_encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, settings.head_dim)
         self.label_embeddings = nn.Parameter(torch.empty(settings.n_clusters, settings.head_dim).uniform_())
@@ -206,7 +207,11 @@ class ClusterTask:
         self._train = [recording for recording in usable if recording.split == "train"]
         self._valid = [recording for recording in usable if recording.split == "valid"]
         if not self._train:
-            raise ValueError(f"{speech.source.root}: no training recording is as long as {self.settings.crop_s[0]} s")
+            raise UserError(
+                "{root}: no training recording is as long as {crop} s",
+                root=speech.source.root,
+                crop=self.settings.crop_s[0],
+            )
         run.describe(too_short_to_train=len(speech.recordings) - len(usable))
         self._lengths = np.array([recording.n_samples for recording in self._train])
         self._slices = batch_slices(np.sort(self._lengths), self._longest, self.settings.batch_s * SAMPLE_RATE_HZ)
@@ -260,7 +265,10 @@ class ClusterTask:
     def _waveform(self, crop: Crop) -> np.ndarray:
         samples_S = self._speech.samples(crop.recording, crop.first_sample, crop.n_samples)
         if len(samples_S) != crop.n_samples:
-            raise ValueError(f"{crop.recording.path}: has become shorter since it was labelled; begin a new run")
+            raise UserError(
+                "{path}: has become shorter since it was labelled; begin a new run",
+                path=crop.recording.path,
+            )
         return normalise(samples_S) if self.settings.normalise else samples_S
 
     def _labels(self, crop: Crop) -> np.ndarray:
@@ -315,7 +323,11 @@ def span_mask(shape: tuple[int, int], share: float, length: int, rng: np.random.
     n_spans = max(2, int(share * n_frames / length + rng.random()))
     n_starts = n_frames - length
     if n_starts < n_spans:
-        raise ValueError(f"{n_frames} encoder frames are too few for {n_spans} masked spans; use longer crops")
+        raise UserError(
+            "{n_frames} encoder frames are too few for {n_spans} masked spans; use longer crops",
+            n_frames=n_frames,
+            n_spans=n_spans,
+        )
     starts_BN = rng.random((n_rows, n_starts)).argsort(1)[:, :n_spans]
     masked_BL = np.zeros(shape, bool)
     masked_BL[np.arange(n_rows)[:, None, None], starts_BN[..., None] + np.arange(length)] = True

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.any_head.geometry import face_edges, fit_similarity
 from wav2sem_blender.pipeline.any_head.surface import ClosestPoints, cotangents, vertex_normals
 from wav2sem_blender.pipeline.any_head.surface import lip_side as side_of_lips
@@ -127,7 +128,7 @@ def mirror_map(surface: Surface) -> np.ndarray:
             queue += [(b, c), (c, a), (c, b), (a, c)]
     mapping = np.array([twin.get(v, -1) for v in range(len(surface.points_V3))])
     if (mapping < 0).any() or (mapping[mapping] != np.arange(len(mapping))).any():
-        raise ValueError("The template's connectivity is not left-right symmetric, so no mirror map exists.")
+        raise UserError("The template's connectivity is not left-right symmetric, so no mirror map exists.")
     return mapping
 
 

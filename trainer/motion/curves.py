@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.files import FolderKind
 
 from ..datasets.corpora import FACEGOOD_HELD_OUT, Clip, list_clips
@@ -85,7 +86,10 @@ class MotionStore:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "clips.json").is_file():
-            raise FileNotFoundError(f"{folder}: no prepared motion; run `python -m trainer prepare motion` first")
+            raise MissingFileError(
+                "{folder}: no prepared motion; run `python -m trainer prepare motion` first",
+                folder=folder,
+            )
         self.folder = folder
         description = json.loads((folder / "clips.json").read_text())
         self.channels: tuple[str, ...] = tuple(description["channels"])
@@ -103,8 +107,9 @@ class MotionStore:
             FileNotFoundError: the store was prepared before there were any.
         """
         if not (self.folder / TRACKED).is_file():
-            raise FileNotFoundError(
-                f"{self.folder / TRACKED}: no tracked lips; run `python -m trainer prepare motion` again"
+            raise MissingFileError(
+                "{folder}: no tracked lips; run `python -m trainer prepare motion` again",
+                folder=self.folder / TRACKED,
             )
         with np.load(self.folder / TRACKED) as file:
             gap_T, found_T = file["gap_T"], file["found_T"]

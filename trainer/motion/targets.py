@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
+
 from ..speech.phones import BILABIALS, LABIODENTALS, Timing
 from .curves import FPS
 
@@ -134,7 +136,7 @@ def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray
     """Median channels (K,) at the very beginning of clips that begin in silence."""
     begun = [target_TK[:4] for target_TK, phones in captured if min(s for p, s, _ in phones if p != "SIL") > 10 / FPS]
     if not begun:
-        raise ValueError("no captured clip begins in silence, so nothing says how the speaker's mouth rests")
+        raise UserError("no captured clip begins in silence, so nothing says how the speaker's mouth rests")
     return np.median(np.concatenate(begun), axis=0)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from wav2sem_blender.errors import UserError
+
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
@@ -75,7 +77,7 @@ def load_newest(folder: Path, report: Callable[[str], object] = print) -> tuple[
             return int(match[1]), torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         report(f"{path}: damaged ({len(data)} bytes do not have the hash in its name); trying the one before")
     if paths:
-        raise ValueError(f"{folder}: every checkpoint is damaged; begin anew with another --out")
+        raise UserError("{folder}: every checkpoint is damaged; begin anew with another --out", folder=folder)
     return None
 
 

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import check_ours
 
 from .checkpoints import load_newest, save_checkpoint, to_bytes, write_atomically
@@ -81,7 +82,10 @@ class Run:
     def _open(self, verb: str, name: str) -> None:
         described = self.folder / "run.json"
         if described.exists() and not self.resume:
-            raise FileExistsError(f"{self.folder}: holds a run already; go on with --resume, or choose another --out")
+            raise UserError(
+                "{folder}: holds a run already; go on with --resume, or choose another --out",
+                folder=self.folder,
+            )
         if not described.exists():
             # A run that never came to its first step leaves its lock and the folder of its progress.
             check_ours(self.folder, "a run", lambda _folder: (LOCK, TENSORBOARD))
@@ -90,8 +94,9 @@ class Run:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise FileExistsError(
-                f"{self.folder}: another process is at work in this run; choose another --out"
+            raise UserError(
+                "{folder}: another process is at work in this run; choose another --out",
+                folder=self.folder,
             ) from error
         config = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
         if described.exists():
@@ -119,7 +124,10 @@ class Run:
         known = self.described()
         before, now = known.get("data_sha256"), facts.get("data_sha256")
         if self.resume and before and now and before != now:
-            raise ValueError(f"{self.folder}: was begun on other data (its files have changed); choose another --out")
+            raise UserError(
+                "{folder}: was begun on other data (its files have changed); choose another --out",
+                folder=self.folder,
+            )
         self._write_description(known | facts)
 
     def keep(self) -> None:
@@ -212,9 +220,12 @@ class Run:
         """
         n_parts = self.n_processes * self.config.accumulate
         if len(items) < n_parts:
-            raise ValueError(
-                f"a global batch of {len(items)} cannot be shared by {self.n_processes} processes with "
-                f"{self.config.accumulate} micro-batches each; enlarge the batch or use fewer"
+            raise UserError(
+                "a global batch of {n_items} cannot be shared by {n_processes} processes with {accumulate} "
+                "micro-batches each; enlarge the batch or use fewer",
+                n_items=len(items),
+                n_processes=self.n_processes,
+                accumulate=self.config.accumulate,
             )
         assert self._learning is not None, "learn() comes before share()"
         model = self._learning[0]
@@ -245,8 +256,11 @@ class Run:
         assert self._learning is not None, "learn() comes before update()"
         model, optimiser, schedule = self._learning
         if not torch.isfinite(self._loss):
-            raise ValueError(
-                f"{self.folder}: the loss is {self._loss.item()} at step {self._step}; the last checkpoint is as it was"
+            raise UserError(
+                "{folder}: the loss is {item} at step {step}; the last checkpoint is as it was",
+                folder=self.folder,
+                item=self._loss.item(),
+                step=self._step,
             )
         if self._clip is not None:
             self.accelerator.clip_grad_norm_(model.parameters(), self._clip)
@@ -360,7 +374,11 @@ def read_run(folder: Path, *needed: str) -> dict[str, Any]:
     """
     for name in ("run.json", *needed):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: missing; {folder} is not a finished run")
+            raise MissingFileError(
+                "{folder}: missing; {folder_2} is not a finished run",
+                folder=folder / name,
+                folder_2=folder,
+            )
     return json.loads((folder / "run.json").read_text())
 
 
@@ -375,7 +393,10 @@ def resolve_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch finds no CUDA device here; use --device cpu or auto")
+        raise UserError(
+            "--device {device}: torch finds no CUDA device here; use --device cpu or auto",
+            device=device,
+        )
     return device
 
 
@@ -405,13 +426,21 @@ def _seed_everything(*key: int) -> None:
 
 def _check_same(folder: Path, known: Mapping[str, Any], verb: str, config: Mapping[str, Any]) -> None:
     if known["verb"] != verb:
-        raise ValueError(f"{folder}: holds a run of {known['verb']}, not of {verb}; choose another --out")
+        raise UserError(
+            "{folder}: holds a run of {known}, not of {verb}; choose another --out",
+            folder=folder,
+            known=known["verb"],
+            verb=verb,
+        )
     differing = sorted(
         key for key in config.keys() | known["config"].keys() if config.get(key) != known["config"].get(key)
     )
     if differing:
         key = differing[0]
-        raise ValueError(
-            f"{folder}: was begun with {key} = {known['config'].get(key)!r}, this experiment has {config.get(key)!r}; "
-            "choose another --out"
+        raise UserError(
+            "{folder}: was begun with {key} = {get!r}, this experiment has {get_2!r}; choose another --out",
+            folder=folder,
+            key=key,
+            get=known["config"].get(key),
+            get_2=config.get(key),
         )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wav2SemFolder, open_folder
 from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
 
@@ -57,7 +58,10 @@ def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
     if (path / "config.json").is_file():
         folder = open_folder(path)
         if not isinstance(folder, Wav2SemFolder):
-            raise ValueError(f"{path}: a whole model; --wav2sem takes a pretrain run or an imported Wav2Sem")
+            raise UserError(
+                "{path}: a whole model; --wav2sem takes a pretrain run or an imported Wav2Sem",
+                path=path,
+            )
         tensors = {key: torch.from_numpy(value) for key, value in folder.tensors("wav2sem.").items()}
         return folder.config, tensors
     config = read_run(path, "wav2sem.pt")["config"]
@@ -87,13 +91,20 @@ def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, Stat
     if described.is_file():
         found = json.loads(described.read_text(encoding="utf-8")).get("model_type")
         if found != kind:
-            raise ValueError(f"{folder_or_name}: a {found} encoder, the experiment asks for {kind}")
+            raise UserError(
+                "{folder_or_name}: a {found} encoder, the experiment asks for {kind}",
+                folder_or_name=folder_or_name,
+                found=found,
+                kind=kind,
+            )
     try:
         backbone = load_backbone(folder_or_name, kind)
     except OSError as error:
-        raise FileNotFoundError(
-            f"encoder {folder_or_name!r}: no such folder with config.json and weights, and no hub gives it "
-            f"({str(error).splitlines()[0]}); name a folder in an experiment of your own, or give --hubert RUN"
+        raise MissingFileError(
+            "encoder {folder_or_name!r}: no such folder with config.json and weights, and no hub gives it "
+            "({splitline}); name a folder in an experiment of your own, or give --hubert RUN",
+            folder_or_name=folder_or_name,
+            splitline=str(error).splitlines()[0],
         ) from error
     return EncoderConfig(kind=kind, config=_changed(backbone.config, KINDS[kind][0]())), backbone.state_dict()
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
+from wav2sem_blender.errors import UserError
+
 from .phones import PHONES, Timing
 
 _PAD_S = 0.2
@@ -146,7 +148,7 @@ def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.
         name, _, end = item.rpartition(":")
         phone = _FLITE_TO_CMU.get(name.upper(), name.upper())
         if phone not in PHONES:
-            raise ValueError(f"flite's phone {name!r} has no counterpart in the CMU set")
+            raise UserError("flite's phone {name!r} has no counterpart in the CMU set", name=name)
         phones.append((phone, start, float(end)))
         start = float(end)
     return samples_S, phones

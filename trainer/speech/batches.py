@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.audio import VARIANCE_EPSILON
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
@@ -47,8 +48,9 @@ class CropSampler:
             self._speakers.setdefault(record.corpus, {}).setdefault(record.speaker, []).append(record)
         missing = sorted(set(corpus_weights) - set(self._speakers))
         if missing:
-            raise ValueError(
-                f"no prepared speech of {', '.join(missing)}; run `python -m trainer prepare speech` again"
+            raise UserError(
+                "no prepared speech of {missing}; run `python -m trainer prepare speech` again",
+                missing=", ".join(missing),
             )
         self._corpora = sorted(corpus_weights)
         weights = np.array([corpus_weights[corpus] for corpus in self._corpora])

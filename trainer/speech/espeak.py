@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from .phones import Timing
@@ -98,11 +99,11 @@ class _Engine:
         try:
             self._library = ctypes.CDLL("libespeak-ng.so.1")
         except OSError as error:
-            raise FileNotFoundError("espeak-ng is not installed (Debian: `apt install espeak-ng`)") from error
+            raise MissingFileError("espeak-ng is not installed (Debian: `apt install espeak-ng`)") from error
         flags = _PHONEME_EVENTS_IN_IPA | _DO_NOT_EXIT
         self.rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, flags)
         if self.rate_hz <= 0:
-            raise FileNotFoundError("espeak-ng's data are missing (Debian: `apt install espeak-ng-data`)")
+            raise MissingFileError("espeak-ng's data are missing (Debian: `apt install espeak-ng-data`)")
         self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._library.espeak_Info.restype = ctypes.c_char_p
@@ -121,7 +122,11 @@ class _Engine:
             return
         language, _, variant = voice.partition("+")
         if variant and not (self._variants / variant).is_file():  # the library would take its plain voice, unasked
-            raise ValueError(f"{voice}: espeak-ng has no variant {variant!r}; `espeak-ng --voices=variant` lists them")
+            raise UserError(
+                "{voice}: espeak-ng has no variant {variant!r}; `espeak-ng --voices=variant` lists them",
+                voice=voice,
+                variant=variant,
+            )
         if self._library.espeak_SetVoiceByName(voice.encode()):
             self._select_language(language, variant)
         self._voice = voice
@@ -149,7 +154,10 @@ class _Engine:
     def _select_language(self, language: str, variant: str) -> None:
         wanted = _Voice(languages=language.encode())
         if not language or self._library.espeak_SetVoiceByProperties(ctypes.byref(wanted)):
-            raise ValueError(f"{language!r}: espeak-ng has no such voice; `espeak-ng --voices` lists them")
+            raise UserError(
+                "{language!r}: espeak-ng has no such voice; `espeak-ng --voices` lists them",
+                language=language,
+            )
         if variant:
             identifier = self._library.espeak_GetCurrentVoice().contents.identifier
             self._library.espeak_SetVoiceByName(identifier + b"+" + variant.encode())
@@ -194,7 +202,7 @@ def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tu
     samples_S, symbols = engine.speak(text, rate, pitch)
     names, starts = _phones(symbols, len(samples_S), int(_SHORTEST_PAUSE_S * engine.rate_hz))
     if set(names) <= {"SIL"}:
-        raise ValueError(f"{text!r}: nothing that the voice {voice} could say")
+        raise UserError("{text!r}: nothing that the voice {voice} could say", text=text, voice=voice)
     _begin_with_closures(samples_S, names, starts, engine.rate_hz)
     _end_with_releases(samples_S, names, starts, engine.rate_hz)
     resampled_S = soxr.resample(samples_S.astype(np.float32), engine.rate_hz, SAMPLE_RATE_HZ)
@@ -253,7 +261,7 @@ def to_cmu(symbol: str) -> tuple[str, ...]:
             at += 1  # it counts for other letters
             continue
         if key is None:
-            raise ValueError(f"{symbol!r}: a symbol of espeak-ng without counterpart in the CMU set")
+            raise UserError("{symbol!r}: a symbol of espeak-ng without counterpart in the CMU set", symbol=symbol)
         if key != "ʲ" or not phones:  # alone it is a glide, after a consonant only its colour
             phones += _CMU[key]
         at += len(key)

@@ -17,6 +17,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import FolderKind
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.motion import atomic_path
@@ -66,7 +67,10 @@ class SpeechStore:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "clips.json").is_file():
-            raise FileNotFoundError(f"{folder}: no prepared speech; run `python -m trainer prepare speech` first")
+            raise MissingFileError(
+                "{folder}: no prepared speech; run `python -m trainer prepare speech` first",
+                folder=folder,
+            )
         self.folder = folder
         self.audio_S = np.load(folder / "audio.npy", mmap_mode="r")
         self.records = [SpeechRecord(**record) for record in json.loads((folder / "clips.json").read_text())]
@@ -187,7 +191,12 @@ def _shuffled_words(texts: list[str], rng: np.random.Generator) -> str:
 def _decode(path: Path) -> np.ndarray:
     samples_S, rate_hz = sf.read(path, dtype="int16")
     if rate_hz != SAMPLE_RATE_HZ or samples_S.ndim != 1:
-        raise ValueError(f"{path}: {rate_hz} Hz, {samples_S.ndim} channel axes; the corpora are 16 kHz mono")
+        raise UserError(
+            "{path}: {rate_hz} Hz, {ndim} channel axes; the corpora are 16 kHz mono",
+            path=path,
+            rate_hz=rate_hz,
+            ndim=samples_S.ndim,
+        )
     return samples_S
 
 

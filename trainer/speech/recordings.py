@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from ..datasets.librispeech import LibriSpeech, Utterance, is_librispeech, with_splits
@@ -107,9 +108,11 @@ class SoundFiles:
             Path(folder, name) for folder, _, names in walk for name in names if name.lower().endswith(AUDIO_SUFFIXES)
         )
         if not self._files:
-            raise FileNotFoundError(
-                f"{root}: no recordings here ({', '.join(AUDIO_SUFFIXES)}); --data names a folder of speech, such as "
-                "LibriSpeech with train-clean-100, train-clean-360, … in it"
+            raise MissingFileError(
+                "{root}: no recordings here ({audio_suffixes}); --data names a folder of speech, such as "
+                "LibriSpeech with train-clean-100, train-clean-360, … in it",
+                root=root,
+                audio_suffixes=", ".join(AUDIO_SUFFIXES),
             )
 
     def files(self) -> list[Path]:

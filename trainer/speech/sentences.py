@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import sha256
 
 from ..runs.checkpoints import write_atomically
@@ -55,7 +56,11 @@ def reachable_text_model(model: str) -> str:
         AutoConfig.from_pretrained(model)
     except OSError as error:
         if "connect" not in str(error):  # transformers' sentence for a hub that does not answer, or is switched off
-            raise FileNotFoundError(f"text model {model}: {str(error).splitlines()[0]}") from error
+            raise MissingFileError(
+                "text model {model}: {splitline}",
+                model=model,
+                splitline=str(error).splitlines()[0],
+            ) from error
         return ""
     return model
 
@@ -86,7 +91,7 @@ def text_vectors(
             vectors_NE = np.empty((len(texts), vector_BE.shape[1]), np.float32)
         vectors_NE[rows] = vector_BE
     if vectors_NE is None:
-        raise ValueError("no texts, so no text vectors")
+        raise UserError("no texts, so no text vectors")
     return torch.from_numpy(vectors_NE)
 
 
@@ -177,7 +182,7 @@ def _vectors(
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Rows of `texts` and their vectors (B, E), longest texts first: batches of like lengths, memory known at once."""
     if target not in TARGETS:
-        raise ValueError(f"text target {target!r}: known are {', '.join(TARGETS)}")
+        raise UserError("text target {target!r}: known are {targets}", target=target, targets=", ".join(TARGETS))
     tokenizer, bert = _load(model)
     bert = bert.to(device)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
@@ -199,13 +204,26 @@ def _load(model: str) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(model)
         if config.model_type != "bert":
-            raise ValueError(f"{model}: a {config.model_type} model; text targets need the BERT architecture")
+            raise UserError(
+                "{model}: a {model_type} model; text targets need the BERT architecture",
+                model=model,
+                model_type=config.model_type,
+            )
         tokenizer = AutoTokenizer.from_pretrained(model)
         loaded: Any = BertModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{model}: neither a folder with a BERT model nor one on the hub ({reason})") from error
+        raise MissingFileError(
+            "{model}: neither a folder with a BERT model nor one on the hub ({reason})",
+            model=model,
+            reason=reason,
+        ) from error
     bert, loading = loaded
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
-        raise ValueError(f"{model}: {len(missing)} weights are missing, as {missing[0]}; it is no whole BERT model")
+        raise UserError(
+            "{model}: {n_missing} weights are missing, as {missing}; it is no whole BERT model",
+            model=model,
+            n_missing=len(missing),
+            missing=missing[0],
+        )
     return tokenizer, bert.eval()

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 import soxr
 
+from ..errors import UserError
 from .sound_file import BLOCK, Progress, file_blocks, file_sha256, open_sound
 
 SAMPLE_RATE_HZ = 16_000
@@ -104,10 +105,18 @@ class Speech:
         waveform = np.asarray(waveform)
         waveform_CN = np.atleast_2d(waveform)
         if waveform.ndim not in (1, 2):
-            raise ValueError(f"{name}: the waveform has {waveform.ndim} axes; (N,) or (channels, N) is needed.")
+            raise UserError(
+                "{name}: the waveform has {ndim} axes; (N,) or (channels, N) is needed.",
+                name=name,
+                ndim=waveform.ndim,
+            )
         _integer_scale(waveform.dtype, name)
         if waveform_CN.shape[0] > MAX_CHANNELS:
-            raise ValueError(f"{name}: {waveform_CN.shape[0]} channels; channels come first, transpose the waveform.")
+            raise UserError(
+                "{name}: {waveform_CN_shape} channels; channels come first, transpose the waveform.",
+                name=name,
+                waveform_CN_shape=waveform_CN.shape[0],
+            )
         rate_hz = _checked_rate(sample_rate, name)
         sha256 = hashlib.sha256(np.ascontiguousarray(waveform).data).hexdigest()
         return cls._ingest(name, sha256, _array_blocks(waveform_CN, name), rate_hz, temp_dir)
@@ -205,9 +214,11 @@ class _Stream:
         finite_N = np.isfinite(mono_N)
         if not finite_N.all():
             second = (self.n_source + int(np.argmin(finite_N))) / self.rate_hz
-            raise ValueError(
-                f"{self.name}: the sample at {second:.3f} s is not a number or infinite; "
-                "repair the recording there, or export it again as 16-bit or 24-bit wav."
+            raise UserError(
+                "{name}: the sample at {second:.3f} s is not a number or infinite; repair the recording there, or "
+                "export it again as 16-bit or 24-bit wav.",
+                name=self.name,
+                second=second,
             )
         lowest, highest = float(mono_N.min()), float(mono_N.max())
         first = self.n_source == 0
@@ -233,9 +244,14 @@ class _Stream:
         """Refuse recordings without speech in them; only known once everything was read."""
         duration_s = self.n_source / self.rate_hz
         if self.n_source == 0:
-            raise ValueError(f"{self.name}: the file contains no samples; record or export it again.")
+            raise UserError("{name}: the file contains no samples; record or export it again.", name=self.name)
         if duration_s < MIN_DURATION_S or self.n_samples == 0:
-            raise ValueError(f"{self.name}: {duration_s:.2g} s of audio; at least {MIN_DURATION_S} s is needed.")
+            raise UserError(
+                "{name}: {duration_s:.2g} s of audio; at least {min_duration_s} s is needed.",
+                name=self.name,
+                duration_s=duration_s,
+                min_duration_s=MIN_DURATION_S,
+            )
         if self.highest - self.lowest < SILENCE_RANGE:
             if self.channel_range >= SILENCE_RANGE:
                 reason = "its channels cancel each other out when mixed to mono; export one channel alone"
@@ -243,7 +259,7 @@ class _Stream:
                 reason = "every sample is zero; choose another file, or check the recorded channel"
             else:
                 reason = "all samples have the same value; choose another file, or check the recorded channel"
-            raise ValueError(f"{self.name}: the recording is silent: {reason}.")
+            raise UserError("{name}: the recording is silent: {reason}.", name=self.name, reason=reason)
 
 
 def _checked_rate(sample_rate: float, name: str) -> float:
@@ -252,8 +268,12 @@ def _checked_rate(sample_rate: float, name: str) -> float:
     except (TypeError, ValueError):
         rate_hz = float("nan")
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise ValueError(
-            f"{name}: the sample rate is {sample_rate} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz is supported."
+        raise UserError(
+            "{name}: the sample rate is {sample_rate} Hz; {min_rate_hz} to {max_rate_hz} Hz is supported.",
+            name=name,
+            sample_rate=sample_rate,
+            min_rate_hz=MIN_RATE_HZ,
+            max_rate_hz=MAX_RATE_HZ,
         )
     return rate_hz
 
@@ -266,7 +286,11 @@ def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
         return 0.0, 2.0 ** (1 - 8 * dtype.itemsize)
     if dtype == np.uint8:
         return -128.0, 1 / 128
-    raise ValueError(f"{name}: samples of type {dtype} are not supported; give float32, or int16.")
+    raise UserError(
+        "{name}: samples of type {dtype} are not supported; give float32, or int16.",
+        name=name,
+        dtype=dtype,
+    )
 
 
 def _array_blocks(waveform_CN: np.ndarray, name: str) -> Iterator[np.ndarray]:
@@ -283,9 +307,12 @@ def _disk_errors(name: str, folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"{name}: the decoded audio cannot be stored in {os.fspath(folder)} ({error.strerror}); "
-            "an hour needs 230 MB. Free some space or choose another temporary folder."
+        raise UserError(
+            "{name}: the decoded audio cannot be stored in {fspath} ({reason}); an hour needs 230 MB. Free some "
+            "space or choose another temporary folder.",
+            name=name,
+            fspath=os.fspath(folder),
+            reason=error.strerror,
         ) from error
 
 
@@ -307,7 +334,11 @@ def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) ->
         min_s: Shortest range in seconds, unless the whole recording is shorter; at most half of `max_s`.
     """
     if not 0 < 2 * min_s <= max_s:
-        raise ValueError(f"Utterances of {min_s} to {max_s} s are impossible; the longest must be twice the shortest.")
+        raise UserError(
+            "Utterances of {min_s} to {max_s} s are impossible; the longest must be twice the shortest.",
+            min_s=min_s,
+            max_s=max_s,
+        )
     max_samples, min_samples = int(max_s * SAMPLE_RATE_HZ), int(np.ceil(min_s * SAMPLE_RATE_HZ))
     if speech.n_samples <= max_samples:
         return [(0, speech.n_samples)]

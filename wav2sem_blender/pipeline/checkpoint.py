@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import MissingFileError, UserError
 from ..files import check_ours, replaced_folder
 
 FORMAT_VERSION = 1
@@ -60,8 +61,10 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         if (self.fps, self.memory_per_frame) not in ((30, 1), (25, 2)):
-            raise ValueError(
-                f"decoder with {self.fps} fps and {self.memory_per_frame} memory frames: 30 fps with 1 or 25 fps with 2"
+            raise UserError(
+                "decoder with {fps} fps and {memory_per_frame} memory frames: 30 fps with 1 or 25 fps with 2",
+                fps=self.fps,
+                memory_per_frame=self.memory_per_frame,
             )
 
 
@@ -97,7 +100,7 @@ class ModelConfig:
             fields["channels"], fields["styles"] = tuple(fields["channels"]), tuple(fields["styles"])
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"its model description does not fit this version: {error}") from error
+            raise UserError("its model description does not fit this version: {error}", error=error) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,7 @@ class ModelFolder(_Folder):
         """As `open_folder`; ValueError for a Wav2Sem alone too."""
         folder = open_folder(path)
         if isinstance(folder, Wav2SemFolder):
-            raise ValueError(f"{path}: {NO_FACE}")
+            raise UserError("{path}: {no_face}", path=path, no_face=NO_FACE)
         return folder
 
     @property
@@ -161,25 +164,39 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
     folder = Path(path)
     config_path = folder / CONFIG_FILE
     if not config_path.is_file():
-        raise FileNotFoundError(f"{folder}: no model here (config.json is missing)")
+        raise MissingFileError("{folder}: no model here (config.json is missing)", folder=folder)
     try:
         data = json.loads(config_path.read_text(encoding="utf-8"))
         kind = "wav2sem" if "wav2sem" in data else "model"
         version, description, files = data["format_version"], data[kind], data["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config_path}: not a Wav2Sem model description ({error})") from error
+        raise UserError(
+            "{config_path}: not a Wav2Sem model description ({error})",
+            config_path=config_path,
+            error=error,
+        ) from error
     if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{config_path}: format version {version}, this release reads version {FORMAT_VERSION}; "
-            "export the model again with a matching release"
+        raise UserError(
+            "{config_path}: format version {version}, this release reads version {format_version}; export the "
+            "model again with a matching release",
+            config_path=config_path,
+            version=version,
+            format_version=FORMAT_VERSION,
         )
     for name, expected in files.items():
         if Path(name).name != name:
-            raise ValueError(f"{config_path}: {name!r} is no file of this folder; copy the whole model folder again")
+            raise UserError(
+                "{config_path}: {name!r} is no file of this folder; copy the whole model folder again",
+                config_path=config_path,
+                name=name,
+            )
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: missing; copy the whole model folder again")
+            raise MissingFileError("{folder}: missing; copy the whole model folder again", folder=folder / name)
         if sha256(folder / name) != expected:
-            raise ValueError(f"{folder / name}: damaged (its sha256 differs from config.json); copy it again")
+            raise UserError(
+                "{folder}: damaged (its sha256 differs from config.json); copy it again",
+                folder=folder / name,
+            )
     weights_sha256, names = files[WEIGHTS_FILE], frozenset(files)
     try:
         if kind == "wav2sem":
@@ -188,7 +205,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         model = ModelConfig.from_json(description)
         return ModelFolder(path=folder, config=model, weights_sha256=weights_sha256, files=names)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{config_path}: {error}") from error
+        raise UserError("{config_path}: {error}", config_path=config_path, error=error) from error
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:

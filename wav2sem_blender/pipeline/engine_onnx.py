@@ -11,6 +11,7 @@ import os
 import numpy as np
 import onnxruntime as ort
 
+from ..errors import UserError
 from .checkpoint import ENCODER_ONNX, SEMANTIC_ONNX, ModelFolder
 
 # Windows builds report to the system's event log as well; `offline` has stopped the rest.
@@ -26,9 +27,11 @@ class OnnxEngine:
     def __init__(self, folder: ModelFolder) -> None:
         """Raises ValueError when the model was not exported for this engine."""
         if not folder.has_onnx:
-            raise ValueError(
-                f"model {folder.config.name}: has no {ENCODER_ONNX}; use the torch engine, or make it with "
-                "`python -m trainer export`"
+            raise UserError(
+                "model {config}: has no {encoder_onnx}; use the torch engine, or make it with `python -m trainer "
+                "export`",
+                config=folder.config.name,
+                encoder_onnx=ENCODER_ONNX,
             )
         self._encoder = _session(folder, ENCODER_ONNX)
         self._semantic = _session(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
@@ -57,4 +60,6 @@ def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(folder.path / file_name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, a dozen of them, without a common base
-        raise ValueError(f"{folder.path / file_name}: ONNX Runtime cannot read it ({error})") from error
+        raise UserError(
+            "{path}: ONNX Runtime cannot read it ({error})", path=folder.path / file_name, error=error
+        ) from error

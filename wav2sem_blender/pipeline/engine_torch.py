@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .checkpoint import BASIS_KEY, ModelFolder, Wav2SemFolder
 from .nn.faceformer import FaceFormer
 from .nn.wav2sem import Wav2Sem
@@ -34,9 +35,17 @@ def choose_device(wanted: str) -> str:
         return next(name for name, is_available in available.items() if is_available())
     kind = wanted.partition(":")[0]
     if kind not in available:
-        raise ValueError(f"device {wanted!r}: known are auto, {', '.join(available)}")
+        raise UserError(
+            "device {wanted!r}: known are auto, {available}",
+            wanted=wanted,
+            available=", ".join(available),
+        )
     if not available[kind]():
-        raise ValueError(f"device {wanted!r} is not available to torch {torch.__version__} here; choose auto or cpu")
+        raise UserError(
+            "device {wanted!r} is not available to torch {version} here; choose auto or cpu",
+            wanted=wanted,
+            version=torch.__version__,
+        )
     return wanted
 
 

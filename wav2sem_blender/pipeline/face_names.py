@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import MissingFileError, UserError
 from .motion import ARKIT_CHANNELS, atomic_file
 from .visemes import VISEME_SETS
 
@@ -118,23 +119,34 @@ class KeyMap:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such mapping file.")
+            raise MissingFileError("{path}: there is no such mapping file.", path=path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path.name}: no JSON file ({error}). Choose a file that Save Mapping wrote.") from error
+            raise UserError(
+                "{path}: no JSON file ({error}). Choose a file that Save Mapping wrote.",
+                path=path.name,
+                error=error,
+            ) from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"{path.name}: no key mapping. Choose a file that Save Mapping wrote.")
+            raise UserError("{path}: no key mapping. Choose a file that Save Mapping wrote.", path=path.name)
         if content.get("version") != _VERSION:
-            raise ValueError(
-                f"{path.name}: mapping format {content.get('version')}; this version reads format {_VERSION}. "
-                "Update the extension."
+            raise UserError(
+                "{path}: mapping format {get}; this version reads format {version}. Update the extension.",
+                path=path.name,
+                get=content.get("version"),
+                version=_VERSION,
             )
         visemes, rows = content.get("visemes"), content.get("rows")
         if visemes != "" and visemes not in VISEME_SETS:
-            raise ValueError(f"{path.name}: there is no viseme set {visemes!r}; known are {', '.join(VISEME_SETS)}.")
+            raise UserError(
+                "{path}: there is no viseme set {visemes!r}; known are {viseme_sets}.",
+                path=path.name,
+                visemes=visemes,
+                viseme_sets=", ".join(VISEME_SETS),
+            )
         if not isinstance(rows, list):
-            raise ValueError(f"{path.name}: the entry rows is missing.")
+            raise UserError("{path}: the entry rows is missing.", path=path.name)
         label = VISEME_SETS[visemes].label if visemes else cls.label
         return cls(rows=tuple(_row(row, path.name, i + 1) for i, row in enumerate(rows)), visemes=visemes, label=label)
 
@@ -144,12 +156,25 @@ _FORMAT, _VERSION = "wav2sem key mapping", 1
 
 def _row(content: object, file_name: str, number: int) -> Row:
     if not isinstance(content, Mapping) or set(content) != set(Row._fields):
-        raise ValueError(f"{file_name}: row {number} must have channel, key and gain, and nothing else.")
+        raise UserError(
+            "{file_name}: row {number} must have channel, key and gain, and nothing else.",
+            file_name=file_name,
+            number=number,
+        )
     channel, key, gain = (content[name] for name in Row._fields)
     if not (isinstance(channel, str) and isinstance(key, str)):
-        raise ValueError(f"{file_name}: row {number}: channel and key must be names.")
+        raise UserError(
+            "{file_name}: row {number}: channel and key must be names.",
+            file_name=file_name,
+            number=number,
+        )
     if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain) or abs(gain) > 100:
-        raise ValueError(f"{file_name}: row {number}: the gain is {gain!r}; it must be a number from -100 to 100.")
+        raise UserError(
+            "{file_name}: row {number}: the gain is {gain!r}; it must be a number from -100 to 100.",
+            file_name=file_name,
+            number=number,
+            gain=gain,
+        )
     return Row(channel, key, float(gain))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..assets import FLAME_REFERENCE
+from ..errors import Text, UserError
 from .any_head.geometry import Similarity, edges_hash, fit_similarity
 
 # Measured on random identities at three standard deviations, of which less than 0.5 % are refused. What is left of the
@@ -27,11 +28,12 @@ POINT_SD_M = 0.001
 MAX_ANISOTROPY = 2.5
 
 
-class FlameMismatchError(ValueError):
+class FlameMismatchError(UserError):
     """The mesh is not FLAME at rest; `test` names the test that failed, the message says what was found."""
 
-    def __init__(self, test: str, found: str) -> None:
-        super().__init__(f"{test}: {found}")
+    def __init__(self, test: str, found: str, **values: object) -> None:
+        """`found` is a template that `values` fill in."""
+        super().__init__("{test}: {found}", test=Text(test), found=Text(found, **values))
         self.test = test
 
 
@@ -85,7 +87,10 @@ def check_mesh(points_V3: np.ndarray, edges_E2: np.ndarray, n_faces: int, refere
     """
     if len(points_V3) != reference.vertex_count:
         raise FlameMismatchError(
-            "Vertex count", f"the mesh has {len(points_V3)} vertices, FLAME has {reference.vertex_count}."
+            "Vertex count",
+            "the mesh has {n_vertices} vertices, FLAME has {n_expected}.",
+            n_vertices=len(points_V3),
+            n_expected=reference.vertex_count,
         )
     if n_faces == 0:
         raise FlameMismatchError("Faces", "the mesh has none. Import it again with its faces.")
@@ -114,7 +119,7 @@ def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
     if stretch_3[0] > MAX_ANISOTROPY * stretch_3[2]:
         ratio = stretch_3[0] / max(stretch_3[2], 1e-12 * stretch_3[0])
         raise FlameMismatchError(
-            "Scale", f"the head is stretched {ratio:.1f} times as much in one direction as in another."
+            "Scale", "the head is stretched {ratio:.1f} times as much in one direction as in another.", ratio=ratio
         )
     if np.linalg.det(linear_33) < 0:
         raise FlameMismatchError("Orientation", "the head is mirrored. Mirror it back, then apply the scale.")
@@ -127,16 +132,19 @@ def _check_rest_pose(sample_N3: np.ndarray, reference: FlameReference) -> None:
     if residual_m > MAX_RESIDUAL_M:
         raise FlameMismatchError(
             "Rest pose",
-            f"the points lie {residual_m * 1000:.0f} mm from a neutral FLAME head, whoever it may be; at most "
-            f"{MAX_RESIDUAL_M * 1000:.1f} mm are usual. Use the neutral head in its rest pose, with a closed mouth.",
+            "the points lie {found_mm:.0f} mm from a neutral FLAME head, whoever it may be; at most {usual_mm:.1f} mm "
+            "are usual. Use the neutral head in its rest pose, with a closed mouth.",
+            found_mm=residual_m * 1000,
+            usual_mm=MAX_RESIDUAL_M * 1000,
         )
     upper_P, lower_P = reference.lip_pairs_P2.T
     gap_m = np.linalg.norm((left_N3[upper_P] - left_N3[lower_P]).mean(0))
     if gap_m > MAX_LIP_GAP_M:
         raise FlameMismatchError(
             "Rest pose",
-            f"the lips are {gap_m * 1000:.0f} mm apart, as in an open or twisted mouth. Use the neutral head with a "
-            "closed mouth.",
+            "the lips are {gap_mm:.0f} mm apart, as in an open or twisted mouth. Use the neutral head "
+            "with a closed mouth.",
+            gap_mm=gap_m * 1000,
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from ..assets import DEFAULT_MODEL
+from ..errors import UserError
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
 from .checkpoint import NO_FACE, ModelFolder, Wav2SemFolder, open_folder
 from .decoder import MotionDecoder
@@ -132,13 +133,16 @@ class SpeechAnimator:
             ValueError: unusable audio, or a model without a Wav2Sem.
         """
         if self._wav2sem_config is None:
-            raise ValueError("this model has no Wav2Sem, so it gives no sentence vectors")
+            raise UserError("this model has no Wav2Sem, so it gives no sentence vectors")
         with Speech.from_array(waveform, sample_rate) as speech:
             return self._sentence_vector(speech.read(0, speech.n_samples))
 
     def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: Progress) -> Motion:
         if not np.isfinite(semantic_strength):
-            raise ValueError(f"semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)")
+            raise UserError(
+                "semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)",
+                semantic_strength=semantic_strength,
+            )
         style_N = style_weights(style, self.folder.config.styles)
         positions_R = feature_positions(encoder_frames(speech.n_samples), self.folder.config.decoder.fps)
         semantic = self._sentence_vectors(speech, positions_R, semantic_strength, progress)
@@ -253,7 +257,7 @@ class SentenceEncoder(SpeechAnimator):
 
     def __init__(self, folder: Wav2SemFolder, engine: str, device: str) -> None:
         if engine != "torch":
-            raise ValueError(f"{folder.path}: a Wav2Sem alone has no ONNX file; choose the torch engine")
+            raise UserError("{path}: a Wav2Sem alone has no ONNX file; choose the torch engine", path=folder.path)
         from .engine_torch import TorchEngine
 
         self.engine = TorchEngine(folder, device)
@@ -264,7 +268,7 @@ class SentenceEncoder(SpeechAnimator):
 
     def animate(self, *arguments: object, **options: object) -> NoReturn:
         """Raises ValueError: there is nothing to move."""
-        raise ValueError(f"{self._path}: {NO_FACE}")
+        raise UserError("{path}: {no_face}", path=self._path, no_face=NO_FACE)
 
     animate_file = animate
 
@@ -279,33 +283,50 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
         if style in names:
             return np.eye(len(names), dtype=np.float32)[list(names).index(style)]
         if not style.isdecimal():
-            raise ValueError(f"style {style!r}: this model has {', '.join(names)}")
+            raise UserError("style {style!r}: this model has {names}", style=style, names=", ".join(names))
         style = int(style)
     if isinstance(style, (int, np.integer)):
         if not 0 <= style < len(names):
-            raise ValueError(f"style {style}: this model has styles 0 to {len(names) - 1} ({', '.join(names)})")
+            raise UserError(
+                "style {style}: this model has styles 0 to {n_names} ({names})",
+                style=style,
+                n_names=len(names) - 1,
+                names=", ".join(names),
+            )
         return np.eye(len(names), dtype=np.float32)[style]
     weights_N = np.asarray(style, np.float32)
     if weights_N.shape != (len(names),) or not np.isfinite(weights_N).all():
-        raise ValueError(f"style weights of shape {weights_N.shape}: {len(names)} finite numbers are needed")
+        raise UserError(
+            "style weights of shape {weights_N_shape}: {n_names} finite numbers are needed",
+            weights_N_shape=weights_N.shape,
+            n_names=len(names),
+        )
     return weights_N
 
 
 def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
     if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r}: known are {', '.join(ENGINES)}")
+        raise UserError("engine {engine!r}: known are {engines}", engine=engine, engines=", ".join(ENGINES))
     needs = {"onnx": ("onnxruntime",), "torch": ("torch", "transformers")}
     missing = {name: [m for m in modules if not _installed(m)] for name, modules in needs.items()}
     if engine == "auto":
         wants_torch = device not in ("auto", "cpu") or not has_onnx
         engine = "torch" if wants_torch or missing["onnx"] else "onnx"
         if missing["onnx"] and missing["torch"]:
-            raise ValueError("neither ONNX Runtime nor torch is installed for this Python; install `onnxruntime`")
+            raise UserError("neither ONNX Runtime nor torch is installed for this Python; install `onnxruntime`")
     if missing[engine]:
         remedy = "choose a Python that has it in the add-on's preferences, or pip install it"
-        raise ValueError(f"the {engine} engine needs {' and '.join(missing[engine])}: {remedy}")
+        raise UserError(
+            "the {engine} engine needs {names}: {remedy}",
+            engine=engine,
+            names=" and ".join(missing[engine]),
+            remedy=remedy,
+        )
     if engine == "onnx" and device not in ("auto", "cpu"):
-        raise ValueError(f"device {device!r}: the onnx engine runs on the CPU; choose the torch engine for a GPU")
+        raise UserError(
+            "device {device!r}: the onnx engine runs on the CPU; choose the torch engine for a GPU",
+            device=device,
+        )
     return engine
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import UserError
 from .motion import Motion
 from .time_slicing import Steps, at_once
 
@@ -75,7 +76,7 @@ def reducing_keys(
         return keys, (yield from _measure(motion, keys))[1]
     _check_tolerance(tolerance_mm, "tolerance_mm")
     if motion.basis_KV3 is None:
-        raise ValueError("A tolerance in millimetres needs a motion with a basis; give a tolerance of the weights.")
+        raise UserError("A tolerance in millimetres needs a motion with a basis; give a tolerance of the weights.")
     return (yield from _reduce_by_vertices(motion, tolerance_mm, slack_T, progress))
 
 
@@ -121,7 +122,7 @@ def _within(progress: Progress, begin: float, end: float) -> Progress:
 
 def _check_tolerance(value: float, name: str) -> None:
     if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is {value}; it must be 0 or more.")
+        raise UserError("{name} is {value}; it must be 0 or more.", name=name, value=value)
 
 
 def _reduce(motion: Motion, tolerance_K: np.ndarray, slack_T: np.ndarray, progress: Progress) -> Steps[Keys]:

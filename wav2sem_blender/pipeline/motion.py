@@ -20,6 +20,8 @@ from typing import IO
 
 import numpy as np
 
+from ..errors import MissingFileError, UserError
+
 FORMAT_VERSION = 1
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
 
@@ -73,18 +75,26 @@ class Motion:
         channels = _checked_channels(self.channels)
         fps = float(self.fps)
         if weights_TK.shape[1] != len(channels):
-            raise ValueError(f"weights_TK has {weights_TK.shape[1]} columns but there are {len(channels)} channels.")
+            raise UserError(
+                "weights_TK has {weights_TK_shape} columns but there are {n_channels} channels.",
+                weights_TK_shape=weights_TK.shape[1],
+                n_channels=len(channels),
+            )
         if not (np.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps is {self.fps}; it must be a finite number above 0.")
+            raise UserError("fps is {fps}; it must be a finite number above 0.", fps=self.fps)
         if self.basis_KV3 is not None:
             basis_KV3 = _real_array(self.basis_KV3, "basis_KV3", n_axes=3)
             if basis_KV3.shape[0] != len(channels) or basis_KV3.shape[2] != 3:
                 expected = f"({len(channels)}, vertices, 3)"
-                raise ValueError(f"basis_KV3 has the shape {basis_KV3.shape}; {expected} is needed.")
+                raise UserError(
+                    "basis_KV3 has the shape {basis_KV3_shape}; {expected} is needed.",
+                    basis_KV3_shape=basis_KV3.shape,
+                    expected=expected,
+                )
             object.__setattr__(self, "basis_KV3", basis_KV3)
         info = dict(self.info)
         if not all(isinstance(key, str) and isinstance(value, str) for key, value in info.items()):
-            raise ValueError("info must map text to text.")
+            raise UserError("info must map text to text.")
         object.__setattr__(self, "weights_TK", weights_TK)
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "fps", fps)
@@ -128,14 +138,20 @@ class Motion:
         elif suffix == ".csv":
             unknown = [name for name in self.channels if name not in ARKIT_CHANNELS]
             if unknown:
-                raise ValueError(
-                    f"{path.name}: Live Link Face has no column for {', '.join(unknown[:3])}"
-                    f"{' …' if len(unknown) > 3 else ''}; save as .npz instead."
+                raise UserError(
+                    "{path}: Live Link Face has no column for {names}{which}; save as .npz instead.",
+                    path=path.name,
+                    names=", ".join(unknown[:3]),
+                    which=" …" if len(unknown) > 3 else "",
                 )
             with atomic_file(path) as file:
                 self._write_live_link(file)
         else:
-            raise ValueError(f"{path.name}: a motion is saved as .npz or .csv, not as '{path.suffix}'.")
+            raise UserError(
+                "{path}: a motion is saved as .npz or .csv, not as '{suffix}'.",
+                path=path.name,
+                suffix=path.suffix,
+            )
 
     def _write_npz(self, file: IO[bytes]) -> None:
         arrays = {
@@ -170,7 +186,7 @@ class Motion:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such motion file.")
+            raise MissingFileError("{path}: there is no such motion file.", path=path)
         try:
             arrays = _read_arrays(path)
             version = int(arrays["format_version"])
@@ -183,11 +199,20 @@ class Motion:
                     info=json.loads(str(arrays["info"])),
                 )
         except KeyError as error:
-            raise ValueError(f"{path.name}: no motion file; the entry {error} is missing.") from error
+            raise UserError(
+                "{path}: no motion file; the entry {error} is missing.", path=path.name, error=error
+            ) from error
         except (*_DAMAGE, TypeError, MemoryError) as error:
-            raise ValueError(f"{path.name}: damaged, or no motion file ({_first_line(error)}).") from error
-        raise ValueError(
-            f"{path.name}: motion format {version}; this version reads format {FORMAT_VERSION}. Update the extension."
+            raise UserError(
+                "{path}: damaged, or no motion file ({first_line}).",
+                path=path.name,
+                first_line=_first_line(error),
+            ) from error
+        raise UserError(
+            "{path}: motion format {version}; this version reads format {format_version}. Update the extension.",
+            path=path.name,
+            version=version,
+            format_version=FORMAT_VERSION,
         )
 
 
@@ -214,7 +239,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz; from memory, so that a damaged offset is not mistaken for a failing disk."""
     content = path.read_bytes()
     if content[:2] != b"PK":
-        raise ValueError("it is not an npz archive")
+        raise UserError("it is not an npz archive")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
@@ -228,21 +253,26 @@ def _real_array(array: np.ndarray, name: str, n_axes: int) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != n_axes or array.dtype.kind not in "fiu":
         found = f"the shape {array.shape} and type {array.dtype}"
-        raise ValueError(f"{name} has {found}; {n_axes} axes of numbers are needed.")
+        raise UserError(
+            "{name} has {found}; {n_axes} axes of numbers are needed.",
+            name=name,
+            found=found,
+            n_axes=n_axes,
+        )
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} contains NaN, infinite or too large values.")
+        raise UserError("{name} contains NaN, infinite or too large values.", name=name)
     return array
 
 
 def _checked_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
     channels = tuple(channels)
     if not all(isinstance(name, str) and name for name in channels):
-        raise ValueError("channels must be non-empty texts.")
+        raise UserError("channels must be non-empty texts.")
     twice = sorted({name for name in channels if channels.count(name) > 1})
     if twice:
-        raise ValueError(f"The channel {twice[0]} occurs twice.")
+        raise UserError("The channel {twice} occurs twice.", twice=twice[0])
     return channels
 
 
@@ -264,7 +294,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or _first_line(error)
-        raise OSError(f"{path} cannot be written ({reason}); choose another folder or free some space.") from error
+        raise UserError(
+            "{path} cannot be written ({reason}); choose another folder or free some space.",
+            path=path,
+            reason=reason,
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import MissingFileError, UserError
 from . import IMPORT_KINDS
 from .checkpoint import (
     BASIS_KEY,
@@ -113,7 +114,7 @@ def import_official(file: str | os.PathLike[str], kind: str, output: str | os.Pa
     """
     path = Path(file)
     if kind not in (AUTO, *IMPORT_KINDS):
-        raise ValueError(f"kind {kind!r}: known are {', '.join((AUTO, *IMPORT_KINDS))}")
+        raise UserError("kind {kind!r}: known are {names}", kind=kind, names=", ".join((AUTO, *IMPORT_KINDS)))
     check_replaceable(Path(output))
     state = _read(path)
     if kind == AUTO:
@@ -133,23 +134,30 @@ def _kind_of(path: Path, state: Mapping[str, Tensor]) -> str:
     for kind, host in _HOSTS.items():
         if n_values == 3 * host.n_vertices:
             return kind
-    raise ValueError(f"{path.name}: its keys are of none of the known checkpoints: {', '.join(IMPORT_KINDS)}")
+    raise UserError(
+        "{path}: its keys are of none of the known checkpoints: {import_kinds}",
+        path=path.name,
+        import_kinds=", ".join(IMPORT_KINDS),
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise MissingFileError("{path}: no such file", path=path)
     size = path.stat().st_size
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
-        raise ValueError(
-            f"{path.name}: {size} bytes that torch cannot read as weights ({type(error).__name__}); "
-            "the file is truncated, not a checkpoint, or holds more than tensors. Download it again."
+        raise UserError(
+            "{path}: {size} bytes that torch cannot read as weights ({name}); the file is truncated, not a "
+            "checkpoint, or holds more than tensors. Download it again.",
+            path=path.name,
+            size=size,
+            name=type(error).__name__,
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name}: {size} bytes, but no state dict of tensors is in it")
+        raise UserError("{path}: {size} bytes, but no state dict of tensors is in it", path=path.name, size=size)
     return {key.removeprefix("module."): value.float() for key, value in state.items()}
 
 
@@ -169,7 +177,13 @@ def _import_faceformer(path: Path, state: dict[str, Tensor], kind: str, output: 
     state.pop("PPE.pe", None)
     n_values = len(_take(path, state, "vertice_map_r.weight"))
     if n_values != 3 * host.n_vertices:
-        raise ValueError(f"{path.name}: vertice_map_r.weight has {n_values} rows, {kind} has {3 * host.n_vertices}")
+        raise UserError(
+            "{path}: vertice_map_r.weight has {n_values} rows, {kind} has {n_vertices}",
+            path=path.name,
+            n_values=n_values,
+            kind=kind,
+            n_vertices=3 * host.n_vertices,
+        )
     renamed = {_renamed(key, _FACEFORMER_NAMES): value for key, value in state.items()}
     _check(path, renamed, FaceFormer(config, 3 * host.n_vertices).state_dict())
     on_keys, basis_KV3 = vertices_to_keys(renamed)
@@ -277,7 +291,10 @@ def export_faceformer(model: ModelFolder, file: Path) -> None:
     """
     config, basis_KV3 = model.config, model.basis()
     if config.wav2sem is not None or basis_KV3 is None:
-        raise ValueError(f"{config.name}: FaceFormer's format has a vertex head and no Wav2Sem; this model has not")
+        raise UserError(
+            "{config}: FaceFormer's format has a vertex head and no Wav2Sem; this model has not",
+            config=config.name,
+        )
     _require_base(config.name, config.encoder.config, BASE_ENCODER)
     state = {key: torch.from_numpy(value) for key, value in model.tensors().items() if key != BASIS_KEY}
     period, width = config.decoder.period, config.decoder.dim
@@ -304,12 +321,18 @@ def _require_base(name: str, config: Mapping[str, Any], base: Mapping[str, Any])
     found, wanted = (KINDS["wav2vec2"][0](**some).to_dict() for some in (config, base))
     for key in _ARCHITECTURE:
         if found[key] != wanted[key]:
-            raise ValueError(f"{name}: its encoder has {key} = {found[key]}; the official format has {wanted[key]}")
+            raise UserError(
+                "{name}: its encoder has {key} = {found}; the official format has {wanted}",
+                name=name,
+                key=key,
+                found=found[key],
+                wanted=wanted[key],
+            )
 
 
 def _take(path: Path, state: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state:
-        raise ValueError(f"{path.name}: key {key} is missing; it is another model's file")
+        raise UserError("{path}: key {key} is missing; it is another model's file", path=path.name, key=key)
     return state[key]
 
 
@@ -317,13 +340,25 @@ def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tenso
     missing = sorted(set(expected) - set(state))
     unknown = sorted(set(state) - set(expected))
     if missing:
-        raise ValueError(
-            f"{path.name}: key {missing[0]} is missing ({len(missing)} in all); it is another model's file"
+        raise UserError(
+            "{path}: key {missing} is missing ({n_missing} in all); it is another model's file",
+            path=path.name,
+            missing=missing[0],
+            n_missing=len(missing),
         )
     if unknown:
-        raise ValueError(f"{path.name}: unknown key {unknown[0]} ({len(unknown)} in all); it is another model's file")
+        raise UserError(
+            "{path}: unknown key {unknown} ({n_unknown} in all); it is another model's file",
+            path=path.name,
+            unknown=unknown[0],
+            n_unknown=len(unknown),
+        )
     for key, value in state.items():
         if value.shape != expected[key].shape:
-            raise ValueError(
-                f"{path.name}: {key} has shape {tuple(value.shape)}, {tuple(expected[key].shape)} is expected"
+            raise UserError(
+                "{path}: {key} has shape {value_shape}, {shape} is expected",
+                path=path.name,
+                key=key,
+                value_shape=tuple(value.shape),
+                shape=tuple(expected[key].shape),
             )

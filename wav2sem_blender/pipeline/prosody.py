@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from .audio import Speech
 
@@ -77,7 +79,9 @@ class Prosody:
                 duration_s, hop_s = file["times_s"].tolist()
                 arrays = {name: file[name] for name in ("level_db_P", "pitch_st_P", "pauses_N2")}
         except (KeyError, ValueError, EOFError) as error:
-            raise ValueError(f"{Path(path).name}: damaged, or no prosody file ({error}).") from error
+            raise UserError(
+                "{name}: damaged, or no prosody file ({error}).", name=Path(path).name, error=error
+            ) from error
         return cls(duration_s=duration_s, hop_s=hop_s, **arrays)
 
     def speaking(self) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..errors import UserError
 from .motion import Motion
 from .visemes import closures
 
@@ -38,9 +39,12 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
     and windowed sinc lost up to 42, 41 and 27 percent of single peaks from 30 to 24 fps on artists' curves, this none.
     """
     if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"The frame rate {fps} is impossible; it must be a finite number above 0.")
+        raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
     if not np.isfinite(later_s):
-        raise ValueError(f"The shift of {1000 * later_s} ms is impossible; it must be a finite number.")
+        raise UserError(
+            "The shift of {later_s} ms is impossible; it must be a finite number.",
+            later_s=1000 * later_s,
+        )
     offset = later_s * motion.fps
     if motion.n_frames == 0 or (fps == motion.fps and abs(offset) < _SAME_FRAME):
         return replace(motion, fps=float(fps))
@@ -60,7 +64,7 @@ def shift(motion: Motion, milliseconds: float) -> Motion:
 def gain(motion: Motion, strength: float) -> Motion:
     """Scale all weights: 0 is the rest pose, 1 no change, above 1 exaggerates (values may pass 1)."""
     if not np.isfinite(strength):
-        raise ValueError(f"The strength {strength} is impossible; it must be a finite number.")
+        raise UserError("The strength {strength} is impossible; it must be a finite number.", strength=strength)
     return replace(motion, weights_TK=motion.weights_TK * np.float32(strength))
 
 
@@ -71,7 +75,7 @@ def smooth(motion: Motion, seconds: float) -> Motion:
     closure of one frame, as in "p", would part otherwise. Other peaks become shallower: 0.05 s is gentle, 0.2 s slurs.
     """
     if not (np.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"A smoothing of {seconds} s is impossible; it must be 0 or more.")
+        raise UserError("A smoothing of {seconds} s is impossible; it must be 0 or more.", seconds=seconds)
     sigma = seconds * motion.fps / 2.3548  # full width at half maximum, in frames
     if sigma < 1e-3 or motion.n_frames < 2:
         return motion

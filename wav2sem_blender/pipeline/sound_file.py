@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from ..errors import MissingFileError, UserError
+
 BLOCK = 65_536
 # MP3 headers count frames of 1152 samples and may include the encoder's padding.
 _MP3_SLACK = 3 * 1152
@@ -63,19 +65,23 @@ def open_sound(path: Path) -> soundfile.SoundFile:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise ValueError(f"{path.name}: the file is empty (0 bytes); record or export it again.")
+        raise UserError("{path}: the file is empty (0 bytes); record or export it again.", path=path.name)
     container = _foreign_container(head)
     if container:
-        raise ValueError(
-            f"{path.name}: {container} cannot be decoded here. Blender can decode it: "
-            "choose it in the Speech panel, or convert it to wav."
+        raise UserError(
+            "{path}: {container} cannot be decoded here. Blender can decode it: choose it in the Speech panel, or "
+            "convert it to wav.",
+            path=path.name,
+            container=container,
         )
     try:
         return _ForwardOnly(path)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header
         what = "it contains text" if _is_text(head) else "no known format, or a damaged header"
-        raise ValueError(
-            f"{path.name}: this is no audio file ({what}); choose a wav, flac, ogg or mp3 file."
+        raise UserError(
+            "{path}: this is no audio file ({what}); choose a wav, flac, ogg or mp3 file.",
+            path=path.name,
+            what=what,
         ) from error
 
 
@@ -114,8 +120,14 @@ def file_sha256(path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.") from error
+        raise MissingFileError(
+            "{path}: there is no such audio file. Choose it again where it lies now.", path=path
+        ) from error
     except OSError as error:
         reason = "it is a folder" if path.is_dir() else error.strerror
-        raise OSError(f"{path} cannot be read ({reason}); choose an audio file that can be opened.") from error
+        raise UserError(
+            "{path} cannot be read ({reason}); choose an audio file that can be opened.",
+            path=path,
+            reason=reason,
+        ) from error
     return digest.hexdigest()

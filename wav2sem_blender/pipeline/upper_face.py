@@ -26,6 +26,7 @@ from math import dist
 
 import numpy as np
 
+from ..errors import UserError
 from .motion import Motion
 from .prosody import Prosody
 
@@ -71,12 +72,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"The seed {self.seed} is negative; choose 0 or more.")
+            raise UserError("The seed {seed} is negative; choose 0 or more.", seed=self.seed)
         limits = {"blinks_per_minute": MAX_BLINKS_PER_MINUTE}
         for name in ("blinks_per_minute", "brows", "eye_darts", "head_sway"):
             value, limit = getattr(self, name), limits.get(name, MAX_AMOUNT)
             if not 0 <= value <= limit:
-                raise ValueError(f"{name.replace('_', ' ').capitalize()} is {value}; choose 0 to {limit:g}.")
+                raise UserError(
+                    "{capitalize} is {value}; choose 0 to {limit:g}.",
+                    capitalize=name.replace("_", " ").capitalize(),
+                    value=value,
+                    limit=limit,
+                )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +111,7 @@ def perform(prosody: Prosody, settings: Settings, fps: float, n_frames: int | No
         ValueError: The frame rate is impossible.
     """
     if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"The frame rate {fps} is impossible; it must be a finite number above 0.")
+        raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
     clock = _Clock(fps=fps, n_frames=n_frames or max(1, round(prosody.duration_s * fps)))
     blinks, brows, gaze, sway = (np.random.default_rng([settings.seed, feature]) for feature in range(4))
     curves: dict[str, np.ndarray] = {}

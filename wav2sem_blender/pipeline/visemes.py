@@ -22,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..errors import UserError
 from .motion import Motion
 
 Value = TypeVar("Value")
@@ -172,11 +173,19 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
     names = visemes.names if available is None else available
     unknown = [name for name in names if name not in visemes.weights]
     if unknown:
-        raise ValueError(f"{unknown[0]} is not one of the {visemes.label} ({', '.join(visemes.names)}).")
+        raise UserError(
+            "{unknown} is not one of the {label} ({names}).",
+            unknown=unknown[0],
+            label=visemes.label,
+            names=", ".join(visemes.names),
+        )
     if not any(channel in MEASURES for channel in motion.channels):
-        raise ValueError(
-            f"The model's {len(motion.channels)} channels ({', '.join(motion.channels[:4])} …) are not ARKit's, which "
-            f"{visemes.label} are made from. Use a model with ARKit channels, or a face with keys of these names."
+        raise UserError(
+            "The model's {n_channels} channels ({names} …) are not ARKit's, which {label} are made from. Use a "
+            "model with ARKit channels, or a face with keys of these names.",
+            n_channels=len(motion.channels),
+            names=", ".join(motion.channels[:4]),
+            label=visemes.label,
         )
     sounding = [name for name in names if visemes.weights[name]]
     described_NM = np.stack([_measures_of(visemes.weights[name]) for name in sounding])

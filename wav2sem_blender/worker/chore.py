@@ -23,10 +23,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..errors import Text, UserError
+
 _ERROR = "error: "
 
 
-class ChoreFailedError(OSError):
+class ChoreFailedError(UserError):
     """The chore ended without a result; the message is a sentence for the user."""
 
 
@@ -73,7 +75,11 @@ class Chore:
                 )
         except OSError as error:
             self._clean_up()
-            raise OSError(f"{command[0]} cannot be started ({error.strerror or error}).") from error
+            raise UserError(
+                "{command} cannot be started ({reason}).",
+                command=command[0],
+                reason=error.strerror or error,
+            ) from error
 
     @property
     def pid(self) -> int | None:
@@ -98,10 +104,14 @@ class Chore:
         self._read()
         if status is None and (self._limit_s is None or self.elapsed_s < self._limit_s):
             return False
-        reason = f"It did not answer within {self._limit_s:.0f} s." if status is None else self._obituary(status)
+        reason = (
+            Text("It did not answer within {limit_s:.0f} s.", limit_s=self._limit_s)
+            if status is None
+            else self._obituary(status)
+        )
         self.cancel()
         if status != 0:
-            raise ChoreFailedError(reason)
+            raise ChoreFailedError("{reason}", reason=reason)
         self.fraction = 1.0
         return True
 
@@ -147,7 +157,8 @@ class Chore:
                 continue
             if isinstance(message, dict):
                 self.fraction = float(message.get("fraction", self.fraction))
-                self.text = str(message.get("text", self.text))
+                text = message.get("text", self.text)
+                self.text = Text.from_json(text) if isinstance(text, dict) else str(text)
                 self.result = message.get("result", self.result)
 
     def _obituary(self, status: int) -> str:
@@ -156,7 +167,7 @@ class Chore:
             if line.startswith(_ERROR):
                 return line.removeprefix(_ERROR)
         last = f": {lines[-1].strip()[:300]}" if lines else ""
-        return f"It ended unexpectedly (exit status {status}{last})."
+        return Text("It ended unexpectedly (exit status {status}{last}).", status=status, last=last)
 
     def _clean_up(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -164,7 +175,8 @@ class Chore:
 
 def tell(fraction: float, text: str) -> None:
     """Inside a chore: say how far it is."""
-    print(json.dumps({"fraction": round(fraction, 4), "text": text}), flush=True)
+    said = text.to_json() if isinstance(text, Text) else text
+    print(json.dumps({"fraction": round(fraction, 4), "text": said}), flush=True)
 
 
 def answer(result: Mapping[str, Any]) -> None:

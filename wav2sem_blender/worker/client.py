@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import Text, UserError
 from . import protocol
 from .environment import WorkerEnvironment
 
@@ -20,11 +21,11 @@ _SHUTDOWN_WAIT_S = 2.0
 _POLL_INTERVAL_S = 0.02
 
 
-class WorkerDiedError(OSError):
+class WorkerDiedError(UserError):
     """The worker's process ended without an answer; the message says how and names the log."""
 
 
-class JobFailedError(ValueError):
+class JobFailedError(UserError):
     """The worker answered with an error that the user can act on."""
 
 
@@ -97,14 +98,14 @@ class WorkerClient:
                 continue
             if isinstance(event, protocol.Error):
                 self._job = None
-                raise JobFailedError(event.message)
+                raise JobFailedError.of(event.message)
             news.append(event)
             if isinstance(event, protocol.Done):
                 self._job = None
                 return news
         if not alive:
             self._job = None
-            raise WorkerDiedError(self._obituary())
+            raise WorkerDiedError.of(self._obituary())
         return news
 
     def wait(self, on_progress: Callable[[protocol.Progress], None] | None = None) -> protocol.Done:
@@ -163,8 +164,10 @@ class WorkerClient:
                 )
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise OSError(
-                    f"{self.environment.python} cannot be started ({reason}). Choose another Python."
+                raise UserError(
+                    "{python} cannot be started ({reason}). Choose another Python.",
+                    python=self.environment.python,
+                    reason=reason,
                 ) from error
 
     def _end(self) -> None:
@@ -191,19 +194,22 @@ class WorkerClient:
         *lines, self._partial = (self._partial + content).split(b"\n")
         return [protocol.decode_event(line) for line in lines]
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> Text:
         """Why the process ended, as far as its status and its log tell."""
         assert self._process is not None
         status = self._process.wait()
         if status == protocol.EXIT_EVENTS_LOST:
-            return (
-                f"The worker cannot write into {self.folder}: the disk is full or write-protected. Free some space or "
-                "choose another folder in Preferences > File Paths > Temporary Files."
+            return Text(
+                "The worker cannot write into {folder}: the disk is full or write-protected. Free some space or choose "
+                "another folder in Preferences > File Paths > Temporary Files.",
+                folder=self.folder,
             )
         if -status == getattr(signal, "SIGKILL", None):
-            return "The worker was ended from outside (SIGKILL), often for want of memory. Run it again."
+            return Text("The worker was ended from outside (SIGKILL), often for want of memory. Run it again.")
         how = signal.Signals(-status).name if -status in list(signal.Signals) else f"exit status {status}"
-        return f"The worker ended unexpectedly ({how}). Run it again; its last words are in {self.log}."
+        return Text(
+            "The worker ended unexpectedly ({how}). Run it again; its last words are in {log}.", how=how, log=self.log
+        )
 
 
 def new_job_id() -> str:

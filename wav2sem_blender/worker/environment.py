@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..errors import MissingFileError, UserError
 from ..offline import VARIABLES
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.py")
@@ -26,7 +27,7 @@ _LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "transf
 _FOREIGN_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 
-class MissingModuleError(OSError):
+class MissingModuleError(UserError):
     """The worker's Python lacks a library; the message names the Python, the library and the remedy."""
 
 
@@ -88,9 +89,12 @@ def from_python(python: str | os.PathLike[str]) -> WorkerEnvironment:
     """
     path = Path(python)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such Python. Correct the path in the add-on's preferences.")
+        raise MissingFileError(
+            "{path}: there is no such Python. Correct the path in the add-on's preferences.",
+            path=path,
+        )
     if not os.access(path, os.X_OK):
-        raise PermissionError(f"{path} is no program. Choose a Python interpreter in the add-on's preferences.")
+        raise UserError("{path} is no program. Choose a Python interpreter in the add-on's preferences.", path=path)
     return WorkerEnvironment(python=path.absolute())
 
 
@@ -103,13 +107,17 @@ def check_modules() -> None:
     missing = missing_modules(REQUIRED_MODULES)
     if missing:
         raise MissingModuleError(
-            f"The Python {sys.executable} lacks {', '.join(missing)}. Install it there "
-            f"({pip_command(sys.executable, missing)}) or choose another Python in the preferences."
+            "The Python {executable} lacks {missing}. Install it there ({pip_command}) or choose another Python "
+            "in the preferences.",
+            executable=sys.executable,
+            missing=", ".join(missing),
+            pip_command=pip_command(sys.executable, missing),
         )
     if all(find_spec(name) is None for name in ENGINE_MODULES):
         raise MissingModuleError(
-            f"The Python {sys.executable} has neither onnxruntime nor torch, so no model can run. Reinstall the "
-            "extension, or choose a Python that has torch in its preferences."
+            "The Python {executable} has neither onnxruntime nor torch, so no model can run. Reinstall the "
+            "extension, or choose a Python that has torch in its preferences.",
+            executable=sys.executable,
         )
 
 
@@ -144,7 +152,7 @@ def _own_python() -> Path:
                 return folder / name
     found = shutil.which(version)
     if found is None:
-        raise FileNotFoundError(
-            "This build of Blender comes without a Python program. Choose a Python in the add-on's preferences."
+        raise MissingFileError(
+            "This build of Blender comes without a Python program. Choose a Python in the add-on's preferences.",
         )
     return Path(found)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
 from . import chore, environment
 from .runtime import PYTHONS, REQUIREMENTS, Runtime, Size, disk_use, expected_size, in_words
 
@@ -31,7 +32,7 @@ _ASK = (
 )
 
 
-class InstallError(OSError):
+class InstallError(UserError):
     """The runtime cannot be made; the message names the remedy."""
 
 
@@ -66,9 +67,12 @@ def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[st
     missing_bytes = size.disk_bytes + size.download_bytes - disk_use(runtime.folder)
     free_bytes = shutil.disk_usage(runtime.folder).free
     if free_bytes < missing_bytes:
-        raise InstallError(
-            f"The disk of {runtime.folder} has {in_words(free_bytes)} left, and the installation needs "
-            f"{in_words(missing_bytes)} for a while. Free some space and press Install again."
+        raise UserError(
+            "The disk of {folder} has {in_words} left, and the installation needs {in_words_2} for a while. Free "
+            "some space and press Install again.",
+            folder=runtime.folder,
+            in_words=in_words(free_bytes),
+            in_words_2=in_words(missing_bytes),
         )
     chore.tell(0.0, "Looking for a Python")
     pip = _make_environment(runtime)
@@ -118,9 +122,10 @@ def _make_environment(runtime: Runtime) -> list[str]:
                 continue
         return [*_pip_of(candidate), "--python", str(runtime.python)] if base.has_pip else _pip_of(runtime.python)
     because = f" ({', '.join(tried)}: no pip to begin with)" if tried else ""
-    raise InstallError(
-        f"No Python of this machine can make an environment{because}. On Debian and Ubuntu, `sudo apt install "
-        "python3-venv` helps; elsewhere, install Python 3.13. Then press Install again."
+    raise UserError(
+        "No Python of this machine can make an environment{because}. On Debian and Ubuntu, `sudo apt install "
+        "python3-venv` helps; elsewhere, install Python 3.13. Then press Install again.",
+        because=because,
     )
 
 
@@ -184,7 +189,10 @@ def _output(command: list[str]) -> Iterator[str]:
                 complaints.append(line.removeprefix("ERROR: ").strip())
     if process.returncode:
         what = complaints[-1] if complaints else f"exit status {process.returncode}"
-        raise InstallError(f"pip could not install the runtime: {what}. Look after that, and press Install to go on.")
+        raise UserError(
+            "pip could not install the runtime: {what}. Look after that, and press Install to go on.",
+            what=what,
+        )
 
 
 def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
@@ -202,7 +210,10 @@ def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
         why = str(error)
     if requirements == REQUIREMENTS and not report.get("larger"):
         why = (report.get("trouble") or why).rstrip(".")
-        raise InstallError(f"The runtime was installed, but torch does not load: {why}. Remove it and try again.")
+        raise UserError(
+            "The runtime was installed, but torch does not load: {why}. Remove it and try again.",
+            why=why,
+        )
     return report.get("versions", {})
 
 

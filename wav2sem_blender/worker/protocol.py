@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from ..errors import Text
 
 EVENTS_FILE = "events.jsonl"
 LOG_FILE = "worker.log"
@@ -115,7 +117,7 @@ class Done:
     result: str
     engine: str
     device: str
-    notes: list[str]
+    notes: list[Text]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class Error:
     """Event: `job` failed; `message` is a sentence for the user."""
 
     job: str
-    message: str
+    message: Text
 
 
 Job = Animate | Listen | Convert
@@ -148,8 +150,8 @@ def encode(message: Command | Event) -> bytes:
     for tag, kinds in (("cmd", _COMMANDS), ("event", _EVENTS)):
         for name, kind in kinds.items():
             if type(message) is kind:
-                return json.dumps({tag: name, **asdict(message)}, allow_nan=False).encode("ascii") + b"\n"
-    raise TypeError(f"{type(message).__name__} is no message")
+                return json.dumps({tag: name, **_plain_fields(message)}, allow_nan=False).encode("ascii") + b"\n"
+    raise ProtocolError(f"{type(message).__name__} is no message")
 
 
 def decode_command(line: bytes | str) -> Command:
@@ -172,6 +174,24 @@ def decode_event(line: bytes | str) -> Event:
     return event
 
 
+def _plain_fields(message: Command | Event) -> dict[str, Any]:
+    """The fields as JSON, each `Text` with what it was made of."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Text):
+            return value.to_json()
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return {field.name: plain(getattr(message, field.name)) for field in fields(message)}
+
+
+def _with_texts(value: Any) -> Any:
+    """The reverse."""
+    if isinstance(value, dict) and value.keys() == {"template", "values"}:
+        return Text.from_json(value)
+    return [_with_texts(item) for item in value] if isinstance(value, list) else value
+
+
 def _decode(line: bytes | str, tag: str, kinds: Mapping[str, type]) -> Any:
     try:
         message = json.loads(line)
@@ -184,6 +204,6 @@ def _decode(line: bytes | str, tag: str, kinds: Mapping[str, type]) -> Any:
     if unknown:
         raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}.")
     try:
-        return kind(**message)
+        return kind(**{name: _with_texts(value) for name, value in message.items()})
     except TypeError as error:
         raise ProtocolError(f"{kind.__name__} lacks a field: {error}.") from error

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The worker's loop: commands in, motion out, the model kept warm between jobs.
 
-Only ValueError, OSError and MemoryError are the user's business and become messages; anything else is a bug of ours,
-reported as an internal error with the traceback in the log.
+What the user can mend becomes a message; anything else is a bug of ours, reported as an internal error with the
+traceback in the log.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import queue
 import shutil
@@ -20,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..errors import report, user_text
 from ..files import check_ours
 from . import environment, protocol
 
@@ -152,17 +152,12 @@ def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: Eve
             with _opened(command.audio, job_folder, progress) as speech:
                 result = _listen(speech, job_folder, progress)
         return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
-    except (ValueError, OSError, MemoryError) as error:
-        message, details = describe(error), traceback.format_exc()
-    except Exception as error:  # the last barrier: a bug of ours must still become one event
-        log = folder / protocol.LOG_FILE
-        message = (
-            f"Internal error ({type(error).__name__}: {_first_line(error)}). Report it with the traceback in {log}."
-        )
-        details = traceback.format_exc()
-    # First of all: what a failed job leaves behind may be what filled the disk, and the log needs room too.
-    shutil.rmtree(job_folder, ignore_errors=True)
-    _log(details)
+    except Exception as error:  # the last barrier: a bug of ours must become one event, too
+        # Before anything is written: what a failed job leaves behind may be what filled the disk.
+        shutil.rmtree(job_folder, ignore_errors=True)
+        if user_text(error) is not None:
+            _log(traceback.format_exc())
+        message = report(error, folder / protocol.LOG_FILE)
     return protocol.Error(job=command.job, message=message)
 
 
@@ -190,7 +185,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         result=str(result),
         engine=motion.info.get("engine", command.engine),
         device=motion.info.get("device", command.device),
-        notes=[str(note) for note in animator.notes[n_old_notes:]],
+        notes=animator.notes[n_old_notes:],
     )
 
 
@@ -217,22 +212,6 @@ def _convert(command: protocol.Convert, job_folder: Path, progress: JobProgress)
     result = job_folder / protocol.VISEMES_FILE
     as_visemes(Motion.load(command.motion), VISEME_SETS[command.visemes], tuple(command.available)).save(result)
     return result
-
-
-def describe(error: Exception) -> str:
-    """A user's error as one sentence; the operating system's own messages are spelled out."""
-    if isinstance(error, MemoryError):
-        return "The memory is not sufficient. Close other programs, use a smaller model or a shorter recording."
-    if isinstance(error, OSError) and error.errno is not None:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "The disk with the temporary files is full. Free some space and run it again."
-        name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror}."
-    return str(error) or type(error).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _fingerprint(model: str) -> tuple:

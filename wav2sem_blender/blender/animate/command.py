@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bpy
 
+from ...errors import MissingFileError, UserError, report
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
 from ..scene.write_motion import summary
@@ -51,8 +52,8 @@ def run_command(arguments: list[str]) -> int:
         for sentence in (*outcome.warnings, *notes, *outcome.notes, summary(outcome)):
             print(f"wav2sem: {sentence}")
         _save(options.output)
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"wav2sem: {error or 'The memory is not sufficient.'}", file=sys.stderr)
+    except Exception as error:
+        print(f"wav2sem: {report(error)}", file=sys.stderr)
         return 1
     finally:
         jobs.shut_down()
@@ -90,16 +91,20 @@ def _at_least_0(text: str) -> float:
 def _check_output(output: Path) -> None:
     """Before the long part."""
     if output.suffix != ".blend":
-        raise ValueError(f"{output}: the output must be a .blend file.")
+        raise UserError("{output}: the output must be a .blend file.", output=output)
     if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{output}: the folder {output.absolute().parent} does not exist.")
+        raise MissingFileError(
+            "{output}: the folder {parent} does not exist.",
+            output=output,
+            parent=output.absolute().parent,
+        )
 
 
 def _save(output: Path) -> None:
     try:
         bpy.ops.wm.save_as_mainfile(filepath=str(output.absolute()), check_existing=False)
     except RuntimeError as error:  # how an operator reports an error to Python
-        raise OSError(f"{output} cannot be saved ({str(error).strip()}).") from error
+        raise UserError("{output} cannot be saved ({strip}).", output=output, strip=str(error).strip()) from error
 
 
 _last_title = ""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bpy
 
+from ...errors import Text, UserError
 from ...pipeline.motion import Motion
 from ...pipeline.prosody import Prosody
 from ...pipeline.retarget import prepared
@@ -160,7 +161,9 @@ class Job(Running):
             self._clean_up()
             if isinstance(error, ReferenceError):  # by a script's hand: a person's events are kept away
                 name = self.settings.object_name
-                raise ValueError(f'"{name}" was changed while its curves were written. Run it again.') from error
+                raise UserError(
+                    '"{name}" was changed while its curves were written. Run it again.', name=name
+                ) from error
             raise
         if outcome is not None:
             self._clean_up()
@@ -169,9 +172,9 @@ class Job(Running):
     def _write(self, context: bpy.types.Context) -> Steps[Outcome]:
         target = self._find_target()
         if target is None:
-            raise ValueError(
-                f'The mesh "{self.settings.object_name}" was deleted meanwhile. Undo that, or choose another mesh, and '
-                "run it again."
+            raise UserError(
+                'The mesh "{object_name}" was deleted meanwhile. Undo that, or choose another mesh, and run it again.',
+                object_name=self.settings.object_name,
             )
         if self.settings.upper_face_only:
             begins = round(self.settings.begins_s * compat.frame_rate_hz(context.scene))
@@ -185,7 +188,16 @@ class Job(Running):
         except upper_face.NoUpperFaceError as error:
             return replace(outcome, notes=(*outcome.notes, str(error)))
         except ValueError as error:  # the mouth speaks none the worse for it
-            return replace(outcome, warnings=(*outcome.warnings, f"The upper face is left alone. {error}"))
+            return replace(
+                outcome,
+                warnings=(
+                    *outcome.warnings,
+                    Text(
+                        "The upper face is left alone. {error}",
+                        error=error,
+                    ),
+                ),
+            )
         notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
         return replace(outcome, warnings=(*outcome.warnings, *upper.warnings), notes=notes)
 
@@ -194,9 +206,9 @@ class Job(Running):
         """The scene and the layer in which the run began, whatever is looked at now."""
         scene = next((scene for scene in bpy.data.scenes if scene.session_uid == self._scene_uid), None)
         if scene is None:
-            raise ValueError(
-                f'The scene "{self._scene_name}" was deleted meanwhile. Undo that, or go to another scene, and run it '
-                "again."
+            raise UserError(
+                'The scene "{scene_name}" was deleted meanwhile. Undo that, or go to another scene, and run it again.',
+                scene_name=self._scene_name,
             )
         layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
         if (scene, layer) == (context.scene, context.view_layer):
@@ -268,15 +280,21 @@ class Job(Running):
         if settings.strip:
             strip = compat.find_strip(scene, settings.strip)
             if strip is None:
-                raise ValueError(f'There is no sound strip named "{settings.strip}" in this scene. Choose another one.')
+                raise UserError(
+                    'There is no sound strip named "{strip}" in this scene. Choose another one.',
+                    strip=settings.strip,
+                )
             return source.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
         if settings.sound:
             block = bpy.data.sounds.get(settings.sound)
             if block is None:
-                raise ValueError(f'There is no sound named "{settings.sound}" in this file. Choose another one.')
+                raise UserError(
+                    'There is no sound named "{sound}" in this file. Choose another one.',
+                    sound=settings.sound,
+                )
             return source.audio_of_sound(block, folder)
         if not settings.filepath:
-            raise ValueError("No audio is chosen. Choose an audio file first.")
+            raise UserError("No audio is chosen. Choose an audio file first.")
         return source.audio_file(settings.filepath, folder)
 
     def _submit_when_decoded(self) -> None:

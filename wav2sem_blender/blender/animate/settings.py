@@ -10,6 +10,7 @@ from pathlib import Path
 import bpy
 
 from ...assets import DEFAULT_MODEL
+from ...errors import UserError
 from ...pipeline.upper_face import Settings as UpperFaceSettings
 from ...worker import environment
 from ...worker.environment import WorkerEnvironment
@@ -92,7 +93,11 @@ def resolve_model(context: bpy.types.Context, model: str) -> str:
         if folder.is_dir():
             return str(folder)
     names = ", ".join(model_names(context))
-    raise ValueError(f'There is no model "{model}". Known are: {names}; or give the path of a model folder.')
+    raise UserError(
+        'There is no model "{model}". Known are: {names}; or give the path of a model folder.',
+        model=model,
+        names=names,
+    )
 
 
 def model_names(context: bpy.types.Context) -> list[str]:

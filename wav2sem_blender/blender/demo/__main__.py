@@ -39,8 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     registration.register()
     try:
         report = run(options.speech.absolute(), options.mesh, options.output.absolute(), options.model)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: how an operator reports to Python
-        print(f"demo: {str(error).strip()}", file=sys.stderr)
+    except Exception as error:
+        # An operator reports to Python by a RuntimeError.
+        text = str(error).strip() if isinstance(error, RuntimeError) else report(error)
+        print(f"demo: {text}", file=sys.stderr)
         return 1
     finally:
         registration.unregister()

@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ...errors import MissingFileError, UserError
 from ...pipeline.flame import FlameMismatchError
 from ..scene import checks
 
@@ -25,13 +26,13 @@ def add_flame_head(path: Path) -> bpy.types.Object:
         ValueError: The format is unknown, or the mesh is not FLAME at rest.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such mesh file.")
+        raise MissingFileError("{path}: there is no such mesh file.", path=path)
     head = _read(path)
     head.name = "FLAME Head"
     try:
         similarity = checks.flame_similarity(head.data)
     except FlameMismatchError as error:
-        raise ValueError(f"{path.name} is no FLAME mesh at rest. {error}") from error
+        raise UserError("{path} is no FLAME mesh at rest. {error}", path=path.name, error=error) from error
     to_mesh = Matrix.Translation(similarity.translation_3) @ Matrix(similarity.rotation_33).to_4x4()
     to_mesh @= Matrix.Scale(similarity.scale, 4)
     upright = Matrix.Translation(PLACE_M) @ Matrix.Rotation(radians(90), 4, "X")
@@ -46,12 +47,16 @@ def _read(path: Path) -> bpy.types.Object:
         return _read_npz(path)
     importers = {".obj": bpy.ops.wm.obj_import, ".ply": bpy.ops.wm.ply_import}
     if suffix not in importers:
-        raise ValueError(f"{path.name}: a mesh is read from .obj, .ply or .npz, not from '{suffix}'.")
+        raise UserError(
+            "{path}: a mesh is read from .obj, .ply or .npz, not from '{suffix}'.",
+            path=path.name,
+            suffix=suffix,
+        )
     before = set(bpy.data.objects)
     importers[suffix](filepath=str(path.absolute()))
     added = [candidate for candidate in bpy.data.objects if candidate not in before and candidate.type == "MESH"]
     if len(added) != 1:
-        raise ValueError(f"{path.name} contains {len(added)} meshes; one is needed.")
+        raise UserError("{path} contains {n_added} meshes; one is needed.", path=path.name, n_added=len(added))
     return added[0]
 
 
@@ -60,7 +65,7 @@ def _read_npz(path: Path) -> bpy.types.Object:
         with np.load(path, allow_pickle=False) as content:
             points_V3, faces_F3 = content["v_template"], content["faces"]
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path.name} has no arrays v_template and faces.") from error
+        raise UserError("{path} has no arrays v_template and faces.", path=path.name) from error
     mesh = bpy.data.meshes.new("FLAME Head")
     mesh.from_pydata(points_V3.tolist(), [], faces_F3.tolist())
     head = bpy.data.objects.new("FLAME Head", mesh)

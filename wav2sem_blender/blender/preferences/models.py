@@ -15,6 +15,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from ...assets import DEFAULT_MODEL
+from ...errors import Text, UserError
 from ...worker import environment
 from ...worker.chore import Chore
 from ...worker.environment import WorkerEnvironment
@@ -122,7 +123,7 @@ def _find(context: bpy.types.Context, name: str) -> Model:
     for model in of(context):
         if model.name == name:
             return model
-    raise ValueError(f'There is no model "{name}" any more.')
+    raise UserError('There is no model "{name}" any more.', name=name)
 
 
 class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
@@ -177,7 +178,7 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
         folder = place(context)
         if folder is None:
             return "Choose a models folder first"
-        return "" if folder.is_dir() else f"The models folder {folder} does not exist"
+        return "" if folder.is_dir() else Text("The models folder {folder} does not exist", folder=folder)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         """Ask for the file."""
@@ -197,14 +198,14 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
         file, folder = Path(bpy.path.abspath(self.filepath)), place(context)
         assert folder is not None
         if not file.is_file():
-            raise ValueError(f"{file}: there is no such file. Choose a checkpoint.")
+            raise UserError("{file}: there is no such file. Choose a checkpoint.", file=file)
         is_model = file.name == _CONFIG
         source, name = (file.parent if is_model else file), self.name or _name_of(file)
         target, staging = folder / name, folder / f"{_STAGING}-{name}"
         if Path(name).name != name or name in ("", ".", "..", BUNDLED):
-            raise ValueError(f'"{name}" is no name for a model. Give it another one.')
+            raise UserError('"{name}" is no name for a model. Give it another one.', name=name)
         if target.exists():
-            raise ValueError(f"{target} exists. Remove it first, or give the new model another name.")
+            raise UserError("{target} exists. Remove it first, or give the new model another name.", target=target)
         # Only the conversion of foreign files needs torch.
         worker = environment.embedded() if is_model else _python_with_torch(context)
         shutil.rmtree(staging, ignore_errors=True)
@@ -214,15 +215,31 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
             staging.mkdir()
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(f"{folder} cannot be written ({reason}). Choose another models folder.") from error
+            raise UserError(
+                "{folder} cannot be written ({reason}). Choose another models folder.",
+                folder=folder,
+                reason=reason,
+            ) from error
 
         def put(_result: dict[str, Any], error: str) -> None:
             try:
                 if not error:
                     (staging / name).rename(target)
             except OSError as failure:
-                error = f"{target} cannot be made ({failure.strerror or failure})."
-            outcome = f"{file.name} is not imported. {error}" if error else f"{file.name} is now the model {name}."
+                error = Text(
+                    "{target} cannot be made ({reason}).",
+                    target=target,
+                    reason=failure.strerror or failure,
+                )
+            outcome = (
+                Text("{file} is not imported. {error}", file=file.name, error=error)
+                if error
+                else Text(
+                    "{file} is now the model {name}.",
+                    file=file.name,
+                    name=name,
+                )
+            )
             python.say(outcome, complaint=bool(error))
 
         def clean_up() -> None:
@@ -230,7 +247,9 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
 
         python.say("")
         try:
-            in_process.start(IMPORT, _command_line(worker, *arguments, text=f"Importing {file.name}"), put, clean_up)
+            in_process.start(
+                IMPORT, _command_line(worker, *arguments, text=Text("Importing {file}", file=file.name)), put, clean_up
+            )
         except OSError:
             clean_up()
             raise
@@ -258,12 +277,17 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
             model = _find(context, self.name)
         except ValueError as error:
             return self._failed(error)
-        text = f"{model.folder}: {len(model.files)} files, {in_words(model.size_bytes)}. This cannot be undone."
+        text = Text(
+            "{folder}: {n_files} files, {in_words}. This cannot be undone.",
+            folder=model.folder,
+            n_files=len(model.files),
+            in_words=in_words(model.size_bytes),
+        )
         manager = context.window_manager
         return manager.invoke_confirm(
             self,
             event,
-            title=translated(f'Delete the Model "{model.name}"?'),
+            title=translated(Text('Delete the Model "{model}"?', model=model.name)),
             message=translated(text),
             confirm_text="Delete",
             icon="WARNING",
@@ -275,7 +299,7 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
         try:
             model = _find(context, self.name)
             if folder is None or model.folder.resolve().parent != folder.resolve():
-                raise ValueError(f"{model.folder} is not in the models folder, so it is left alone.")
+                raise UserError("{folder} is not in the models folder, so it is left alone.", folder=model.folder)
             # It may hold the model's files open.
             jobs.shut_down()
             for file in reversed(model.files):
@@ -286,12 +310,18 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
         except ValueError as error:
             return self._failed(error)
         except OSError as error:
-            return self._failed(f"{model.folder} cannot be removed ({error.strerror or error}). Close what uses it.")
+            return self._failed(
+                Text(
+                    "{folder} cannot be removed ({reason}). Close what uses it.",
+                    folder=model.folder,
+                    reason=error.strerror or error,
+                )
+            )
         finally:
             _models.cache_clear()
         _said.pop(str(model.folder), None)
-        kept = f" Its folder stays, because of {', '.join(others[:3])}." if others else ""
-        python.say(f"{model.name} is removed.{kept}")
+        kept = Text(" Its folder stays, because of {names}.", names=", ".join(others[:3])) if others else ""
+        python.say(Text("{model} is removed.{kept}", model=model.name, kept=kept))
         return {"FINISHED"}
 
 
@@ -313,9 +343,9 @@ def _python_with_torch(context: bpy.types.Context) -> WorkerEnvironment:
     """Raises ValueError when the Python in use is known to have none."""
     answer = python.answer(context)
     if isinstance(answer, Report) and answer.missing_for_torch:
-        raise ValueError(
-            "Importing a checkpoint of the original projects needs a Python with torch. Choose one, or install the "
-            "torch runtime, above."
+        raise UserError(
+            "Importing a checkpoint of the original projects needs a Python with torch. Choose one, or install "
+            "the torch runtime, above.",
         )
     return settings.worker_environment(context)
 

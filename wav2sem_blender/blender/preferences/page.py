@@ -8,6 +8,7 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty, StringProperty
 
+from ...errors import Text
 from ...worker.chore import Chore
 from ...worker.probe import Report
 from ...worker.runtime import Runtime, expected_size, in_words
@@ -76,9 +77,9 @@ def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple
         return [("ERROR", answer)]
     lines = []
     if answer.bundled:
-        lines.append(("CHECKMARK", f"Bundled model: {answer.bundled}"))
+        lines.append(("CHECKMARK", Text("Bundled model: {bundled}", bundled=answer.bundled)))
     if answer.larger:
-        lines.append(("CHECKMARK", f"Other models: {answer.larger}"))
+        lines.append(("CHECKMARK", Text("Other models: {larger}", larger=answer.larger)))
     elif answer.missing_for_torch and own_python:
         lines.append(("INFO", "Other models: they need a Python with torch; choose one below, or install it there"))
     elif answer.missing_for_torch:
@@ -132,7 +133,16 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     folder = python.folder()
     made = Runtime(folder) if folder is not None else None
     if made is not None and made.is_complete:
-        _say(box, context, f"Torch runtime: {in_words(made.size_bytes)} in {made.folder}", icon="CHECKMARK")
+        _say(
+            box,
+            context,
+            Text(
+                "Torch runtime: {in_words} in {folder}",
+                in_words=in_words(made.size_bytes),
+                folder=made.folder,
+            ),
+            icon="CHECKMARK",
+        )
         row = box.row()
         if made.is_outdated:
             _say(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
@@ -146,8 +156,8 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     unfinished = made is not None and made.is_unfinished
     if unfinished:
         size_bytes = python.unfinished_bytes()
-        so_far = f" ({in_words(size_bytes)} so far)" if size_bytes else ""
-        _say(box, context, f"An installation was not finished{so_far}; it can go on", icon="INFO")
+        so_far = Text(" ({in_words} so far)", in_words=in_words(size_bytes)) if size_bytes else ""
+        _say(box, context, Text("An installation was not finished{so_far}; it can go on", so_far=so_far), icon="INFO")
     else:
         _say(box, context, _size_in_words(chosen), icon="INFO")
     row = box.row()
@@ -162,10 +172,14 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
 
 def _size_in_words(chosen: Any) -> str:
     size = expected_size(bool(chosen.package_index))
-    amount = f"About {in_words(size.download_bytes)} to download and {in_words(size.disk_bytes)} on the disk"
+    amount = Text(
+        "About {in_words} to download and {in_words_2} on the disk",
+        in_words=in_words(size.download_bytes),
+        in_words_2=in_words(size.disk_bytes),
+    )
     if chosen.package_index:
-        return f"{amount}, or what the other index has"
-    return f"{amount}: torch and transformers for {size.device}"
+        return Text("{amount}, or what the other index has", amount=amount)
+    return Text("{amount}: torch and transformers for {device}", amount=amount, device=size.device)
 
 
 def _draw_progress(box: Any, name: str, chore: Chore) -> None:
@@ -194,7 +208,7 @@ def _draw_model(box: Any, context: bpy.types.Context, model: models.Model) -> No
     bundled = model.name == models.BUNDLED
     row = box.row()
     row.label(
-        text=translated(f"{model.name} (bundled)") if bundled else model.name,
+        text=translated(Text("{model} (bundled)", model=model.name)) if bundled else model.name,
         icon="OUTLINER_DATA_SPEAKER",
         translate=False,
     )
@@ -202,7 +216,17 @@ def _draw_model(box: Any, context: bpy.types.Context, model: models.Model) -> No
     if not bundled:
         row.operator(models.WAV2SEM_OT_remove_model.bl_idname, icon="TRASH", text="Remove").name = model.name
     license_name = model.license or "licence not stated"
-    _say(box, context, f"{in_words(model.size_bytes)}, runs on {model.engine}, {license_name}", icon="BLANK1")
+    _say(
+        box,
+        context,
+        Text(
+            "{in_words}, runs on {engine}, {license_name}",
+            in_words=in_words(model.size_bytes),
+            engine=model.engine,
+            license_name=license_name,
+        ),
+        icon="BLANK1",
+    )
     text, bad = models.said(model)
     if text:
         _say(box, context, text, icon="ERROR" if bad else "INFO")

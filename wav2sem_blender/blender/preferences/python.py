@@ -10,6 +10,7 @@ from uuid import uuid4
 import bpy
 from bpy.props import StringProperty
 
+from ...errors import Text
 from ...worker import environment
 from ...worker.chore import Chore
 from ...worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
@@ -162,15 +163,15 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
         def use(result: dict[str, Any], error: str) -> None:
             report = _understood(result, error)
             if isinstance(report, str):
-                say(f"{python} is not used. {report}", complaint=True)
+                say(Text("{python} is not used. {report}", python=python, report=report), complaint=True)
             elif report.missing_for_torch:
-                say(f"{python} is not used: {lacks(report)}", complaint=True)
+                say(Text("{python} is not used: {lacks}", python=python, lacks=lacks(report)), complaint=True)
             elif not report.larger:
-                say(f"{python} is not used: {report.trouble}", complaint=True)
+                say(Text("{python} is not used: {trouble}", python=python, trouble=report.trouble), complaint=True)
             else:
                 _answers[(python, device)] = report
                 _set_python(python)
-                say(f"{python} is used from now on.")
+                say(Text("{python} is used from now on.", python=python))
 
         try:
             in_process.start(USE, _probe(environment.from_python(python), device), use)
@@ -306,7 +307,13 @@ class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
             place.rename(trash / uuid4().hex)
             in_process.start(REMOVE, _installer("remove", trash), _removed)
         except OSError as error:
-            return self._failed(f"{place} cannot be removed ({error.strerror or error}). Close what uses it.")
+            return self._failed(
+                Text(
+                    "{place} cannot be removed ({reason}). Close what uses it.",
+                    place=place,
+                    reason=error.strerror or error,
+                )
+            )
         return {"FINISHED"}
 
 
@@ -336,8 +343,12 @@ def lacks(report: Report) -> str:
     """What a chosen Python lacks, as a sentence with the remedy."""
     first, *others = report.missing_for_torch
     for name in others:
-        first = f"{first} and no {name}"
-    return f"This Python has no {first}. Install what is missing there: {remedy(report)}"
+        first = Text("{first} and no {name}", first=first, name=name)
+    return Text(
+        "This Python has no {first}. Install what is missing there: {remedy}",
+        first=first,
+        remedy=remedy(report),
+    )
 
 
 def remedy(report: Report) -> str:

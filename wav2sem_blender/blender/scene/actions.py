@@ -19,6 +19,7 @@ from typing import Any
 import bpy
 import numpy as np
 
+from ...errors import Text
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import original_state
@@ -206,11 +207,11 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
         if current.library is None:
             current.use_fake_user = True
         rest(current, keys)
-        return [f'The earlier action "{current.name}" is kept in this file.']
+        return [Text('The earlier action "{current}" is kept in this file.', current=current.name)]
     was_nla_on = animation.use_nla
     track = push_down(animation, scene.frame_start, scene.frame_end, animation.action_extrapolation)
     original_state.note_pushed(keys, track.name, was_nla_on)
-    note = f'Your action "{current.name}" moved to an NLA track below the speech.'
+    note = Text('Your action "{current}" moved to an NLA track below the speech.', current=current.name)
     return [note] if animation.use_nla else [note, "NLA is switched off for these shape keys, so it does not play."]
 
 

@@ -15,6 +15,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ...errors import Text, UserError
 from ...pipeline.any_head.landmarks import guess
 from ...pipeline.any_head.transfer import LANDMARKS, NEGLIGIBLE_M, SpeechFace, transfer
 from ...pipeline.face_names import match_channels
@@ -74,7 +75,10 @@ class Part:
         """
         mesh = next((found for found in bpy.data.objects if found.session_uid == self.uid), None)
         if mesh is None:
-            raise ValueError(f'"{self.name}" was removed meanwhile, so nothing was changed. Undo that and start again.')
+            raise UserError(
+                '"{name}" was removed meanwhile, so nothing was changed. Undo that and start again.',
+                name=self.name,
+            )
         now = Part.of(mesh)
         if (
             mesh.mode in {"EDIT", "SCULPT"}
@@ -82,8 +86,9 @@ class Part:
             or not np.array_equal(now.rest_V3, self.rest_V3)
             or not np.array_equal(now.triangles_F3, self.triangles_F3)
         ):
-            raise ValueError(
-                f'"{mesh.name}" was edited meanwhile, so nothing was changed. Return to Object Mode and start again.'
+            raise UserError(
+                '"{mesh}" was edited meanwhile, so nothing was changed. Return to Object Mode and start again.',
+                mesh=mesh.name,
             )
         return mesh
 
@@ -112,9 +117,12 @@ def gather(face: bpy.types.Object, context: bpy.types.Context) -> Character:
     meshes = (face, *parts_of(face, context))
     n_vertices = sum(len(mesh.data.vertices) for mesh in meshes)
     if n_vertices > MAX_VERTICES:
-        raise ValueError(
-            f'"{face.name}" and its parts have {n_vertices:,} vertices; up to {MAX_VERTICES:,} can be handled. Apply '
-            "the keys to a coarser head, and leave the fine shape to a Subdivision or Multiresolution modifier."
+        raise UserError(
+            '"{face}" and its parts have {n_vertices:,} vertices; up to {max_vertices:,} can be handled. Apply '
+            "the keys to a coarser head, and leave the fine shape to a Subdivision or Multiresolution modifier.",
+            face=face.name,
+            n_vertices=n_vertices,
+            max_vertices=MAX_VERTICES,
         )
     parts = tuple(Part.of(mesh) for mesh in meshes)
     points, triangles, spans, start = [], [], [], 0
@@ -217,7 +225,10 @@ def creating_keys(face: bpy.types.Object, context: bpy.types.Context) -> Computi
     """
     checks.check_usable(context, face)
     if face.data.override_library:
-        raise ValueError(f'"{face.name}" is a library override, which cannot take new shape keys. Make it local first.')
+        raise UserError(
+            '"{face}" is a library override, which cannot take new shape keys. Make it local first.',
+            face=face.name,
+        )
     head = gather(face, context)
     placed = {name: np.array(empty.matrix_world.translation) for name, empty in landmark_empties(face).items()}
 
@@ -256,9 +267,15 @@ def _write_all(parts: tuple[Part, ...], shapes: list[dict[str, np.ndarray]]) -> 
         for name in _write(mesh, shapes_V3_of):
             _drive(mesh, name, face)
     kept = len(shapes[0]) - made
-    of_its_own = f", {kept} keys of its own were kept" if kept else ""
-    along = f"; {', '.join(followers)} follow" if followers else ""
-    return f'"{face.name}" has {made} keys for mouth, lids and brows{of_its_own}{along}'
+    of_its_own = Text(", {kept} keys of its own were kept", kept=kept) if kept else ""
+    along = Text("; {followers} follow", followers=", ".join(followers)) if followers else ""
+    return Text(
+        '"{face}" has {made} keys for mouth, lids and brows{of_its_own}{along}',
+        face=face.name,
+        made=made,
+        of_its_own=of_its_own,
+        along=along,
+    )
 
 
 def made_keys(mesh: bpy.types.Mesh) -> frozenset[str]:

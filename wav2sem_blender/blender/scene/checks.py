@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ...errors import Text, UserError
 from ...pipeline import flame
 from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, listed, match_channels
@@ -51,11 +52,11 @@ def find_object(context: bpy.types.Context, name: str) -> bpy.types.Object:
     """The object of that name, or the active one when the name is empty."""
     if not name:
         if context.view_layer.objects.active is None:
-            raise ValueError("No object is active. Select the mesh that shall speak, or choose it in the panel.")
+            raise UserError("No object is active. Select the mesh that shall speak, or choose it in the panel.")
         return context.view_layer.objects.active
     found = bpy.data.objects.get(name)
     if found is None:
-        raise ValueError(f'There is no object named "{name}" in this file. Choose another mesh.')
+        raise UserError('There is no object named "{name}" in this file. Choose another mesh.', name=name)
     return found
 
 
@@ -67,16 +68,18 @@ def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
     try:
         flame_similarity(target.data)
     except FlameMismatchError as error:
-        raise ValueError(
-            f'"{target.name}" has no shape keys with ARKit names (such as jawOpen) or viseme names (such as viseme_aa).'
-            f" Make some by Face > Any Head, or fill in Key Mapping.{_nearly_flame(target.data, error)}"
+        raise UserError(
+            '"{target}" has no shape keys with ARKit names (such as jawOpen) or viseme names (such as '
+            "viseme_aa). Make some by Face > Any Head, or fill in Key Mapping.{nearly_flame}",
+            target=target.name,
+            nearly_flame=_nearly_flame(target.data, error),
         ) from error
 
 
 def _nearly_flame(mesh: bpy.types.Mesh, error: FlameMismatchError) -> str:
     """What is wrong with a mesh that probably should be FLAME's, and nothing of others."""
     is_near = abs(len(mesh.vertices) - _FLAME_VERTICES) < _FLAME_VERTICES // 20
-    return f" It is no FLAME mesh either. {error}" if is_near else ""
+    return Text(" It is no FLAME mesh either. {error}", error=error) if is_near else ""
 
 
 def check_usable(context: bpy.types.Context, target: bpy.types.Object) -> None:
@@ -139,14 +142,21 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
     rows = tuple(row for row in usable if row.channel in motion.channels)
     problems = table.problems(present)
     if not rows:
-        faults = ". ".join(problems) or f"None of its channels is the model's ({listed(motion.channels)})"
-        raise ValueError(
-            f'"{target.name}": the key mapping moves nothing. {faults}. Edit it under Key Mapping, or clear it.'
+        faults = ". ".join(problems) or Text(
+            "None of its channels is the model's ({listed})",
+            listed=listed(motion.channels),
         )
-    warnings = [f'"{target.name}": {problem}.' for problem in problems] + check_keys(target, rows)
+        raise UserError(
+            '"{target}": the key mapping moves nothing. {faults}. Edit it under Key Mapping, or clear it.',
+            target=target.name,
+            faults=faults,
+        )
+    warnings = [
+        Text('"{target}": {problem}.', target=target.name, problem=problem) for problem in problems
+    ] + check_keys(target, rows)
     missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
     if missing:
-        warnings.append(f"No shape key for {listed(missing)}; those channels are left out.")
+        warnings.append(Text("No shape key for {listed}; those channels are left out.", listed=listed(missing)))
     return Plan(motion=motion, rows=rows, warnings=tuple(warnings))
 
 
@@ -161,22 +171,29 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
         try:
             similarity = flame_similarity(target.data)
         except FlameMismatchError as error:
-            mismatch = f". Use another model, or fill in Key Mapping.{_nearly_flame(target.data, error)}"
+            mismatch = Text(
+                ". Use another model, or fill in Key Mapping.{nearly_flame}",
+                nearly_flame=_nearly_flame(target.data, error),
+            )
     if similarity is None:
         rows = every_row
     if not rows and similarity is None:
-        raise ValueError(
-            f'"{target.name}" has no shape key for any of the model\'s {len(motion.channels)} channels '
-            f"({listed(motion.channels)}){mismatch}"
+        raise UserError(
+            '"{target}" has no shape key for any of the model\'s {n_channels} channels ({listed}){mismatch}',
+            target=target.name,
+            n_channels=len(motion.channels),
+            listed=listed(motion.channels),
+            mismatch=mismatch,
         )
     missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
     warnings = check_keys(target, rows)
     if missing and similarity is None:
-        warnings.append(f"No shape key for {listed(missing)}; those channels are left out.")
+        warnings.append(Text("No shape key for {listed}; those channels are left out.", listed=listed(missing)))
     if missing and similarity is not None and target.data.override_library:
-        raise ValueError(
-            f'"{target.name}" is a library override, which cannot take new shape keys. Animate it once in its own '
-            "file, or make it local (Object > Relations > Make Local)."
+        raise UserError(
+            '"{target}" is a library override, which cannot take new shape keys. Animate it once in its own '
+            "file, or make it local (Object > Relations > Make Local).",
+            target=target.name,
         )
     return Plan(
         motion=motion,
@@ -194,9 +211,13 @@ def recognised(target: bpy.types.Object) -> tuple[str, bool]:
     table = key_mapping.stored(target)
     if table is not None:
         n_keys = len({row.key for row in table.rows} & set(key_mapping.key_names(target)))
-        return f"Key mapping, {len(table.channels)} channels on {n_keys} shape keys", _has_mouth_keys(target)
+        return Text(
+            "Key mapping, {n_channels} channels on {n_keys} shape keys",
+            n_channels=len(table.channels),
+            n_keys=n_keys,
+        ), _has_mouth_keys(target)
     if own_keys(target.data):
-        return f"FLAME mesh, {len(own_keys(target.data))} shape keys made", True
+        return Text("FLAME mesh, {n_own_keys} shape keys made", n_own_keys=len(own_keys(target.data))), True
     found = key_mapping.guessed(target)
     if found.can_speak():
         return found.summary(), True
@@ -235,55 +256,83 @@ def own_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
 def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> None:
     name = f'"{target.name}"'
     if target.type != "MESH":
-        raise ValueError(f"{name} is no mesh but of the type {target.type.title()}. Choose the head's mesh.")
+        raise UserError(
+            "{name} is no mesh but of the type {title}. Choose the head's mesh.",
+            name=name,
+            title=target.type.title(),
+        )
     _check_library(target)
     if target.name not in context.view_layer.objects:
-        raise ValueError(
-            f'{name} is not in the view layer "{context.view_layer.name}". Switch its collection on in the Outliner.'
+        raise UserError(
+            '{name} is not in the view layer "{view_layer}". Switch its collection on in the Outliner.',
+            name=name,
+            view_layer=context.view_layer.name,
         )
     if not target.visible_get(view_layer=context.view_layer):
-        raise ValueError(f"{name} is hidden. Show it, and the collection it is in, first.")
+        raise UserError("{name} is hidden. Show it, and the collection it is in, first.", name=name)
     if target.hide_select:
-        raise ValueError(f"{name} is locked against selection. Unlock it in the Outliner first.")
+        raise UserError("{name} is locked against selection. Unlock it in the Outliner first.", name=name)
     if target.mode in {"EDIT", "SCULPT"}:
-        raise ValueError(f"{name} is in {target.mode.title()} Mode. Return to Object Mode first.")
+        raise UserError(
+            "{name} is in {title} Mode. Return to Object Mode first.",
+            name=name,
+            title=target.mode.title(),
+        )
 
 
 def _check_library(target: bpy.types.Object) -> None:
     """A mesh that is linked cannot be animated; a library override can, and keeps the action in this file."""
     name, mesh = f'"{target.name}"', target.data
     if target.library:
-        raise ValueError(
-            f"{name} is linked from another file. Make a library override of it (Object > Library Override > Make), or "
-            "make it local (Object > Relations > Make Local)."
+        raise UserError(
+            "{name} is linked from another file. Make a library override of it (Object > Library Override > "
+            "Make), or make it local (Object > Relations > Make Local).",
+            name=name,
         )
     if mesh.library:
-        raise ValueError(
-            f'{name}: its mesh "{mesh.name}" is linked from another file, and shape keys belong to the mesh. In the '
-            "Object Data tab, Shift-click the link icon beside the mesh's name to make a library override of it."
+        raise UserError(
+            '{name}: its mesh "{mesh}" is linked from another file, and shape keys belong to the mesh. In the '
+            "Object Data tab, Shift-click the link icon beside the mesh's name to make a library override of it.",
+            name=name,
+            mesh=mesh.name,
         )
     if mesh.override_library and mesh.override_library.is_system_override:
-        raise ValueError(
-            f'{name}: the library override of its mesh "{mesh.name}" is not editable. In the Outliner\'s Library '
-            "Overrides view, right-click it: Library Override > Make Editable."
+        raise UserError(
+            '{name}: the library override of its mesh "{mesh}" is not editable. In the Outliner\'s Library '
+            "Overrides view, right-click it: Library Override > Make Editable.",
+            name=name,
+            mesh=mesh.name,
         )
 
 
 def _check_mesh(target: bpy.types.Object) -> None:
     mesh, keys = target.data, target.data.shape_keys
     if len(mesh.polygons) == 0:
-        raise ValueError(f'"{target.name}" has no faces ({len(mesh.vertices)} vertices). Import it with its faces.')
+        raise UserError(
+            '"{target}" has no faces ({n_vertices} vertices). Import it with its faces.',
+            target=target.name,
+            n_vertices=len(mesh.vertices),
+        )
     if keys is None:
         return
     if not keys.use_relative:
-        raise ValueError(f'"{target.name}" has absolute shape keys. Switch on Relative in its Shape Keys panel first.')
+        raise UserError(
+            '"{target}" has absolute shape keys. Switch on Relative in its Shape Keys panel first.',
+            target=target.name,
+        )
     animation = keys.animation_data
     if animation is None:
         return
     if animation.use_tweak_mode:
-        raise ValueError(f'"{target.name}": an NLA strip is being tweaked. Leave Tweak Mode in the NLA editor first.')
+        raise UserError(
+            '"{target}": an NLA strip is being tweaked. Leave Tweak Mode in the NLA editor first.',
+            target=target.name,
+        )
     if animation.use_nla and any(track.is_solo for track in animation.nla_tracks):
-        raise ValueError(f'"{target.name}": an NLA track is solo, so no action would play. Switch its star off first.')
+        raise UserError(
+            '"{target}": an NLA track is solo, so no action would play. Switch its star off first.',
+            target=target.name,
+        )
 
 
 def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
@@ -294,16 +343,27 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
     names = list(dict.fromkeys(row.key for row in rows))
     muted = [key for key in names if keys.key_blocks[key].mute]
     if muted:
-        raise ValueError(f'"{target.name}": the shape key {listed(muted)} is muted. Unmute it first.')
+        raise UserError(
+            '"{target}": the shape key {listed} is muted. Unmute it first.',
+            target=target.name,
+            listed=listed(muted),
+        )
     driven = _driven_keys(keys)
     blocked = [key for key in names if key in driven]
     if blocked:
-        raise ValueError(
-            f'"{target.name}": a driver controls the shape key {listed(blocked)}. Remove the driver, or choose the '
-            "mesh that it follows."
+        raise UserError(
+            '"{target}": a driver controls the shape key {listed}. Remove the driver, or choose the mesh that '
+            "it follows.",
+            target=target.name,
+            listed=listed(blocked),
         )
     if target.show_only_shape_key:
-        return [f'"{target.name}" shows one pinned shape key only; switch off the pin to see the animation.']
+        return [
+            Text(
+                '"{target}" shows one pinned shape key only; switch off the pin to see the animation.',
+                target=target.name,
+            )
+        ]
     return []
 
 

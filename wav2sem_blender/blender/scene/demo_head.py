@@ -11,6 +11,7 @@ import numpy as np
 from mathutils import Quaternion, Vector
 
 from ...assets import DEMO_HEAD
+from ...errors import Text
 from .. import compat
 
 Colour = tuple[float, float, float]
@@ -325,7 +326,7 @@ def blocked(context: bpy.types.Context) -> str:
     if context.scene is None:
         return "There is no scene"
     if context.scene.library:
-        return f'The scene "{context.scene.name}" is linked from another file'
+        return Text('The scene "{scene}" is linked from another file', scene=context.scene.name)
     return "" if context.mode == "OBJECT" else "Return to Object Mode first"
 
 

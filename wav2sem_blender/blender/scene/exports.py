@@ -10,6 +10,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ...errors import UserError
 from ...pipeline.motion import Motion, atomic_path
 from .. import compat
 from . import actions, key_mapping, takes
@@ -39,7 +40,7 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
             ]
     top = playing(face)[0].action
     if not values:
-        raise ValueError(f'The action "{top.name}" has no curve for a shape key of "{face.name}".')
+        raise UserError('The action "{top}" has no curve for a shape key of "{face}".', top=top.name, face=face.name)
     info = {"audio": str(top.get("wav2sem_audio", "")), "audio_sha256": str(top.get(actions.AUDIO_HASH, ""))}
     names = _channel_names(face, tuple(values))
     return Motion(
@@ -122,7 +123,7 @@ def _write(path: Path, export: Callable[[str], set[str]]) -> None:
         except RuntimeError as error:
             raise OSError(str(error).strip().splitlines()[-1]) from error
         if result != {"FINISHED"} or temporary.stat().st_size == 0:
-            raise OSError("the exporter gave up")
+            raise UserError("the exporter gave up")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import bpy
 import numpy as np
 from mathutils import Euler, Matrix, Quaternion, Vector
 
+from ...errors import Text, UserError
 from . import actions
 
 
@@ -83,11 +84,17 @@ def find(head: bpy.types.Object, what: SwayTarget, earlier: Mapping[str, Sequenc
     object_name, bone_name = what.object_name, what.bone_name
     owner = bpy.data.objects.get(object_name)
     if owner is None:
-        raise ValueError(f'Head sway: there is no object named "{object_name}" in this file.')
+        raise UserError('Head sway: there is no object named "{object_name}" in this file.', object_name=object_name)
     if owner.library or owner.override_library:
-        raise ValueError(f'Head sway: "{object_name}" is linked from another file. Make it local first.')
+        raise UserError(
+            'Head sway: "{object_name}" is linked from another file. Make it local first.',
+            object_name=object_name,
+        )
     if owner.animation_data is not None and owner.animation_data.use_tweak_mode:
-        raise ValueError(f'Head sway: an NLA strip of "{object_name}" is being tweaked. Leave Tweak Mode first.')
+        raise UserError(
+            'Head sway: an NLA strip of "{object_name}" is being tweaked. Leave Tweak Mode first.',
+            object_name=object_name,
+        )
     return _bone(head, owner, bone_name, earlier, mark) if bone_name else _object(head, owner, earlier)
 
 
@@ -112,18 +119,27 @@ def _bone(
     head: bpy.types.Object, owner: bpy.types.Object, bone_name: str, earlier: Mapping[str, Sequence[float]], mark: str
 ) -> Sway:
     if owner.type != "ARMATURE" or bone_name not in owner.pose.bones:
-        raise ValueError(f'Head sway: "{owner.name}" has no bone named "{bone_name}".')
+        raise UserError(
+            'Head sway: "{owner}" has no bone named "{bone_name}".',
+            owner=owner.name,
+            bone_name=bone_name,
+        )
     bone = owner.pose.bones[bone_name]
-    kind = _kind(bone.rotation_mode, f'The bone "{bone_name}"')
+    kind = _kind(bone.rotation_mode, Text('The bone "{bone_name}"', bone_name=bone_name))
     path = f'pose.bones["{bpy.utils.escape_identifier(bone_name)}"].rotation_{kind}'
     animation = owner.animation_data
     if animation is not None and any(curve.data_path == path for curve in animation.drivers):
-        raise ValueError(f'Head sway: a driver turns the bone "{bone_name}". Choose another bone or object.')
+        raise UserError(
+            'Head sway: a driver turns the bone "{bone_name}". Choose another bone or object.',
+            bone_name=bone_name,
+        )
     busy = [action for used, action in actions.animated_paths(animation) if used == path and mark not in action]
     if animation is not None and animation.action in busy:
-        raise ValueError(
-            f'Head sway: the action "{animation.action.name}" turns the bone "{bone_name}". Push it down into the NLA '
-            "first, and the sway comes on top of it."
+        raise UserError(
+            'Head sway: the action "{action}" turns the bone "{bone_name}". Push it down into the NLA first, '
+            "and the sway comes on top of it.",
+            action=animation.action.name,
+            bone_name=bone_name,
         )
     blend_type = "COMBINE" if busy else "REPLACE"
     return _sway(
@@ -150,8 +166,9 @@ def _sway(
 
 def _kind(rotation_mode: str, what: str) -> str:
     if rotation_mode == "AXIS_ANGLE":
-        raise ValueError(
-            f"Head sway: {what} rotates by axis and angle. Choose Euler or Quaternion as its rotation mode."
+        raise UserError(
+            "Head sway: {what} rotates by axis and angle. Choose Euler or Quaternion as its rotation mode.",
+            what=what,
         )
     return "quaternion" if rotation_mode == "QUATERNION" else "euler"
 

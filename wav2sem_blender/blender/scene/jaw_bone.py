@@ -15,6 +15,7 @@ from math import radians
 import bpy
 from mathutils import Vector
 
+from ...errors import UserError
 from ...pipeline.face_names import Row
 from ...pipeline.visemes import VISEME_SETS
 from . import key_mapping
@@ -79,16 +80,21 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
     assert armature is not None  # the operators' poll
     name = bone_name or guess_jaw_bone(armature.data.bones.keys())
     if not name:
-        raise ValueError(f'"{armature.name}" has no bone that is named like a jaw. Give the name of the bone.')
+        raise UserError(
+            '"{armature}" has no bone that is named like a jaw. Give the name of the bone.',
+            armature=armature.name,
+        )
     bone = armature.pose.bones.get(name)
     if bone is None:
-        raise ValueError(f'"{armature.name}" has no bone "{name}".')
+        raise UserError('"{armature}" has no bone "{name}".', armature=armature.name, name=name)
     _check_free(armature, bone)
     terms = _jaw_terms(face)
     if not terms and face.data.override_library:
-        raise ValueError(
-            f'"{face.name}" has no shape key for {_CHANNEL}, and a library override cannot take one. Add an empty key '
-            f'"{_CHANNEL}" in the file that it is linked from.'
+        raise UserError(
+            '"{face}" has no shape key for {channel}, and a library override cannot take one. Add an empty key '
+            '"{channel}" in the file that it is linked from.',
+            face=face.name,
+            channel=_CHANNEL,
         )
     release(face)
     terms = _jaw_terms(face) or [(_add_carrier(face), 1.0)]  # the carrier may have gone with the earlier driver
@@ -163,16 +169,21 @@ def _check_free(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> None:
     ours = {curve.data_path for curve, _ in _drivers(armature)}
     start = f"{_path(bone)}.rotation"
     if any(curve.data_path.startswith(start) and curve.data_path not in ours for curve in animation.drivers):
-        raise ValueError(f'A driver turns the bone "{bone.name}" already. Remove it, or choose another bone.')
+        raise UserError(
+            'A driver turns the bone "{bone}" already. Remove it, or choose another bone.',
+            bone=bone.name,
+        )
     if animation.action is None:
         return
     for layer in animation.action.layers:
         for strip in layer.strips:
             bag = strip.channelbag(animation.action_slot) if animation.action_slot else None
             if bag and any(curve.data_path.startswith(start) for curve in bag.fcurves):
-                raise ValueError(
-                    f'The action "{animation.action.name}" turns the bone "{bone.name}". Remove its rotation curves, '
-                    "or choose another bone."
+                raise UserError(
+                    'The action "{action}" turns the bone "{bone}". Remove its rotation curves, or choose '
+                    "another bone.",
+                    action=animation.action.name,
+                    bone=bone.name,
                 )
 
 

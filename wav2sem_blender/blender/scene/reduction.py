@@ -17,6 +17,7 @@ from math import ceil, floor
 import bpy
 import numpy as np
 
+from ...errors import Text, UserError
 from ...pipeline.key_reduction import CLOSED_MM, closure_frames, reducing_keys, with_keys_only
 from ...pipeline.motion import Motion
 from ...pipeline.time_slicing import Steps, at_once, for_a_while
@@ -49,9 +50,22 @@ class Reduction:
 
     def words(self) -> list[str]:
         """In sentences."""
-        said = [f"{self.keys_after:,} of {self.keys_before:,} keys, at most {self.error_mm:.2f} mm off"]
+        said = [
+            Text(
+                "{keys_after:,} of {keys_before:,} keys, at most {error_mm:.2f} mm off",
+                keys_after=self.keys_after,
+                keys_before=self.keys_before,
+                error_mm=self.error_mm,
+            )
+        ]
         if self.closures:
-            said.append(f"{self.closures_kept} of {self.closures} closures stay closed")
+            said.append(
+                Text(
+                    "{closures_kept} of {closures} closures stay closed",
+                    closures_kept=self.closures_kept,
+                    closures=self.closures,
+                )
+            )
         return said
 
 
@@ -80,7 +94,11 @@ class Reducing(Running):
         """
         super().__init__("Reducing Keys")
         if not _reducible(face, take):
-            raise ValueError(f'The action "{take.action.name}" has no curve for a shape key of "{face.name}".')
+            raise UserError(
+                'The action "{action}" has no curve for a shape key of "{face}".',
+                action=take.action.name,
+                face=face.name,
+            )
         # By what renaming and undo leave as they are.
         self._face_uid, self._action_uid, self._name = face.session_uid, take.action.session_uid, take.action.name
         self._choosing: Steps[_Chosen] = self._choose(compat.frame_rate_hz(scene), _metres(face, scene), tolerance_mm)
@@ -144,7 +162,10 @@ class Reducing(Running):
         face = next((found for found in bpy.data.objects if found.session_uid == self._face_uid), None)
         take = next((take for take in takes.of_face(face) if take.action.session_uid == self._action_uid), None)
         if face is None or take is None:
-            raise ValueError(f'"{self._name}" was removed while its keys were reduced. Undo that, or select another.')
+            raise UserError(
+                '"{name}" was removed while its keys were reduced. Undo that, or select another.',
+                name=self._name,
+            )
         return face, take
 
     def _choose(self, rate_hz: float, metres_33: np.ndarray, tolerance_mm: float) -> Steps[_Chosen]:
@@ -224,7 +245,12 @@ class Reducing(Running):
         return chosen.outcome
 
     def _edited(self) -> ValueError:
-        return ValueError(f'"{self._name}" or its face was edited while its keys were reduced. Reduce them again.')
+        return ValueError(
+            Text(
+                '"{name}" or its face was edited while its keys were reduced. Reduce them again.',
+                name=self._name,
+            )
+        )
 
 
 def reduce(face: bpy.types.Object, take: Take, scene: bpy.types.Scene, tolerance_mm: float) -> Reduction:

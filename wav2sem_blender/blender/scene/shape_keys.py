@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import bpy
 import numpy as np
 
+from ...errors import Text, UserError
 from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
 from . import original_state
@@ -70,9 +71,12 @@ def check_limit(values: Mapping[str, np.ndarray]) -> None:
     for key, values_T in values.items():
         highest = float(np.abs(values_T).max(initial=0.0))
         if highest > LIMIT:
-            raise ValueError(
-                f'The shape key "{key}" would need the value {highest:.1f}; Blender allows {LIMIT:g}. '
-                "Lower the strength, or its gain under Key Mapping."
+            raise UserError(
+                'The shape key "{key}" would need the value {highest:.1f}; Blender allows {limit:g}. Lower the '
+                "strength, or its gain under Key Mapping.",
+                key=key,
+                highest=highest,
+                limit=LIMIT,
             )
 
 
@@ -98,8 +102,11 @@ def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback
     if not narrow:
         return []
     return [
-        f"A library override keeps its keys' ranges, so {listed(narrow)} will stop at theirs. Widen "
-        "Range Min and Max in the file that it is linked from."
+        Text(
+            "A library override keeps its keys' ranges, so {listed} will stop at theirs. Widen Range Min and Max "
+            "in the file that it is linked from.",
+            listed=listed(narrow),
+        )
     ]
 
 

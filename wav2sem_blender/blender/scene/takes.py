@@ -13,6 +13,7 @@ from typing import Any
 
 import bpy
 
+from ...errors import Text
 from . import actions, original_state, upper_face
 from .checks import own_keys, value_path
 
@@ -210,7 +211,7 @@ def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:
             fcurves.remove(curve)
         for mark in [name for name in action.keys() if name.startswith(actions.MARKS)]:  # noqa: SIM118
             del action[mark]
-        return [f'The action "{action.name}" stays: it has curves of yours.']
+        return [Text('The action "{action}" stays: it has curves of yours.', action=action.name)]
     if take.strip is not None:
         _remove_strip(keys, take)
     elif take.is_active:
@@ -260,7 +261,7 @@ def _return_users_action(keys: bpy.types.Key) -> list[str]:
         animation.action_slot = slot
     if not animation.nla_tracks:
         animation.use_nla = moved["nla"]
-    return [f'Your action "{action.name}" is the active one again.']
+    return [Text('Your action "{action}" is the active one again.', action=action.name)]
 
 
 def _remove_keys(face: bpy.types.Object) -> None:

@@ -18,6 +18,7 @@ import bpy
 import numpy as np
 
 from ...assets import UPPER_FACE
+from ...errors import Text, UserError
 from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import Row, listed, match_channels
 from ...pipeline.flame import FlameMismatchError
@@ -34,7 +35,7 @@ TRACK_NAME = "Upper Face"
 MARK = "wav2sem_upper_face"
 
 
-class NoUpperFaceError(ValueError):
+class NoUpperFaceError(UserError):
     """The mesh has no keys for it; the message names them."""
 
 
@@ -98,7 +99,7 @@ def apply_upper_face(
         settings = replace(settings, head_sway=0.0)
     face = perform(prosody, settings, compat.frame_rate_hz(context.scene), n_frames)
     if not face.motion.channels and swaying is None:
-        raise ValueError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
+        raise UserError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
     plan = _make_plan(target, face.motion.channels)
     with ExitStack() as rollback:
         record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
@@ -110,9 +111,14 @@ def apply_upper_face(
 def summary(outcome: Outcome) -> str:
     """What was written, in one sentence."""
     last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
-    return (
-        f'The upper face of "{outcome.object_name}" lives from frame {outcome.first_scene_frame} to {last_frame}: '
-        f'{outcome.n_curves} curves in the action "{outcome.action_name}"'
+    return Text(
+        'The upper face of "{object_name}" lives from frame {first_scene_frame} to {last_frame}: {n_curves} '
+        'curves in the action "{action_name}"',
+        object_name=outcome.object_name,
+        first_scene_frame=outcome.first_scene_frame,
+        last_frame=last_frame,
+        n_curves=outcome.n_curves,
+        action_name=outcome.action_name,
     )
 
 
@@ -181,20 +187,25 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
         except FlameMismatchError as error:
             if not rows:
                 raise NoUpperFaceError(
-                    f'"{target.name}" has no shape keys for lids, eyes or brows with ARKit names (such as '
-                    f"eyeBlinkLeft), so its upper face keeps still. Name them so, or fill in Key Mapping."
+                    '"{target}" has no shape keys for lids, eyes or brows with ARKit names (such as '
+                    "eyeBlinkLeft), so its upper face keeps still. Name them so, or fill in Key Mapping.",
+                    target=target.name,
                 ) from error
     notes = []
     if missing and similarity is None:
-        notes.append(f"No shape key for {listed(missing)}; those channels are left out.")
+        notes.append(Text("No shape key for {listed}; those channels are left out.", listed=listed(missing)))
     taken = _taken(mesh.shape_keys) if mesh.shape_keys is not None else {}
     for reason in dict.fromkeys(taken.values()):
         left = [row.key for row in rows if taken.get(row.key) == reason]
         if left:
-            notes.append(f"{listed(left)} left alone: {reason}.")
+            notes.append(Text("{listed} left alone: {reason}.", listed=listed(left), reason=reason))
     free = tuple(row for row in rows if row.key not in taken)
     if channels and not free and similarity is None:
-        raise ValueError(f'Nothing of the upper face of "{target.name}" is free to move. {" ".join(notes)}')
+        raise UserError(
+            'Nothing of the upper face of "{target}" is free to move. {notes}',
+            target=target.name,
+            notes=" ".join(notes),
+        )
     return _Plan(rows=free, new_channels=missing if similarity else (), similarity=similarity, notes=tuple(notes))
 
 
@@ -212,7 +223,7 @@ def _taken(shape_keys: bpy.types.Key) -> dict[str, str]:
     taken = {block.name: "muted" for block in shape_keys.key_blocks if block.mute}
     for path, action in actions.animated_paths(shape_keys.animation_data):
         if path in paths and MARK not in action:
-            taken[paths[path]] = f'animated by the action "{action.name}"'
+            taken[paths[path]] = Text('animated by the action "{action}"', action=action.name)
     for curve in shape_keys.animation_data.drivers if shape_keys.animation_data else ():
         if curve.data_path in paths:
             taken[paths[curve.data_path]] = "controlled by a driver"

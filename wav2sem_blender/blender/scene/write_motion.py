@@ -12,6 +12,7 @@ from pathlib import PurePath
 import bpy
 import numpy as np
 
+from ...errors import Text
 from ...pipeline.motion import Motion
 from ...pipeline.retarget import prepared, resample
 from ...pipeline.time_slicing import Steps
@@ -139,7 +140,12 @@ def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
 def summary(outcome: Outcome) -> str:
     """What was written, in one sentence."""
     last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
-    return (
-        f'"{outcome.object_name}" speaks from frame {outcome.first_scene_frame} to {last_frame}: '
-        f'{outcome.n_curves} curves in the action "{outcome.action_name}"'
+    return Text(
+        '"{object_name}" speaks from frame {first_scene_frame} to {last_frame}: {n_curves} curves in the '
+        'action "{action_name}"',
+        object_name=outcome.object_name,
+        first_scene_frame=outcome.first_scene_frame,
+        last_frame=last_frame,
+        n_curves=outcome.n_curves,
+        action_name=outcome.action_name,
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import bpy
 
+from ...errors import Text, UserError
+
 import aud  # isort: skip  (found only beside bpy)
 
 from .. import compat
@@ -24,7 +26,7 @@ NOTHING_CHOSEN = {
 _CHANNELS = {1: "mono", 2: "stereo"}
 
 
-class NothingChosenError(ValueError):
+class NothingChosenError(UserError):
     """The panel's source is still empty."""
 
 
@@ -38,9 +40,14 @@ class SoundInfo:
 
     def words(self) -> str:
         """As in "6.6 s, 16 kHz, mono"."""
-        channels = _CHANNELS.get(self.n_channels, f"{self.n_channels} channels")
+        channels = _CHANNELS.get(self.n_channels, Text("{n_channels} channels", n_channels=self.n_channels))
         length = "Unknown length" if self.duration_s is None else duration_words(self.duration_s)
-        return f"{length}, {self.rate_hz / 1000:g} kHz, {channels}"
+        return Text(
+            "{length}, {rate_hz:g} kHz, {channels}",
+            length=length,
+            rate_hz=self.rate_hz / 1000,
+            channels=channels,
+        )
 
 
 def of_scene(scene: bpy.types.Scene) -> SoundInfo:
@@ -76,10 +83,10 @@ def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
     if settings.source == "STRIP" and settings.strip:
         strip = compat.find_strip(scene, settings.strip)
         if strip is None:
-            raise ValueError(f'The sequencer has no sound strip "{settings.strip}"; choose another one')
-        return _sound_in(strip, f'The strip "{strip.name}"')
+            raise UserError('The sequencer has no sound strip "{strip}"; choose another one', strip=settings.strip)
+        return _sound_in(strip, Text('The strip "{strip}"', strip=strip.name))
     if settings.source == "SPEAKER" and settings.speaker is not None:
-        return _sound_in(settings.speaker.data, f'The speaker "{settings.speaker.name}"')
+        return _sound_in(settings.speaker.data, Text('The speaker "{speaker}"', speaker=settings.speaker.name))
     return settings.sound if settings.source == "SOUND" else None
 
 
@@ -111,12 +118,15 @@ def check_range(settings: bpy.types.PropertyGroup, info: SoundInfo) -> None:
     if settings.use_range:
         source.check_range(settings.range_start_s, settings.range_end_s)
         if info.duration_s is not None and settings.range_start_s >= info.duration_s:
-            raise ValueError(f"The sound ends at {info.duration_s:.2f} s, before the range begins; lower From")
+            raise UserError(
+                "The sound ends at {duration_s:.2f} s, before the range begins; lower From",
+                duration_s=info.duration_s,
+            )
 
 
 def _sound_in(owner: bpy.types.SoundStrip | bpy.types.Speaker, name: str) -> bpy.types.Sound:
     if owner.sound is None:
-        raise ValueError(f"{name} has no sound; choose another one")
+        raise UserError("{name} has no sound; choose another one", name=name)
     return owner.sound
 
 
@@ -125,12 +135,16 @@ def _of_file(path: str) -> SoundInfo:
     try:
         status = os.stat(file)
     except OSError as error:
-        raise ValueError(f'There is no file "{file.name}" in {file.parent}; choose it where it lies now') from error
+        raise UserError(
+            'There is no file "{file}" in {parent}; choose it where it lies now',
+            file=file.name,
+            parent=file.parent,
+        ) from error
     if file.is_dir():
-        raise ValueError(f'"{file.name}" is a folder; choose an audio file')
+        raise UserError('"{file}" is a folder; choose an audio file', file=file.name)
     info = _read(path, status.st_mtime_ns, status.st_size)
     if info is None:
-        raise ValueError(f'"{file.name}" has no sound that Blender can read; choose another file')
+        raise UserError('"{file}" has no sound that Blender can read; choose another file', file=file.name)
     return info
 
 
@@ -155,4 +169,4 @@ def duration_words(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    return Text("{minutes} min {rest} s", minutes=minutes, rest=rest)

@@ -8,6 +8,8 @@ from typing import Any
 
 import bpy
 
+from ...errors import UserError
+
 import aud  # isort: skip  (found only beside bpy)
 
 from .. import compat
@@ -52,7 +54,7 @@ def play(scene: bpy.types.Scene) -> bool:
     except aud.error as error:
         block = info.chosen_sound(scene)
         name = Path(scene.wav2sem.filepath).name if block is None else block.name
-        raise ValueError(f'"{name}" cannot be played. Choose another sound.') from error
+        raise UserError('"{name}" cannot be played. Choose another sound.', name=name) from error
     if not bpy.app.timers.is_registered(_watch):
         bpy.app.timers.register(_watch, first_interval=_LOOK_S, persistent=True)
     return is_playing()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import bpy
 
+from ...errors import UserError
 from .. import compat
 from . import decode
 
@@ -23,9 +24,10 @@ def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
     """
     scene, times = strip.id_data, compat.strip_times(strip)
     if times.start < 0:
-        raise ValueError(
-            f'The strip "{strip.name}" changes its speed and begins before frame 0, where Blender renders no sound. '
-            "Move it to frame 0 or later, or clear its retiming (Strip > Retiming > Reset)."
+        raise UserError(
+            'The strip "{strip}" changes its speed and begins before frame 0, where Blender renders no sound. '
+            "Move it to frame 0 or later, or clear its retiming (Strip > Retiming > Reset).",
+            strip=strip.name,
         )
     alone = scene.copy()
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bpy
 
+from ...errors import MissingFileError, UserError
 from .. import compat
 from . import decode, retiming
 
@@ -78,9 +79,9 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
     """
     path = Path(bpy.path.abspath(os.fspath(path))).absolute()
     if path.is_dir():
-        raise ValueError(f"{path} is a folder. Choose an audio file.")
+        raise UserError("{path} is a folder. Choose an audio file.", path=path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.")
+        raise MissingFileError("{path}: there is no such audio file. Choose it again where it lies now.", path=path)
     readable = path.suffix.lower() in SOUNDFILE_SUFFIXES
     return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
 
@@ -115,7 +116,7 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
         OSError: As `audio_of_sound`.
     """
     if strip.sound is None:
-        raise ValueError(f'The strip "{strip.name}" has no sound. Choose another strip.')
+        raise UserError('The strip "{strip}" has no sound. Choose another strip.', strip=strip.name)
     whole = replace(audio_of_sound(strip.sound, folder), name=strip.name)
     if len(strip.retiming_keys) > 2:
         return _mixdown(strip, rate_hz, folder)
@@ -149,7 +150,12 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
     stop_s = decode.length_s(audio.file, audio.name) if audio.stop_s is None else audio.stop_s
     length_s = (stop_s - audio.start_s) / audio.speed
     if 0 <= length_s <= start_s:
-        raise ValueError(f"{audio.name} is {length_s:.2f} s long, and the range begins at {start_s:.2f} s. Lower From.")
+        raise UserError(
+            "{audio} is {length_s:.2f} s long, and the range begins at {start_s:.2f} s. Lower From.",
+            audio=audio.name,
+            length_s=length_s,
+            start_s=start_s,
+        )
     return replace(
         audio,
         decoded=audio.decoded or folder / "part.wav",
@@ -161,7 +167,11 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
 def check_range(start_s: float, end_s: float) -> None:
     """Raise ValueError when the range is empty whatever the sound is."""
     if end_s and end_s <= start_s:
-        raise ValueError(f"The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.")
+        raise UserError(
+            "The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.",
+            end_s=end_s,
+            start_s=start_s,
+        )
 
 
 def _mixdown(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:

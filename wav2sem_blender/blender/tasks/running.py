@@ -9,6 +9,7 @@ from typing import Any
 
 import bpy
 
+from ...errors import Text, UserError
 from ...pipeline.time_slicing import Steps
 
 # Of a run's first seconds no pace can be told.
@@ -36,7 +37,7 @@ class Running(ABC):
     def __init__(self, title: str) -> None:
         """Raise ValueError when something runs already."""
         if _current is not None:
-            raise ValueError(f"{_current.doing} already. Wait for it, or cancel it with Esc.")
+            raise UserError("{doing} already. Wait for it, or cancel it with Esc.", doing=_current.doing)
         self.fraction, self.title = 0.0, title
         self.notes: list[str] = []
         self._writing: Steps[Any] | None = None
@@ -90,9 +91,9 @@ def current() -> Running | None:
 
 def why_wait() -> str:
     """Why nothing else can start now, or nothing."""
-    return f"{_current.doing}; press Esc to cancel it" if _current is not None else ""
+    return Text("{doing}; press Esc to cancel it", doing=_current.doing) if _current is not None else ""
 
 
 def why_wait_for_its_end() -> str:
     """The same, of what must not be cancelled for so little."""
-    return f"{_current.doing}; wait for its end" if _current is not None else ""
+    return Text("{doing}; wait for its end", doing=_current.doing) if _current is not None else ""

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The add-on in the user's language; English is what stands in the code.
 
-Each language is a JSON file here: English to its translation. What an entry leaves open is numbered, as in
-'"{0}" has no faces ({1} vertices)'.
+Each language is a JSON file here: English to its translation. What an entry leaves open has a name, as in
+'"{mesh}" has no faces ({n_vertices} vertices)'.
 
-Names, tooltips and literal labels are translated by Blender itself. A sentence with names or numbers in it arises as
-finished English, often where there is no Blender: in `pipeline` and in the worker's process. It is recognised by its
-entry where it is shown, so that whoever raises an error need not know of languages.
+Blender translates names, tooltips and literal labels by itself. A sentence with values is an `errors.Text`, which
+remembers its template, so that code without Blender (the pipeline, the worker) need not know of languages.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import bpy
+
+from ...errors import Text
 
 LANGUAGES = ("de", "zh_HANS")
 # For words that mean another thing elsewhere in Blender, whose own translation comes first: its "Face" is a polygon.
@@ -25,8 +26,7 @@ CONTEXT = "wav2sem"
 
 # Blender asks in the first one for names and tooltips, in the second one for buttons.
 _CONTEXTS = ("*", "Operator", CONTEXT)
-_OPEN = re.compile(r"\{(\d)\}")
-_SENTENCE_END = re.compile(r"(?<=[.!?]) ")
+_QUOTED = re.compile(r'"\{(\w+)')
 
 Translate = Callable[[str, str], str]
 
@@ -38,56 +38,21 @@ def catalogue(language: str) -> dict[str, str]:
 
 
 def translated(sentence: str, translate: Translate = bpy.app.translations.pgettext_iface) -> str:
-    """A sentence as the user shall read it; what has no translation stays as it is.
+    """A sentence in the user's language; what has no translation stays as it is.
 
     Args:
-        sentence: In English, with names and numbers filled in. Only what stands without quotation marks may itself be
-            translated.
+        sentence: in English. A `Text` is found by its template. Its values are translated too, except names, which stand
+            between quotation marks.
         translate: Blender's function for labels, tooltips or reports, each of which the user may leave in English.
     """
-    found = _recognised(sentence)
-    if found is None:
-        parts = _SENTENCE_END.split(sentence)
-        return " ".join(translated(part, translate) for part in parts) if len(parts) > 1 else sentence
-    entry, filled = found
-    words, names = translate(entry, CONTEXT), _names(entry)
-    shown = tuple(part if number in names else translated(part, translate) for number, part in enumerate(filled))
-    # An entry without a word of its own, such as "{0}.", fits what nobody knows, too.
-    return words.format(*shown) if shown != filled or _weight(entry) else sentence
-
-
-@lru_cache(maxsize=512)
-def _recognised(sentence: str) -> tuple[str, tuple[str, ...]] | None:
-    """The entry that a sentence was made from, and what it was filled in with."""
-    if sentence in catalogue(LANGUAGES[0]):
-        return sentence, ()
-    for entry, pattern in _patterns():
-        match = pattern.fullmatch(sentence)
-        if match:
-            return entry, match.groups()
-    return None
-
-
-@cache
-def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    """Entries with something open, the wordiest first."""
-    entries = sorted(
-        (entry for entry in catalogue(LANGUAGES[0]) if _OPEN.search(entry)),
-        key=lambda entry: (_weight(entry), len(entry)),
-        reverse=True,
-    )
-    # Every second piece is the number of what is open.
-    return [(entry, re.compile("(.*?)".join(map(re.escape, _OPEN.split(entry)[::2])), re.DOTALL)) for entry in entries]
-
-
-def _weight(entry: str) -> int:
-    return sum(map(str.isalpha, entry))
-
-
-@cache
-def _names(entry: str) -> frozenset[int]:
-    """Numbers of what stands between quotation marks."""
-    return frozenset(map(int, re.findall(r'"\{(\d)\}"', entry)))
+    if not isinstance(sentence, Text):
+        return translate(sentence, CONTEXT) if sentence in catalogue(LANGUAGES[0]) else sentence
+    names = _QUOTED.findall(sentence.template)
+    shown = {
+        name: translated(value, translate) if isinstance(value, str) and name not in names else value
+        for name, value in sentence.values.items()
+    }
+    return translate(sentence.template, CONTEXT).format(**shown)
 
 
 def register() -> None:

@@ -20,7 +20,7 @@ from ..scene.write_motion import Outcome, summary
 from ..tasks import running
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
-from .task_operator import USER_ERRORS, JobOperator
+from .task_operator import JobOperator
 from .widgets import SaysWhyNot, is_drawing
 
 # The next call must not inherit the last call's file and mesh.
@@ -71,7 +71,7 @@ class SpeechJobOperator(JobOperator):
                 self._settings(),
                 lambda fraction, _title: context.window_manager.progress_update(100 * fraction),
             )
-        except USER_ERRORS as error:
+        except Exception as error:
             return self._failed(error)
         finally:
             context.window_manager.progress_end()

@@ -9,7 +9,7 @@ from ..scene import checks
 from ..scene.any_head import creating_keys, landmark_empties, made_keys, placing_landmarks
 from ..tasks.in_thread import Computing
 from ..tasks.running import current, why_wait
-from .task_operator import USER_ERRORS, JobOperator, draw_progress
+from .task_operator import JobOperator, draw_progress
 from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
 
 
@@ -35,7 +35,7 @@ class _ComputingOperator(JobOperator, _FaceOperator):
         """Compute, then write in one go."""
         try:
             outcome = self._computing(context).finish()
-        except USER_ERRORS as error:
+        except Exception as error:
             return self._failed(error)
         return self._finished(outcome, [])
 

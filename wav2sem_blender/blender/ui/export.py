@@ -10,6 +10,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
+from ...errors import Text
 from ...pipeline.curve_table import save_table
 from ..scene import exports
 from ..translations import CONTEXT
@@ -54,7 +55,7 @@ class _ExportOperator(SaysWhyNot, ExportHelper):
         except (OSError, ValueError) as error:
             return self._failed(error)
         first, last = exports.frame_range(face)
-        self.tell({"INFO"}, f"Saved {path}, frames {first} to {last}")
+        self.tell({"INFO"}, Text("Saved {path}, frames {first} to {last}", path=path, first=first, last=last))
         return {"FINISHED"}
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
@@ -152,7 +153,12 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
         else:
             first, last = exports.frame_range(face_of(context))
             names = ", ".join(take.action.name for take in reversed(exports.playing(face_of(context))))
-            say(layout, context, f"{names}, frames {first} to {last}", "ACTION")
+            say(
+                layout,
+                context,
+                Text("{names}, frames {first} to {last}", names=names, first=first, last=last),
+                "ACTION",
+            )
         for title, kinds in (
             ("Curves", (WAV2SEM_OT_export_csv, WAV2SEM_OT_export_npz)),
             ("Character", (WAV2SEM_OT_export_gltf, WAV2SEM_OT_export_alembic)),
@@ -173,7 +179,7 @@ def nothing_to_export(context: bpy.types.Context) -> str:
     if face is None:
         return blocked_reason(face)
     if not exports.playing(face):
-        return f'Nothing of ours plays on "{face.name}"; animate it first'
+        return Text('Nothing of ours plays on "{face}"; animate it first', face=face.name)
     return "" if context.mode == "OBJECT" else "Return to Object Mode first"
 
 

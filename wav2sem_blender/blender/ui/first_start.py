@@ -10,6 +10,7 @@ from dataclasses import replace
 import bpy
 
 from ...assets import DEMO_SPEECH
+from ...errors import Text
 from ...pipeline.upper_face import Settings as UpperFaceSettings
 from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
@@ -36,7 +37,7 @@ class WAV2SEM_OT_add_demo_head(SaysWhyNot, bpy.types.Operator):
         """Add it and show it."""
         head = add_demo_head(context)
         look_at(context, head)
-        self.tell({"INFO"}, f'"{head.name}" is ready; choose an audio file, then animate it')
+        self.tell({"INFO"}, Text('"{head}" is ready; choose an audio file, then animate it', head=head.name))
         return {"FINISHED"}
 
 
@@ -113,9 +114,15 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         run = json.loads(action["wav2sem_settings"])
         engine = next((title for name, title, _ in ENGINES if name == run["engine"]), run["engine"])
         spoken_s = outcome.n_scene_frames / compat.frame_rate_hz(bpy.context.scene)
-        return (
-            f'It works: "{outcome.object_name}" speaks {spoken_s:.1f} s, made in {seconds:.1f} s by the model '
-            f'"{action["wav2sem_model"]}" with {engine} on {run["device"].upper()}; press Space to play or stop'
+        return Text(
+            'It works: "{object_name}" speaks {spoken_s:.1f} s, made in {seconds:.1f} s by the model '
+            '"{action}" with {engine} on {upper}; press Space to play or stop',
+            object_name=outcome.object_name,
+            spoken_s=spoken_s,
+            seconds=seconds,
+            action=action["wav2sem_model"],
+            engine=engine,
+            upper=run["device"].upper(),
         )
 
 

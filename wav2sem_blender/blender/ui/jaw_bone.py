@@ -9,6 +9,7 @@ from typing import ClassVar
 import bpy
 from bpy.props import EnumProperty, FloatProperty, StringProperty
 
+from ...errors import Text
 from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
 from ..tasks import running
 from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
@@ -28,9 +29,12 @@ class _JawOperator(SaysWhyNot):
             return reason
         armature = armature_of(face)  # type: ignore[arg-type]
         if armature is None:
-            return f'"{face.name}" follows no armature'  # type: ignore[union-attr]
+            return Text('"{face}" follows no armature', face=face.name)  # type: ignore[union-attr]
         if armature.library:
-            return f'The armature "{armature.name}" is linked from another file; make a library override of it first'
+            return Text(
+                'The armature "{armature}" is linked from another file; make a library override of it first',
+                armature=armature.name,
+            )
         return ""
 
 
@@ -75,7 +79,7 @@ class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
             name = drive(face, self.bone, self.axis, self.angle)
         except ValueError as error:
             return self._failed(error)
-        self.tell({"INFO"}, f'The bone "{name}" follows the shape keys of "{face.name}"')
+        self.tell({"INFO"}, Text('The bone "{name}" follows the shape keys of "{face}"', name=name, face=face.name))
         return {"FINISHED"}
 
 
@@ -110,11 +114,11 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
         armature = armature_of(face) if face else None
         driven = driven_bones(armature)
         if driven:
-            say(layout, context, f"{driven[0]} follows the shape keys", "BONE_DATA")
+            say(layout, context, Text("{driven} follows the shape keys", driven=driven[0]), "BONE_DATA")
             layout.operator(WAV2SEM_OT_release_jaw_bone.bl_idname, icon="X")
             return
         name = guess_jaw_bone(armature.data.bones.keys()) if armature else None
-        say(layout, context, f"Jaw bone: {name}" if name else "No jaw bone found", "BONE_DATA")
+        say(layout, context, Text("Jaw bone: {name}", name=name) if name else "No jaw bone found", "BONE_DATA")
         layout.operator(WAV2SEM_OT_drive_jaw_bone.bl_idname, icon="DRIVER")
 
 

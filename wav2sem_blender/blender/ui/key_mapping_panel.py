@@ -9,6 +9,7 @@ import bpy
 from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
+from ...errors import Text
 from ...pipeline.face_names import KeyMap
 from ..scene import key_mapping
 from ..tasks import running
@@ -39,7 +40,7 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
     @classmethod
     def missing(cls, face: bpy.types.Object) -> str:
         """The face needs keys."""
-        return "" if key_mapping.key_names(face) else f'"{face.name}" has no shape keys'
+        return "" if key_mapping.key_names(face) else Text('"{face}" has no shape keys', face=face.name)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Store the guess."""
@@ -122,7 +123,7 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
             key_mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
         except OSError as error:
             return self._failed(error)
-        self.tell({"INFO"}, f"Saved {self.filepath}")
+        self.tell({"INFO"}, Text("Saved {filepath}", filepath=self.filepath))
         return {"FINISHED"}
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 import bpy
 from bpy.props import BoolProperty, FloatProperty, StringProperty
 
+from ...errors import Text, UserError
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
@@ -48,7 +49,7 @@ def no_take(context: bpy.types.Context) -> str:
         return busy
     face = face_of(context)
     if not takes.of_face(face):
-        return blocked_reason(face) or f'"{face.name}" does not speak yet'  # type: ignore[union-attr]
+        return blocked_reason(face) or Text('"{face}" does not speak yet', face=face.name)  # type: ignore[union-attr]
     return ""
 
 
@@ -110,7 +111,14 @@ class WAV2SEM_OT_make_active(TakeOperator, bpy.types.Operator):
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
         """Put it on top."""
         name = take.action.name
-        return [*takes.make_active(face, take, context.scene), f'"{name}" is the active action of "{face.name}"']
+        return [
+            *takes.make_active(face, take, context.scene),
+            Text(
+                '"{name}" is the active action of "{face}"',
+                name=name,
+                face=face.name,
+            ),
+        ]
 
 
 class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
@@ -127,14 +135,14 @@ class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
             return selected(context)
         take = named(face_of(context), self.action)
         if take is None:
-            raise ValueError(f'The face has no action "{self.action}" that was made here.')
+            raise UserError('The face has no action "{action}" that was made here.', action=self.action)
         return take
 
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
         """The other way round."""
         reason = "It does not play; make it active first" if take.is_kept else _read_only(take)
         if reason:
-            raise ValueError(f"{reason}.")
+            raise UserError("{reason}.", reason=reason)
         takes.mute(face, take, not take.is_muted)
         return []
 
@@ -210,11 +218,18 @@ class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):
         """Push it, and say where it is."""
         animation = face.data.shape_keys.animation_data
         if animation.nla_tracks and not animation.use_nla:
-            raise ValueError(
-                f'NLA is switched off for the shape keys of "{face.name}". Switch it on in the NLA editor.'
+            raise UserError(
+                'NLA is switched off for the shape keys of "{face}". Switch it on in the NLA editor.',
+                face=face.name,
             )
         name = take.action.name
-        return [f'"{name}" plays in the NLA track "{takes.push_to_nla(face, take)}"']
+        return [
+            Text(
+                '"{name}" plays in the NLA track "{push_to_nla}"',
+                name=name,
+                push_to_nla=takes.push_to_nla(face, take),
+            )
+        ]
 
 
 class WAV2SEM_OT_remove_take(TakeOperator, bpy.types.Operator):
@@ -232,7 +247,14 @@ class WAV2SEM_OT_remove_take(TakeOperator, bpy.types.Operator):
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
         """Remove it."""
         name = take.action.name
-        return [*takes.remove(face, take, with_keys=self.with_keys), f'"{name}" is removed from "{face.name}"']
+        return [
+            *takes.remove(face, take, with_keys=self.with_keys),
+            Text(
+                '"{name}" is removed from "{face}"',
+                name=name,
+                face=face.name,
+            ),
+        ]
 
 
 def settings_of(take: Take, face: bpy.types.Object, device: str) -> AnimateSettings:
@@ -248,7 +270,10 @@ def settings_of(take: Take, face: bpy.types.Object, device: str) -> AnimateSetti
     known = {field.name for field in fields(AnimateSettings)}
     given = {name: value for name, value in record.items() if name in known}
     if not any(given.get(name) for name in ("filepath", "sound", "strip")):
-        raise ValueError(f'The action "{take.action.name}" does not tell its audio. Animate it anew from the panel.')
+        raise UserError(
+            'The action "{action}" does not tell its audio. Animate it anew from the panel.',
+            action=take.action.name,
+        )
     if given.get("engine") not in {name for name, *_ in ENGINES}:
         given["engine"] = "auto"
     given |= {"object_name": face.name, "device": device}
@@ -262,7 +287,11 @@ def settings_of(take: Take, face: bpy.types.Object, device: str) -> AnimateSetti
 
 
 def _read_only(take: Take) -> str:
-    return f'The action "{take.action.name}" is linked from another file' if take.action.library else ""
+    return (
+        Text('The action "{action}" is linked from another file', action=take.action.name)
+        if take.action.library
+        else ""
+    )
 
 
 def _cannot_rebake(take: Take | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bpy
 
+from ...errors import Text
 from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
 from ..scene import checks, key_mapping
@@ -57,7 +58,7 @@ def face_problem(context: bpy.types.Context) -> str:
     face = chosen_object(context)
     assert face is not None
     if not checks.recognised(face)[1]:
-        return f'"{face.name}" has no face keys; create them with Any Head, or add the demo head'
+        return Text('"{face}" has no face keys; create them with Any Head, or add the demo head', face=face.name)
     if context.scene.wav2sem.model not in ("", "default"):
         return ""  # which keys another model moves is in its folder
     found, own = key_mapping.in_use(face), checks.own_keys(face.data)
@@ -76,7 +77,7 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     if chosen is None:
         return [("Choose a mesh, or select one", "INFO")]
     if face is None:
-        return [(f'"{chosen.name}" is no mesh; choose the mesh of the head', "ERROR")]
+        return [(Text('"{chosen}" is no mesh; choose the mesh of the head', chosen=chosen.name), "ERROR")]
     found = key_mapping.guessed(face)
     if key_mapping.stored(face) is not None or checks.own_keys(face.data) or not found.can_speak():
         words, can_speak = checks.recognised(face)
@@ -85,10 +86,12 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
         return [(found.summary(), "CHECKMARK")]
     channels = set(found.channels)
     n_known, n_all = len(channels & set(ARKIT_CHANNELS)), len(ARKIT_CHANNELS)
-    words = [(f"{found.label}, {n_known} of {n_all} found", "CHECKMARK")]
+    words = [
+        (Text("{label}, {n_known} of {n_all} found", label=found.label, n_known=n_known, n_all=n_all), "CHECKMARK")
+    ]
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
-        words.append((f"The mouth has no {listed(missing, _LISTED)}", "INFO"))
+        words.append((Text("The mouth has no {listed}", listed=listed(missing, _LISTED)), "INFO"))
     return words
 
 

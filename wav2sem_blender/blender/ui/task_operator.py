@@ -7,6 +7,7 @@ from typing import Any
 
 import bpy
 
+from ...errors import Text
 from ..tasks.redraw import redraw
 from ..tasks.running import Running, current
 from ..translations import translated
@@ -14,8 +15,6 @@ from .widgets import SaysWhyNot, progress_words
 
 # While curves are written nothing else may happen, so the next slice follows soon.
 _WRITING_TIMER_S = 0.005
-# What a person can act on; anything else is a bug and shows as one.
-USER_ERRORS = (ValueError, OSError, MemoryError)
 
 
 def draw_progress(row: bpy.types.UILayout, job: Running) -> None:
@@ -45,7 +44,7 @@ class JobOperator(SaysWhyNot):
         """Begin the job and stay with it."""
         try:
             self._job = self._make(context)
-        except USER_ERRORS as error:
+        except Exception as error:
             return self._failed(error)
         self._set_timer(context, self._job.poll_interval_s)
         context.window_manager.modal_handler_add(self)
@@ -73,11 +72,8 @@ class JobOperator(SaysWhyNot):
             if outcome is None:
                 return {"PASS_THROUGH"}
             result = self._finished(outcome, self._job.notes)
-        except USER_ERRORS as error:
+        except Exception as error:
             result = self._failed(error)
-        except BaseException:
-            self._end(context, set())
-            raise
         return self._end(context, result)
 
     def cancel(self, context: bpy.types.Context) -> None:
@@ -95,7 +91,7 @@ class JobOperator(SaysWhyNot):
         words = progress_words(self._job)
         if words != self._shown:
             self._shown = words
-            context.workspace.status_text_set(translated(f"{words}   Esc: Cancel"))
+            context.workspace.status_text_set(translated(Text("{words}   Esc: Cancel", words=words)))
             redraw(context)
 
     def _cancelled(self, context: bpy.types.Context) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import bpy
 from bpy.props import StringProperty
 
+from ...errors import Text
 from ...pipeline.upper_face import Settings
 from ..animate.settings import AnimateSettings
 from ..scene import upper_face
@@ -84,8 +85,13 @@ class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
         """Remove our tracks and actions."""
         target = bpy.data.objects.get(self.object) if self.object else chosen_object(context)
         if target is None or not upper_face.remove(target):
-            return self._failed(f'"{self.object or "The mesh"}" has no upper face that was added here.')
-        self.tell({"INFO"}, f'The upper face of "{target.name}" is still again')
+            return self._failed(
+                Text(
+                    '"{object}" has no upper face that was added here.',
+                    object=self.object or "The mesh",
+                )
+            )
+        self.tell({"INFO"}, Text('The upper face of "{target}" is still again', target=target.name))
         return {"FINISHED"}
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import blf
 import bpy
 
+from ...errors import Text, report
 from ..sound.info import duration_words
 from ..tasks import running
 from ..translations import CONTEXT, translated
@@ -104,7 +105,14 @@ def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[s
 def progress_words(task: running.Running) -> str:
     """As in "Listening for Sounds: 45%, 3 s left", in the user's language."""
     left_s = task.left_s
-    left = "" if left_s is None else f", {duration_words(max(1, round(left_s)))} left"
+    left = (
+        ""
+        if left_s is None
+        else Text(
+            ", {duration_words} left",
+            duration_words=duration_words(max(1, round(left_s))),
+        )
+    )
     return f"{translated(task.title)}: {task.fraction:.0%}{translated(left)}"
 
 
@@ -132,7 +140,8 @@ class SaysWhyNot:
         self.report(kind, words)  # type: ignore[attr-defined]
 
     def _failed(self, error: BaseException | str) -> set[str]:
-        self.tell({"ERROR"}, str(error) or "The memory is not sufficient.")
+        """Say what failed: the user's faults as they are, ours as an internal error with its log."""
+        self.tell({"ERROR"}, report(error) if isinstance(error, BaseException) else error)
         return {"CANCELLED"}
 
 
@@ -154,5 +163,5 @@ def blocked_reason(face: bpy.types.Object | None) -> str:
     if face is None:
         return "Choose a mesh, or select one"
     if face.library:
-        return f'"{face.name}" is linked from another file; make a library override of it first'
+        return Text('"{face}" is linked from another file; make a library override of it first', face=face.name)
     return ""

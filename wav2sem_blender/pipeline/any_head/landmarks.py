@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...errors import UserError
 from .geometry import Similarity, face_edges, fit_similarity
 from .surface import ClosestPoints, Neighbours, islands, vertex_normals
 from .transfer import LANDMARKS, Progress, SpeechFace, take_identity
@@ -53,7 +54,7 @@ def guess(
     tell = progress or (lambda _fraction: None)
     points_N3 = np.asarray(points_N3, dtype=float)
     if not len(triangles_F3):
-        raise ValueError("The mesh has no faces.")
+        raise UserError("The mesh has no faces.")
     closest = ClosestPoints(points_N3, triangles_F3, np.zeros(len(points_N3)), candidates=12)
     used_N3 = points_N3[np.unique(triangles_F3)]
     best, place = np.inf, None
@@ -66,8 +67,8 @@ def guess(
         if best < GOOD_M:
             break
     if place is None or best > BAD_M:
-        raise ValueError(
-            "No face was found on this mesh. Choose the mesh with the nose and the lips, or drag the landmarks there."
+        raise UserError(
+            "No face was found on this mesh. Choose the mesh with the nose and the lips, or drag the landmarks there.",
         )
     return _read_off(face, points_N3, triangles_F3, place)
 

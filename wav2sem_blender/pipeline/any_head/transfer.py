@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ...assets import TEMPLATE_FACE, UPPER_FACE
+from ...errors import UserError
 from .geometry import Similarity, face_edges, fit_similarity
 from .lids import close
 from .loose_parts import eyeballs, follow, loose_parts
@@ -163,13 +164,13 @@ def stand_upright(
     """
     missing = [name for name in LANDMARKS if name not in landmarks]
     if missing:
-        raise ValueError(f"The landmark {', '.join(missing)} is missing. Place the landmarks first.")
+        raise UserError("The landmark {missing} is missing. Place the landmarks first.", missing=", ".join(missing))
     marks_L3 = np.array([landmarks[name] for name in LANDMARKS], dtype=float)
     to_mesh = fit_similarity(face.landmarks_L3, marks_L3)
     extent = float(np.ptp(face.landmarks_L3, axis=0).max())
     if to_mesh.scale <= 0 or to_mesh.residual > MAX_RESIDUAL * extent:
-        raise ValueError(
-            "The landmarks do not lie as on a face. Left is the character's own left; is one of them misplaced?"
+        raise UserError(
+            "The landmarks do not lie as on a face. Left is the character's own left; is one of them misplaced?",
         )
     to_face = fit_similarity(to_mesh.apply(face.landmarks_L3), face.landmarks_L3)
     points_N3, marks_L3 = to_face.apply(np.asarray(points_N3, dtype=float)), to_face.apply(marks_L3)
@@ -204,8 +205,9 @@ def _lips(head: Head) -> np.ndarray:
     straight = float(np.linalg.norm(head.points_N3[upper] - head.points_N3[lower]))
     between = walk(head.points_N3, face_edges(head.triangles_F3), [upper], 4 * straight)[lower]
     if between < 2 * straight:
-        raise ValueError(
-            "The upper and the lower lip are one surface, so the mouth cannot open. Cut the mesh open between the lips."
+        raise UserError(
+            "The upper and the lower lip are one surface, so the mouth cannot open. Cut the mesh open between the "
+            "lips.",
         )
     reach = MOUTH_MARGIN_M + float(np.linalg.norm(head.points_N3[left] - head.points_N3[right])) / 2
     return lip_side(head.points_N3, head.triangles_F3, [upper], [lower], [left, right], reach)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 from transformers.audio_utils import mel_filter_bank
 
+from ...errors import UserError
 from ..audio import SAMPLE_RATE_HZ
 from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
@@ -30,7 +31,7 @@ def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
     the convolutions, which end at 50 Hz, on the same frames as the published ones.
     """
     if kind not in KINDS:
-        raise ValueError(f"encoder kind {kind!r}: known are {', '.join(KINDS)}")
+        raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
     config_class, model_class = KINDS[kind]
     backbone = model_class(config_class(**{"apply_spec_augment": False, **config}))
     if "n_mels" in config:
@@ -92,7 +93,7 @@ def load_backbone(folder_or_name: str, kind: str) -> Backbone:
     Loaded as float32 whatever the file holds: half-precision group norms lose the quiet recordings.
     """
     if kind not in KINDS:
-        raise ValueError(f"encoder kind {kind!r}: known are {', '.join(KINDS)}")
+        raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
     return KINDS[kind][1].from_pretrained(folder_or_name, dtype=torch.float32)
 
 
@@ -164,8 +165,8 @@ def encode(
     elif positions_BT is None:
         features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
     else:
-        raise ValueError(
-            "padded recordings are read at the encoder's own rate: positions and lengths exclude each other"
+        raise UserError(
+            "padded recordings are read at the encoder's own rate: positions and lengths exclude each other",
         )
     if positions_BT is not None:
         features_BLD = resample_features(features_BLD, positions_BT)

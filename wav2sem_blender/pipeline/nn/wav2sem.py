@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...errors import UserError
 from .encoders import build_backbone, encode
 
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
@@ -54,7 +55,11 @@ class SemanticFusion(nn.Module):
     ) -> None:
         super().__init__()
         if legacy_predict and semantic_dim not in (None, feature_dim):
-            raise ValueError(f"legacy_predict adds F_s ({semantic_dim}) to F_p ({feature_dim}): widths must be equal")
+            raise UserError(
+                "legacy_predict adds F_s ({semantic_dim}) to F_p ({feature_dim}): widths must be equal",
+                semantic_dim=semantic_dim,
+                feature_dim=feature_dim,
+            )
         self.legacy_predict = legacy_predict
         self.audio_feature_map = nn.Linear(feature_dim, memory_dim)
         self.semantic_feature_map = nn.Linear(semantic_dim, feature_dim) if semantic_dim is not None else None
@@ -71,7 +76,7 @@ class SemanticFusion(nn.Module):
         """
         if self.semantic_feature_map is not None:
             if semantic_BTE is None:
-                raise ValueError("this model has a Wav2Sem: F_s is needed (zeros switch semantics off)")
+                raise UserError("this model has a Wav2Sem: F_s is needed (zeros switch semantics off)")
             inner_BTD = semantic_BTE if self.legacy_predict else self.semantic_feature_map(semantic_BTE)
             features_BTD = features_BTD + inner_BTD
         return self.audio_feature_map(features_BTD)
