@@ -53,7 +53,7 @@ def test_no_cube_hides_the_head():
     assert not cube.select_get()
 
 
-def test_in_edit_mode_the_buttons_say_why_not():
+def test_in_edit_mode_the_buttons_give_the_reason():
     bpy.ops.mesh.primitive_cube_add()
     bpy.ops.object.mode_set(mode="EDIT")
     for operator in (bpy.ops.wav2sem.add_demo_head, bpy.ops.wav2sem.self_test):

@@ -44,7 +44,7 @@ def chosen():
 
 
 def reason() -> str:
-    return status.why_not_run(bpy.context) or status.why_not_speak(bpy.context)
+    return status.run_disabled_reason(bpy.context) or status.speak_disabled_reason(bpy.context)
 
 
 class Layout:
@@ -154,12 +154,12 @@ class TestReasons:
 
     def test_only_the_panels_button_asks_for_the_panels_settings(self, head):
         """A script brings its own file and mesh."""
-        assert ui_animate.WAV2SEM_OT_animate.why_not(bpy.context) == ""
+        assert ui_animate.WAV2SEM_OT_animate.disabled_reason(bpy.context) == ""
         region, area = SimpleNamespace(type="UI"), SimpleNamespace(type="VIEW_3D")
         in_sidebar = SimpleNamespace(
             region=region, area=area, scene=bpy.context.scene, view_layer=bpy.context.view_layer
         )
-        assert ui_animate.WAV2SEM_OT_animate.why_not(in_sidebar) == "Choose an audio file"
+        assert ui_animate.WAV2SEM_OT_animate.disabled_reason(in_sidebar) == "Choose an audio file"
 
 
 class TestWords:
@@ -246,7 +246,7 @@ class TestWhileItRuns:
         monkeypatch.setattr(running, "_current", None)
 
     def test_cancel_needs_a_job(self):
-        assert ui_animate.WAV2SEM_OT_cancel.why_not(bpy.context) == "Nothing is being animated"
+        assert ui_animate.WAV2SEM_OT_cancel.disabled_reason(bpy.context) == "Nothing is being animated"
 
     def test_cancel_ends_the_job(self, head, fake_worker, audio):
         job = jobs.Job(bpy.context, ui_animate.AnimateSettings(filepath=audio("slow"), object_name="Head"))
@@ -336,9 +336,9 @@ class TestPresets:
 
 
 def test_play_needs_a_sound_and_says_when_there_is_no_device(chosen, wav):
-    assert WAV2SEM_OT_play_speech.why_not(bpy.context) == "Choose an audio file"
+    assert WAV2SEM_OT_play_speech.disabled_reason(bpy.context) == "Choose an audio file"
     chosen.filepath = str(wav)
-    assert WAV2SEM_OT_play_speech.why_not(bpy.context) == ""
+    assert WAV2SEM_OT_play_speech.disabled_reason(bpy.context) == ""
     try:
         bpy.ops.wav2sem.play_speech()
     except RuntimeError as error:

@@ -62,7 +62,7 @@ def test_a_file_that_is_deleted_in_the_clicks_last_moment(chosen, source, monkey
         return info
 
     monkeypatch.setattr(playback.info, "of_scene", last_look)
-    monkeypatch.setattr(WAV2SEM_OT_play_speech, "why_not", classmethod(lambda _cls, _context: ""))
+    monkeypatch.setattr(WAV2SEM_OT_play_speech, "disabled_reason", classmethod(lambda _cls, _context: ""))
     with pytest.raises(RuntimeError, match=r'^Error: "voice\.wav" cannot be played\. Choose another sound\.$'):
         bpy.ops.wav2sem.play_speech()
 

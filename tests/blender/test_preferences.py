@@ -154,9 +154,9 @@ class TestModels:
         assert list(models.iterdir()) == []
 
     def test_without_a_models_folder_nothing_is_imported(self, addon_preferences):
-        assert model_folders.WAV2SEM_OT_import_checkpoint.why_not(bpy.context) == "Choose a models folder first"
+        assert model_folders.WAV2SEM_OT_import_checkpoint.disabled_reason(bpy.context) == "Choose a models folder first"
         addon_preferences.models_folder = "/nowhere"
-        assert "/nowhere does not exist" in model_folders.WAV2SEM_OT_import_checkpoint.why_not(bpy.context)
+        assert "/nowhere does not exist" in model_folders.WAV2SEM_OT_import_checkpoint.disabled_reason(bpy.context)
         assert names() == ["default"]
 
     def test_removing_takes_the_models_files_and_no_others(self, models):
@@ -297,7 +297,7 @@ class TestPython:
         assert runtime.answer(bpy.context) == FULL
         assert bpy.ops.wav2sem.use_own_python() == {"FINISHED"}
         assert addon_preferences.torch_python == ""
-        assert runtime.WAV2SEM_OT_use_own_python.why_not(bpy.context) == "Blender's Python is in use"
+        assert runtime.WAV2SEM_OT_use_own_python.disabled_reason(bpy.context) == "Blender's Python is in use"
 
     def test_what_is_no_python_is_refused(self, addon_preferences):
         with pytest.raises(RuntimeError, match="there is no such Python"):
@@ -330,7 +330,7 @@ class TestInstalling:
 
     def test_what_is_no_extension_has_no_folder(self, addon_preferences, monkeypatch):
         monkeypatch.setattr(runtime, "is_online", lambda: True)
-        assert "Only an installed extension" in runtime.WAV2SEM_OT_install_runtime.why_not(bpy.context)
+        assert "Only an installed extension" in runtime.WAV2SEM_OT_install_runtime.disabled_reason(bpy.context)
 
     def test_success_sets_the_python(self, addon_preferences, place, monkeypatch):
         python = str(Runtime(place).python)
@@ -350,7 +350,7 @@ class TestInstalling:
         assert runtime.message == ("the disk is full", True)
 
     def test_removing_deletes_the_folder_and_leaves_the_python(self, addon_preferences, place):
-        assert runtime.WAV2SEM_OT_remove_runtime.why_not(bpy.context) == "There is no torch runtime"
+        assert runtime.WAV2SEM_OT_remove_runtime.disabled_reason(bpy.context) == "There is no torch runtime"
         (place / "env").mkdir(parents=True)
         (place / "env" / "file").write_bytes(b"12345")
         runtime._take_measure({"size_bytes": 5}, "")

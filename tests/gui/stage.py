@@ -107,7 +107,7 @@ def press_animate(gui: Gui) -> Steps[None]:
 def why_off(gui: Gui) -> str:
     """Why the panel's big button is off, "" when it is on."""
     with gui.override("UI"):
-        lacking = part("blender.ui.animate").WAV2SEM_OT_animate.why_not(bpy.context)
+        lacking = part("blender.ui.animate").WAV2SEM_OT_animate.disabled_reason(bpy.context)
         assert bpy.ops.wav2sem.animate.poll() == (not lacking)
     return str(lacking)
 

@@ -25,7 +25,7 @@ from .. import addon_preferences
 from ..animate import jobs, settings
 from ..tasks import in_process, running
 from ..translations import translated
-from ..ui.widgets import SaysWhyNot
+from ..ui.widgets import AddonOperator
 from . import python
 
 IMPORT, VERIFY = "import", "verify"
@@ -126,7 +126,7 @@ def _find(context: bpy.types.Context, name: str) -> Model:
     raise UserError('There is no model "{name}" any more.', name=name)
 
 
-class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_verify_model(AddonOperator, bpy.types.Operator):
     """Compare the model's files with the hashes that were recorded when it was made"""
 
     bl_idname = "wav2sem.verify_model"
@@ -136,7 +136,7 @@ class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
     name: StringProperty(name="Model", description="Its name", default=BUNDLED)  # type: ignore[valid-type]
 
     @classmethod
-    def why_not(cls, _context: bpy.types.Context) -> str:
+    def disabled_reason(cls, _context: bpy.types.Context) -> str:
         """One at a time."""
         return "A model is being verified" if in_process.current(VERIFY) is not None else ""
 
@@ -156,7 +156,7 @@ class WAV2SEM_OT_verify_model(SaysWhyNot, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
     """Add a model to the models folder: a model folder's config.json, or a checkpoint of the original projects"""
 
     bl_idname = "wav2sem.import_checkpoint"
@@ -171,7 +171,7 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
     )
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """A folder to import into."""
         if in_process.current(IMPORT) is not None:
             return "A checkpoint is being imported"
@@ -255,7 +255,7 @@ class WAV2SEM_OT_import_checkpoint(SaysWhyNot, bpy.types.Operator):
             raise
 
 
-class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
     """Delete the model's files from the models folder; this cannot be undone"""
 
     bl_idname = "wav2sem.remove_model"
@@ -265,7 +265,7 @@ class WAV2SEM_OT_remove_model(SaysWhyNot, bpy.types.Operator):
     name: StringProperty(name="Model", description="Its name")  # type: ignore[valid-type]
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """Only what lies in the models folder, and what nobody is using."""
         if wait := running.why_wait_for_its_end():
             return wait

@@ -19,7 +19,7 @@ from ...worker.runtime import Runtime
 from .. import addon_preferences
 from ..animate import jobs
 from ..tasks import in_process, running
-from ..ui.widgets import SaysWhyNot
+from ..ui.widgets import AddonOperator
 
 PROBE, USE, INSTALL, MEASURE, REMOVE = "probe", "use", "install", "measure", "remove"
 # torch itself loads in seconds, but a cold disk or a busy machine makes minutes of them.
@@ -136,7 +136,7 @@ def _take_measure(result: dict[str, Any], _error: str) -> None:
     _unfinished_bytes = int(result.get("size_bytes", 0))
 
 
-class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_use_python(AddonOperator, bpy.types.Operator):
     """Choose a Python with torch, transformers, soundfile and soxr; it is looked at first, and used when it has them"""
 
     bl_idname = "wav2sem.use_python"
@@ -146,9 +146,9 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
     filepath: StringProperty(name="Python", description="The interpreter", subtype="FILE_PATH")  # type: ignore[valid-type]
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """The add-on must have preferences."""
-        return _why_no_preferences(context)
+        return _no_preferences_reason(context)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         """Ask for the file."""
@@ -180,7 +180,7 @@ class WAV2SEM_OT_use_python(SaysWhyNot, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_use_own_python(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_use_own_python(AddonOperator, bpy.types.Operator):
     """Use the engine that comes with the add-on again"""
 
     bl_idname = "wav2sem.use_own_python"
@@ -188,11 +188,11 @@ class WAV2SEM_OT_use_own_python(SaysWhyNot, bpy.types.Operator):
     bl_options: ClassVar = {"INTERNAL"}
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """Another one must be in use."""
         if not addon_preferences.get(context).torch_python:
             return "Blender's Python is in use"
-        return _why_no_preferences(context)
+        return _no_preferences_reason(context)
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         """Empty the field."""
@@ -231,7 +231,7 @@ class WAV2SEM_OT_copy_text(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_install_runtime(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
     """Make a Python environment with torch in the extension's folder, for larger models and GPUs"""
 
     bl_idname = "wav2sem.install_runtime"
@@ -239,11 +239,11 @@ class WAV2SEM_OT_install_runtime(SaysWhyNot, bpy.types.Operator):
     bl_options: ClassVar = {"INTERNAL"}
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """Online access, and a folder for it."""
         if not is_online():
             return "Online access is off; allow it in Preferences > System > Network"
-        return _why_no_change(context)
+        return _no_change_reason(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start it, or go on with it."""
@@ -272,7 +272,7 @@ class WAV2SEM_OT_install_runtime(SaysWhyNot, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
     """Delete the torch runtime from the extension's folder"""
 
     bl_idname = "wav2sem.remove_runtime"
@@ -280,9 +280,9 @@ class WAV2SEM_OT_remove_runtime(SaysWhyNot, bpy.types.Operator):
     bl_options: ClassVar = {"INTERNAL"}
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """There must be one, and nothing may be using it."""
-        reason = _why_no_change(context)
+        reason = _no_change_reason(context)
         place = folder()
         if not reason and (place is None or not place.is_dir()):
             return "There is no torch runtime"
@@ -365,11 +365,11 @@ def _set_python(python: str) -> None:
         bpy.context.preferences.is_dirty = True
 
 
-def _why_no_preferences(context: bpy.types.Context) -> str:
+def _no_preferences_reason(context: bpy.types.Context) -> str:
     return "" if addon_preferences.are_stored(context) else "The add-on is not installed, so it has no preferences"
 
 
-def _why_no_change(context: bpy.types.Context) -> str:
+def _no_change_reason(context: bpy.types.Context) -> str:
     if wait := running.why_wait_for_its_end():
         return wait
     if in_process.current(INSTALL) is not None:
@@ -378,7 +378,7 @@ def _why_no_change(context: bpy.types.Context) -> str:
         return "The torch runtime is being removed"
     if folder() is None:
         return "Only an installed extension has a folder for it"
-    return _why_no_preferences(context)
+    return _no_preferences_reason(context)
 
 
 CLASSES = (

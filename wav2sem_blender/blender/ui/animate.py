@@ -21,7 +21,7 @@ from ..tasks import running
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
 from .task_operator import JobOperator
-from .widgets import SaysWhyNot, is_drawing
+from .widgets import AddonOperator, is_drawing
 
 # The next call must not inherit the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
@@ -50,12 +50,12 @@ class SpeechJobOperator(JobOperator):
     _from_panel: tuple[str, ...] = ("delay_s",)
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing whatever the settings are; everything else is said by `execute`.
 
         The panel's button has the panel's settings, so there it is known before the click what they lack.
         """
-        return status.why_not_run(context) or (cls._panel_lacks(context) if is_drawing(context) else "")
+        return status.run_disabled_reason(context) or (cls._panel_lacks(context) if is_drawing(context) else "")
 
     @classmethod
     def _panel_lacks(cls, _context: bpy.types.Context) -> str:
@@ -168,7 +168,7 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
 
     @classmethod
     def _panel_lacks(cls, context: bpy.types.Context) -> str:
-        return status.why_not_speak(context)
+        return status.speak_disabled_reason(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """The device of the preferences and the Upper Face panel, too."""
@@ -194,7 +194,7 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
         )
 
 
-class WAV2SEM_OT_cancel(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_cancel(AddonOperator, bpy.types.Operator):
     """Stop what is going on; nothing was changed"""
 
     bl_idname = "wav2sem.cancel"
@@ -202,7 +202,7 @@ class WAV2SEM_OT_cancel(SaysWhyNot, bpy.types.Operator):
     bl_options: ClassVar = {"INTERNAL"}
 
     @classmethod
-    def why_not(cls, _context: bpy.types.Context) -> str:
+    def disabled_reason(cls, _context: bpy.types.Context) -> str:
         """Something must be running that can still be stopped."""
         job = running.current()
         if job is None:

@@ -10,14 +10,14 @@ from ..scene.any_head import creating_keys, landmark_empties, made_keys, placing
 from ..tasks.in_thread import Computing
 from ..tasks.running import current, why_wait
 from .task_operator import JobOperator, draw_progress
-from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
 
 
-class _FaceOperator(SaysWhyNot):
+class _FaceOperator(AddonOperator):
     """What the buttons share: they work on the face, in Object Mode."""
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         in_object_mode = context.mode == "OBJECT"
         return (

@@ -15,7 +15,7 @@ from ...pipeline.curve_table import save_table
 from ..scene import exports
 from ..translations import CONTEXT
 from . import status
-from .widgets import SaysWhyNot, SpeechPanel, blocked_reason, face_of, say
+from .widgets import AddonOperator, SpeechPanel, blocked_reason, face_of, say
 
 LAYOUTS = (
     ("TABLE", "Table", "Time, frame, and a column for each curve that plays"),
@@ -23,13 +23,13 @@ LAYOUTS = (
 )
 
 
-class _ExportOperator(SaysWhyNot, ExportHelper):
+class _ExportOperator(AddonOperator, ExportHelper):
     """What the buttons share: a file browser, the chosen face, and one clear error."""
 
     bl_options: ClassVar = {"REGISTER"}
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         return nothing_to_export(context) or cls.missing()
 
@@ -172,7 +172,7 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
 
 def nothing_to_export(context: bpy.types.Context) -> str:
     """Why there is nothing to write, or nothing."""
-    busy = status.why_not_run(context)
+    busy = status.run_disabled_reason(context)
     if busy:
         return busy
     face = face_of(context)

@@ -19,17 +19,17 @@ from ..scene.demo_head import Before, add_demo_head, add_sound, blocked, find_de
 from ..scene.write_motion import Outcome
 from ..tasks import running
 from .animate import SpeechJobOperator
-from .widgets import SaysWhyNot
+from .widgets import AddonOperator
 
 
-class WAV2SEM_OT_add_demo_head(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_add_demo_head(AddonOperator, bpy.types.Operator):
     """Add a head that can speak at once: it has teeth, a tongue, and shape keys with ARKit names"""
 
     bl_idname = "wav2sem.add_demo_head"
     bl_label = "Add Demo Head"
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is in the way."""
         return blocked(context)
 
@@ -52,7 +52,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
     _before: Before | None = None
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """A scene needs nothing for it."""
         return running.why_wait() or blocked(context)
 

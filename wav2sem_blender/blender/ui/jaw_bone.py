@@ -12,12 +12,12 @@ from bpy.props import EnumProperty, FloatProperty, StringProperty
 from ...errors import Text
 from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
 from ..tasks import running
-from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
 
 
-class _JawOperator(SaysWhyNot):
+class _JawOperator(AddonOperator):
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         return cls.missing(face_of(context))
 

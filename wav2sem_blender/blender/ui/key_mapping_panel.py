@@ -13,14 +13,14 @@ from ...errors import Text
 from ...pipeline.face_names import KeyMap
 from ..scene import key_mapping
 from ..tasks import running
-from .widgets import FaceSubPanel, SaysWhyNot, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
 
 
-class _MappingOperator(SaysWhyNot):
+class _MappingOperator(AddonOperator):
     """What the buttons share: they work on the face."""
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         face = face_of(context)
         return blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]

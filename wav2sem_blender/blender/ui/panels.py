@@ -123,7 +123,7 @@ def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
         return
     row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
-    missing = status.why_not_run(context) or status.why_not_speak(context)
+    missing = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
     if missing:
         say(layout, context, missing, "INFO")
 

@@ -9,10 +9,10 @@ import bpy
 
 from ..sound import info as sound_info
 from ..sound import playback
-from .widgets import SaysWhyNot
+from .widgets import AddonOperator
 
 
-class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_play_speech(AddonOperator, bpy.types.Operator):
     """Play the chosen sound, or stop it"""
 
     bl_idname = "wav2sem.play_speech"
@@ -20,7 +20,7 @@ class WAV2SEM_OT_play_speech(SaysWhyNot, bpy.types.Operator):
     bl_options: ClassVar = {"INTERNAL"}
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """A sound must be chosen; what is wrong with its file the click says, which a disabled button swallows."""
         if context.scene is None:
             return "There is no scene"

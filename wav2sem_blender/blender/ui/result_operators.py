@@ -18,7 +18,7 @@ from ..scene.takes import Take
 from . import status
 from .animate import FRESH, SpeechJobOperator
 from .task_operator import JobOperator
-from .widgets import SaysWhyNot, blocked_reason, face_of
+from .widgets import AddonOperator, blocked_reason, face_of
 
 
 def tolerance_property(**options: object) -> object:
@@ -44,7 +44,7 @@ def selected(context: bpy.types.Context) -> Take | None:
 
 def no_take(context: bpy.types.Context) -> str:
     """Why no take of the chosen face can be worked on, or nothing."""
-    busy = status.why_not_run(context)
+    busy = status.run_disabled_reason(context)
     if busy:
         return busy
     face = face_of(context)
@@ -58,11 +58,11 @@ def named(face: bpy.types.Object | None, name: str) -> Take | None:
     return next((take for take in takes.of_face(face) if take.action.name == name), None)
 
 
-class TakeOperator(SaysWhyNot):
+class TakeOperator(AddonOperator):
     """What the buttons share: they work on the take that is selected in the list."""
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """What is missing, or nothing."""
         reason = no_take(context)
         return reason or cls.missing(selected(context))  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
     bl_label = "Re-Bake"
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """It must be where a run writes."""
         return no_take(context) or _cannot_rebake(selected(context))
 

@@ -20,17 +20,17 @@ from .widgets import chosen_object, face_of
 _LISTED = 3
 
 
-def why_not_speak(context: bpy.types.Context) -> str:
+def speak_disabled_reason(context: bpy.types.Context) -> str:
     """What the panel's settings lack before the face can speak, or nothing."""
     return sound_problem(context) or face_problem(context)
 
 
-def why_not_listen(context: bpy.types.Context) -> str:
+def upper_face_disabled_reason(context: bpy.types.Context) -> str:
     """What they lack before the upper face can follow the sound, or nothing."""
     return sound_problem(context) or _unusable(context)
 
 
-def why_not_run(context: bpy.types.Context) -> str:
+def run_disabled_reason(context: bpy.types.Context) -> str:
     """Why no run can start in this scene whatever the settings are, or nothing."""
     if context.scene is None:
         return "There is no scene"

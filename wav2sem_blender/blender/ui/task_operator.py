@@ -11,7 +11,7 @@ from ...errors import Text
 from ..tasks.redraw import redraw
 from ..tasks.running import Running, current
 from ..translations import translated
-from .widgets import SaysWhyNot, progress_words
+from .widgets import AddonOperator, progress_words
 
 # While curves are written nothing else may happen, so the next slice follows soon.
 _WRITING_TIMER_S = 0.005
@@ -23,7 +23,7 @@ def draw_progress(row: bpy.types.UILayout, job: Running) -> None:
     row.operator("wav2sem.cancel", text="", icon="X")
 
 
-class JobOperator(SaysWhyNot):
+class JobOperator(AddonOperator):
     """What operators share that wait for a job; `_make` and `_finished` are the operator's own."""
 
     _job: Running | None = None

@@ -18,7 +18,7 @@ from ..tasks import running
 from ..translations import CONTEXT
 from . import status, upper_face_properties
 from .animate import FRESH, SpeechJobOperator
-from .widgets import AnimateSubPanel, SaysWhyNot, chosen_object, columns
+from .widgets import AddonOperator, AnimateSubPanel, chosen_object, columns
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
@@ -37,7 +37,7 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
 
     @classmethod
     def _panel_lacks(cls, context: bpy.types.Context) -> str:
-        return status.why_not_listen(context)
+        return status.upper_face_disabled_reason(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         super()._fill_from_panel(context)
@@ -63,7 +63,7 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
         return upper_face.summary(outcome)
 
 
-class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
+class WAV2SEM_OT_remove_upper_face(AddonOperator, bpy.types.Operator):
     """Remove the blinks, brows and eye darts that were added to the mesh; its shape keys stay"""
 
     bl_idname = "wav2sem.remove_upper_face"
@@ -77,7 +77,7 @@ class WAV2SEM_OT_remove_upper_face(SaysWhyNot, bpy.types.Operator):
     )  # type: ignore[valid-type]
 
     @classmethod
-    def why_not(cls, context: bpy.types.Context) -> str:
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
         """There has to be one."""
         return _nothing_to_remove(context)
 

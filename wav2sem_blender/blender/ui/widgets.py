@@ -121,15 +121,15 @@ def is_drawing(context: bpy.types.Context) -> bool:
     return context.region is not None and context.region.type == "UI" and context.area.type == "VIEW_3D"
 
 
-class SaysWhyNot:
-    """A button that names what is missing while it is disabled, and what failed; `why_not` is the operator's own."""
+class AddonOperator:
+    """A button that names what is missing while it is disabled, and what failed; `disabled_reason` is the operator's own."""
 
     bl_options: ClassVar = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Whether nothing is missing."""
-        message = cls.why_not(context)  # type: ignore[attr-defined]
+        message = cls.disabled_reason(context)  # type: ignore[attr-defined]
         if message:
             cls.poll_message_set(translated(message, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
         return not message
