@@ -23,7 +23,7 @@ MAX_PICTURE_BYTES = 150_000
 def written(node: ast.AST) -> str | None:
     """A text as the guide writes it: what is filled in is a gap."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return re.sub(r"\{\w*\}", GAP, node.value)
+        return re.sub(r"\{\w*(?:[:!][^}]*)?\}", GAP, node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values)
     return None
