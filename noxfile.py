@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `lint`.
 
-Each session makes its own environment below `.nox/` from the pins in constraints.txt, with uv when it is there and with
-virtualenv and pip, which nox brings along, when it is not. `nox -R -s NAME` runs again without installing.
-What follows `--` goes to the command inside: `nox -s tests -- -k audio`, `nox -s bench -- --short`.
+Each session makes its own environment below `.nox/` from the pins in constraints.txt, with uv if it is installed, else
+with virtualenv and pip. `nox -R -s NAME` runs again without installing. Arguments after `--` go to the command inside:
+`nox -s tests -- -k audio`, `nox -s bench -- --short`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ nox.options.sessions = ["lint", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
-# Where tests/versions.py writes what docs/versions.md is made from.
+# tests/versions.py writes here; docs/versions.md is made from it.
 RECORDS = {"WAV2SEM_VERSIONS": str(ROOT / "out" / "versions")}
-# Blender's module exists for these Pythons only.
+# The only Pythons with a wheel of Blender's module.
 PYTHONS = ("3.11", "3.13")
 
 
 @functools.cache
 def find_python(version: str) -> str | None:
-    """Return the path of a CPython `version` ("3.11"): the one that runs nox, then PATH, then pyenv; None without one.
+    """Return the path of a CPython `version` ("3.11"), or None. Tries the one that runs nox, then PATH, then pyenv.
 
-    PATH alone is not enough: a pyenv shim exists for every installed version but runs only the selected ones, so each
-    candidate has to answer for itself.
+    Each candidate is run, because a pyenv shim exists for every installed version but works only for the selected ones.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     candidates = [sys.executable, shutil.which(f"python{version}"), shutil.which("python3")]
@@ -50,19 +49,19 @@ def find_python(version: str) -> str | None:
 
 
 def nox_python(version: str) -> str | None:
-    """Return `version` where nox finds it by itself, else the path of the interpreter found, else None."""
+    """Return `version` if nox can find it itself, else the path of the interpreter, else None."""
     path = find_python(version)
     found_by_nox = path is not None and path in (sys.executable, shutil.which(f"python{version}"))
     return version if found_by_nox else path
 
 
 OWN = "{}.{}".format(*sys.version_info)
-# None is the Python that runs nox; where Blender's module does not exist for it, the newest supported one there is.
+# None means the Python that runs nox. If Blender's module does not exist for it, take the newest supported one.
 PYTHON = None if OWN in PYTHONS else next(filter(None, map(nox_python, reversed(PYTHONS))), None)
 
 
 def require_supported_python(session: nox.Session) -> None:
-    """Stop with the remedy when the environment's Python has no wheel of Blender's module."""
+    """Stop with a remedy if no Python with a wheel of Blender's module was found."""
     if OWN not in PYTHONS and PYTHON is None:
         session.error(
             f"Blender's module exists for Python {' and '.join(PYTHONS)}; nox runs on {OWN} and found neither. "
@@ -76,7 +75,7 @@ def install_project(session: nox.Session, extras: str) -> None:
 
 
 def full_python() -> str | None:
-    """Return the interpreter of the session `full`, the one with torch, or None where that has not run."""
+    """Return the interpreter of the session `full`, which has torch, or None if that session has not run."""
     found = [
         path for pattern in ("full*/bin/python", "full*/Scripts/python.exe") for path in (ROOT / ".nox").glob(pattern)
     ]
@@ -84,7 +83,7 @@ def full_python() -> str | None:
 
 
 def existing_tests(*folders: str) -> list[str]:
-    """Return those of the folders below tests/ that hold tests (pytest fails on a folder without any)."""
+    """Return the folders below tests/ that have tests; pytest fails on one without."""
     return [f"tests/{folder}" for folder in folders if any((ROOT / "tests" / folder).glob("test_*.py"))]
 
 
@@ -98,7 +97,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON, reuse_venv=True, default=False)
 def full(session: nox.Session) -> None:
-    """Make the environment with everything, which `tests` and `bench` share: with torch it is several GB."""
+    """Make the environment that `tests` and `bench` share; with torch it takes several GB."""
     require_supported_python(session)
     install_project(session, "onnx,torch,train,bpy,dev")
 
@@ -107,20 +106,20 @@ def full(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test that needs no installed extension; arguments after -- go to pytest."""
     arguments = session.posargs or existing_tests("unit", "worker", "trainer", "blender")
-    # Small tensors gain nothing from threads, and where other work runs beside them, threads wait for each other.
+    # Small tensors gain nothing from threads, and on a busy machine threads wait for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     session.run(full_python(), "-m", "pytest", *arguments, env=threads)
 
 
 @nox.session(python=False, requires=["full"])
 def bench(session: nox.Session) -> None:
-    """Measure the ratios of docs/performance.md: a table and out/bench.json; -- --short takes under 3 minutes."""
+    """Measure the ratios of docs/performance.md (a table, out/bench.json); -- --short takes under 3 minutes."""
     session.run(full_python(), "tests/bench", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def extension(session: nox.Session) -> None:
-    """Build one zip per platform in dist/, validated by Blender's own tool, and the index of a repository of them."""
+    """Build one zip per platform in dist/, validate them with Blender's own tool, and write a repository's index."""
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "bpy", "packaging", "pip")
     session.run("python", ".ci/pack_extension.py", "--validate", "--index", *session.posargs)
@@ -134,7 +133,7 @@ def blender_matrix() -> list[tuple[str, str]]:
 
 
 def constraints_without_bpy(session: nox.Session) -> str:
-    """Write the pins without bpy's own, which the matrix overrides, and return the file."""
+    """Write the pins without bpy, which the matrix sets, and return the file."""
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     path = Path(session.create_tmp()) / "constraints.txt"
     path.write_text("\n".join(line for line in lines if not line.startswith("bpy==")), encoding="utf-8")
@@ -142,7 +141,7 @@ def constraints_without_bpy(session: nox.Session) -> str:
 
 
 def host_platform() -> str:
-    """Return Blender's name for the platform that runs this, as in "linux-x64"."""
+    """Return Blender's name for this platform, such as "linux-x64"."""
     system = {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
     return f"{system}-{'arm64' if platform.machine().lower() in ('arm64', 'aarch64') else 'x64'}"
 
@@ -152,7 +151,7 @@ def host_platform() -> str:
     "bpy,python", [nox.param(bpy, nox_python(python) or False, id=f"bpy-{bpy}") for bpy, python in blender_matrix()]
 )
 def blender(session: nox.Session, bpy: str) -> None:
-    """Install the extension's zip in one Blender of the support matrix and animate, with no torch anywhere."""
+    """Install the extension's zip in one Blender of the support matrix and animate, without torch."""
     if session.python is False:
         needed = dict(blender_matrix())[bpy]
         session.skip(f"SKIPPED: bpy {bpy} needs Python {needed}, which is neither on PATH nor in pyenv")
@@ -165,7 +164,7 @@ def blender(session: nox.Session, bpy: str) -> None:
     zips = folder / "zips"
     session.run("python", ".ci/pack_extension.py", "--platform", host_platform(), "--output", str(zips))
     archive = next(zips.glob("*.zip"))
-    # First the zip, in an environment that has none of its libraries (an earlier run left them there).
+    # First the zip, in an environment without its libraries, which an earlier run may have installed.
     wheels = ROOT / ".wheels" / host_platform()
     names = sorted({wheel.name.partition("-")[0] for wheel in wheels.glob("*.whl")})
     pip = ("python", "-m", "pip", "--quiet")
@@ -176,7 +175,7 @@ def blender(session: nox.Session, bpy: str) -> None:
         # One run with the worker in the environment that has torch.
         user = {"BLENDER_USER_RESOURCES": str(folder / "user_torch")}
         session.run("python", script, str(archive), "--worker-python", torch_python, env=user)
-    # Then the suite, on the checkout, with the same wheels installed.
+    # Then the tests, on the checkout, with the same wheels installed.
     if folders := existing_tests("blender"):
         session.run(*pip, "install", "--no-index", "--no-deps", "--find-links", str(wheels), *names)
         session.run("python", "-m", "pytest", *folders, env=RECORDS)
@@ -186,7 +185,7 @@ def blender(session: nox.Session, bpy: str) -> None:
 def gui(session: nox.Session) -> None:
     """Drive the add-on in a real Blender window (pictures: out/gui/), install from a repository, run tests/blender.
 
-    Arguments after -- choose scenarios (tests/gui/scenarios*.py) and "repository"; tests/blender is left out then.
+    Arguments after -- choose scenarios (tests/gui/scenarios*.py) and "repository", and leave out tests/blender.
     """
     require_supported_python(session)
     session.install("--constraint", str(CONSTRAINTS), "packaging", "pip", "pytest", "pytest-blender")

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pack the Blender extension: one zip per platform in dist/, the same bytes for the same sources.
+"""Pack the Blender extension: one zip per platform in dist/. The same sources give the same bytes.
 
     python .ci/pack_extension.py [--platform linux-x64 ...] [--validate] [--index]
 
-Blender wants `__init__.py` and the manifest at the zip's root; here the manifest lies at the top of the repository and
-the package below it, so `blender --command extension build` cannot do this. The script belongs to the build and not to
-the product, hence its place beside .ci/run. It needs `pip` and `packaging`, and `bpy` for --validate and --index.
+`blender --command extension build` cannot do this: Blender wants `__init__.py` and the manifest at the zip's root, but
+in the repository the manifest lies above the package. The script needs `pip` and `packaging`, and `bpy` for --validate
+and --index.
 
-Wheels are carried for the Pythons of the supported Blenders: 3.11 in 4.5 and 5.0, 3.13 from 5.1 on, and on Linux 3.14,
-the system's, which the Blender of Debian and Arch runs on. Blender installs those that fit. They are the run-time needs
-of the default engine that Blender does not bring along: NumPy is Blender's; onnxruntime's flatbuffers, protobuf and
-packaging and cffi's pycparser are in their metadata but are never imported. Windows on ARM has no zip: soxr publishes
-no wheel for it.
+The zips carry wheels for the Pythons of the supported Blenders: 3.11 for 4.5 and 5.0, 3.13 from 5.1 on, and on Linux
+3.14, the system's Python, for the Blender of Debian and Arch. Blender installs those that fit. The wheels are what the
+default engine needs at run time and Blender does not have. NumPy is Blender's. Some declared dependencies are never
+imported: onnxruntime's flatbuffers, protobuf and packaging, and cffi's pycparser. Windows on ARM has no zip, because
+soxr publishes no wheel for it.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ WHEEL_FOLDER = FolderKind(made_by="pack_extension.py", names=("*.whl", "pins.jso
 ZIP_FOLDER = FolderKind(made_by="pack_extension.py", names=("*.zip", "index.json", "index.html"))
 MAX_ZIP_BYTES = 120_000_000
 CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
-# Compressed already, or weights, of which deflating takes seconds and saves a tenth.
+# Already compressed, or weights: deflating those takes seconds and saves a tenth.
 STORED = (".whl", ".flac", ".npz", ".png", ".safetensors", ".onnx")
-# What wheels may declare: licences that fit the GPL, version 3, as SPDX writes them and as the older classifiers do.
+# Licences compatible with the GPL, version 3, as wheels declare them: in SPDX, or in the older classifiers.
 GPL_COMPATIBLE = {"BSD-3-Clause", "LGPL-2.1-or-later", "MIT", "MIT-0", "PSF-2.0"}
 GPL_COMPATIBLE |= {"Apache Software License", "BSD License", "MIT License"}
-# Zip entries carry a time; any constant does, and this is the earliest that the format can say.
+# Zip entries need a time. A constant keeps the bytes equal; this is the format's earliest.
 ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """One of Blender's platforms: pip's tags for it, and the environment in which markers are read."""
+    """One of Blender's platforms: its wheel tags, and the environment for evaluating markers."""
 
     tags: tuple[str, ...]
     sys_platform: str
@@ -71,7 +71,7 @@ PLATFORMS = {
     ),
     "windows-x64": Platform(tags=("win_amd64",), sys_platform="win32", machine="AMD64"),
     "macos-arm64": Platform(tags=("macosx_14_0_arm64",), sys_platform="darwin", machine="arm64"),
-    # Blender 4.5 is the last one for Intel Macs, so there is one Python to serve.
+    # Blender 4.5 is the last for Intel Macs, so one Python is enough.
     "macos-x64": Platform(tags=("macosx_14_0_x86_64",), sys_platform="darwin", machine="x86_64", pythons=("3.11",)),
 }
 
@@ -118,7 +118,7 @@ def licence_of(wheel: Path) -> str:
     """Return the licence that a wheel declares, as an SPDX expression or as the name in its classifier.
 
     Raises:
-        ValueError: it declares none that is known to be compatible with the GPL.
+        ValueError: it declares no licence that is known to be compatible with the GPL.
     """
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -144,7 +144,7 @@ def manifest_text(platform_name: str, wheels: list[Path]) -> str:
 
 
 def package_files() -> dict[str, Path]:
-    """Return what the extension consists of besides manifest and wheels, by its name in the zip."""
+    """Return the extension's files, without manifest and wheels, by their names in the zip."""
     files = {"LICENSE": ROOT / "LICENSE", "LICENSE-weights": ROOT / "LICENSE-weights"}
     for path in PACKAGE.rglob("*"):
         parts = path.relative_to(PACKAGE).parts
@@ -158,7 +158,7 @@ def build_zip(platform_name: str, wheels: list[Path], folder: Path) -> Path:
     """Write `<id>-<version>-<platform>.zip` into `folder` and return its path.
 
     Raises:
-        ValueError: the zip is larger than MAX_ZIP_BYTES, the most that a listing accepts with room to spare.
+        ValueError: the zip is larger than MAX_ZIP_BYTES, which is somewhat below a listing's limit.
     """
     manifest = tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def blender_ext_script() -> Path | None:
 
 
 def extension_tool(*arguments: str) -> str:
-    """Run Blender's own extension tool and return what it says.
+    """Run Blender's own extension tool and return its output.
 
     Raises:
         ValueError: bpy is not installed, or the tool fails.
@@ -205,7 +205,7 @@ def extension_tool(*arguments: str) -> str:
 
 
 def validate(zip_path: Path) -> None:
-    """Run Blender's `extension validate` on a zip, with the list of tags that Blender's own command line takes.
+    """Run Blender's `extension validate` on a zip, with Blender's own list of tags.
 
     Raises:
         ValueError: bpy is not installed, or Blender refuses the zip.
@@ -216,7 +216,7 @@ def validate(zip_path: Path) -> None:
 
 
 def write_index(folder: Path) -> Path:
-    """Make `folder` a repository: index.json, to which Blender subscribes, and index.html for a browser.
+    """Make `folder` a repository: index.json for Blender, index.html for a browser.
 
     Returns:
         The path of index.json, which lists the zips in the order of their names.
@@ -239,7 +239,7 @@ def write_index(folder: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the zips that the command line asks for and print one line for each."""
+    """Build the requested zips and print one line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--platform", action="append", choices=sorted(PLATFORMS), help="default: every platform")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder for the zips (default: dist)")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make docs/versions.md, the table of the Blender versions tested, from the records that the tests wrote.
+"""Make docs/versions.md, the table of tested Blender versions, from the records that the tests wrote.
 
     nox -s blender && nox -s gui && python .ci/versions_table.py
 
-Both sessions leave their records (tests/versions.py) in out/versions/. No figure of the table has another source.
+Both sessions write their records (tests/versions.py) to out/versions/, the only source of the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "out" / "versions"
 TABLE = ROOT / "docs" / "versions.md"
-# Check to the column's title.
+# From a check to its column's title.
 COLUMNS = {
     "zip": "zip installed, animates",
     "repository": "subscribed, animates",
@@ -24,16 +24,16 @@ COLUMNS = {
 }
 INTRODUCTION = """# Blender versions tested
 
-Made by `python .ci/versions_table.py` from what the tests themselves wrote down; do not edit. `nox -s blender` installs
-the extension's zip in Blender's module for Python and runs `tests/blender`; `nox -s gui` does it in the program, with
-its window, and subscribes to a repository as well. A dash: this check is not made there, or was not run.
+`python .ci/versions_table.py` makes this file from the tests' records; do not edit it. `nox -s blender` installs the
+extension's zip in Blender's Python module and runs `tests/blender`. `nox -s gui` does the same in the program, with its
+window, and also subscribes to a repository. A dash means that the check does not exist there or was not run.
 """
 
 Record = dict[str, object]
 
 
 def cell(counts: dict[str, int]) -> str:
-    """Return one check's outcome in words; a check that is all or nothing has no number."""
+    """Return one check's outcome in words, without a number for a single pass."""
     if counts == {"passed": 1}:
         return "passed"
     failed = {"failed": counts.get("failed", 0) + counts.get("error", 0)}
@@ -43,7 +43,7 @@ def cell(counts: dict[str, int]) -> str:
 
 
 def table(records: list[Record]) -> str:
-    """Return the document for these records: a line for each Blender, the oldest first."""
+    """Return the document: one row per Blender, the oldest first."""
     rows: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in records:
         key = tuple(str(record[name]) for name in ("blender", "run_as", "python", "system"))
@@ -61,7 +61,7 @@ def main() -> int:
     """Write the document; returns the exit status."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
     if not records:
-        print(f"{RECORDS} holds no records; nox -s blender and nox -s gui write them.", file=sys.stderr)
+        print(f"{RECORDS} has no records; nox -s blender and nox -s gui write them.", file=sys.stderr)
         return 1
     TABLE.write_text(table(records), encoding="utf-8")
     print(f"{TABLE}: {len(records)} records")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of Blender versions says what the records say, and nothing else."""
+"""The table of Blender versions shows exactly what the records say."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def maker() -> dict[str, Any]:
-    """The program that makes the table."""
+    """The script that makes the table, as its names."""
     return runpy.run_path(str(ROOT / ".ci" / "versions_table.py"))
 
 
 def made_record(blender: str, check: str, **counts: int) -> dict[str, Any]:
-    """A record as tests/versions.py writes it."""
+    """A record like those of tests/versions.py."""
     place = {"run_as": "module bpy", "python": "3.11.4", "system": "Linux"}
     return {"check": check, "blender": blender, **place, "date": "2026-01-02", "counts": counts}
 
@@ -55,7 +55,7 @@ def test_a_blender_has_one_line_and_the_oldest_comes_first(maker: dict[str, Any]
 
 
 def test_the_record_of_a_run_that_crashed_is_no_success(maker: dict[str, Any], tmp_path: Path) -> None:
-    """A check records failed=1 when it starts; its end would replace that. Outside a whole run nothing is written."""
+    """A check first records failed=1, which its end replaces. Without WAV2SEM_VERSIONS nothing is written."""
     pytest.importorskip("bpy", reason="the records say which Blender it is")
     code = "import runpy; record = runpy.run_path('tests/versions.py')['record']; record('zip', failed=1); 1 / 0"
     for variables, expected in ({}, 0), ({"WAV2SEM_VERSIONS": str(tmp_path)}, 1):
