@@ -7,7 +7,7 @@ import functools
 import os
 import pickle
 import struct
-import tracemalloc
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.miniature_faces import write_python2_pickle
-from trainer.datasets.restricted_pickle import MAPPED_BYTES, load
+from trainer.datasets.restricted_pickle import load
+from wav2sem_blender.errors import UserError
 
 
 class _Call:
@@ -85,32 +86,6 @@ def test_numpy_2_names_are_read(tmp_path: Path) -> None:
     renamed = written.replace(b"numpy.core.multiarray", b"numpy._core.multiarray")
     assert renamed != written
     np.testing.assert_array_equal(load(_write(tmp_path / "a.pkl", renamed)), array)
-
-
-def test_large_arrays_are_mapped_from_a_file(tmp_path: Path) -> None:
-    large, small = np.arange(MAPPED_BYTES, dtype=np.int16).reshape(2, -1), np.arange(3)
-    path = _write(tmp_path / "a.pkl", [large, small, large + 1])
-    first, second, third = load(path, map_arrays=True)
-    assert isinstance(first.base, np.memmap) or isinstance(first, np.memmap)
-    assert not isinstance(second, np.memmap)
-    np.testing.assert_array_equal(first, large)
-    np.testing.assert_array_equal(second, small)
-    np.testing.assert_array_equal(third, large + 1)
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_mapped_arrays_take_no_memory(protocol: int, tmp_path: Path) -> None:
-    arrays = [np.full((1 << 20,), i, np.uint8) for i in range(20)]
-    if protocol == 2:
-        write_python2_pickle(tmp_path / "a.pkl", arrays)
-    else:
-        _write(tmp_path / "a.pkl", pickle.dumps(arrays, protocol))
-    tracemalloc.start()
-    loaded = load(tmp_path / "a.pkl", map_arrays=True)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert [int(array[-1]) for array in loaded] == list(range(20))
-    assert peak < 6 << 20  # a few copies of the largest, not all twenty
 
 
 def test_arrays_cannot_be_changed(tmp_path: Path) -> None:
@@ -210,6 +185,36 @@ def test_claimed_lengths_take_no_memory(name: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="bytes"):
             load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
+
+
+def _laughs(opcode: bytes, hashed: bytes) -> bytes:
+    """A few bytes of nested containers, each twice in the next; the last is hashed."""
+    return b"\x80\x04}" + hashed.replace(b"LAUGHS", b")" + (b"2" + opcode) * 60)
+
+
+LAUGHS = {
+    "tuples as a key": (_laughs(b"\x86", b"LAUGHSK\x01s."), "unhashable"),
+    "tuples in a set": (_laughs(b"\x86", b"\x8f(LAUGHS\x90s."), "unhashable"),
+    "tuples in a set that is called": (_laughs(b"\x86", b"c__builtin__\nset\n](LAUGHSe\x85Rs."), "unhashable"),
+    "frozen sets": (_laughs(b"\x86", b"(LAUGHS\x91K\x01s."), "unhashable"),
+    "a deep tuple": (b"\x80\x04})" + b"\x85" * 1_000_000 + b"K\x01s.", "unhashable"),
+    "a deep list": (b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".", "RecursionError"),
+}
+
+
+@pytest.mark.parametrize("name", LAUGHS)
+def test_nested_containers_cost_no_time(name: str, tmp_path: Path) -> None:
+    content, said = LAUGHS[name]
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=rf"a\.pkl: .*{said}"):
+        load(_write(tmp_path / "a.pkl", content))
+    assert time.perf_counter() - started < 10
+
+
+def test_tuples_are_tuples_again(tmp_path: Path) -> None:
+    loaded = load(_write(tmp_path / "a.pkl", [(), (1, (2,)), [(3, 4)], frozenset([5])]))
+    assert loaded == [(), (1, (2,)), [(3, 4)], frozenset([5])]
+    assert [type(value) for value in loaded] == [tuple, tuple, list, frozenset]
 
 
 def test_shared_references_do_not_multiply(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ Two layouts are read: the four original files, and what FaceFormer's script make
     raw_audio_fixed.pkl      [subject][sequence] -> {"audio": int16 (N,), "sample_rate": Hz}
     templates.pkl            [subject] -> (5023, 3)
 
-The audio's pickle is read whole when the originals are opened (into a temporary file, not into memory); `export` saves
-doing that for every run.
+Opening the originals reads the audio's pickle whole (about 100 MB); after `export`, runs need not.
 
 Source: Cudeiro et al., "Capture, Learning, and Synthesis of 3D Speaking Styles" (VOCA), CVPR 2019; the splits are
 VOCA's and FaceFormer's.
@@ -93,7 +92,7 @@ class OriginalVocaset(PublishedFaces):
                 n_vertices=VOCASET.n_vertices,
             )
         self._rows = _by_clip(folder / ROWS)
-        self._audio = _by_clip(folder / AUDIO, map_arrays=True)
+        self._audio = _by_clip(folder / AUDIO)
         self._templates = read_templates(folder / TEMPLATES)
         super().__init__(VOCASET, folder, set(self._rows), set(self._audio))
 
@@ -170,9 +169,9 @@ def export(folder: Path, out: Path) -> PublishedFaces:
     return ExportedFaces(VOCASET, out)
 
 
-def _by_clip(path: Path, map_arrays: bool = False) -> Mapping[str, Any]:
+def _by_clip(path: Path) -> Mapping[str, Any]:
     """[subject][sequence] -> value, as SUBJECT_SEQUENCE -> value."""
-    nested = restricted_pickle.load(path, map_arrays=map_arrays)
+    nested = restricted_pickle.load(path)
     if not isinstance(nested, dict) or not all(isinstance(sequences, dict) for sequences in nested.values()):
         raise UserError("{path}: no [subject][sequence] in it; it is another file", path=path.name)
     return {
