@@ -4,9 +4,9 @@
     blender -b scene.blend --python docs/examples/animate_from_speech.py -- \
         --audio speech.wav --object Head --output animated.blend
 
-The add-on may be installed as an extension; otherwise this file's checkout is used. The exit status is 0 only if keys
-were written. For everyday batches there is the shorter `blender -b scene.blend --command wav2sem …`; copy this
-script where more than one call is needed: several heads, several recordings, a render afterwards.
+It uses the installed extension, or else this file's checkout. The exit status is 0 only if keys were written. For
+simple batches `blender -b scene.blend --command wav2sem …` is shorter. Copy this script if you need more than one call:
+several heads, several recordings, a render afterwards.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
     use_addon()
     try:
         bpy.ops.wav2sem.animate(filepath=str(options.audio.absolute()), object=options.object)
-    except RuntimeError as error:  # what the operator reported
+    except RuntimeError as error:  # the operator's report
         print(error, file=sys.stderr)
         return 1
 
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def use_addon() -> None:
-    """Register the add-on from this checkout unless Blender has it enabled already."""
+    """Register the add-on from this checkout if Blender has not enabled it."""
     if not hasattr(bpy.types, "WAV2SEM_OT_animate"):
         sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
         import wav2sem_blender
