@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run every benchmark, each in a process of its own; print a table and write out/bench.json.
+"""Run every benchmark in its own process, print a table, and write out/bench.json.
 
     python tests/bench [--short] [--cores 2] [--device cpu]       (nox -s bench -- …)
 
-An aim that is missed is marked and does not fail the run: times depend on the machine and on what else it does. A
-benchmark that breaks does.
+A missed aim is marked but does not fail the run, because times depend on the machine and its load. A benchmark that
+breaks fails the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "bpy")
 
 
 def cpu_name() -> str:
-    """The processor's name where the system tells it."""
+    """The processor's name, as far as the system tells it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -45,7 +45,7 @@ def device_name(device: str) -> str:
 
 
 def run_benchmark(name: str, arguments: list[str]) -> tuple[list[dict], str]:
-    """Return a benchmark's rows, and what went wrong ("" if nothing did)."""
+    """Return a benchmark's rows and its error, "" if there is none."""
     command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     rows = [json.loads(line[len(ROW_PREFIX) :]) for line in result.stdout.splitlines() if line.startswith(ROW_PREFIX)]
@@ -88,7 +88,7 @@ def main() -> int:
             print(f"{name} broke:\n{error}\n", file=sys.stderr)
     out = ROOT / "out" / "bench.json"
     out.parent.mkdir(exist_ok=True)
-    # NaN is no JSON: what could not be measured has no value.
+    # JSON has no NaN.
     rows = [row | {"value": None if math.isnan(row["value"]) else row["value"]} for row in rows]
     out.write_text(json.dumps({"machine": machine, "rows": rows, "broken": broken}, indent=1) + "\n", encoding="utf-8")
     missed = sum(row["met"] is False for row in rows)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cached NumPy decoder against FaceFormer's published loop, which decodes the whole prefix again for every frame.
+"""Compare the cached NumPy decoder with FaceFormer's published loop, which decodes the prefix again for each frame.
 
     python tests/bench/cached_decoding.py [--short]
 
-Both run the published size (5,023 vertices = 15,069 outputs, 64-d) on the same random weights, and must agree.
+Both have the published size (5,023 vertices = 15,069 outputs, 64-d) and the same random weights, and must agree.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, 
 
 N_OUTPUTS = 5023 * 3
 N_STYLES = 8
-# As much as float32 can keep over a loop that feeds its own output back 600 times.
+# The accuracy of float32 after a loop that feeds its output back 600 times.
 TOLERANCE = 1e-5
 
 
 def random_decoder(n_outputs: int) -> FaceDecoder:
-    """FaceFormer's FLAME decoder with random weights; its zero motion head would make every answer right."""
+    """FaceFormer's FLAME decoder with random weights. With its zero motion head every answer would be right."""
     torch.manual_seed(0)
     decoder = FaceDecoder(DecoderConfig(), n_outputs, N_STYLES).eval().requires_grad_(False)
     torch.nn.init.normal_(decoder.motion_head.weight, std=1 / math.sqrt(64))
@@ -36,7 +36,7 @@ def random_decoder(n_outputs: int) -> FaceDecoder:
 
 
 def decode_by_prefix(decoder: FaceDecoder, memory_RM: torch.Tensor, style_N: torch.Tensor) -> torch.Tensor:
-    """The published `predict`: no cache, no folding; every step runs the prefix through vertices and back."""
+    """The published `predict`, without cache and folding: each step runs the prefix through the vertices and back."""
     config, n_frames = decoder.config, len(memory_RM)
     self_mask = biased_causal_mask(n_frames, config.heads, config.period)
     cross_mask = alignment_mask(n_frames, config.memory_per_frame)
@@ -57,7 +57,7 @@ def decode_by_prefix(decoder: FaceDecoder, memory_RM: torch.Tensor, style_N: tor
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:
-    """Time both at 20 s, compare their outputs, then time the cached one over the length."""
+    """Time both at 20 s, compare their outputs, then time the cached one at several lengths."""
     loop_length_s = 10 if chosen.short else 20  # the loop alone takes half a minute at 20 s
     torch.set_num_threads(chosen.cores)
     decoder = random_decoder(N_OUTPUTS)
@@ -73,7 +73,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     cached_s = best_s(lambda: cached.decode(window_RM, style_N))
     error = float(np.abs(cached.decode(window_RM, style_N) - expected_TK).max() / np.abs(expected_TK).max())
     ratio = loop_s / cached_s
-    # The aim is stated for 20 s: the loop's cost grows faster than its length.
+    # The aim is for 20 s, because the loop's cost grows faster than its length.
     met = None if chosen.short else ratio >= 100
     rows = [
         Row(name=f"decoder, prefix loop, {loop_length_s} s", value=loop_s, unit="s"),
@@ -81,7 +81,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
         Row(name="decoder, loop / cached", value=ratio, unit="x", aim=">= 100 at 20 s", met=met),
         Row(name="decoder, difference", value=error, unit="of scale", aim="<= 1e-5", met=error <= TOLERANCE),
     ]
-    # Linear in length: from a minute on the cache slides. Few outputs, so that an hour of them fits into memory.
+    # From a minute on the cache slides, so the cost is linear. Few outputs, so that an hour fits into memory.
     small = random_decoder(52)
     cached = MotionDecoder(small.config, {name: tensor.numpy() for name, tensor in small.state_dict().items()})
     frame_us = {}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A step of autoregressive fine-tuning against FaceFormer's published loop, which decodes the whole prefix every frame.
+"""Compare a step of autoregressive fine-tuning with FaceFormer's published loop.
 
     python tests/bench/finetuning.py [--short] [--device cuda]
 
-Forward, backward and update of one clip of 10 s (299 frames) at VOCASET's sizes (5,023 vertices, 64-d), same weights,
-eval mode, and the gradients must agree. The decoder alone, and the whole step with a wav2vec 2.0 of base size, whose
-frozen CNN the published step runs every time.
+The published loop decodes the whole prefix for each frame. A step is forward, backward and update of one clip of 10 s
+(299 frames) at VOCASET's sizes (5,023 vertices, 64-d), with the same weights, in evaluation mode. The gradients must
+agree. Measured for the decoder alone, and for the whole step with a wav2vec 2.0 of base size, whose frozen CNN the
+published step runs every time.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from wav2sem_blender.pipeline.official import key_channels
 
 N_OUTPUTS = 5023 * 3
 N_STYLES = 8
-# Float32 over a loop that feeds its own output back 299 times, and back again.
+# The accuracy of float32 after a loop that feeds its output back 299 times, forward and backward.
 TOLERANCE = 1e-4
 
 
 def random_model(device: str) -> FaceFormer:
-    """The published size with random weights: a few millimetres of motion, so that the feedback has a gradient."""
+    """The published size with random weights that move the face a few millimetres, so the feedback has a gradient."""
     torch.manual_seed(0)
     config = ModelConfig(
         name="random",
@@ -97,7 +98,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
         rows.append(Row(name=f"fine-tuning {duration_s} s, {name}", value=seconds[name], unit="s"))
     for part in ("decoder alone", "whole step"):
         ratio = seconds[f"{part}, published loop"] / seconds[f"{part}, cached"]
-        # The aim is stated for 10 s: the published loop's cost grows faster than its length.
+        # The aim is for 10 s, because the published loop's cost grows faster than its length.
         met = None if chosen.short else ratio >= 5
         rows.append(Row(name=f"fine-tuning, {part}, loop / cached", value=ratio, unit="x", aim=">= 5 at 10 s", met=met))
     name = "fine-tuning, gradients' difference"
@@ -114,7 +115,7 @@ def _update(loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer, device
 
 
 def _difference(model: FaceFormer, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> float:
-    """Largest difference of any parameter's gradient, in parts of the largest gradient of that parameter's module."""
+    """Largest difference of a parameter's gradient, relative to the largest gradient of its module."""
     names, learnt = zip(*((name, p) for name, p in model.named_parameters() if p.requires_grad), strict=True)
     gradients = [torch.autograd.grad(loss(), learnt, allow_unused=True) for loss in (first, second)]
     scales: dict[str, float] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model of the published size (two encoders of 768-d and 12 layers) with random weights, against its encoders alone.
+"""Compare a model of the published size, with random weights, with its two encoders alone (768-d, 12 layers).
 
 python tests/bench/full_size.py [--short] [--device cuda]
 """
@@ -41,7 +41,7 @@ def save_random_model(folder: Path) -> None:
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:
-    """Alternate both, so that a disturbance meets both, and compare the medians."""
+    """Alternate the two, so that both meet a disturbance, and compare the medians."""
     torch.set_num_threads(chosen.cores)
     duration_s = 5.0 if chosen.short else 20.0
     samples_S = speech_samples(duration_s)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keyframes in bulk, as the add-on writes them, against `keyframe_insert` in a loop.
+"""Compare the add-on's way to write keyframes, in bulk, with `keyframe_insert` in a loop.
 
 python tests/bench/keyframe_writing.py [--short]
 """
@@ -22,7 +22,7 @@ N_KEYS, N_FRAMES = 52, 1800
 
 
 def mesh_with_keys() -> bpy.types.Object:
-    """A cube with `N_KEYS` shape keys; the mesh's size plays no part in writing curves."""
+    """A cube with `N_KEYS` shape keys. The mesh's size does not matter for curves."""
     bpy.ops.wm.read_factory_settings()
     obj = bpy.data.objects["Cube"]
     obj.shape_key_add(name="Basis")
@@ -32,7 +32,7 @@ def mesh_with_keys() -> bpy.types.Object:
 
 
 def write_in_bulk(obj: bpy.types.Object, values_TK: np.ndarray) -> bpy.types.Action:
-    """The add-on's own way."""
+    """As the add-on does."""
     curves = {f"key_{k:02d}": values_TK[:, k] for k in range(values_TK.shape[1])}
     with ExitStack() as rollback:
         keys, scene = obj.data.shape_keys, bpy.context.scene
@@ -42,7 +42,7 @@ def write_in_bulk(obj: bpy.types.Object, values_TK: np.ndarray) -> bpy.types.Act
 
 
 def write_in_a_loop(obj: bpy.types.Object, values_TK: np.ndarray) -> bpy.types.Action:
-    """What most scripts do."""
+    """As most scripts do."""
     blocks = obj.data.shape_keys.key_blocks
     for k in range(values_TK.shape[1]):
         block = blocks[f"key_{k:02d}"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What windows change: the motion of long recordings in windows against one unbroken window, and at the seams.
+"""What windows change in long recordings: the motion, overall and at the seams, compared with a single window.
 
 python tests/bench/long_audio.py [--short]
 """
@@ -18,7 +18,7 @@ RATE_HZ = 16_000
 
 
 def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
-    """Weights (T, K) with one window for everything; the utterances of F_s stay as they are."""
+    """Weights (T, K) with a single window; the utterances of F_s do not change."""
     animator._window_s = len(samples) / RATE_HZ + 1
     try:
         return animator.animate(samples, RATE_HZ).weights_TK

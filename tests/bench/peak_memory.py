@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Peak memory of the pipeline over the length of the recording; each length in a process of its own.
+"""The pipeline's peak memory by length of the recording. Each length has its own process.
 
 python tests/bench/peak_memory.py [--short]
 """
@@ -28,7 +28,7 @@ print(peak_memory_mb())
 
 
 def write_speech(path: Path, duration_s: float) -> None:
-    """Write a long recording a minute at a time: this process's own size must not matter."""
+    """Write a long recording minute by minute, so that this process stays small."""
     minute_S = speech_samples(60)
     with soundfile.SoundFile(path, "w", RATE_HZ, 1, "PCM_16") as file:
         for _ in range(round(duration_s / 60)):

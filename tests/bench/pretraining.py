@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wav2Sem pretraining: audio seconds per second of the preset `fast` against `released`, one utterance an update.
+"""Wav2Sem pretraining: audio seconds per second of `fast`, compared with `released` (one utterance per update).
 
 python tests/bench/pretraining.py [--short] [--device cuda]
 
-Both run the trainer's own loop, from flac files to the optimiser, on one model and utterances as long as LibriSpeech's.
+Both run the trainer's own loop, from flac files to the optimiser, on one model and LibriSpeech-like utterances.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REDUCED_CNN = {"conv_dim": [256] * 7}
 
 
 class TimedRun(Run):
-    """A run that notes when each step ended and how much audio it heard, and writes no weights."""
+    """A run that records when each step ended and how much audio it had, and writes no weights."""
 
     def __init__(self, folder: Path, config: PretrainWav2Sem, device: str) -> None:
         super().__init__(folder, verb="pretrain", name="bench", config=config, device=device)
@@ -47,21 +47,21 @@ class TimedRun(Run):
         self.ends.append((time.perf_counter(), audio_s))
 
     def save(self, name: str, state: object) -> None:
-        """Not what is measured."""
+        """Not measured."""
 
     def report(self, name: str, values: object) -> None:
-        """Not what is measured."""
+        """Not measured."""
 
     def _save_checkpoint(self, step: int) -> None:
-        """Not what is measured: once in thousands of steps."""
+        """Not measured: it happens once in thousands of steps."""
 
     def seconds_per_audio_second(self) -> float:
-        """Over all steps but the first, which warms up."""
+        """Over all steps except the first, which warms up."""
         return (self.ends[-1][0] - self.ends[0][0]) / sum(audio_s for _, audio_s in self.ends[1:])
 
 
 def write_utterances(folder: Path) -> None:
-    """One speaker's utterances of 2 to 16 s, 12.3 s in the mean as LibriSpeech's are."""
+    """One speaker's utterances of 2 to 16 s, with LibriSpeech's mean of 12.3 s."""
     rng = np.random.default_rng(0)
     chapter = folder / "train-clean-100" / "1" / "1"
     chapter.mkdir(parents=True)
@@ -75,7 +75,7 @@ def write_utterances(folder: Path) -> None:
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:
-    """Alternate both, so that a disturbance meets both, and compare the medians."""
+    """Alternate the two, so that both meet a disturbance, and compare the medians."""
     torch.set_num_threads(chosen.cores)
     size = ALL_LAYERS | (REDUCED | REDUCED_CNN if chosen.short else {})
     configs = {}

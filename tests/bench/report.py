@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every benchmark shares: its rows, its command line, the two cores that the aims are stated for, the speech."""
+"""Shared by all benchmarks: rows, command line, the two cores that the aims are for, speech."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROW_PREFIX = "ROW "
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; `met` is None where there is no aim, or where a shortened run cannot judge it."""
+    """One line of the table. `met` is None without an aim, or if a shortened run cannot judge it."""
 
     name: str
     value: float
@@ -33,12 +33,12 @@ class Row:
 
 
 def skipped(name: str, reason: str) -> Row:
-    """A row for what could not be measured, with the reason."""
+    """A row that says why something could not be measured."""
     return Row(name=f"{name}: SKIPPED, {reason}", value=float("nan"), unit="")
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse what all benchmarks accept."""
+    """Parse the options of all benchmarks."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="reduced sizes, under 3 minutes in all")
     parser.add_argument("--cores", type=int, default=2, help="CPU cores to use (default: 2, what the aims are for)")
@@ -47,21 +47,21 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_alone(measure: Callable[[argparse.Namespace], list[Row]]) -> None:
-    """Run one benchmark as a program of its own and print its rows for `__main__.py` to read."""
+    """Run one benchmark and print its rows, which `__main__.py` reads."""
     chosen = options()
     for row in measure(chosen):
         print(ROW_PREFIX + json.dumps(asdict(row)), flush=True)
 
 
 def limit_cores(n_cores: int) -> None:
-    """Bind this process and its children to `n_cores` cores where the system can."""
+    """Bind this process and its children to `n_cores` cores, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:n_cores]))
     os.environ["OMP_NUM_THREADS"] = str(n_cores)
 
 
 def best_s(work: Callable[[], object], repeats: int = 3) -> float:
-    """Seconds of the fastest of several runs: the others were disturbed."""
+    """Seconds of the fastest of several runs, the least disturbed one."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -71,13 +71,13 @@ def best_s(work: Callable[[], object], repeats: int = 3) -> float:
 
 
 def peak_memory_mb() -> float:
-    """Highest resident size of this process so far."""
+    """This process's peak resident size so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def speech_samples(duration_s: float) -> np.ndarray:
-    """16 kHz float32 speech: the demo clip over and over, or syllable-like noise where there is no clip."""
+    """16 kHz float32 speech: the demo clip repeated, or syllable-like noise if there is no clip."""
     n_samples = int(duration_s * 16_000)
     if DEMO_SPEECH.is_file():
         import soundfile

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole pipeline with the bundled model: audio seconds a second, the stages' shares, the wait for a first key.
+"""The whole pipeline with the bundled model: audio seconds per second, each stage's share, the wait for the first key.
 
 python tests/bench/whole_pipeline.py [--short] [--device cuda]
 """
@@ -23,7 +23,7 @@ RATE_HZ = 16_000
 COLD_CLIP_S = 5
 REPEATS = 3
 
-# Blender is open, the add-on is on, the head is there; then the first click: worker, model, curves.
+# Blender is open with the add-on and a head. Then the first click starts the worker, loads the model, makes the curves.
 COLD_START = """
 import json, sys, time
 start = time.perf_counter()
@@ -45,7 +45,7 @@ print("TIMES " + json.dumps(times))
 
 
 def stage_seconds(animator: SpeechAnimator, speech: Path) -> dict[str, float]:
-    """Seconds by stage: the time between two calls belongs to the stage that the later one reports."""
+    """Seconds by stage. The time between two calls belongs to the stage of the later call."""
     seconds: dict[str, float] = {}
     last = time.perf_counter()
 
@@ -60,7 +60,7 @@ def stage_seconds(animator: SpeechAnimator, speech: Path) -> dict[str, float]:
 
 
 def measure_engine(engine: str, device: str, speech: Path, duration_s: float) -> list[Row]:
-    """Throughput and shares of one engine."""
+    """One engine's throughput, and its stages' shares."""
     animator = SpeechAnimator.load("default", engine=engine, device=device)
     animator.animate_file(speech)
     per_second = duration_s / best_s(lambda: animator.animate_file(speech), REPEATS)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real Blender with its window, from Debian sid, in a folder of its own: nothing is installed on this machine.
+"""Debian sid's Blender, with its window, in its own folder; nothing is installed on this machine.
 
     python tests/gui/debian_blender.py [-- COMMAND ...]
 
-A small Debian is made below the user's cache folder by debootstrap and kept (1.7 GB; the first run takes two minutes,
-later ones none). Commands run in it by `chroot`, in name spaces of their own: when the command ends, its mounts and
-every process that it left are gone. It needs Linux, root and a Debian archive. Package hosts, proxies and
-certificates are those of this machine's own apt; where it knows no Debian archive, debootstrap's default is taken.
+debootstrap makes a small Debian in the user's cache folder, where it stays (1.7 GB; only the first run takes two
+minutes). Commands run in it with `chroot`, in their own name spaces: when a command ends, its mounts and all processes
+that it started are gone. This needs Linux, root and a Debian archive. Package hosts, proxies and certificates are those
+of this machine's apt, or debootstrap's default if apt knows no Debian archive.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _NON_INTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "P
 
 
 class UnavailableError(Exception):
-    """The program cannot be had on this machine; the message says why."""
+    """Blender is not available on this machine; the message says why."""
 
 
 def prepare(cache: Path | None = None) -> Path:
-    """Return the folder with Debian and Blender in it, made when it is not there yet.
+    """Return the folder with Debian and Blender, after making it if necessary.
 
     Raises:
-        UnavailableError: This machine lacks something that is needed to make it.
+        UnavailableError: this machine lacks something that is needed to make it.
     """
     cache = cache or default_cache()
     digest = hashlib.sha256(" ".join([SUITE, *PACKAGES]).encode()).hexdigest()[:8]
     root = cache / f"{SUITE}-{digest}"
     _check_machine()
     if not root.is_dir():
-        # Under another name until it is complete, so that a run that was cut off leaves nothing that looks whole.
+        # It has another name until it is complete, so that an interrupted run leaves nothing that looks complete.
         unfinished = cache / f"unfinished-{os.getpid()}"
         try:
             _make(unfinished, cache)
@@ -59,7 +59,7 @@ def prepare(cache: Path | None = None) -> Path:
 
 
 def default_cache() -> Path:
-    """The user's cache folder for this."""
+    """Where the folder is kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wav2sem-blender" / "gui"
 
 
@@ -75,13 +75,13 @@ def command(
     """Return the command line that runs `arguments` inside `root`.
 
     Args:
-        root: What `prepare` returned.
-        arguments: Program and arguments as seen from inside.
-        writable: Folders of this machine that appear inside under their own paths.
-        readable: The same, but the command cannot write there.
-        elsewhere: Folders that appear inside under another path, read-only.
-        folder: Where the command starts, as seen from inside.
-        offline: The command has no network at all, whatever it tries.
+        root: what `prepare` returned.
+        arguments: program and arguments, as seen from inside.
+        writable: folders of this machine, available inside under their own paths.
+        readable: the same, read-only.
+        elsewhere: folders that have another path inside, read-only.
+        folder: the working folder, as seen from inside.
+        offline: without any network.
     """
     lines = ["set -eu", 'mount -t proc proc "$root/proc"', 'mount -t tmpfs tmpfs "$root/tmp"']
     lines += ['mount --rbind /dev "$root/dev"', 'cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true']
@@ -107,7 +107,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def _check_machine() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise UnavailableError(f"Debian's Blender is run on Linux x86_64 only; this is {platform.platform()}")
+        raise UnavailableError(f"Debian's Blender runs only on Linux x86_64; this is {platform.platform()}")
     if os.geteuid() != 0:
         raise UnavailableError("debootstrap and chroot need root")
     missing = [name for name in ("unshare", "chroot", "mount") if shutil.which(name) is None]
@@ -116,7 +116,7 @@ def _check_machine() -> None:
     probe = subprocess.run(["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"], text=True,
                            capture_output=True)  # fmt: skip
     if probe.returncode:
-        raise UnavailableError(f"this machine lets nobody mount a folder: {probe.stderr.strip()}")
+        raise UnavailableError(f"folders cannot be mounted on this machine: {probe.stderr.strip()}")
 
 
 def _make(root: Path, cache: Path) -> None:
@@ -132,7 +132,7 @@ def _make(root: Path, cache: Path) -> None:
 
 
 def _debootstrap(cache: Path) -> tuple[str, dict[str, str]]:
-    """Return debootstrap and its variables; where it is not installed, from its package, unpacked in the cache."""
+    """Return debootstrap and its variables. If it is not installed, unpack its package in the cache."""
     variables = {**os.environ, "LC_ALL": "C.UTF-8"}
     # A user's PATH may leave out the folders of the administrator's programs.
     variables["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -157,7 +157,7 @@ def _debootstrap(cache: Path) -> tuple[str, dict[str, str]]:
 
 
 def _debian_archives() -> list[str]:
-    """Return the Debian archives of this machine's apt, in its order; a security archive has no sid."""
+    """Return the Debian archives of this machine's apt, in its order, without security archives, which lack sid."""
     found: list[str] = []
     for path in [_APT_SOURCES / "sources.list", *sorted((_APT_SOURCES / "sources.list.d").glob("*"))]:
         if path.suffix in (".list", ".sources") and path.is_file():
@@ -167,7 +167,7 @@ def _debian_archives() -> list[str]:
 
 
 def _host_options() -> str:
-    """Return this machine's apt options on how to fetch, as a file of apt's."""
+    """Return this machine's apt options for downloads, in apt's own format."""
     dump = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=False).stdout
     kept = re.findall(r"^Acquire::(?:http|https|Check-|Retries)\S* .*$", dump, re.MULTILINE | re.IGNORECASE)
     return "\n".join([*kept, ""])
@@ -183,7 +183,7 @@ def _run(arguments: list[str], log: Path, variables: dict[str, str], folder: Pat
 
 
 def main() -> int:
-    """Prepare it; run a command in it when one is given."""
+    """Prepare the folder, and run a command in it if one is given."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--"]
     try:
         root = prepare()

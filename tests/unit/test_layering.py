@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layers of docs/architecture.md hold: what a fresh interpreter loads, and what the sources import.
+"""The layers of docs/architecture.md: what a fresh interpreter loads, and what the sources import.
 
-The nested ruff.toml files check each import statement; these tests check what an import really drags in.
+The nested ruff.toml files check each import statement. These tests check what an import really loads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "wav2sem_blender"
 
-# Loads a module with some others made unimportable, then tells which top-level modules are there.
+# Runs a statement while some modules cannot be imported, then prints the new top-level modules.
 PROBE = """
 import json, sys
 
@@ -34,7 +34,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in set(sys.modules) - 
 
 
 def loaded_by(statement: str, refused: set[str] = frozenset()) -> set[str]:
-    """Return the top-level modules that `statement` loads in a fresh interpreter that cannot import `refused`."""
+    """Return the top-level modules that `statement` loads in a fresh interpreter without `refused`."""
     code = PROBE.format(refused=sorted(refused), statement=statement)
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -42,7 +42,7 @@ def loaded_by(statement: str, refused: set[str] = frozenset()) -> set[str]:
 
 
 def third_party(modules: set[str]) -> set[str]:
-    """Return what is neither the standard library, nor ours, nor the pseudo-modules that Cython registers."""
+    """Leave out the standard library, our own package, and the pseudo-modules that Cython registers."""
     names = {name for name in modules if name not in sys.stdlib_module_names and "cython" not in name}
     return names - {"wav2sem_blender"}
 
@@ -95,7 +95,7 @@ def test_the_default_model_runs_without_torch_blender_and_trainer() -> None:
 
 
 def test_a_refused_module_cannot_be_imported() -> None:
-    """The probe of the other tests can fail."""
+    """The other tests' probe can fail."""
     with pytest.raises(AssertionError, match="refused by the test"):
         loaded_by("import numpy", refused={"numpy"})
 
@@ -115,7 +115,7 @@ def imports_of(path: Path) -> set[str]:
 def test_package_imports_itself_relatively_and_no_trainer(path: Path) -> None:
     imported = imports_of(path)
     assert "trainer" not in imported, "the trainer uses the pipeline, never the reverse"
-    # boot.py makes the package importable under this name before it imports it; it uses no import statement.
+    # boot.py loads the package under this name without an import statement.
     assert "wav2sem_blender" not in imported, "inside Blender the package has another name: use relative imports"
 
 
@@ -139,7 +139,7 @@ def test_trainer_knows_no_blender() -> None:
     assert users == []
 
 
-# Each room of these folders uses those before it and no other; modules beside the rooms are free of this order.
+# A room may import only itself and those before it. Modules beside the rooms are not ordered.
 ORDERS = {
     "trainer": (
         *("experiments", "runs", "mesh_registration", "datasets", "speech", "motion", "evaluation", "loops"),
@@ -147,12 +147,12 @@ ORDERS = {
     ),
     "wav2sem_blender.blender": ("tasks", "sound", "scene", "animate", "ui", "preferences", "demo"),
 }
-# What stands beside Blender's rooms: these know none of them, and registration knows them all.
+# Beside Blender's rooms: these import none of them; registration imports all.
 BLENDER_GROUND = {"compat", "addon_preferences", "translations"}
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package and the trainer by its full name."""
+    """Every module of the package and the trainer, by its full name."""
     found = {}
     for top in ("wav2sem_blender", "trainer"):
         for path in (ROOT / top).rglob("*.py"):
@@ -165,7 +165,7 @@ MODULES = modules()
 
 
 def uses(name: str) -> set[str]:
-    """Our modules that a module imports, at any depth: inside functions too, but not for type checks alone."""
+    """Our modules that a module imports, also inside functions, but not those only for type checks."""
     path = MODULES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     used = set()
@@ -191,7 +191,7 @@ def _without_type_checks(tree: ast.Module) -> ast.Module:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules of which each reaches every other (Tarjan's strongly connected components)."""
+    """Groups of modules that all reach one another (Tarjan's strongly connected components)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -240,7 +240,7 @@ def test_every_room_has_its_place(folder: str) -> None:
 def test_a_room_uses_only_those_before_it(folder: str, room: str) -> None:
     allowed = {room, *ORDERS[folder][: ORDERS[folder].index(room)], *BLENDER_GROUND}
     for name in sorted(name for name in MODULES if name.startswith(f"{folder}.{room}.")):
-        # The demo runs the add-on, so it registers it.
+        # The demo registers the add-on.
         own = allowed | ({"registration"} if room == "demo" else set())
         inside = {module.removeprefix(f"{folder}.") for module in uses(name) if module.startswith(f"{folder}.")}
         assert {module.partition(".")[0] for module in inside} <= own, name

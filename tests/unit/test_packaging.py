@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The zip is the same bytes for the same sources and holds what Blender needs; the version has one place."""
+"""The zip has what Blender needs, and the same bytes for the same sources; the version has one place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytest.importorskip("packaging", reason="the packer reads constraints with packa
 
 @pytest.fixture(scope="module")
 def packer() -> ModuleType:
-    """The packer, which lies outside every package."""
+    """The packer, which is in no package."""
     spec = importlib.util.spec_from_file_location("pack_extension", ROOT / ".ci/pack_extension.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +44,7 @@ def packer() -> ModuleType:
 
 
 def stand_in_wheels(folder: Path, mtime_s: int) -> list[Path]:
-    """Write small files under real wheel names; the real ones are downloaded by `nox -s extension` only."""
+    """Write small files with real wheel names; only `nox -s extension` downloads the real ones."""
     folder.mkdir()
     for name in WHEELS:
         (folder / name).write_bytes(name.encode() * 10)
@@ -133,7 +133,7 @@ def test_blender_refuses_a_broken_zip(
 def repository(
     packer: ModuleType, extension_tool: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder with two platforms' zips, without the model, and the index, as `nox -s extension` leaves dist/."""
+    """A folder like dist/ after `nox -s extension`: two platforms' zips, without the model, and the index."""
     files = {name: path for name, path in packer.package_files().items() if not name.startswith("assets/")}
     monkeypatch.setattr(packer, "package_files", lambda: files)
     folder = tmp_path / "dist"
@@ -152,7 +152,7 @@ def test_the_index_lists_every_zip_with_its_hash_platform_and_pythons(repository
         content = (repository / entry["archive_url"]).read_bytes()
         assert entry["archive_size"] == len(content)
         assert entry["archive_hash"] == "sha256:" + hashlib.sha256(content).hexdigest()
-        assert entry["python_versions"] == ["3.11", "3.13"], "those of the stand-in wheels"
+        assert entry["python_versions"] == ["3.11", "3.13"], "the Pythons of the stand-in wheels"
     assert 'href="./wav2sem_blender-' in (repository / "index.html").read_text()
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_blender_cannot_list_is_no_repository(packer: ModuleType, re
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine's own address, and give the URL."""
+    """Serve a folder on the local address; yields the URL."""
     handler = functools.partial(QuietHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -181,7 +181,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """A file server that does not write about each request."""
+    """A file server that logs nothing."""
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
@@ -217,7 +217,7 @@ def test_blender_refuses_the_repository_for_a_python_without_wheels(
 
 
 def write_wheel(path: Path, *lines: str) -> Path:
-    """Write a wheel that holds nothing but these lines of metadata."""
+    """Write a wheel that has only these lines of metadata."""
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("some-1.0.dist-info/METADATA", "\n".join(["Metadata-Version: 2.4", *lines, "", "Text"]))
     return path
@@ -277,7 +277,7 @@ def test_the_version_has_one_place() -> None:
 
 
 def test_manifest_keeps_blenders_limits() -> None:
-    """Lengths and punctuation that extensions.blender.org refuses."""
+    """extensions.blender.org refuses other lengths and punctuation."""
     manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text())
     for text in (manifest["tagline"], *manifest["permissions"].values()):
         assert len(text) <= 64 and text[-1].isalnum()
@@ -285,7 +285,7 @@ def test_manifest_keeps_blenders_limits() -> None:
 
 
 def test_the_pinned_versions_lie_in_the_ranges() -> None:
-    """A pin outside pyproject's range could not be installed by the sessions."""
+    """The sessions could not install a pin outside pyproject's range."""
     from packaging.requirements import Requirement
 
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -328,7 +328,7 @@ def test_the_readme_explains_every_session(sessions: ModuleType) -> None:
 def test_an_interpreter_must_answer_for_itself(
     sessions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pyenv shim exists for versions that it then refuses to run; a real one lies in pyenv's own folder."""
+    """A pyenv shim exists for versions that it refuses to run; the real interpreter is in pyenv's folder."""
     own = "{}.{}".format(*sys.version_info)
     shims, versions = tmp_path / "shims", tmp_path / "versions" / "3.99.1" / "bin"
     for folder, answer in ((shims, "exit 127"), (versions, "echo 3.99 cpython")):

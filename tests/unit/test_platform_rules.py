@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a listing on extensions.blender.org asks of sources and manifest; docs/publishing.md is the whole check list."""
+"""What extensions.blender.org asks of sources and manifest. docs/publishing.md has the whole check list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = ROOT / "wav2sem_blender"
 MANIFEST = tomllib.loads((ROOT / "blender_manifest.toml").read_text(encoding="utf-8"))
 LICENCE_OF_WEIGHTS = (ROOT / "LICENSE-weights").read_text(encoding="utf-8")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-# What reaches the network from Python, and programs that do.
+# Modules that reach the network.
 NETWORK_MODULES = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "ssl", "urllib", "urllib3"}
 # Sentence endings that Blender refuses at the end of a short text.
 PUNCTUATION = ".!?,;:"
@@ -29,7 +29,7 @@ def name_of(path: Path) -> str:
 
 @functools.cache
 def nodes_of(path: Path) -> list[ast.AST]:
-    """A source as its syntax tree's nodes."""
+    """The nodes of a source's syntax tree."""
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
@@ -69,8 +69,14 @@ def test_every_copyright_notice_that_we_carry_is_in_the_manifest() -> None:
     assert all(re.fullmatch(r"\d{4}(-\d{4})? \S.*", line) for line in MANIFEST["copyright"])
 
 
+def test_the_licence_of_the_weights_names_files_that_exist() -> None:
+    named = set(re.findall(r"`(\w+\.(?:npz|json))`", LICENCE_OF_WEIGHTS))
+    assert len(named) == 3
+    assert not [name for name in named if not any(PACKAGE.rglob(name))]
+
+
 def test_the_manifest_has_no_left_over_default() -> None:
-    """A list or a text that is empty, and the example's values, are sent back by the moderators."""
+    """Moderators reject empty values and those of the example."""
     assert all(MANIFEST.values()) and "my_example" not in MANIFEST["id"]
     assert MANIFEST["schema_version"] == "1.0.0" and MANIFEST["type"] == "add-on"
     assert re.fullmatch(r"\d+\.\d+\.\d+", MANIFEST["version"])
@@ -81,7 +87,7 @@ def test_the_manifest_has_no_left_over_default() -> None:
 def test_a_source_is_readable_and_says_its_licence(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# SPDX-License-Identifier: GPL-3.0-or-later\n")
-    assert max(map(len, text.splitlines())) <= 250, "a line that long holds data or hides code"
+    assert max(map(len, text.splitlines())) <= 250, "a line that long is data or hides code"
     assert not called_names(path) & {"exec", "eval", "compile", "__import__"}
     assert not imported_names(path) & {"marshal", "pickle", "base64"}
 
@@ -99,7 +105,7 @@ def test_no_source_opens_a_connection(path: Path) -> None:
 
 
 def test_what_may_download_asks_blender_first() -> None:
-    """pip is the only thing that may use the network, in a process of its own, on a click, if Blender allows it."""
+    """Only pip may use the network: in its own process, after a click, if Blender allows it."""
     starts_pip = {path for path in SOURCES if "pip" in strings_of(path)}
     asks = {path for path in SOURCES if "bpy.app.online_access" in attributes_of(path)}
     assert bool(starts_pip) == bool(asks), f"{starts_pip or 'nobody'} downloads, {asks or 'nobody'} asks Blender"
@@ -108,7 +114,7 @@ def test_what_may_download_asks_blender_first() -> None:
 
 def test_only_the_workers_process_extends_its_search_path() -> None:
     extending = {name_of(path) for path in SOURCES if "sys.path" in attributes_of(path)}
-    assert extending <= {"worker/boot.py"}, "inside Blender wheels and relative imports do"
+    assert extending <= {"worker/boot.py"}, "inside Blender, use wheels and relative imports"
 
 
 def test_the_check_list_names_proofs_that_exist() -> None:

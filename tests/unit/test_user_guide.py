@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The user guide speaks of buttons, messages, options and pictures that exist."""
+"""The buttons, messages, options and pictures of the user guide exist."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GUIDE = ROOT / "docs" / "user-guide.md"
 PICTURES = ROOT / "docs" / "images" / "guide"
 TEXT = GUIDE.read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL)
-# In a message: whatever is filled in.
+# What the guide writes where a message has a value.
 GAP = "…"
 MAX_PICTURE_BYTES = 150_000
 
 
 def written(node: ast.AST) -> str | None:
-    """A text as the guide writes it: what is filled in is a gap."""
+    """A text as the guide writes it, with a gap for each value."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return re.sub(r"\{\w*(?:[:!][^}]*)?\}", GAP, node.value)
     if isinstance(node, ast.JoinedStr):
@@ -45,7 +45,7 @@ PRESETS = {file.stem.replace("_", " ") for file in PACKAGE.rglob("presets/wav2se
 
 
 def slug(heading: str) -> str:
-    """The anchor that a heading gets on the usual hosts."""
+    """A heading's anchor on the usual hosts."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
