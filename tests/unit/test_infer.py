@@ -114,16 +114,22 @@ def test_windows_read_the_recordings_own_grid() -> None:
     np.testing.assert_allclose(ramp[:, 0], positions, rtol=1e-6, atol=1e-3)
 
 
-def test_no_seam_in_long_audio(onnx, speech) -> None:
-    """Where windows meet, the motion is not faster than elsewhere, and it stays near what the clip alone gives."""
+def test_no_seam_in_long_audio(onnx, speech, monkeypatch) -> None:
+    """Windows add no jump to what one window over the whole recording gives; without their cross-fade they do."""
     samples, rate = speech
     long = np.tile(samples, 8)
-    motion = onnx.animate(long, rate)
-    positions = feature_positions(encoder_frames(len(long)), 30)
-    velocity_T = np.abs(np.diff(motion.weights_TK, axis=0)).mean(1)
-    for window in plan(len(long), positions)[1:]:
-        seam = velocity_T[window.first : window.first + 120]
-        assert seam.max() <= velocity_T.max() and seam.mean() < 1.5 * velocity_T.mean()
+
+    def steps(window_s: float) -> np.ndarray:
+        monkeypatch.setattr(onnx, "_window_s", window_s)
+        return np.diff(onnx.animate(long, rate).weights_TK, axis=0)
+
+    whole = steps(60.0)
+    usual_step = np.abs(whole).mean()
+    assert np.abs(steps(20.0) - whole).mean(1).max() < 0.25 * usual_step
+    monkeypatch.setattr(
+        "wav2sem_blender.pipeline.windows._ramp", lambda frames, begin, end: np.float32(frames >= begin)
+    )
+    assert np.abs(steps(20.0) - whole).mean(1).max() > 0.5 * usual_step, "or this test cannot fail"
 
 
 class OutOfMemory:
