@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo head: a generator (numpy) and its result, ``demo_head.npz``."""
+"""Generates the demo head with NumPy: ``python -m tools.demo_head`` writes ``demo_head.npz``."""

@@ -9,7 +9,7 @@ The file holds (units: metres; x to the character's left, face along -y, z up; z
 
     points (V, 3) float32, quads (F, 4) uint16, material (F,) uint8, material_names, tint (V, 3) uint8,
     skin_mirror (S,) uint16 of the first S vertices, lip_pairs and lid_pairs (upper and lower vertices that meet when
-    the mouth or an eye is closed), and the 52 keys, sparse: key_names, key_starts (53,), key_vertices (N,) uint16,
+    the mouth or an eye closes), and the 52 sparse keys: key_names, key_starts (53,), key_vertices (N,) uint16,
     key_offsets (N, 3) int16 in units of ``key_unit_m``.
 """
 
@@ -34,7 +34,7 @@ BUST_BOTTOM_CM = -29.7
 
 
 def mirror_index(points: Array, label: Array) -> Array:
-    """Index of each vertex's mirror image; ``label`` (V,) separates vertices that lie on each other."""
+    """Index of each vertex's mirror image; ``label`` (V,) separates vertices at the same place."""
     spread = np.column_stack([points, 10.0 * label])
     flipped = spread * np.array([-1.0, 1.0, 1.0, 1.0])
     out = np.empty(len(points), int)
@@ -45,7 +45,7 @@ def mirror_index(points: Array, label: Array) -> Array:
 
 
 def build() -> dict[str, Array]:
-    """All arrays of the file, as saved."""
+    """All arrays of the file."""
     skin = build_skin()
     mirror = mirror_index(skin.points, skin.side)
     skin.points = 0.5 * (skin.points + skin.points[mirror] * np.array([-1.0, 1.0, 1.0]))
@@ -92,7 +92,7 @@ def build() -> dict[str, Array]:
 
 
 def lid_pairs(skin: Skin) -> Array:
-    """(2, N, 2) upper and lower margin vertices of the left and the right eye that meet in a blink."""
+    """(2, N, 2) upper and lower margin vertices that meet in a blink, for the left and the right eye."""
     out = []
     for side in (1, -1):
         edge = skin.lid_margins[side][0]
@@ -133,7 +133,7 @@ def pack_keys(moves: dict[str, Array]) -> dict[str, Array]:
 
 
 def main() -> None:
-    """Write the file and say how large it is."""
+    """Write the file and print its size."""
     arrays = build()
     np.savez_compressed(DEMO_HEAD, **arrays)
     size_kib = DEMO_HEAD.stat().st_size / 1024

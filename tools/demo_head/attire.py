@@ -42,7 +42,7 @@ def outward(points: Array, quads: Array) -> Array:
 
 
 def lashes(skin: Skin, side: int) -> tuple[Part, Array]:
-    """A dark lash line on the upper lid; also the skin vertices (V,) that its vertices follow."""
+    """A dark lash line on the upper lid, and the skin vertices (V,) that its vertices follow."""
     edge, inner = skin.lid_margins[side]
     upper = np.sin(skin.lid_angle[edge]) > -1e-6
     order = np.argsort(np.cos(skin.lid_angle[edge[upper]]))[::-1]
@@ -51,7 +51,7 @@ def lashes(skin: Skin, side: int) -> tuple[Part, Array]:
     centre = sculpt.EYE_CENTRE_CM * np.array([side, 1, 1])
     p = skin.points[row]
     out = (p - centre) / np.linalg.norm(p - centre, axis=1, keepdims=True)
-    # Nothing at the corners of the eye, where the rim of the lid is seen from the front.
+    # No lashes at the corners of the eye, where the lid's rim is visible from the front.
     taper = smoothstep(0.12, 0.95, angle) * smoothstep(3.0, 2.2, angle)
     length = taper * (0.16 + 0.20 * np.exp(-(((angle - 0.75) / 0.6) ** 2)))
     fan = np.stack([side * np.cos(angle), -0.2 + 0 * angle, 0.5 + 0.3 * np.sin(angle)], 1)
@@ -110,8 +110,8 @@ def hair() -> Part:
     return join([whole, *(loose_lock(cap, *lock_row) for lock_row in LOCKS)])
 
 
-# Locks laid over the cap: from (turn, t) to (turn, t), turn in degrees to the character's left, t from crown to
-# hairline; width and thickness in cm; how far the tip stands off in cm.
+# Locks on the cap: from (turn, t) to (turn, t), with turn in degrees to the character's left and t from crown to
+# hairline; width, thickness, and lift of the tip in cm.
 LOCKS = (
     (20, 0.30, -8, 1.05, 2.0, 1.00, 0.25),
     (17, 0.24, -30, 1.06, 2.3, 1.10, 0.30),
@@ -178,7 +178,7 @@ def jumper() -> Part:
         cos, sin = np.cos(phi), np.sin(phi)
         x = w * np.sign(sin) * np.abs(sin) ** power
         y = (front + back) / 2 - (back - front) / 2 * np.sign(cos) * np.abs(cos) ** power
-        # The collar and the shoulders fall towards the chest and rise at the nape.
+        # Collar and shoulders are lower at the chest and higher at the nape.
         drop = np.interp(w, [4, 6, 12.5, 14.5], [1.0, 1.0, 0.4, 0.0])
         rings.append(np.stack([x, y, z - 0.75 * drop * cos], 1))
     points, quads = capped(np.concatenate(rings), len(JUMPER), segments)

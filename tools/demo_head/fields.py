@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Coordinates and masks on the skin that the shape keys are written in. Centimetres; the frame of ``sculpt``.
+"""Coordinates and masks on the skin for the shape keys. Centimetres; the frame of ``sculpt``.
 
-Around the mouth we use elliptic coordinates whose foci are the mouth corners: ``nu`` runs around the mouth (0 = the
-character's left corner, pi/2 = above, -pi/2 = below) and ``mu`` counts outwards from the line where the lips touch.
-The closed lips are the cut mu = 0, so a smooth function of (mu, nu) moves upper and lower lip apart cleanly.
+Around the mouth they are elliptic, with the mouth corners as foci. ``nu`` runs around the mouth (0 = the character's
+left corner, pi/2 = above, -pi/2 = below); ``mu`` grows outwards from the line where the lips touch. The closed lips are
+the cut mu = 0, so a smooth function of (mu, nu) separates upper and lower lip cleanly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def rotated_x(p: Array, pivot: Array, degrees: float) -> Array:
 
 
 class Fields:
-    """Everything that the keys need to know about a skin at rest.
+    """What the keys need to know about a skin at rest.
 
     Attributes:
         p: (V, 3) points. height: (V,) above the contact line, whose own curve is smile_line.
@@ -58,7 +58,7 @@ class Fields:
         half = MOUTH_HALF_WIDTH_CM
         x = p[:, 0] / half
         inside = skin.depth > 0
-        # Inner rings shrink towards the back; give them the angle of the ring vertex they belong to.
+        # Inner rings shrink towards the back. They get the angle of the contact ring's vertex.
         ring = skin.mouth_rings
         contact_ring = ring[skin.contact]
         x[ring[skin.contact :]] = x[contact_ring]
@@ -80,7 +80,7 @@ class Fields:
         self.jaw = self._jaw_weight()
 
     def _lower(self) -> Array:
-        # Close to the lips the opening is an oval; further out the whole chin goes along.
+        # Close to the lips the opening is an oval; further out the whole chin follows.
         oval = 1.0 - (1.0 - ((1.0 - self.q) / 2.0) ** 1.7) ** 1.2
         far = smoothstep(0.42, -0.75, self.q)
         blend = smoothstep(0.25, 1.2, self.mu)
@@ -110,19 +110,19 @@ class Fields:
         return np.maximum(-self.q, 0.0) ** power
 
     def corner(self, inner_cm: float = 1.7, outer_cm: float = 1.7, z_cm: float = 1.6) -> Array:
-        """A bump at the character's left mouth corner; the same on both lips, so the seal holds."""
+        """A bump at the character's left mouth corner, equal on both lips, so that the lips stay sealed."""
         d = self.p[:, 0] - MOUTH_HALF_WIDTH_CM
-        # Inside the slit the corner's pull follows the contact ring, not the narrower bag.
+        # Inside the mouth the corner's pull follows the contact ring, not the narrower bag.
         width = np.where(d < 0, inner_cm, outer_cm)
         z = self.height * np.where(self.depth > 0, 0.0, 1.0)
         return np.exp(-((d / width) ** 2) - (z / z_cm) ** 2) * self.inner * self.front
 
     def open_jaw(self, degrees: float = JAW_OPEN_DEGREES) -> Array:
-        """The skin's jaw rotation."""
+        """Displacement of the skin when the jaw rotates."""
         return self.jaw[:, None] * rotated_x(self.p, JAW_HINGE_CM, degrees)
 
     def eyelid(self, side: int, upper: float, lower: float) -> Array:
-        """Move the lids of one eye; 1 and 1 close them, negative amounts open them."""
+        """Move the lids of one eye. 1 and 1 close it; negative amounts open it."""
         skin, move = self.skin, np.zeros_like(self.p)
         centre = sculpt.EYE_CENTRE_CM * np.array([side, 1, 1])
         of_eye = np.nonzero((skin.lid > 0) & (self.p[:, 0] * side > 0))[0]
@@ -133,7 +133,7 @@ class Fields:
         radius = np.hypot(local[:, 1], local[:, 2])
         elevation = np.arctan2(local[:, 2], -local[:, 1])
         bent = elevation + (target - margin) * amount
-        # Closing lids ride over the eyeball: a straight path between two points of a sphere cuts into it.
+        # Closing lids must pass over the eyeball; a straight path would cut into it.
         ride = radius + np.clip(amount, 0, 1) * 0.09 * np.abs(np.sin(angle))
         new = np.stack([local[:, 0], -ride * np.cos(bent), ride * np.sin(bent)], 1)
         move[of_eye] = (new - local) * np.array([side, 1, 1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The 52 ARKit shape keys of the skin, and how the other parts follow. Centimetres; the frame of ``sculpt``."""
+"""The 52 ARKit shape keys of the skin, and how the other parts follow it. Centimetres; the frame of ``sculpt``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 def jaw_open(f: Fields) -> Array:
-    """Chin and lower lip swing down; the corners are drawn in a little."""
+    """Chin and lower lip swing down; the corners move in slightly."""
     move = f.open_jaw()
     move[:, 0] -= 0.17 * f.p[:, 0] * f.lips(0.75)
     return move
 
 
 def mouth_close(f: Fields) -> Array:
-    """Undo what jawOpen does to the lips, so that both together close them over a dropped jaw."""
+    """Undo what jawOpen does to the lips, so that the two together close them while the jaw is down."""
     opened = jaw_open(f)
     uppers, lowers = contact_pairs(f.skin)
     meet = 0.6 * opened[uppers] + 0.4 * opened[lowers]
@@ -37,18 +37,18 @@ def mouth_close(f: Fields) -> Array:
         for axis in range(3):
             lift = np.interp(np.abs(f.nu), angle, (meet[0] - opened[rows[0]])[:, axis])
             move[lip, axis] = (lift * near)[lip]
-    # Where the lips lie on each other they must meet exactly, all the way in.
+    # Where the lips touch they must meet exactly, all the way in.
     move[uppers], move[lowers] = meet - opened[uppers], meet - opened[lowers]
     return move
 
 
 def jaw_shift(x: float, y: float) -> Callable[[Fields], Array]:
-    """The whole jaw slides by (x, y) cm; the upper lip is drawn along."""
+    """The whole jaw slides by (x, y) cm and takes the upper lip along."""
 
     def move_jaw(f: Fields) -> Array:
         jaw = f.jaw * smoothstep(2.5, -3.0, f.p[:, 1])
         move = vector(jaw + f.lips(0.7) * f.upper(0.5) * 0.4, x, y, 0.0)
-        # The contact line is curved: the lower lip rides along it instead of gaping at one corner.
+        # The contact line is curved. The lower lip follows it, or it would gape at one corner.
         ride = closure_z(f.p[:, 0] + 0.6 * x) - closure_z(f.p[:, 0])
         return move + vector(ride * f.under(0.3) * f.lips(0.5), 0.0, 0.0, 1.0)
 
@@ -83,7 +83,7 @@ def mouth_shift(f: Fields) -> Array:
 
 def smile(f: Fields) -> Array:
     """Left corner out, up and back; the cheek rises."""
-    # Out along the whole lip, but up only near the corner: a smile is a bowl, not a V.
+    # The whole lip moves out, but only the corner moves up: a smile is a bowl, not a V.
     move = vector(f.corner(2.1, 1.8, 1.7), 0.76, 0.40, 0.16) + vector(f.corner(1.35, 1.8, 1.7), 0.0, 0.05, 0.62)
     cheek = bump(f.p, (4.5, -6.6, -3.8), (1.9, 2.6, 1.7)) * f.inner
     return move + vector(cheek, 0.18, -0.42, 0.5)
@@ -133,7 +133,7 @@ def roll(f: Fields, sign: float) -> Array:
     red = 0.6 if sign > 0 else 0.85
     lift = 0.72 * np.minimum(away, red) * np.exp(-np.maximum(away - red, 0.0) / 0.9)
     tuck = 0.55 * np.exp(-((away / red) ** 2))
-    # Its edge slides up behind the other lip, so that it meets the upper teeth in an f.
+    # The edge slides behind the other lip, so that the lower lip meets the upper teeth in an f.
     lift = lift + 0.26 * np.exp(-((away / 0.35) ** 2))
     tuck = np.where(f.depth > 0, 0.5, tuck)
     return vector(weight * lift, 0.0, 0.0, -sign) + vector(weight * tuck, 0.0, 1.0, 0.0)
@@ -148,7 +148,7 @@ def shrug_lower(f: Fields) -> Array:
 
 
 def shrug_upper(f: Fields) -> Array:
-    """The upper lip pushes up and out; the lower lip goes along."""
+    """The upper lip pushes up and out; the lower lip follows."""
     lips = f.lips(0.45) * np.abs(f.q) ** 0.4
     lips = lips * np.where(f.q < 0, np.exp(-((f.mu / 0.3) ** 2)), 1.0)
     pout = np.where(f.q < 0, 0.10, 0.30)
@@ -249,7 +249,7 @@ def gaze(points: Array, side: int, yaw_degrees: float, pitch_degrees: float) -> 
 
 
 def jaw_rigid(name: str, p: Array) -> Array:
-    """What a point that is fixed to the jaw does under the key ``name``."""
+    """Displacement of points fixed to the jaw under the key ``name``."""
     if name in ("jawOpen", "tongueOut"):
         return rotated_x(p, JAW_HINGE_CM, JAW_OPEN_DEGREES if name == "jawOpen" else TONGUE_OUT_DEGREES)
     shift = {"jawForward": (0, -0.7, 0), "jawLeft": (0.75, 0, 0), "jawRight": (-0.75, 0, 0)}.get(name, (0, 0, 0))

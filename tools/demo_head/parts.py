@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is not skin: eyes, teeth, gums, tongue, ears. Centimetres; the frame of ``sculpt``.
+"""Parts that are not skin: eyes, teeth, gums, tongue, ears. Centimetres; the frame of ``sculpt``.
 
 Every builder returns a ``Part``. ``motion`` says what its vertices do under the shape keys (see ``keys.extend``).
 """
@@ -72,13 +72,13 @@ def named(name: str, count: int) -> Array:
 
 
 def eyeball() -> Part:
-    """The character's left eye: a painted ball whose rings end exactly at the pupil, the iris and its dark rim."""
+    """The character's left eye: a ball whose rings are the borders of the pupil, the iris and its dark rim."""
     degrees = np.array([3.5, 8.5, 13.0, 13.7, 17.0, 21.0, 24.5, 26.4, 28.4, 29.6, 35.0, 45.0, 57.0, 72.0, 90.0, 110.0])
     segments = 32
     phi = 2 * np.pi * np.arange(segments) / segments
     t = np.radians(degrees)[:, None]
     ball = np.stack([np.sin(t) * np.cos(phi), -np.cos(t) + 0 * phi, np.sin(t) * np.sin(phi)], axis=-1)
-    # The cornea: the front stands out a little and catches light of its own.
+    # The cornea: the front stands out slightly and catches its own light.
     ball *= (1.0 + 0.014 * smoothstep(34.0, 8.0, degrees))[:, None, None]
     points, quads = capped(ball.reshape(-1, 3) * sculpt.EYE_RADIUS_CM, len(degrees), segments)
     ring = quads[:, :].min(axis=1) // segments
@@ -86,7 +86,7 @@ def eyeball() -> Part:
     caps = len(degrees) * segments
     names[(quads == caps).any(1)] = "pupil"
     names[(quads == caps + 1).any(1)] = "sclera"
-    # Both eyes look at a point 1.5 m ahead: parallel eyes seem to stare past the viewer.
+    # Both eyes look at a point 1.5 m ahead, because parallel eyes seem to stare past the viewer.
     toe_in = np.radians(1.6)
     c, s = np.cos(toe_in), np.sin(toe_in)
     points = points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
@@ -94,7 +94,7 @@ def eyeball() -> Part:
 
 
 def catch_lights() -> Part:
-    """Two small bright discs before each eye; they stay where the light is when the eye turns."""
+    """Two small bright discs in front of each eye, which stay when the eye turns."""
     parts = []
     for side in (1, -1):
         for right, up, size in ((0.26, 0.30, 0.165), (-0.24, -0.27, 0.075)):
@@ -208,7 +208,7 @@ def ear() -> Part:
     rings = []
     for radius, height in EAR_RINGS:
         flat = height if radius > 0.8 else height * (1 - 0.6 * lobe) + 0.1 * lobe
-        # The rim is high at the back and the top, and dies out towards the face.
+        # The rim is high at the back and the top, and vanishes towards the face.
         toward_face = smoothstep(0.2, 0.95, -np.cos(phi)) * (radius > 0.7)
         h = flat - 0.55 * toward_face
         y, z = radius * outline_y * np.cos(phi), radius * outline_z * np.sin(phi)

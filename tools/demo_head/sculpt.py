@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The head's form as one smooth signed distance: ellipsoids, spheres and cones that melt into each other.
+"""The head's form as one smooth signed distance: blended ellipsoids, spheres and cones.
 
 Unit: centimetres. Frame: x to the character's left, y to the back (the face looks along -y), z up; the origin
-lies in the middle of the head at the height of the pupils. Every function takes points (..., 3).
+is the middle of the head at the height of the pupils. Every function takes points (..., 3).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def cone(p: Array, a: tuple[float, float, float], b: tuple[float, float, float],
 
 def head_distance(p: Array) -> Array:
     """Signed distance to the skin without lips, lid openings, ears and hair (negative inside)."""
-    # A softened |x| mirrors every paired primitive without a crease in the middle.
+    # A softened |x| mirrors the paired primitives without a crease in the middle.
     m = np.concatenate([np.sqrt(p[..., :1] ** 2 + 0.04), p[..., 1:]], axis=-1)
     d = ellipsoid(p, (0.0, 1.0, 3.6), (8.3, 9.5, 8.5))
     d = smooth_min(d, ellipsoid(p, (0.0, -2.2, -2.1), (7.1, 6.5, 7.6)), 3.0)

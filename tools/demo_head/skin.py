@@ -33,7 +33,7 @@ BAG = ((1.15, 0.9, 2.75), (1.3, 1.75, 3.05), (3.2, 1.95, 2.9), (4.8, 1.7, 2.4), 
 
 
 class MeshBuilder:
-    """Collects vertices and quads; the first stored attributes of a vertex stay with it."""
+    """Collects vertices and quads."""
 
     def __init__(self) -> None:
         self.points: list[Array] = []
@@ -63,7 +63,7 @@ class MeshBuilder:
 
 
 def frontal_surface(x: Array, z: Array) -> Array:
-    """Points on the sculpted face at given x and z, hit from the front."""
+    """Points on the sculpted face at given x and z, projected from the front."""
     start = np.stack([x, np.full_like(x, -8.0), z], axis=-1)
     return sculpt.project_along(start, np.broadcast_to(FORWARD, start.shape), reach_cm=5.5, samples=111)
 
@@ -88,7 +88,7 @@ def lip_ring(nu: Array, radius: float, upper_cm: float, lower_cm: float) -> Arra
 
 
 def inner_mouth_rings(nu: Array, contact: Array) -> list[Array]:
-    """The rings behind the contact line: the flat where the lips lie on each other, then the mouth's bag."""
+    """The rings behind the contact line: first where the lips touch, then the mouth's bag."""
     rings = []
     for depth in CONTACT_DEPTHS_CM:
         ring = contact + np.array([0.0, depth, 0.0])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The skin: one quad grid around the head with ring patches for the mouth and the eyes.
 
-Rows run from the crown to the neck, columns around the head (column 0 is the middle of the face). Where the mouth
-and the eyes are, a rectangle of cells is taken out and refilled with rings that go from the rectangle to the lips
-(and on into the mouth) or to the lid margins. Centimetres; the frame of ``sculpt``.
+Rows run from the crown to the neck, columns around the head (column 0 is the middle of the face). At the mouth and the
+eyes a rectangle of cells is removed and filled with rings, from the rectangle to the lips (and on into the mouth) or
+to the lid margins. Centimetres; the frame of ``sculpt``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOUTH_ROWS_Z = (-4.3, -8.3)
 MOUTH_HALF_WIDTH_CM = 2.45
 N_CONTACT_RINGS = 4
 
-# One line per guide: front (y, z), side (x, y, z), back (y, z), spine (y, z) that the projection starts from.
+# One line per guide: front (y, z), side (x, y, z), back (y, z), and spine (y, z), where the projection starts.
 GUIDES = np.array(
     [
         [0.6, 12.2, 0.6, 0.8, 12.2, 1.0, 12.2, 0.8, 3.0],
@@ -58,7 +58,7 @@ NECK_ROWS_S = np.array([8.85, 9.25, 9.65, 10.1, 10.55, 11.0, 11.4, 11.8, 12.2, 1
 
 @dataclass
 class Skin:
-    """The skin mesh and the coordinates that the shape keys are written in.
+    """The skin mesh, and its coordinates for the shape keys.
 
     Attributes:
         points: (V, 3) cm.
@@ -86,7 +86,7 @@ class Skin:
 
 
 def contact_pairs(skin: Skin) -> tuple[Array, Array]:
-    """Vertices (R, N) of the upper and of the lower lip that lie on each other, from corner to corner.
+    """Vertices (R, N) of the upper and of the lower lip that touch, from corner to corner.
 
     The first row is the visible line between the lips, the others lie behind it.
     """
@@ -118,7 +118,7 @@ def closure_z(x: Array) -> Array:
 
 
 def grid_layout() -> tuple[Array, Array]:
-    """First guess of all grid points (R, C, 3) and the directions (R, C, 3) for their projection."""
+    """Initial grid points (R, C, 3) and the directions (R, C, 3) of their projection."""
     s = np.linspace(0.0, 9.0, 2001)
     front_z = catmull_rom(GUIDES, s)[:, 1]
     rows_s = np.concatenate([np.interp(-FACE_ROWS_Z, -front_z, s), NECK_ROWS_S])
@@ -136,7 +136,7 @@ def grid_layout() -> tuple[Array, Array]:
     spine = np.stack([0 * x, g[..., 7] + 0 * x, g[..., 8] + 0 * x], axis=-1)
     outward = points - spine
     outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
-    # The front of the face is projected straight along y, so that x and z stay as designed.
+    # The front of the face is projected along y, so that x and z stay as designed.
     frontal = (1 - smoothstep(5.2, 7.0, np.abs(x))) * (cos > 0)
     frontal = frontal * smoothstep(7.0, 4.0, points[..., 2]) * smoothstep(-10.4, -9.0, points[..., 2])
     direction = (1 - frontal[..., None]) * outward + frontal[..., None] * np.array([0.0, -1.0, 0.0])
