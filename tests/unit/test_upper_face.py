@@ -146,6 +146,21 @@ def test_blinks_gather_in_pauses(lively):
     assert share > 2.5 * by_chance
 
 
+def test_blinks_in_silence_come_at_two_thirds_of_the_rate():
+    """The same draws, so that every interval is 26 / 17 as long; where the first half is silent, the second is not."""
+
+    def intervals_s(*pauses: tuple[int, int]) -> np.ndarray:
+        speech = replace(talk(600.0), pauses_N2=np.array(pauses, np.int64).reshape(-1, 2))
+        return np.diff(events(curve(perform(speech, Settings(seed=1), 500.0), "eyeBlinkLeft"))[:, 0]) / 500
+
+    speaking_s, silent_s, later_s = intervals_s(), intervals_s((0, 60_000)), intervals_s((0, 30_000))
+    assert 110 < len(silent_s) < len(later_s) < len(speaking_s)
+    np.testing.assert_allclose(silent_s, 26 / 17 * speaking_s[: len(silent_s)], atol=0.05)
+    n_silent = int(np.searchsorted(np.cumsum(later_s), 290))
+    np.testing.assert_allclose(later_s[:n_silent], silent_s[:n_silent], atol=0.05)
+    np.testing.assert_allclose(later_s[n_silent + 8 :], speaking_s[n_silent + 8 : len(later_s)], atol=0.05)
+
+
 def test_brows_peak_with_a_stressed_syllable_and_begin_100_to_200_ms_ahead(lively):
     speech, result = lively
     times_s, prominence_N = speech.stresses()
