@@ -38,8 +38,10 @@ while time.monotonic() - begin_s < {WORK_S}:
 """
 # What asks a name server or connects to another machine. Local sockets (AF_UNIX) and netlink leave no machine.
 CALL = re.compile(r"\b(?:socket|connect|sendto|sendmsg)\(.*AF_INET6?")
-HAS_TORCH = bool(environment.missing_modules(["torch", "transformers"])) is False
-PROCESSES = ("worker", "probe", "command line", "script") + (("script with torch", "trainer") if HAS_TORCH else ())
+HAS_TORCH = not environment.missing_modules(["torch", "transformers"])
+PROCESSES = ("worker", "probe", "command line", "script") + (
+    ("script with torch", "training", "the trainer's imports") if HAS_TORCH else ()
+)
 
 
 @dataclass
@@ -65,6 +67,14 @@ def command_of(name: str, home: Path) -> list[str]:
             return [sys.executable, "-m", "wav2sem_blender", "animate", *recordings, "--output", str(home.parent)]
         case "script" | "script with torch":
             return [sys.executable, "-c", SCRIPT.format(engine="torch" if name.endswith("torch") else "onnx")]
+        case "training":
+            # accelerate, tensorboard and checkpoints at work.
+            return [
+                sys.executable,
+                str(ROOT / "tests" / "trainer" / "toy_training.py"),
+                str(home.parent / "run"),
+                "--slow",
+            ]
         case _:
             return [sys.executable, "-c", "import trainer.loops.finetune, trainer.loops.pretrain, trainer.loops.export"]
 
