@@ -62,37 +62,9 @@ class Verb:
 
 
 def _prepare(config: Any, arguments: argparse.Namespace) -> None:
-    from .experiments import preparation as kinds
+    from .loops.prepare import prepare
 
-    data, out = arguments.data, arguments.out
-    match config:
-        case kinds.PrepareBasis():
-            from .mesh_registration.basis import main as make_basis
-
-            out.mkdir(parents=True, exist_ok=True)
-            to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
-            if make_basis(["--data", str(data), *to]):
-                raise UserError("the basis was not made")
-        case kinds.PrepareSpeech():
-            from .speech.prepared import prepare_speech
-
-            prepare_speech(data, out / "speech", config)
-        case kinds.PrepareMotion():
-            from .motion.curves import prepare_motion
-
-            prepare_motion(data, out / "basis.npz", out / "motion")
-        case kinds.PrepareDriven():
-            from .motion.phoneme_driven import prepare_driven
-
-            prepare_driven(data, out / "driven", config.seed)
-        case kinds.PrepareVocaset():
-            from .datasets.vocaset import export
-
-            export(data, out)
-        case kinds.PrepareBiwi():
-            from .datasets.biwi import export as export_biwi
-
-            export_biwi(data, out)
+    prepare(config, arguments.data, arguments.out)
 
 
 def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], None]:

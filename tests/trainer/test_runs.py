@@ -20,9 +20,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from trainer.runs import checkpoints  # noqa: E402
-from trainer.runs.checkpoints import load_newest, save_checkpoint, write_atomically  # noqa: E402
+from trainer.runs.checkpoints import load_newest, save_checkpoint  # noqa: E402
 from trainer.runs.run import Run, data_hash, resolve_device  # noqa: E402
+from wav2sem_blender.errors import UserError  # noqa: E402
+from wav2sem_blender.files import write_atomically  # noqa: E402
 
 WORKER = Path(__file__).with_name("toy_training.py")
 
@@ -127,10 +128,10 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device") as caught:
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="No space left on device") as caught:
         save_checkpoint(tmp_path, 4, {"x": torch.ones(2)})
-    assert "step-00000004" in str(caught.value) and caught.value.errno == errno.ENOSPC
+    assert "step-00000004" in str(caught.value) and caught.value.__cause__.errno == errno.ENOSPC
     assert [path.name[:13] for path in tmp_path.iterdir()] == ["step-00000002"]
 
 
@@ -163,9 +164,9 @@ def test_a_run_that_never_began_is_in_nobodys_way(tmp_path) -> None:
 def test_two_runs_in_one_folder_are_refused(tmp_path) -> None:
     first = open_run(tmp_path / "run")
     learn_nothing(first)
-    with pytest.raises(FileExistsError, match="holds a run already; go on with --resume"):
+    with pytest.raises(UserError, match="holds a run already; go on with --resume"):
         open_run(tmp_path / "run")
-    with pytest.raises(FileExistsError, match="another process is at work"):
+    with pytest.raises(UserError, match="another process is at work"):
         open_run(tmp_path / "run", resume=True)
     first.close()
     open_run(tmp_path / "run", resume=True).close()

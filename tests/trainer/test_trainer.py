@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
 from trainer.datasets.corpora import list_clips  # noqa: E402
-from trainer.experiments.augmentation import RECORDED, Augmentation  # noqa: E402
 from trainer.loops.ablation import HEADS  # noqa: E402
 from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
 from trainer.loops.pretrain_hubert import mask_spans  # noqa: E402
@@ -34,6 +33,7 @@ from trainer.motion.targets import (  # noqa: E402
     tuck_lower_lip,
 )
 from trainer.speech.augment import Augmenter  # noqa: E402
+from trainer.speech.augmentation import RECORDED, Augmentation  # noqa: E402
 from trainer.speech.batches import CropSampler, frame_times_s  # noqa: E402
 from trainer.speech.phones import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.speech.prepared import SpeechRecord, SpeechStore  # noqa: E402

@@ -19,14 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError
-from wav2sem_blender.files import FolderKind
+from wav2sem_blender.files import FolderKind, write_atomically
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.engine_torch import choose_device
 from wav2sem_blender.pipeline.motion import Motion
 
-from ..experiments.analysis import Analyze
 from ..motion.shapes import flame_opening
 from ..runs.run import git_commit
 from .encoders_under_test import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
@@ -50,6 +49,7 @@ from .pictures import (
     near_homophone_map,
     training_curves,
 )
+from .protocol import Analyze
 from .report import Block, Literal, Note, Picture, Section, Table, write_report
 
 FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json", "alignments.tsv.gz", "*.png"))
@@ -99,7 +99,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
     settings = json.dumps(dataclasses.asdict(config), indent=1)
     sections.append(Section(title="Settings", blocks=[f"Commit {git_commit()}.", Literal(text=settings)]))
     facts = {"config": dataclasses.asdict(config), "models": list(model), "commit": git_commit(), **results}
-    (out / "analysis.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out / "analysis.json", (json.dumps(facts, indent=1) + "\n").encode())
     report = write_report(out / "report.html", "Analysis of " + ", ".join(_names(given)), sections)
     print(report)
     return report

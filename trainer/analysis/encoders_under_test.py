@@ -26,12 +26,12 @@ from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_b
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
 
-from ..experiments.analysis import Analyze
 from ..runs.stages import read_wav2sem
 from ..speech.batches import frame_times_s, normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .ground_truth import Utterance
 from .homophones import DISTANCES, PAIR_KINDS, Token, distances, with_semantics
+from .protocol import Analyze
 
 COLUMNS = (*PAIR_KINDS, "near / random", "near / same word")
 

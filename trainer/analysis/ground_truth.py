@@ -25,12 +25,12 @@ from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.librispeech import LibriSpeech, is_librispeech
 from ..datasets.librispeech import Utterance as LibriSpeechUtterance
 from ..datasets.opening import open_face_data
-from ..experiments.analysis import Analyze
 from ..motion.curves import FACEGOOD_TO_ARKIT, FPS, MotionStore, facegood
 from ..motion.landmarks import CHIN, inner_gap, landmark_basis, rest_pose, stabilise
 from ..speech.align import Aligner, published_times
 from ..speech.phones import Timing
 from ..speech.prepared import SpeechStore
+from .protocol import Analyze
 
 FLAME_FILE = Path("flame2023_open") / "flame2023_open.npz"
 T = TypeVar("T")

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -183,7 +183,7 @@ ADMITTED: dict[tuple[str, str], Callable] = {
 
 def _unhashable(opcode: bytes, kind: type) -> Callable[[_Unpickler], None]:
     """The opcode's own reader, which leaves a `kind` on the stack."""
-    read = pickle._Unpickler.dispatch[opcode[0]]
+    read: Callable[[Any], None] = pickle._Unpickler.dispatch[opcode[0]]
 
     def load_unhashable(unpickler: _Unpickler) -> None:
         read(unpickler)
@@ -194,6 +194,8 @@ def _unhashable(opcode: bytes, kind: type) -> Callable[[_Unpickler], None]:
 
 class _Unpickler(pickle._Unpickler):
     """The one in Python: its memo is a dict, while the one in C reserves an array as long as the file claims."""
+
+    stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Callable:
         admitted = ADMITTED.get((RENAMED.get(module, module), name))
@@ -207,7 +209,7 @@ class _Unpickler(pickle._Unpickler):
             raise _Refused("a change of anything but an array")
         self.stack[-1].build(state)
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **{code: read for code, read in pickle._Unpickler.dispatch.items() if code not in REFUSED_OPCODES},
         pickle.BUILD[0]: load_build,
         pickle.FROZENSET[0]: _unhashable(pickle.FROZENSET, _FrozenSet),

@@ -25,23 +25,22 @@ import numpy as np
 from tqdm import tqdm
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.files import FolderKind
+from wav2sem_blender.files import FolderKind, write_atomically
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
 
 from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.opening import open_face_data
-from ..experiments.evaluation import EvaluateChannels, EvaluatePrompts, EvaluateVertices
-from ..runs.checkpoints import write_atomically
 from ..runs.run import data_hash, git_commit
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
+from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from .regions import Regions, find_regions
 from .tables import PUBLISHED, markdown, write_results
 
 SAMPLE_RATE_HZ = 16_000
 FOLDER = FolderKind(
-    made_by="an evaluation", names=("results.json", "results.md", "metrics.jsonl", "predictions", "apertures", "*.tmp")
+    made_by="an evaluation", names=("results.json", "results.md", "metrics.jsonl", "predictions", "apertures")
 )
 STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
 

@@ -23,7 +23,6 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import Motion
 
-from ..experiments.evaluation import EvaluateChannels
 from ..motion.curves import MotionStore, paired_records
 from ..motion.landmarks import LipGap
 from ..motion.shapes import read_basis
@@ -32,6 +31,7 @@ from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
+from .protocols import EvaluateChannels
 from .tables import write_results
 
 POOLED = "unseen voices"

@@ -19,11 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from wav2sem_blender.errors import UserError
+from wav2sem_blender.files import atomic_path
 from wav2sem_blender.pipeline.infer import SpeechAnimator
-from wav2sem_blender.pipeline.motion import atomic_path
 
 from ..datasets.prompts import list_prompts
-from ..experiments.evaluation import EvaluatePrompts
 from ..motion.shapes import flame_opening
 from ..speech.align import Aligner
 from ..speech.phones import Timing
@@ -32,6 +31,7 @@ from .channel_tables import prompts_markdown
 from .evaluate_channels import Mouth
 from .lipsync import judge, pool_closures
 from .prompt_times import TimedPrompt, timed_prompts
+from .protocols import EvaluatePrompts
 from .tables import write_results
 
 BY_DICTIONARY = "en, by dictionary"

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ..datasets.prompts import ESPEAK_VOICES, Prompt
-from ..experiments.evaluation import EvaluatePrompts
 from ..speech.align import Aligned, Aligner
 from ..speech.espeak import pronounce_words
 from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
+from .protocols import EvaluatePrompts
 
 LONGEST_PHONE_S = 0.5  # of what was said beside the transcript, a neighbour takes the time
 STEP, WINDOW = SAMPLE_RATE_HZ // 200, SAMPLE_RATE_HZ // 100

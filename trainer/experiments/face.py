@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig
 
-from .augmentation import Augmentation
+from ..motion.face_weights import FaceWeights
+from ..speech.augmentation import Augmentation
 from .hubert import ANYWHERE, TOY_SIZES
 
 FEEDBACK = ("published", "cached", "teacher")
@@ -140,15 +141,13 @@ def custom_smoke() -> FinetuneVertices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneChannels:
+class FinetuneChannels(FaceWeights):
     """The face model on captured motion.
 
     The encoder is frozen (eval, no gradients): one speaker's face must not teach it that speaker's voice. Its features
     are computed once for each of `versions` differently augmented copies of every captured clip, and for each of
     `driven_versions` of every driven one (`motion/driven.py`); `driven_share` of a batch is driven, or one of
-    `speechless` clips of noise and music, to which a mouth rests. `aperture_weight` weighs the error of the lip gap,
-    and `closed_factor` multiplies it where the lips touch; `width_spread_weight` weighs how far the mouth's width
-    moves.
+    `speechless` clips of noise and music, to which a mouth rests.
     """
 
     decoder: DecoderConfig
@@ -163,10 +162,6 @@ class FinetuneChannels:
     crop_frames: int = 88
     peak_lr: float = 1.5e-3
     warmup_steps: int = 100
-    velocity_weight: float = 0.5
-    aperture_weight: float = 3.0
-    closed_factor: float = 5.0
-    width_spread_weight: float = 3.0
     precision: str = "no"
     accumulate: int = 1
     checkpoint_every: int = 500

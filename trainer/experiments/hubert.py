@@ -8,12 +8,12 @@ encoder; what clusters before the phones are worth to it is measured by `bundled
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 
-from .augmentation import Augmentation
+from ..loops.recipes import MaskedClusters, MaskedPhones, PretrainHubert
+from ..speech.augmentation import Augmentation
 
 # Of the `smoke` experiments' encoders: nothing is learnt, everything is run.
 TOY_SIZES = {
@@ -58,83 +58,6 @@ ANYWHERE = Augmentation(
 NOISY_PLACES = replace(
     ANYWHERE, room_chance=0.45, noise_chance=0.7, noise_snr_db=(0.0, 28.0), one_voice_share=0.12, crowd_share=0.35
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedClusters:
-    """HuBERT's task, without transcripts: the k-means cluster of every masked frame, at the encoder's 50 Hz.
-
-    Attributes:
-        source: "mfcc" (first iteration) or "features" (second: layer `layer` of the run that --hubert names).
-        fit_share: share of the recordings (0..1) that the clusters are fitted to; all recordings are labelled.
-        kmeans_batch: frames a step of mini-batch k-means; it ends after `kmeans_max_iter` passes, or `kmeans_patience`
-            steps without improvement; the best of `kmeans_starts` k-means++ initialisations is taken.
-        batch_s: speech of one update (s), over all processes and micro-batches. Published: 32 GPUs x 87.5 s.
-        crop_s: recordings shorter than the first are left out, longer than the second cropped at random (s).
-        mask_share: masked frames if the spans did not overlap, which they may; a span has `mask_frames`.
-        head_dim, temperature: logits are cosines to label embeddings of `head_dim`, over `temperature`.
-        feature_penalty: weight of the convolutions' mean square, beside the mean cross-entropy of masked frames.
-        feature_gradient: factor on the gradient that reaches the convolutions.
-        normalise: zero mean and unit variance per crop; off as published. Everything here that reads the encoder
-            normalises, so switch it on for one that is meant for a face model.
-    """
-
-    source: str
-    n_clusters: int
-    layer: int = 6
-    fit_share: float = 1.0
-    kmeans_batch: int = 10_000
-    kmeans_max_iter: int = 100
-    kmeans_patience: int = 100
-    kmeans_starts: int = 20
-    batch_s: float = 32 * 87.5
-    crop_s: tuple[float, float] = (2.0, 15.625)
-    mask_share: float = 0.8
-    mask_frames: int = 10
-    head_dim: int = 256
-    temperature: float = 0.1
-    feature_penalty: float = 10.0
-    feature_gradient: float = 0.1
-    normalise: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedPhones:
-    """Aligned phones as labels, predicted at every frame of the animation's own grid, masked or not.
-
-    `mask_chance` is the share of frames that start a masked span of `mask_frames`; `batch` crops of one random length
-    within `crop_s` (s) make an update.
-    """
-
-    corpus_weights: Mapping[str, float]
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    batch: int = 8
-    crop_s: tuple[float, float] = (3.0, 6.0)
-    mask_chance: float = 0.02
-    mask_frames: int = 6
-    label_smoothing: float = 0.05
-    fps: int = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainHubert:
-    """Frame-label prediction under masking, with AdamW; `decay` after the warm-up is "linear" or "cosine", to zero.
-
-    `accumulate` micro-batches on each process make an update: on one GPU, as many as the published recipe had GPUs.
-    """
-
-    encoder: EncoderConfig
-    task: MaskedClusters | MaskedPhones
-    steps: int
-    peak_lr: float
-    warmup_steps: int
-    decay: str = "linear"
-    adam_eps: float = 1e-6
-    clip: float = 10.0
-    precision: str = "fp16"
-    accumulate: int = 1
-    checkpoint_every: int = 5000
-    seed: int = 0
 
 
 _BASE = MaskedClusters(source="mfcc", n_clusters=100)

@@ -3,44 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareBasis:
-    """ICT-FaceKit's ARKit expressions on FLAME: OUT/basis.npz, and OUT/upper_face.npz for the add-on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareSpeech:
-    """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
-    espeak-ng's German, Spanish, French, Mandarin and Japanese."""
-
-    synthetic: int = 1800
-    languages: bool = True
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareMotion:
-    """ARKit curves fitted to tracked landmarks: OUT/motion; needs OUT/basis.npz."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareDriven:
-    """Curves for all other aligned voices: OUT/driven; reads `speech` and `motion` below DATA."""
-
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareVocaset:
-    """VOCASET's four original files as one npy and wav a sequence: OUT."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareBiwi:
-    """BIWI's .vl frames, preprocessed as CodeTalker does, as one npy and wav a sequence: OUT."""
+from ..loops.prepare import PrepareBasis, PrepareBiwi, PrepareDriven, PrepareMotion, PrepareVocaset
+from ..speech.prepared import PrepareSpeech
 
 
 def basis() -> PrepareBasis:

@@ -7,19 +7,12 @@ Their --data is LibriSpeech. `bundled` is the bundled model's, on prepared speec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from wav2sem_blender.errors import UserError
-
+from ..loops.recipes import PretrainWav2Sem
 from . import hubert
-from .augmentation import Augmentation
 from .hubert import TOY_SIZES
 
-BATCHING = ("shuffled", "bucketed", "neighbours")
-OPTIMISERS = ("adam", "adamw")
-SCHEDULES = ("constant", "halving", "cosine")
 PUBLISHED_DROPOUTS = {
     "hidden_dropout": 0.1,
     "attention_dropout": 0.1,
@@ -27,88 +20,6 @@ PUBLISHED_DROPOUTS = {
     "feat_proj_dropout": 0.1,
     "layerdrop": 0.1,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainWav2Sem:
-    """Audio into a text model's sentence space.
-
-    Attributes:
-        encoder_config: what differs from wav2vec 2.0's base size; see `EncoderConfig`.
-        text_model: folder or hub name of a BERT-architecture model. "" is the MiniLM from PyPI (384-d instead of BERT's
-            768, so a projection follows the encoder), which also takes the place of a name that no hub answers for;
-            run.json names the one that was taken.
-        target: "cls" (last hidden state's first token) or "mean" (of the text's own tokens).
-        normalise_target: scale targets to length sqrt(E); the published ones are raw.
-        contrastive: weight of the term beside L1 that keeps vectors from collapsing onto the mean sentence: the right
-            text among the global batch's. 0 is the published loss.
-        corpora: subsets to train on, as ("train-clean-100",); () takes every one with a training split.
-        augmentation: rooms, noise and bands; None takes recordings as they are.
-        batching: "shuffled": `batch` utterances at random, each once an epoch; "bucketed": `batch_s` seconds of like
-            lengths, each utterance once an epoch; "neighbours": `batch` of like lengths of one corpus, every corpus as
-            often, drawn anew each step.
-        batch_s: padded speech of a global batch, in seconds, shared by all processes: 100 s at full size in bf16 took
-            7 GB on a CPU.
-        epochs, steps: the run's length; one of them is 0.
-        longest_s: longer utterances are left out (LibriSpeech's longest is 35 s).
-        schedule: "halving" halves the rate every `halve_epochs` epochs; "cosine" warms up for `warmup_steps` first.
-        clip: longest gradient; None does not clip.
-        fused: one kernel for the optimiser: the same update to rounding, several times as fast on a CPU.
-        published_init: torch's default weights, as the released code starts from, instead of wav2vec 2.0's own.
-        valid_clips: at most so many held-out utterances a subset are listened to, every `validate_every` steps (a
-            multiple of 50; 0: at the end only).
-    """
-
-    encoder_config: Mapping[str, Any]
-    text_model: str = ""
-    target: str = "cls"
-    normalise_target: bool = False
-    contrastive: float = 0.0
-    corpora: tuple[str, ...] = ()
-    augmentation: Augmentation | None = None
-    batching: str = "shuffled"
-    batch: int = 1
-    batch_s: float = 0.0
-    epochs: int = 0
-    steps: int = 0
-    longest_s: float = 40.0
-    optimiser: str = "adamw"
-    peak_lr: float
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    halve_epochs: int = 20
-    warmup_steps: int = 0
-    clip: float | None = None
-    fused: bool = False
-    published_init: bool = False
-    valid_clips: int = 200
-    validate_every: int = 0
-    precision: str = "no"
-    accumulate: int = 1
-    checkpoint_every: int = 5000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        choices = (
-            ("batching", BATCHING),
-            ("optimiser", OPTIMISERS),
-            ("schedule", SCHEDULES),
-            ("target", ("cls", "mean")),
-        )
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise UserError(
-                    "{name} {getattr!r}: known are {known}",
-                    name=name,
-                    getattr=getattr(self, name),
-                    known=", ".join(known),
-                )
-        if (self.epochs > 0) == (self.steps > 0) or (self.epochs and self.batching == "neighbours"):
-            raise UserError("give the length as epochs or as steps, not both; neighbours are drawn in steps")
-        if (self.batch_s > 0) != (self.batching == "bucketed") or self.batch < 1:
-            raise UserError(
-                "bucketed batches have batch_s (seconds of speech), others batch (utterances, at least 1)",
-            )
 
 
 def paper() -> PretrainWav2Sem:

@@ -38,11 +38,11 @@ from wav2sem_blender.pipeline.nn.encoders import Backbone, load_backbone
 from wav2sem_blender.pipeline.sound_file import file_sha256
 
 from ..datasets.librispeech import Utterance
-from ..experiments.hubert import MaskedClusters
 from ..runs.run import Run, data_hash, read_run
 from ..speech.batches import frame_times_s, normalise
 from ..speech.phones import frame_labels
 from ..speech.recordings import Recordings, open_recordings
+from .recipes import MaskedClusters
 
 MFCC_FRAMES_PER_LABEL = 2
 FILES = ("centroids.npy", "labels.npy", "index.json")

@@ -23,7 +23,6 @@ from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positi
 from wav2sem_blender.pipeline.nn.encoders import encode
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 
-from ..experiments.augmentation import RECORDED
 from ..experiments.face import FinetuneChannels
 from ..motion.curves import MotionRecord, MotionStore, paired_records
 from ..motion.face_loss import FaceLoss
@@ -32,6 +31,7 @@ from ..motion.targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips, tuc
 from ..runs.run import Run, cosine_with_warmup, data_hash
 from ..runs.stages import read_encoder, read_sentence_space, read_wav2sem
 from ..speech.augment import Augmenter
+from ..speech.augmentation import RECORDED
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .export import write_model

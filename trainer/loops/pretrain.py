@@ -23,7 +23,6 @@ from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
 
 from ..datasets.librispeech import LibriSpeech, is_librispeech
-from ..experiments.wav2sem import PretrainWav2Sem
 from ..runs.epochs import Epochs, Item, Loader
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from ..runs.stages import below, fitting
@@ -31,6 +30,7 @@ from ..speech.augment import Augmenter
 from ..speech.batches import normalise
 from ..speech.prepared import Speech, SpeechStore
 from ..speech.sentences import TextTargets, reachable_text_model
+from .recipes import PretrainWav2Sem
 
 TEMPERATURE = 0.07
 MEDIAN_TEXTS = 20_000  # the constant to beat is the median of at most so many training texts

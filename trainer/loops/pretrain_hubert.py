@@ -33,13 +33,13 @@ from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, encoder_frames, feature_positions
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
 
-from ..experiments.hubert import MaskedClusters, MaskedPhones, PretrainHubert
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from ..runs.stages import fitting, read_recogniser
 from ..speech.batches import CropSampler, frame_times_s, normalise
 from ..speech.phones import BILABIALS, PHONES, frame_labels
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
+from .recipes import MaskedClusters, MaskedPhones, PretrainHubert
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
 MOST_VALID_RECORDINGS = 500

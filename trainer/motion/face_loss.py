@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..experiments.face import FinetuneChannels
+from .face_weights import FaceWeights
 
 CLOSED_GAP_M = 0.0012
 MOUTH_CORNERS = (1702, 2819)  # of FLAME, left and right: the vertices next to MediaPipe's landmarks 291 and 61
@@ -30,7 +30,7 @@ class FaceLoss(nn.Module):
     gap_K: Tensor
     width_K: Tensor
 
-    def __init__(self, config: FinetuneChannels, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
+    def __init__(self, weights: FaceWeights, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
         super().__init__()
         moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001
         flat = 1000 * basis_KV3[:, moved_V].reshape(len(basis_KV3), -1)
@@ -41,7 +41,7 @@ class FaceLoss(nn.Module):
         left, right = MOUTH_CORNERS
         width_K = torch.from_numpy(1000 * (basis_KV3[:, left, 0] - basis_KV3[:, right, 0])).float()
         self.register_buffer("width_K", width_K)
-        self.config = config
+        self.weights = weights
 
     def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:
         """Scalar."""
@@ -49,12 +49,12 @@ class FaceLoss(nn.Module):
         shape = self._shape(error_BTK)
         velocity = self._shape(error_BTK.diff(dim=1))
         gap_BT = (target_BTK @ self.gap_K).clamp(min=0)
-        weight_BT = 1 + (self.config.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
+        weight_BT = 1 + (self.weights.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
         gap = (weight_BT * (error_BTK @ self.gap_K) ** 2).mean()
         spread_B, true_spread_B = ((motion @ self.width_K).std(dim=1) for motion in (predicted_BTK, target_BTK))
         spread = ((spread_B - true_spread_B) ** 2).mean()
-        weighed = self.config.velocity_weight * velocity + self.config.aperture_weight * 0.1 * gap
-        return shape + weighed + self.config.width_spread_weight * spread
+        weighed = self.weights.velocity_weight * velocity + self.weights.aperture_weight * 0.1 * gap
+        return shape + weighed + self.weights.width_spread_weight * spread
 
     def _shape(self, error_BTK: Tensor) -> Tensor:
         return ((error_BTK @ self.shape_KK) * error_BTK).sum(-1).mean()

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
 
-from ..experiments.face import bundled
 from ..speech.phones import BILABIALS, PHONES, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
 from .curves import FPS, Fitted, MotionStore, paired_records, write_motion
 from .face_loss import FaceLoss
+from .face_weights import FaceWeights
 from .shapes import read_basis
 from .targets import close_lips, part_lips, rest_in_pauses, rest_pose
 
@@ -69,7 +69,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
         if moved.split == "train" and moved.style == "grid_s1" and record.phones
     ]
     captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
-    model = _learn(captured, FaceLoss(bundled(), basis_KV3, gap_K), rng)
+    model = _learn(captured, FaceLoss(FaceWeights(), basis_KV3, gap_K), rng)
     closed_K, jaw_open = _closed_lips(captured, gap_K), motion.channels.index("jawOpen")
     rest_K = rest_pose((motion.weights(moved), record.phones) for record, moved in filmed if record.phones)
     names = {record.name for record in motion.records}

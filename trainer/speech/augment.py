@@ -12,7 +12,7 @@ import numpy as np
 import soundfile as sf
 from scipy import fft
 
-from ..experiments.augmentation import Augmentation
+from .augmentation import Augmentation
 from .prepared import SAMPLE_RATE_HZ, Speech
 
 MUSIC_SHARE = 0.15

@@ -15,8 +15,8 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.audio import VARIANCE_EPSILON
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 
-from ..experiments.augmentation import Augmentation
 from .augment import Augmenter
+from .augmentation import Augmentation
 from .phones import Timing, frame_labels
 from .prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 

@@ -18,17 +18,25 @@ import soundfile as sf
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
-from wav2sem_blender.files import FolderKind
+from wav2sem_blender.files import FolderKind, atomic_path, write_atomically
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
-from wav2sem_blender.pipeline.motion import atomic_path
 
 from ..datasets.corpora import Clip, list_clips
-from ..experiments.preparation import PrepareSpeech
 from .align import Aligner, published_times, synthesise
 from .phones import Timing
 
 FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSpeech:
+    """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
+    espeak-ng's German, Spanish, French, Mandarin and Japanese."""
+
+    synthetic: int = 1800
+    languages: bool = True
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +117,7 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
             first += len(samples_S)
     with atomic_path(out / "audio.npy") as whole:
         np.save(whole, np.memmap(raw_path, np.int16, "r"))
-    with atomic_path(out / "clips.json") as whole:
-        whole.write_text(json.dumps([asdict(record) for record in records]))
+    write_atomically(out / "clips.json", json.dumps([asdict(record) for record in records]).encode())
     lines_path.unlink()
     raw_path.unlink()
     _report(records)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `analyze` looks at, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wav2sem_blender.errors import UserError
+
+PARTS = ("homophones", "tsne", "apertures", "errors", "mouths", "curves")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyze:
+    """One analysis.
+
+    Attributes:
+        parts: Sections of the report, of `PARTS`.
+        corpora: Which corpora of the data take part in the word distances; () takes every one.
+        max_utterances: At most so many utterances, evenly spread over the corpora; 0 takes all. Those without phone
+            times are aligned first.
+        words: Words drawn for each seed (Choi et al. 2024: 10,000).
+        pairs: Word pairs of each kind drawn for each seed.
+        seeds: One draw of words and pairs each; the report shows the spread over them.
+        max_distance: Near-homophones differ by more than 0 and at most this phone edit distance, divided by the longer
+            word's phones.
+        max_similarity: Pairs whose words' text vectors (MiniLM) have a larger cosine count as synonyms and are left
+            out. Inflections lie above 0.55 ("walk", "walked": 0.87), unrelated words near 0.3 ("ship", "sheep": 0.24).
+        slicings: "audio": a word's own sound goes through the encoders; "features": its frames are cut out of the
+            utterance's features.
+        min_word_s: Shorter words are left out: the encoders need 25 ms for one frame.
+        tsne_pairs, tsne_tokens: Word pairs in the t-SNE picture, and spoken examples of each word.
+        faces: Face data with true motion: "vocaset", "biwi", "custom", or "" for the bundled recipe's own.
+        clips: Clips of known motion in the aperture pictures and in the error map.
+        sentences, voices: Held-out filmed sentences, and held-out voices without a film, whose mouths are drawn in slow
+            motion; one speaker after the other.
+        longest_s: Longer clips of known motion are cut after so many seconds.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    corpora: tuple[str, ...] = ()
+    max_utterances: int = 0
+    words: int = 10_000
+    pairs: int = 10_000
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    max_distance: float = 0.4
+    max_similarity: float = 0.55
+    slicings: tuple[str, ...] = ("audio", "features")
+    min_word_s: float = 0.1
+    tsne_pairs: int = 6
+    tsne_tokens: int = 25
+    faces: str = ""
+    clips: int = 3
+    longest_s: float = 10.0
+    sentences: int = 2
+    voices: int = 1
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("parts", self.parts, PARTS), ("slicings", self.slicings, ("audio", "features"))):
+            if not set(given) <= set(known):
+                raise UserError(
+                    "{name} {given}: known are {known}",
+                    name=name,
+                    given=", ".join(given),
+                    known=", ".join(known),
+                )
+        if self.faces not in ("", "vocaset", "biwi", "custom"):
+            raise UserError('faces {faces!r}: known are vocaset, biwi, custom and ""', faces=self.faces)
+        if not self.seeds or min(self.words, self.pairs, self.clips) < 1 or not 0 < self.max_distance < 1:
+            raise UserError("at least one seed, word, pair and clip are needed, and a max_distance between 0 and 1")
