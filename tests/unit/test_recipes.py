@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The recipes of docs/architecture.md: their paths and names exist, and the tables that they name are complete."""
+"""The files that the documents name exist; the recipes of docs/architecture.md name complete tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition
 RECIPES = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in TEXT.split("\n### ")[1:]}
 TITLES = ("Add a panel", "Add a face naming", "Add a corpus")
 MAX_LINES = 8
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+SOURCES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in ("wav2sem_blender", "trainer", "tools", "tests", "docs", ".ci")
+    for path in [ROOT / "noxfile.py", *(ROOT / folder).rglob("*.py")]
+]
 
 
 def paths_of(recipe: str) -> list[str]:
@@ -75,6 +81,13 @@ def wrong(recipe: str) -> list[str]:
         for module, name in names_of(recipe)
         if module not in modules or name not in defined(modules[module])
     ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_sources_that_a_document_names_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8").partition("\n## Recipes\n")[0]
+    named = set(re.findall(r"(?<![\w/.])((?:[\w.-]+/)*[\w-]+\.py)\b(?!:)", text))
+    assert [name for name in sorted(named) if not any(f"/{path}".endswith(f"/{name}") for path in SOURCES)] == []
 
 
 def test_every_recipe_is_there_and_short() -> None:
