@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Folders that are ours to write and to replace, and no other. Standard library only.
+"""Writing files and folders without losing what was there. Standard library only.
 
-A command that is told where to write may be told a folder with somebody's work in it. So each writer of a folder asks
-here first: the folder is absent, empty, or exactly one that the same writer made, with nothing else in it.
+A file is written beside its target and then renamed, so its name always stands for the old content or the whole new
+one. A folder is written or replaced only if it is absent, empty, or made by the same command with nothing else in it:
+the user may have named a folder that holds their work.
 """
 
 from __future__ import annotations
@@ -11,19 +12,69 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import IO
 
 from .errors import UserError
 
 OwnNames = Callable[[Path], Iterable[str]]
-"""Of a folder that exists: the patterns of the names in it that are ours; none where it is not ours at all."""
+"""Takes an existing folder; returns the patterns of the names in it that are ours, none if the folder is not ours."""
 MARKER = ".made_by.json"
-"""Says which of our commands made a folder whose other files do not say it themselves."""
+"""Names the command that made a folder, where no other file in it does."""
+_UNFINISHED = ".*.tmp*"  # what `atomic_path` leaves behind when the process is killed
 _SHOWN = 3
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it replaces `path` when the block succeeds, and is removed otherwise.
+
+    It has the same suffix as `path`, because exporters and NumPy look at it.
+
+    Raises:
+        UserError: The file cannot be written; an older file of that name is untouched.
+    """
+    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            "{path} cannot be written ({reason}); choose another folder or free some space.",
+            path=path,
+            reason=error.strerror or str(error).partition("\n")[0].rstrip("."),
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """As `atomic_path`, with the file opened for writing."""
+    with atomic_path(path) as unfinished, unfinished.open("xb") as file:
+        yield file
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file in one step, and its folder where there is none.
+
+    Raises:
+        UserError: The file cannot be written; an older file of that name is untouched.
+        OSError: The folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,32 +82,31 @@ class FolderKind:
     """A kind of folder that one of our commands makes.
 
     Attributes:
-        made_by: the command, as the message names it and as `MARKER` has it.
-        names: patterns (fnmatch) of all that it writes at the folder's top.
+        made_by: The command, as the message and `MARKER` name it.
+        names: Patterns (fnmatch) of everything that it writes at the top of the folder.
     """
 
     made_by: str
     names: tuple[str, ...]
 
     def claim(self, folder: Path) -> None:
-        """Make the folder, or take it over as one that the same command made.
+        """Make the folder, or go on in one that the same command made.
 
         Raises:
-            UserError: it holds something else; nothing was changed.
-            OSError: it cannot be made.
+            UserError: It holds something else; nothing was changed.
+            OSError: It cannot be made.
         """
         check_ours(folder, self.made_by, self.own_names)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text(json.dumps({"made_by": self.made_by}) + "\n", encoding="utf-8")
+        write_atomically(folder / MARKER, (json.dumps({"made_by": self.made_by}) + "\n").encode())
 
     def empty(self, folder: Path) -> None:
-        """As `claim`, and remove what the same command left there."""
+        """As `claim`, but remove what the same command left there."""
         check_ours(folder, self.made_by, self.own_names)
         shutil.rmtree(folder, ignore_errors=True)
         self.claim(folder)
 
     def own_names(self, folder: Path) -> tuple[str, ...]:
-        """The patterns, where the marker says that this command made the folder."""
+        """The patterns if the marker says that this command made the folder, else none."""
         try:
             marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -66,24 +116,25 @@ class FolderKind:
 
 
 def check_ours(folder: Path, made_by: str, own_names: OwnNames) -> None:
-    """Refuse a folder that holds anything that is not ours; an absent or empty one is free.
+    """Refuse a folder that holds anything else than what the same command writes; absent and empty ones pass.
 
     Args:
-        folder: where something shall be written.
-        made_by: the writer, for the message.
-        own_names: what of the folder's content the same writer made.
+        folder: The folder to be written.
+        made_by: The command, for the message.
+        own_names: Which names in the folder are the command's.
 
     Raises:
-        UserError: the folder is a file, or holds something else.
+        UserError: The folder is a file, or holds something else.
     """
     if folder.is_symlink() and not folder.exists():
-        raise UserError("{folder} is a link that leads nowhere; choose another folder", folder=folder)
+        raise UserError("{folder} is a broken link; choose another folder", folder=folder)
     if folder.exists() and not folder.is_dir():
         raise UserError("{folder} is a file; choose a folder", folder=folder)
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if not found:
         return
     patterns = tuple(own_names(folder))
+    patterns += (_UNFINISHED,) if patterns else ()
     others = [name for name in found if not any(fnmatchcase(name, pattern) for pattern in patterns)]
     if others:
         shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
@@ -95,17 +146,17 @@ def check_ours(folder: Path, made_by: str, own_names: OwnNames) -> None:
 
 @contextmanager
 def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) -> Iterator[Path]:
-    """A new folder beside `folder`, which takes its place when the block succeeds and disappears when it fails.
+    """Yield a new folder beside `folder`; it replaces `folder` when the block succeeds, and is removed otherwise.
 
     Args:
-        folder: absent, empty, or one of ours, which stays as it is until the new one is complete.
+        folder: Absent, empty, or one of ours, which is untouched until the new one is complete.
         made_by: As in `check_ours`.
         own_names: As in `check_ours`.
-        last: the file that makes the folder valid: into an empty folder it is moved last.
+        last: The file that makes the folder valid; it is moved last into an empty folder.
 
     Raises:
-        UserError: the folder is not ours; also where that became so meanwhile.
-        OSError: it cannot be written.
+        UserError: The folder is not ours, before the block or after it.
+        OSError: It cannot be written.
     """
     target = folder.resolve()
     check_ours(target, made_by, own_names)
@@ -116,7 +167,7 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
         yield new
         check_ours(target, made_by, own_names)
         if target.is_dir() and not any(target.iterdir()):
-            # In place: it may be somebody's current folder, or a mount.
+            # Keep the folder itself: it may be a shell's current folder or a mount point.
             for path in sorted(new.iterdir(), key=lambda path: path.name == last):
                 path.rename(target / path.name)
             return
@@ -132,7 +183,7 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
 
 
 def same_file_name(path: Path) -> str:
-    """Equal for two paths that are one file on some disk: those of Windows and macOS know no upper and lower case."""
+    """Equal for two paths that may be the same file: the disks of Windows and macOS ignore upper and lower case."""
     import unicodedata
 
     return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()

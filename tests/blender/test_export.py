@@ -217,7 +217,7 @@ class TestErrors:
         suffix = {"gltf": "glb", "alembic": "abc"}.get(kind, kind)
         older = tmp_path / f"a.{suffix}"
         older.write_bytes(b"older")
-        monkeypatch.setattr("wav2sem_blender.pipeline.motion.os.replace", full)
+        monkeypatch.setattr("os.replace", full)
         with pytest.raises(RuntimeError, match="No space left on device.*free some space"):
             getattr(bpy.ops.wav2sem, f"export_{kind}")(filepath=str(older))
         assert older.read_bytes() == b"older"

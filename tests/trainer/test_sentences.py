@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
 
 from trainer.speech import sentences  # noqa: E402
 from trainer.speech.sentences import TextTargets, cache_folder, text_vectors  # noqa: E402
+from wav2sem_blender.errors import UserError  # noqa: E402
 
 WORDS = "the ship sheep set off white horse house in a field".split()
 TEXTS = ["the white horse", "a ship set off in a white house", "sheep"]
@@ -121,7 +122,7 @@ def test_a_full_disk_is_said_with_the_remedy(bert: Path, cache: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sentences.np, "save", full)
-    with pytest.raises(OSError, match="could not be written .*WAV2SEM_CACHE names another folder"):
+    with pytest.raises(UserError, match="No space left on device.*WAV2SEM_CACHE names another folder"):
         TextTargets(TEXTS, bert, "cls")
     assert list(cache.iterdir()) == []
 

@@ -8,6 +8,7 @@ import csv
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.curve_table import save_table
 
 from .made_up_motions import as_motion, wandering  # noqa: TID252
@@ -26,6 +27,6 @@ def test_rows_are_the_motion(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_error(tmp_path):
-    with pytest.raises(OSError, match=r"a\.csv cannot be written .* choose another folder"):
+    with pytest.raises(UserError, match=r"a\.csv cannot be written .* choose another folder"):
         save_table(as_motion(wandering(5)), tmp_path / "nowhere" / "a.csv")
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, guess, match_channels
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS
 
@@ -272,7 +273,7 @@ class TestFile:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             KeyMap(rows=()).save(tmp_path / "map.json")
         assert (tmp_path / "map.json").read_bytes() == before
         assert len(list(tmp_path.iterdir())) == 1

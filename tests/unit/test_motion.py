@@ -10,6 +10,7 @@ import stat
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import motion as motion_module
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS, Motion
 
@@ -59,14 +60,14 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(motion_module.np, "savez", full)
-    with pytest.raises(OSError, match=r"x\.npz cannot be written \(No space left on device\)"):
+    with pytest.raises(UserError, match=r"x\.npz cannot be written \(No space left on device\)"):
         random_motion().save(path)
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_missing_folder_is_an_error_with_the_path(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         random_motion().save(tmp_path / "nowhere" / "x.npz")
 
 

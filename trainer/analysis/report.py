@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2sem_blender.files import write_atomically
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 72rem; margin: 2rem auto;
   padding: 0 1.25rem; }
@@ -84,7 +86,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
         parts.append(f'<section id="s{i}"><h2>{escape(section.title)}</h2>')
         parts += [_block(block) for block in section.blocks]
         parts.append("</section>")
-    path.write_text("\n".join([*parts, "</body>", "</html>", ""]), encoding="utf-8")
+    write_atomically(path, "\n".join([*parts, "</body>", "</html>", ""]).encode())
     return path
 
 

@@ -11,7 +11,6 @@ Shapes: F camera frames, V vertices.
 
 from __future__ import annotations
 
-import os
 import pickle
 from abc import abstractmethod
 from collections import Counter
@@ -24,7 +23,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
-from wav2sem_blender.files import FolderKind
+from wav2sem_blender.files import FolderKind, atomic_path
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.sound_file import open_sound
 
@@ -33,7 +32,7 @@ from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
 VERTICES, RECORDINGS = "vertices_npy", "wav"
-FOLDER = FolderKind(made_by="an export of captured faces", names=(VERTICES, RECORDINGS, TEMPLATES, SENTENCES, "*.part"))
+FOLDER = FolderKind(made_by="an export of captured faces", names=(VERTICES, RECORDINGS, TEMPLATES, SENTENCES))
 # More clips than this with another take's audio are no accident: the layout or its frame rate is misread.
 MAX_SKIPPED_FRACTION = 0.1
 
@@ -172,9 +171,8 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
 
     def write_vertices(clip: FaceClip, file: Path) -> None:
         data.vertices(clip)
-        with file.open("wb") as part:
-            frames = np.asarray(data.camera_vertices(clip), np.float32)
-            np.save(part, frames.reshape(len(frames), -1))
+        frames = np.asarray(data.camera_vertices(clip), np.float32)
+        np.save(file, frames.reshape(len(frames), -1))
 
     def write_recording(clip: FaceClip, file: Path) -> None:
         samples, rate_hz = data.recording(clip)
@@ -199,9 +197,8 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
 def _write_once(target: Path, write: Callable[[Path], object]) -> None:
     if target.exists():
         return
-    part = target.with_name(f"{target.name}.part")
-    write(part)
-    os.replace(part, target)
+    with atomic_path(target) as unfinished:
+        write(unfinished)
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runs.checkpoints import write_atomically
+from wav2sem_blender.files import write_atomically
 
 COLUMNS = {
     "lve_frames": "LVE, frames pooled",

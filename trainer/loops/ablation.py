@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from wav2sem_blender.files import write_atomically
 from wav2sem_blender.pipeline.decoder import MotionDecoder
 from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
 
@@ -30,7 +31,6 @@ from ..experiments.face import AblateSemantics, FinetuneChannels
 from ..motion.curves import MotionStore, paired_records
 from ..motion.face_loss import FaceLoss
 from ..motion.shapes import read_basis
-from ..runs.checkpoints import write_atomically
 from ..runs.run import Run, data_hash
 from ..runs.stages import read_sentence_space
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore

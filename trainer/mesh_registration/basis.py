@@ -12,7 +12,6 @@ Shapes: K channels, V vertices, F triangles. Metres, FLAME's frame: x to the cha
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import splu
 
+from wav2sem_blender.files import atomic_file, write_atomically
 from wav2sem_blender.pipeline.any_head.geometry import edges_hash, face_edges
 from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
 
@@ -358,12 +358,8 @@ def save_upper_face(basis: Basis, path: Path) -> None:
 
 
 def _save_npz(path: Path, **arrays: np.ndarray) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -380,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.reference:
         flame, skin = load_flame(arguments.data)
-        arguments.reference.write_text(json.dumps(reference(flame, skin.landmarks)) + "\n", encoding="utf-8")
+        write_atomically(arguments.reference, (json.dumps(reference(flame, skin.landmarks)) + "\n").encode())
     basis = build_basis(arguments.data)
     save(basis, arguments.out)
     if arguments.upper_face:

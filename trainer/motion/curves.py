@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError
-from wav2sem_blender.files import FolderKind
+from wav2sem_blender.files import FolderKind, atomic_file, write_atomically
 
 from ..datasets.corpora import FACEGOOD_HELD_OUT, Clip, list_clips
 from ..speech.prepared import SpeechRecord, SpeechStore
@@ -153,21 +153,23 @@ def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> N
     for name, style, split, weights_TK in clips:
         records.append(MotionRecord(name=name, style=style, split=split, first=first, n_frames=len(weights_TK)))
         first += len(weights_TK)
-    np.save(out / "weights.npy", np.concatenate([clip[3] for clip in clips]).astype(np.float32))
+    with atomic_file(out / "weights.npy") as file:
+        np.save(file, np.concatenate([clip[3] for clip in clips]).astype(np.float32))
     description = {"channels": channels, "clips": [asdict(record) for record in records]}
-    (out / "clips.json").write_text(json.dumps(description))
+    write_atomically(out / "clips.json", json.dumps(description).encode())
 
 
 def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
     """Write what `MotionStore.tracked_lips` reads; also where there are none, which is not the same as an old store."""
-    np.savez(
-        out / TRACKED,
-        names=np.array(list(lips), dtype=str),
-        n_frames=np.array([len(lip.gap_T) for lip in lips.values()], dtype=int),
-        fps=np.array([lip.fps for lip in lips.values()]),
-        gap_T=np.concatenate([np.zeros(0), *(lip.gap_T for lip in lips.values())]),
-        found_T=np.concatenate([np.zeros(0, bool), *(lip.found_T for lip in lips.values())]),
-    )
+    with atomic_file(out / TRACKED) as file:
+        np.savez(
+            file,
+            names=np.array(list(lips), dtype=str),
+            n_frames=np.array([len(lip.gap_T) for lip in lips.values()], dtype=int),
+            fps=np.array([lip.fps for lip in lips.values()]),
+            gap_T=np.concatenate([np.zeros(0), *(lip.gap_T for lip in lips.values())]),
+            found_T=np.concatenate([np.zeros(0, bool), *(lip.found_T for lip in lips.values())]),
+        )
 
 
 def _filmed(data: Path) -> list[Clip]:

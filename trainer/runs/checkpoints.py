@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,30 +16,10 @@ from typing import Any
 import torch
 
 from wav2sem_blender.errors import UserError
+from wav2sem_blender.files import write_atomically
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or not there; a stop in the middle leaves the previous one.
-
-    Raises:
-        OSError: the disk is full or refuses; nothing is left behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temp.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except OSError as error:
-        temp.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"could not be written ({error.strerror}); nothing of it is left", str(path)
-        ) from error
 
 
 def to_bytes(state: Mapping[str, Any]) -> bytes:

@@ -35,9 +35,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
-from wav2sem_blender.files import check_ours
+from wav2sem_blender.files import check_ours, write_atomically
 
-from .checkpoints import load_newest, save_checkpoint, to_bytes, write_atomically
+from .checkpoints import load_newest, save_checkpoint, to_bytes
 
 T = TypeVar("T")
 LOG_EVERY = 50

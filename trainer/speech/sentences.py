@@ -23,9 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
+from wav2sem_blender.files import atomic_path, write_atomically
 from wav2sem_blender.pipeline.checkpoint import sha256
-
-from ..runs.checkpoints import write_atomically
 
 TARGETS = ("cls", "mean")
 _IDENTITY_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
@@ -162,18 +161,13 @@ def _is_whole(path: Path, described: dict[str, Any]) -> bool:
 def _write(path: Path, vectors_NE: np.ndarray, described: dict[str, Any]) -> None:
     """The vectors first, then their description, which makes them valid."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{path.stem}.{os.getpid()}.npy")
     try:
-        np.save(temp, vectors_NE)
-        digest = sha256(temp)
-        os.replace(temp, path)
-    except OSError as error:
-        temp.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"text vectors could not be written ({error.strerror}); WAV2SEM_CACHE names another folder",
-            str(path.parent),
-        ) from error  # fmt: skip
-    write_atomically(path.with_suffix(".json"), (json.dumps(described | {"sha256": digest}, indent=1) + "\n").encode())
+        with atomic_path(path) as unfinished:
+            np.save(unfinished, vectors_NE)
+        described = described | {"sha256": sha256(path)}
+        write_atomically(path.with_suffix(".json"), (json.dumps(described, indent=1) + "\n").encode())
+    except UserError as error:
+        raise UserError("{error} WAV2SEM_CACHE names another folder.", error=error.text) from error
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ import io
 import os
 from pathlib import Path
 
-from .motion import Motion, atomic_file
+from ..files import atomic_file
+from .motion import Motion
 
 
 def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 0) -> None:
@@ -20,7 +21,7 @@ def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 
         first_frame: Number of the first row's frame.
 
     Raises:
-        OSError: The file cannot be written; an older file of that name is untouched.
+        UserError: The file cannot be written; an older file of that name is untouched.
     """
     with atomic_file(Path(path)) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")

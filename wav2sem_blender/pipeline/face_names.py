@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import MissingFileError, UserError
-from .motion import ARKIT_CHANNELS, atomic_file
+from ..files import atomic_file
+from .motion import ARKIT_CHANNELS
 from .visemes import VISEME_SETS
 
 __all__ = ["SPEECH_CHANNELS", "KeyMap", "Row", "guess", "match_channels"]

@@ -9,11 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -21,6 +19,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from ..files import atomic_file
 
 FORMAT_VERSION = 1
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
@@ -283,28 +282,3 @@ def _timecode(anim_frame: int, fps: float) -> str:
     minutes, second = divmod(seconds, 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour:02d}:{minute:02d}:{second:02d}:{frame:02d}.000"
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with its suffix: what lies there takes its place when the block succeeds, or disappears."""
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or _first_line(error)
-        raise UserError(
-            "{path} cannot be written ({reason}); choose another folder or free some space.",
-            path=path,
-            reason=reason,
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path` that takes its place when the block succeeds and disappears when it fails."""
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
-        yield file

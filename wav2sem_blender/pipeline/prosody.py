@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
+from ..files import atomic_file
 
 if TYPE_CHECKING:
     from .audio import Speech
@@ -57,14 +58,19 @@ class Prosody:
         return replace(self, duration_s=self.duration_s / speed, hop_s=self.hop_s / speed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an npz; 3 MB an hour."""
-        np.savez(
-            path,
-            level_db_P=self.level_db_P,
-            pitch_st_P=self.pitch_st_P,
-            pauses_N2=self.pauses_N2,
-            times_s=np.array([self.duration_s, self.hop_s]),
-        )
+        """Write an npz of 3 MB per hour; an existing file is replaced in one step.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        with atomic_file(Path(path)) as file:
+            np.savez(
+                file,
+                level_db_P=self.level_db_P,
+                pitch_st_P=self.pitch_st_P,
+                pauses_N2=self.pauses_N2,
+                times_s=np.array([self.duration_s, self.hop_s]),
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prosody:

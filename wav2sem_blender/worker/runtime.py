@@ -17,6 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import write_atomically
+
 # The versions of constraints.txt, which a test compares; torchaudio is for training only.
 REQUIREMENTS = (
     'numpy==1.26.4; python_version < "3.13"',
@@ -94,9 +96,7 @@ class Runtime:
     def set_complete(self) -> None:
         """Record the end of an installation."""
         record = {"requirements": REQUIREMENTS, "size_bytes": disk_use(self.environment)}
-        temporary = self._record.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self._record)
+        write_atomically(self._record, (json.dumps(record, indent=1) + "\n").encode())
 
     def set_unfinished(self) -> None:
         """Before anything in the environment is changed."""

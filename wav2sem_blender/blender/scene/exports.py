@@ -11,7 +11,8 @@ import bpy
 import numpy as np
 
 from ...errors import UserError
-from ...pipeline.motion import Motion, atomic_path
+from ...files import atomic_path
+from ...pipeline.motion import Motion
 from .. import compat
 from . import actions, key_mapping, takes
 
@@ -123,7 +124,7 @@ def _write(path: Path, export: Callable[[str], set[str]]) -> None:
         except RuntimeError as error:
             raise OSError(str(error).strip().splitlines()[-1]) from error
         if result != {"FINISHED"} or temporary.stat().st_size == 0:
-            raise UserError("the exporter gave up")
+            raise OSError("the exporter gave up")
 
 
 @contextmanager
