@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import textwrap
@@ -104,3 +105,26 @@ def test_user_errors_are_one_line(tmp_path, capsys) -> None:
     assert cli.main(["pretrain", "smoke", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     assert "none: no such folder; --data names it" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_ours_is_an_internal_error_with_the_place_of_the_log(tmp_path) -> None:
+    program = textwrap.dedent(
+        """
+        import sys, trainer.__main__ as cli
+
+        def planted(verb, name):
+            raise ValueError("operands could not be broadcast together")
+
+        cli.find = planted
+        sys.exit(cli.main(["pretrain", "smoke", "--data", ".", "--out", "out"]))
+        """
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    log = tmp_path / "wav2sem_errors.log"
+    assert run.returncode == 1
+    assert run.stderr == (
+        "trainer: Internal error (ValueError: operands could not be broadcast together). "
+        f"Please report it with the end of {log}.\n"
+    )
+    assert "in planted\n" in log.read_text()

@@ -33,6 +33,8 @@ from trainer.datasets.face_data import FaceData
 from trainer.datasets.meshes import read_obj, surface_area
 from trainer.datasets.opening import open_face_data
 from trainer.datasets.vocaset import ORIGINAL_FILES, VOCASET
+from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
 
 TRAIN = VOCASET.splits[0].subjects[0]
 FIRST = f"{TRAIN}_sentence01"
@@ -187,6 +189,21 @@ def test_biwi_is_preprocessed_and_cropped_to_the_audio(corpora, layout: str) -> 
         np.testing.assert_allclose(vertices_TV3, expected_TV3, atol=1e-6)
         np.testing.assert_allclose(surface_area(vertices_TV3[4].astype(float), triangles), 1, rtol=1e-5)
     np.testing.assert_allclose(data.template("F2").mean(axis=0), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["biwi", "biwi exported"])
+def test_biwi_decodes_a_recording_once_for_all_looks_at_its_vertices(corpora, layout: str, monkeypatch) -> None:
+    decoded = []
+    from_file = Speech.from_file
+    monkeypatch.setattr(Speech, "from_file", lambda path: (decoded.append(path.stem), from_file(path))[1])
+    data = open_face_data("biwi", corpora[layout][0])
+    first, second = data.clips[:2]
+    cropped = [len(data.vertices(first)) for _ in range(3)]
+    assert cropped == [animation_frames(encoder_frames(len(data.samples(first))), 25)] * 3
+    assert decoded == [first.name, first.name]  # once for the vertices, once for the samples
+    data.samples(second)
+    data.vertices(second)
+    assert decoded[2:] == [second.name]
 
 
 def test_biwi_keeps_all_motion_where_the_audio_is_longer(corpora, copy) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,11 @@ class FaceData(ABC):
     styles: tuple[str, ...]
     skipped: Mapping[str, int]
 
+    @cached_property
+    def _n_samples(self) -> dict[str, int]:
+        """Clip -> samples at 16 kHz, of the recordings that were decoded: decoding one again takes long."""
+        return {}
+
     @abstractmethod
     def files(self) -> list[Path]:
         """Every file that is read, for a hash of the data."""
@@ -92,6 +98,7 @@ class FaceData(ABC):
             ValueError: it cannot be decoded, or is silent; the message names it.
         """
         with self._speech(clip) as speech:
+            self._n_samples[clip.name] = speech.n_samples
             return speech.read(0, speech.n_samples, normalised=False).copy()
 
     def vertices(self, clip: FaceClip) -> np.ndarray:
@@ -108,8 +115,9 @@ class FaceData(ABC):
         _check_template_fits(clip.name, vertices_TV3, self.template(clip.subject))
         if self.fps != 25:
             return vertices_TV3
-        with self._speech(clip) as speech:
-            return vertices_TV3[: animation_frames(encoder_frames(speech.n_samples), self.fps)]
+        if clip.name not in self._n_samples:
+            self.samples(clip)
+        return vertices_TV3[: animation_frames(encoder_frames(self._n_samples[clip.name]), self.fps)]
 
     def template(self, subject: str) -> np.ndarray:
         """The subject's rest face, float32 (V, 3), in the unit and frame of `vertices`.
