@@ -134,7 +134,7 @@ class TestCurves:
 
     def test_muted_takes_are_left_out(self, face, tmp_path):
         bpy.ops.wav2sem.mute_take()
-        with pytest.raises(RuntimeError, match='Nothing of ours plays on "Head"'):
+        with pytest.raises(RuntimeError, match='"Head" plays no speech animation'):
             bpy.ops.wav2sem.export_csv(filepath=str(tmp_path / "a.csv"))
 
 

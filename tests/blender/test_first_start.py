@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A newcomer's two buttons: a head that is ready, and one click that makes it speak; nothing stays when that fails."""
+"""A newcomer's two buttons: add a head, and make it speak with one click; a failure leaves nothing behind."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from mathutils import Vector  # noqa: E402
 
 from wav2sem_blender.assets import DEMO_SPEECH  # noqa: E402
 from wav2sem_blender.blender import compat  # noqa: E402
-from wav2sem_blender.blender.scene import demo_head  # noqa: E402
+from wav2sem_blender.blender.scene import adding_demo_head  # noqa: E402
 
 from . import rna_dump  # noqa: E402, TID252
 
@@ -49,7 +49,7 @@ def test_no_cube_hides_the_head():
     boxes = sorted((box(thing) for thing in (cube, *heads)), key=lambda pair: pair[0][0])
     assert len(boxes) == 3
     for (_, left), (right, _) in zip(boxes, boxes[1:], strict=False):
-        assert right[0] - left[0] == pytest.approx(demo_head.CLEARANCE_M, abs=0.02)
+        assert right[0] - left[0] == pytest.approx(adding_demo_head.CLEARANCE_M, abs=0.02)
     assert not cube.select_get()
 
 
@@ -66,7 +66,7 @@ def test_a_failed_run_takes_its_head_back(fake_worker):
     before = names()
     fail()
     assert names() == before
-    # A head that was there stays.
+    # A head that was there before stays.
     assert bpy.ops.wav2sem.add_demo_head() == {"FINISHED"}
     before = names()
     fail()
@@ -86,7 +86,7 @@ def test_what_was_selected_and_chosen_comes_back(fake_worker):
     assert bpy.context.view_layer.objects.active == two
     assert not bpy.context.scene.is_property_set("wav2sem")
     bpy.context.scene.wav2sem.target = three
-    # Saved bytes hold addresses of a layer's parts, which come and go with the head.
+    # Saved bytes hold addresses of a layer's parts, which change with the head.
     before = rna_dump.dump()
     fail()
     assert bpy.context.scene.wav2sem.target == three and rna_dump.dump() == before
@@ -96,8 +96,8 @@ def test_what_was_selected_since_then_stays():
     for _ in range(2):
         bpy.ops.mesh.primitive_cube_add()
     one, two = bpy.context.scene.objects
-    before = demo_head.Before(bpy.context)
-    head = demo_head.add_demo_head(bpy.context)
+    before = adding_demo_head.Before(bpy.context)
+    head = adding_demo_head.add_demo_head(bpy.context)
     one.select_set(True)
     bpy.context.view_layer.objects.active = one
     bpy.context.scene.wav2sem.target = None
@@ -109,8 +109,8 @@ def test_what_was_selected_since_then_stays():
 def test_what_was_active_may_be_gone():
     bpy.ops.mesh.primitive_cube_add()
     bpy.context.scene.wav2sem.target = bpy.context.object
-    before = demo_head.Before(bpy.context)
-    head = demo_head.add_demo_head(bpy.context)
+    before = adding_demo_head.Before(bpy.context)
+    head = adding_demo_head.add_demo_head(bpy.context)
     bpy.data.objects.remove(bpy.context.scene.objects[0])
     before.bring_back(head)
     assert bpy.context.view_layer.objects.active is None and bpy.context.scene.wav2sem.target is None
@@ -125,7 +125,7 @@ def test_one_click_speaks_and_can_be_played(capfd):
     """The bundled model, the demo recording, the real worker."""
     scene = bpy.context.scene
     assert bpy.ops.wav2sem.self_test(start_frame=5) == {"FINISHED"}
-    head = demo_head.find_demo_head(scene)
+    head = adding_demo_head.find_demo_head(scene)
     animation = head.data.shape_keys.animation_data
     curve = compat.channelbag(animation.action, animation.action_slot).fcurves.find('key_blocks["jawOpen"].value')
     points = [tuple(point.co) for point in curve.keyframe_points]

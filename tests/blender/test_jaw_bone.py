@@ -249,7 +249,7 @@ class TestRefusals:
     def test_somebody_elses_driver(self, head):
         rig = add_rig(head)
         rig.pose.bones["jaw"].driver_add("rotation_quaternion", 1)
-        with pytest.raises(RuntimeError, match='A driver turns the bone "jaw" already'):
+        with pytest.raises(RuntimeError, match='A driver already turns the bone "jaw"'):
             bpy.ops.wav2sem.drive_jaw_bone()
 
     def test_keys_on_other_bones_and_channels_are_welcome(self, head):
@@ -259,14 +259,14 @@ class TestRefusals:
 
     def test_no_such_bone(self, head):
         add_rig(head, name="Bone")
-        with pytest.raises(RuntimeError, match='"Rig" has no bone that is named like a jaw. Give the name'):
+        with pytest.raises(RuntimeError, match='"Rig" has no bone with a jaw\'s name. Give the name'):
             bpy.ops.wav2sem.drive_jaw_bone()
         with pytest.raises(RuntimeError, match='"Rig" has no bone "jaw"'):
             bpy.ops.wav2sem.drive_jaw_bone(bone="jaw")
         assert bpy.ops.wav2sem.drive_jaw_bone(bone="Bone") == {"FINISHED"}
 
     def test_no_armature_and_no_driver(self, head):
-        assert jaw_bone_panel.WAV2SEM_OT_drive_jaw_bone.missing(head) == '"Head" follows no armature'
+        assert jaw_bone_panel.WAV2SEM_OT_drive_jaw_bone.missing(head) == '"Head" has no armature'
         assert not bpy.ops.wav2sem.drive_jaw_bone.poll()
         add_rig(head)
         assert jaw_bone_panel.WAV2SEM_OT_release_jaw_bone.missing(head) == "No jaw bone is driven"

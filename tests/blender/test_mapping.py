@@ -85,7 +85,7 @@ class TestNames:
             (list("ABCDEFGHX"), "Rhubarb mouth shapes, 9 of 9 found", True),
             (["jawOpen", "mouthSmile_L", "eyeBlink_L"], "ARKit keys, 2 of 27 found", True),
             (["CTRL_expressions_jawFwd", "mouthCornerPullL"], "MetaHuman curves, 2 of 27 found", True),
-            (["eyeBlinkLeft"], "No mouth keys; make some by Any Head, or fill in Key Mapping", False),
+            (["eyeBlinkLeft"], "No mouth keys; make some with Any Head, or fill in Key Mapping", False),
             ([], "No mouth keys", False),
         ],
     )
@@ -95,9 +95,9 @@ class TestNames:
         assert ready == can_speak
 
     def test_preflight_of_flame_and_of_a_lamp(self, flame_head):
-        assert checks.recognised(flame_head) == ("FLAME mesh; its shape keys are made when it speaks", True)
+        assert checks.recognised(flame_head) == ("FLAME mesh; its shape keys are made by the first run", True)
         lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT"))
-        assert checks.recognised(lamp) == ("No mesh; choose the head's mesh", False)
+        assert checks.recognised(lamp) == ("Not a mesh; choose the head's mesh", False)
 
 
 class TestTable:
@@ -206,7 +206,7 @@ class TestValidation:
 
     def test_too_large_a_gain(self, head):
         key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "jawOpen", 50.0),)))
-        with pytest.raises(ValueError, match='"jawOpen" would need the value .* or its gain under Key Mapping'):
+        with pytest.raises(ValueError, match='"jawOpen" would need the value .* or the key\'s gain under Key Mapping'):
             speak(head)
         assert bpy.data.actions[:] == []
 
@@ -214,17 +214,17 @@ class TestValidation:
         for block in head.data.shape_keys.key_blocks[1:]:
             block.name = "x"
         key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "x"),)))
-        with pytest.raises(RuntimeError, match="No name of a shape key is known"):
+        with pytest.raises(RuntimeError, match="None of the shape keys has a known name"):
             bpy.ops.wav2sem.guess_mapping()
         assert rows_of(head) == [("jawOpen", "x", 1.0)]
 
     def test_buttons_say_why_they_are_disabled(self, head):
-        assert key_mapping_panel.WAV2SEM_OT_clear_mapping.missing(head) == "There is no row"
+        assert key_mapping_panel.WAV2SEM_OT_clear_mapping.missing(head) == "The table has no rows"
         assert key_mapping_panel.blocked_reason(None) == "Choose a mesh, or select one"
         bare = keyed_head("Bare", [])
         bare.shape_key_clear()
         assert key_mapping_panel.WAV2SEM_OT_guess_mapping.missing(bare) == '"Bare" has no shape keys'
-        assert "guess it, or add rows" in key_mapping_panel.WAV2SEM_OT_save_mapping.missing(bare)
+        assert "press Guess, or add rows" in key_mapping_panel.WAV2SEM_OT_save_mapping.missing(bare)
         bpy.context.view_layer.objects.active = None
         for operator in key_mapping_panel.CLASSES:
             if issubclass(operator, bpy.types.Operator):
@@ -309,7 +309,7 @@ def drawn(panel):
 
 
 def test_the_panel_shows_the_table_and_what_is_wrong_with_it(head):
-    assert "Empty: the names of the keys decide" in drawn(key_mapping_panel.WAV2SEM_PT_key_mapping)
+    assert "Empty: keys are mapped by name" in drawn(key_mapping_panel.WAV2SEM_PT_key_mapping)
     bpy.ops.wav2sem.guess_mapping()
     head.wav2sem_mapping[1].key = "gone"
     words = drawn(key_mapping_panel.WAV2SEM_PT_key_mapping)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panels' words: what was chosen and recognised, why a button cannot work; and the settings that shape the keys."""
+"""The panels' texts: what was chosen and recognised, why a button is disabled; and the settings that shape the keys."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def reason() -> str:
 
 
 class Layout:
-    """Takes down what a panel draws, and in which state."""
+    """Records what a panel draws, and in which state."""
 
     def __init__(self, above=None):
         self.above, self.enabled = above, True
@@ -153,7 +153,7 @@ class TestReasons:
         assert offer in drawn(panels.WAV2SEM_PT_face)
 
     def test_only_the_panels_button_asks_for_the_panels_settings(self, head):
-        """A script brings its own file and mesh."""
+        """A script passes its own file and mesh."""
         assert ui_animate.WAV2SEM_OT_animate.disabled_reason(bpy.context) == ""
         region, area = SimpleNamespace(type="UI"), SimpleNamespace(type="VIEW_3D")
         in_sidebar = SimpleNamespace(
@@ -165,14 +165,14 @@ class TestReasons:
 class TestWords:
     def test_the_sound(self, chosen, wav):
         chosen.filepath = str(wav)
-        assert sound_info.of_scene(bpy.context.scene).words() == "2.0 s, 8 kHz, stereo"
+        assert sound_info.chosen_info(bpy.context.scene).words() == "2.0 s, 8 kHz, stereo"
 
     def test_a_file_that_changed_is_read_again(self, chosen, wav):
         chosen.filepath = str(wav)
-        assert sound_info.of_scene(bpy.context.scene).duration_s == 2
+        assert sound_info.chosen_info(bpy.context.scene).duration_s == 2
         write_wav(wav, 1, 1)
         os.utime(wav, (1, 1))
-        assert sound_info.of_scene(bpy.context.scene).words() == "1.0 s, 8 kHz, mono"
+        assert sound_info.chosen_info(bpy.context.scene).words() == "1.0 s, 8 kHz, mono"
 
     def test_strip_sound_and_speaker(self, chosen, wav):
         scene = bpy.context.scene
@@ -180,27 +180,27 @@ class TestWords:
         strips = ui_animate.compat.sequencer_strips(scene.sequence_editor_create())
         strip = strips.new_sound("Line", str(wav), 1, 31)
         chosen.source, chosen.strip = "STRIP", "Line"
-        assert sound_info.of_scene(scene).words() == "2.0 s, 8 kHz, stereo"
+        assert sound_info.chosen_info(scene).words() == "2.0 s, 8 kHz, stereo"
         assert properties.start_frame(scene) == 31
         block = strip.sound
         chosen.source, chosen.sound = "SOUND", block
-        assert sound_info.of_scene(scene).duration_s == 2
+        assert sound_info.chosen_info(scene).duration_s == 2
         assert properties.start_frame(scene) == 1
         block.pack()
-        assert "8 kHz, stereo" in sound_info.of_scene(scene).words()
+        assert "8 kHz, stereo" in sound_info.chosen_info(scene).words()
         speaker = bpy.data.objects.new("Speaker", bpy.data.speakers.new("Speaker"))
         scene.collection.objects.link(speaker)
         chosen.source, chosen.speaker = "SPEAKER", speaker
         with pytest.raises(ValueError, match='"Speaker" has no sound'):
-            sound_info.of_scene(scene)
+            sound_info.chosen_info(scene)
         speaker.data.sound = block
-        assert sound_info.of_scene(scene).n_channels == 2
+        assert sound_info.chosen_info(scene).n_channels == 2
 
     def test_the_face(self, head):
         words = [sentence for sentence, _ in status.face_words(bpy.context)]
         assert words == ["ARKit keys, 3 of 52 found", "The mouth has no jawForward, jawRight, jawLeft and 21 more"]
 
-    def test_long_sentences_are_broken_between_words(self):
+    def test_long_sentences_wrap_between_words(self):
         text = "The quick brown fox jumps over the lazy dog"
         lines = widgets.lines_of(text, 10, len)
         assert " ".join(lines) == text and len(lines) > 4
@@ -246,7 +246,7 @@ class TestWhileItRuns:
         monkeypatch.setattr(running, "_current", None)
 
     def test_cancel_needs_a_job(self):
-        assert ui_animate.WAV2SEM_OT_cancel.disabled_reason(bpy.context) == "Nothing is being animated"
+        assert ui_animate.WAV2SEM_OT_cancel.disabled_reason(bpy.context) == "Nothing is running"
 
     def test_cancel_ends_the_job(self, head, fake_worker, audio):
         job = jobs.Job(bpy.context, ui_animate.AnimateSettings(filepath=audio("slow"), object_name="Head"))
@@ -326,7 +326,7 @@ class TestPresets:
             if name.endswith(".py")
         }
         assert set(found) >= {"Calm", "As_Spoken", "Expressive"}
-        # Blender shows the chosen one's name in the header, from then on.
+        # From then on Blender shows its name in the header.
         monkeypatch.setattr(presets_menu.WAV2SEM_PT_presets, "bl_label", presets_menu.WAV2SEM_PT_presets.bl_label)
         bpy.ops.script.execute_preset(filepath=found["Calm"], menu_idname="WAV2SEM_PT_presets")
         assert (chosen.strength, chosen.smoothing_s) == (pytest.approx(0.75), pytest.approx(0.08))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preferences' page: models that come and go, a Python that is looked at first, a runtime that is never half-used.
+"""The preferences' page: listing, importing and removing models, choosing a Python, installing the torch runtime.
 
-In the background a chore is waited for, so each button is done when it returns.
+In background mode a task is waited for, so each button is done when it returns.
 """
 
 import hashlib
@@ -44,9 +44,9 @@ BARE = Report(
 def nothing_known():
     yield
     runtime.forget()
-    runtime.say("")
+    runtime.show("")
     model_folders._models.cache_clear()
-    model_folders._said.clear()
+    model_folders._verified.clear()
     assert not in_process.any_running()
 
 
@@ -60,7 +60,7 @@ def models(addon_preferences, tmp_path):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The extension's own folder."""
+    """The extension's folder for the runtime."""
     folder = tmp_path / "user" / "torch_runtime"
     monkeypatch.setattr(runtime, "folder", lambda: folder)
     monkeypatch.setattr(runtime, "is_online", lambda: True)
@@ -68,7 +68,7 @@ def place(tmp_path, monkeypatch):
 
 
 def write_model(folder: Path, weights: bytes = b"four") -> Path:
-    """A Wav2Sem alone, of four bytes: as good as any for files and hashes."""
+    """A Wav2Sem of four bytes, which is enough for files and hashes."""
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(weights)
     files = {"model.safetensors": hashlib.sha256(b"four").hexdigest()}
@@ -78,23 +78,23 @@ def write_model(folder: Path, weights: bytes = b"four") -> Path:
 
 
 def names() -> list[str]:
-    return [model.name for model in model_folders.of(bpy.context)]
+    return [model.name for model in model_folders.known(bpy.context)]
 
 
 class TestModels:
     def test_the_bundled_one_is_listed_and_verified(self, addon_preferences):
-        (model,) = model_folders.of(bpy.context)
+        (model,) = model_folders.known(bpy.context)
         assert model.name == "default" and model.folder == DEFAULT_MODEL
         assert model.engine == "ONNX Runtime or torch" and model.license.startswith("CC-BY-4.0")
         assert model.size_bytes == sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file())
         assert bpy.ops.wav2sem.verify_model(name="default") == {"FINISHED"}
-        assert model_folders.said(model) == ("Every file is as recorded", False)
+        assert model_folders.verify_result(model) == ("All files match their recorded hashes", False)
 
     def test_a_damaged_one_is_named(self, models):
         write_model(models / "broken", b"five")
         bpy.ops.wav2sem.verify_model(name="broken")
-        text, bad = model_folders.said(model_folders.of(bpy.context)[1])
-        assert bad and "model.safetensors: damaged" in text
+        text, is_error = model_folders.verify_result(model_folders.known(bpy.context)[1])
+        assert is_error and "model.safetensors: damaged" in text
 
     def test_folders_of_something_else_are_not_listed(self, models):
         for name, text in (("web", '{"files": 3}'), ("list", "[]"), ("text", "hello")):
@@ -106,14 +106,14 @@ class TestModels:
         source = write_model(tmp_path / "elsewhere" / "phones")
         assert bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json")) == {"FINISHED"}
         assert names() == ["default", "phones"]
-        assert [path.name for path in models.iterdir()] == ["phones"], "nothing is left aside"
-        assert runtime.message == ("config.json is now the model phones.", False)
-        with pytest.raises(RuntimeError, match="exists. Remove it first"):
+        assert [path.name for path in models.iterdir()] == ["phones"], "the staging folder is left"
+        assert runtime.message == ('Imported config.json as the model "phones".', False)
+        with pytest.raises(RuntimeError, match="exists already. Remove it first"):
             bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name="other")
         assert names() == ["default", "other", "phones"]
 
-    @pytest.mark.parametrize("end", [lambda: in_process.cancel(model_folders.IMPORT), runtime.shut_down])
+    @pytest.mark.parametrize("end", [lambda: in_process.cancel(model_folders.IMPORT), runtime.end_tasks])
     def test_a_cancelled_import_leaves_nothing_aside(self, models, tmp_path, monkeypatch, end):
         source = write_model(tmp_path / "elsewhere" / "phones")
         monkeypatch.setattr(in_process, "wait", lambda name: None)  # as with a window
@@ -130,8 +130,8 @@ class TestModels:
     def test_a_damaged_one_is_not_imported(self, models, tmp_path):
         source = write_model(tmp_path / "elsewhere" / "phones", b"five")
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
-        text, complaint = runtime.message
-        assert complaint and "model.safetensors: damaged" in text
+        text, is_error = runtime.message
+        assert is_error and "model.safetensors: damaged" in text
         assert list(models.iterdir()) == []
 
     def test_a_folder_that_cannot_be_written_is_told_with_the_remedy(self, models, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ class TestModels:
     def test_a_name_cannot_lead_out_of_the_folder(self, models, tmp_path):
         source = write_model(tmp_path / "elsewhere" / "phones")
         for name in ("../phones", "..", "default"):
-            with pytest.raises(RuntimeError, match="is no name for a model"):
+            with pytest.raises(RuntimeError, match="cannot be the name of a model"):
                 bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"), name=name)
 
     def test_foreign_checkpoints_need_torch(self, models, tmp_path):
@@ -166,13 +166,13 @@ class TestModels:
         for name in ("one", "two"):
             assert bpy.ops.wav2sem.remove_model(name=name) == {"FINISHED"}
         assert [path.relative_to(models).as_posix() for path in models.rglob("*")] == ["two", "two/notes.txt"]
-        assert runtime.message == ("two is removed. Its folder stays, because of notes.txt.", False)
+        assert runtime.message == ("Removed the model two. Its folder still holds notes.txt.", False)
         assert names() == ["default"]
 
     def test_what_cannot_be_removed_is_told_with_the_remedy(self, models, monkeypatch):
         write_model(models / "one")
         monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "In use")))
-        with pytest.raises(RuntimeError, match=r"one cannot be removed \(In use\). Close what uses it."):
+        with pytest.raises(RuntimeError, match=r"one cannot be removed \(In use\)\. Close any program that uses it\."):
             bpy.ops.wav2sem.remove_model(name="one")
 
     def test_the_bundled_model_and_linked_folders_stay(self, models, tmp_path):
@@ -186,30 +186,30 @@ class TestModels:
         assert (linked / "model.safetensors").is_file()
 
 
-class TestEngineInWords:
+class TestEngineLines:
     def test_what_is_in_use(self):
-        lines = page.engine_in_words(FULL, own_python=False)
+        lines = page.engine_lines(FULL, own_python=False)
         assert lines == [
             ("CHECKMARK", "Bundled model: ONNX Runtime 1.31.1 on the CPU"),
             ("CHECKMARK", "Other models: torch 2.14.1 on NVIDIA H100 (CUDA)"),
         ]
-        assert page.engine_in_words(None, own_python=True)[0][0] == "TIME"
-        assert page.engine_in_words("/x: there is no such Python.", True)[0][0] == "ERROR"
+        assert page.engine_lines(None, own_python=True)[0][0] == "TIME"
+        assert page.engine_lines("/x: there is no such Python.", True)[0][0] == "ERROR"
 
     def test_what_is_missing_and_the_remedy(self):
-        assert "they need a Python with torch" in page.engine_in_words(BARE, own_python=True)[-1][1]
-        icon, text = page.engine_in_words(BARE, own_python=False)[-1]
-        assert icon == "ERROR" and text.startswith("This Python has no torch and no transformers.")
+        assert "Other models need a Python with torch" in page.engine_lines(BARE, own_python=True)[-1][1]
+        icon, text = page.engine_lines(BARE, own_python=False)[-1]
+        assert icon == "ERROR" and text.startswith("This Python lacks torch, transformers.")
         assert text.endswith('"/opt/python" -m pip install torch transformers')
 
 
 class Layout:
-    """Stands in for Blender's: it checks each call against the real one's parameters, and notes what can be read."""
+    """Stands in for Blender's layout: checks each call against the real parameters and keeps the texts."""
 
     FUNCTIONS = bpy.types.UILayout.bl_rna.functions
 
-    def __init__(self, words: list[str]):
-        self.words = words
+    def __init__(self, texts: list[str]):
+        self.texts = texts
 
     def __getattr__(self, name):
         parameters = self.FUNCTIONS[name].parameters
@@ -219,23 +219,23 @@ class Layout:
             assert options.get("icon", "NONE") in self.FUNCTIONS["label"].parameters["icon"].enum_items
             if name == "prop":
                 assert given[1] in given[0].bl_rna.properties
-                self.words.append(given[1])
+                self.texts.append(given[1])
             elif name == "operator":
                 operator = getattr(bpy.ops.wav2sem, given[0].partition(".")[2]).get_rna_type()
-                self.words.append(options.get("text", operator.name))
+                self.texts.append(options.get("text", operator.name))
                 return SimpleNamespace()
             elif "text" in options:
-                self.words.append(options["text"])
-            return Layout(self.words)
+                self.texts.append(options["text"])
+            return Layout(self.texts)
 
         return call
 
 
 def drawn(addon_preferences) -> str:
-    """All words of the page."""
-    words: list[str] = []
-    page.draw(Layout(words), bpy.context, addon_preferences)
-    return "\n".join(words)
+    """All texts of the page."""
+    texts: list[str] = []
+    page.draw_page(Layout(texts), bpy.context, addon_preferences)
+    return "\n".join(texts)
 
 
 class TestPage:
@@ -243,7 +243,7 @@ class TestPage:
         runtime._answers[("", "auto")] = replace(BARE, bundled=FULL.bundled)
         monkeypatch.setattr(runtime, "is_online", lambda: False)
         page = drawn(addon_preferences)
-        for words in (
+        for text in (
             "Bundled model: ONNX Runtime 1.31.1 on the CPU",
             "Install Torch Runtime",
             "to download and",
@@ -252,7 +252,7 @@ class TestPage:
             "CC-BY-4.0",
             "Choose a models folder to import into",
         ):
-            assert words.lower() in page.lower(), page
+            assert text.lower() in page.lower(), page
 
     def test_the_runtimes_states(self, addon_preferences, place, monkeypatch):
         runtime._answers[("", "auto")] = FULL
@@ -260,7 +260,7 @@ class TestPage:
         made.python.parent.mkdir(parents=True)
         runtime._take_measure({"size_bytes": 2_000_000_000}, "")
         page = drawn(addon_preferences)
-        assert "not finished (2.0 GB so far)" in page and "Go On Installing\nRemove" in page
+        assert "stopped after 2.0 GB; you can continue it" in page and "Continue Installation\nRemove" in page
         made.python.write_bytes(b"")
         made.set_complete()
         page = drawn(addon_preferences)
@@ -279,15 +279,15 @@ class TestPage:
         addon_preferences.torch_python = "/opt/python"
         runtime._answers[("/opt/python", "auto")] = BARE
         page = drawn(addon_preferences)
-        assert "This Python has no torch" in page and "Copy the Command" in page
+        assert "This Python lacks torch" in page and "Copy the Command" in page
 
 
 class TestPython:
     def test_one_without_torch_is_not_used(self, addon_preferences, tmp_path, monkeypatch):
         says(monkeypatch, BARE)
         assert bpy.ops.wav2sem.use_python(filepath=sys.executable) == {"FINISHED"}
-        text, complaint = runtime.message
-        assert complaint and "is not used: This Python has no torch" in text
+        text, is_error = runtime.message
+        assert is_error and "is not used. This Python lacks torch" in text
         assert addon_preferences.torch_python == ""
 
     def test_one_with_torch_is_used_and_left_again(self, addon_preferences, monkeypatch):
@@ -307,17 +307,15 @@ class TestPython:
         script = [sys.executable, "-c", ""]
         monkeypatch.setattr(environment.WorkerEnvironment, "run", lambda self, module, *arguments: script)
         bpy.ops.wav2sem.use_python(filepath=sys.executable)
-        text, complaint = runtime.message
-        assert complaint and text.endswith(
-            "is not used. It gave no answer, so it is no Python. Choose another program."
-        )
+        text, is_error = runtime.message
+        assert is_error and text.endswith("is not used. It did not answer as a Python would. Choose another program.")
         assert addon_preferences.torch_python == ""
-        runtime.look()
-        assert "It gave no answer" in str(runtime.answer(bpy.context))
+        runtime.check()
+        assert "It did not answer" in str(runtime.answer(bpy.context))
 
     def test_a_python_that_went_away_is_told_in_the_page(self, addon_preferences):
         addon_preferences.torch_python = "/nowhere/python"
-        runtime.look()
+        runtime.check()
         answer = runtime.answer(bpy.context)
         assert isinstance(answer, str) and "/nowhere/python: there is no such Python" in answer
 
@@ -359,28 +357,28 @@ class TestInstalling:
         assert bpy.ops.wav2sem.remove_runtime() == {"FINISHED"}
         assert list(place.parent.iterdir()) == []
         assert addon_preferences.torch_python == ""
-        assert runtime.message == ("The torch runtime is removed.", False)
+        assert runtime.message == ("The torch runtime was removed.", False)
 
 
 def test_cancelling_and_unregistering_end_the_process():
     chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Waiting")
     pid = chore.pid
     in_process._running["install"] = in_process._Running(chore, lambda result, error: None)
-    assert bpy.ops.wav2sem.cancel_chore(name="install") == {"FINISHED"}
+    assert bpy.ops.wav2sem.cancel_task(name="install") == {"FINISHED"}
     assert chore.pid is None and not in_process.any_running() and runtime.message[0] == "Cancelled."
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
 def says(monkeypatch, report: Report) -> None:
-    """Every Python answers with this report."""
+    """Make every Python answer with this report."""
     line = json.dumps({"result": vars(report)})
     script = [sys.executable, "-c", f"print({line!r})"]
     monkeypatch.setattr(environment.WorkerEnvironment, "run", lambda self, module, *arguments: script)
 
 
 def runs(monkeypatch, code: str) -> list[tuple]:
-    """The installer is this code; returns what it was asked for."""
+    """Run this code as the installer; returns the calls of it."""
     given = []
 
     def installer(verb, target, *options):

@@ -14,6 +14,7 @@ from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.scene import actions, original_state, reduction, takes, upper_face
+from wav2sem_blender.blender.scene.key_offsets import key_offset, metres_per_unit
 from wav2sem_blender.blender.tasks import running
 from wav2sem_blender.blender.ui import export, result, result_operators
 from wav2sem_blender.pipeline.motion import Motion
@@ -137,11 +138,11 @@ class TestTakes:
             return str(caught.value)
 
         for operator in ("make_active", "mute_take", "rebake", "reduce_keys", "push_to_nla", "remove_take"):
-            assert '"Head" does not speak yet' in reason(operator)
+            assert '"Head" has no speech animation yet' in reason(operator)
         speak(face)
-        assert "active action already" in reason("make_active")
+        assert "already the active action" in reason("make_active")
         bpy.ops.wav2sem.push_to_nla()
-        assert "in the NLA already" in reason("push_to_nla")
+        assert "already in the NLA" in reason("push_to_nla")
         assert "Make it active first" in reason("rebake")
         bpy.context.view_layer.objects.active = None
         assert "Choose a mesh" in reason("remove_take")
@@ -157,8 +158,8 @@ def drawn(panel) -> list[str]:
 
 class TestPanels:
     def test_before_there_is_anything(self, face):
-        assert " ".join(drawn(result.WAV2SEM_PT_result)) == '"Head" does not speak yet'
-        assert 'Nothing of ours plays on "Head"; animate it first' in " ".join(drawn(export.WAV2SEM_PT_export))
+        assert " ".join(drawn(result.WAV2SEM_PT_result)) == '"Head" has no speech animation yet'
+        assert '"Head" plays no speech animation; animate it first' in " ".join(drawn(export.WAV2SEM_PT_export))
 
     def test_with_a_take(self, face):
         speak(face, start_frame=11)
@@ -187,7 +188,7 @@ class TestNames:
 
     @staticmethod
     def shown(*names, room=10):
-        return [result.told_apart(name, [n for n in names if n != name], room, len) for name in names]
+        return [result.shortened(name, [n for n in names if n != name], room, len) for name in names]
 
     def test_what_fits_stays_as_it_is(self):
         assert self.shown("talk", "talk.001") == ["talk", "talk.001"]
@@ -467,12 +468,12 @@ class TestRebake:
 
     def test_an_action_that_does_not_tell(self, face):
         apply_motion(bpy.context, face, talking())
-        with pytest.raises(RuntimeError, match=r'"talk" does not tell its audio'):
+        with pytest.raises(RuntimeError, match=r'"talk" has no record of its audio'):
             bpy.ops.wav2sem.rebake()
 
     def test_the_upper_face_knows_its_settings(self, face):
         blink(face)
-        settings = result_operators.settings_of(takes.of_face(face)[0], face, "cpu")
+        settings = result_operators.rebake_settings(takes.of_face(face)[0], face, "cpu")
         assert settings.upper_face_only and settings.upper_face == Settings(head_sway=0.0)
         assert (settings.filepath, settings.object_name) == ("/nowhere/talk.wav", "Head")
 
@@ -500,7 +501,7 @@ class TestReduce:
         frames = np.arange(1, 91)
         before = positions(face, frames)
         tolerance_mm = 40.0 * scale_length
-        outcome = reduction.reduce(face, takes.of_face(face)[0], bpy.context.scene, tolerance_mm)
+        outcome = reduction.Reducing(face, takes.of_face(face)[0], bpy.context.scene, tolerance_mm).finish()
         worst_mm = 1000 * scale_length * np.linalg.norm(positions(face, frames) - before, axis=2).max()
         assert 0.3 * tolerance_mm < worst_mm <= tolerance_mm
         assert outcome.error_mm == pytest.approx(worst_mm, rel=1e-3)
@@ -514,7 +515,8 @@ class TestReduce:
         group = face.vertex_groups.new(name="Half")
         group.add([0], 0.5, "REPLACE")
         keys.key_blocks["mouthPucker"].vertex_group = "Half"
-        offsets_KV3 = reduction.offsets(face, bpy.context.scene, ("jawOpen", "mouthPucker"))
+        metres_33 = metres_per_unit(face, bpy.context.scene)
+        offsets_KV3 = np.stack([key_offset(face, name, metres_33) for name in ("jawOpen", "mouthPucker")])
         np.testing.assert_allclose(offsets_KV3[:, 0], [[0, 0, -1], [0, -0.5, 0.5]], atol=1e-6)
         np.testing.assert_allclose(offsets_KV3[:, 1:], 0, atol=1e-6)
 
@@ -565,7 +567,7 @@ class TestReduce:
         motion.weights_TK[:, 2] = 0.0
         apply_motion(bpy.context, face, motion)
         (take,) = takes.of_face(face)
-        outcome = reduction.reduce(face, take, bpy.context.scene, 100.0)
+        outcome = reduction.Reducing(face, take, bpy.context.scene, 100.0).finish()
         assert (outcome.closures, outcome.closures_kept) == (len(closed), len(closed))
         assert f"{len(closed)} of {len(closed)} closures stay closed" in outcome.words()
         frames, heights = curves_of(face)["jawOpen"]
@@ -689,7 +691,7 @@ class TestReduceBesideTheInterface:
         job = reducing(3000)
         assert not job.poll()
         if what == "the take":
-            takes.remove(face, takes.of_face(face)[0])
+            takes.remove_take(face, takes.of_face(face)[0])
         elif what == "the face":
             bpy.data.objects.remove(face)
         else:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both languages have everything that the add-on shows, and nothing else.
+"""Both languages have every text that the add-on shows, and nothing else.
 
-What it shows is read off the registered classes and out of the sources. Blender as a module knows no languages, so a
-window shows that Blender takes them up: tests/gui/scenarios_translations.py.
+The texts come from the registered classes and from the sources. Blender as a module has no translations, so
+tests/gui/scenarios_translations.py checks in a window that Blender uses them.
 """
 
 import ast
@@ -20,10 +20,9 @@ from wav2sem_blender.errors import Text
 
 PACKAGE = Path(registration.__file__).parents[1]
 FOLDER = Path(translations.__file__).parent
-OPEN = re.compile(r"\{(\w+)[^}]*\}")
+OPEN = re.compile(r"\{(\w*)[^}]*\}")
 
-# Where all sentences are for the user. The others' are for scripts and the command line; those that users meet may have
-# an entry, too.
+# Files whose sentences are all for the user. Other files may have entries too.
 SHOWN = [
     path
     for path in sorted((PACKAGE / "blender").rglob("*.py"))
@@ -31,28 +30,24 @@ SHOWN = [
 ]
 SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmarks", "transfer")]
 
-# Of data in the file, which keeps its name whoever opens it.
+# Names of data in the .blend file, which stay in English.
 NAMES_OF_DATA = {"Speech Rest"}
-# What the interface's functions show by these arguments.
+# Arguments of Blender's functions that are shown.
 SHOWN_BY = {"text", "heading", "placeholder", "title", "message", "confirm_text"}
 
 
 def template(node: ast.AST) -> str | None:
-    """A string of the source, with numbers for what an f-string leaves open."""
+    """A string of the source; an f-string, which has no translation, with `{}` for its values."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if not isinstance(node, ast.JoinedStr):
         return None
-    pieces, n_open = [], 0
-    for piece in node.values:
-        pieces.append(piece.value if isinstance(piece, ast.Constant) else f"{{{n_open}}}")
-        n_open += not isinstance(piece, ast.Constant)
-    return "".join(pieces)
+    return "".join(piece.value if isinstance(piece, ast.Constant) else "{}" for piece in node.values)
 
 
 @cache
 def strings(path: Path) -> dict[str, tuple[int, bool]]:
-    """Strings of a source file but its docstrings: their line, and whether a drawing function shows them."""
+    """Strings of a source file except docstrings: their line, and whether a drawing function shows them."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped, shown = set(), set()
     for node in ast.walk(tree):
@@ -74,7 +69,7 @@ def strings(path: Path) -> dict[str, tuple[int, bool]]:
 
 
 def is_shown(text: str, by_drawing: bool) -> bool:
-    """Words, not an identifier: with a blank, or capitalised where something is drawn."""
+    """Whether it is a text, not an identifier: it has a space, or is drawn and capitalised."""
     words = OPEN.sub("", text)
     if text in NAMES_OF_DATA or not re.search(r"[A-Za-z]{3}", words):
         return False
@@ -83,7 +78,7 @@ def is_shown(text: str, by_drawing: bool) -> bool:
 
 
 def sentences() -> dict[str, str]:
-    """What the sources show, and where that is."""
+    """Texts that the sources show, and their places."""
     return {
         text: f"{path.relative_to(PACKAGE.parent)}:{line}"
         for path in SHOWN
@@ -93,7 +88,7 @@ def sentences() -> dict[str, str]:
 
 
 def rna_of(cls: type) -> bpy.types.Struct:
-    """Blender's description of a registered class."""
+    """The RNA of a registered class."""
     if issubclass(cls, bpy.types.Operator):
         module, _, name = cls.bl_idname.partition(".")
         return getattr(getattr(bpy.ops, module), name).get_rna_type()
@@ -101,13 +96,13 @@ def rna_of(cls: type) -> bpy.types.Struct:
 
 
 def names_of(setting: bpy.types.Property, owner: str) -> dict[str, str]:
-    """Name and tooltip of a setting and of its choices."""
+    """Names and tooltips of a property and its enum items."""
     things = (setting, *(setting.enum_items if setting.type == "ENUM" else ()))
     return {text: f"{owner}.{setting.identifier}" for thing in things for text in (thing.name, thing.description)}
 
 
 def interface() -> dict[str, str]:
-    """Labels, tooltips, names of settings and their choices, and whose they are."""
+    """Labels, names and tooltips of classes and properties, and their owners."""
     found = {}
     for cls in registration.CLASSES:
         found[getattr(cls, "bl_label", "")] = cls.__name__
@@ -123,22 +118,23 @@ def interface() -> dict[str, str]:
         for setting in owner.bl_rna.properties:
             if setting.identifier.startswith("wav2sem") and setting.type != "POINTER":
                 found |= names_of(setting, owner.__name__)
-    # Names such as "X", "CSV" and "glTF" are the same everywhere.
+    # Names such as "X", "CSV" and "glTF" are the same in every language.
     return {text: place for text, place in found.items() if re.search(r"[a-z]{3}", text)}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_has_everything_that_is_shown(language):
+def test_every_shown_text_has_an_entry(language):
     missing = [
         f"{place}: {text!r}"
         for text, place in {**sentences(), **interface()}.items()
         if text not in catalogue(language)
     ]
-    assert not missing, f"add these to {FOLDER / language}.json, beside their like:\n" + "\n".join(missing)
+    advice = "add these beside similar ones; one with {} is an f-string, which must become a Text"
+    assert not missing, f"{FOLDER / language}.json: {advice}:\n" + "\n".join(missing)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_has_nothing_that_is_not_in_the_sources(language):
+def test_no_entry_is_unused(language):
     known = {text for path in PACKAGE.rglob("*.py") for text in strings(path)} | set(interface())
     unused = [text for text in catalogue(language) if text not in known]
     assert not unused, f"remove these from {FOLDER / language}.json, or bring them up to date:\n" + "\n".join(unused)
@@ -149,17 +145,18 @@ def test_the_languages_have_the_same_entries_in_the_same_order():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_translation_leaves_open_what_its_entry_leaves_open(language):
+def test_a_translation_has_the_placeholders_of_its_entry(language):
     for entry, words in catalogue(language).items():
-        assert sorted(OPEN.findall(words)) == sorted(OPEN.findall(entry)), f"{language}: {entry!r}"
+        names = sorted(OPEN.findall(entry))
+        assert all(map(str.isidentifier, names)) and sorted(OPEN.findall(words)) == names, f"{language}: {entry!r}"
         assert words.strip() or not entry.strip(), f"{language}: {entry!r} is empty"
         assert (words[0] == " ") <= (entry[0] == " "), f"{language}: {entry!r}"
         if OPEN.search(words):
-            words.format(**{name: 1 for name in OPEN.findall(entry)})
+            words.format(**dict.fromkeys(names, 1))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_tooltips_end_without_a_period_and_sentences_with_one(language):
+def test_a_translation_ends_with_a_period_where_its_entry_does(language):
     for entry, words in catalogue(language).items():
         assert entry.endswith(".") == words.endswith((".", "。")), f"{language}: {entry!r}"
 
@@ -179,15 +176,15 @@ def test_every_sentence_is_translated_with_its_values(language):
 
 
 def test_sentences_inside_sentences_are_translated_and_names_are_not():
-    speaking = '"{name}" does not speak yet'
-    assert in_language(Text(speaking, name="Export"), "de") == '"Export" spricht noch nicht'
+    speaking = '"{face}" has no speech animation yet'
+    assert in_language(Text(speaking, face="Export"), "de") == '"Export" hat noch keine Sprachanimation'
     fault = Text("the mesh has {n_vertices} vertices, FLAME has {n_expected}.", n_vertices=8, n_expected=5023)
     inner = Text("{test}: {found}", test=Text("Vertex count"), found=fault)
     whole = in_language(Text("The upper face is left alone. {error}", error=inner), "de")
     assert whole == "Das Obergesicht bleibt, wie es ist. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
 
 
-def test_what_nobody_knows_stays_as_it_is():
+def test_texts_without_an_entry_stay_as_they_are():
     for sentence in ("CUDA error: device-side assert.", "Foo. Bar.", "", "12 s", "a: b", Text("{a} {b}", a=1, b=2)):
         assert in_language(sentence, "zh_HANS") == sentence
 
@@ -197,7 +194,7 @@ def test_in_english_nothing_changes():
         assert translated(entry) == entry
 
 
-def test_paths_and_chinese_break_without_blanks_but_not_before_punctuation():
+def test_paths_and_chinese_wrap_without_spaces_but_not_before_punctuation():
     assert widgets.lines_of('"Cube" 没有面，请导入。', 10, len) == ['"Cube" 没有', "面，请导入。"]
     assert widgets.lines_of("/home/somebody/models", 12, len) == ["/home/", "somebody/", "models"]
     assert widgets.lines_of("没有面，请", 3, len) == ["没有", "面，请"]

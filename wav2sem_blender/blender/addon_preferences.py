@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the add-on's preferences say, for whoever reads them; their page is `preferences/page.py`."""
+"""Reads the add-on's preferences; their class and page are in `preferences/page.py`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DEVICES = (
 )
 ENGINES = (
     ("auto", "Automatic", "ONNX Runtime for the bundled model on the CPU, PyTorch for everything else"),
-    ("onnx", "ONNX Runtime", "The engine that comes with the add-on"),
-    ("torch", "PyTorch", "The Python with PyTorch from the preferences"),
+    ("onnx", "ONNX Runtime", "The bundled engine"),
+    ("torch", "PyTorch", "The Python with PyTorch that is set in the preferences"),
 )
 
 _DEFAULTS = SimpleNamespace(torch_python="", device="auto", models_folder="", package_index="")
 
 
 def are_stored(context: bpy.types.Context) -> bool:
-    """Whether there are preferences at all: an add-on that a script registers has none."""
+    """Whether there are stored preferences; an add-on that a script registers has none."""
     addon = context.preferences.addons.get(ADDON)
     return addon is not None and addon.preferences is not None
 
 
 def get(context: bpy.types.Context) -> Any:
-    """The preferences, or their defaults where there are none."""
+    """The preferences, or their defaults where none are stored."""
     return context.preferences.addons[ADDON].preferences if are_stored(context) else _DEFAULTS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Everything that the add-on adds to Blender, in one list, removed in reverse."""
+"""Registers everything that the add-on adds to Blender, and unregisters it in reverse."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Remove them, and end the worker and the preferences' chores."""
+    """Remove them, and end the worker and the preferences' tasks."""
     global _command_handle
     jobs.shut_down()
-    python.shut_down()
-    sound_playback.shut_down()
+    python.end_tasks()
+    sound_playback.end_playback()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
@@ -89,9 +89,9 @@ def unregister() -> None:
 
 
 def _at_exit() -> None:
-    """Blender does not unregister add-ons when it quits; as a module, 4.5 then crashes over classes that are left."""
+    """Blender does not unregister add-ons when it quits; as a module, 4.5 then crashes over the classes left."""
     if bpy.app.module:
         unregister()
     else:
         jobs.shut_down()
-        python.shut_down()
+        python.end_tasks()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preferences: engines, the torch runtime, model folders."""
+"""The add-on's preferences: engines, the torch runtime, model folders."""

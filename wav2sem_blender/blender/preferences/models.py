@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The models on this machine, for the preferences: list, import, compare with the recorded hashes, remove."""
+"""The models on this machine: list them, import one, verify its files, remove it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS = (
     (
         "auto",
         "Automatic",
-        "A model folder's config.json, or a checkpoint whose keys tell what it is",
+        "A model folder's config.json, or a checkpoint that its keys identify",
     ),
     ("faceformer-vocaset", "FaceFormer VOCASET", "FaceFormer's vocaset.pth"),
     ("faceformer-biwi", "FaceFormer BIWI", "FaceFormer's biwi.pth"),
@@ -45,8 +45,8 @@ KINDS = (
     ("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
 )
 
-# Verify's and import's last sentence of each model, and whether it is a complaint.
-_said: dict[str, tuple[str, bool]] = {}
+# Verify's last result for each model folder, and whether it is an error.
+_verified: dict[str, tuple[str, bool]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,12 @@ class Model:
     """A model folder as its config.json describes it.
 
     Attributes:
-        name: As the Speech panel offers it.
-        folder: Where it is.
-        engine: What can run it.
-        license: Of its weights; empty when it states none.
-        files: What it consists of.
-        size_bytes: On the disk.
+        name: As the Animate panel offers it.
+        folder: Its folder.
+        engine: What runs it.
+        license: The licence of its weights; empty when it states none.
+        files: Names of its files.
+        size_bytes: Its size on disk.
     """
 
     name: str
@@ -70,26 +70,26 @@ class Model:
     size_bytes: int
 
 
-def of(context: bpy.types.Context) -> tuple[Model, ...]:
+def known(context: bpy.types.Context) -> tuple[Model, ...]:
     """The bundled model and those of the models folder."""
-    folder = place(context)
+    folder = models_folder(context)
     try:
-        # A folder that gains or loses an entry has another time; what is inside a model never changes in place.
+        # The folder's time changes with its entries; a model inside never changes in place.
         changed_ns = folder.stat().st_mtime_ns if folder else 0
     except OSError:
         folder, changed_ns = None, 0
     return _models(folder, changed_ns)
 
 
-def place(context: bpy.types.Context) -> Path | None:
+def models_folder(context: bpy.types.Context) -> Path | None:
     """The models folder of the preferences."""
     chosen = addon_preferences.get(context).models_folder
     return Path(bpy.path.abspath(chosen)).absolute() if chosen else None
 
 
-def said(model: Model) -> tuple[str, bool]:
-    """What Verify found, and whether that is bad; nothing when it was not asked."""
-    return _said.get(str(model.folder), ("", False))
+def verify_result(model: Model) -> tuple[str, bool]:
+    """What Verify found, and whether that is an error; empty before it ran."""
+    return _verified.get(str(model.folder), ("", False))
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +101,7 @@ def _models(folder: Path | None, _changed_ns: int) -> tuple[Model, ...]:
 
 
 def read(folder: Path, name: str) -> Model | None:
-    """A model folder; None for a folder of something else that has a config.json."""
+    """The model in a folder; None where the config.json is something else's."""
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         files = tuple(name for name in config["files"] if Path(name).name == name)
@@ -119,39 +119,39 @@ def read(folder: Path, name: str) -> Model | None:
 
 
 def _find(context: bpy.types.Context, name: str) -> Model:
-    """Raises ValueError when it is gone."""
-    for model in of(context):
+    """Raise UserError when the model is gone."""
+    for model in known(context):
         if model.name == name:
             return model
     raise UserError('There is no model "{name}" any more.', name=name)
 
 
 class WAV2SEM_OT_verify_model(AddonOperator, bpy.types.Operator):
-    """Compare the model's files with the hashes that were recorded when it was made"""
+    """Compare the model's files with their recorded hashes"""
 
     bl_idname = "wav2sem.verify_model"
     bl_label = "Verify"
     bl_options: ClassVar = {"INTERNAL"}
 
-    name: StringProperty(name="Model", description="Its name", default=BUNDLED)  # type: ignore[valid-type]
+    name: StringProperty(name="Model", description="Name of the model", default=BUNDLED)  # type: ignore[valid-type]
 
     @classmethod
     def disabled_reason(cls, _context: bpy.types.Context) -> str:
-        """One at a time."""
+        """One model is verified at a time."""
         return "A model is being verified" if in_process.current(VERIFY) is not None else ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Read the files beside the interface."""
+        """Hash the files in another process."""
         try:
             model = _find(context, self.name)
             own, key = environment.embedded(), str(model.folder)
 
-            def show(_result: dict[str, Any], error: str) -> None:
-                _said[key] = (error, True) if error else ("Every file is as recorded", False)
+            def keep(_result: dict[str, Any], error: str) -> None:
+                _verified[key] = (error, True) if error else ("All files match their recorded hashes", False)
 
-            _said[key] = "Reading the Files", False
-            in_process.start(VERIFY, _command_line(own, "verify", key, text="Reading the Files"), show)
-        except (ValueError, OSError) as error:
+            _verified[key] = "Reading the Files", False
+            in_process.start(VERIFY, _command_line(own, "verify", key, text="Reading the Files"), keep)
+        except (OSError, UserError) as error:
             return self._failed(error)
         return {"FINISHED"}
 
@@ -163,19 +163,19 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
     bl_label = "Import Checkpoint"
     bl_options: ClassVar = {"INTERNAL"}
 
-    filepath: StringProperty(name="File", description="The checkpoint", subtype="FILE_PATH")  # type: ignore[valid-type]
+    filepath: StringProperty(name="File", description="Checkpoint to import", subtype="FILE_PATH")  # type: ignore[valid-type]
     filter_glob: StringProperty(default="*.pth;*.pt;*.tar;config.json", options={"HIDDEN"})  # type: ignore[valid-type]
-    kind: EnumProperty(name="Kind", description="What the file is", items=KINDS)  # type: ignore[valid-type]
+    kind: EnumProperty(name="Kind", description="Kind of checkpoint", items=KINDS)  # type: ignore[valid-type]
     name: StringProperty(  # type: ignore[valid-type]
-        name="Name", description="Of the model in the panel; empty for the file's", options={"SKIP_SAVE"}
+        name="Name", description="Name of the new model; the file's name if empty", options={"SKIP_SAVE"}
     )
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """A folder to import into."""
+        """It needs a folder to import into."""
         if in_process.current(IMPORT) is not None:
             return "A checkpoint is being imported"
-        folder = place(context)
+        folder = models_folder(context)
         if folder is None:
             return "Choose a models folder first"
         return "" if folder.is_dir() else Text("The models folder {folder} does not exist", folder=folder)
@@ -186,16 +186,16 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Convert it beside the interface, aside; what is complete takes its place."""
+        """Convert it in another process into a folder aside, which is renamed when it is complete."""
         try:
             self._start(context)
-        except (ValueError, OSError) as error:
+        except (OSError, UserError) as error:
             return self._failed(error)
         return {"FINISHED"}
 
     def _start(self, context: bpy.types.Context) -> None:
-        """Raises ValueError or OSError when it cannot be."""
-        file, folder = Path(bpy.path.abspath(self.filepath)), place(context)
+        """Raise UserError or OSError when it cannot be imported."""
+        file, folder = Path(bpy.path.abspath(self.filepath)), models_folder(context)
         assert folder is not None
         if not file.is_file():
             raise UserError("{file}: there is no such file. Choose a checkpoint.", file=file)
@@ -203,10 +203,10 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         source, name = (file.parent if is_model else file), self.name or _name_of(file)
         target, staging = folder / name, folder / f"{_STAGING}-{name}"
         if Path(name).name != name or name in ("", ".", "..", BUNDLED):
-            raise UserError('"{name}" is no name for a model. Give it another one.', name=name)
+            raise UserError('"{name}" cannot be the name of a model. Choose another name.', name=name)
         if target.exists():
-            raise UserError("{target} exists. Remove it first, or give the new model another name.", target=target)
-        # Only the conversion of foreign files needs torch.
+            raise UserError("{folder} exists already. Remove it first, or choose another name.", folder=target)
+        # Only the original projects' files need torch.
         worker = environment.embedded() if is_model else _python_with_torch(context)
         shutil.rmtree(staging, ignore_errors=True)
         kind = "auto" if is_model else self.kind
@@ -216,72 +216,60 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         except OSError as error:
             reason = error.strerror or error
             raise UserError(
-                "{folder} cannot be written ({reason}). Choose another models folder.",
-                folder=folder,
-                reason=reason,
+                "{folder} cannot be written ({reason}). Choose another models folder.", folder=folder, reason=reason
             ) from error
 
-        def put(_result: dict[str, Any], error: str) -> None:
+        def take_over(_result: dict[str, Any], error: str) -> None:
             try:
                 if not error:
                     (staging / name).rename(target)
             except OSError as failure:
-                error = Text(
-                    "{target} cannot be made ({reason}).",
-                    target=target,
-                    reason=failure.strerror or failure,
-                )
-            outcome = (
-                Text("{file} is not imported. {error}", file=file.name, error=error)
-                if error
-                else Text(
-                    "{file} is now the model {name}.",
-                    file=file.name,
-                    name=name,
-                )
-            )
-            python.say(outcome, complaint=bool(error))
+                reason = failure.strerror or failure
+                error = Text("{folder} cannot be created ({reason}).", folder=target, reason=reason)
+            if error:
+                python.show(Text("{file} was not imported. {error}", file=file.name, error=error), is_error=True)
+            else:
+                python.show(Text('Imported {file} as the model "{name}".', file=file.name, name=name))
 
         def clean_up() -> None:
             shutil.rmtree(staging, ignore_errors=True)
 
-        python.say("")
+        python.show("")
         try:
-            in_process.start(
-                IMPORT, _command_line(worker, *arguments, text=Text("Importing {file}", file=file.name)), put, clean_up
-            )
+            title = Text("Importing {file}", file=file.name)
+            in_process.start(IMPORT, _command_line(worker, *arguments, text=title), take_over, clean_up)
         except OSError:
             clean_up()
             raise
 
 
 class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
-    """Delete the model's files from the models folder; this cannot be undone"""
+    """Delete the model's files from the models folder. This cannot be undone"""
 
     bl_idname = "wav2sem.remove_model"
     bl_label = "Remove Model"
     bl_options: ClassVar = {"INTERNAL"}
 
-    name: StringProperty(name="Model", description="Its name")  # type: ignore[valid-type]
+    name: StringProperty(name="Model", description="Name of the model")  # type: ignore[valid-type]
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """Only what lies in the models folder, and what nobody is using."""
+        """Nothing may be running that uses the model."""
         if wait := running.why_wait_for_its_end():
             return wait
-        return "" if place(context) is not None else "Choose a models folder first"
+        return "" if models_folder(context) is not None else "Choose a models folder first"
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """Ask first, with the name and the size."""
+        """Ask for confirmation, with name and size."""
         try:
             model = _find(context, self.name)
-        except ValueError as error:
+        except UserError as error:
             return self._failed(error)
         text = Text(
-            "{folder}: {n_files} files, {in_words}. This cannot be undone.",
+            "{folder}: {n_files} files, {size}. This cannot be undone.",
             folder=model.folder,
             n_files=len(model.files),
-            in_words=in_words(model.size_bytes),
+            size=in_words(model.size_bytes),
         )
         manager = context.window_manager
         return manager.invoke_confirm(
@@ -294,53 +282,56 @@ class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
         )
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Delete what its config.json names, and its folder when nothing else is in it."""
-        folder = place(context)
+        """Delete the files that its config.json names, and its folder if nothing else is in it."""
+        folder = models_folder(context)
         try:
             model = _find(context, self.name)
             if folder is None or model.folder.resolve().parent != folder.resolve():
-                raise UserError("{folder} is not in the models folder, so it is left alone.", folder=model.folder)
-            # It may hold the model's files open.
+                raise UserError("{folder} is not in the models folder, so it was not removed.", folder=model.folder)
+            # The worker may hold its files open.
             jobs.shut_down()
             for file in reversed(model.files):
                 (model.folder / file).unlink(missing_ok=True)
             others = [path.name for path in model.folder.iterdir()]
             if not others:
                 model.folder.rmdir()
-        except ValueError as error:
+        except UserError as error:
             return self._failed(error)
         except OSError as error:
             return self._failed(
                 Text(
-                    "{folder} cannot be removed ({reason}). Close what uses it.",
+                    "{folder} cannot be removed ({reason}). Close any program that uses it.",
                     folder=model.folder,
                     reason=error.strerror or error,
                 )
             )
         finally:
             _models.cache_clear()
-        _said.pop(str(model.folder), None)
-        kept = Text(" Its folder stays, because of {names}.", names=", ".join(others[:3])) if others else ""
-        python.say(Text("{model} is removed.{kept}", model=model.name, kept=kept))
+        _verified.pop(str(model.folder), None)
+        done = Text("Removed the model {model}.", model=model.name)
+        if others:
+            names = ", ".join(others[:3])
+            done = Text("Removed the model {model}. Its folder still holds {names}.", model=model.name, names=names)
+        python.show(done)
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_refresh_models(bpy.types.Operator):
-    """Read the models folder again"""
+    """Reload the list of models"""
 
     bl_idname = "wav2sem.refresh_models"
     bl_label = "Refresh"
     bl_options: ClassVar = {"INTERNAL"}
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        """Forget what was read."""
+        """Forget what was read from disk."""
         _models.cache_clear()
-        _said.clear()
+        _verified.clear()
         return {"FINISHED"}
 
 
 def _python_with_torch(context: bpy.types.Context) -> WorkerEnvironment:
-    """Raises ValueError when the Python in use is known to have none."""
+    """Raise UserError when the Python in use is known to have no torch."""
     answer = python.answer(context)
     if isinstance(answer, Report) and answer.missing_for_torch:
         raise UserError(
@@ -355,7 +346,7 @@ def _command_line(worker: WorkerEnvironment, *arguments: str, text: str) -> Chor
 
 
 def _name_of(file: Path) -> str:
-    """A model's name from its file: model.pth.tar in Wav2Sem is "model", a config.json has its folder's name."""
+    """A model's name from its file: "model" for model.pth.tar, the folder's name for a config.json."""
     stem = file.parent.name if file.name == _CONFIG else file.name.partition(".")[0]
     return re.sub(r"[^\w -]", "_", stem)
 

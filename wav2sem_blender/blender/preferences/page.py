@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the preferences' page looks: the engine in use, the Python with torch, the models. Nothing here waits."""
+"""The preferences and their page: the engine in use, the Python with torch, the models. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -18,61 +18,63 @@ from ..translations import CONTEXT, translated
 from ..ui import widgets
 from . import models, python
 
-# Of the page's width, in points: the margins of the window and of two boxes.
+# Taken from the page's width, in points: the margins of the window and of two boxes.
 _MARGINS_PT = 90
-# Of the row in which something is running, beside its Cancel.
+# Share of a progress row that is the bar; Cancel has the rest.
 _BAR_SHARE = 0.8
 
 
 class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
-    """Where larger models and their Python are found."""
+    """Device, models folder, and the Python for larger models."""
 
     bl_idname = ADDON
 
     device: EnumProperty(  # type: ignore[valid-type]
-        name="Device", description="What computes the animation", items=DEVICES, translation_context=CONTEXT
+        name="Device", description="Device that computes the animation", items=DEVICES, translation_context=CONTEXT
     )
     models_folder: StringProperty(  # type: ignore[valid-type]
-        name="Models Folder", description="Folder whose subfolders are models, offered in the panel", subtype="DIR_PATH"
+        name="Models Folder",
+        description="Folder whose subfolders are models; the Animate panel offers them",
+        subtype="DIR_PATH",
     )
     torch_python: StringProperty(  # type: ignore[valid-type]
         name="Python with PyTorch",
         description=(
             "Interpreter of an environment with torch, transformers, soundfile and soxr, for GPUs and larger models. "
-            "Leave it empty to use the engine that comes with the add-on"
+            "Leave it empty to use the bundled engine"
         ),
         subtype="FILE_PATH",
     )
     package_index: StringProperty(  # type: ignore[valid-type]
         name="Package Index",
         description=(
-            "Address of an index that pip asks besides its own when it installs the torch runtime: PyTorch's "
-            "installation page names those for other GPUs, and for the CPU alone. Empty for what suits most"
+            "URL of another package index from which pip may install the torch runtime. PyTorch's installation page "
+            "lists one for each kind of GPU and one for the CPU. Leave it empty if unsure"
         ),
     )
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The preferences' page."""
-        draw(self.layout, context, self)
+        """Draw the page."""
+        draw_page(self.layout, context, self)
 
 
-def draw(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
-    """The whole page."""
+def draw_page(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: Any) -> None:
+    """Draw the whole page for the preferences `chosen`."""
     layout.use_property_split = True
     layout.use_property_decorate = False
     answer = python.answer(context)
     _draw_engine(_box(layout, "Engine"), context, chosen, answer)
     _draw_python(_box(layout, "Python for Larger Models and GPUs"), context, chosen, answer)
-    text, complaint = python.message
+    text, is_error = python.message
     if text:
-        _say(layout, context, text, icon="ERROR" if complaint else "INFO")
+        _draw_text(layout, context, text, icon="ERROR" if is_error else "INFO")
     _draw_models(_box(layout, "Models"), context, chosen)
 
 
-def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple[str, str]]:
-    """Icon and sentence for each line about what computes the animation."""
+def engine_lines(answer: Report | str | None, own_python: bool) -> list[tuple[str, str]]:
+    """Icon and text of each line about what computes the animation."""
     if answer is None:
-        return [("TIME", "Looking at the Python in use")]
+        return [("TIME", "Checking the Python in use")]
     if isinstance(answer, str):
         return [("ERROR", answer)]
     lines = []
@@ -81,16 +83,16 @@ def engine_in_words(answer: Report | str | None, own_python: bool) -> list[tuple
     if answer.larger:
         lines.append(("CHECKMARK", Text("Other models: {larger}", larger=answer.larger)))
     elif answer.missing_for_torch and own_python:
-        lines.append(("INFO", "Other models: they need a Python with torch; choose one below, or install it there"))
+        lines.append(("INFO", "Other models need a Python with torch; choose or install one below"))
     elif answer.missing_for_torch:
-        lines.append(("ERROR", python.lacks(answer)))
+        lines.append(("ERROR", python.missing_modules(answer)))
     if answer.trouble:
         lines.append(("ERROR", answer.trouble))
     return lines
 
 
-def _say(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
-    widgets.say(layout, context, text, icon, _MARGINS_PT)
+def _draw_text(layout: bpy.types.UILayout, context: bpy.types.Context, text: str, icon: str = "NONE") -> None:
+    widgets.draw_text(layout, context, text, icon, _MARGINS_PT)
 
 
 def _box(layout: bpy.types.UILayout, title: str) -> bpy.types.UILayout:
@@ -100,8 +102,8 @@ def _box(layout: bpy.types.UILayout, title: str) -> bpy.types.UILayout:
 
 
 def _draw_engine(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
-    for icon, text in engine_in_words(answer, own_python=not chosen.torch_python):
-        _say(box, context, text, icon=icon)
+    for icon, text in engine_lines(answer, own_python=not chosen.torch_python):
+        _draw_text(box, context, text, icon=icon)
     box.prop(chosen, "device")
 
 
@@ -113,16 +115,16 @@ def _draw_python(box: Any, context: bpy.types.Context, chosen: Any, answer: Repo
     row.operator(python.WAV2SEM_OT_check_python.bl_idname, icon="FILE_REFRESH")
     if isinstance(answer, Report) and answer.missing_for_torch and chosen.torch_python:
         copy = box.operator(python.WAV2SEM_OT_copy_text.bl_idname, icon="COPYDOWN", text="Copy the Command")
-        copy.text = python.remedy(answer)
-    looking = in_process.current(python.USE)
-    if looking is not None:
-        _draw_progress(box, python.USE, looking)
+        copy.text = python.pip_command(answer)
+    checking = in_process.current(python.USE)
+    if checking is not None:
+        _draw_progress(box, python.USE, checking)
     box.separator(type="LINE")
     _draw_runtime(box, context, chosen)
 
 
 def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
-    """The environment that the add-on makes itself."""
+    """The environment that the add-on installs."""
     installing, removing = in_process.current(python.INSTALL), in_process.current(python.REMOVE)
     if installing is not None:
         _draw_progress(box, python.INSTALL, installing)
@@ -133,65 +135,63 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     folder = python.folder()
     made = Runtime(folder) if folder is not None else None
     if made is not None and made.is_complete:
-        _say(
+        _draw_text(
             box,
             context,
-            Text(
-                "Torch runtime: {in_words} in {folder}",
-                in_words=in_words(made.size_bytes),
-                folder=made.folder,
-            ),
+            Text("Torch runtime: {size} in {folder}", size=in_words(made.size_bytes), folder=made.folder),
             icon="CHECKMARK",
         )
         row = box.row()
         if made.is_outdated:
-            _say(box, context, "This release of the add-on was tested with newer versions.", icon="INFO")
+            _draw_text(box, context, "This version of the add-on was tested with newer packages.", icon="INFO")
             row.operator(python.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text="Update")
         elif chosen.torch_python != str(made.python):
             use = row.row()
-            use.operator_context = "EXEC_DEFAULT"  # which file is no question
+            use.operator_context = "EXEC_DEFAULT"  # the file is known
             use.operator(python.WAV2SEM_OT_use_python.bl_idname, text="Use It").filepath = str(made.python)
         row.operator(python.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
         return
     unfinished = made is not None and made.is_unfinished
     if unfinished:
         size_bytes = python.unfinished_bytes()
-        so_far = Text(" ({in_words} so far)", in_words=in_words(size_bytes)) if size_bytes else ""
-        _say(box, context, Text("An installation was not finished{so_far}; it can go on", so_far=so_far), icon="INFO")
+        text = "The last installation was not finished; you can continue it"
+        if size_bytes:
+            text = Text("The last installation stopped after {size}; you can continue it", size=in_words(size_bytes))
+        _draw_text(box, context, text, icon="INFO")
     else:
-        _say(box, context, _size_in_words(chosen), icon="INFO")
+        _draw_text(box, context, _expected_size(chosen), icon="INFO")
     row = box.row()
-    text = "Go On Installing" if unfinished else "Install Torch Runtime"
+    text = "Continue Installation" if unfinished else "Install Torch Runtime"
     row.operator(python.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text=text)
     if unfinished:
         row.operator(python.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
     if not python.is_online():
-        _say(box, context, "Installing downloads from the internet. Allow Online Access in System > Network first")
-    box.prop(chosen, "package_index", placeholder="pip's Own")
+        _draw_text(box, context, "The installation needs the internet. Allow Online Access in System > Network first")
+    box.prop(chosen, "package_index", placeholder="pip's Default")
 
 
-def _size_in_words(chosen: Any) -> str:
+def _expected_size(chosen: Any) -> Text:
     size = expected_size(bool(chosen.package_index))
-    amount = Text(
-        "About {in_words} to download and {in_words_2} on the disk",
-        in_words=in_words(size.download_bytes),
-        in_words_2=in_words(size.disk_bytes),
-    )
+    values = {"download": in_words(size.download_bytes), "disk": in_words(size.disk_bytes)}
     if chosen.package_index:
-        return Text("{amount}, or what the other index has", amount=amount)
-    return Text("{amount}: torch and transformers for {device}", amount=amount, device=size.device)
+        return Text("About {download} to download and {disk} on disk; another index may differ", **values)
+    return Text(
+        "About {download} to download and {disk} on disk: torch and transformers for {device}",
+        device=size.device,
+        **values,
+    )
 
 
-def _draw_progress(box: Any, name: str, chore: Chore) -> None:
-    minutes, seconds = divmod(int(chore.elapsed_s), 60)
+def _draw_progress(box: Any, name: str, task: Chore) -> None:
+    minutes, seconds = divmod(int(task.elapsed_s), 60)
     row = box.split(factor=_BAR_SHARE)
-    row.progress(factor=chore.fraction, text=f"{translated(chore.text)}   {minutes}:{seconds:02d}")
-    row.operator(python.WAV2SEM_OT_cancel_chore.bl_idname, icon="X").name = name
+    row.progress(factor=task.fraction, text=f"{translated(task.text)}   {minutes}:{seconds:02d}")
+    row.operator(python.WAV2SEM_OT_cancel_task.bl_idname, icon="X").name = name
 
 
 def _draw_models(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     box.prop(chosen, "models_folder")
-    for model in models.of(context):
+    for model in models.known(context):
         _draw_model(box.box(), context, model)
     importing = in_process.current(models.IMPORT)
     if importing is not None:
@@ -200,7 +200,7 @@ def _draw_models(box: Any, context: bpy.types.Context, chosen: Any) -> None:
     row = box.row(align=True)
     row.operator(models.WAV2SEM_OT_import_checkpoint.bl_idname, icon="IMPORT", text="Import Checkpoint...")
     row.operator(models.WAV2SEM_OT_refresh_models.bl_idname, icon="FILE_REFRESH")
-    if models.place(context) is None:
+    if models.models_folder(context) is None:
         box.label(text="Choose a models folder to import into", icon="INFO")
 
 
@@ -215,21 +215,12 @@ def _draw_model(box: Any, context: bpy.types.Context, model: models.Model) -> No
     row.operator(models.WAV2SEM_OT_verify_model.bl_idname, icon="CHECKMARK").name = model.name
     if not bundled:
         row.operator(models.WAV2SEM_OT_remove_model.bl_idname, icon="TRASH", text="Remove").name = model.name
-    license_name = model.license or "licence not stated"
-    _say(
-        box,
-        context,
-        Text(
-            "{in_words}, runs on {engine}, {license_name}",
-            in_words=in_words(model.size_bytes),
-            engine=model.engine,
-            license_name=license_name,
-        ),
-        icon="BLANK1",
-    )
-    text, bad = models.said(model)
+    license_name, size = model.license or "licence not stated", in_words(model.size_bytes)
+    text = Text("{size}, runs on {engine}, {license}", size=size, engine=model.engine, license=license_name)
+    _draw_text(box, context, text, icon="BLANK1")
+    text, is_error = models.verify_result(model)
     if text:
-        _say(box, context, text, icon="ERROR" if bad else "INFO")
+        _draw_text(box, context, text, icon="ERROR" if is_error else "INFO")
 
 
 CLASSES = (WAV2SEM_AP_preferences,)

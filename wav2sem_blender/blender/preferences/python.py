@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Python and engine compute the animation: looking at them, choosing another one, installing one with torch."""
+"""Which Python and engine compute the animation: checking them, choosing another Python, installing torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import uuid4
 import bpy
 from bpy.props import StringProperty
 
-from ...errors import Text
+from ...errors import Text, UserError, report
 from ...worker import environment
 from ...worker.chore import Chore
 from ...worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
@@ -22,24 +22,24 @@ from ..tasks import in_process, running
 from ..ui.widgets import AddonOperator
 
 PROBE, USE, INSTALL, MEASURE, REMOVE = "probe", "use", "install", "measure", "remove"
-# torch itself loads in seconds, but a cold disk or a busy machine makes minutes of them.
+# torch loads in seconds, but on a cold disk or a busy machine it takes minutes.
 _PROBE_LIMIT_S = 600.0
-# Handed to worker.install; tests install something small from a folder.
+# Passed to worker.install; tests install a small package from a folder.
 INSTALL_OPTIONS: tuple[str, ...] = ()
 
 _Asked = tuple[str, str]
 
-# What a Python said, or why it said nothing, by its path in the preferences and the device.
+# Each Python's report, or why there is none, by its path in the preferences and the device.
 _answers: dict[_Asked, Report | str] = {}
 _asking: _Asked | None = None
 _unfinished_bytes: int | None = None
 
-# The last sentence about what was tried here, and whether it is a complaint.
+# What the page says about the last action, and whether it is an error.
 message: tuple[str, bool] = ("", False)
 
 
 def folder() -> Path | None:
-    """Where the torch runtime is, or would be; None where the add-on is no extension and so has no folder."""
+    """Folder of the torch runtime, installed or not; None where the add-on is not an extension."""
     try:
         return Path(bpy.utils.extension_path_user(addon_preferences.ADDON, path="torch_runtime"))
     except ValueError:
@@ -47,62 +47,62 @@ def folder() -> Path | None:
 
 
 def is_online() -> bool:
-    """Whether the user lets Blender use the internet."""
+    """Whether the user allows Blender to go online."""
     return bool(bpy.app.online_access)
 
 
 def answer(context: bpy.types.Context) -> Report | str | None:
-    """What the Python in use can do, or why it cannot be used; None while it is being asked, which this starts."""
+    """What the Python in use can do, or why it cannot be used; starts the check and returns None while it runs."""
     known = _answers.get(_to_ask(context))
     unknown = known is None or (_unfinished_bytes is None and _is_unfinished())
-    if unknown and not bpy.app.timers.is_registered(look):
-        # Not from within a drawing.
-        bpy.app.timers.register(look, first_interval=0.01)
+    if unknown and not bpy.app.timers.is_registered(check):
+        # While drawing, nothing may start.
+        bpy.app.timers.register(check, first_interval=0.01)
     return known
 
 
 def unfinished_bytes() -> int | None:
-    """Disk use of a half-made runtime, None while it is being measured."""
+    """Disk use of an unfinished runtime; None while it is being measured."""
     return _unfinished_bytes
 
 
-def look() -> None:
-    """Ask what is not known yet."""
+def check() -> None:
+    """Start every check whose result is not known yet."""
     global _asking
     asked = _to_ask(bpy.context)
     if asked not in _answers and (in_process.current(PROBE) is None or _asking != asked):
         _asking = asked
         try:
             python, device = asked
-            chore = _probe(environment.from_python(python) if python else environment.embedded(), device)
-        except OSError as error:
-            _answers[asked] = str(error)
+            task = _probe(environment.from_python(python) if python else environment.embedded(), device)
+        except (OSError, UserError) as error:
+            _answers[asked] = report(error)
             in_process.redraw()
         else:
-            in_process.start(PROBE, chore, lambda result, error: _answers.update({asked: _understood(result, error)}))
+            in_process.start(PROBE, task, lambda result, error: _answers.update({asked: _understood(result, error)}))
     if _unfinished_bytes is None and _is_unfinished() and in_process.current(MEASURE) is None:
         in_process.start(MEASURE, _installer("measure", folder()), _take_measure)
 
 
 def forget() -> None:
-    """Ask again when the page is drawn next."""
+    """Check again when the page is drawn next."""
     global _unfinished_bytes
     _answers.clear()
     _unfinished_bytes = None
     in_process.redraw()
 
 
-def shut_down() -> None:
-    """End what is being done."""
+def end_tasks() -> None:
+    """End the page's tasks."""
     in_process.shut_down()
-    if bpy.app.timers.is_registered(look):
-        bpy.app.timers.unregister(look)
+    if bpy.app.timers.is_registered(check):
+        bpy.app.timers.unregister(check)
 
 
-def say(text: str, complaint: bool = False) -> None:
-    """Show a sentence in the page."""
+def show(text: str, is_error: bool = False) -> None:
+    """Show a message in the page."""
     global message
-    message = text, complaint
+    message = text, is_error
     in_process.redraw()
 
 
@@ -112,13 +112,13 @@ def _to_ask(context: bpy.types.Context) -> _Asked:
 
 
 def _probe(worker: WorkerEnvironment, device: str) -> Chore:
-    return Chore(worker.run("worker.probe", device), worker.variables(), "Looking at the Python", _PROBE_LIMIT_S)
+    return Chore(worker.run("worker.probe", device), worker.variables(), "Checking the Python", _PROBE_LIMIT_S)
 
 
 def _understood(result: dict[str, Any], error: str) -> Report | str:
     if error:
         return error
-    return Report(**result) if result else "It gave no answer, so it is no Python. Choose another program."
+    return Report(**result) if result else "It did not answer as a Python would. Choose another program."
 
 
 def _installer(verb: str, target: Path | None, *options: str) -> Chore:
@@ -137,17 +137,17 @@ def _take_measure(result: dict[str, Any], _error: str) -> None:
 
 
 class WAV2SEM_OT_use_python(AddonOperator, bpy.types.Operator):
-    """Choose a Python with torch, transformers, soundfile and soxr; it is looked at first, and used when it has them"""
+    """Choose a Python with torch, transformers, soundfile and soxr. It is checked before it is used"""
 
     bl_idname = "wav2sem.use_python"
     bl_label = "Use This Python"
     bl_options: ClassVar = {"INTERNAL"}
 
-    filepath: StringProperty(name="Python", description="The interpreter", subtype="FILE_PATH")  # type: ignore[valid-type]
+    filepath: StringProperty(name="Python", description="Interpreter to use", subtype="FILE_PATH")  # type: ignore[valid-type]
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """The add-on must have preferences."""
+        """Why there is nothing to change."""
         return _no_preferences_reason(context)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -156,32 +156,34 @@ class WAV2SEM_OT_use_python(AddonOperator, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Look at it; the preferences change when it has answered."""
+        """Check it; the preferences change once it has passed."""
         python, device = bpy.path.abspath(self.filepath), addon_preferences.get(context).device
-        say("")
+        show("")
 
         def use(result: dict[str, Any], error: str) -> None:
-            report = _understood(result, error)
-            if isinstance(report, str):
-                say(Text("{python} is not used. {report}", python=python, report=report), complaint=True)
-            elif report.missing_for_torch:
-                say(Text("{python} is not used: {lacks}", python=python, lacks=lacks(report)), complaint=True)
-            elif not report.larger:
-                say(Text("{python} is not used: {trouble}", python=python, trouble=report.trouble), complaint=True)
+            found = _understood(result, error)
+            if isinstance(found, str):
+                reason = found
+            elif found.missing_for_torch:
+                reason = missing_modules(found)
+            elif not found.larger:
+                reason = found.trouble
             else:
-                _answers[(python, device)] = report
+                _answers[(python, device)] = found
                 _set_python(python)
-                say(Text("{python} is used from now on.", python=python))
+                show(Text("{python} is now in use.", python=python))
+                return
+            show(Text("{python} is not used. {reason}", python=python, reason=reason), is_error=True)
 
         try:
             in_process.start(USE, _probe(environment.from_python(python), device), use)
-        except OSError as error:
+        except (OSError, UserError) as error:
             return self._failed(error)
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_use_own_python(AddonOperator, bpy.types.Operator):
-    """Use the engine that comes with the add-on again"""
+    """Go back to the bundled engine"""
 
     bl_idname = "wav2sem.use_own_python"
     bl_label = "Use Blender's Python"
@@ -189,7 +191,7 @@ class WAV2SEM_OT_use_own_python(AddonOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """Another one must be in use."""
+        """Another Python must be in use."""
         if not addon_preferences.get(context).torch_python:
             return "Blender's Python is in use"
         return _no_preferences_reason(context)
@@ -197,42 +199,42 @@ class WAV2SEM_OT_use_own_python(AddonOperator, bpy.types.Operator):
     def execute(self, _context: bpy.types.Context) -> set[str]:
         """Empty the field."""
         _set_python("")
-        say("")
+        show("")
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_check_python(bpy.types.Operator):
-    """Look at the Python again, after something was installed there"""
+    """Check the Python again, after installing something there"""
 
     bl_idname = "wav2sem.check_python"
     bl_label = "Check Again"
     bl_options: ClassVar = {"INTERNAL"}
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        """Forget what it said."""
+        """Forget its report."""
         forget()
         if bpy.app.background:
-            look()
+            check()
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_copy_text(bpy.types.Operator):
-    """Copy this command, to be pasted into a terminal"""
+    """Copy this command to the clipboard, to paste it into a terminal"""
 
     bl_idname = "wav2sem.copy_text"
     bl_label = "Copy Command"
     bl_options: ClassVar = {"INTERNAL"}
 
-    text: StringProperty(name="Text", description="What is copied")  # type: ignore[valid-type]
+    text: StringProperty(name="Text", description="Text to copy")  # type: ignore[valid-type]
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Into the clipboard."""
+        """Copy it."""
         context.window_manager.clipboard = self.text
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
-    """Make a Python environment with torch in the extension's folder, for larger models and GPUs"""
+    """Create a Python environment with torch in the extension's folder, for larger models and GPUs"""
 
     bl_idname = "wav2sem.install_runtime"
     bl_label = "Install Torch Runtime"
@@ -240,29 +242,29 @@ class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """Online access, and a folder for it."""
+        """It needs online access and a folder."""
         if not is_online():
             return "Online access is off; allow it in Preferences > System > Network"
         return _no_change_reason(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Start it, or go on with it."""
+        """Start or continue the installation."""
         place, chosen = folder(), addon_preferences.get(context)
         assert place is not None
         runtime = Runtime(place)
-        # What is half-made must never be used.
+        # A half-installed runtime must never be used.
         if chosen.torch_python == str(runtime.python):
             jobs.shut_down()
             _set_python("")
-        say("")
+        show("")
 
         def use(result: dict[str, Any], error: str) -> None:
             forget()
             if error:
-                say(error, complaint=True)
+                show(error, is_error=True)
             else:
                 _set_python(result["python"])
-                say("The torch runtime is installed and in use.")
+                show("The torch runtime is installed and in use.")
 
         index = ("--index", chosen.package_index) if chosen.package_index else ()
         try:
@@ -281,7 +283,7 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """There must be one, and nothing may be using it."""
+        """There must be a runtime, and nothing may be using it."""
         reason = _no_change_reason(context)
         place = folder()
         if not reason and (place is None or not place.is_dir()):
@@ -289,18 +291,18 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
         return reason
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """Ask first."""
+        """Ask for confirmation."""
         return context.window_manager.invoke_confirm(self, event)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Out of the way at once, deleted beside the interface."""
+        """Move it away at once; a task deletes it."""
         place = folder()
         assert place is not None
         if addon_preferences.get(context).torch_python == str(Runtime(place).python):
             _set_python("")
-        # It may hold the environment's files open.
+        # The worker may hold its files open.
         jobs.shut_down()
-        # What an earlier one left there, when Blender ended meanwhile, goes along.
+        # This also deletes what an interrupted removal left.
         trash = place.with_name(".removed")
         try:
             trash.mkdir(exist_ok=True)
@@ -309,8 +311,8 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
         except OSError as error:
             return self._failed(
                 Text(
-                    "{place} cannot be removed ({reason}). Close what uses it.",
-                    place=place,
+                    "{folder} cannot be removed ({reason}). Close any program that uses it.",
+                    folder=place,
                     reason=error.strerror or error,
                 )
             )
@@ -319,49 +321,43 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
 
 def _removed(_result: dict[str, Any], error: str) -> None:
     forget()
-    say(error or "The torch runtime is removed.", complaint=bool(error))
+    show(error or "The torch runtime was removed.", is_error=bool(error))
 
 
-class WAV2SEM_OT_cancel_chore(bpy.types.Operator):
-    """End it and all the processes that it started; what was downloaded is kept, and the next try goes on from there"""
+class WAV2SEM_OT_cancel_task(bpy.types.Operator):
+    """Cancel this task. Downloads are kept, and the next attempt continues from there"""
 
-    bl_idname = "wav2sem.cancel_chore"
+    bl_idname = "wav2sem.cancel_task"
     bl_label = "Cancel"
     bl_options: ClassVar = {"INTERNAL"}
 
-    name: StringProperty(name="Name", description="Which one")  # type: ignore[valid-type]
+    name: StringProperty(name="Name", description="Name of the task")  # type: ignore[valid-type]
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        """Nothing half-done is used."""
+        """Cancel it, and forget what was known."""
         in_process.cancel(self.name)
         forget()
-        say("Cancelled.")
+        show("Cancelled.")
         return {"FINISHED"}
 
 
-def lacks(report: Report) -> str:
-    """What a chosen Python lacks, as a sentence with the remedy."""
-    first, *others = report.missing_for_torch
-    for name in others:
-        first = Text("{first} and no {name}", first=first, name=name)
-    return Text(
-        "This Python has no {first}. Install what is missing there: {remedy}",
-        first=first,
-        remedy=remedy(report),
-    )
+def missing_modules(found: Report) -> Text:
+    """Which modules a Python lacks, and the command that installs them."""
+    modules = ", ".join(found.missing_for_torch)
+    return Text("This Python lacks {modules}. Install it there: {command}", modules=modules, command=pip_command(found))
 
 
-def remedy(report: Report) -> str:
-    """What to type."""
+def pip_command(found: Report) -> str:
+    """The command that installs what a Python lacks."""
     known = (*TORCH_MODULES, *REQUIRED_MODULES)
-    return environment.pip_command(report.executable, [name for name in known if name in report.missing_for_torch])
+    return environment.pip_command(found.executable, [name for name in known if name in found.missing_for_torch])
 
 
 def _set_python(python: str) -> None:
     chosen = addon_preferences.get(bpy.context)
     if chosen.torch_python != python:
         chosen.torch_python = python
-        # So that Blender keeps it, where it saves the preferences by itself.
+        # Lets Blender save it, where it saves preferences automatically.
         bpy.context.preferences.is_dirty = True
 
 
@@ -388,5 +384,5 @@ CLASSES = (
     WAV2SEM_OT_copy_text,
     WAV2SEM_OT_install_runtime,
     WAV2SEM_OT_remove_runtime,
-    WAV2SEM_OT_cancel_chore,
+    WAV2SEM_OT_cancel_task,
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import bpy
 
+from ...errors import UserError, report
 from ...worker.chore import Chore
 from . import redraw as regions
 
@@ -87,12 +88,12 @@ def shut_down() -> None:
 def look() -> None:
     """See what became of them."""
     for name, running in list(_running.items()):
-        error = ""
+        error: str = ""
         try:
             if not running.chore.poll():
                 continue
-        except OSError as failure:
-            error = str(failure)
+        except (OSError, UserError) as failure:
+            error = report(failure)
         del _running[name]
         try:
             running.at_end(running.chore.result, error)

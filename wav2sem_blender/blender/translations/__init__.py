@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on in the user's language; English is what stands in the code.
+"""Translations of the add-on's interface; the code is in English.
 
-Each language is a JSON file here: English to its translation. What an entry leaves open has a name, as in
+Each language is a JSON file here, from English to its translation. Values have names, as in
 '"{mesh}" has no faces ({n_vertices} vertices)'.
 
-Blender translates names, tooltips and literal labels by itself. A sentence with values is an `errors.Text`, which
-remembers its template, so that code without Blender (the pipeline, the worker) need not know of languages.
+Blender translates names, tooltips and literal labels itself. A text with values is an `errors.Text`, which remembers
+its template, so that the pipeline and the worker, which run without Blender, need no translations.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import bpy
 from ...errors import Text
 
 LANGUAGES = ("de", "zh_HANS")
-# For words that mean another thing elsewhere in Blender, whose own translation comes first: its "Face" is a polygon.
+# For words that Blender itself translates in another sense: its "Face" is a polygon.
 CONTEXT = "wav2sem"
 
-# Blender asks in the first one for names and tooltips, in the second one for buttons.
+# Blender looks up names and tooltips in the first, buttons in the second.
 _CONTEXTS = ("*", "Operator", CONTEXT)
 _QUOTED = re.compile(r'"\{(\w+)')
 
@@ -33,17 +33,17 @@ Translate = Callable[[str, str], str]
 
 @cache
 def catalogue(language: str) -> dict[str, str]:
-    """English to the language of that name, in Blender's spelling."""
+    """The translations into a language, by their English; `language` as Blender spells it."""
     return json.loads((Path(__file__).parent / f"{language}.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def translated(sentence: str, translate: Translate = bpy.app.translations.pgettext_iface) -> str:
-    """A sentence in the user's language; what has no translation stays as it is.
+    """A text in the user's language; unchanged where it has no translation.
 
     Args:
-        sentence: in English. A `Text` is found by its template. Its values are translated too, except names, which stand
-            between quotation marks.
-        translate: Blender's function for labels, tooltips or reports, each of which the user may leave in English.
+        sentence: In English. A `Text` is looked up by its template; its values are translated too, except names in
+            quotation marks.
+        translate: Blender's function for labels, tooltips or reports, each of which the user may keep in English.
     """
     if not isinstance(sentence, Text):
         return translate(sentence, CONTEXT) if sentence in catalogue(LANGUAGES[0]) else sentence
@@ -56,7 +56,7 @@ def translated(sentence: str, translate: Translate = bpy.app.translations.pgette
 
 
 def register() -> None:
-    """Hand the languages to Blender."""
+    """Give Blender the translations."""
     bpy.app.translations.register(
         __name__,
         {
@@ -67,5 +67,5 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Take them back."""
+    """Remove them."""
     bpy.app.translations.unregister(__name__)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator: it collects settings, drives a job, and reports. No maths, no files."""
+"""The main operator: collects the settings, runs a job and reports. No maths, no files."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from ..addon_preferences import ENGINES
 from ..animate import jobs
 from ..animate.settings import AnimateSettings
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
-from ..scene.write_motion import Outcome, summary
+from ..scene.write_motion import Outcome, speech_summary
 from ..tasks import running
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
 from .task_operator import JobOperator
-from .widgets import AddonOperator, is_drawing
+from .widgets import AddonOperator, in_sidebar
 
-# The next call must not inherit the last call's file and mesh.
+# Do not reuse the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
 
 
 class SpeechJobOperator(JobOperator):
-    """What operators share that hand speech to the worker and wait for it: the speech, the mesh, and the waiting."""
+    """Base of the operators that send speech to the worker: the speech, the mesh, and the waiting."""
 
     filepath: StringProperty(  # type: ignore[valid-type]
-        name="Audio", description="Audio file, or a film with sound", subtype="FILE_PATH", **FRESH
+        name="Audio", description="Audio or video file", subtype="FILE_PATH", **FRESH
     )
-    sound: StringProperty(name="Sound", description="Sound in this file, instead of a path", **FRESH)  # type: ignore[valid-type]
-    strip: StringProperty(name="Strip", description="Sound strip of the sequencer, instead of a path", **FRESH)  # type: ignore[valid-type]
+    sound: StringProperty(name="Sound", description="Name of a sound in this file, instead of a path", **FRESH)  # type: ignore[valid-type]
+    strip: StringProperty(
+        name="Strip", description="Name of a sound strip in the sequencer, instead of a path", **FRESH
+    )  # type: ignore[valid-type]
     object: StringProperty(  # type: ignore[valid-type]
         name="Mesh",
-        description="Name of the mesh; empty for the active object",
+        description="Name of the mesh; the active object if empty",
         translation_context=CONTEXT,
         **FRESH,
     )
@@ -51,18 +53,15 @@ class SpeechJobOperator(JobOperator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing whatever the settings are; everything else is said by `execute`.
-
-        The panel's button has the panel's settings, so there it is known before the click what they lack.
-        """
-        return status.run_disabled_reason(context) or (cls._panel_lacks(context) if is_drawing(context) else "")
+        """What no settings can mend. The panel's button also knows its settings; a script's call fails in `execute`."""
+        return status.run_disabled_reason(context) or (cls._panel_reason(context) if in_sidebar(context) else "")
 
     @classmethod
-    def _panel_lacks(cls, _context: bpy.types.Context) -> str:
+    def _panel_reason(cls, _context: bpy.types.Context) -> str:
         return ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Run to the end: scripts, the background, and the redo panel."""
+        """Run to the end, for scripts, the background and the redo panel."""
         self._fill_from_panel(context)
         context.window_manager.progress_begin(0, 100)
         try:
@@ -86,9 +85,9 @@ class SpeechJobOperator(JobOperator):
         return jobs.Job(context, self._settings())
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
-        """Whatever the call leaves open: the panel's settings."""
+        """Take whatever the call leaves open from the panel's settings."""
         given = self.properties.is_property_set
-        # Merely reading the settings would store an empty group with the scene.
+        # Reading the settings would store an empty group with the scene.
         if context.scene.is_property_set("wav2sem"):
             self._fill_from_settings(context.scene, given)
         if self.strip and not given("start_frame"):
@@ -116,7 +115,7 @@ class SpeechJobOperator(JobOperator):
                 setattr(self, name, getattr(panel, name))
 
     def _settings(self) -> AnimateSettings:
-        """What all of them have; the rest is theirs."""
+        """The settings that all speech operators have."""
         return AnimateSettings(
             filepath=self.filepath,
             sound=self.sound,
@@ -137,11 +136,11 @@ class SpeechJobOperator(JobOperator):
         return {"FINISHED"}
 
     def _summary(self, outcome: Outcome) -> str:
-        return summary(outcome)
+        return speech_summary(outcome)
 
 
 class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
-    """Write shape key animation that speaks the audio. What is not given comes from the Speech panel"""
+    """Animate the mesh's shape keys from speech. Anything not given is taken from the Speech panel"""
 
     bl_idname = "wav2sem.animate"
     bl_label = "Animate from Speech"
@@ -151,32 +150,34 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
     semantic_strength: properties.semantic_strength_property(**FRESH)  # type: ignore[valid-type]
     smoothing_s: properties.smoothing_property(**FRESH)  # type: ignore[valid-type]
     style: properties.style_property(**FRESH)  # type: ignore[valid-type]
-    engine: EnumProperty(name="Engine", description="What runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
+    engine: EnumProperty(name="Engine", description="Engine that runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
         name="Device",
-        description="What computes the animation",
+        description="Device that computes the animation",
         items=addon_preferences.DEVICES,
         translation_context=CONTEXT,
         **FRESH,
     )
     upper_face: BoolProperty(  # type: ignore[valid-type]
-        name="Upper Face", description="Add blinks, brows and eye darts, as the Upper Face panel is set", **FRESH
+        name="Upper Face",
+        description="Add blinks, brow motion and eye darts with the settings of the Upper Face panel",
+        **FRESH,
     )
 
     _upper_face: tuple[UpperFaceSettings, SwayTarget] = UpperFaceSettings(), NOTHING_SWAYS
     _from_panel = ("model", "strength", "semantic_strength", "smoothing_s", "style", "delay_s")
 
     @classmethod
-    def _panel_lacks(cls, context: bpy.types.Context) -> str:
+    def _panel_reason(cls, context: bpy.types.Context) -> str:
         return status.speak_disabled_reason(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
-        """The device of the preferences and the Upper Face panel, too."""
+        """Also take the preferences' device and the Upper Face panel's settings."""
         if not self.properties.is_property_set("device"):
             self.device = addon_preferences.get(context).device
         if not self.properties.is_property_set("upper_face"):
             self.upper_face = upper_face_properties.is_enabled(context.scene, self._by_hand)
-        self._upper_face = upper_face_properties.of_scene(context.scene)
+        self._upper_face = upper_face_properties.panel_settings(context.scene)
         super()._fill_from_panel(context)
 
     def _settings(self) -> AnimateSettings:
@@ -195,7 +196,7 @@ class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_cancel(AddonOperator, bpy.types.Operator):
-    """Stop what is going on; nothing was changed"""
+    """Cancel the running task; nothing is changed"""
 
     bl_idname = "wav2sem.cancel"
     bl_label = "Cancel"
@@ -203,14 +204,14 @@ class WAV2SEM_OT_cancel(AddonOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, _context: bpy.types.Context) -> str:
-        """Something must be running that can still be stopped."""
+        """A task must be running that can still be cancelled."""
         job = running.current()
         if job is None:
-            return "Nothing is being animated"
-        return "The curves are being written; undo them afterwards" if job.is_writing else ""
+            return "Nothing is running"
+        return "The curves are being written; undo afterwards instead" if job.is_writing else ""
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        """The running operator notices, and says so."""
+        """Cancel; the task's operator notices and reports it."""
         job = running.current()
         assert job is not None
         job.cancel()

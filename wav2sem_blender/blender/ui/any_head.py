@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panel Any Head and its buttons: landmarks, then keys."""
+"""The Any Head panel and its buttons: landmarks first, then keys."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..scene.any_head import creating_keys, landmark_empties, made_keys, placing
 from ..tasks.in_thread import Computing
 from ..tasks.running import current, why_wait
 from .task_operator import JobOperator, draw_progress
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
 
 
 class _FaceOperator(AddonOperator):
-    """What the buttons share: they work on the face, in Object Mode."""
+    """Base of the buttons; they need the face and Object Mode."""
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing, or nothing."""
+        """Why the face cannot be worked on."""
         in_object_mode = context.mode == "OBJECT"
         return (
             why_wait() or blocked_reason(face_of(context)) or ("" if in_object_mode else "Return to Object Mode first")
@@ -26,7 +26,7 @@ class _FaceOperator(AddonOperator):
 
 
 class _ComputingOperator(JobOperator, _FaceOperator):
-    """Those that compute first; `_computing` is the operator's own."""
+    """Base of the buttons that compute in a thread before they write; `_computing` is the operator's own."""
 
     def _make(self, context: bpy.types.Context) -> Computing:
         return self._computing(context).start()
@@ -44,7 +44,7 @@ class _ComputingOperator(JobOperator, _FaceOperator):
 
 
 class WAV2SEM_OT_place_landmarks(_ComputingOperator, bpy.types.Operator):
-    """Put ten empties on the face where its nose, mouth, chin and eyes are guessed to be, to be dragged into place"""
+    """Place ten empties where nose, mouth, chin and eyes seem to be. Drag those that are off"""
 
     bl_idname = "wav2sem.place_landmarks"
     bl_label = "Place Landmarks"
@@ -61,16 +61,16 @@ class WAV2SEM_OT_place_landmarks(_ComputingOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_remove_landmarks(_FaceOperator, bpy.types.Operator):
-    """Remove the empties of this face; keys that were made stay"""
+    """Remove the landmarks of this face; created keys stay"""
 
     bl_idname = "wav2sem.remove_landmarks"
     bl_label = "Remove Landmarks"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Remove them."""
+        """Remove the landmarks."""
         empties = landmark_empties(face_of(context))
         if not empties:
-            self.tell({"INFO"}, "There are no landmarks on this face")
+            self.tell({"INFO"}, "This face has no landmarks")
             return {"CANCELLED"}
         for empty in empties.values():
             bpy.data.objects.remove(empty)
@@ -78,7 +78,7 @@ class WAV2SEM_OT_remove_landmarks(_FaceOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_create_speech_keys(_ComputingOperator, bpy.types.Operator):
-    """Make keys for mouth, jaw, lids and brows on this head; teeth, tongue and eyes follow. Takes some seconds"""
+    """Create keys for mouth, jaw, lids and brows; teeth, tongue and eyes follow. A dense head takes a few seconds"""
 
     bl_idname = "wav2sem.create_speech_keys"
     bl_label = "Create Speech Keys"
@@ -92,25 +92,25 @@ class WAV2SEM_OT_create_speech_keys(_ComputingOperator, bpy.types.Operator):
 
 
 class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
-    """Shown for a face that cannot speak yet, and for one whose keys were made here."""
+    """Landmarks and keys, for a face that cannot speak yet or whose keys were created here."""
 
     bl_label = "Any Head"
     bl_order = 1
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Only where it is of use."""
+        """Whether the face needs keys or has created ones."""
         face = face_of(context)
         return face is not None and (bool(made_keys(face.data)) or not checks.recognised(face)[1])
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Landmarks, then keys."""
+        """Draw the buttons for landmarks, then for keys."""
         layout, face, job = self.layout, face_of(context), current()
         body = layout.column()
         body.enabled = job is None
         placed = len(landmark_empties(face))
         if placed:
-            say(body, context, "Drag the landmarks into place", "EMPTY_AXIS")
+            draw_text(body, context, "Drag the landmarks into place", "EMPTY_AXIS")
         row = body.row(align=True)
         row.operator(WAV2SEM_OT_place_landmarks.bl_idname, icon="OUTLINER_OB_EMPTY")
         if placed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Export panel: what the chosen face plays, as files for other programs."""
+"""The Export panel: the animation of the chosen face as files for other programs."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
-from ...errors import Text
+from ...errors import Text, UserError
 from ...pipeline.curve_table import save_table
 from ..scene import exports
 from ..translations import CONTEXT
 from . import status
-from .widgets import AddonOperator, SpeechPanel, blocked_reason, face_of, say
+from .widgets import AddonOperator, SpeechPanel, blocked_reason, draw_text, face_of
 
 LAYOUTS = (
-    ("TABLE", "Table", "Time, frame, and a column for each curve that plays"),
-    ("LIVE_LINK", "Live Link Face", "The columns of Live Link Face; needs curves with ARKit names only"),
+    ("TABLE", "Table", "Time, frame, and one column per playing curve"),
+    ("LIVE_LINK", "Live Link Face", "The columns of the Live Link Face app; every curve needs an ARKit name"),
 )
 
 
 class _ExportOperator(AddonOperator, ExportHelper):
-    """What the buttons share: a file browser, the chosen face, and one clear error."""
+    """Base of the buttons: a file browser, the chosen face, and error reports."""
 
     bl_options: ClassVar = {"REGISTER"}
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing, or nothing."""
-        return nothing_to_export(context) or cls.missing()
+        """Why nothing can be exported in this format."""
+        return export_disabled_reason(context) or cls.missing()
 
     @classmethod
     def missing(cls) -> str:
-        """What this button needs of Blender, or nothing."""
+        """What the format needs of Blender; empty when nothing is missing."""
         return ""
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -52,19 +52,19 @@ class _ExportOperator(AddonOperator, ExportHelper):
         face = face_of(context)
         try:
             self.write(context, face, path)
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             return self._failed(error)
         first, last = exports.frame_range(face)
         self.tell({"INFO"}, Text("Saved {path}, frames {first} to {last}", path=path, first=first, last=last))
         return {"FINISHED"}
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-        """Write the file; raises OSError or ValueError."""
+        """Write the file; raises OSError or UserError."""
         raise NotImplementedError
 
 
 class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
-    """Write the curves as a table, one row for each frame, with ARKit's names where the key mapping knows them"""
+    """Export the curves as a table with one row per frame, with ARKit names where the key mapping has them"""
 
     bl_idname = "wav2sem.export_csv"
     bl_label = "CSV"
@@ -72,7 +72,7 @@ class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
     filename_ext = ".csv"
     filter_glob: StringProperty(default="*.csv", options={"HIDDEN"})  # type: ignore[valid-type]
     columns: EnumProperty(  # type: ignore[valid-type]
-        name="Columns", description="Which columns the table has", items=LAYOUTS, translation_context=CONTEXT
+        name="Columns", description="Columns of the table", items=LAYOUTS, translation_context=CONTEXT
     )
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
@@ -85,7 +85,7 @@ class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_export_npz(_ExportOperator, bpy.types.Operator):
-    """Write the curves as NumPy arrays, which the command line and Python read as a Motion"""
+    """Export the curves as NumPy arrays, which the command line and Python read as a Motion"""
 
     bl_idname = "wav2sem.export_npz"
     bl_label = "NPZ"
@@ -99,7 +99,7 @@ class WAV2SEM_OT_export_npz(_ExportOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
-    """Write the face and its parts with their shape keys and all that plays, for game engines and the web"""
+    """Export the face and its parts with their shape keys and animation, for game engines and the web"""
 
     bl_idname = "wav2sem.export_gltf"
     bl_label = "glTF"
@@ -109,17 +109,17 @@ class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
 
     @classmethod
     def missing(cls) -> str:
-        """Blender's own add-on writes it."""
+        """Blender's glTF add-on."""
         enabled = "io_scene_gltf2" in bpy.context.preferences.addons
-        return "" if enabled else "Switch on the add-on glTF 2.0 format in the preferences first"
+        return "" if enabled else "Enable the add-on glTF 2.0 format in the preferences first"
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-        """Let Blender write it."""
+        """Let Blender write the file."""
         exports.write_gltf(context, face, path)
 
 
 class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
-    """Write the moving points of the face and its parts, for programs without shape keys"""
+    """Export the moving vertices of the face and its parts, for programs without shape keys"""
 
     bl_idname = "wav2sem.export_alembic"
     bl_label = "Alembic"
@@ -129,11 +129,11 @@ class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
 
     @classmethod
     def missing(cls) -> str:
-        """Some builds leave it out."""
-        return "" if bpy.app.build_options.alembic else "This Blender was built without Alembic"
+        """Alembic, which some builds leave out."""
+        return "" if bpy.app.build_options.alembic else "This build of Blender has no Alembic"
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-        """Let Blender write it."""
+        """Let Blender write the file."""
         exports.write_alembic(context, face, path)
 
 
@@ -145,15 +145,15 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """What is written, and the four kinds of file."""
+        """What is exported, and a button per format."""
         layout = self.layout
-        reason = nothing_to_export(context)
+        reason = export_disabled_reason(context)
         if reason:
-            say(layout, context, reason, "INFO")
+            draw_text(layout, context, reason, "INFO")
         else:
             first, last = exports.frame_range(face_of(context))
             names = ", ".join(take.action.name for take in reversed(exports.playing(face_of(context))))
-            say(
+            draw_text(
                 layout,
                 context,
                 Text("{names}, frames {first} to {last}", names=names, first=first, last=last),
@@ -170,16 +170,15 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
                 row.operator(kind.bl_idname, text=f"{kind.bl_label}…")
 
 
-def nothing_to_export(context: bpy.types.Context) -> str:
-    """Why there is nothing to write, or nothing."""
-    busy = status.run_disabled_reason(context)
-    if busy:
-        return busy
+def export_disabled_reason(context: bpy.types.Context) -> str:
+    """Why nothing can be exported; empty when the face plays something."""
+    if reason := status.run_disabled_reason(context):
+        return reason
     face = face_of(context)
     if face is None:
         return blocked_reason(face)
     if not exports.playing(face):
-        return Text('Nothing of ours plays on "{face}"; animate it first', face=face.name)
+        return Text('"{face}" plays no speech animation; animate it first', face=face.name)
     return "" if context.mode == "OBJECT" else "Return to Object Mode first"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a newcomer presses first: a head that is ready to speak, and one click that makes it speak a recording."""
+"""For a newcomer: a head that is ready to speak, and one click that makes it speak a bundled recording."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ...pipeline.upper_face import Settings as UpperFaceSettings
 from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
-from ..scene.demo_head import Before, add_demo_head, add_sound, blocked, find_demo_head, look_at
+from ..scene.adding_demo_head import Before, add_demo_head, adding_blocked, find_demo_head, look_at
+from ..scene.demo_head import add_sound
 from ..scene.write_motion import Outcome
 from ..tasks import running
 from .animate import SpeechJobOperator
@@ -23,18 +24,18 @@ from .widgets import AddonOperator
 
 
 class WAV2SEM_OT_add_demo_head(AddonOperator, bpy.types.Operator):
-    """Add a head that can speak at once: it has teeth, a tongue, and shape keys with ARKit names"""
+    """Add a head that is ready to speak, with teeth, a tongue and ARKit-named shape keys"""
 
     bl_idname = "wav2sem.add_demo_head"
     bl_label = "Add Demo Head"
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is in the way."""
-        return blocked(context)
+        """Why no head can be added."""
+        return adding_blocked(context)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Add it and show it."""
+        """Add it and look at it."""
         head = add_demo_head(context)
         look_at(context, head)
         self.tell({"INFO"}, Text('"{head}" is ready; choose an audio file, then animate it', head=head.name))
@@ -42,7 +43,7 @@ class WAV2SEM_OT_add_demo_head(AddonOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
-    """Add the demo head and let it speak a recording that comes with the add-on, to see and hear that all works"""
+    """Add the demo head and animate it from a bundled recording, to see and hear that everything works"""
 
     bl_idname = "wav2sem.self_test"
     bl_label = "Speak the Demo"
@@ -53,11 +54,11 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """A scene needs nothing for it."""
-        return running.why_wait() or blocked(context)
+        """Why nothing can be added; the scene needs no mesh for it."""
+        return running.why_wait() or adding_blocked(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
-        """Nothing comes from the panel: the demo head, added if it is not there, and the demo recording."""
+        """Take the demo recording and the demo head, which is added if it is missing; nothing comes from the panel."""
         self._started_s = time.perf_counter()
         given = self.properties.is_property_set
         if not (given("filepath") or given("sound") or given("strip")):
@@ -84,7 +85,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         return super()._end(context, result)
 
     def _take_back(self) -> None:
-        """A run that ends early leaves the scene as it was."""
+        """Leave the scene as it was before a run that failed or was cancelled."""
         head = next((thing for thing in bpy.data.objects if thing.session_uid == self._new_head_uid), None)
         if head is not None and self._before is not None:
             self._before.bring_back(head)
@@ -99,7 +100,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
 
     def _prepare_playback(self, outcome: Outcome) -> None:
         target = bpy.data.objects[outcome.object_name]
-        scene = target.users_scene[0]  # whichever is looked at by now
+        scene = target.users_scene[0]  # another one may be open by now
         panel = scene.wav2sem
         panel.target, panel.start_frame = target, self.start_frame
         if self.filepath and not (self.sound or self.strip):
@@ -115,14 +116,14 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         engine = next((title for name, title, _ in ENGINES if name == run["engine"]), run["engine"])
         spoken_s = outcome.n_scene_frames / compat.frame_rate_hz(bpy.context.scene)
         return Text(
-            'It works: "{object_name}" speaks {spoken_s:.1f} s, made in {seconds:.1f} s by the model '
-            '"{action}" with {engine} on {upper}; press Space to play or stop',
-            object_name=outcome.object_name,
+            'It works: "{head}" speaks for {spoken_s:.1f} s. The model "{model}" made that in {seconds:.1f} s '
+            "with {engine} on {device}; press Space to play or stop",
+            head=outcome.object_name,
             spoken_s=spoken_s,
+            model=action["wav2sem_model"],
             seconds=seconds,
-            action=action["wav2sem_model"],
             engine=engine,
-            upper=run["device"].upper(),
+            device=run["device"].upper(),
         )
 
 

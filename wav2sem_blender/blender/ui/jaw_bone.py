@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panel Jaw Bone and its two buttons."""
+"""The Jaw Bone panel and its two buttons."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import ClassVar
 import bpy
 from bpy.props import EnumProperty, FloatProperty, StringProperty
 
-from ...errors import Text
+from ...errors import Text, UserError
 from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
 from ..tasks import running
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
 
 
 class _JawOperator(AddonOperator):
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing, or nothing."""
+        """Why the jaw bone cannot be changed."""
         return cls.missing(face_of(context))
 
     @classmethod
     def missing(cls, face: bpy.types.Object | None) -> str:
-        """Why the button cannot work, or nothing."""
+        """What the button needs; empty when nothing is missing."""
         reason = blocked_reason(face)
         if reason:
             return reason
         armature = armature_of(face)  # type: ignore[arg-type]
         if armature is None:
-            return Text('"{face}" follows no armature', face=face.name)  # type: ignore[union-attr]
+            return Text('"{face}" has no armature', face=face.name)  # type: ignore[union-attr]
         if armature.library:
             return Text(
                 'The armature "{armature}" is linked from another file; make a library override of it first',
@@ -45,22 +45,22 @@ def _suggest_bones(_self: object, context: bpy.types.Context, _text: str) -> lis
 
 
 class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
-    """Let a driver turn the jaw bone as far as the shape keys open the jaw. Skip it when those keys move the jaw"""
+    """Add a driver that rotates the jaw bone with the shape keys. Not needed where the keys open the jaw themselves"""
 
     bl_idname = "wav2sem.drive_jaw_bone"
     bl_label = "Drive Jaw Bone"
 
     bone: StringProperty(  # type: ignore[valid-type]
         name="Bone",
-        description="Name of the bone; empty for the one that is named like a jaw",
+        description="Name of the bone; found by name if empty",
         search=_suggest_bones,
         search_options={"SUGGESTION"},
         options={"SKIP_SAVE"},
     )
-    axis: EnumProperty(name="Axis", description="Axis that the bone turns about", items=AXES)  # type: ignore[valid-type]
+    axis: EnumProperty(name="Axis", description="Axis that the bone rotates around", items=AXES)  # type: ignore[valid-type]
     angle: FloatProperty(  # type: ignore[valid-type]
         name="Angle",
-        description="How far the bone turns when the jaw is fully open; below 0 it turns the other way",
+        description="Rotation when the jaw is fully open; a negative value rotates the other way",
         default=OPEN_ANGLE,
         min=radians(-90),
         max=radians(90),
@@ -73,25 +73,25 @@ class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
         return context.window_manager.invoke_props_dialog(self)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Check, then write the driver; one of ours is replaced."""
+        """Write the driver, replacing an earlier one of the add-on's."""
         face = face_of(context)
         try:
             name = drive(face, self.bone, self.axis, self.angle)
-        except ValueError as error:
+        except UserError as error:
             return self._failed(error)
         self.tell({"INFO"}, Text('The bone "{name}" follows the shape keys of "{face}"', name=name, face=face.name))
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_release_jaw_bone(_JawOperator, bpy.types.Operator):
-    """Remove the driver from the jaw bone and put the bone back to rest"""
+    """Remove the driver from the jaw bone and return the bone to rest"""
 
     bl_idname = "wav2sem.release_jaw_bone"
     bl_label = "Release Jaw Bone"
 
     @classmethod
     def missing(cls, face: bpy.types.Object | None) -> str:
-        """There must be a driver of ours."""
+        """Also a driver of the add-on's."""
         return super().missing(face) or ("" if driven_bones(armature_of(face)) else "No jaw bone is driven")
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -108,17 +108,17 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """Which bone it is, and the button to drive or release it."""
+        """Draw which bone it is, and the button to drive or release it."""
         layout, face = self.layout, face_of(context)
         layout.enabled = running.current() is None
         armature = armature_of(face) if face else None
         driven = driven_bones(armature)
         if driven:
-            say(layout, context, Text("{driven} follows the shape keys", driven=driven[0]), "BONE_DATA")
+            draw_text(layout, context, Text("{bone} follows the shape keys", bone=driven[0]), "BONE_DATA")
             layout.operator(WAV2SEM_OT_release_jaw_bone.bl_idname, icon="X")
             return
         name = guess_jaw_bone(armature.data.bones.keys()) if armature else None
-        say(layout, context, Text("Jaw bone: {name}", name=name) if name else "No jaw bone found", "BONE_DATA")
+        draw_text(layout, context, Text("Jaw bone: {name}", name=name) if name else "No jaw bone found", "BONE_DATA")
         layout.operator(WAV2SEM_OT_drive_jaw_bone.bl_idname, icon="DRIVER")
 
 

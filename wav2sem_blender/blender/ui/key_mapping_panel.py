@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Key Mapping panel: guess which shape key plays what, correct it by hand, save it and share it."""
+"""The Key Mapping panel: guess which shape key plays which channel, correct it, save and load it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import bpy
 from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
-from ...errors import Text
+from ...errors import Text, UserError
 from ...pipeline.face_names import KeyMap
 from ..scene import key_mapping
 from ..tasks import running
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, face_of, say
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
 
 
 class _MappingOperator(AddonOperator):
-    """What the buttons share: they work on the face."""
+    """Base of the buttons, which work on the face."""
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing, or nothing."""
+        """Why the mapping cannot be changed."""
         face = face_of(context)
         return blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
 
     @classmethod
     def missing(cls, _face: bpy.types.Object) -> str:
-        """What this button needs beyond a face, or nothing."""
+        """What the button needs beyond a face; empty when nothing is missing."""
         return ""
 
 
 class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
-    """Fill the table from the names of the shape keys; what stands in it is replaced"""
+    """Fill the table from the names of the shape keys, replacing its rows"""
 
     bl_idname = "wav2sem.guess_mapping"
     bl_label = "Guess"
 
     @classmethod
     def missing(cls, face: bpy.types.Object) -> str:
-        """The face needs keys."""
+        """Shape keys."""
         return "" if key_mapping.key_names(face) else Text('"{face}" has no shape keys', face=face.name)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -47,14 +47,14 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
         face = face_of(context)
         found = key_mapping.guessed(face)
         if not found.rows:
-            return self._failed("No name of a shape key is known. Add the rows by hand, or load a mapping.")
+            return self._failed("None of the shape keys has a known name. Add rows by hand, or load a mapping.")
         key_mapping.store(face, found)
         self.tell({"INFO"}, found.summary())
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
-    """Add a row; a channel may have several keys, and a key several channels, which add up"""
+    """Add a row. A channel may move several keys, and a key may follow several channels, which add up"""
 
     bl_idname = "wav2sem.add_mapping_row"
     bl_label = "Add Row"
@@ -68,15 +68,15 @@ class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
-    """Remove the selected row; when none is left, the names decide again"""
+    """Remove the selected row. While the table is empty, keys are mapped by name"""
 
     bl_idname = "wav2sem.remove_mapping_row"
     bl_label = "Remove Row"
 
     @classmethod
     def missing(cls, face: bpy.types.Object) -> str:
-        """There must be a row."""
-        return "" if key_mapping.stored(face) else "There is no row"
+        """A row."""
+        return "" if key_mapping.stored(face) else "The table has no rows"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Remove it and select its neighbour."""
@@ -89,7 +89,7 @@ class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_clear_mapping(_MappingOperator, bpy.types.Operator):
-    """Remove all rows, so that the names of the shape keys decide at each run"""
+    """Remove all rows. While the table is empty, keys are mapped by name"""
 
     bl_idname = "wav2sem.clear_mapping"
     bl_label = "Clear"
@@ -103,7 +103,7 @@ class WAV2SEM_OT_clear_mapping(_MappingOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper):
-    """Write the mapping in use to a file, for other characters with the same keys"""
+    """Save the mapping in use to a file, for other characters with the same keys"""
 
     bl_idname = "wav2sem.save_mapping"
     bl_label = "Save Mapping"
@@ -114,8 +114,8 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
 
     @classmethod
     def missing(cls, face: bpy.types.Object) -> str:
-        """There must be a mapping."""
-        return "" if key_mapping.in_use(face).rows else "There is no mapping to save; guess it, or add rows"
+        """A mapping."""
+        return "" if key_mapping.in_use(face).rows else "There is no mapping to save; press Guess, or add rows"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Write the file."""
@@ -123,12 +123,12 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
             key_mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
         except OSError as error:
             return self._failed(error)
-        self.tell({"INFO"}, Text("Saved {filepath}", filepath=self.filepath))
+        self.tell({"INFO"}, Text("Saved {path}", path=self.filepath))
         return {"FINISHED"}
 
 
 class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper):
-    """Read a mapping from a file; what stands in the table is replaced"""
+    """Load a mapping from a file, replacing the rows of the table"""
 
     bl_idname = "wav2sem.load_mapping"
     bl_label = "Load Mapping"
@@ -137,11 +137,11 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
     filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Read it whole before anything is replaced."""
+        """Read the whole file before replacing anything."""
         face = face_of(context)
         try:
             loaded = KeyMap.load(bpy.path.abspath(self.filepath))
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             return self._failed(error)
         key_mapping.store(face, loaded)
         for problem in loaded.problems(key_mapping.key_names(face)):
@@ -150,7 +150,7 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
 
 
 class WAV2SEM_UL_mapping(bpy.types.UIList):
-    """The table's rows."""
+    """The rows of the table."""
 
     def draw_item(
         self,
@@ -162,16 +162,16 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         _active_data: Any,
         _active_name: str,
     ) -> None:
-        """What plays what; a name that both have stands once, as the list is narrow. A missing key is marked."""
+        """Channel and key, once where they have one name, as the list is narrow. A missing key is marked."""
         present = row.key in key_mapping.key_names(data.id_data)
         if row.channel != row.key:
             layout = layout.split(factor=0.5)
             layout.label(text=row.channel, translate=False)
-        words = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
-        layout.label(text=words, translate=False, icon="NONE" if present else "ERROR")
+        text = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
+        layout.label(text=text, translate=False, icon="NONE" if present else "ERROR")
 
     def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
-        """Search among channels and keys."""
+        """Search the channels and keys."""
         wanted = self.filter_name.lower()
         rows = getattr(data, name)
         if not wanted:
@@ -181,18 +181,18 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
 
 
 class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
-    """Which shape key plays what."""
+    """Which shape key plays which channel."""
 
     bl_label = "Key Mapping"
     bl_order = 0
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The table, and what is wrong with it."""
+        """Draw the table and its problems."""
         layout, face = self.layout, face_of(context)
         layout.enabled = running.current() is None
         if face is None:
-            say(layout, context, blocked_reason(face), "INFO")
+            draw_text(layout, context, blocked_reason(face), "INFO")
             return
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
@@ -211,7 +211,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
         buttons.separator()
         buttons.operator(WAV2SEM_OT_clear_mapping.bl_idname, text="", icon="X")
         if key_map is None:
-            say(layout, context, "Empty: the names of the keys decide", "INFO")
+            draw_text(layout, context, "Empty: keys are mapped by name", "INFO")
             return
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False
@@ -223,7 +223,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
                 column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
             column.prop(active, "gain")
         for problem in key_map.problems(key_mapping.key_names(face)):
-            say(layout, context, problem, "ERROR")
+            draw_text(layout, context, problem, "ERROR")
 
 
 CLASSES = (

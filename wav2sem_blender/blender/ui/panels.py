@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bpy
 
+from ...errors import UserError
 from .. import compat
 from ..sound import info as sound_info
 from ..sound import playback
@@ -16,13 +17,13 @@ from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
 from .playback import WAV2SEM_OT_play_speech
 from .presets_menu import WAV2SEM_PT_presets
 from .task_operator import draw_progress
-from .widgets import SpeechPanel, columns, face_of, say
+from .widgets import SpeechPanel, columns, draw_text, face_of
 
 _SOURCES = {"FILE": "filepath", "STRIP": "strip", "SOUND": "sound", "SPEAKER": "speaker"}
-# Of the button, and of the bar that takes its place.
+# The button's height, and that of the progress bar in its place.
 _BUTTON_HEIGHT = 1.4
-# Of the row in which the sound is described, beside its button.
-_WORDS_SHARE = 0.68
+# Share of the row that describes the sound; its button has the rest.
+_INFO_SHARE = 0.68
 
 
 class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
@@ -32,18 +33,18 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
     bl_order = 0
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The source, what it is in words, and a button to hear it."""
+        """The source, its length and format, and a button to play it."""
         layout, settings = columns(self.layout.column()), context.scene.wav2sem
         row = layout.row()
         row.use_property_split = False
         row.prop(settings, "source", expand=True)
         layout.prop(settings, _SOURCES[settings.source])
         try:
-            info = sound_info.of_scene(context.scene)
-        except ValueError as error:
-            say(layout, context, str(error), "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
+            info = sound_info.chosen_info(context.scene)
+        except UserError as error:
+            draw_text(layout, context, error.text, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
-        row = columns(self.layout.column()).split(factor=_WORDS_SHARE)
+        row = columns(self.layout.column()).split(factor=_INFO_SHARE)
         row.label(text=translated(info.words()))
         is_playing = playback.is_playing()
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
@@ -51,7 +52,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
 
 
 class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
-    """Which mesh speaks it."""
+    """Which mesh speaks."""
 
     bl_label = "Face"
     bl_order = 1
@@ -60,23 +61,23 @@ class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
         """The mesh, and what was recognised."""
         layout, settings, active = columns(self.layout), context.scene.wav2sem, face_of(context)
         name = active.name if active is not None else ""
-        # The placeholder is a name: Blender would translate one such as "Cube".
+        # Blender would translate a placeholder such as "Cube".
         layout.prop(settings, "target", text=translated("Mesh"), placeholder=name, translate=False)
         for sentence, icon in status.face_words(context):
-            say(layout, context, sentence, icon)
+            draw_text(layout, context, sentence, icon)
         if status.no_face_yet(context):
             layout.operator(WAV2SEM_OT_add_demo_head.bl_idname, icon="USER")
             layout.operator(WAV2SEM_OT_self_test.bl_idname, icon="PLAY")
 
 
 class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
-    """How it is spoken, and the button."""
+    """How the face speaks, and the button."""
 
     bl_label = "Animate"
     bl_order = 2
 
     def draw_header_preset(self, _context: bpy.types.Context) -> None:
-        """Presets."""
+        """The preset menu."""
         self.layout.enabled = running.current() is None
         WAV2SEM_PT_presets.draw_panel_header(self.layout)
 
@@ -102,7 +103,7 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
 
 
 def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
-    """A strip has its own, which is shown."""
+    """The setting, or a strip's own start frame, greyed out."""
     settings = scene.wav2sem
     strip = compat.find_strip(scene, settings.strip) if settings.source == "STRIP" else None
     row = layout.row()
@@ -114,18 +115,18 @@ def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> Non
 
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    """The button and why it cannot work; or, at the same place and as high, the progress and what cancels it."""
+    """The button and why it is disabled; while a task runs, its progress in the same place."""
     job = running.current()
     row = layout.row(align=job is not None)
     row.scale_y = _BUTTON_HEIGHT
     if job is not None:
         draw_progress(row, job)
         return
-    row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
+    row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
-    missing = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
-    if missing:
-        say(layout, context, missing, "INFO")
+    reason = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
+    if reason:
+        draw_text(layout, context, reason, "INFO")
 
 
 CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_face, WAV2SEM_PT_animate)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The button that plays the chosen sound, and stops it."""
+"""The button that plays and stops the chosen sound."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import bpy
 
+from ...errors import UserError
 from ..sound import info as sound_info
 from ..sound import playback
 from .widgets import AddonOperator
@@ -21,21 +22,21 @@ class WAV2SEM_OT_play_speech(AddonOperator, bpy.types.Operator):
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """A sound must be chosen; what is wrong with its file the click says, which a disabled button swallows."""
+        """A sound must be chosen. A file that cannot be read leaves the button on, and the click reports it."""
         if context.scene is None:
             return "There is no scene"
         if playback.is_playing():
             return ""
         try:
-            info = sound_info.of_scene(context.scene)
+            info = sound_info.chosen_info(context.scene)
         except sound_info.NothingChosenError as error:
-            return str(error)
-        except ValueError:
+            return error.text
+        except UserError:
             return ""
         try:
-            sound_info.check_range(context.scene.wav2sem, info)
-        except ValueError as error:
-            return str(error)
+            sound_info.check_chosen_range(context.scene.wav2sem, info)
+        except UserError as error:
+            return error.text
         return ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
@@ -46,7 +47,7 @@ class WAV2SEM_OT_play_speech(AddonOperator, bpy.types.Operator):
         try:
             if not playback.play(context.scene):
                 return self._failed("Blender has no sound device. Choose one in Preferences > System > Sound.")
-        except ValueError as error:
+        except UserError as error:
             return self._failed(error)
         return {"FINISHED"}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Presets of the Animate panel, in Blender's own preset menu: those that come with the add-on, and the user's."""
+"""Presets of the Animate panel in Blender's preset menu: the add-on's own and the user's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALUES = ("model", "style", "strength", "semantic_strength", "smoothing_s", "del
 
 
 class WAV2SEM_PT_presets(PresetPanel, bpy.types.Panel):
-    """The menu in the Animate panel's header."""
+    """The preset menu in the Animate panel's header."""
 
     bl_label = "Animate Presets"
     preset_subdir = SUBFOLDER
@@ -26,7 +26,7 @@ class WAV2SEM_PT_presets(PresetPanel, bpy.types.Panel):
 
 
 class WAV2SEM_OT_add_preset(AddPresetBase, bpy.types.Operator):
-    """Keep the Animate panel's settings as a preset, or remove one"""
+    """Save the settings of the Animate panel as a preset, or remove a preset"""
 
     bl_idname = "wav2sem.add_preset"
     bl_label = "Add Animate Preset"
@@ -41,10 +41,10 @@ CLASSES = (WAV2SEM_PT_presets, WAV2SEM_OT_add_preset)
 
 
 def register() -> None:
-    """Show the presets that come with the add-on."""
+    """Offer the add-on's own presets."""
     bpy.utils.register_preset_path(_OURS)
 
 
 def unregister() -> None:
-    """Show them no more."""
+    """Withdraw them."""
     bpy.utils.unregister_preset_path(_OURS)

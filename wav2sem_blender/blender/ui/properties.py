@@ -13,10 +13,10 @@ from ..animate.settings import model_names, style_names
 from ..translations import CONTEXT
 
 SOURCES = (
-    ("FILE", "File", "An audio file, or a film with sound"),
-    ("STRIP", "Strip", "A sound strip of this scene's sequencer, as it is trimmed there"),
-    ("SOUND", "Sound", "A sound in this file, packed ones too"),
-    ("SPEAKER", "Speaker", "What a speaker object plays"),
+    ("FILE", "File", "An audio file, or a video with sound"),
+    ("STRIP", "Strip", "A sound strip in this scene's sequencer, with its trims and retiming"),
+    ("SOUND", "Sound", "A sound data-block in this file; it may be packed"),
+    ("SPEAKER", "Speaker", "The sound of a speaker object"),
 )
 
 
@@ -41,12 +41,12 @@ def _is_mesh(_self: object, candidate: bpy.types.Object) -> bool:
     return candidate.type == "MESH"
 
 
-# Shared by the panel's settings and the operator, so that names, limits and tooltips agree.
+# The panel's settings and the operators share these, so that names, limits and tooltips agree.
 def model_property(**options: object) -> object:
     """Name or folder of the model."""
     return StringProperty(
         name="Model",
-        description="The bundled model, one from the models folder of the preferences, or the path of a model folder",
+        description="The bundled model, a model in the models folder of the preferences, or the path of a model folder",
         default="default",
         search=_suggest_models,
         search_options={"SUGGESTION"},
@@ -55,14 +55,14 @@ def model_property(**options: object) -> object:
 
 
 def start_frame_property(**options: object) -> object:
-    """Where the speech begins."""
+    """Scene frame at which the speech begins."""
     return IntProperty(name="Start Frame", description="Scene frame at which the audio begins", default=1, **options)
 
 
 def strength_property(**options: object) -> object:
     """Factor for all curves."""
     return FloatProperty(
-        name="Strength", description="How far the face moves; 1 is as spoken", default=1.0, min=0.0, max=10.0,
+        name="Strength", description="Amount of facial motion; 1 keeps the model's own", default=1.0, min=0.0, max=10.0,
         soft_max=2.0, **options,
     )  # fmt: skip
 
@@ -70,29 +70,29 @@ def strength_property(**options: object) -> object:
 def smoothing_property(**options: object) -> object:
     """Width of the smoothing."""
     return _seconds(
-        "Smoothing", "How calm the mouth is: 0.05 s is gentle, 0.2 s slurs; lips that close stay closed",
+        "Smoothing", "Smooths the motion: 0.05 s is subtle, 0.2 s slurs the words. Closed lips stay closed",
         min=0.0, max=2.0, soft_max=0.2, **options,
     )  # fmt: skip
 
 
 def delay_property(**options: object) -> object:
-    """Lag, or lead."""
+    """How far the face lags behind the audio."""
     return _seconds(
-        "Delay", "How much later than the audio the face moves; below 0 it leads, as animators often like it",
+        "Delay", "How far the face lags behind the audio. With a negative value it leads, as animators often prefer",
         min=-10.0, max=10.0, soft_min=-0.2, soft_max=0.2, **options,
     )  # fmt: skip
 
 
 def range_start_property(**options: object) -> object:
-    """Where the spoken part begins."""
-    return _seconds(
-        "From", "Where the part of the audio that is spoken begins, in seconds of the audio", min=0.0, **options
-    )
+    """Start of the part of the audio to animate."""
+    return _seconds("From", "Start of the part to animate, in seconds from the audio's beginning", min=0.0, **options)
 
 
 def range_end_property(**options: object) -> object:
-    """Where it ends."""
-    return _seconds("To", "Where the part that is spoken ends; 0 is the audio's end", min=0.0, **options)
+    """End of the part of the audio to animate."""
+    return _seconds(
+        "To", "End of the part to animate, in seconds from the audio's beginning; 0 for its end", min=0.0, **options
+    )
 
 
 def _seconds(name: str, description: str, **options: Any) -> Any:
@@ -112,7 +112,7 @@ def semantic_strength_property(**options: object) -> object:
     """Factor for the semantic features."""
     return FloatProperty(
         name="Semantics",
-        description="How much the meaning of the utterance shapes the motion; 0 listens to the sounds alone",
+        description="How much the meaning of the sentence shapes the motion; 0 uses the sounds alone",
         default=1.0,
         min=0.0,
         max=10.0,
@@ -125,7 +125,7 @@ def style_property(**options: object) -> object:
     """Name or number of the speaking style."""
     return StringProperty(
         name="Style",
-        description="Speaking style that the model learned: its name, or its number from 0; empty for the first one",
+        description="Speaking style learned by the model: its name, or its number from 0. The first one if empty",
         search=_suggest_styles,
         search_options={"SUGGESTION"},
         translation_context=CONTEXT,
@@ -140,24 +140,24 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         name="Source", description="Where the speech comes from", items=SOURCES, translation_context=CONTEXT
     )
     filepath: StringProperty(  # type: ignore[valid-type]
-        name="Audio", description="Audio file with the speech, or a film", subtype="FILE_PATH"
+        name="Audio", description="Audio or video file with the speech", subtype="FILE_PATH"
     )
     strip: StringProperty(  # type: ignore[valid-type]
-        name="Strip", description="Sound strip of this scene's sequencer", search=_suggest_strips
+        name="Strip", description="Sound strip in this scene's sequencer", search=_suggest_strips
     )
     sound: PointerProperty(name="Sound", description="Sound in this file", type=bpy.types.Sound)  # type: ignore[valid-type]
     target: PointerProperty(  # type: ignore[valid-type]
         name="Mesh",
-        description="Head to animate; empty for the active object",
+        description="Head to animate; the active object if empty",
         type=bpy.types.Object,
         poll=_is_mesh,
         translation_context=CONTEXT,
     )
     speaker: PointerProperty(  # type: ignore[valid-type]
-        name="Speaker", description="Speaker object with the speech", type=bpy.types.Object, poll=_is_speaker
+        name="Speaker", description="Speaker object that plays the speech", type=bpy.types.Object, poll=_is_speaker
     )
     use_range: BoolProperty(  # type: ignore[valid-type]
-        name="Range", description="Speak only a part of the audio; its keys come where they would come in the whole"
+        name="Range", description="Animate only part of the audio. Its keyframes stay where the whole audio puts them"
     )
     range_start_s: range_start_property()  # type: ignore[valid-type]
     range_end_s: range_end_property()  # type: ignore[valid-type]
@@ -171,7 +171,7 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
 
 
 def start_frame(scene: bpy.types.Scene) -> int:
-    """Where the panel's audio begins: with its strip, with the speaker's, or where the user says."""
+    """Scene frame at which the panel's audio begins: that of its strip or speaker, or the user's."""
     settings = scene.wav2sem
     strip = compat.find_strip(scene, settings.strip) if settings.source == "STRIP" else None
     if strip is not None:
@@ -188,10 +188,10 @@ CLASSES = (WAV2SEM_PG_settings,)
 
 
 def register() -> None:
-    """Give every scene its settings."""
+    """Add the settings to every scene."""
     bpy.types.Scene.wav2sem = PointerProperty(type=WAV2SEM_PG_settings)
 
 
 def unregister() -> None:
-    """Take them away again."""
+    """Remove them."""
     del bpy.types.Scene.wav2sem

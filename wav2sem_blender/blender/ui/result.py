@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Result panel: the takes of the chosen face, with buttons for the one that is selected in the list."""
+"""The Result panel: the takes of the chosen face, and buttons for the selected one."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from .result_operators import (
     WAV2SEM_OT_reduce_keys,
     WAV2SEM_OT_remove_take,
     named,
-    no_take,
     selected,
+    take_disabled_reason,
     tolerance_property,
 )
 from .task_operator import draw_progress
-from .widgets import SpeechPanel, face_of, room_px, say, text_width, ui_scale
+from .widgets import SpeechPanel, draw_text, face_of, room_px, text_width, ui_scale
 
-# Of a row of the list, the part with the name; beside it, in points: the list's and the panel's margins, and the icon.
+# Share of a list row that holds the name. In points, around it: the margins of list and panel, and the icon.
 _NAME_SHARE = 0.5
 _BESIDE_PT = 60
 _ICON_PT = 33
-_CUT = "…"
 
 
-def told_apart(name: str, others: Sequence[str], room: float, width_of: Callable[[str], float]) -> str:
-    """A name as it fits: shortened in the middle, so that none of the others looks like it, as in "demo_….001"."""
+def shortened(name: str, others: Sequence[str], room: float, width_of: Callable[[str], float]) -> str:
+    """The name, shortened in the middle to fit, as in "demo_….001"; none of the others is shortened to the same."""
 
     def cut(start: int) -> tuple[str, str] | None:
-        """The name's end from `start` on, after as much of its beginning as fits."""
+        """The name from `start` on, after as much of its beginning as fits."""
         heads = (name[:n_first] for n_first in range(start, 0, -1))
         head = next((head for head in heads if width_of(f"{head}…{name[start:]}") <= room), None)
         return None if head is None else (head, name[start:])
 
     if width_of(name) <= room:
         return name
-    # Whole words first.
+    # Prefer whole words.
     words = [found.start() for found in re.finditer(r"[\W_]", name)]
     for parts in map(cut, (len(name), *reversed(words), *range(len(name) - 1, 0, -1))):
         if parts is not None and not any(map(re.compile(".*".join(map(re.escape, parts))).fullmatch, others)):
@@ -67,7 +66,7 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         _active_data: Any,
         _active_name: str,
     ) -> None:
-        """What it is, its name, its frames, where it is, and whether it plays."""
+        """The take's kind, name and frames, whether it is the active action, and whether it plays."""
         take = named(face_of(context), action.name)
         if take is None:
             return
@@ -87,7 +86,7 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         row.operator(WAV2SEM_OT_mute_take.bl_idname, text="", icon=icon, emboss=False).action = action.name
 
     def filter_items(self, context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
-        """Only this face's."""
+        """Show only this face's takes."""
         shown = {take.action for take in takes.of_face(face_of(context))}
         wanted = self.filter_name.lower()
         return [
@@ -104,11 +103,11 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The list, and the buttons for what is selected in it."""
+        """Draw the list, and the buttons for the selected take."""
         layout, manager = self.layout, context.window_manager
         take = selected(context)
         if take is None:
-            say(layout, context, no_take(context), "INFO")
+            draw_text(layout, context, take_disabled_reason(context), "INFO")
             return
         layout.template_list("WAV2SEM_UL_takes", "", bpy.data, "actions", manager, "wav2sem_take_index", rows=3)
         layout.prop(take.action, "name", text="")
@@ -128,14 +127,14 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         outcome = reduction.last_outcome(take)
         if outcome is not None:
             for sentence in outcome.words():
-                say(layout, context, sentence)
+                draw_text(layout, context, sentence)
 
 
 def _label(context: bpy.types.Context, name: str) -> str:
-    """Of an action, within its part of a row of the list."""
+    """The action's name as it fits into its row."""
     others = [take.action.name for take in takes.of_face(face_of(context)) if take.action.name != name]
     room = _NAME_SHARE * room_px(context, _BESIDE_PT) - _ICON_PT * ui_scale(context)
-    return told_apart(name, others, room, text_width(context))
+    return shortened(name, others, room, text_width(context))
 
 
 def _index(_manager: Any) -> int:
@@ -152,16 +151,16 @@ CLASSES = (WAV2SEM_UL_takes, WAV2SEM_PT_result)
 
 
 def register() -> None:
-    """Give the session a selection, and every scene a tolerance."""
+    """Add a selection to the session, and a tolerance to every scene."""
     bpy.types.WindowManager.wav2sem_take = StringProperty(name="Action", description="Name of the selected action")
     bpy.types.WindowManager.wav2sem_take_index = IntProperty(
-        name="Action", description="Which action is selected", get=_index, set=_select
+        name="Action", description="Index of the selected action", get=_index, set=_select
     )
     bpy.types.Scene.wav2sem_tolerance_mm = tolerance_property()
 
 
 def unregister() -> None:
-    """Take them away again."""
+    """Remove them."""
     del bpy.types.Scene.wav2sem_tolerance_mm
     del bpy.types.WindowManager.wav2sem_take_index
     del bpy.types.WindowManager.wav2sem_take

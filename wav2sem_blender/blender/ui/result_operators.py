@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be done with the take that is selected in the Result panel: play, mute, bake, reduce, push, remove."""
+"""Buttons for the take selected in the Result panel: activate, mute, re-bake, reduce, push to the NLA, remove."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...errors import Text, UserError
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
-from ..scene import reduction, takes, upper_face
+from ..scene import reduction, takes, upper_face_strips
 from ..scene.takes import Take
 from . import status
 from .animate import FRESH, SpeechJobOperator
@@ -22,10 +22,10 @@ from .widgets import AddonOperator, blocked_reason, face_of
 
 
 def tolerance_property(**options: object) -> object:
-    """How far a reduction may go."""
+    """Largest error of a key reduction."""
     return FloatProperty(
         name="Tolerance (mm)",
-        description="How far any point of the face may be off when keys are reduced, in millimetres of the scene",
+        description="Largest error that the reduction may cause at any point of the face, in scene millimetres",
         default=0.2,
         min=0.0,
         soft_max=2.0,
@@ -36,111 +36,105 @@ def tolerance_property(**options: object) -> object:
 
 
 def selected(context: bpy.types.Context) -> Take | None:
-    """The take that is selected in the list, or the uppermost one."""
+    """The take selected in the list, or the first one."""
     found = takes.of_face(face_of(context))
     chosen = context.window_manager.wav2sem_take
     return next((take for take in found if take.action.name == chosen), found[0] if found else None)
 
 
-def no_take(context: bpy.types.Context) -> str:
-    """Why no take of the chosen face can be worked on, or nothing."""
-    busy = status.run_disabled_reason(context)
-    if busy:
-        return busy
+def take_disabled_reason(context: bpy.types.Context) -> str:
+    """Why no take of the chosen face can be worked on; empty when one can."""
+    if reason := status.run_disabled_reason(context):
+        return reason
     face = face_of(context)
     if not takes.of_face(face):
-        return blocked_reason(face) or Text('"{face}" does not speak yet', face=face.name)  # type: ignore[union-attr]
+        return blocked_reason(face) or Text('"{face}" has no speech animation yet', face=face.name)  # type: ignore[union-attr]
     return ""
 
 
 def named(face: bpy.types.Object | None, name: str) -> Take | None:
-    """The take of that action."""
+    """The face's take with the action of that name."""
     return next((take for take in takes.of_face(face) if take.action.name == name), None)
 
 
 class TakeOperator(AddonOperator):
-    """What the buttons share: they work on the take that is selected in the list."""
+    """Base of the buttons, which work on the selected take."""
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """What is missing, or nothing."""
-        reason = no_take(context)
-        return reason or cls.missing(selected(context))  # type: ignore[arg-type]
+        """Why the selected take cannot be worked on."""
+        return take_disabled_reason(context) or cls.missing(selected(context))  # type: ignore[arg-type]
 
     @classmethod
     def missing(cls, _take: Take) -> str:
-        """What this button needs of the take, or nothing."""
+        """What the button needs of the take; empty when nothing is missing."""
         return ""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Do it, and say what was done."""
+        """Work on the take and report what was done."""
         try:
-            said = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
-        except ValueError as error:
+            reports = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
+        except UserError as error:
             return self._failed(error)
-        for sentence in said:
-            self.tell({"INFO"}, sentence)
+        for text in reports:
+            self.tell({"INFO"}, text)
         return {"FINISHED"}
 
     def take(self, context: bpy.types.Context) -> Take | None:
-        """The one that is selected."""
+        """The take to work on."""
         return selected(context)
 
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """Do it; returns sentences for the user."""
+        """Work on it; returns reports for the user."""
         raise NotImplementedError
 
 
 class WAV2SEM_OT_make_active(TakeOperator, bpy.types.Operator):
-    """Let this action play on top: out of the NLA, or in place of the one that is active now, which is kept"""
+    """Make this the active action; if it is in the NLA, it leaves it. The action that it replaces is kept"""
 
     bl_idname = "wav2sem.make_active"
     bl_label = "Make Active"
 
     @classmethod
     def missing(cls, take: Take) -> str:
-        """It must be another one than the active one, and speech."""
+        """A speech take that is not active."""
         if take.is_upper_face:
-            return "The upper face keeps a track of its own"
+            return "The upper face stays on its own NLA track"
         if take.is_active:
-            return "It is the active action already"
+            return "It is already the active action"
         if take.strip is not None and not takes.can_return(take.strip):
-            return "Its strip was moved or scaled in the NLA; give it back its time first"
+            return "Its NLA strip was moved or scaled; restore its timing first"
         return ""
 
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """Put it on top."""
+        """Make it active."""
         name = take.action.name
         return [
             *takes.make_active(face, take, context.scene),
-            Text(
-                '"{name}" is the active action of "{face}"',
-                name=name,
-                face=face.name,
-            ),
+            Text('"{name}" is now the active action of "{face}"', name=name, face=face.name),
         ]
 
 
 class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
-    """Switch this action off or on; while it is off, the keys that it moves are at rest"""
+    """Mute or unmute this action. While it is muted, its shape keys are at rest"""
 
     bl_idname = "wav2sem.mute_take"
     bl_label = "Mute"
 
-    action: StringProperty(name="Action", description="Name of the action; empty for the selected one", **FRESH)  # type: ignore[valid-type]
+    action: StringProperty(name="Action", description="Name of the action; the selected one if empty", **FRESH)  # type: ignore[valid-type]
 
     def take(self, context: bpy.types.Context) -> Take | None:
-        """The one of that name: every row of the list has this button."""
+        """The take of that name, as every row of the list has this button."""
         if not self.action:
             return selected(context)
         take = named(face_of(context), self.action)
         if take is None:
-            raise UserError('The face has no action "{action}" that was made here.', action=self.action)
+            raise UserError('The face has no speech action "{action}".', action=self.action)
         return take
 
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """The other way round."""
-        reason = "It does not play; make it active first" if take.is_kept else _read_only(take)
+        """Mute or unmute it."""
+        reason = "It is not playing; make it active first" if take.is_kept else _read_only(take)
         if reason:
             raise UserError("{reason}.", reason=reason)
         takes.mute(face, take, not take.is_muted)
@@ -148,30 +142,30 @@ class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
-    """Make this action again from its audio, with the settings that it was made with; edits of its keys are lost"""
+    """Make this action again from its audio with its original settings. Edits to its keyframes are lost"""
 
     bl_idname = "wav2sem.rebake"
     bl_label = "Re-Bake"
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """It must be where a run writes."""
-        return no_take(context) or _cannot_rebake(selected(context))
+        """Why the selected take cannot be made again."""
+        return take_disabled_reason(context) or _cannot_rebake(selected(context))
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
-        """Nothing comes from the panel but the face and the device."""
+        """Take only the face and the device; everything else is the action's."""
         self._face, self._device = face_of(context), addon_preferences.get(context).device
         self._take = selected(context)
 
     def draw(self, _context: bpy.types.Context) -> None:
-        """Nothing to choose afterwards: the settings are the action's."""
+        """Draw nothing: the settings are the action's."""
 
     def _settings(self) -> AnimateSettings:
-        return settings_of(self._take, self._face, self._device)
+        return rebake_settings(self._take, self._face, self._device)
 
 
 class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
-    """Leave as few keys as keep every point of the face within the tolerance. Another try starts from all keys again"""
+    """Remove keyframes while the whole face stays within the tolerance. Each attempt starts from all of them again"""
 
     bl_idname = "wav2sem.reduce_keys"
     bl_label = "Reduce Keys"
@@ -180,14 +174,14 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
 
     @classmethod
     def missing(cls, take: Take) -> str:
-        """It must be editable and move keys."""
-        return _read_only(take) or ("" if any(take.curves()) else "It moves no shape key")
+        """An editable action that moves keys."""
+        return _read_only(take) or ("" if any(take.curves()) else "It moves no shape keys")
 
     def _make(self, context: bpy.types.Context) -> reduction.Reducing:
         return self._reducing(context, face_of(context), self.take(context))  # type: ignore[arg-type]
 
     def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """Reduce, and say what it cost."""
+        """Reduce its keys; reports how many are left and the largest error."""
         return self._reducing(context, face, take).finish().words()
 
     def _reducing(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> reduction.Reducing:
@@ -202,76 +196,65 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):
-    """Move the action to an NLA track of its own, where later runs leave it alone"""
+    """Move the action to its own NLA track, where later runs leave it unchanged"""
 
     bl_idname = "wav2sem.push_to_nla"
     bl_label = "Push to NLA"
 
     @classmethod
     def missing(cls, take: Take) -> str:
-        """It must be the active one."""
+        """The active action."""
         if take.strip is not None:
-            return "It is in the NLA already"
+            return "It is already in the NLA"
         return "Make it active first" if take.is_kept else ""
 
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """Push it, and say where it is."""
+        """Push it; reports the track."""
         animation = face.data.shape_keys.animation_data
         if animation.nla_tracks and not animation.use_nla:
             raise UserError(
-                'NLA is switched off for the shape keys of "{face}". Switch it on in the NLA editor.',
-                face=face.name,
+                'The NLA is disabled for the shape keys of "{face}". Enable it in the NLA editor.', face=face.name
             )
         name = take.action.name
-        return [
-            Text(
-                '"{name}" plays in the NLA track "{push_to_nla}"',
-                name=name,
-                push_to_nla=takes.push_to_nla(face, take),
-            )
-        ]
+        return [Text('"{name}" now plays on the NLA track "{track}"', name=name, track=takes.push_to_nla(face, take))]
 
 
 class WAV2SEM_OT_remove_take(TakeOperator, bpy.types.Operator):
-    """Remove the action and its NLA track. After the last one the face is as it was before the first run"""
+    """Remove the action and its NLA track. Removing the last one leaves the face as it was before the first run"""
 
     bl_idname = "wav2sem.remove_take"
     bl_label = "Remove"
 
     with_keys: BoolProperty(  # type: ignore[valid-type]
         name="Shape Keys Too",
-        description="With the last action, remove the shape keys that were made for the speech",
+        description="With the last action, also remove the shape keys that were created for the speech",
         **FRESH,
     )
 
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
-        """Remove it."""
+        """Remove the take."""
         name = take.action.name
         return [
-            *takes.remove(face, take, with_keys=self.with_keys),
-            Text(
-                '"{name}" is removed from "{face}"',
-                name=name,
-                face=face.name,
-            ),
+            *takes.remove_take(face, take, with_keys=self.with_keys),
+            Text('Removed "{name}" from "{face}"', name=name, face=face.name),
         ]
 
 
-def settings_of(take: Take, face: bpy.types.Object, device: str) -> AnimateSettings:
-    """What a take was made with, for this face and this computer's device.
+def rebake_settings(take: Take, face: bpy.types.Object, device: str) -> AnimateSettings:
+    """The settings that a take was made with, for this face and this computer's device.
 
     Raises:
-        ValueError: The take does not tell.
+        UserError: The take has no record of its audio.
     """
     if take.is_upper_face:
-        record = upper_face.recording_of(take.action)
+        record = upper_face_strips.recording_of(take.action)
     else:
         record = json.loads(take.action.get("wav2sem_settings", "{}"))
     known = {field.name for field in fields(AnimateSettings)}
     given = {name: value for name, value in record.items() if name in known}
     if not any(given.get(name) for name in ("filepath", "sound", "strip")):
         raise UserError(
-            'The action "{action}" does not tell its audio. Animate it anew from the panel.',
+            'The action "{action}" has no record of its audio. Animate the face from the panel again.',
             action=take.action.name,
         )
     if given.get("engine") not in {name for name, *_ in ENGINES}:
@@ -279,25 +262,22 @@ def settings_of(take: Take, face: bpy.types.Object, device: str) -> AnimateSetti
     given |= {"object_name": face.name, "device": device}
     if take.is_upper_face:
         given |= {
-            "upper_face": upper_face.settings_of(take.action),
+            "upper_face": upper_face_strips.recorded_settings(take.action),
             "upper_face_only": True,
-            "sway": upper_face.sway_of(take.action),
+            "sway": upper_face_strips.sway_of(take.action),
         }
     return AnimateSettings(**given)
 
 
 def _read_only(take: Take) -> str:
-    return (
-        Text('The action "{action}" is linked from another file', action=take.action.name)
-        if take.action.library
-        else ""
-    )
+    linked = Text('The action "{action}" is linked from another file', action=take.action.name)
+    return linked if take.action.library else ""
 
 
 def _cannot_rebake(take: Take | None) -> str:
     if take is None or take.is_active or take.is_upper_face:
         return _read_only(take) if take is not None else ""
-    return "Make it active first, so that it is the one that is written anew"
+    return "Make it active first; re-baking writes the active action"
 
 
 CLASSES = (

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the panels know about face and sound before anything runs: what was recognised, and why a button cannot work.
+"""What the panels know about face and sound before a run: what was recognised, and why a button is disabled.
 
-Asked at every redraw, so it only looks at names and switches; a run looks closely.
+Called at every redraw, so it reads only names and settings; a run checks everything.
 """
 
 from __future__ import annotations
 
 import bpy
 
-from ...errors import Text
+from ...errors import Text, UserError
 from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
 from ..scene import checks, key_mapping
@@ -16,22 +16,22 @@ from ..sound import info
 from ..tasks import running
 from .widgets import chosen_object, face_of
 
-# A part of a face's keys that speech can do without is not worth a line.
+# How many missing keys are named.
 _LISTED = 3
 
 
 def speak_disabled_reason(context: bpy.types.Context) -> str:
-    """What the panel's settings lack before the face can speak, or nothing."""
+    """Why the face cannot speak with the panel's settings; empty when it can."""
     return sound_problem(context) or face_problem(context)
 
 
 def upper_face_disabled_reason(context: bpy.types.Context) -> str:
-    """What they lack before the upper face can follow the sound, or nothing."""
+    """Why the upper face cannot follow the sound with the panel's settings; empty when it can."""
     return sound_problem(context) or _unusable(context)
 
 
 def run_disabled_reason(context: bpy.types.Context) -> str:
-    """Why no run can start in this scene whatever the settings are, or nothing."""
+    """Why no run can start in this scene, whatever the settings; empty when one can."""
     if context.scene is None:
         return "There is no scene"
     if wait := running.why_wait():
@@ -42,16 +42,16 @@ def run_disabled_reason(context: bpy.types.Context) -> str:
 
 
 def sound_problem(context: bpy.types.Context) -> str:
-    """What is wrong with the chosen sound, or nothing."""
+    """What is wrong with the chosen sound; empty when it can be used."""
     try:
-        info.check_range(context.scene.wav2sem, info.of_scene(context.scene))
-    except ValueError as error:
-        return str(error)
+        info.check_chosen_range(context.scene.wav2sem, info.chosen_info(context.scene))
+    except UserError as error:
+        return error.text
     return ""
 
 
 def face_problem(context: bpy.types.Context) -> str:
-    """Why the chosen face cannot speak as it is, or nothing."""
+    """Why the chosen face cannot speak; empty when it can."""
     unusable = _unusable(context)
     if unusable:
         return unusable
@@ -60,24 +60,24 @@ def face_problem(context: bpy.types.Context) -> str:
     if not checks.recognised(face)[1]:
         return Text('"{face}" has no face keys; create them with Any Head, or add the demo head', face=face.name)
     if context.scene.wav2sem.model not in ("", "default"):
-        return ""  # which keys another model moves is in its folder
+        return ""  # only the model's folder tells which keys it animates
     found, own = key_mapping.in_use(face), checks.own_keys(face.data)
     present = set(key_mapping.key_names(face)) - own
     rows = tuple(row for row in found.rows if row.key in present and (found.visemes or row.channel in SPEECH_CHANNELS))
     try:
         checks.check_keys(face, rows)
-    except ValueError as error:
-        return str(error)
+    except UserError as error:
+        return error.text
     return ""
 
 
 def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
-    """What was recognised of the chosen face, and what to do where nothing was; each sentence with its icon."""
+    """What was recognised of the chosen face, or what to do; each sentence with its icon."""
     chosen, face = chosen_object(context), face_of(context)
     if chosen is None:
         return [("Choose a mesh, or select one", "INFO")]
     if face is None:
-        return [(Text('"{chosen}" is no mesh; choose the mesh of the head', chosen=chosen.name), "ERROR")]
+        return [(Text('"{name}" is not a mesh; choose the mesh of the head', name=chosen.name), "ERROR")]
     found = key_mapping.guessed(face)
     if key_mapping.stored(face) is not None or checks.own_keys(face.data) or not found.can_speak():
         words, can_speak = checks.recognised(face)
@@ -91,12 +91,12 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     ]
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
-        words.append((Text("The mouth has no {listed}", listed=listed(missing, _LISTED)), "INFO"))
+        words.append((Text("The mouth has no {channels}", channels=listed(missing, _LISTED)), "INFO"))
     return words
 
 
 def no_face_yet(context: bpy.types.Context) -> bool:
-    """Whether the demo head may be what somebody needs: nothing chosen can speak, and no mesh of the scene has keys."""
+    """Whether to offer the demo head: the chosen face cannot speak, and no mesh of the scene has shape keys."""
     face = face_of(context)
     if face is not None and checks.recognised(face)[1]:
         return False
@@ -111,6 +111,6 @@ def _unusable(context: bpy.types.Context) -> str:
         return "Choose a mesh, or select one"
     try:
         checks.check_usable(context, chosen)
-    except ValueError as error:
-        return str(error)
+    except UserError as error:
+        return error.text
     return ""

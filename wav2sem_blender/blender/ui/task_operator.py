@@ -11,7 +11,7 @@ from ...errors import Text
 from ..tasks.redraw import redraw
 from ..tasks.running import Running, current
 from ..translations import translated
-from .widgets import AddonOperator, progress_words
+from .widgets import AddonOperator, progress_text
 
 # While curves are written nothing else may happen, so the next slice follows soon.
 _WRITING_TIMER_S = 0.005
@@ -19,7 +19,7 @@ _WRITING_TIMER_S = 0.005
 
 def draw_progress(row: bpy.types.UILayout, job: Running) -> None:
     """How far it is, and what cancels it."""
-    row.progress(factor=job.fraction, text=progress_words(job))
+    row.progress(factor=job.fraction, text=translated(progress_text(job)))
     row.operator("wav2sem.cancel", text="", icon="X")
 
 
@@ -88,10 +88,10 @@ class JobOperator(AddonOperator):
 
     def _show_progress(self, context: bpy.types.Context) -> None:
         assert self._job is not None
-        words = progress_words(self._job)
-        if words != self._shown:
-            self._shown = words
-            context.workspace.status_text_set(translated(Text("{words}   Esc: Cancel", words=words)))
+        progress = progress_text(self._job)
+        if progress != self._shown:
+            self._shown = progress
+            context.workspace.status_text_set(translated(Text("{progress}   Esc: Cancel", progress=progress)))
             redraw(context)
 
     def _cancelled(self, context: bpy.types.Context) -> set[str]:

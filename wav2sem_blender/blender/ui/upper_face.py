@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Upper Face sub-panel, and the buttons that add and remove what it describes."""
+"""The Upper Face sub-panel, and the buttons that add and remove the upper face's animation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bpy.props import StringProperty
 from ...errors import Text
 from ...pipeline.upper_face import Settings
 from ..animate.settings import AnimateSettings
-from ..scene import upper_face
+from ..scene import upper_face, upper_face_strips
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 from ..scene.write_motion import Outcome
 from ..tasks import running
@@ -22,7 +22,7 @@ from .widgets import AddonOperator, AnimateSubPanel, chosen_object, columns
 
 
 class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
-    """Add blinks, brows and eye darts that fit the audio, beside whatever moves the mouth. Replaces earlier ones"""
+    """Add blinks, brow motion and eye darts that fit the audio; the mouth stays as it is. Replaces earlier ones"""
 
     bl_idname = "wav2sem.add_upper_face"
     bl_label = "Add Upper Face"
@@ -32,17 +32,17 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
     brows: upper_face_properties.brows_property(**FRESH)  # type: ignore[valid-type]
     eye_darts: upper_face_properties.eye_darts_property(**FRESH)  # type: ignore[valid-type]
     head_sway: upper_face_properties.head_sway_property(**FRESH)  # type: ignore[valid-type]
-    sway_object: StringProperty(name="Sway", description="Object that sways with the head, or an armature", **FRESH)  # type: ignore[valid-type]
+    sway_object: StringProperty(name="Sway", description="Object or armature that sways with the head", **FRESH)  # type: ignore[valid-type]
     sway_bone: StringProperty(name="Bone", description="Bone of the armature that sways", **FRESH)  # type: ignore[valid-type]
 
     @classmethod
-    def _panel_lacks(cls, context: bpy.types.Context) -> str:
+    def _panel_reason(cls, context: bpy.types.Context) -> str:
         return status.upper_face_disabled_reason(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         super()._fill_from_panel(context)
         given = self.properties.is_property_set
-        settings, sway = upper_face_properties.of_scene(context.scene)
+        settings, sway = upper_face_properties.panel_settings(context.scene)
         for name in upper_face_properties.AMOUNTS:
             if not given(name) and context.scene.is_property_set("wav2sem_upper_face"):
                 setattr(self, name, getattr(settings, name))
@@ -60,38 +60,41 @@ class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
         )
 
     def _summary(self, outcome: Outcome) -> str:
-        return upper_face.summary(outcome)
+        return upper_face.upper_face_summary(outcome)
 
 
 class WAV2SEM_OT_remove_upper_face(AddonOperator, bpy.types.Operator):
-    """Remove the blinks, brows and eye darts that were added to the mesh; its shape keys stay"""
+    """Remove the blinks, brow motion and eye darts from the mesh; its shape keys stay"""
 
     bl_idname = "wav2sem.remove_upper_face"
     bl_label = "Remove Upper Face"
 
     object: StringProperty(
         name="Mesh",
-        description="Name of the mesh; empty for the panel's or the active one",
+        description="Name of the mesh; the panel's or the active one if empty",
         translation_context=CONTEXT,
         **FRESH,
     )  # type: ignore[valid-type]
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """There has to be one."""
-        return _nothing_to_remove(context)
+        """Some mesh must have such an animation."""
+        if reason := status.run_disabled_reason(context):
+            return reason
+        is_there = any(
+            upper_face_strips.has_upper_face(found) for found in context.scene.objects if found.type == "MESH"
+        )
+        return "" if is_there else "No mesh in this scene has upper-face animation"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Remove our tracks and actions."""
+        """Remove the add-on's tracks and actions."""
         target = bpy.data.objects.get(self.object) if self.object else chosen_object(context)
-        if target is None or not upper_face.remove(target):
-            return self._failed(
-                Text(
-                    '"{object}" has no upper face that was added here.',
-                    object=self.object or "The mesh",
-                )
-            )
-        self.tell({"INFO"}, Text('The upper face of "{target}" is still again', target=target.name))
+        name = self.object if target is None else target.name
+        if not name:
+            return self._failed("Choose a mesh, or select one")
+        if target is None or not upper_face_strips.remove_upper_face(target):
+            return self._failed(Text('"{name}" has no upper-face animation.', name=name))
+        self.tell({"INFO"}, Text('Removed the upper-face animation of "{name}"', name=name))
         return {"FINISHED"}
 
 
@@ -103,7 +106,7 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw_header(self, context: bpy.types.Context) -> None:
-        """The one switch."""
+        """The checkbox that turns it on."""
         self.layout.enabled = running.current() is None
         self.layout.prop(context.scene.wav2sem_upper_face, "enabled", text="")
 
@@ -122,19 +125,9 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
         layout.separator()
         layout.prop(settings, "seed")
         row = layout.row()
-        row.operator_context = "INVOKE_DEFAULT"  # so that it is the sidebar that asks whether it can work
+        row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
         row.operator(WAV2SEM_OT_add_upper_face.bl_idname)
         row.operator(WAV2SEM_OT_remove_upper_face.bl_idname, text="", icon="TRASH")
-
-
-def _nothing_to_remove(context: bpy.types.Context) -> str:
-    if context.scene is None:
-        return "There is no scene"
-    if wait := running.why_wait():
-        return wait
-    if not any(upper_face.is_there(candidate) for candidate in context.scene.objects if candidate.type == "MESH"):
-        return "No mesh of this scene has an upper face that was added here"
-    return ""
 
 
 CLASSES = (WAV2SEM_OT_add_upper_face, WAV2SEM_OT_remove_upper_face, WAV2SEM_PT_upper_face)

@@ -10,14 +10,14 @@ import bpy
 from bpy.props import BoolProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from ...pipeline.upper_face import MAX_AMOUNT, MAX_BLINKS_PER_MINUTE, Settings
-from ..scene import upper_face
+from ..scene import upper_face_strips
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 
 AMOUNTS = ("seed", "blinks_per_minute", "brows", "eye_darts", "head_sway")
 
 
 def _switch(owner: Any, context: bpy.types.Context) -> None:
-    upper_face.switch(context.scene, owner.enabled)
+    upper_face_strips.switch_all(context.scene, owner.enabled)
 
 
 def _suggest_bones(owner: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
@@ -31,11 +31,11 @@ def _amount(name: str, description: str) -> Any:
     )
 
 
-# Shared by the panel's settings and the operator, so that names, limits and tooltips agree.
+# The panel's settings and the operator share these, so that names, limits and tooltips agree.
 def seed_property(**options: object) -> object:
-    """Which performance."""
+    """Seed of the performance."""
     return IntProperty(
-        name="Seed", description="Another number is another performance of the same speech", min=0, **options
+        name="Seed", description="Each number gives another performance of the same speech", min=0, **options
     )
 
 
@@ -43,7 +43,7 @@ def blinks_property(**options: object) -> object:
     """How often the eyes blink."""
     return FloatProperty(
         name="Blink Rate",
-        description="How often in a minute the eyes blink while speaking; people do 15 to 26 times, 0 is never",
+        description="Blinks per minute while speaking. People blink 15 to 26 times; 0 turns blinks off",
         default=Settings.blinks_per_minute,
         min=0.0,
         max=MAX_BLINKS_PER_MINUTE,
@@ -52,9 +52,9 @@ def blinks_property(**options: object) -> object:
     )
 
 
-brows_property = _amount("Brows", "How far the brows move on stressed syllables; 0 is not at all")
-eye_darts_property = _amount("Eye Darts", "How far the eyes wander; 0 is not at all")
-head_sway_property = _amount("Head Sway", "How far the head moves; 0 is not at all")
+brows_property = _amount("Brows", "Amount of brow motion on stressed syllables; 0 for none")
+eye_darts_property = _amount("Eye Darts", "Amount of small eye movements; 0 for none")
+head_sway_property = _amount("Head Sway", "Amount of head motion; 0 for none")
 
 
 class WAV2SEM_PG_upper_face(bpy.types.PropertyGroup):
@@ -62,7 +62,7 @@ class WAV2SEM_PG_upper_face(bpy.types.PropertyGroup):
 
     enabled: BoolProperty(  # type: ignore[valid-type]
         name="Upper Face",
-        description="Add blinks, brows and eye darts to every animation; switching off mutes those of this scene",
+        description="Add blinks, brow motion and eye darts to every animation. Disabling it mutes those in this scene",
         default=True,
         update=_switch,
     )
@@ -73,19 +73,19 @@ class WAV2SEM_PG_upper_face(bpy.types.PropertyGroup):
     head_sway: head_sway_property()  # type: ignore[valid-type]
     sway_object: PointerProperty(  # type: ignore[valid-type]
         name="Sway",
-        description="Object that sways with the head, or an armature; empty for a still head",
+        description="Object or armature that sways with the head. The head stays still if empty",
         type=bpy.types.Object,
     )
     sway_bone: StringProperty(  # type: ignore[valid-type]
         name="Bone",
-        description="Bone of the armature that sways; empty for the whole armature",
+        description="Bone of the armature that sways. The whole armature if empty",
         search=_suggest_bones,
         search_options={"SUGGESTION"},
     )
 
 
-def of_scene(scene: bpy.types.Scene) -> tuple[Settings, SwayTarget]:
-    """What the panel is set to, or its defaults, without storing anything with the scene."""
+def panel_settings(scene: bpy.types.Scene) -> tuple[Settings, SwayTarget]:
+    """The panel's settings or their defaults; stores nothing with the scene."""
     if not scene.is_property_set("wav2sem_upper_face"):
         return Settings(), NOTHING_SWAYS
     panel = scene.wav2sem_upper_face
@@ -97,12 +97,11 @@ def of_scene(scene: bpy.types.Scene) -> tuple[Settings, SwayTarget]:
 
 
 def is_enabled(scene: bpy.types.Scene, by_hand: bool) -> bool:
-    """Whether a run brings the upper face along.
+    """Whether a run animates the upper face too.
 
     Args:
-        scene: Nothing is stored with it.
-        by_hand: Somebody pressed the button, and the panel's switch is on unless it was switched off. A script has to
-            ask, by switching it on.
+        scene: Its settings decide once they were set; nothing is stored with it.
+        by_hand: What holds before that: on for a click, off for a script.
     """
     panel = scene.wav2sem_upper_face if scene.is_property_set("wav2sem_upper_face") else None
     if panel is None or not panel.is_property_set("enabled"):
@@ -114,10 +113,10 @@ CLASSES = (WAV2SEM_PG_upper_face,)
 
 
 def register() -> None:
-    """Give every scene its settings."""
+    """Add the settings to every scene."""
     bpy.types.Scene.wav2sem_upper_face = PointerProperty(type=WAV2SEM_PG_upper_face)
 
 
 def unregister() -> None:
-    """Take them away again."""
+    """Remove them."""
     del bpy.types.Scene.wav2sem_upper_face

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the Speech tab's panels and buttons share: where they stand, which mesh they work on, and saying why not."""
+"""Shared by the Speech tab's panels and buttons: where they appear, which mesh they work on, and how they report."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..sound.info import duration_words
 from ..tasks import running
 from ..translations import CONTEXT, translated
 
-# Of a sidebar's width, in points: its tabs, the panel's margins, and an icon before the words.
+# Taken from a sidebar's width, in points: its tabs and the panel's margins; an icon before the text.
 _MARGINS_PT = 60
 _ICON_PT = 20
-# A word, a part of a path, or a Chinese character; each with the blank before it and the Chinese punctuation after it.
+# A word, a part of a path, or a Chinese character; with the space before it and the Chinese punctuation after it.
 _PIECES = re.compile(
     r"\s*(?:[\u3400-\u9fff]|[^\s/\\\u3400-\u9fff]*[/\\]|[^\s/\\\u3400-\u9fff]+)[\u3000-\u303f\uff00-\uff60]*"
 )
-# Where nothing is drawn on a screen.
+# Without a screen.
 _DEFAULT_WIDTH_PT = 600
 
 
 class SpeechPanel:
-    """A panel of the tab."""
+    """A panel of the Speech tab."""
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -36,33 +36,33 @@ class SpeechPanel:
 
 
 class FaceSubPanel(SpeechPanel):
-    """A panel inside Face."""
+    """A sub-panel of Face."""
 
     bl_parent_id = "WAV2SEM_PT_face"
 
 
 class AnimateSubPanel(SpeechPanel):
-    """A panel inside Animate."""
+    """A sub-panel of Animate."""
 
     bl_parent_id = "WAV2SEM_PT_animate"
 
 
 def columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
-    """Names to the left, values to the right; grey while speech is being animated."""
+    """Put names left and values right; grey the layout out while a task runs."""
     layout.use_property_split = True
     layout.use_property_decorate = False
     layout.enabled = running.current() is None
     return layout
 
 
-def say(
+def draw_text(
     layout: bpy.types.UILayout,
     context: bpy.types.Context,
     text: str,
     icon: str = "NONE",
     margins_pt: float = _MARGINS_PT,
 ) -> None:
-    """A sentence in the user's language, in as many lines as it needs at the region's width."""
+    """Draw a text in the user's language, wrapped at the region's width."""
     room = room_px(context, margins_pt + (_ICON_PT if icon != "NONE" else 0))
     column = layout.column(align=True)
     for number, line in enumerate(lines_of(translated(text), room, text_width(context))):
@@ -72,26 +72,26 @@ def say(
 
 
 def room_px(context: bpy.types.Context, margins_pt: float = _MARGINS_PT) -> float:
-    """Pixels of the region's width that a panel's content has."""
+    """Pixels of the region's width that are left for a panel's content."""
     scale = ui_scale(context)
     return (context.region.width if context.region else _DEFAULT_WIDTH_PT * scale) - margins_pt * scale
 
 
 def text_width(context: bpy.types.Context) -> Callable[[str], float]:
-    """How many pixels words take in the panels' letters."""
+    """A function that measures text in the panels' font, in pixels."""
     blf.size(0, context.preferences.ui_styles[0].widget.points * ui_scale(context))
-    return lambda words: float(blf.dimensions(0, words)[0])
+    return lambda text: float(blf.dimensions(0, text)[0])
 
 
 def ui_scale(context: bpy.types.Context) -> float:
-    """Pixels a point; 1 where nothing is drawn on a screen."""
+    """Pixels per point; 1 without a screen."""
     return context.preferences.system.ui_scale or 1.0
 
 
 def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[str]:
-    """Break a text between words so that no line is wider than the room; a single word may be.
+    """Wrap a text at `room`; only a single word may be wider.
 
-    Paths break after a slash, Chinese between any two characters, but not before a mark of punctuation.
+    Paths break after a slash, Chinese between any two characters, but never before punctuation.
     """
     lines: list[str] = []
     for piece in _PIECES.findall(" ".join(text.split())):
@@ -102,45 +102,41 @@ def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[s
     return lines
 
 
-def progress_words(task: running.Running) -> str:
-    """As in "Listening for Sounds: 45%, 3 s left", in the user's language."""
-    left_s = task.left_s
-    left = (
-        ""
-        if left_s is None
-        else Text(
-            ", {duration_words} left",
-            duration_words=duration_words(max(1, round(left_s))),
-        )
-    )
-    return f"{translated(task.title)}: {task.fraction:.0%}{translated(left)}"
+def progress_text(task: running.Running) -> Text:
+    """As in "Listening for Sounds: 45%, 3 s left"."""
+    if task.left_s is None:
+        return Text("{title}: {fraction:.0%}", title=task.title, fraction=task.fraction)
+    left = duration_words(max(1, round(task.left_s)))
+    return Text("{title}: {fraction:.0%}, {left} left", title=task.title, fraction=task.fraction, left=left)
 
 
-def is_drawing(context: bpy.types.Context) -> bool:
-    """Whether it is the sidebar that asks, where the panels' settings are what a button will do."""
+def in_sidebar(context: bpy.types.Context) -> bool:
+    """Whether the sidebar is asking; its buttons then use the panels' settings."""
     return context.region is not None and context.region.type == "UI" and context.area.type == "VIEW_3D"
 
 
 class AddonOperator:
-    """A button that names what is missing while it is disabled, and what failed; `disabled_reason` is the operator's own."""
+    """Base of the add-on's operators: a disabled button says why, and reports are in the user's language.
+
+    Subclasses define `disabled_reason(context)`, which is empty when the button can work.
+    """
 
     bl_options: ClassVar = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Whether nothing is missing."""
-        message = cls.disabled_reason(context)  # type: ignore[attr-defined]
-        if message:
-            cls.poll_message_set(translated(message, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
-        return not message
+        """Whether the button can work."""
+        reason = cls.disabled_reason(context)  # type: ignore[attr-defined]
+        if reason:
+            cls.poll_message_set(translated(reason, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
+        return not reason
 
-    def tell(self, kind: set[str], sentence: str) -> None:
-        """Report it in the user's language."""
-        words = translated(sentence, bpy.app.translations.pgettext_rpt)
-        self.report(kind, words)  # type: ignore[attr-defined]
+    def tell(self, kind: set[str], text: str) -> None:
+        """Report a text in the user's language."""
+        self.report(kind, translated(text, bpy.app.translations.pgettext_rpt))  # type: ignore[attr-defined]
 
     def _failed(self, error: BaseException | str) -> set[str]:
-        """Say what failed: the user's faults as they are, ours as an internal error with its log."""
+        """Report an error; one that the user cannot mend becomes an internal error with its log."""
         self.tell({"ERROR"}, report(error) if isinstance(error, BaseException) else error)
         return {"CANCELLED"}
 
@@ -159,7 +155,7 @@ def face_of(context: bpy.types.Context) -> bpy.types.Object | None:
 
 
 def blocked_reason(face: bpy.types.Object | None) -> str:
-    """Why nothing can be stored on this face, or nothing."""
+    """Why this face cannot be edited; empty when it can."""
     if face is None:
         return "Choose a mesh, or select one"
     if face.library:
