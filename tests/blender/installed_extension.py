@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Install the extension's zip as a user would, animate the demo head through it, check every value; no torch anywhere.
+"""Install the extension's zip as a user would, animate the demo head and check every value, without torch.
 
     BLENDER_USER_RESOURCES=DIR python tests/blender/installed_extension.py ZIP [--worker-python PYTHON]
     blender --background --python tests/blender/installed_extension.py -- --installed bl_ext.REPOSITORY.wav2sem_blender
 
-`nox -s blender` runs it once per supported Blender. It is a program and no test module, because the installed extension
-and the checkout's package must not meet in one process. With --installed the extension is there already and enabled,
-from a repository to which that Blender is subscribed. With --worker-python the add-on's preference names that Python,
-and the same speech is animated by torch in it; the process with Blender still has none.
+`nox -s blender` runs it once per supported Blender. It is a program, not a test module, because the installed extension
+and the checkout's package must not be in one process. With --installed the extension is already installed from a
+repository and enabled. With --worker-python the add-on's preferences name that Python, which animates the same speech
+with torch; Blender's own process still has none.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import bpy
 import numpy as np
 
 START_FRAME = 10
-# Both engines' motion must agree within this share of its scale.
+# Largest difference between both engines, as a share of the motion's scale.
 ENGINE_TOLERANCE = 1e-4
 
 record = runpy.run_path(str(Path(__file__).parents[1] / "versions.py"))["record"]
 
-# Runs the installed pipeline without Blender and without the add-on: what the curves must show.
+# Runs the installed pipeline without Blender and the add-on; the curves must show its result.
 REFERENCE = """
 import importlib.util, sys
 folder, wheels, speech, result = sys.argv[1:]
@@ -58,7 +58,7 @@ def install(archive: Path) -> None:
 
 
 def package_folder(module: str) -> Path:
-    """Where the installed and enabled package lies; it must not be the checkout."""
+    """Folder of the installed and enabled package, which must not be the checkout."""
     assert importlib.util.find_spec("wav2sem_blender") is None, "the checkout must not be importable here"
     assert module in bpy.context.preferences.addons, f"{module} is not enabled"
     resources = Path(os.environ["BLENDER_USER_RESOURCES"]).resolve()
@@ -68,7 +68,7 @@ def package_folder(module: str) -> Path:
 
 
 def wheels_folder() -> Path:
-    """Where Blender put the extension's wheels; onnxruntime must come from there, and torch from nowhere."""
+    """Folder of the extension's wheels, from which onnxruntime must come; torch must not be importable."""
     assert importlib.util.find_spec("torch") is None, "torch is importable in Blender's process"
     spec = importlib.util.find_spec("onnxruntime")
     assert spec is not None and spec.origin is not None, "the extension's wheels are not importable"
@@ -82,7 +82,7 @@ def wheels_folder() -> Path:
 def reference_motion(
     module: str, package: Path, wheels: Path, speech: Path
 ) -> tuple[np.ndarray, tuple[str, ...], float]:
-    """Return the weights (T, K), channels and rate that the installed pipeline gives on its own."""
+    """Return the weights (T, K), channels and rate of the installed pipeline alone."""
     with tempfile.TemporaryDirectory() as temp:
         result = Path(temp) / "motion.npz"
         command = [sys.executable, "-c", REFERENCE, str(package), str(wheels), str(speech), str(result)]
@@ -112,7 +112,7 @@ def curve_points(compat: ModuleType, head: bpy.types.Object, channel: str) -> np
 
 
 def check_curves(compat: ModuleType, head: bpy.types.Object, weights_TK, channels) -> float:
-    """In a scene of the motion's own rate every curve is the reference motion; return the largest difference."""
+    """In a scene of the motion's rate, each curve is the reference motion; returns the largest difference."""
     worst = 0.0
     for k, channel in enumerate(channels):
         points = curve_points(compat, head, channel)
@@ -123,7 +123,7 @@ def check_curves(compat: ModuleType, head: bpy.types.Object, weights_TK, channel
 
 
 def check_seconds(compat: ModuleType, head: bpy.types.Object, weights_TK, channels, fps: float) -> None:
-    """In a scene of another rate every key lies among the motion's values of that second, half a frame either way."""
+    """In a scene of another rate, each key lies within the motion's values half a frame around its second."""
     scene_fps = bpy.context.scene.render.fps / bpy.context.scene.render.fps_base
     for k, channel in enumerate(channels):
         points = curve_points(compat, head, channel)
@@ -145,7 +145,7 @@ def vertices_of(coordinates) -> np.ndarray:
 
 
 def check_vertices(head: bpy.types.Object, frame: int) -> float:
-    """The evaluated mesh equals the basis plus the weighted keys; return how far it is from rest, in metres."""
+    """The evaluated mesh is the basis plus the weighted keys; returns its distance from rest in metres."""
     for modifier in head.modifiers:
         modifier.show_viewport = False
     bpy.context.scene.frame_set(frame)
@@ -163,13 +163,13 @@ def check_vertices(head: bpy.types.Object, frame: int) -> float:
 
 
 def written(package: Path) -> dict[str, int]:
-    """When each file of the installed extension was last written, in ns; Python's own cache aside."""
+    """Modification time of each file of the installed extension in ns, except Python's cache."""
     files = (path for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     return {path.relative_to(package).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
 def main() -> None:
-    """Install, animate, check, and take everything away again."""
+    """Install, animate, check, and disable the add-on."""
     parser = argparse.ArgumentParser()
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("archive", type=Path, nargs="?", help="the zip")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo's parts: the FLAME mesh from a file, the lips' opening, the choice of frames; and one short run of all."""
+"""The demo's parts: the FLAME mesh from a file, the opening of the lips, the choice of frames; and one short run."""
 
 import json
 import wave
@@ -91,13 +91,13 @@ def test_a_file_that_is_no_flame_mesh(tmp_path, flame_reference):
 
 
 def test_a_short_run_writes_the_four_files(fake_worker, tmp_path, monkeypatch):
-    """Five small frames; the model is a fake, everything else is real."""
+    """Five small frames; only the model is a fake."""
     from wav2sem_blender.blender.demo import film
 
     monkeypatch.setattr(film, "RESOLUTION_PX", 64)
     monkeypatch.setattr(contact_sheet, "TILE_PX", 32)
     monkeypatch.setattr(__main__, "_animated_frames", lambda head: 5)
-    report = __main__.run(write_tone(tmp_path / "ok.wav", 0.5), None, tmp_path / "out")
+    report = __main__.run_demo(write_tone(tmp_path / "ok.wav", 0.5), None, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {".made_by.json", "demo.blend", "demo.mp4", "contact_sheet.png", "report.json"}
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report

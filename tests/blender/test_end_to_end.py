@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real model in the real worker: what an installed add-on does. No stand-in anywhere."""
+"""The real model in the real worker, as in an installed add-on; nothing is faked."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory) -> Motion:
-    """The demo speech's motion from the command line, in a process of its own."""
+    """The motion of the demo speech, made by the command line in another process."""
     folder = tmp_path_factory.mktemp("motion")
     command = [sys.executable, "-m", "wav2sem_blender", "animate", str(DEMO_SPEECH), "--output", str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What docs/user-guide.md shows of batches works as it is printed there: each block of it is run."""
+"""The batches of docs/user-guide.md work as printed: each code block is run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
-# Does what the program does with `-b FILE --command NAME …`; Blender as a module has no command line.
+# Stands in for `blender -b FILE --command NAME …`, as Blender as a module has no command line.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -37,13 +37,13 @@ sys.exit(command.run_command(arguments))
 
 
 def block(language: str) -> str:
-    """The guide's only one of that language."""
+    """The guide's only code block in that language."""
     (found,) = (text for name, text in BLOCKS if name == language)
     return found
 
 
 def record(head) -> dict[str, object]:
-    """What the head's action says it was made with."""
+    """The settings recorded with the head's action."""
     return json.loads(head.data.shape_keys.animation_data.action["wav2sem_settings"])
 
 
@@ -85,7 +85,7 @@ def test_the_script_animates_two_heads_and_renders(fake_worker, tmp_path, monkey
         (tmp_path / f"{name.lower()}_01.wav").touch()
     scene.camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
     scene.collection.objects.link(scene.camera)
-    # Needs no display; the scene is the reader's own.
+    # This renders without a display; the reader has a scene of their own.
     scene.render.engine, scene.cycles.samples = "CYCLES", 1
     scene.render.resolution_x = scene.render.resolution_y = 16
     scene.frame_start, scene.frame_end = 40, 41

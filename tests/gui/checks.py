@@ -18,7 +18,7 @@ Snapshot = dict[str, Any]
 
 
 def unchanged(before: Snapshot) -> None:
-    """The scene is as it was.
+    """Assert that the scene is as it was.
 
     Raises:
         AssertionError: It is not; the message says what differs.

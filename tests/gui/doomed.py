@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A second Blender, started by a scenario: it begins a job, tells who works for it, and is then ended in mid-job.
+"""A second Blender, started by a scenario: it starts a job, reports its worker, and is then ended during the job.
 
 blender --factory-startup --enable-event-simulate --python tests/gui/doomed.py -- NEWS {quit,close,kill}
 """
@@ -21,12 +21,12 @@ from harness import Gui, Steps, drive  # noqa: E402
 
 
 def begin_and_end(gui: Gui, news: Path, way: str) -> Steps[None]:
-    """Start a job, write the process and folders that belong to it into `news`, and leave in the given way."""
+    """Start a job, write its process and folders to `news`, and end in the given way."""
     assert bpy.ops.preferences.addon_enable(module=stage.MODULE) == {"FINISHED"}
     yield 0.5
     yield from stage.fresh_scene(gui)
     yield from stage.ready(gui, stage.demo_speech())
-    # Whoever ends this Blender wakes the worker.
+    # The scenario that ends this Blender wakes the worker.
     yield from stage.start_held(gui)
     client = stage.part("blender.animate.jobs")._client
     told = {"worker": client.pid, "session": str(client.folder), "temporary": bpy.app.tempdir}
@@ -42,7 +42,7 @@ def begin_and_end(gui: Gui, news: Path, way: str) -> Steps[None]:
 
 
 def main() -> None:
-    """Read the command line and let the timer do the rest."""
+    """Read the command line and start the timer."""
     news, way = sys.argv[sys.argv.index("--") + 1 :]
     view = bpy.context.preferences.view
     view.show_splash = view.use_save_prompt = False
@@ -50,7 +50,7 @@ def main() -> None:
     def at_end(error: BaseException | None) -> None:
         traceback.print_exception(error)
         sys.stdout.flush()
-        os._exit(1)  # it should not have come to this
+        os._exit(1)  # the job did not start
 
     drive(begin_and_end(Gui(Path(news).parent), Path(news), way), at_end)
 

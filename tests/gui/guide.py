@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make the pictures of docs/user-guide.md anew, with a real Blender that goes through the guide's own steps.
+"""Make the pictures of docs/user-guide.md again: a real Blender goes through the guide's steps.
 
     python tests/gui/guide.py [SCENARIO ...]
 
@@ -22,13 +22,13 @@ PICTURES = run.ROOT / "docs" / "images" / "guide"
 
 
 def names() -> list[str]:
-    """Of the guide's scenarios, which cannot be imported outside Blender."""
+    """Names of the guide's scenarios, which cannot be imported outside Blender."""
     text = (Path(__file__).parent / "scenarios_guide.py").read_text(encoding="utf-8")
     return re.findall(r"^def (guide_\w+)", text, re.MULTILINE)
 
 
 def main() -> int:
-    """Run the scenarios, keep their pictures; returns the exit status."""
+    """Run the scenarios and keep their pictures; returns the exit status."""
     status = run.main([*(sys.argv[1:] or names()), "--output", str(OUTPUT)])
     taken = sorted((OUTPUT / "guide").glob("*.png"))
     PICTURES.mkdir(parents=True, exist_ok=True)

@@ -20,20 +20,20 @@ import bpy
 T = TypeVar("T")
 Steps = Generator[float, None, T]
 
-# Blender draws in the turn after the one that handled an event.
+# Blender draws in the turn after it handled an event.
 TURN_S = 0.06
 ROW_PX = 9
 _EMPTY_PX = 150
-# A panel opens and closes in a short film.
+# Opening and closing a panel is animated.
 _FOLDING_S = 0.5
-# How the Info editor lists what finds a control.
+# How the Info editor lists the calls with which this module finds a control.
 _OWN_LOOKS = "bpy.ops.ui.copy_"
 _CHARACTERS = {" ": "SPACE", ".": "PERIOD", "/": "SLASH", "-": "MINUS", "_": "MINUS"}
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 
 
 class Gui:
-    """The window, and a person's hands on it.
+    """The window, with simulated mouse and keyboard.
 
     Attributes:
         folder: Where the pictures go.
@@ -47,7 +47,7 @@ class Gui:
 
     @property
     def window(self) -> Any:
-        """The main window; loading a file makes another object of it."""
+        """The main window; loading a file replaces the object."""
         return next(window for window in bpy.context.window_manager.windows if window.parent is None)
 
     @property
@@ -71,7 +71,7 @@ class Gui:
         return region.x + region.width // 3, region.y + region.height // 2
 
     def move(self, place: tuple[int, int]) -> Steps[None]:
-        """Bring the mouse there."""
+        """Move the mouse there."""
         self._event("MOUSEMOVE", "NOTHING", place)
         yield TURN_S
 
@@ -105,13 +105,13 @@ class Gui:
         yield from self.key("RET", place)
 
     def dismiss(self) -> Steps[None]:
-        """Close a message's popup with Esc, and take the mouse out of the way."""
+        """Close a message's popup with Esc, and move the mouse out of the way."""
         yield from self.key("ESC")
         yield from self.move((self.region().x + 40, self.region().y + 20))
         yield 0.3
 
     def until(self, condition: Callable[[], T], what: str, limit_s: float = 60.0) -> Steps[T]:
-        """Wait for a condition and return what it gave.
+        """Wait for a condition and return its value.
 
         Raises:
             AssertionError: It did not come true in time.
@@ -123,8 +123,8 @@ class Gui:
         return result
 
     def picture(self, name: str) -> Steps[None]:
-        """Take a picture of the whole screen, where ImageMagick is there to take it."""
-        # What a script changed is drawn when something else asks for it, and panels glide to their places.
+        """Take a picture of the whole screen, if ImageMagick is installed."""
+        # Blender does not redraw for a script's changes, and panels move to their places gradually.
         for _ in range(2):
             for area in self.window.screen.areas:
                 area.tag_redraw()
@@ -167,7 +167,7 @@ class Gui:
                 lowest_px = y
             if name and name == wanted:
                 break
-            # Nothing comes after so much empty space.
+            # Below so much empty space there is nothing.
             if lowest_px - y > _EMPTY_PX:
                 break
         return found
@@ -201,7 +201,7 @@ class Gui:
         return _control_name(manager.clipboard)
 
     def reports(self) -> list[str]:
-        """Return every message that the Info editor lists but those of our own looking, oldest first."""
+        """Return the messages of the Info editor, oldest first, without the calls of this module."""
         area = next(area for area in self.window.screen.areas if area.type not in ("VIEW_3D", "PROPERTIES"))
         before, manager = area.ui_type, bpy.context.window_manager
         area.ui_type = "INFO"
@@ -233,7 +233,7 @@ def _key_of(character: str) -> str:
 
 
 def drive(steps: Steps[None], at_end: Callable[[BaseException | None], None]) -> None:
-    """Run a generator by one timer that outlives the loading of files; `at_end` gets what ended it."""
+    """Run a generator by a timer that survives loading a file; `at_end` gets the exception that ended it, or None."""
 
     def turn() -> float | None:
         try:

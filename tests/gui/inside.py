@@ -77,7 +77,7 @@ def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) 
 
 
 def main() -> None:
-    """Read the command line and let the timer do the rest."""
+    """Read the command line and start the timer."""
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     archive, output, chosen = Path(arguments[0]), Path(arguments[1]), arguments[2:]
     bpy.context.preferences.view.show_splash = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Subscribe the real Blender to a repository, install from it and animate, by Blender's own commands: in `nox -s gui`.
+"""Subscribe the real Blender to a repository, install from it and animate, by Blender's commands; in `nox -s gui`.
 
     python tests/gui/repository.py [--output out/gui_repository]
 
@@ -25,9 +25,9 @@ LIMIT_S = 300
 
 
 def steps(folder: Path) -> dict[str, list[str]]:
-    """What is done, in order, to Blender's arguments; `folder` is the repository's."""
+    """Each step and its arguments for Blender, in order; `folder` is the repository's."""
     extension = ["--command", "extension"]
-    # Blender asks for this before it refreshes any repository, one on its own disk too.
+    # Blender requires this before it refreshes any repository, even one on disk.
     online = ["--online-mode", *extension]
     script = str(run.ROOT / "tests" / "blender" / "installed_extension.py")
     exit_code = ["--background", "--python-exit-code", "3"]
@@ -42,7 +42,7 @@ def steps(folder: Path) -> dict[str, list[str]]:
 
 
 def main() -> int:
-    """Do all of it; returns the exit status."""
+    """Run all steps; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=run.ROOT / "out" / "gui_repository", help="folder")
     output = parser.parse_args().output.resolve()

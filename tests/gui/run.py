@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drive the add-on in a real Blender window and take pictures: what `nox -s gui` runs.
+"""Drive the add-on in a real Blender window and take pictures; `nox -s gui` runs it.
 
     python tests/gui/run.py [SCENARIO ...] [--output out/gui]
 
@@ -30,12 +30,12 @@ sys.path.insert(0, str(ROOT))
 
 from wav2sem_blender.files import FolderKind  # noqa: E402
 
-# Scenarios keep whatever they like in it.
+# Scenarios may keep any file in it.
 FOLDER = FolderKind(made_by="tests/gui", names=("*",))
 PLATFORM = "linux-x64"
 LIMIT_S = 1500
 SCREEN = (1600, 900)
-# A display of its own: no socket leaves the name space, so the number cannot clash with another one.
+# No socket leaves the name space, so the display's number cannot clash.
 XVFB = """
 Xvfb :97 -screen 0 {width}x{height}x24 +extension GLX -nolisten tcp -nolisten local 2>/dev/null &
 until test -S /tmp/.X11-unix/X97; do sleep 0.1; done
@@ -44,7 +44,7 @@ DISPLAY=:97 "$@"
 
 
 def records() -> dict[str, str]:
-    """The variable that names the folder of tests/versions.py, which is made; {} where nothing is written down."""
+    """The variable that names the folder of tests/versions.py, which this makes; {} where nothing is recorded."""
     named = {name: os.environ[name] for name in ("WAV2SEM_VERSIONS",) if name in os.environ}
     for folder in named.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def records() -> dict[str, str]:
 
 
 class Program:
-    """A Blender that can be started: the one named by the user, or Debian's."""
+    """A Blender to start: the one that the user named, or Debian's."""
 
     def __init__(self, output: Path, user: Path | None = None) -> None:
         """Find it.
@@ -79,8 +79,8 @@ class Program:
     def run(
         self, arguments: Sequence[str], *, window: bool, offline: bool = False, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        """Run Blender with `arguments`, `offline` without any network (the user's own program is not held back)."""
-        # Debian's has a temporary folder to itself.
+        """Run Blender with `arguments`; `offline` cuts the network off, but not for a Blender that the user named."""
+        # Debian's Blender has its own temporary folder.
         user = self.user or (self.output / "user" if self.named else Path("/tmp/blender"))
         own = {"BLENDER_USER_RESOURCES": str(user), **records()}
         if self.named:

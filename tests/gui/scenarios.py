@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person does with the add-on when nothing goes wrong; the scene is checked after every step."""
+"""Ordinary use of the add-on; the scene is checked after every step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stalls import stays_alive, watch_redraws, watch_run
 
 
 def first_start(gui: Gui) -> Steps[Figures]:
-    """The zip is installed and nothing else: the panel works at once, offline; undo and redo take it back and forth."""
-    assert not bpy.app.online_access, "the test shall run offline"
+    """With only the zip installed, the panel works at once, offline; undo and redo work."""
+    assert not bpy.app.online_access, "the test must run offline"
     yield from gui.picture("first_start")
     yield from stage.add_head(gui)
     yield from gui.picture("head_without_audio")
@@ -44,7 +44,7 @@ def first_start(gui: Gui) -> Steps[Figures]:
 
 
 def other_sources(gui: Gui) -> Steps[None]:
-    """The panel's other faces: a strip, a sound of the file, and the closed sub-panel."""
+    """The other sources: a strip and a sound in the file; and the closed sub-panel."""
     yield from stage.add_head(gui)
     scene = gui.window.scene
     scene.wav2sem.source = "STRIP"
@@ -67,7 +67,7 @@ def other_sources(gui: Gui) -> Steps[None]:
 
 
 def again(gui: Gui) -> Steps[None]:
-    """The same button twice: the second run takes the first one's place; the user's key on another channel stays."""
+    """A second run replaces the first one; the user's keyframe on another channel stays."""
     yield from stage.ready(gui, stage.demo_speech())
     keys = stage.head().data.shape_keys
     keys.key_blocks["browInnerUp"].value = 0.5
@@ -88,7 +88,7 @@ def again(gui: Gui) -> Steps[None]:
 
 
 def upper_face(gui: Gui) -> Steps[Figures]:
-    """Unless it is switched off, the same button makes the head blink too; one undo takes all of it back."""
+    """Unless it is switched off, the same button adds blinks; one undo removes everything."""
     yield from stage.ready(gui, stage.demo_speech())
     before = snapshot()
     yield from stage.start(gui)
@@ -113,14 +113,14 @@ def upper_face(gui: Gui) -> Steps[Figures]:
 
 
 def loop_stays_alive(gui: Gui) -> Steps[Figures]:
-    """The longest time that the main loop keeps a person waiting, during a minute of speech and at its end."""
+    """The longest time that the main loop is blocked, during a minute of speech and at its end."""
     yield from stage.ready(gui, stage.long_speech(60))
     redraws = yield from watch_redraws(gui)
     return stays_alive((yield from watch_run(gui, 240)), redraws)
 
 
 def preferences(gui: Gui) -> Steps[None]:
-    """The page that "Preferences" shows for the add-on."""
+    """The add-on's page in the preferences."""
     with gui.override():
         bpy.ops.preferences.addon_show(module=stage.MODULE)
     yield 1.0
@@ -132,7 +132,7 @@ def preferences(gui: Gui) -> Steps[None]:
 
 
 def _go_to_open_mouth(gui: Gui) -> Steps[None]:
-    """Go to the frame at which the jaw is widest open."""
+    """Go to the frame where the jaw is open widest."""
     keys = stage.head().data.shape_keys
     frame, widest = max(stage.points_of(keys.animation_data.action, stage.JAW), key=lambda point: point[1])
     gui.window.scene.frame_set(int(frame))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Faces that cannot speak by themselves: keys for any head, a mapping corrected by hand, a jaw that is a bone."""
+"""Faces that need preparation: keys for any head, a corrected mapping, a jaw bone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stalls import stays_alive, watch_click, watch_redraws
 PLACE, CREATE = "wav2sem.place_landmarks", "wav2sem.create_speech_keys"
 DRIVE = "wav2sem.drive_jaw_bone"
 GAIN = "wav2sem_mapping[0].gain"
-# Poses of the made keys, looked at from the front.
+# Poses of the created keys, seen from the front.
 POSES = {
     "open": {"jawOpen": 0.8},
     "wide": {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0, "jawOpen": 0.3},
@@ -26,9 +26,9 @@ POSES = {
 
 
 def any_head(gui: Gui) -> Steps[Figures]:
-    """A head without keys: landmarks are placed on its face, one more click makes the keys; undo takes them back.
+    """On a head without keys, one click places the landmarks and another creates the keys; undo removes them.
 
-    Both go on beside the interface, which stays alive, and Esc leaves all as it is.
+    The interface stays responsive meanwhile, and Esc leaves everything as it was.
     """
     yield from stage.add_head(gui)
     _remove_keys()
@@ -70,9 +70,9 @@ def any_head(gui: Gui) -> Steps[Figures]:
 
 
 def key_mapping(gui: Gui) -> Steps[Figures]:
-    """The table is filled from the names, a gain corrected by hand, saved, cleared and loaded again."""
+    """The table is filled from the names, a gain corrected, and the mapping saved, cleared and loaded again."""
     yield from stage.add_head(gui)
-    # Of the three buttons in a row, the one that the mouse meets on its way down.
+    # The mouse meets this one of the three buttons in the row on its way down.
     yield from open_panel(gui, "wav2sem.save_mapping")
     yield from gui.picture("key_mapping_empty")
     yield from results._press(gui, "wav2sem.guess_mapping")
@@ -96,7 +96,7 @@ def key_mapping(gui: Gui) -> Steps[Figures]:
 
 
 def jaw_bone(gui: Gui) -> Steps[Figures]:
-    """A jaw that is a bone: a click and Enter make its driver, the key turns the bone, undo takes the driver away."""
+    """A click and Enter add the jaw bone's driver, the key turns the bone, and undo removes the driver."""
     yield from stage.add_head(gui)
     rig = _add_rig(gui)
     yield from _push(gui, "Rig")
@@ -122,7 +122,7 @@ def jaw_bone(gui: Gui) -> Steps[Figures]:
 
 
 def open_panel(gui: Gui, wanted: str, below: str = "wav2sem.target") -> Steps[None]:
-    """Open the closed panel that shows the control `wanted`, by clicking what is no control below another one."""
+    """Open the closed panel with the control `wanted` by clicking headers below another control."""
     x, top = yield from gui.find(below)
     for y in range(top - 24, top - 140, -10):
         yield from gui.click((gui.region("UI").x + 60, y))
@@ -147,7 +147,7 @@ def _remove_keys() -> None:
 
 
 def _add_rig(gui: Gui) -> Any:
-    """An armature with a jaw bone at the head's hinge; returns what finds it again."""
+    """Add an armature with a jaw bone at the head's hinge; returns a function that finds it again."""
     data = bpy.data.armatures.new("Rig")
     made = bpy.data.objects.new("Rig", data)
     bpy.context.scene.collection.objects.link(made)

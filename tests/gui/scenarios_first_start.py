@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A newcomer who has only the zip: a cube, the Speech tab, one click, and a head speaks."""
+"""A newcomer has only the zip, a cube and the Speech tab: one click, and a head speaks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SELF_TEST, ADD_HEAD = "wav2sem.self_test", "wav2sem.add_demo_head"
 
 
 def newcomer(gui: Gui) -> Steps[Figures]:
-    """One click in Blender's first scene: the head stands beside the cube, speaks, is heard, and undo takes it back."""
-    assert not bpy.app.online_access, "the test shall run offline"
+    """One click in Blender's first scene adds a head beside the cube that speaks with sound; undo removes it."""
+    assert not bpy.app.online_access, "the test must run offline"
     assert bpy.data.objects.keys() == ["Camera", "Cube", "Light"], bpy.data.objects.keys()
     yield from gui.picture("newcomer")
     before, already = snapshot(), len(gui.reports())
@@ -34,7 +34,7 @@ def newcomer(gui: Gui) -> Steps[Figures]:
     yield from gui.picture("newcomer_speaking")
     yield from gui.key("SPACE")
     yield from gui.until(lambda: not gui.window.screen.is_animation_playing, "the end of the playback", 10)
-    # The playback's end is a step of Blender's own, which takes the scene back to the first frame.
+    # Ending the playback is an undo step of Blender's own, which returns to the first frame.
     for _ in range(2):
         yield from gui.key("Z", ctrl=True)
         yield 0.5
@@ -43,7 +43,7 @@ def newcomer(gui: Gui) -> Steps[Figures]:
 
 
 def newcomer_cancels(gui: Gui) -> Steps[None]:
-    """Esc in the middle of the demo: scene, selection, the panel's choice and the view are as before the click."""
+    """Esc during the demo restores scene, selection, the panel's choice and the view."""
     scene, things = gui.window.scene, bpy.data.objects
     for thing in things:
         thing.select_set(thing.name in ("Cube", "Light"))
@@ -57,7 +57,7 @@ def newcomer_cancels(gui: Gui) -> Steps[None]:
     yield 0.3
     before, chosen, already = snapshot(), _chosen(gui), len(gui.reports())
     job = stage.part("blender.animate.jobs").Job
-    poll, job.poll = job.poll, lambda _job: False  # it lasts as long as it takes to cancel it
+    poll, job.poll = job.poll, lambda _job: False  # it must run until it is cancelled
     try:
         yield from gui.click((yield from gui.find(SELF_TEST)))
         yield from gui.until(stage.running, "the job's start")
@@ -83,7 +83,7 @@ def newcomer_cancels(gui: Gui) -> Steps[None]:
 
 
 def demo_head(gui: Gui) -> Steps[None]:
-    """The other button: the head alone, chosen, and in view."""
+    """The other button adds the head alone, chosen and in view."""
     before = snapshot()
     yield from gui.click((yield from gui.find(ADD_HEAD)))
     yield from gui.until(stage.head, "the head", 30)
@@ -97,7 +97,7 @@ def demo_head(gui: Gui) -> Steps[None]:
 
 
 def _chosen(gui: Gui) -> tuple[object, ...]:
-    """Names of what is selected, active, and chosen in the panel; and how the view looks at it."""
+    """What is selected, active and chosen in the panel, and the view's position."""
     layer, target = gui.window.view_layer, gui.window.scene.wav2sem.target
     view = [round(value, 4) for row in gui.area.spaces.active.region_3d.view_matrix for value in row]
     return (
@@ -109,7 +109,7 @@ def _chosen(gui: Gui) -> tuple[object, ...]:
 
 
 def _frames_shown(gui: Gui) -> Steps[int]:
-    """How many different frames a second of playback shows."""
+    """How many different frames are shown in a second of playback."""
     seen = set()
     for _ in range(20):
         seen.add(gui.window.scene.frame_current)

@@ -19,21 +19,21 @@ SELF_TEST, UPPER_FACE = "wav2sem.self_test", "wav2sem.add_upper_face"
 PLACE, CREATE, DRIVE = "wav2sem.place_landmarks", "wav2sem.create_speech_keys", "wav2sem.drive_jaw_bone"
 OCULUS = "sil PP FF TH DD kk CH SS nn RR aa E I O U".split()
 FOLDER = "guide"
-# From the top; the first one is Speech. The headers of closed ones are so far apart.
+# Panels from the top, where Speech is the first; and the distance between closed headers.
 ANIMATE_PANEL, RESULT_PANEL, EXPORT_PANEL = 2, 3, 4
 HEADER_PX = 28
-# Of a picture of the whole window, and the colours of any.
+# Width of a picture of the whole window; number of colours of any picture.
 WIDTH_PX, COLOURS = 1200, 96
-# Of the sidebar's right, which its tabs take.
+# Width of the sidebar's tabs at its right.
 _TABS_PX = 30
-# How far the running job's bar is in its picture.
+# Where the running job's bar stands in its picture.
 _AWAY = 0.3, 0.85
-# Film frames side by side.
+# Frames of the video, side by side.
 _STILLS, _STILL_PX = 5, 240
 
 
 def guide_first_clip(gui: Gui) -> Steps[Figures]:
-    """One click makes the demo head speak; a camera, a place and a kind of file make a film with sound of it."""
+    """One click makes the demo head speak; with a camera and output settings it is rendered to a video with sound."""
     yield from _window(gui, "start")
     yield from gui.click((yield from gui.find(SELF_TEST)))
     yield from gui.until(stage.running, "the job's start")
@@ -71,7 +71,7 @@ def guide_first_clip(gui: Gui) -> Steps[Figures]:
 
 
 def guide_faces(gui: Gui) -> Steps[None]:
-    """What Face says of three meshes; keys for a head that has none; a mapping; a jaw bone."""
+    """What Face says about three meshes; keys for a head without any; a mapping; a jaw bone."""
     yield from _add_visemes(gui)
     yield from _panel(gui, "face_visemes", "wav2sem.target", "wav2sem.target", above=10, below=46)
     with gui.override():
@@ -128,7 +128,7 @@ def guide_recording(gui: Gui) -> Steps[None]:
     yield from gui.click((region.x + 60, (yield from gui.find(stage.ANIMATE))[1] - 46))
     yield 0.6
     yield from _panel(gui, "upper_face", "wav2sem_upper_face.blinks_per_minute", UPPER_FACE, above=40, below=34)
-    # So long that the bar can be stopped on its way.
+    # Long enough to stop the bar on its way.
     scene.wav2sem.filepath = str(stage.long_speech(120))
     y = (yield from gui.find(stage.ANIMATE))[1]
     yield from stage.start(gui)
@@ -141,7 +141,7 @@ def guide_recording(gui: Gui) -> Steps[None]:
 
 
 def guide_result(gui: Gui) -> Steps[Figures]:
-    """The takes of a face: fewer keys, the NLA; then what may be exported."""
+    """The takes of a face: reducing keys, the NLA, and the export formats."""
     yield from stage.ready(gui, stage.demo_speech())
     with gui.override():
         bpy.ops.wav2sem.animate(upper_face=True)
@@ -153,7 +153,7 @@ def guide_result(gui: Gui) -> Steps[Figures]:
     said = heard(gui, "closures stay closed", already)
     yield from _panel(gui, "result", "wav2sem.push_to_nla", "wav2sem.reduce_keys", above=156, below=70)
     yield from _show(gui, EXPORT_PANEL)
-    # Too far below the last control to be found from there.
+    # It is too far below the last control to be found from there.
     x, y = yield from gui.find("wav2sem.play_speech")
     region = gui.region("UI")
     yield from _crop(gui, "export", (region.x, y - 250, region.width - _TABS_PX, 140))
@@ -161,7 +161,7 @@ def guide_result(gui: Gui) -> Steps[Figures]:
 
 
 def guide_preferences(gui: Gui) -> Steps[None]:
-    """Where an extension is installed from disk, and the add-on's own page; both in the viewport's place."""
+    """Installing an extension from disk, and the add-on's page, both in place of the viewport."""
     window, area = gui.window, gui.area
     area.ui_type = "PREFERENCES"
     bpy.context.preferences.active_section = "EXTENSIONS"
@@ -187,7 +187,7 @@ def _of(window: Any, area: Any) -> Any:
 
 
 def _show(gui: Gui, number: int) -> Steps[None]:
-    """Close all panels of the tab but the first, and open the one of this number below it."""
+    """Close all panels of the tab except the first, and open the one with this number."""
     x = gui.region("UI").x + 60
     yield from _click_with_ctrl(gui, (x, (yield from gui.find("wav2sem.source"))[1] + 24))
     yield from gui.click((x, (yield from gui.find("wav2sem.play_speech"))[1] - 40 - (number - 1) * HEADER_PX))
@@ -204,7 +204,7 @@ def _click_with_ctrl(gui: Gui, header: tuple[int, int]) -> Steps[None]:
 
 
 def _window(gui: Gui, name: str) -> Steps[None]:
-    """A picture of the whole window."""
+    """Take a picture of the whole window."""
     yield from gui.move((gui.region().x + 40, gui.region().y + 20))
     yield from _crop(gui, name, (0, 0, gui.window.width, gui.window.height))
 
@@ -214,7 +214,7 @@ def _area(gui: Gui, name: str, area: Any) -> Steps[None]:
 
 
 def _panel(gui: Gui, name: str, first: str, last: str, *, above: int = 40, below: int = 30) -> Steps[None]:
-    """A picture of the sidebar from `above` the first control to `below` the last one, in pixels."""
+    """Take a picture of the sidebar, from `above` pixels over the first control to `below` under the last."""
     top, bottom = (yield from gui.find(first))[1] + above, (yield from gui.find(last))[1] - below
     yield from gui.move(gui.middle_of_view())
     region = gui.region("UI")
@@ -222,7 +222,7 @@ def _panel(gui: Gui, name: str, first: str, last: str, *, above: int = 40, below
 
 
 def _crop(gui: Gui, name: str, box: tuple[int, int, int, int]) -> Steps[None]:
-    """A picture of a part of the window: its left, bottom, width and height."""
+    """Take a picture of a part of the window: left, bottom, width, height."""
     for _ in range(3):
         for area in gui.window.screen.areas:
             area.tag_redraw()
@@ -239,7 +239,7 @@ _FEW_COLOURS = ("-strip", "-dither", "None", "-colors", str(COLOURS), "-define",
 
 
 def _keep_stills(film: Path, picture: Path, frames: list[int]) -> None:
-    """Some frames of a film, side by side; the first is frame 1."""
+    """Draw frames of a video side by side; the first is frame 1."""
     chosen = "+".join(f"eq(n\\,{frame - 1})" for frame in frames)
     look = f"select={chosen},crop=ih*0.8:ih,scale={_STILL_PX}:-1,tile={len(frames)}x1"
     _said_by("ffmpeg", "-v", "error", "-y", "-i", film, "-vf", look, "-frames:v", "1", picture)
@@ -247,7 +247,7 @@ def _keep_stills(film: Path, picture: Path, frames: list[int]) -> None:
 
 
 def _said_by(program: str, *arguments: object) -> str:
-    """What a program prints.
+    """Run a program and return what it prints.
 
     Raises:
         AssertionError: It fails.
@@ -262,12 +262,12 @@ def _action() -> Any:
 
 
 def _widest() -> int:
-    """The frame at which the jaw is open most."""
+    """The frame where the jaw is open widest."""
     return max(_jaw(), key=_jaw().__getitem__)
 
 
 def _telling(n_frames: int) -> list[int]:
-    """From each part of the film the frame at which the jaw is open most, and least in every second part."""
+    """From each part of the video the frame where the jaw is open widest, and least in every second part."""
     jaw, length = _jaw(), n_frames // _STILLS
     return [
         (min if part % 2 else max)(range(1 + part * length, 1 + (part + 1) * length), key=jaw.__getitem__)
@@ -276,12 +276,12 @@ def _telling(n_frames: int) -> list[int]:
 
 
 def _jaw() -> dict[int, float]:
-    """How far the jaw is open, by frame."""
+    """The opening of the jaw, by frame."""
     return {round(frame): value for frame, value in stage.points_of(_action(), stage.JAW)}
 
 
 def _add_visemes(gui: Gui) -> Steps[None]:
-    """A mesh whose keys have the names of visemes; only the names matter here."""
+    """Add a mesh with viseme keys; only their names matter here."""
     with gui.override():
         bpy.ops.mesh.primitive_uv_sphere_add()
     sphere = bpy.context.view_layer.objects.active

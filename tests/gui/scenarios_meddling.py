@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person may do while a job runs, or give it that it cannot use: a clear message and an untouched scene."""
+"""What a person may do during a job, and input that cannot be used: the message is clear and the scene unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def escape_cancels(gui: Gui) -> Steps[None]:
 
 
 def two_jobs_at_once(gui: Gui) -> Steps[Figures]:
-    """While a job runs, no second one starts, and the reason is given."""
+    """During a job, no second one starts, and the reason is given."""
     yield from stage.ready(gui, stage.demo_speech())
     before = snapshot()
     with (yield from stage.start_held(gui)):
@@ -57,7 +57,7 @@ def two_jobs_at_once(gui: Gui) -> Steps[Figures]:
 
 
 def mesh_deleted(gui: Gui) -> Steps[Figures]:
-    """The head is deleted with the key Delete in mid-job."""
+    """The head is deleted during the job."""
 
     def delete() -> Steps[None]:
         yield from gui.key("DEL")
@@ -69,7 +69,7 @@ def mesh_deleted(gui: Gui) -> Steps[Figures]:
 
 
 def mesh_renamed(gui: Gui) -> Steps[Figures]:
-    """The head gets another name in mid-job, and speaks under that one."""
+    """The head is renamed during the job, and speaks under the new name."""
 
     def rename() -> Steps[None]:
         stage.head().name = "Renamed"
@@ -81,7 +81,7 @@ def mesh_renamed(gui: Gui) -> Steps[Figures]:
 
 
 def edit_mode(gui: Gui) -> Steps[Figures]:
-    """Tab enters Edit Mode in mid-job; after the message Tab leaves it, and nothing is different."""
+    """Tab enters Edit Mode during the job; after the message Tab leaves it, and nothing has changed."""
     seen = {}
 
     def enter() -> Steps[None]:
@@ -98,7 +98,7 @@ def edit_mode(gui: Gui) -> Steps[Figures]:
 
 
 def scene_switched(gui: Gui) -> Steps[Figures]:
-    """Another scene is chosen in mid-job: the head speaks in the one where the job began."""
+    """Another scene is opened during the job: the head speaks in the scene where the job began."""
     other = bpy.data.scenes.new("Other Scene")
 
     def switch() -> Steps[None]:
@@ -111,7 +111,7 @@ def scene_switched(gui: Gui) -> Steps[Figures]:
 
 
 def audio_deleted(gui: Gui) -> Steps[Figures]:
-    """The audio file disappears in mid-job, before the worker has opened it."""
+    """The audio file is deleted before the worker has opened it."""
     audio = stage.audio_folder() / "fleeting.flac"
     shutil.copy(stage.demo_speech(), audio)
 
@@ -123,22 +123,22 @@ def audio_deleted(gui: Gui) -> Steps[Figures]:
 
 
 def blender_quit(gui: Gui) -> Steps[None]:
-    """Blender is quit in mid-job: its worker and its temporary folder are gone."""
+    """Blender quits during the job: its worker and its temporary folder are gone."""
     yield from _end_another(gui, "quit")
 
 
 def window_closed(gui: Gui) -> Steps[None]:
-    """Blender's only window is closed in mid-job: the same."""
+    """Blender's only window is closed during the job: the same."""
     yield from _end_another(gui, "close")
 
 
 def blender_killed(gui: Gui) -> Steps[None]:
-    """Blender is killed in mid-job: the worker notices, and takes its folder with it."""
+    """Blender is killed during the job: the worker ends and removes its folder."""
     yield from _end_another(gui, "kill")
 
 
 def ten_minutes_of_visemes(gui: Gui) -> Steps[Figures]:
-    """The longest stall while a face of visemes gets ten minutes: the solver and the writing are what could stall."""
+    """The longest stall while a face with visemes gets ten minutes of speech; solver and writing could stall."""
     yield from stage.ready(gui, stage.long_speech(600))
     head = stage.head()
     for block in head.data.shape_keys.key_blocks[1:]:
@@ -147,7 +147,7 @@ def ten_minutes_of_visemes(gui: Gui) -> Steps[Figures]:
         head.shape_key_add(name=f"viseme_{name}", from_mix=False)
     watch = yield from watch_run(gui, 400)
     assert len(stage.curves()) == 15, sorted(stage.curves())
-    # Without a GPU a redraw alone takes about as long as the limit.
+    # Without a GPU, a redraw alone takes about as long as the limit.
     limit_ms = LONGEST_STALL_MS + 1e3 * watch.thread_s["rest"]
     for name in ("job", "job to writing", "writing"):
         assert 1e3 * watch.thread_s.get(name, 0.0) < limit_ms, f"{name}: {watch.figures()}"
@@ -156,7 +156,7 @@ def ten_minutes_of_visemes(gui: Gui) -> Steps[Figures]:
 
 
 def frame_changed(gui: Gui) -> Steps[None]:
-    """Arrow keys in mid-job move the current frame, which is the user's; the job ends as ever."""
+    """Arrow keys change the current frame during the job, which ends as usual."""
 
     def forward() -> Steps[None]:
         for _ in range(5):
@@ -168,7 +168,7 @@ def frame_changed(gui: Gui) -> Steps[None]:
 
 
 def rate_changed(gui: Gui) -> Steps[None]:
-    """The scene's frame rate changes in mid-job; the curves come at the new one, on every frame."""
+    """The frame rate changes during the job; the curves have a key on every frame of the new rate."""
 
     def faster() -> Steps[None]:
         gui.window.scene.render.fps = 60
@@ -181,7 +181,7 @@ def rate_changed(gui: Gui) -> Steps[None]:
 
 
 def undone(gui: Gui) -> Steps[None]:
-    """Ctrl Z in mid-job takes back what the user did before it; the job ends as ever."""
+    """Ctrl Z during the job undoes what the user did before it; the job ends as usual."""
 
     def undo() -> Steps[None]:
         yield from gui.key("Z", ctrl=True)
@@ -196,7 +196,7 @@ def undone(gui: Gui) -> Steps[None]:
 
 
 def file_opened(gui: Gui) -> Steps[None]:
-    """Another file is opened in mid-job: the job ends with the file that it was for."""
+    """Another file is opened during the job, which ends with its own file."""
     yield from stage.ready(gui, stage.demo_speech())
     with (yield from stage.start_held(gui)):
         pid = stage.worker_pid()
@@ -208,7 +208,7 @@ def file_opened(gui: Gui) -> Steps[None]:
 
 
 def saved_in_mid_job(gui: Gui) -> Steps[None]:
-    """A file saved in mid-job opens in a Blender without the add-on."""
+    """A file saved during the job opens in a Blender without the add-on."""
     yield from stage.ready(gui, stage.demo_speech())
     path = stage.audio_folder() / "saved_in_mid_job.blend"
     with (yield from stage.start_held(gui)):
@@ -224,7 +224,7 @@ def saved_in_mid_job(gui: Gui) -> Steps[None]:
 
 
 def unusable_audio(gui: Gui) -> Steps[Figures]:
-    """A path that leads nowhere, a text in disguise: the button is off and says why. Too short a sound: one message."""
+    """A missing file or a text file disables the button with a reason; too short a sound gives one message."""
     text, short = stage.audio_folder() / "text.wav", stage.long_speech(0.0)
     text.write_text("no sound at all", encoding="utf-8")
     yield from stage.add_head(gui)
@@ -246,7 +246,7 @@ def unusable_audio(gui: Gui) -> Steps[Figures]:
 
 
 def worker_killed(gui: Gui) -> Steps[Figures]:
-    """The worker's process dies in mid-job."""
+    """The worker's process dies during the job."""
 
     def kill() -> Steps[None]:
         os.kill(stage.worker_pid() or 0, signal.SIGKILL)
@@ -268,7 +268,7 @@ def _meddle(
     prepare: Callable[[], None] | None = None,
     audio: Path | None = None,
 ) -> Steps[Figures]:
-    """Start a job, hold its worker, let `meddle` happen, let the job go on, and return the message with `sentence`.
+    """Start a job, hold its worker, run `meddle`, let the job go on, and return the message with `sentence`.
 
     Where the message is no success, the scene is as `meddle` left it.
     """
@@ -290,12 +290,12 @@ def _meddle(
 
 
 def _end_another(gui: Gui, way: str) -> Steps[None]:
-    """Start a second Blender, end it in mid-job, and look for what it leaves behind."""
+    """Start a second Blender, end it during its job, and look for what it leaves behind."""
     news = stage.audio_folder() / f"{way}.json"
     news.unlink(missing_ok=True)
     script = Path(__file__).with_name("doomed.py")
     options = ["--factory-startup", "--enable-event-simulate", "-p", "0", "0", "1600", "900", "--python", str(script)]
-    # Its output goes where ours goes.
+    # It writes to this process's output.
     process = subprocess.Popen([bpy.app.binary_path, *options, "--", str(news), way])
     try:
         yield from gui.until(lambda: news.is_file() or process.poll() is not None, "the other Blender's job", 180)
@@ -308,7 +308,7 @@ def _end_another(gui: Gui, way: str) -> Steps[None]:
             os.kill(told["worker"], signal.SIGCONT)
         yield from gui.until(lambda: not _is_running(told["worker"]), "the worker's end", 10)
         yield from gui.until(lambda: not Path(told["session"]).exists(), f"the end of {told['session']}", 10)
-        # Of a killed Blender its own folder stays.
+        # A killed Blender leaves its own folder.
         assert way == "kill" or not Path(told["temporary"]).exists(), told["temporary"]
     finally:
         if process.poll() is None:
@@ -317,7 +317,7 @@ def _end_another(gui: Gui, way: str) -> Steps[None]:
 
 
 def _is_running(pid: int) -> bool:
-    """Neither gone nor waiting to be buried."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every state of the Speech tab, with a picture of each: what it says, and that nothing jumps while a job runs."""
+"""Every state of the Speech tab, with pictures: its texts, and that nothing moves during a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIGHT, DARK = "Blender_Light.xml", "Blender_Dark.xml"
 
 
 def panel_says_why(gui: Gui) -> Steps[Figures]:
-    """The button is off as long as something is missing, and says what, in words that the sidebar does not cut."""
+    """The button is off while something is missing, and a text that the sidebar does not cut says what."""
     said = {"nothing chosen": stage.why_off(gui)}
     assert said["nothing chosen"] == "Choose an audio file"
     yield from gui.picture("panel_idle")
@@ -58,7 +58,7 @@ def panel_settings(gui: Gui) -> Steps[None]:
     scene.collection.objects.link(speaker)
     settings.source, settings.speaker = "SPEAKER", speaker
     yield from gui.picture("panel_speaker")
-    # Where there is no sound device, a message says so; where there is one, the button becomes "Stop".
+    # Without a sound device a message says so; with one, the button becomes "Stop".
     already = len(gui.reports())
     yield from gui.click((yield from gui.find("wav2sem.play_speech")))
     yield 0.3
@@ -68,7 +68,7 @@ def panel_settings(gui: Gui) -> Steps[None]:
 
 
 def panel_runs_and_cancels(gui: Gui) -> Steps[Figures]:
-    """While a job runs the bar and its button lie where the big button was, and a click on the X ends the job."""
+    """During a job the bar and its X replace the big button, and a click on the X cancels the job."""
     yield from stage.ready(gui, stage.demo_speech())
     before, already = snapshot(), len(gui.reports())
     place = yield from gui.find(stage.ANIMATE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The add-on's page in the preferences, as somebody sees it who looks for the larger models."""
+"""The add-on's page in the preferences, as seen by someone who wants larger models."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harness import Gui, Steps
 
 
 def preferences_page(gui: Gui) -> Steps[Figures]:
-    """What is in use, a model imported, verified and removed; and the runtime's states, without a download."""
+    """The engine in use; a model imported, verified and removed; the runtime's states, without a download."""
     with gui.override():
         bpy.ops.preferences.addon_show(module=stage.MODULE)
-    runtime, chores = stage.part("blender.preferences.python"), stage.part("blender.tasks.in_process")
+    runtime, tasks = stage.part("blender.preferences.python"), stage.part("blender.tasks.in_process")
     yield 1.0
     yield from gui.until(lambda: runtime.answer(bpy.context) is not None, "the Python's answer", 240)
     yield from gui.picture("preferences")
     answer = runtime.answer(bpy.context)
     assert answer.bundled.startswith("ONNX Runtime"), answer
     yield from _models(gui)
-    yield from _runtime(gui, runtime, chores)
+    yield from _runtime(gui, runtime, tasks)
     window = next(window for window in bpy.context.window_manager.windows if window != gui.window)
     with bpy.context.temp_override(window=window):
         bpy.ops.wm.window_close()
@@ -37,18 +37,18 @@ def preferences_page(gui: Gui) -> Steps[Figures]:
 
 def _models(gui: Gui) -> Steps[None]:
     """From an empty models folder to one model and back."""
-    folders, chores = stage.part("blender.preferences.models"), stage.part("blender.tasks.in_process")
+    folders, tasks = stage.part("blender.preferences.models"), stage.part("blender.tasks.in_process")
     folder = Path(tempfile.mkdtemp(prefix="models_"))
     source = _write_model(Path(tempfile.mkdtemp(prefix="elsewhere_")) / "interview_voice")
     bpy.context.preferences.addons[stage.MODULE].preferences.models_folder = str(folder)
     bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
-    yield from gui.until(lambda: not chores.any_running(), "the import", 240)
-    assert [model.name for model in folders.of(bpy.context)] == ["default", "interview_voice"]
+    yield from gui.until(lambda: not tasks.any_running(), "the import", 240)
+    assert [model.name for model in folders.known(bpy.context)] == ["default", "interview_voice"]
     for name in ("default", "interview_voice"):
         (folder / "interview_voice" / "model.safetensors").write_bytes(b"five")
         bpy.ops.wav2sem.verify_model(name=name)
-        yield from gui.until(lambda: not chores.any_running(), "the hashes", 240)
-    found = [folders.said(model) for model in folders.of(bpy.context)]
+        yield from gui.until(lambda: not tasks.any_running(), "the hashes", 240)
+    found = [folders.verify_result(model) for model in folders.known(bpy.context)]
     assert [bad for _, bad in found] == [False, True], found
     yield from _scroll_down()
     yield from gui.picture("preferences_models")
@@ -56,19 +56,19 @@ def _models(gui: Gui) -> Steps[None]:
     assert list(folder.iterdir()) == []
 
 
-def _runtime(gui: Gui, runtime: Any, chores: Any) -> Steps[None]:
-    """Offline, downloading, cut off, complete."""
+def _runtime(gui: Gui, runtime: Any, tasks: Any) -> Steps[None]:
+    """Offline, downloading, interrupted, complete."""
     assert not bpy.ops.wav2sem.install_runtime.poll(), "offline, nothing can be installed"
     place = runtime.folder()
     made = stage.part("worker.runtime").Runtime(place)
     chore = stage.part("worker.chore").Chore(["sleep", "600"], {}, "Downloading torch (1.2 GB of about 3.1 GB)")
     chore.fraction = 0.4
-    chores.start(runtime.INSTALL, chore, lambda result, error: None)
+    tasks.start(runtime.INSTALL, chore, lambda result, error: None)
     yield from gui.picture("preferences_installing")
     made.python.parent.mkdir(parents=True)
-    bpy.ops.wav2sem.cancel_chore(name=runtime.INSTALL)
+    bpy.ops.wav2sem.cancel_task(name=runtime.INSTALL)
     assert chore.poll() and made.is_unfinished
-    yield from gui.until(lambda: runtime.answer(bpy.context) and not chores.any_running(), "the measure", 240)
+    yield from gui.until(lambda: runtime.answer(bpy.context) and not tasks.any_running(), "the measure", 240)
     yield from gui.picture("preferences_unfinished")
     made.python.write_bytes(b"")
     made.set_complete()
@@ -79,12 +79,12 @@ def _runtime(gui: Gui, runtime: Any, chores: Any) -> Steps[None]:
     yield from gui.picture("preferences_without_torch")
     bpy.ops.wav2sem.use_own_python()
     bpy.ops.wav2sem.remove_runtime()
-    yield from gui.until(lambda: not chores.any_running() and not place.exists(), "the removal", 240)
+    yield from gui.until(lambda: not tasks.any_running() and not place.exists(), "the removal", 240)
     shutil.rmtree(place, ignore_errors=True)
 
 
 def _scroll_down(n_pages: int = 3) -> Steps[None]:
-    """The page is longer than its window; a negative number goes up."""
+    """Scroll the page, which is longer than its window; a negative number scrolls up."""
     window = next(
         window for window in bpy.context.window_manager.windows if window.screen.areas[0].type == "PREFERENCES"
     )
@@ -98,7 +98,7 @@ def _scroll_down(n_pages: int = 3) -> Steps[None]:
 
 
 def _write_model(folder: Path) -> Path:
-    """A Wav2Sem alone, of four bytes: as good as any for files and hashes."""
+    """A Wav2Sem of four bytes, which is enough for files and hashes."""
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"four")
     files = {"model.safetensors": hashlib.sha256(b"four").hexdigest()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person does with an animation that was made: mute, reduce, push, remove it, and write it to files."""
+"""What a person does with a finished animation: mute, reduce, push, remove and export it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {"csv": "csv", "npz": "npz", "gltf": "glb", "alembic": "abc"}
 
 
 def result_panel(gui: Gui) -> Steps[Figures]:
-    """Every button of the Result panel on a speech and an upper face; at the end the scene is as before."""
+    """Every button of the Result panel, for speech and an upper face; at the end the scene is as before."""
     yield from stage.ready(gui, stage.demo_speech())
     gui.window.scene.wav2sem_upper_face.enabled = True
     with gui.override():
@@ -59,7 +59,7 @@ def result_panel(gui: Gui) -> Steps[Figures]:
 
 
 def takes_of_one_sound(gui: Gui) -> Steps[Figures]:
-    """Speech twice from the same sound, and the upper face: their rows tell them apart at the sidebar's own width."""
+    """Two takes of one sound and an upper face: their rows differ at the sidebar's default width."""
     yield from stage.ready(gui, stage.demo_speech())
     gui.window.scene.wav2sem_upper_face.enabled = True
     yield from stage.start(gui)
@@ -83,7 +83,7 @@ def takes_of_one_sound(gui: Gui) -> Steps[Figures]:
 
 
 def reduce_ten_minutes(gui: Gui) -> Steps[Figures]:
-    """Fewer keys for ten minutes: Blender goes on meanwhile, Esc leaves all as it is, and one undo takes it back."""
+    """Reducing ten minutes of keys: Blender stays responsive, Esc changes nothing, and one undo restores the keys."""
     yield from stage.ready(gui, stage.demo_speech())
     yield from stage.start(gui)
     yield from stage.finish(gui)
@@ -118,17 +118,17 @@ def reduce_ten_minutes(gui: Gui) -> Steps[Figures]:
 
 
 def export_panel(gui: Gui) -> Steps[Figures]:
-    """The Export panel writes every kind of file that this Blender can, and changes nothing; then the file browser."""
+    """The Export panel writes every format that this Blender supports and changes nothing; then the file browser."""
     yield from stage.ready(gui, stage.demo_speech())
     yield from stage.start(gui)
     yield from stage.finish(gui)
-    # Of the two buttons in a row, the one that the mouse meets on its way down.
+    # The mouse meets this one of the two buttons in the row on its way down.
     yield from _open_only(gui, "wav2sem.export_npz")
     yield from gui.picture("export")
     before, sizes = snapshot(), {}
     for kind, suffix in KINDS.items():
         if kind == "alembic" and not bpy.app.build_options.alembic:
-            # Debian's, where the button is off and says so.
+            # In Debian's Blender the button is off and says so.
             assert not bpy.ops.wav2sem.export_alembic.poll()
             continue
         file = stage.audio_folder() / f"exported.{suffix}"
@@ -163,7 +163,7 @@ def _active() -> str | None:
 
 
 def _lengthen(n_frames: int) -> None:
-    """Let the head say the same again and again, no two times alike."""
+    """Let the head repeat the speech, each time a little differently."""
     (take, *_), write_curve = (
         stage.part("blender.scene.takes").of_face(stage.head()),
         stage.part("blender.scene.actions").write_curve,
@@ -177,15 +177,15 @@ def _lengthen(n_frames: int) -> None:
 
 
 def _press(gui: Gui, control: str) -> Steps[None]:
-    """Click a button, wherever in its row it lies; the mouse leaves it then."""
-    aside = gui.middle_of_view()  # a file browser may take the view's place
+    """Click a button, wherever it is in its row, and move the mouse away."""
+    aside = gui.middle_of_view()  # a file browser may replace the view
     yield from gui.click((yield from _place(gui, control)))
     yield from gui.move(aside)
     yield 0.3
 
 
 def _place(gui: Gui, control: str) -> Steps[tuple[int, int]]:
-    """Where a button is, wherever in its row it lies."""
+    """Position of a button, wherever it is in its row."""
     region = gui.region("UI")
     rows = range(region.y + region.height - 4, region.y, -ROW_PX)
     from_right = (0.38 * region.width, 0.55 * region.width, 0.75 * region.width, 40, 52, 64)
@@ -197,7 +197,7 @@ def _place(gui: Gui, control: str) -> Steps[tuple[int, int]]:
 
 
 def _open_only(gui: Gui, wanted: str) -> Steps[None]:
-    """Close all panels but the uppermost one by a click with Ctrl, and open the one that shows `wanted`."""
+    """Close all panels except the first with a Ctrl click, and open the one with `wanted`."""
     region = gui.region("UI")
     for value in ("PRESS", "RELEASE"):
         gui._event("LEFTMOUSE", value, (region.x + 60, region.y + region.height - 14), ctrl=True)

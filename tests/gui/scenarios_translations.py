@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Speech tab and the preferences' page in German and in Chinese: words, glyphs, nothing cut at default width."""
+"""The Speech tab and the preferences in German and Chinese: texts, glyphs, nothing cut at the default width."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import stage
 from checks import Figures, Scenario, heard
 from harness import Gui, Steps
 
-# As the preferences name them, and as the add-on's files are named.
+# Their names in the preferences, and those of the add-on's files.
 LANGUAGES = {"de_DE": "de", "zh_HANS": "zh_HANS"}
-# Panels that are photographed together, so that they fit on the screen.
+# Panels of one picture, so that they fit on the screen.
 _FIRST = ("speech", "face", "animate")
 _GROUPS = {
     "face": ("face", "key_mapping", "transfer", "jaw_bone"),
     "animate": ("animate", "upper_face"),
     "result": ("result", "export"),
 }
-_SPEAKS = '"{0}" speaks from frame {1} to {2}: {3} curves in the action "{4}"'
+_SPEAKS = "speaks from frame"
 
 
 def speaks_german(gui: Gui) -> Steps[Figures]:
@@ -51,7 +51,7 @@ def _in_language(gui: Gui, name: str) -> Steps[Figures]:
 
 
 def _show_only(panels: list[type], names: Collection[str]) -> None:
-    """Register these panels of the tab alone; they are open when they are drawn for the first time."""
+    """Register only these panels of the tab; a panel is open when it is drawn for the first time."""
     for cls in reversed(panels):
         if cls.is_registered:
             bpy.utils.unregister_class(cls)
@@ -64,8 +64,8 @@ def _tour(gui: Gui, language: str, panels: list[type]) -> Steps[Figures]:
     translations = stage.part("blender.translations")
     catalogue, translate = translations.catalogue(language), bpy.app.translations.pgettext
     lost = [entry for entry, words in catalogue.items() if translate(entry, translations.CONTEXT) != words]
-    assert not lost, f"Blender does not take up {lost[:5]}"
-    # Elsewhere Blender's own words come first.
+    assert not lost, f"Blender does not use {lost[:5]}"
+    # Outside the add-on's context Blender's own translations win.
     others = {entry: translate(entry) for entry, words in catalogue.items() if translate(entry) not in (words, entry)}
     yield from gui.picture(f"{language}_empty")
     yield from stage.choose_audio(gui, stage.demo_speech())
@@ -77,7 +77,8 @@ def _tour(gui: Gui, language: str, panels: list[type]) -> Steps[Figures]:
         yield 2.5
         yield from gui.picture(f"{language}_running")
     yield from stage.finish(gui)
-    said = heard(gui, catalogue[_SPEAKS].partition("{1}")[0].replace("{0}", stage.HEAD), already)
+    (speaks,) = (translation for entry, translation in catalogue.items() if _SPEAKS in entry)
+    said = heard(gui, speaks.partition("{first_")[0].replace("{object_name}", stage.HEAD), already)
     gui.window.scene.wav2sem_upper_face.sway_object = stage.head()
     for cls in panels:
         cls.bl_options = set()

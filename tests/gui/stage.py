@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the scenarios share: a head to animate, speech of any length, and the add-on's running job."""
+"""Shared by the scenarios: a head to animate, speech of any length, and the add-on's running job."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def package() -> Path:
 
 
 def demo_speech() -> Path:
-    """The bundled speech, in a folder with a short name, which the panel can show."""
+    """The bundled speech, under a path that is short enough for the panel."""
     copy = audio_folder() / "demo_speech.flac"
     return copy if copy.is_file() else Path(shutil.copy(package() / "assets" / "demo_speech.flac", copy))
 
 
 def audio_folder() -> Path:
-    """Where the scenarios keep their sounds."""
+    """Folder of the scenarios' sounds."""
     folder = Path(tempfile.gettempdir()) / "speech"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def long_speech(duration_s: float) -> Path:
-    """The bundled speech over and over, as a wave file of `duration_s` seconds."""
+    """The bundled speech, repeated in a wave file of `duration_s` seconds."""
     sound = aud.Sound.file(str(demo_speech()))
     rate_hz, samples = int(sound.specs[0]), sound.data()[:, 0]
     repeated = np.resize(samples, int(duration_s * rate_hz))
@@ -64,7 +64,7 @@ def long_speech(duration_s: float) -> Path:
 
 
 def fresh_scene(gui: Gui) -> Steps[None]:
-    """Open Blender's own first scene, as after a start, with the Speech tab in front."""
+    """Open Blender's first scene, as after a start, with the Speech tab open."""
     with gui.override():
         bpy.ops.wm.read_homefile(use_factory_startup=True)
     yield 0.5
@@ -72,12 +72,12 @@ def fresh_scene(gui: Gui) -> Steps[None]:
 
 
 def head() -> Any:
-    """The demo head as it is now; undo makes another object of it."""
+    """The current demo head; undo replaces the object."""
     return bpy.data.objects.get(HEAD)
 
 
 def add_head(gui: Gui) -> Steps[None]:
-    """Put the demo head into the cube's place, select it and look at it from the front."""
+    """Replace the cube with the demo head, select it and look at it from the front."""
     with gui.override():
         bpy.data.objects.remove(bpy.data.objects["Cube"])
         made = part("blender.scene.demo_head").build_demo_head()
@@ -98,7 +98,7 @@ def choose_audio(gui: Gui, path: Path) -> Steps[None]:
 
 
 def press_animate(gui: Gui) -> Steps[None]:
-    """Click the big button; the mouse leaves it then, as a hand does."""
+    """Click the big button and move the mouse away."""
     place = yield from gui.find(ANIMATE)
     yield from gui.click(place)
     yield from gui.move(gui.middle_of_view())
@@ -113,18 +113,18 @@ def why_off(gui: Gui) -> str:
 
 
 def ready(gui: Gui, audio: Path) -> Steps[None]:
-    """A head, selected, and an audio file: all that the button needs."""
+    """Add a head and choose an audio file: all that the button needs."""
     yield from add_head(gui)
     yield from choose_audio(gui, audio)
 
 
 def running() -> bool:
-    """Is a job running?"""
+    """Whether a job is running."""
     return part("blender.animate.jobs").current() is not None
 
 
 def phase() -> str:
-    """What keeps the main loop busy: nothing of ours, a job that waits for the worker, or the writing of its curves."""
+    """What occupies the main loop: nothing of the add-on, a job that waits for its worker, or writing curves."""
     job = part("blender.animate.jobs").current()
     if job is None:
         return "rest"
@@ -132,20 +132,20 @@ def phase() -> str:
 
 
 def start(gui: Gui) -> Steps[None]:
-    """Click the button; the job runs when this ends."""
+    """Click the button and wait until the job runs."""
     with (yield from start_held(gui)):
         pass
 
 
 def start_held(gui: Gui) -> Steps[AbstractContextManager[None]]:
-    """Click the button, and stop the worker's process so that the job lasts as long as a scenario needs.
+    """Click the button, and stop the worker's process so that the job lasts as long as the scenario needs.
 
     Returns:
-        A context; where it ends, the worker goes on.
+        A context; when it ends, the worker continues.
     """
     place = yield from gui.find(ANIMATE)
     already = worker_pid()
-    # A warm worker may be done before the next look; a new one needs long to load its model.
+    # A warm worker may finish before the next look; a new one takes long to load its model.
     if already is not None:
         os.kill(already, signal.SIGSTOP)
     yield from gui.click(place)
@@ -157,7 +157,7 @@ def start_held(gui: Gui) -> Steps[AbstractContextManager[None]]:
 
 
 def hold() -> AbstractContextManager[None]:
-    """Stop the worker's process; where the context ends, it goes on."""
+    """Stop the worker's process; when the context ends, it continues."""
     pid = worker_pid()
     assert pid is not None, "there is no worker to hold"
     os.kill(pid, signal.SIGSTOP)
@@ -175,7 +175,7 @@ def _continuing(pid: int) -> Iterator[None]:
 
 
 def worker_pid() -> int | None:
-    """The process that runs the model, None when there is none."""
+    """The id of the worker's process, or None."""
     client = part("blender.animate.jobs")._client
     return client.pid if client is not None and client.alive else None
 
@@ -187,13 +187,13 @@ def fraction() -> float:
 
 
 def finish(gui: Gui, limit_s: float = 240.0) -> Steps[None]:
-    """Wait for the job's end, whatever it is."""
+    """Wait until the job has ended in any way."""
     yield from gui.until(lambda: not running(), "the job's end", limit_s)
     yield 6 * TURN_S
 
 
 def curves() -> dict[str, int]:
-    """Data path to number of keys of the action that the head plays, {} without one."""
+    """Number of keys of the head's active action, by data path; {} without an action."""
     animation = head().data.shape_keys.animation_data
     found = _fcurves(animation.action) if animation is not None and animation.action is not None else []
     return {curve.data_path: len(curve.keyframe_points) for curve in found}
@@ -211,7 +211,7 @@ def _fcurves(action: Any) -> list[Any]:
 
 
 def playing_actions() -> list[str]:
-    """Names of the actions that move the head's keys: the active one, then those in its NLA tracks."""
+    """Names of the actions that animate the head's keys: the active one, then those in NLA tracks."""
     animation = head().data.shape_keys.animation_data
     strips = [strip for track in animation.nla_tracks for strip in track.strips]
     strips = [strip for strip in strips if part("blender.scene.actions").REST not in strip.action]
@@ -219,6 +219,6 @@ def playing_actions() -> list[str]:
 
 
 def duration_s(audio: Path) -> float:
-    """How long a sound is."""
+    """Length of a sound."""
     sound = aud.Sound.file(str(audio))
     return float(len(sound.data()) / sound.specs[0])

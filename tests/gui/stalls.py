@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long Blender's main loop keeps a person waiting: a fast timer that notes when it was called late."""
+"""How long Blender's main loop is blocked: a fast timer records when it is called late."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import bpy
 import stage
 from harness import TURN_S, Gui, Steps
 
-# Computed at a stretch, beside what drawing costs.
+# Limit for one computation, without the time for drawing.
 LONGEST_STALL_MS = 50
 _INTERVAL_S = 0.005
 _REDRAWS = "redraws without a job"
-# The click itself, which starts a process; and Blender's own undo step.
+# Limit for the click, which starts a process, and for Blender's undo step.
 _STARTS_AND_ENDS = ("rest", "rest to job", "job to rest", "writing to rest")
 
 
 class Stalls:
-    """Gaps between the calls of a timer that wants to be called every 5 ms, sorted by what went on meanwhile.
+    """Gaps between the calls of a 5 ms timer, by what happened meanwhile.
 
     Attributes:
         wall_s: Phase to its longest gap by the clock: what a person feels, the load of other programs included.
@@ -27,16 +27,16 @@ class Stalls:
     """
 
     def __init__(self, phase: Callable[[], str]) -> None:
-        """`phase` names what is going on; a gap across two phases is the passage from one to the other."""
+        """`phase` returns the current phase; a gap across two phases is a transition between them."""
         self.wall_s: dict[str, float] = {}
         self.thread_s: dict[str, float] = {}
         self._phase = phase
-        # Blender knows a timer by the object, and a bound method is another object every time it is named.
+        # Blender identifies a timer by its object, and each access to a bound method makes a new one.
         self._timer = self._turn
         self._last: tuple[float, float, str] | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._last = None
         bpy.app.timers.register(self._timer, first_interval=0.0, persistent=True)
 
@@ -63,7 +63,7 @@ class Stalls:
 
 
 def watch_redraws(gui: Gui) -> Steps[Stalls]:
-    """What drawing alone costs here, without a GPU: the same redraws as a job's, and no job."""
+    """Measure what drawing costs here, without a GPU: a job's redraws without a job."""
     watch = Stalls(lambda: _REDRAWS)
     watch.start()
     for _ in range(15):
@@ -74,7 +74,7 @@ def watch_redraws(gui: Gui) -> Steps[Stalls]:
 
 
 def stays_alive(job: Stalls, redraws: Stalls) -> dict[str, str]:
-    """The main loop never computed for long during a job; returns the figures.
+    """Assert that the main loop never computed for long during a job; returns the figures.
 
     Raises:
         AssertionError: It did.
@@ -89,13 +89,13 @@ def stays_alive(job: Stalls, redraws: Stalls) -> dict[str, str]:
 
 
 def watch_run(gui: Gui, limit_s: float) -> Steps[Stalls]:
-    """Click the big button and watch until the curves are there and all is at rest again."""
+    """Click the big button and watch until the curves are written and nothing runs."""
     place = yield from gui.find(stage.ANIMATE)
     return (yield from watch_click(gui, place, lambda: bool(stage.curves()) and not stage.running(), limit_s))
 
 
 def watch_click(gui: Gui, place: tuple[int, int], is_done: Callable[[], bool], limit_s: float) -> Steps[Stalls]:
-    """Click there and watch until it is done and all is at rest again."""
+    """Click there and watch until it is done and nothing runs."""
     watch = Stalls(stage.phase)
     watch.start()
     yield 5 * TURN_S

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in the open file, small enough to compare after every step; a head's 52 shape keys as one hash each."""
+"""A summary of the open file, small enough to compare after every step; each shape key is one hash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-# The interface, and what Blender itself makes and drops (brushes, palettes, texts of the console).
+# The interface, and data that Blender itself adds and removes (brushes, palettes, console texts).
 _NOT_THE_SCENE = set("screens workspaces window_managers brushes palettes libraries images linestyles".split())
 
 
@@ -30,7 +30,7 @@ def snapshot() -> dict[str, Any]:
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Name what differs, or nothing."""
+    """Name the differences; empty when there are none."""
     parts = []
     for kind in before:
         for name in sorted({*before[kind], *after[kind]}):

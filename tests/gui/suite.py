@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run tests/blender inside the real Blender by pytest-blender: the second half of `nox -s gui`.
+"""Run tests/blender inside the real Blender with pytest-blender: the second half of `nox -s gui`.
 
     python tests/gui/suite.py [--output out/gui] [PYTEST ARGUMENTS ...]
 
@@ -25,7 +25,7 @@ import debian_blender  # noqa: E402
 import run  # noqa: E402
 from packaging.utils import parse_wheel_filename  # noqa: E402
 
-# They start another Python and import bpy there, which the program is not.
+# These start another Python and import bpy there, which the program cannot.
 OF_THE_MODULE = (
     "tests/blender/test_command.py::test_the_example_script",
     "tests/blender/test_meddling.py::test_blenders_end_is_the_workers",
@@ -47,7 +47,7 @@ def write_wrapper(program: run.Program, python: str, libraries: Path, folder: Pa
     else:
         readable = [run.ROOT, Path(sysconfig.get_path("purelib"))]
         blender = [debian_blender.BLENDER]
-        # Where Debian's Python looks by itself: the tests' workers are started without Blender's search path.
+        # Debian's Python searches here by default; the tests' workers start without Blender's search path.
         site = {libraries: f"/usr/local/lib/python{python}/dist-packages"}
         enter = debian_blender.command(
             program.root,
@@ -90,7 +90,7 @@ def unpack_wheels(archive: Path, python: str, folder: Path) -> Path:
 
 
 def is_for(python: str, wheel: str) -> bool:
-    """Does a wheel of this name fit `python` ("3.13"), its platform aside?"""
+    """Whether a wheel of this name fits `python` ("3.13"), apart from its platform."""
     minor = int(python.partition(".")[2])
     tags = parse_wheel_filename(wheel)[3]
     exact = {f"cp3{minor}", "py3"}
@@ -118,7 +118,7 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", "--blender-executable", str(executable), "-p", "no:cacheprovider"]
     command += [f"--deselect={name}" for name in OF_THE_MODULE]
     command += [*(arguments or ["tests/blender"]), "--", "--factory-startup", "--python-use-system-env"]
-    # The outer pytest only starts Blender; it has no library that a conftest.py may want.
+    # The outer pytest only starts Blender; it lacks the libraries that conftest.py needs.
     environment = {**os.environ, "PYTEST_ADDOPTS": "--noconftest"}
     return subprocess.run(command, cwd=run.ROOT, env=environment).returncode
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`nox -s demo`: the demo head speaks, is filmed, and its mouth is measured."""
+"""`nox -s demo`: animates the demo head, renders a video, and measures the mouth."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m wav2sem_blender.blender.demo`: speech in, a film of a face that speaks it out. What `nox -s demo` runs.
+"""`python -m wav2sem_blender.blender.demo`: makes a video of a speaking face; `nox -s demo` runs it.
 
 Writes demo.blend, demo.mp4 (with sound), contact_sheet.png and report.json. Needs Blender as a module (`pip install
 bpy`); the animation itself goes through the same operator as in the interface.
@@ -21,6 +21,7 @@ import bpy
 import numpy as np
 
 from ...assets import DEMO_SPEECH
+from ...errors import report
 from ...files import FolderKind
 from .. import compat, registration
 from ..scene.demo_head import add_sound, build_demo_head, build_stage
@@ -38,32 +39,32 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     registration.register()
     try:
-        report = run(options.speech.absolute(), options.mesh, options.output.absolute(), options.model)
+        result = run_demo(options.speech.absolute(), options.mesh, options.output.absolute(), options.model)
     except Exception as error:
-        # An operator reports to Python by a RuntimeError.
+        # bpy raises an operator's error report as a RuntimeError.
         text = str(error).strip() if isinstance(error, RuntimeError) else report(error)
         print(f"demo: {text}", file=sys.stderr)
         return 1
     finally:
         registration.unregister()
-    print(f"demo: {options.output} is ready after {report['timings_s']['total']:.0f} s")
+    print(f"demo: {options.output} is ready after {result['timings_s']['total']:.0f} s")
     return 0
 
 
-def run(speech: Path, mesh: Path | None, output: Path, model: str = "default") -> dict[str, Any]:
+def run_demo(speech: Path, mesh: Path | None, output: Path, model: str = "default") -> dict[str, Any]:
     """Build the scene, animate it, render it and write the report.
 
     Args:
         speech: Audio file.
-        mesh: A FLAME mesh (.obj, .ply, or .npz with v_template and faces) to animate beside the demo head, or None.
-        output: Folder for the four files; created when missing.
-        model: As the operator's.
+        mesh: A FLAME mesh (.obj, .ply, or .npz with v_template and faces) to animate as well, or None.
+        output: Folder for the four files; created if missing.
+        model: Name or folder of the model.
 
     Returns:
         The report.
 
     Raises:
-        ValueError, OSError, RuntimeError: The speech, the mesh or the model cannot be used.
+        UserError, OSError, RuntimeError: The speech, the mesh or the model cannot be used.
     """
     FOLDER.claim(output)
     timings = Timings()
@@ -88,14 +89,14 @@ def run(speech: Path, mesh: Path | None, output: Path, model: str = "default") -
     with timings.stage("render demo.mp4"):
         film.render_film(scene, output / "demo.mp4")
     with timings.stage("draw contact_sheet.png"):
-        contact_sheet.draw(scene, measured, output / "contact_sheet.png")
-    report = _report(heads, speech, measured, timings)
-    (output / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
+        contact_sheet.draw_contact_sheet(scene, measured, output / "contact_sheet.png")
+    result = _report(heads, speech, measured, timings)
+    (output / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 class Timings:
-    """Seconds of each stage, also said while they run."""
+    """Seconds of each stage, which is also announced."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The contact sheet: twelve frames of the face, labelled, above the waveform and the lips' opening.
+"""The contact sheet: twelve labelled frames of the face above the waveform and the opening of the lips.
 
-Drawn with NumPy and Blender's own text (blf), because the demo's environment has nothing else. Images are (height,
+Drawn with NumPy and Blender's text module (blf), as the demo's environment has nothing else. Images are (height,
 width, 3) in 0..1 with the first row at the top.
 """
 
@@ -29,8 +29,8 @@ WAVE = (0.66, 0.74, 0.78)
 CURVE = (0.80, 0.33, 0.14)
 
 
-def draw(scene: bpy.types.Scene, mouth: MouthMotion, path: Path) -> None:
-    """Render the frames and write the sheet as PNG."""
+def draw_contact_sheet(scene: bpy.types.Scene, mouth: MouthMotion, path: Path) -> None:
+    """Render the frames and write the sheet as a PNG file."""
     chosen = choose_frames(mouth.aperture_mm_T, COLUMNS * ROWS)
     strip_y = ROWS * (TILE_PX + LABEL_PX)
     sheet = np.empty((strip_y + STRIP_PX, COLUMNS * TILE_PX, 3), dtype=np.float32)
@@ -51,7 +51,7 @@ def draw(scene: bpy.types.Scene, mouth: MouthMotion, path: Path) -> None:
 
 
 def choose_frames(aperture_mm_T: np.ndarray, n: int) -> list[int]:
-    """`n` frames, one of each n-th of the time, by turns the most open and the most closed one."""
+    """Choose one frame from each of `n` equal parts, in turn the most open and the most closed."""
     edges = np.linspace(0, len(aperture_mm_T), n + 1).astype(int)
     chosen = []
     for i, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
@@ -63,7 +63,7 @@ def choose_frames(aperture_mm_T: np.ndarray, n: int) -> list[int]:
 def _draw_strip(
     strip: np.ndarray, mouth: MouthMotion, chosen: list[int], offset_px: int
 ) -> list[tuple[float, float, int, str]]:
-    """Waveform, opening curve and the chosen frames' times; returns the labels, y counted from the sheet's top."""
+    """Draw waveform, opening curve and the times of the chosen frames; returns labels, y from the top of the sheet."""
     height, width = strip.shape[0] - 2 * MARGIN_PX, strip.shape[1] - 2 * MARGIN_PX
     duration_s = max(mouth.speech_duration_s, len(mouth.aperture_mm_T) / mouth.fps)
     area = strip[MARGIN_PX : MARGIN_PX + height, MARGIN_PX : MARGIN_PX + width]
@@ -93,7 +93,7 @@ def _draw_strip(
 
 
 def _draw_labels(sheet: np.ndarray, labels: list[tuple[float, float, int, str]], path: Path) -> None:
-    """Text on the sheet; (x, y of the base line from the top, size in pixels, text)."""
+    """Draw text on the sheet; a label is (x, y of the baseline from the top, size in pixels, text)."""
     height, width, _ = sheet.shape
     canvas = imbuf.new((width, height))
     with blf.bind_imbuf(0, canvas, display_name="sRGB"):
@@ -108,7 +108,7 @@ def _draw_labels(sheet: np.ndarray, labels: list[tuple[float, float, int, str]],
 
 
 def _read(path: Path, channel: int | None = None) -> np.ndarray:
-    """An image file's colours, or one channel, as they are stored."""
+    """The stored colours of an image file, or one channel."""
     image = bpy.data.images.load(str(path))
     image.colorspace_settings.name = "Non-Color"
     width, height = image.size

@@ -19,16 +19,16 @@ RESOLUTION_PX = 640
 
 
 def set_frame_size(scene: bpy.types.Scene) -> None:
-    """A square film."""
+    """Make the video square."""
     scene.render.resolution_x = scene.render.resolution_y = RESOLUTION_PX
     scene.render.resolution_percentage = 100
 
 
 def make_room_for_two(scene: bpy.types.Scene) -> None:
-    """A film twice as wide, with the camera between both heads."""
+    """Make the video twice as wide, with the camera between both heads."""
     camera = scene.camera
     camera.location.x += 0.21
-    camera.data.lens /= 2  # the width doubles, the height stays: the lens measures the longer side
+    camera.data.lens /= 2  # the lens measures the longer side, so only the width doubles
     scene.render.resolution_x = 2 * RESOLUTION_PX
 
 
@@ -68,7 +68,7 @@ def render_stills(scene: bpy.types.Scene, frames: list[int], size_px: int, folde
 
 
 class ProgressBar:
-    """A bar in the terminal; the demo's environment has nothing beside bpy that could draw one."""
+    """A progress bar in the terminal, as the demo's environment has no package for one."""
 
     WIDTH = 30
 
@@ -77,7 +77,7 @@ class ProgressBar:
         self._start_s = time.monotonic()
 
     def advance(self, *_handler_arguments: object) -> None:
-        """One step further."""
+        """Count one step."""
         self._done += 1
         filled = "#" * (self.WIDTH * self._done // self._total)
         left_s = (time.monotonic() - self._start_s) / self._done * (self._total - self._done)
@@ -86,7 +86,7 @@ class ProgressBar:
 
 
 def _set_up(scene: bpy.types.Scene) -> None:
-    """Workbench without subdivision: a quarter of a second a frame on two cores."""
+    """Use Workbench without subdivision: a quarter of a second per frame on two cores."""
     render = scene.render
     render.engine = "BLENDER_WORKBENCH"
     render.use_sequencer = False
@@ -97,7 +97,7 @@ def _set_up(scene: bpy.types.Scene) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Blender writes several lines a frame to stdout; they go to a file that is forgotten."""
+    """Discard the lines that Blender writes to stdout for every frame."""
     sys.stdout.flush()
     kept = os.dup(1)
     with tempfile.TemporaryFile() as nowhere:

@@ -14,7 +14,7 @@ from ...errors import MissingFileError, UserError
 from ...pipeline.flame import FlameMismatchError
 from ..scene import checks
 
-# Beside the demo head, the eyes at the same height.
+# Beside the demo head, with the eyes at the same height.
 PLACE_M = (0.42, 0.0, 0.30)
 
 
@@ -23,7 +23,7 @@ def add_flame_head(path: Path) -> bpy.types.Object:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The format is unknown, or the mesh is not FLAME at rest.
+        UserError: The format is unknown, or the mesh is not FLAME at rest.
     """
     if not path.is_file():
         raise MissingFileError("{path}: there is no such mesh file.", path=path)
@@ -32,7 +32,7 @@ def add_flame_head(path: Path) -> bpy.types.Object:
     try:
         similarity = checks.flame_similarity(head.data)
     except FlameMismatchError as error:
-        raise UserError("{path} is no FLAME mesh at rest. {error}", path=path.name, error=error) from error
+        raise UserError("{path} is not a FLAME mesh at rest. {error}", path=path.name, error=error) from error
     to_mesh = Matrix.Translation(similarity.translation_3) @ Matrix(similarity.rotation_33).to_4x4()
     to_mesh @= Matrix.Scale(similarity.scale, 4)
     upright = Matrix.Translation(PLACE_M) @ Matrix.Rotation(radians(90), 4, "X")

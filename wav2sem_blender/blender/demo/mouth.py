@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far the demo head's lips open at every frame, beside the sound's loudness.
+"""How far the demo head's lips open in every frame, and how loud the sound is.
 
-Shapes: S samples, T frames, V vertices, P pairs of an upper and a lower lip's vertex.
+Shapes: S samples, T frames, V vertices, P pairs of an upper-lip and a lower-lip vertex.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import bpy
 import numpy as np
 
 from ...assets import DEMO_HEAD
+from ...pipeline.key_reduction import CLOSED_MM
 from .. import compat
 from ..scene.checks import rest_points, value_path
-
-CLOSED_MM = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MouthMotion:
-    """The lips' opening and the sound's level at every frame.
+    """Opening of the lips and level of the sound in every frame.
 
     Attributes:
-        aperture_mm_T: Height of the opening between the lips; 0 at rest and when they press or cross.
+        aperture_mm_T: Height of the gap between the lips; 0 at rest and when they press together or cross.
         level_T: Root mean square of the sound around the frame.
         waveform_S: The mono sound.
         rate_hz: Its samples per second.
@@ -81,7 +80,7 @@ def measure(head: bpy.types.Object, speech: Path, n_frames: int, fps: float, fir
 
 
 def _aperture_mm(head: bpy.types.Object, n_frames: int, first_scene_frame: int) -> np.ndarray:
-    """From the shape keys and curves alone: the positions of the lips' vertex pairs at every frame."""
+    """Height between the lips' vertex pairs in every frame, from the shape keys and curves alone."""
     with np.load(DEMO_HEAD, allow_pickle=False) as content:
         pairs_P2 = content["lip_pairs"].astype(np.int64)
     keys = head.data.shape_keys
