@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the user can mend, and what is ours to mend. Standard library only.
+"""Errors that the user can mend, and how every error is reported. Standard library only.
 
-Raise a `UserError` where the cause is known. Whoever meets the user (the command line, the trainer, the worker, an
-operator) shows `report(error)`: a sentence for what the user can mend, and for everything else an internal error with
-the place of the log, which holds the whole traceback.
+Raise a `UserError` where the cause is known. The command line, the trainer, the worker and the operators show
+`report(error)`: the message of a `UserError`, or for any other exception an internal error that names the log with the
+traceback.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,39 @@ LOG = Path(tempfile.gettempdir()) / "wav2sem_errors.log"
 
 
 class Text(str):
-    """A sentence that remembers what it was made of, so that it can be shown in another language.
+    """A sentence that keeps its template and values, so that it can be translated when it is shown.
 
     Attributes:
-        template: the English sentence with `{name}` where a value goes; translations have it as their key.
-        values: what goes into it; a `Text` among them is translated, too.
+        template: The English sentence with `{name}` for each value; the key of its translations.
+        values: The values; those that are a `Text` are translated as well.
     """
 
     template: str
     values: Mapping[str, object]
 
     def __new__(cls, template: str, **values: object) -> Text:
-        """Fill the template in."""
+        """Fill in the template."""
         text = super().__new__(cls, template.format(**values))
         text.template, text.values = template, values
         return text
 
+    @classmethod
+    def joined(cls, texts: Sequence[str], separator: str = " ") -> Text:
+        """Several sentences in one."""
+        values = {f"text_{number}": text for number, text in enumerate(texts)}
+        return cls(separator.join(f"{{{name}}}" for name in values), **values)
+
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, object]]:
-        """So that a copy is a `Text` too."""
+        """Copying and pickling keep the template and the values."""
         return (self.template,), dict(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON, for another process."""
+        """Plain JSON data, for another process."""
         return {"template": self.template, "values": {name: _plain(value) for name, value in self.values.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Text:
-        """Raises KeyError, TypeError, ValueError or IndexError for what `to_json` never wrote."""
+        """Read what `to_json` returned; anything else raises KeyError, TypeError, ValueError or IndexError."""
         values = {
             str(name): cls.from_json(value) if isinstance(value, Mapping) else value
             for name, value in data["values"].items()
@@ -55,10 +60,10 @@ class Text(str):
 
 
 class UserError(ValueError):
-    """A fault that the user can mend: the message names the thing and the remedy.
+    """An error that the user can mend; the message says what is wrong and what to do.
 
     Attributes:
-        text: the message.
+        text: The message.
     """
 
     def __init__(self, template: str, **values: object) -> None:
@@ -67,37 +72,38 @@ class UserError(ValueError):
 
     @classmethod
     def of(cls, text: Text) -> UserError:
-        """One with a message that was made elsewhere."""
+        """An error with this message."""
         error = cls("{text}", text=text)
         error.text = text
         return error
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that is needed is not there."""
+    """A file or folder does not exist."""
 
 
 def user_text(error: BaseException) -> Text | None:
-    """What to tell the user of a fault that they can mend; None for a fault of ours."""
+    """The message of an error that the user can mend, or None for an internal error."""
     if isinstance(error, UserError):
         return error.text
     if isinstance(error, MemoryError):
-        return Text("The memory is not sufficient. Close other programs, use a smaller model or a shorter recording.")
+        return Text("There is not enough memory. Close other programs, or use a smaller model or a shorter recording.")
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            name = os.fspath(error.filename) if error.filename else "the temporary files"
-            return Text("The disk is full ({file}). Free some space and run it again.", file=name)
+            name = error.filename or Text("temporary files")
+            return Text("The disk is full ({file}). Free some space and try again.", file=name)
         if error.filename:
             return Text("{file}: {reason}.", file=error.filename, reason=error.strerror)
         return Text("{reason}.", reason=error.strerror)
     return None
 
 
-def report(error: BaseException, log: Path = LOG) -> Text:
-    """The sentence for the user; a fault of ours is first written down whole, in `log`."""
+def report(error: BaseException, log: Path | None = None) -> Text:
+    """The message for the user; the traceback of an internal error is first appended to `log` (default: `LOG`)."""
     text = user_text(error)
     if text is not None:
         return text
+    log = log or LOG
     lines = (str(error).strip() or "no message").splitlines()
     try:
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:

@@ -45,7 +45,7 @@ def test_no_active_object(head, fails):
 def test_not_a_mesh(head, fails):
     lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT"))
     bpy.context.scene.collection.objects.link(lamp)
-    fails("is no mesh but of the type Light", object="Lamp")
+    fails("is not a mesh; its type is Light", object="Lamp")
 
 
 def test_no_faces(fails):
@@ -58,7 +58,7 @@ def test_no_faces(fails):
 def test_neither_keys_nor_flame(fails):
     bpy.ops.mesh.primitive_cube_add()
     bpy.context.object.name = "Head"
-    fails(r"no shape keys with ARKit names.*Make some by Face > Any Head, or fill in Key Mapping\.$")
+    fails(r"no shape keys with ARKit names.*Make some with Face > Any Head, or fill in Key Mapping\.$")
 
 
 def test_eye_keys_alone_cannot_speak(head, fails):
@@ -84,7 +84,7 @@ def test_hidden(head, fails, how):
 
 def test_locked_against_selection(head, fails):
     head.hide_select = True
-    fails('"Head" is locked')
+    fails('"Head" cannot be selected')
 
 
 def test_outside_the_view_layer(head, animate):

@@ -193,7 +193,7 @@ class TestMesh:
     def test_all_keys_deleted(self, head, start_at, fails):
         job = start_at("features")
         head.shape_key_clear()
-        fails(job, '"Head" has no shape keys with ARKit names .* Make some by Face > Any Head')
+        fails(job, '"Head" has no shape keys with ARKit names .* Make some with Face > Any Head')
 
     def test_keys_deleted_between_two_runs(self, head, animate, curves_of):
         animate("ok")
@@ -346,7 +346,7 @@ class TestVisemes:
 
     def test_blender_makes_none_itself(self, vowels, start_at, finish, monkeypatch):
         job = start_at("visemes")
-        monkeypatch.setattr("wav2sem_blender.blender.scene.checks.as_visemes", None)
+        monkeypatch.setattr("wav2sem_blender.blender.scene.plan.as_visemes", None)
         finish(job)
 
     def test_a_key_deleted_meanwhile(self, vowels, start_at, finish, curves_of):

@@ -124,7 +124,7 @@ class TestOverride:
     def test_a_range_that_is_too_narrow_is_said(self, library):
         head = override(library)
         outcome = apply_motion(bpy.context, head, motion_of(peak=1.4))
-        assert any("keeps its keys' ranges, so jawOpen, mouthPucker will stop" in text for text in outcome.warnings)
+        assert any("cannot be changed, so jawOpen, mouthPucker will be clamped" in text for text in outcome.warnings)
         assert head.data.shape_keys.key_blocks["jawOpen"].slider_max == 1.0
 
     def test_the_jaw_bone_is_driven_and_stays_so(self, library, tmp_path):
@@ -165,7 +165,7 @@ class TestRefusals:
 
     def test_an_override_of_the_object_alone(self, library):
         head = override(library, with_mesh=False)
-        self.refused(head, r'its mesh "Head" is linked .* Shift-click the link icon beside the mesh\'s name')
+        self.refused(head, r'The mesh "Head" of "Head" is linked .* Shift-click the link icon beside the mesh\'s name')
 
     def test_a_local_object_with_a_linked_mesh(self, library):
         with bpy.data.libraries.load(str(library), link=True) as (_, wanted):

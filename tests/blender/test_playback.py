@@ -54,14 +54,14 @@ def test_a_file_that_is_deleted_in_the_clicks_last_moment(chosen, source, monkey
     """After the last look at it: aud raises an error of its own."""
     settings = bpy.context.scene.wav2sem
     settings.sound, settings.source = bpy.data.sounds.load(str(chosen)), source
-    seen = playback.info.of_scene
+    seen = playback.info.chosen_info
 
     def last_look(scene):
         info = seen(scene)
         chosen.unlink()
         return info
 
-    monkeypatch.setattr(playback.info, "of_scene", last_look)
+    monkeypatch.setattr(playback.info, "chosen_info", last_look)
     monkeypatch.setattr(WAV2SEM_OT_play_speech, "disabled_reason", classmethod(lambda _cls, _context: ""))
     with pytest.raises(RuntimeError, match=r'^Error: "voice\.wav" cannot be played\. Choose another sound\.$'):
         bpy.ops.wav2sem.play_speech()

@@ -9,17 +9,17 @@ import pytest
 
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
-from wav2sem_blender.blender.scene import any_head, upper_face  # noqa: E402
+from wav2sem_blender.blender.scene import any_head, character, upper_face  # noqa: E402
 from wav2sem_blender.blender.tasks import running  # noqa: E402
 from wav2sem_blender.blender.ui.any_head import WAV2SEM_PT_transfer  # noqa: E402
-from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace  # noqa: E402
+from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, TemplateFace  # noqa: E402
 
 BOX = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
 
 
 @pytest.fixture(scope="module")
 def known():
-    return SpeechFace.load()
+    return TemplateFace.load()
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
     stranger = bpy.context.object
     bpy.context.view_layer.objects.active = bare_head
     with pytest.raises(ValueError, match="eyeBlinkLeft"):
-        upper_face.check_target(bpy.context, bare_head)
+        upper_face.check_upper_face(bpy.context, bare_head)
     assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
-    upper_face.check_target(bpy.context, bare_head)
+    upper_face.check_upper_face(bpy.context, bare_head)
     blocks = bare_head.data.shape_keys.key_blocks
     assert [block.name for block in blocks] == ["Basis", *known.channels]
     assert all(block.value == 0 for block in blocks[1:])
@@ -123,8 +123,8 @@ def test_what_is_no_face_is_refused_and_untouched():
 
 
 def test_too_many_vertices_are_refused(bare_head, monkeypatch):
-    monkeypatch.setattr(any_head, "MAX_VERTICES", 100)
-    with pytest.raises(RuntimeError, match="up to 100 can be handled"):
+    monkeypatch.setattr(character, "MAX_VERTICES", 100)
+    with pytest.raises(RuntimeError, match="the limit is 100"):
         bpy.ops.wav2sem.create_speech_keys()
 
 

@@ -9,11 +9,11 @@ import pytest
 from mathutils import Euler, Matrix, Quaternion, Vector
 
 from wav2sem_blender.blender import compat
-from wav2sem_blender.blender.scene import actions, head_sway, upper_face
+from wav2sem_blender.blender.scene import actions, head_sway, upper_face, upper_face_strips
 from wav2sem_blender.blender.scene.head_sway import SwayTarget
 from wav2sem_blender.blender.ui import upper_face_properties
 from wav2sem_blender.pipeline.prosody import Prosody
-from wav2sem_blender.pipeline.upper_face import CHANNELS, Settings, perform
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, perform
 
 from . import rna_dump  # noqa: TID252
 
@@ -55,7 +55,7 @@ def live(target, speech=None, settings=None, **options):
 
 def own_strips(owner):
     tracks = owner.animation_data.nla_tracks if owner.animation_data else ()
-    return [strip for track in tracks for strip in track.strips if upper_face.MARK in strip.action]
+    return [strip for track in tracks for strip in track.strips if upper_face_strips.MARK in strip.action]
 
 
 def curves(strip) -> dict[tuple[str, int], np.ndarray]:
@@ -159,7 +159,7 @@ def test_what_the_user_animates_drives_or_mutes_stays_so(face):
     assert keys.key_blocks["eyeBlink_L"].value == 0.25
     keys.key_blocks["Brow_Inner_Up"].mute = True
     with pytest.raises(
-        ValueError, match=r'Nothing of the upper face of "Head" is free to move.*Brow_Inner_Up left alone'
+        ValueError, match=r'No shape key of the upper face of "Head" can be animated.*Brow_Inner_Up left alone'
     ):
         live(face)
 
@@ -249,7 +249,7 @@ def test_all_switched_off_is_an_error(face):
 def test_a_flame_mesh_gets_the_keys_it_lacks(flame_head):
     outcome = live(flame_head)
     blocks = flame_head.data.shape_keys.key_blocks
-    assert outcome.n_new_keys == 15 and set(CHANNELS) <= set(blocks.keys())
+    assert outcome.n_new_keys == 15 and set(UPPER_FACE_CHANNELS) <= set(blocks.keys())
     with np.load(upper_face.UPPER_FACE) as file:
         names, basis_KV3 = file["names"].tolist(), file["basis_KV3"].astype(np.float32)
     rest_V3 = np.array([point.co for point in flame_head.data.vertices])
@@ -295,7 +295,7 @@ def test_an_object_sways_the_named_way_whatever_its_axes(head, mode, y_up, paren
     own_turn = head.rotation_quaternion.copy()
     head.rotation_mode = mode
     bpy.context.view_layer.update()
-    sway = head_sway.find(head, SwayTarget(object_name="Head"), {}, upper_face.MARK)
+    sway = head_sway.find(head, SwayTarget(object_name="Head"), {}, upper_face_strips.MARK)
     parent_frame = (head.matrix_world @ head.matrix_basis.inverted()).to_quaternion()
     none = Quaternion()
     for degrees, expected in (
@@ -329,7 +329,7 @@ def test_an_object_keeps_its_own_rotation_and_running_again_starts_at_rest(face)
         assert face.rotation_euler.z == pytest.approx(0.5)
         first = points if first is None else first
         np.testing.assert_allclose(points, first, atol=2e-3)
-    upper_face.remove(face)
+    upper_face_strips.remove_upper_face(face)
     np.testing.assert_allclose(face.delta_rotation_euler, (0.0, 0.1, 0.0), atol=1e-6)
 
 
@@ -359,7 +359,7 @@ def test_a_bone_sways_about_its_pose(face, armature, mode):
     )
     bpy.context.view_layer.update()
     posed = (armature.matrix_world @ bone.matrix).to_quaternion()
-    sway = head_sway.find(face, SwayTarget(object_name="Rig", bone_name="neck"), {}, upper_face.MARK)
+    sway = head_sway.find(face, SwayTarget(object_name="Rig", bone_name="neck"), {}, upper_face_strips.MARK)
     for degrees, expected in (((20, 0, 0), (0.342020, -0.939693, 0)), ((0, -20, 0), (0, -0.939693, -0.342020))):
         head_sway.set_values(armature, sway.path, sway.values(np.array([degrees], dtype=np.float32))[0].tolist())
         bpy.context.view_layer.update()
@@ -421,7 +421,7 @@ def test_the_button_listens_to_real_speech(face, addon_preferences):
         'key_blocks["eyeBlink_L"].value',
         'key_blocks["eyeBlink_R"].value',
     ]
-    assert upper_face.settings_of(strip.action) == Settings(seed=7, brows=0.0)
+    assert upper_face_strips.recorded_settings(strip.action) == Settings(seed=7, brows=0.0)
     assert strip.frame_start == 3
 
 
@@ -466,7 +466,7 @@ def test_panel_operator_and_settings_agree():
 
 def test_looking_at_the_settings_stores_nothing(face, scene_bytes):
     before = scene_bytes()
-    assert upper_face_properties.of_scene(bpy.context.scene) == (Settings(), SwayTarget())
+    assert upper_face_properties.panel_settings(bpy.context.scene) == (Settings(), SwayTarget())
     assert upper_face_properties.is_enabled(bpy.context.scene, by_hand=True)
     assert not upper_face_properties.is_enabled(bpy.context.scene, by_hand=False)
     assert scene_bytes() == before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What differs between Blender 4.5 and 5.2, each difference in one function."""
+"""The differences between Blender 4.5 and 5.2, each in one function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGE_FOLDER = Path(__file__).parents[1]
 
 
 def addon_version() -> str:
-    """The version in the manifest: beside the package in an extension, one folder up in a checkout."""
+    """The version in the manifest, which is in the package of an extension and one folder up in a checkout."""
     for folder in (_PACKAGE_FOLDER, _PACKAGE_FOLDER.parent):
         manifest = folder / "blender_manifest.toml"
         if manifest.is_file():
@@ -23,7 +23,7 @@ def addon_version() -> str:
 
 
 def channelbag(action: bpy.types.Action, slot: Any) -> Any:
-    """The F-curves' container of `slot`, created with its layer and strip when missing.
+    """The container of the F-curves of `slot`, created with its layer and strip if missing.
 
     Blender 5.0 removed `action.fcurves`; layers exist in all supported versions.
     """
@@ -53,7 +53,7 @@ def set_video_output(render: Any, path: Path) -> None:
 
 
 def set_image_output(render: Any, path: Path) -> None:
-    """Make `render` write PNG files whose names begin with `path`."""
+    """Make `render` write PNG files; their names begin with `path`."""
     settings = render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "IMAGE"
@@ -76,7 +76,7 @@ def find_strip(scene: bpy.types.Scene, name: str) -> Any:
 
 @dataclass(frozen=True)
 class StripTimes:
-    """Where a sound strip lies and what it leaves out, in scene frames; `content` is the whole sound."""
+    """Position and trim of a sound strip in scene frames; `content_start` is where the untrimmed sound would begin."""
 
     content_start: float
     start: int

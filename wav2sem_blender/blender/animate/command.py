@@ -13,7 +13,7 @@ import bpy
 from ...errors import MissingFileError, UserError, report
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
-from ..scene.write_motion import summary
+from ..scene.write_motion import speech_summary
 from . import jobs
 from .settings import AnimateSettings
 
@@ -49,7 +49,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         _check_output(options.output)
         outcome, notes = jobs.run(context, settings, _print_progress)
-        for sentence in (*outcome.warnings, *notes, *outcome.notes, summary(outcome)):
+        for sentence in (*outcome.warnings, *notes, *outcome.notes, speech_summary(outcome)):
             print(f"wav2sem: {sentence}")
         _save(options.output)
     except Exception as error:

@@ -24,7 +24,7 @@ from ...pipeline.upper_face import Settings as UpperFaceSettings
 from ...worker import protocol
 from ...worker.client import WorkerClient, new_job_id
 from .. import compat
-from ..scene import checks, upper_face
+from ..scene import checks, plan, upper_face
 from ..scene.write_motion import Outcome, applying
 from ..sound import source
 from ..sound.decode import Decoding
@@ -65,7 +65,7 @@ class Job(Running):
         """
         super().__init__("Starting")
         target = checks.find_object(context, settings.object_name)
-        check_target = upper_face.check_target if settings.upper_face_only else checks.check_target
+        check_target = upper_face.check_upper_face if settings.upper_face_only else checks.check_target
         check_target(context, target)
         self.settings = replace(settings, object_name=target.name)
         # By what renaming and undo leave as they are.
@@ -142,7 +142,7 @@ class Job(Running):
         if self.settings.upper_face_only or target is None or target.type != "MESH":
             return None
         motion = self._motion()
-        wanted = checks.wanted_visemes(target, motion.channels)
+        wanted = plan.wanted_visemes(target, motion.channels)
         if wanted is None:
             return None
         assert self._result is not None
@@ -198,7 +198,7 @@ class Job(Running):
                     ),
                 ),
             )
-        notes = (*outcome.notes, *upper.notes, upper_face.summary(upper))
+        notes = (*outcome.notes, *upper.notes, upper_face.upper_face_summary(upper))
         return replace(outcome, warnings=(*outcome.warnings, *upper.warnings), notes=notes)
 
     @contextmanager

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""F-curves in an Action of our own, beside whatever the user animated before.
+"""Writes F-curves into an Action of our own and keeps what the user animated before.
 
-- No action yet: ours becomes the active one.
-- An action of the user: it moves into an NLA track below ours, where it keeps playing every channel that we do not
-  write, and all channels outside the time of the speech.
-- Ours, of the same audio: its curves are replaced in place; curves that the user added to it stay.
-- Ours, of other audio: it is kept in the file, with a fake user, and a new one takes its place.
+What happens depends on the active action:
+
+- none: ours becomes the active one;
+- the user's: it moves to an NLA track below ours. There it still plays every channel that we do not write, and all
+  channels before and after the speech;
+- ours, from the same audio: its curves are replaced; curves that the user added to it stay;
+- ours, from other audio: it stays in the file with a fake user, and a new one becomes active.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from .. import compat
 from . import original_state
 from .checks import value_path
 
-# Custom properties of an Action of ours; the first one marks it.
+# Custom properties of an Action of ours, and what all their names begin with. AUDIO_HASH tells that an Action is ours.
 MARKS = "wav2sem_"
 AUDIO_HASH = "wav2sem_audio_sha256"
 CURVES = "wav2sem_curves"
-# Marks the Action that holds shape keys at rest below our NLA strips.
+# Custom property of the Action that holds shape keys at rest below our NLA strips.
 REST = "wav2sem_rest"
 _REST_NAME = "Speech Rest"
 
@@ -43,19 +45,19 @@ def write_action(
     scene: bpy.types.Scene,
     rollback: ExitStack,
 ) -> Steps[tuple[bpy.types.Action, list[str]]]:
-    """Write one curve for each key name, a key on every scene frame; a step is a curve.
+    """Write a curve for each shape key, with a keyframe on every scene frame. One step writes one curve.
 
     Args:
         keys: The mesh's shape-key data-block.
-        name: For the Action: the audio's.
-        marks: Custom properties to store on the Action, `AUDIO_HASH` among them.
+        name: Name of a new Action.
+        marks: Custom properties to store on the Action; `AUDIO_HASH` must be among them.
         curves: Key name to values (T,), one for each scene frame.
-        first_scene_frame: Where the first value goes.
-        scene: Its frame range is covered by a strip made of the user's action.
-        rollback: Receives what undoes a half-done change.
+        first_scene_frame: Scene frame of the first value.
+        scene: If the user's action is pushed down, its strip covers this scene's frame range.
+        rollback: Receives what undoes an unfinished run.
 
     Returns:
-        The Action, and sentences for the user about what happened to an earlier one.
+        The Action, and sentences for the user about what happened to the action before it.
     """
     if keys.animation_data is None:
         rollback.callback(keys.animation_data_clear)
@@ -63,7 +65,8 @@ def write_action(
     notes: list[str] = []
     current = animation.action
     if current is not None and _is_replaceable(current, marks):
-        action, slot = current, _slot_of(animation, keys)
+        action = current
+        slot = animation.action_slot or action.slots.new(id_type="KEY", name=keys.name)
     else:
         action = bpy.data.actions.new(name)
         rollback.callback(bpy.data.actions.remove, action)
@@ -88,7 +91,7 @@ def write_action(
 
 
 def put_on_top(keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene) -> list[str]:
-    """Make an action of ours the active one; returns sentences about what was active before."""
+    """Make an action of ours the active one; returns sentences about the one that was active before."""
     animation = keys.animation_data_create()
     notes = _make_room(animation, keys, scene)
     animation.action = action
@@ -97,11 +100,11 @@ def put_on_top(keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: 
 
 
 def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
-    """Let keys rest where no strip plays them: there Blender takes 1 for a shape key's value.
+    """Hold shape keys at 0 by a strip below ours; Blender gives a key that no strip plays the value 1.
 
-    A strip below ours holds 0. What the user's strips play is left to them.
+    Keys that a strip of the user plays are left out.
     """
-    animation = keys.animation_data
+    animation = keys.animation_data_create()
     users = {path for path, action in animated_paths(animation) if AUDIO_HASH not in action}
     paths = [path for path in map(value_path, key_names) if path not in users]
     held = next((strip for _, strip in rest_strips(animation)), None)
@@ -123,16 +126,16 @@ def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
 
 
 def drop_rest(keys: bpy.types.Key) -> None:
-    """Remove the strip of `hold_rest`."""
+    """Remove the strip that `hold_rest` made."""
     for track, strip in list(rest_strips(keys.animation_data)):
         action = strip.action
-        keys.animation_data.nla_tracks.remove(track)
+        keys.animation_data_create().nla_tracks.remove(track)
         if action.users == 0:
             bpy.data.actions.remove(action)
 
 
 def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any]]:
-    """Track and strip of `hold_rest`."""
+    """Track and strip that `hold_rest` made."""
     for track in animation.nla_tracks if animation is not None else ():
         for strip in track.strips:
             if strip.action is not None and REST in strip.action:
@@ -140,27 +143,22 @@ def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any
 
 
 def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float]) -> bool:
-    """Ours, of the same audio, local, and nobody else's."""
+    """Whether the action is ours, from the same audio, local, and has no other user."""
     users = action.users - int(action.use_fake_user)
     return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and users == 1
 
 
-def _slot_of(animation: bpy.types.AnimData, keys: bpy.types.Key) -> Any:
-    return animation.action_slot or animation.action.slots.new(id_type="KEY", name=keys.name)
-
-
 def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) -> None:
-    """Remove the curves of our last run; what they drove returns to rest, or it would keep its last value."""
+    """Remove the curves of our last run from an action and return their keys to rest."""
     for key_name in json.loads(action.get(CURVES, "[]")):
         curve = bag.fcurves.find(value_path(key_name))
         if curve is not None:
             bag.fcurves.remove(curve)
-        if key_name in keys.key_blocks:
-            keys.key_blocks[key_name].value = 0.0
+    rest(action, keys)
 
 
 def write_curve(curves: Any, path: str, frames_T: np.ndarray, values_T: np.ndarray, index: int = 0) -> None:
-    """One linear key for each value, in bulk: 200 times as fast as `keyframe_insert`."""
+    """Write a curve with one linear keyframe for each value. Bulk access is 200 times as fast as `keyframe_insert`."""
     curve = curves.find(path, index=index)
     if curve is not None:
         curves.remove(curve)
@@ -168,16 +166,17 @@ def write_curve(curves: Any, path: str, frames_T: np.ndarray, values_T: np.ndarr
     points = curve.keyframe_points
     points.add(len(values_T))
     points.foreach_set("co", np.stack([frames_T, values_T], axis=1).astype(np.float32).ravel())
-    linear = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["LINEAR"].value
+    interpolation: Any = bpy.types.Keyframe.bl_rna.properties["interpolation"]
+    linear = interpolation.enum_items["LINEAR"].value
     points.foreach_set("interpolation", np.full(len(values_T), linear, dtype=np.int32))
     curve.update()
 
 
 def animated_paths(animation: bpy.types.AnimData | None) -> Iterator[tuple[str, bpy.types.Action]]:
-    """What plays: data paths of the active action and of the NLA strips that are not muted, each with its action."""
+    """Data path and action of every curve that plays: of the active action and of NLA strips that are not muted."""
     if animation is None:
         return
-    sources = [animation] if animation.action is not None else []
+    sources: list[Any] = [animation] if animation.action is not None else []
     if animation.use_nla:
         sources += [strip for track in animation.nla_tracks if not track.mute for strip in _clips(track.strips)]
     for source in sources:
@@ -199,7 +198,7 @@ def _clips(strips: Any) -> Iterator[Any]:
 
 
 def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene) -> list[str]:
-    """Take the present action off the top without losing it."""
+    """Move the active action away without losing it: keep ours in the file, push the user's down."""
     current = animation.action
     if current is None:
         return []
@@ -216,22 +215,22 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
 
 
 def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
-    """Return to rest what an action of ours drove, or it would keep its last value."""
+    """Set the keys that an action of ours drives to 0; they would keep their last value otherwise."""
     for key_name in json.loads(action.get(CURVES, "[]")):
         if key_name in keys.key_blocks:
             keys.key_blocks[key_name].value = 0.0
 
 
 def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapolation: str) -> Any:
-    """What the NLA editor's Push Down does, over this range at least, so that cycling curves go on.
+    """Push the active action down as the NLA editor does, and return the new track.
 
-    Returns:
-        The new track.
+    The strip covers at least `first` to `last`, so that cyclic curves go on playing there.
     """
     action, slot = animation.action, animation.action_slot
+    assert action is not None
     if not animation.nla_tracks:
         animation.use_nla = True
-    start, end = action.curve_frame_range
+    start, end = action.curve_frame_range[:]
     start, end = floor(min(start, first)), ceil(max(end, last, start + 1))
     track = animation.nla_tracks.new()
     track.name = action.name
@@ -241,14 +240,14 @@ def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapol
     strip.action_frame_start, strip.action_frame_end = start, end
     strip.frame_start, strip.frame_end = start, end
     strip.blend_type = animation.action_blend_type
-    strip.extrapolation = extrapolation
+    strip.extrapolation = extrapolation  # type: ignore[assignment]
     if animation.action_influence != 1.0:
         strip.use_animated_influence = True
-        # Without a key its curve is 0.
+        # Without a keyframe the influence curve is 0.
         strip.fcurves.find("influence").keyframe_points.insert(start, animation.action_influence)
         strip.influence = animation.action_influence
     animation.action_blend_type = "REPLACE"
     animation.action_influence = 1.0
-    # Before and after the speech what lies below shows through.
+    # Before and after the speech, the tracks below play.
     animation.action_extrapolation = "NOTHING"
     return track

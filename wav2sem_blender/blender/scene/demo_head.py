@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo head as a Blender object, and a small stage that lights it for a portrait."""
+"""Builds the demo head as a Blender object, and a stage that lights it for a portrait."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 import bpy
 import numpy as np
-from mathutils import Quaternion, Vector
+from mathutils import Vector
 
 from ...assets import DEMO_HEAD
-from ...errors import Text
 from .. import compat
 
 Colour = tuple[float, float, float]
@@ -58,7 +57,7 @@ def build_demo_head(collection: bpy.types.Collection | None = None) -> bpy.types
     head = bpy.data.objects.new("Demo Head", mesh)
     (collection or bpy.context.scene.collection).objects.link(head)
     add_shape_keys(head, data)
-    smooth = head.modifiers.new("Subdivision", "SUBSURF")
+    smooth: Any = head.modifiers.new("Subdivision", "SUBSURF")
     smooth.levels, smooth.render_levels = 1, 1
     return head
 
@@ -74,7 +73,7 @@ def fill_mesh(mesh: bpy.types.Mesh, data: dict[str, np.ndarray]) -> None:
     mesh.polygons.foreach_set("loop_start", np.arange(0, quads.size, 4, dtype=np.int32))
     mesh.polygons.foreach_set("material_index", data["material"].astype(np.int32))
     mesh.polygons.foreach_set("use_smooth", np.ones(len(quads), dtype=bool))
-    tint = mesh.attributes.new("tint", "FLOAT_COLOR", "POINT")
+    tint: Any = mesh.attributes.new("tint", "FLOAT_COLOR", "POINT")
     colour = np.zeros((len(points), 4), dtype=np.float32)
     colour[:, :3] = data["tint"] / 255.0
     colour[:, 3] = 1.0
@@ -96,14 +95,15 @@ def add_shape_keys(head: bpy.types.Object, data: dict[str, np.ndarray]) -> None:
 
 
 def make_material(name: str) -> bpy.types.Material:
-    """One material, readable in Workbench (viewport colour) and in EEVEE and Cycles (nodes)."""
+    """Make a material with a viewport colour for Workbench and nodes for EEVEE and Cycles."""
     colour, roughness, coat = LOOK[name]
     material = bpy.data.materials.new(f"Demo {name.replace('_', ' ').title()}")
     material.diffuse_color = (*colour, 1.0)
     material.roughness = roughness
     if not material.node_tree:
         material.use_nodes = True
-    shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    tree: Any = material.node_tree
+    shader = next(node for node in tree.nodes if node.type == "BSDF_PRINCIPLED")
     set_inputs(shader, {"Base Color": (*colour, 1.0), "Roughness": roughness, "Coat Weight": coat})
     if name == "catch_light":
         set_inputs(shader, {"Emission Color": (1.0, 1.0, 1.0, 1.0), "Emission Strength": 1.5})
@@ -113,12 +113,12 @@ def make_material(name: str) -> bpy.types.Material:
     if name == "iris":
         add_tint(material, shader, colour, ((2, 0.8, (0.20, 0.52, 0.50)),))
     if name in ("teeth", "tongue", "gum", "mouth"):
-        # The mouth is a small dark cave; a touch of own light keeps it readable at any distance.
+        # A little emission keeps the dark inside of the mouth readable at any distance.
         set_inputs(shader, {"Emission Color": (*colour, 1.0), "Emission Strength": 0.25 if name == "teeth" else 0.10})
     return material
 
 
-def set_inputs(node: bpy.types.Node, values: dict[str, Any]) -> None:
+def set_inputs(node: Any, values: dict[str, Any]) -> None:
     """Set the inputs of a node by name."""
     for name, value in values.items():
         node.inputs[name].default_value = value
@@ -130,8 +130,9 @@ def add_tint(
     colour: Colour,
     layers: tuple[tuple[int, float, Colour], ...],
 ) -> None:
-    """Mix colours into the base colour: per layer a channel of the tint attribute, a strength and a colour."""
-    nodes, links = material.node_tree.nodes, material.node_tree.links
+    """Mix colours into the base colour. A layer is a channel of the tint attribute, a strength and a colour."""
+    tree: Any = material.node_tree
+    nodes, links = tree.nodes, tree.links
     attribute = nodes.new("ShaderNodeAttribute")
     attribute.attribute_name = "tint"
     split = nodes.new("ShaderNodeSeparateColor")
@@ -171,7 +172,7 @@ def build_stage(scene: bpy.types.Scene) -> None:
         ("Rim Light", (-0.55, 0.85, 0.75), 14.0, 0.4, (1.0, 0.90, 0.78)),
     )
     for name, location, energy_w, size_m, colour in lights:
-        data = bpy.data.lights.new(name, "AREA")
+        data: Any = bpy.data.lights.new(name, "AREA")
         data.energy, data.size, data.color = energy_w, size_m, colour
         light = bpy.data.objects.new(name, data)
         light.location = location
@@ -182,179 +183,37 @@ def build_stage(scene: bpy.types.Scene) -> None:
 
 def aim(thing: bpy.types.Object, target: Vector) -> None:
     """Turn a camera or a lamp towards a point."""
-    thing.rotation_euler = (target - Vector(thing.location)).to_track_quat("-Z", "Y").to_euler()
+    thing.rotation_euler = (target - thing.location).to_track_quat("-Z", "Y").to_euler()
 
 
 def set_backdrop(scene: bpy.types.Scene) -> None:
-    """A plain light background for every engine, with true-to-palette colours."""
+    """Set a plain light background for every render engine, and a view transform that keeps its colours."""
     world = bpy.data.worlds.new("Portrait Backdrop")
     world.color = BACKDROP
     if not world.node_tree:
         world.use_nodes = True
-    nodes, links = world.node_tree.nodes, world.node_tree.links
+    tree: Any = world.node_tree
+    nodes, links = tree.nodes, tree.links
     background = next(node for node in nodes if node.type == "BACKGROUND")
     set_inputs(background, {"Color": (*BACKDROP, 1.0)})
-    # The camera sees the colour itself; as a light it is dimmer, so that the lamps shape the face.
+    # The camera sees the full colour. As a light source the background is dimmer, so that the lamps shape the face.
     path, strength = nodes.new("ShaderNodeLightPath"), nodes.new("ShaderNodeMath")
     strength.operation = "MULTIPLY_ADD"
     strength.inputs[1].default_value, strength.inputs[2].default_value = 1.0 - BACKDROP_LIGHT, BACKDROP_LIGHT
     links.new(path.outputs["Is Camera Ray"], strength.inputs[0])
     links.new(strength.outputs[0], background.inputs["Strength"])
     scene.world = world
-    scene.view_settings.view_transform = "Standard"
-    shading = scene.display.shading
+    stage: Any = scene
+    stage.view_settings.view_transform = "Standard"
+    shading = stage.display.shading
     shading.light, shading.color_type = "STUDIO", "MATERIAL"
     if any(light.name == "paint.sl" for light in bpy.context.preferences.studio_lights):
-        shading.studio_light = "paint.sl"  # the brightest of Blender's own, kind to skin
+        shading.studio_light = "paint.sl"  # the brightest of Blender's own
     shading.show_specular_highlight = True
 
 
-DEMO_PROPERTY = "wav2sem_demo_head"  # custom property of an object: it is the bundled head, ready to speak
-CLEARANCE_M = 1.25  # between the head and what stood in its place, which is then out of the picture
-FROM_THE_FRONT = Quaternion((1.0, 0.0, 0.0), np.pi / 2)
-
-
-class Before:
-    """What was selected, active, chosen in the panel and looked at before a head was added.
-
-    All by what renaming and undo leave as they are, so that it can be brought back a while later.
-    """
-
-    def __init__(self, context: bpy.types.Context) -> None:
-        """Remember it."""
-        scene, layer = context.scene, context.view_layer
-        self._layer_name = layer.name
-        self._selected_uids = {thing.session_uid for thing in layer.objects.selected}
-        self._active_uid = _uid(layer.objects.active)
-        # Merely reading the settings would store an empty group with the scene.
-        self._has_settings = scene.is_property_set("wav2sem")
-        self._target_uid = _uid(scene.wav2sem.target) if self._has_settings else None
-        area = _area_to_look_in(context)
-        self._area = area.as_pointer() if area is not None else 0
-        self._view = _view(area) if area is not None else {}
-
-    def bring_back(self, head: bpy.types.Object) -> None:
-        """Remove the head, and what it had taken the place of returns; what a person chose since then stays."""
-        if not head.users_scene:  # somebody has unlinked it, and chosen other things by then
-            remove_head(head)
-            return
-        scene = head.users_scene[0]
-        layer = scene.view_layers.get(self._layer_name) or scene.view_layers[0]
-        was_active, was_target = layer.objects.active == head, scene.wav2sem.target == head
-        was_alone = [thing for thing in layer.objects.selected if thing != head] == []
-        # Before it goes: for a while the layer still has its place.
-        there = {thing.session_uid: thing for thing in layer.objects}
-        remove_head(head)
-        if was_alone:
-            for uid in self._selected_uids & there.keys():
-                there[uid].select_set(True, view_layer=layer)
-        if was_active:
-            layer.objects.active = there.get(self._active_uid)
-        if was_target and self._has_settings:
-            everywhere = {thing.session_uid: thing for thing in bpy.data.objects}
-            scene.wav2sem.target = everywhere.get(self._target_uid)
-        elif was_target:
-            scene.property_unset("wav2sem")
-        for area in (area for window in bpy.context.window_manager.windows for area in window.screen.areas):
-            if area.as_pointer() == self._area and area.type == "VIEW_3D":
-                for name, value in self._view.items():
-                    setattr(area.spaces.active.region_3d, name, value)
-
-
-def add_demo_head(context: bpy.types.Context) -> bpy.types.Object:
-    """Add the bundled head where nothing hides it, make it active, and choose it in the panel."""
-    occupied = [
-        (np.min(corners_83, axis=0), np.max(corners_83, axis=0))
-        for corners_83 in (_world_box(thing) for thing in context.visible_objects if thing.type == "MESH")
-    ]
-    head = build_demo_head()
-    head[DEMO_PROPERTY] = True
-    context.view_layer.update()  # its size is not known before
-    head.location = free_place(context.scene.cursor.location, Vector(head.dimensions), occupied)
-    for thing in context.selected_objects:
-        thing.select_set(False)
-    head.select_set(True)
-    context.view_layer.objects.active = head
-    context.scene.wav2sem.target = head
-    return head
-
-
-def free_place(wanted: Vector, size: Vector, occupied: list[tuple[np.ndarray, np.ndarray]]) -> Vector:
-    """The place next to `wanted`, towards +x, where a head of this size, standing in its middle, touches no box."""
-    place, half = np.array(wanted, dtype=float), np.array([size.x / 2, size.y / 2, 0.0])
-    high = np.array([half[0], half[1], size.z])
-    for low_3, high_3 in sorted(occupied, key=lambda box: float(box[1][0])):
-        if ((low_3 < place + high) & (high_3 > place - half)).all():
-            place[0] = high_3[0] + CLEARANCE_M + half[0]
-    return Vector(place)
-
-
-def look_at(context: bpy.types.Context, head: bpy.types.Object) -> None:
-    """Bring the head's face into the view that was clicked in, or into the screen's first one."""
-    area = _area_to_look_in(context)
-    if area is None:
-        return
-    space = area.spaces.active
-    if space.local_view is not None:
-        head.local_view_set(space, True)
-    if space.region_3d.view_perspective == "CAMERA":
-        space.region_3d.view_perspective = "PERSP"
-    space.region_3d.view_rotation = FROM_THE_FRONT
-    region = next(region for region in area.regions if region.type == "WINDOW")
-    with context.temp_override(area=area, region=region):
-        bpy.ops.view3d.view_selected()
-
-
-def find_demo_head(scene: bpy.types.Scene) -> bpy.types.Object | None:
-    """The bundled head that was added to this scene before, if it is still there."""
-    return next((thing for thing in scene.objects if DEMO_PROPERTY in thing and thing.type == "MESH"), None)
-
-
-def remove_head(head: bpy.types.Object) -> None:
-    """Take a head away with everything that came with it."""
-    mesh = head.data
-    materials = [material for material in mesh.materials if material is not None]
-    bpy.data.objects.remove(head)
-    bpy.data.meshes.remove(mesh)
-    for material in materials:
-        if not material.users:
-            bpy.data.materials.remove(material)
-
-
-def blocked(context: bpy.types.Context) -> str:
-    """Why no head can be added, or nothing."""
-    if context.scene is None:
-        return "There is no scene"
-    if context.scene.library:
-        return Text('The scene "{scene}" is linked from another file', scene=context.scene.name)
-    return "" if context.mode == "OBJECT" else "Return to Object Mode first"
-
-
-def _area_to_look_in(context: bpy.types.Context) -> bpy.types.Area | None:
-    views = [area for area in context.screen.areas if area.type == "VIEW_3D"] if context.screen is not None else []
-    return context.area if context.area in views else next(iter(views), None)
-
-
-def _view(area: bpy.types.Area) -> dict[str, Any]:
-    view = area.spaces.active.region_3d
-    return {
-        "view_rotation": view.view_rotation.copy(),
-        "view_location": view.view_location.copy(),
-        "view_distance": view.view_distance,
-        "view_perspective": view.view_perspective,
-    }
-
-
-def _uid(thing: bpy.types.Object | None) -> int | None:
-    return thing.session_uid if thing is not None else None
-
-
-def _world_box(thing: bpy.types.Object) -> np.ndarray:
-    return np.array([thing.matrix_world @ Vector(corner) for corner in thing.bound_box])
-
-
 def add_sound(scene: bpy.types.Scene, speech: Path | str, first_frame: int) -> None:
-    """Put the speech into the scene's sequencer, on a channel of its own, so that it plays and goes into the film."""
+    """Add the speech to the scene's sequencer, on a free channel, unless it is there already."""
     strips = compat.sequencer_strips(scene.sequence_editor_create())
     sounds = [strip for strip in strips if strip.type == "SOUND" and strip.sound is not None]
     if any(strip.sound.filepath == str(speech) and compat.strip_times(strip).start == first_frame for strip in sounds):

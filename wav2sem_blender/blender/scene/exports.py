@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a face plays, in files for other programs. Every file appears whole or not at all. Shapes: T frames, K keys."""
+"""Exports what a face plays for other programs. A failed export leaves no partial file. Shapes: T frames, K keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
@@ -23,13 +24,13 @@ def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
 
 
 def frame_range(face: bpy.types.Object) -> tuple[int, int]:
-    """First and last scene frame of what plays."""
+    """First and last scene frame of the takes that play."""
     ranges = [take.frames for take in playing(face)]
     return min(first for first, _ in ranges), max(last for _, last in ranges)
 
 
 def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
-    """The keys' values at every scene frame of `frame_range`; channels are named as the key mapping names them."""
+    """Values of the keys at every scene frame of `frame_range`, with the channel names of the key mapping."""
     first, last = frame_range(face)
     values: dict[str, np.ndarray] = {}
     for take in reversed(playing(face)):
@@ -41,7 +42,9 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
             ]
     top = playing(face)[0].action
     if not values:
-        raise UserError('The action "{top}" has no curve for a shape key of "{face}".', top=top.name, face=face.name)
+        raise UserError(
+            'The action "{action}" has no curve for a shape key of "{face}".', action=top.name, face=face.name
+        )
     info = {"audio": str(top.get("wav2sem_audio", "")), "audio_sha256": str(top.get(actions.AUDIO_HASH, ""))}
     names = _channel_names(face, tuple(values))
     return Motion(
@@ -53,7 +56,7 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
 
 
 def parts(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types.Object]:
-    """The face, what its shape keys drive, what hangs on it, and the armature that moves it; only what is visible."""
+    """The visible objects that belong to the face: its children, what its keys drive, and the armatures of these."""
     keys = face.data.shape_keys
     family = {face, *face.children_recursive}
     for candidate in context.view_layer.objects:
@@ -69,7 +72,7 @@ def parts(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types.
 
 
 def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-    """A .glb with the shape keys as morph targets and all that plays in one animation, which begins at 0 s.
+    """Write a .glb: the shape keys as morph targets, and all that plays as one animation that begins at 0 s.
 
     Raises:
         OSError: It cannot be written.
@@ -92,7 +95,7 @@ def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -
 
 
 def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-    """An .abc with the points of every frame.
+    """Write an .abc with the points of every frame.
 
     Raises:
         OSError: It cannot be written.
@@ -106,7 +109,7 @@ def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path
 
 
 def _channel_names(face: bpy.types.Object, keys: tuple[str, ...]) -> dict[str, str]:
-    """Key to channel where the mapping has exactly one for it, unscaled; otherwise a key keeps its own name."""
+    """The channel of each key if the mapping pairs the two exclusively and with gain 1; else the key's own name."""
     rows = [row for row in key_mapping.in_use(face).rows if row.key in keys]
     named = {}
     for row in rows:
@@ -116,9 +119,9 @@ def _channel_names(face: bpy.types.Object, keys: tuple[str, ...]) -> dict[str, s
     return {key: named.get(key, key) for key in keys}
 
 
-def _write(path: Path, export: Callable[[str], set[str]]) -> None:
+def _write(path: Path, export: Callable[[str], Any]) -> None:
     with atomic_path(path) as temporary:
-        temporary.open("xb").close()  # says by itself what is wrong with the folder
+        temporary.open("xb").close()  # raises an OSError that says what is wrong with the folder
         try:
             result = export(str(temporary))
         except RuntimeError as error:
@@ -129,7 +132,7 @@ def _write(path: Path, export: Callable[[str], set[str]]) -> None:
 
 @contextmanager
 def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[None]:
-    """Only the face and its parts selected, and the scene as long as what plays; afterwards everything as before."""
+    """Select only the face's objects and set the scene's range to what plays; restore both afterwards."""
     scene, layer = context.scene, context.view_layer
     times = scene.frame_start, scene.frame_end, scene.frame_current, scene.frame_subframe
     selection, active = list(context.selected_objects), layer.objects.active

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The head's sway in degrees becomes the rotation of an object or a bone.
+"""Turns head sway in degrees into the rotation of an object or a bone.
 
-An object sways by its delta rotation, so that its own rotation stays the user's. A bone has no delta: where it is at
-rest it sways about that pose, and on top of what NLA tracks do to it.
-Shapes: T animation frames.
+An object sways by its delta rotation, so its own rotation stays free. A bone has no delta rotation: it sways about its
+rest pose, or, if NLA tracks animate it, on top of them. Shapes: T animation frames.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import radians
+from typing import Any
 
 import bpy
 import numpy as np
@@ -22,7 +22,7 @@ from . import actions
 
 @dataclass(frozen=True, kw_only=True)
 class SwayTarget:
-    """What the head's sway moves: an object, or a bone of an armature; nothing when the object's name is empty."""
+    """What sways with the head: an object, or a bone of an armature; nothing if the object's name is empty."""
 
     object_name: str = ""
     bone_name: str = ""
@@ -40,8 +40,8 @@ class Sway:
         path: Data path of the rotation.
         order: "QUATERNION", or the order of the Euler angles.
         rest: The rotation without sway.
-        axes: Yaw, pitch and roll axes in the frame of the rotation; positive is left, up, left.
-        blend_type: Of the NLA strip.
+        axes: Yaw, pitch and roll axes in the frame of the rotation. Positive angles turn left, up and left.
+        blend_type: Blend type of the NLA strip.
     """
 
     owner: bpy.types.Object
@@ -53,33 +53,34 @@ class Sway:
 
     def values(self, head_deg_T3: np.ndarray) -> np.ndarray:
         """Rotation at every frame, (T, 4) quaternions or (T, 3) Euler angles in radians."""
-        base = Quaternion(self.rest) if self.order == "QUATERNION" else Euler(self.rest, self.order).to_quaternion()
+        order: Any = "XYZ" if self.order == "QUATERNION" else self.order
+        base = Quaternion(self.rest) if self.order == "QUATERNION" else Euler(self.rest, order).to_quaternion()
         if self.blend_type == "COMBINE":
             base = Quaternion()
-        values, previous = [], Euler((0.0, 0.0, 0.0), "XYZ" if self.order == "QUATERNION" else self.order)
+        values, previous = [], Euler((0.0, 0.0, 0.0), order)
         for degrees in head_deg_T3.tolist():
             turn = base
             for axis, angle in zip(reversed(self.axes), reversed(degrees), strict=True):
                 turn = Quaternion(axis, radians(angle)) @ turn
             if self.order == "QUATERNION":
-                values.append(tuple(turn))
+                values.append(turn[:])
             else:
-                previous = turn.to_euler(self.order, previous)
-                values.append(tuple(previous))
+                previous = turn.to_euler(order, previous)
+                values.append(previous[:])
         return np.array(values, dtype=np.float32)
 
 
 def find(head: bpy.types.Object, what: SwayTarget, earlier: Mapping[str, Sequence[float]], mark: str) -> Sway:
-    """What shall sway, and about which axes.
+    """Find what sways, its rest and its axes.
 
     Args:
-        head: The mesh with the face; it says which way the character looks.
+        head: The mesh with the face; its rotation tells which way the character looks.
         what: The object, or the armature and its bone.
-        earlier: Data path to rotation without sway, of what sways already.
-        mark: Custom property of our own actions, which do not count as the user's.
+        earlier: Rotation without sway by data path, if it sways already.
+        mark: Custom property of our own actions, to tell them from the user's.
 
     Raises:
-        ValueError: It cannot sway; the message says why.
+        UserError: It cannot sway.
     """
     object_name, bone_name = what.object_name, what.bone_name
     owner = bpy.data.objects.get(object_name)
@@ -87,19 +88,18 @@ def find(head: bpy.types.Object, what: SwayTarget, earlier: Mapping[str, Sequenc
         raise UserError('Head sway: there is no object named "{object_name}" in this file.', object_name=object_name)
     if owner.library or owner.override_library:
         raise UserError(
-            'Head sway: "{object_name}" is linked from another file. Make it local first.',
-            object_name=object_name,
+            'Head sway: "{object_name}" is linked from another file. Make it local first.', object_name=object_name
         )
     if owner.animation_data is not None and owner.animation_data.use_tweak_mode:
         raise UserError(
-            'Head sway: an NLA strip of "{object_name}" is being tweaked. Leave Tweak Mode first.',
+            'Head sway: an NLA strip of "{object_name}" is in Tweak Mode. Leave Tweak Mode first.',
             object_name=object_name,
         )
     return _bone(head, owner, bone_name, earlier, mark) if bone_name else _object(head, owner, earlier)
 
 
 def set_values(owner: bpy.types.Object, path: str, values: list[float]) -> None:
-    """Give a rotation its values back; a bone that is gone needs none."""
+    """Set a rotation; nothing happens if its bone is gone."""
     try:
         rotation = owner.path_resolve(path)
     except ValueError:
@@ -109,7 +109,7 @@ def set_values(owner: bpy.types.Object, path: str, values: list[float]) -> None:
 
 
 def _object(head: bpy.types.Object, owner: bpy.types.Object, earlier: Mapping[str, Sequence[float]]) -> Sway:
-    kind = _kind(owner.rotation_mode, f'"{owner.name}"')
+    kind = _kind(owner.rotation_mode, Text('The object "{object_name}"', object_name=owner.name))
     path = f"delta_rotation_{kind}"
     above = owner.matrix_world @ owner.matrix_basis.inverted_safe()
     return _sway(head, owner, path, owner.rotation_mode, above, "REPLACE", earlier)
@@ -120,9 +120,7 @@ def _bone(
 ) -> Sway:
     if owner.type != "ARMATURE" or bone_name not in owner.pose.bones:
         raise UserError(
-            'Head sway: "{owner}" has no bone named "{bone_name}".',
-            owner=owner.name,
-            bone_name=bone_name,
+            'Head sway: "{armature}" has no bone named "{bone_name}".', armature=owner.name, bone_name=bone_name
         )
     bone = owner.pose.bones[bone_name]
     kind = _kind(bone.rotation_mode, Text('The bone "{bone_name}"', bone_name=bone_name))
@@ -136,8 +134,8 @@ def _bone(
     busy = [action for used, action in actions.animated_paths(animation) if used == path and mark not in action]
     if animation is not None and animation.action in busy:
         raise UserError(
-            'Head sway: the action "{action}" turns the bone "{bone_name}". Push it down into the NLA first, '
-            "and the sway comes on top of it.",
+            'Head sway: the action "{action}" turns the bone "{bone_name}". Push it down into the NLA first; then '
+            "the sway is added to it.",
             action=animation.action.name,
             bone_name=bone_name,
         )
@@ -159,28 +157,27 @@ def _sway(
     rest = tuple(earlier.get(path, owner.path_resolve(path)))
     turned = frame.to_quaternion().inverted()
     up, left, forward = _directions(head)
-    # Right-handed turns about these go left, down and right.
-    axes = tuple(turned @ axis for axis in (up, -left, -forward))
+    # Right-handed rotations about these turn left, up and left.
+    axes = (turned @ up, turned @ -left, turned @ -forward)
     return Sway(owner=owner, path=path, order=order, rest=rest, axes=axes, blend_type=blend_type)
 
 
 def _kind(rotation_mode: str, what: str) -> str:
     if rotation_mode == "AXIS_ANGLE":
         raise UserError(
-            "Head sway: {what} rotates by axis and angle. Choose Euler or Quaternion as its rotation mode.",
-            what=what,
+            "Head sway: {what} rotates by axis and angle. Choose Euler or Quaternion as its rotation mode.", what=what
         )
     return "quaternion" if rotation_mode == "QUATERNION" else "euler"
 
 
 def _directions(head: bpy.types.Object) -> tuple[Vector, Vector, Vector]:
-    """Up, the character's left, and where the face looks, in the world.
+    """Up, the character's left, and the direction in which the face looks, in world space.
 
-    Blender's characters look along their -y with z up, imported ones often along z with y up: whichever is level.
+    Blender's characters look along their -y with z up, imported ones often along z with y up: the level one is taken.
     """
     turn = head.matrix_world.to_quaternion()
     candidates = [turn @ Vector((0.0, -1.0, 0.0)), turn @ Vector((0.0, 0.0, 1.0))]
     forward = min(candidates, key=lambda direction: abs(direction.z))
     forward = Vector((forward.x, forward.y, 0.0)).normalized()
     up = Vector((0.0, 0.0, 1.0))
-    return up, up.cross(forward), forward
+    return up, up.cross(forward), forward  # type: ignore[return-value]  # the stubs: 2D vectors give a number

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A jaw bone that follows the shape keys: a driver turns it as far as `jawOpen`, or the visemes, open the mouth.
+"""Makes a jaw bone follow the shape keys: a driver turns it as far as `jawOpen` or the visemes open the mouth.
 
-The driver remembers by itself what it took the place of: its first variable's name holds the bone's rotation mode, its
-expression begins with the angle at rest. So it survives in a library override, which stores drivers but no properties.
+The driver stores what is needed to undo it: the name of its first variable contains the bone's rotation mode, and its
+expression begins with the angle at rest. A library override keeps drivers, but no custom properties.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ AXES = (
     ("Y", "Y", "The bone's own Y axis, along the bone"),
     ("Z", "Z", "The bone's own Z axis"),
 )
-# jawOpen at 1 lowers the chin of the bundled model's face by 25 mm; it is 87 mm from the hinge.
+# jawOpen at 1 lowers the chin of the bundled model's face by 25 mm, and the chin is 87 mm from the jaw's hinge.
 OPEN_ANGLE = radians(17)
 
 _FIRST_VARIABLE = "wav2sem_"
-# Custom property of a mesh's shape-key data-block: the key without a shape that carries the curve to the bone.
+# Custom property of a shape-key data-block: the key without a shape that carries the curve to the bone.
 _CARRIER_PROPERTY = "wav2sem_jaw_carrier"
 _CHANNEL = "jawOpen"
 
 _JAW_WORDS = {"jaw", "jawbone", "jawroot", "jawmaster", "lowerjaw", "mandible", "mandibula", "顎", "あご"}
-# Parts and ends of a jaw, and bones that a rig moves by itself.
+# Words in the names of a jaw's parts and ends, and of bones that a rig moves by itself.
 _NO_HINGE = {"end", "tip", "nub", "upper", "top", "l", "r", "left", "right", "mch", "org", "target", "ik"}
 _CONTROLS = ("jaw_master", "c_jawbone.x")  # Rigify's and Auto-Rig Pro's
 
 
 def guess_jaw_bone(names: Iterable[str]) -> str | None:
-    """The bone among these that turns the lower jaw; a control is preferred to the bone that it moves."""
+    """Guess which of these bones turns the lower jaw; controls are preferred to the bones that they move."""
     found = []
     for name in names:
         words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+", name)}
@@ -53,7 +53,7 @@ def guess_jaw_bone(names: Iterable[str]) -> str | None:
 
 
 def armature_of(face: bpy.types.Object) -> bpy.types.Object | None:
-    """The armature that deforms the mesh, or that it is attached to."""
+    """The armature that deforms the mesh or one of its parents, or that is one of its parents."""
     owner = face.find_armature()
     while owner is None and face.parent is not None:
         face = face.parent
@@ -65,24 +65,23 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
     """Add the driver.
 
     Args:
-        face: The mesh whose keys are followed.
-        bone_name: The bone; empty for a guess.
-        axis: Of `AXES`.
-        angle: Radians at a fully open jaw.
+        face: The mesh whose keys the bone follows.
+        bone_name: The bone; empty to guess it.
+        axis: One of `AXES`.
+        angle: Angle of the fully open jaw in radians.
 
     Returns:
         The bone's name.
 
     Raises:
-        ValueError: There is no such bone, or something else turns it; nothing was changed.
+        UserError: There is no such bone, or something else turns it; nothing was changed.
     """
     armature = armature_of(face)
     assert armature is not None  # the operators' poll
-    name = bone_name or guess_jaw_bone(armature.data.bones.keys())
+    name = bone_name or guess_jaw_bone(armature.pose.bones.keys())
     if not name:
         raise UserError(
-            '"{armature}" has no bone that is named like a jaw. Give the name of the bone.',
-            armature=armature.name,
+            '"{armature}" has no bone with a jaw\'s name. Give the name of the bone.', armature=armature.name
         )
     bone = armature.pose.bones.get(name)
     if bone is None:
@@ -91,13 +90,13 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
     terms = _jaw_terms(face)
     if not terms and face.data.override_library:
         raise UserError(
-            '"{face}" has no shape key for {channel}, and a library override cannot take one. Add an empty key '
-            '"{channel}" in the file that it is linked from.',
+            '"{face}" has no shape key for {channel}, and a library override cannot take new ones. Add an empty shape '
+            'key "{channel}" in the linked file.',
             face=face.name,
             channel=_CHANNEL,
         )
     release(face)
-    terms = _jaw_terms(face) or [(_add_carrier(face), 1.0)]  # the carrier may have gone with the earlier driver
+    terms = _jaw_terms(face) or [(_add_carrier(face), 1.0)]  # releasing may have removed the carrier
     index, sign = _axis(armature, bone) if axis == "AUTO" else ("XYZ".index(axis), 1)
     mode = bone.rotation_mode
     if mode in {"QUATERNION", "AXIS_ANGLE"}:
@@ -108,7 +107,7 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
     parts = []
     for number, (key, factor) in enumerate(terms):
         variable = driver.variables.new()
-        # Short names: Blender cuts an expression after 255 letters, and there are up to 14 visemes.
+        # Short names: Blender cuts an expression off after 255 characters, and there are up to 14 visemes.
         variable.name = f"k{number}" if number else _FIRST_VARIABLE + mode
         variable.targets[0].id_type = "KEY"
         variable.targets[0].id = face.data.shape_keys
@@ -119,16 +118,16 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
 
 
 def release(face: bpy.types.Object) -> None:
-    """Remove our drivers from the face's armature, and the key that was made for them; bones return to rest."""
+    """Remove our drivers from the face's armature, and the carrier key; the bones return to rest."""
     armature = armature_of(face)
     assert armature is not None
     for curve, bone in list(_drivers(armature)):
         index, expression = curve.array_index, curve.driver.expression
         mode = curve.driver.variables[0].name.removeprefix(_FIRST_VARIABLE)
-        armature.animation_data.drivers.remove(curve)
+        armature.animation_data_create().drivers.remove(curve)
         bone.rotation_euler[index] = float(expression.partition("+")[0])
         if mode != bone.rotation_mode:
-            bone.rotation_mode = mode
+            bone.rotation_mode = mode  # type: ignore[assignment]
     keys = face.data.shape_keys
     carrier = keys.get(_CARRIER_PROPERTY) if keys else None
     if carrier:
@@ -162,17 +161,14 @@ def _path(bone: bpy.types.PoseBone) -> str:
 
 
 def _check_free(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> None:
-    """The bone's rotation must not be keyed or driven by somebody else."""
+    """Raise UserError if the bone's rotation is keyed or driven by the user."""
     animation = armature.animation_data
     if animation is None:
         return
     ours = {curve.data_path for curve, _ in _drivers(armature)}
     start = f"{_path(bone)}.rotation"
     if any(curve.data_path.startswith(start) and curve.data_path not in ours for curve in animation.drivers):
-        raise UserError(
-            'A driver turns the bone "{bone}" already. Remove it, or choose another bone.',
-            bone=bone.name,
-        )
+        raise UserError('A driver already turns the bone "{bone}". Remove it, or choose another bone.', bone=bone.name)
     if animation.action is None:
         return
     for layer in animation.action.layers:
@@ -180,7 +176,7 @@ def _check_free(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> None:
             bag = strip.channelbag(animation.action_slot) if animation.action_slot else None
             if bag and any(curve.data_path.startswith(start) for curve in bag.fcurves):
                 raise UserError(
-                    'The action "{action}" turns the bone "{bone}". Remove its rotation curves, or choose '
+                    'The action "{action}" turns the bone "{bone}". Remove the bone\'s rotation curves, or choose '
                     "another bone.",
                     action=animation.action.name,
                     bone=bone.name,
@@ -188,7 +184,7 @@ def _check_free(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> None:
 
 
 def _jaw_terms(face: bpy.types.Object) -> list[tuple[str, float]]:
-    """Keys and factors whose sum is how far the jaw is open, 1 for jawOpen at 1."""
+    """Keys and their factors; the weighted sum of their values is how far the jaw is open, 1 as for jawOpen at 1."""
     key_map = key_mapping.in_use(face)
     present = key_mapping.key_names(face)
     rows = [row for row in key_map.rows if row.key in present and row.gain]
@@ -203,7 +199,7 @@ def _jaw_terms(face: bpy.types.Object) -> list[tuple[str, float]]:
 
 
 def _add_carrier(face: bpy.types.Object) -> str:
-    """A key without a shape, for a face whose jaw is moved by the bone alone."""
+    """Add a key without a shape, for a face whose jaw is moved by the bone alone; returns its name."""
     if face.data.shape_keys is None:
         face.shape_key_add(name="Basis", from_mix=False)
     key = face.shape_key_add(name=_CHANNEL, from_mix=False)
@@ -216,17 +212,17 @@ def _add_carrier(face: bpy.types.Object) -> str:
 
 
 def _axis(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> tuple[int, int]:
-    """Index of the bone's axis that lies across the face, and the sign of the turn that opens the mouth.
+    """Index of the bone's axis that lies across the face, and the sign of the rotation that opens the mouth.
 
-    The face looks where the bone points, or along -y where that says nothing: a bone that hangs straight down.
+    The face is taken to look where the bone points, or along -y if the bone is about vertical.
     """
     to_world = (armature.matrix_world @ bone.bone.matrix_local).to_3x3().normalized()
     front = to_world @ Vector((0, 1, 0))
     front.z = 0
     if front.length < 0.3:
         front = Vector((0, -1, 0))
-    # About this axis what is in front goes down.
+    # A rotation about this axis lowers what is in front.
     across = front.normalized().cross(Vector((0, 0, -1)))
-    parts = [column.dot(across) for column in to_world.transposed()]
+    parts = [to_world.col[axis].dot(across) for axis in range(3)]
     index = max(range(3), key=lambda i: abs(parts[i]))
     return index, 1 if parts[index] > 0 else -1

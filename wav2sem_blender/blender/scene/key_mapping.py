@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which shape keys of a mesh play which channels: guessed from their names, or the user's own table on the object."""
+"""The key mapping: which shape key plays which channel, guessed from the names or set by the user on the object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from ...pipeline.face_names import KeyMap, Row, guess
+from ...pipeline.face_names import KeyMap, Row, guess_key_map
 from ...pipeline.motion import ARKIT_CHANNELS
 from ...pipeline.visemes import VISEME_SETS
 
@@ -24,11 +24,11 @@ CHANNEL_KINDS = (
     *((name, _title(visemes.label), "Mouth shapes, made from ARKit channels") for name, visemes in VISEME_SETS.items()),
 )
 
-# A library override keeps its own rows.
-_OVERRIDE = {"override": {"LIBRARY_OVERRIDABLE"}}
+# So that a library override can have its own rows.
+_OVERRIDE: dict[str, Any] = {"override": {"LIBRARY_OVERRIDABLE"}}
 
-# Looking at names costs milliseconds, and panels look often.
-_guess = lru_cache(maxsize=64)(guess)
+# A guess takes milliseconds, and panels ask at every redraw.
+_guess = lru_cache(maxsize=64)(guess_key_map)
 
 
 def _suggest_channels(row: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
@@ -41,7 +41,7 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
 
     channel: StringProperty(  # type: ignore[valid-type]
         name="Channel",
-        description="What the model moves, such as jawOpen, or a viseme",
+        description="A channel of the model, such as jawOpen, or a viseme",
         search=_suggest_channels,
         search_options={"SUGGESTION"},
         **_OVERRIDE,
@@ -49,7 +49,7 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
     key: StringProperty(name="Shape Key", description="Shape key that plays the channel", **_OVERRIDE)  # type: ignore[valid-type]
     gain: FloatProperty(  # type: ignore[valid-type]
         name="Gain",
-        description="How far the key goes when the channel is at 1; below 0 it goes the other way",
+        description="Value of the key when the channel is 1; negative values move it the other way",
         default=1.0,
         min=-100.0,
         max=100.0,
@@ -60,17 +60,17 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
 
 
 def key_names(target: bpy.types.Object) -> tuple[str, ...]:
-    """The mesh's shape keys except the one at rest, which stays there."""
+    """Names of the mesh's shape keys without the reference key."""
     keys = target.data.shape_keys if target.type == "MESH" else None
     if keys is None:
         return ()
-    # By name: to compare blocks takes ten times as long, and panels ask at every redraw.
+    # Comparing names is ten times as fast as comparing blocks, and panels ask at every redraw.
     rest, names = keys.reference_key.name, keys.key_blocks.keys()
     return tuple(name for name in names if name != rest)
 
 
 def stored(target: bpy.types.Object) -> KeyMap | None:
-    """The user's table, or None where there is none."""
+    """The user's mapping; None without one."""
     if not target.wav2sem_mapping:
         return None
     rows = tuple(Row(row.channel, row.key, row.gain) for row in target.wav2sem_mapping)
@@ -79,17 +79,17 @@ def stored(target: bpy.types.Object) -> KeyMap | None:
 
 
 def guessed(target: bpy.types.Object) -> KeyMap:
-    """What the names of the mesh's keys suggest."""
+    """The mapping that the names of the mesh's keys suggest."""
     return _guess(key_names(target))
 
 
 def in_use(target: bpy.types.Object) -> KeyMap:
-    """The mapping that a run follows."""
+    """The mapping that a run uses: the user's, else the guessed one."""
     return stored(target) or guessed(target)
 
 
 def store(target: bpy.types.Object, key_map: KeyMap) -> None:
-    """Put a mapping into the object's table; one without rows means that the names decide."""
+    """Make a mapping the user's own. Without rows it removes the user's mapping, so that the names decide."""
     target.wav2sem_mapping_channels = key_map.visemes or "MODEL"
     target.wav2sem_mapping.clear()
     for row in key_map.rows:
@@ -102,21 +102,21 @@ CLASSES = (WAV2SEM_PG_mapping_row,)
 
 
 def register() -> None:
-    """Give every object a table: straight on the object, since a library override stores no new group of properties."""
+    """Add the mapping's properties to every object, not in a group: a library override cannot store a new group."""
     bpy.types.Object.wav2sem_mapping = CollectionProperty(
         name="Key Mapping",
-        description="Channels and the shape keys that play them; without rows the names of the keys decide",
+        description="Channels and the shape keys that play them. Without rows, the names of the keys decide",
         type=WAV2SEM_PG_mapping_row,
         override={"LIBRARY_OVERRIDABLE", "USE_INSERTION"},
     )
     bpy.types.Object.wav2sem_mapping_channels = EnumProperty(
-        name="Channels", description="What the rows' channels are", items=CHANNEL_KINDS, **_OVERRIDE
+        name="Channels", description="Which channels the rows have", items=CHANNEL_KINDS, **_OVERRIDE
     )
-    bpy.types.Object.wav2sem_mapping_active = IntProperty(name="Row", description="Row that is being edited")
+    bpy.types.Object.wav2sem_mapping_active = IntProperty(name="Row", description="The selected row")
 
 
 def unregister() -> None:
-    """Take the tables away again."""
+    """Remove those properties."""
     del bpy.types.Object.wav2sem_mapping
     del bpy.types.Object.wav2sem_mapping_channels
     del bpy.types.Object.wav2sem_mapping_active

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a face's shape keys were like before this add-on first touched them, so that removing everything restores them.
+"""The state of a face's shape keys before the add-on's first run, so that removing every take restores it.
 
-Stored with the shape-key data-block as JSON, from the first run to the removal of the last action of ours.
+JSON in a custom property of the shape-key data-block, from the first run until the last take is removed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BEFORE = "wav2sem_before"
 
 
 def put_back_later(keys: bpy.types.Key, rollback: ExitStack) -> None:
-    """Let a failed run forget what it is about to note."""
+    """Let the rollback of a failed run discard what the run records here."""
     rollback.callback(_put_back, keys, keys.get(BEFORE))
 
 
@@ -28,7 +28,7 @@ def _put_back(keys: bpy.types.Key, content: str | None) -> None:
 
 
 def note_sliders(keys: bpy.types.Key, key_names: list[str]) -> None:
-    """Remember value and range of keys that are about to be driven for the first time."""
+    """Record value and slider range of each key, unless an earlier run has recorded them."""
     before = _read(keys)
     known = before.setdefault("keys", {})
     for name in key_names:
@@ -38,24 +38,24 @@ def note_sliders(keys: bpy.types.Key, key_names: list[str]) -> None:
 
 
 def note_pushed(keys: bpy.types.Key, track: str, was_nla_on: bool) -> None:
-    """Remember that the user's action moved from the top to this track."""
+    """Record that the user's active action was pushed down to this track."""
     _write(keys, {**_read(keys), "pushed": {"track": track, "nla": was_nla_on}})
 
 
 def pushed(keys: bpy.types.Key) -> dict[str, Any] | None:
-    """What `note_pushed` remembers."""
+    """The record of `note_pushed`: `track` and `nla`; None without one."""
     return _read(keys).get("pushed")
 
 
 def forget_pushed(keys: bpy.types.Key) -> None:
-    """The user's action is back at the top, or its track is gone."""
+    """Drop the record of `note_pushed`: the user's action is active again, or its track is gone."""
     before = _read(keys)
     before.pop("pushed", None)
     _write(keys, before)
 
 
 def restore(keys: bpy.types.Key) -> None:
-    """Give values and ranges back, and drop animation data that holds nothing any more."""
+    """Restore the values and slider ranges, and remove animation data that has become empty."""
     for name, (value, lowest, highest) in _read(keys).get("keys", {}).items():
         block = keys.key_blocks.get(name)
         if block is not None and not keys.user.override_library:

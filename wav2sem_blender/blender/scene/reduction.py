@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fewer keys for a take, as many as a tolerance on the mesh's surface allows.
+"""Removes keyframes from a take as far as a tolerance on the mesh's surface allows.
 
-The first reduction stores the dense curves with the action, so that the next one starts from them and errors never add
-up; curves that were edited in between count as they are. Shapes: T frames, K keys, V vertices.
+The first reduction stores the dense curves with the action. A later one starts from them, so errors do not add up; a
+curve that was edited since is taken as it is. Shapes: T frames, K keys, V vertices.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from ...errors import Text, UserError
 from ...pipeline.key_reduction import CLOSED_MM, closure_frames, reducing_keys, with_keys_only
 from ...pipeline.motion import Motion
 from ...pipeline.time_slicing import Steps, at_once, for_a_while
-from ...pipeline.visemes import VISEME_SETS, as_arkit, measured
 from .. import compat
 from ..tasks.running import SLICE_S, Running
-from . import actions, key_mapping, takes
+from . import actions, takes
 from .checks import value_path
+from .key_offsets import key_offset, metres_per_unit, opening_mm
 from .takes import Take
 
-# Custom properties of an Action: the dense curves, their first frame with what was written last, and the last outcome.
+# Custom properties of an Action: the dense curves; their first frame and a hash of each reduced curve; what the last
+# reduction did.
 _DENSE = "wav2sem_dense"
 _WRITTEN = "wav2sem_dense_of"
 _OUTCOME = "wav2sem_reduction"
-# What of the whole it takes to read curves and keys.
+# The share of the progress bar for reading curves and keys.
 _READ = 0.1
-# Shorter than other slices: after each, Blender draws every key anew.
+# Shorter than other slices: Blender redraws every keyframe after each.
 _WRITING_SLICE_S = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """What a reduction did; `closures` is None where the face's keys do not tell how far the lips open."""
+    """What a reduction did; `closures` is None where the keys do not tell how far the lips open."""
 
     keys_before: int
     keys_after: int
@@ -48,8 +49,8 @@ class Reduction:
     closures: int | None
     closures_kept: int | None
 
-    def words(self) -> list[str]:
-        """In sentences."""
+    def words(self) -> list[Text]:
+        """As sentences for the user."""
         said = [
             Text(
                 "{keys_after:,} of {keys_before:,} keys, at most {error_mm:.2f} mm off",
@@ -71,7 +72,7 @@ class Reduction:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
-    """The dense motion from `first_frame` on, the keys to keep of it, and what the curves were when they were read."""
+    """The dense motion from `first_frame` on, the keyframes to keep, and the hash of each curve when it was read."""
 
     first_frame: int
     motion: Motion
@@ -81,16 +82,16 @@ class _Chosen:
 
 
 class Reducing(Running):
-    """A reduction in progress. Until it writes, it holds nothing of the scene from one slice to the next."""
+    """A reduction in progress. Until it writes, it keeps no reference to Blender data between two slices."""
 
     doing = "Keys are being reduced"
     poll_interval_s = 0.005
 
     def __init__(self, face: bpy.types.Object, take: Take, scene: bpy.types.Scene, tolerance_mm: float) -> None:
-        """Begin to replace a take's keys by as few as stay within `tolerance_mm` at every vertex and whole frame.
+        """Begin to reduce a take so that every vertex stays within `tolerance_mm` at every whole frame.
 
         Raises:
-            ValueError: There is nothing to reduce, or something runs already; nothing was changed.
+            UserError: There is nothing to reduce, or another task runs; nothing was changed.
         """
         super().__init__("Reducing Keys")
         if not _reducible(face, take):
@@ -99,17 +100,17 @@ class Reducing(Running):
                 action=take.action.name,
                 face=face.name,
             )
-        # By what renaming and undo leave as they are.
+        # session_uid survives rename and undo.
         self._face_uid, self._action_uid, self._name = face.session_uid, take.action.session_uid, take.action.name
-        self._choosing: Steps[_Chosen] = self._choose(compat.frame_rate_hz(scene), _metres(face, scene), tolerance_mm)
+        self._choosing = self._choose(compat.frame_rate_hz(scene), metres_per_unit(face, scene), tolerance_mm)
         self._chosen: _Chosen | None = None
         self._begin()
 
     def poll(self) -> bool:
-        """Choose keys for a moment; True when they are chosen.
+        """Choose keyframes for one slice; True when all are chosen.
 
         Raises:
-            ValueError: The face or the action is gone; nothing was changed.
+            UserError: The face or the action is gone; nothing was changed.
         """
         with self._ending_on_errors():
             if self._chosen is None:
@@ -117,10 +118,10 @@ class Reducing(Running):
         return self._chosen is not None
 
     def write(self, _context: bpy.types.Context) -> Reduction | None:
-        """Write curves for a moment; None while there are more. The caller lets nobody touch the scene meanwhile.
+        """Write curves for one slice; None while there are more. The caller must block user input until it is done.
 
         Raises:
-            ValueError: The curves were edited meanwhile; nothing was changed.
+            UserError: The curves were edited in the meantime; nothing was changed.
         """
         with self._ending_on_errors():
             if self._writing is None:
@@ -132,17 +133,17 @@ class Reducing(Running):
         return outcome
 
     def finish(self) -> Reduction:
-        """Do it all without a pause; raises as `poll`."""
+        """Choose and write without a pause; raises as `poll` and `write`."""
         try:
             return at_once(self._write(at_once(self._choosing)))
         finally:
             self._end()
 
     def cancel(self) -> None:
-        """Give up; nothing was changed. Once it writes it goes to its end instead: half of it would be neither."""
+        """Stop and change nothing. Once writing has begun it is completed, so that no take is left half reduced."""
         self._choosing.close()
         if self._writing is not None:
-            with suppress(ReferenceError):  # another file is open by now
+            with suppress(ReferenceError):  # another file was opened
                 self._writing.close()
         self._end()
 
@@ -150,7 +151,7 @@ class Reducing(Running):
     def _ending_on_errors(self) -> Iterator[None]:
         try:
             yield
-        except ReferenceError as error:  # by a script's hand: a person's events are kept away
+        except ReferenceError as error:  # a script removed the data; user input is blocked
             self._end()
             raise self._edited() from error
         except BaseException:
@@ -158,7 +159,7 @@ class Reducing(Running):
             raise
 
     def _found(self) -> tuple[bpy.types.Object, Take]:
-        """The face and its take as they are now."""
+        """The face and the take, looked up anew."""
         face = next((found for found in bpy.data.objects if found.session_uid == self._face_uid), None)
         take = next((take for take in takes.of_face(face) if take.action.session_uid == self._action_uid), None)
         if face is None or take is None:
@@ -176,7 +177,7 @@ class Reducing(Running):
             face, _ = self._found()
             if name not in face.data.shape_keys.key_blocks:
                 raise self._edited()
-            offsets.append(_offset(face, name, metres_33))
+            offsets.append(key_offset(face, name, metres_33))
             if len(offsets[-1]) != len(offsets[0]):
                 raise self._edited()
             yield
@@ -207,8 +208,8 @@ class Reducing(Running):
         self.fraction = _READ + (1 - _READ) * part
 
     def _read(self) -> Steps[tuple[int, dict[str, np.ndarray], dict[str, str]]]:
-        """First frame and values of each curve, those from before its first reduction where it is as we left it."""
-        ranges = {name: curve.range() for name, curve in _reducible(*self._found()).items()}
+        """First frame, dense values (T,) of each curve, and its hash."""
+        ranges = {name: curve.range()[:] for name, curve in _reducible(*self._found()).items()}
         first, last = floor(min(low for low, _ in ranges.values())), ceil(max(high for _, high in ranges.values()))
         dense: dict[str, np.ndarray] = {}
         hashes: dict[str, str] = {}
@@ -224,7 +225,7 @@ class Reducing(Running):
         return first, dense, hashes
 
     def _write(self, chosen: _Chosen) -> Steps[Reduction]:
-        """A step is a curve. From the first one on it is not left half done: closed, it goes to its end at once."""
+        """Check every curve, then write one curve a step. If it is closed after the first write, it writes the rest."""
         face, take = self._found()
         curves = _reducible(face, take)
         if curves.keys() != chosen.hashes.keys():
@@ -244,26 +245,14 @@ class Reducing(Running):
             face.data.update_tag()
         return chosen.outcome
 
-    def _edited(self) -> ValueError:
-        return ValueError(
-            Text(
-                '"{name}" or its face was edited while its keys were reduced. Reduce them again.',
-                name=self._name,
-            )
+    def _edited(self) -> UserError:
+        return UserError(
+            '"{name}" or its face was edited while its keys were reduced. Reduce them again.', name=self._name
         )
 
 
-def reduce(face: bpy.types.Object, take: Take, scene: bpy.types.Scene, tolerance_mm: float) -> Reduction:
-    """All of `Reducing` without a pause.
-
-    Raises:
-        ValueError: There is nothing to reduce; nothing was changed.
-    """
-    return Reducing(face, take, scene, tolerance_mm).finish()
-
-
 def last_outcome(take: Take) -> Reduction | None:
-    """What the last reduction of a take did; None where its keys are others by now."""
+    """What the last reduction of a take did; None if the number of its keyframes has changed since."""
     if _OUTCOME not in take.action:
         return None
     outcome = Reduction(**json.loads(take.action[_OUTCOME]))
@@ -271,60 +260,14 @@ def last_outcome(take: Take) -> Reduction | None:
     return outcome if n_keys == outcome.keys_after else None
 
 
-def offsets(face: bpy.types.Object, scene: bpy.types.Scene, names: tuple[str, ...]) -> np.ndarray:
-    """How far each key moves every vertex of the object at value 1, (K, V, 3) in metres of the scene."""
-    return np.stack([_offset(face, name, _metres(face, scene)) for name in names])
-
-
-def opening_mm(face: bpy.types.Object, motion: Motion) -> np.ndarray | None:
-    """How far the lips are apart at every frame (T,), as the bundled model's face would show these keys."""
-    table = key_mapping.in_use(face)
-    by_channel = {row.channel: row for row in reversed(table.rows) if row.key in motion.channels and row.gain}
-    if not by_channel:
-        return None
-    columns = [motion.weights_TK[:, motion.channels.index(row.key)] / row.gain for row in by_channel.values()]
-    played = Motion(weights_TK=np.stack(columns, axis=1), channels=tuple(by_channel), fps=motion.fps)
-    if table.visemes:
-        played = as_arkit(played, VISEME_SETS[table.visemes])
-    opening_T: np.ndarray = measured(played)[:, 0]
-    return opening_T if opening_T.any() else None
-
-
 def _reducible(face: bpy.types.Object, take: Take) -> dict[str, bpy.types.FCurve]:
     return {name: curve for name, curve in take.curves() if name in face.data.shape_keys.key_blocks}
-
-
-def _metres(face: bpy.types.Object, scene: bpy.types.Scene) -> np.ndarray:
-    """From the object's own units to metres of the scene."""
-    return np.array(face.matrix_world.to_3x3(), dtype=np.float32) * scene.unit_settings.scale_length
-
-
-def _offset(face: bpy.types.Object, name: str, metres_33: np.ndarray) -> np.ndarray:
-    block = face.data.shape_keys.key_blocks[name]
-    offset_V3 = (_points(block) - _points(block.relative_key)) @ metres_33.T
-    if block.vertex_group:
-        offset_V3 *= _group_weights(face, block.vertex_group)[:, None]
-    return offset_V3
-
-
-def _points(block: bpy.types.ShapeKey) -> np.ndarray:
-    points_V3 = np.empty(3 * len(block.data), dtype=np.float32)
-    block.data.foreach_get("co", points_V3)
-    return points_V3.reshape(-1, 3)
-
-
-def _group_weights(face: bpy.types.Object, name: str) -> np.ndarray:
-    index = face.vertex_groups[name].index
-    return np.array(
-        [sum(member.weight for member in vertex.groups if member.group == index) for vertex in face.data.vertices],
-        dtype=np.float32,
-    )
 
 
 def _dense(
     action: bpy.types.Action, name: str, curve: bpy.types.FCurve, hash_now: str, first: int, last: int
 ) -> np.ndarray:
-    """A curve's value at every frame, from before its first reduction where it is as we left it."""
+    """A curve's value at every frame (T,): the stored dense values unless the curve was edited since."""
     stored = action.get(_DENSE, {})
     written = json.loads(action.get(_WRITTEN, '{"first": 0, "curves": {}}'))
     if name in stored and written["first"] == first and written["curves"].get(name) == hash_now:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each shape key plays, and keys made from a motion's basis on a FLAME mesh. Shapes: V vertices, K channels."""
+"""The curve of each shape key, and keys made on a FLAME mesh from a motion's basis. Shapes: T frames, V vertices."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from ...errors import Text, UserError
 from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
 from . import original_state
-from .checks import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, Plan, own_keys, rest_points
+from .checks import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, own_keys, rest_points
+from .plan import Plan
 
 # Blender's hard limit of a shape key's value.
 LIMIT = 10.0
-# A difference of a key that nobody sees.
+# The smallest visible difference of a shape key's value.
 _VISIBLE = 0.02
 
 
 def make_keys(target: bpy.types.Object, motion: Motion, plan: Plan, rollback: ExitStack) -> tuple[Row, ...]:
-    """Create the plan's new keys, or bring our own up to date.
+    """Create the plan's new keys, or update those that the add-on made earlier.
 
-    A key whose curve would leave Blender's limit of 10 is made larger and its curve smaller by the same factor.
-    Keys of ours that were made from this very basis are left alone: they may have been sculpted since.
+    If a curve would exceed Blender's limit of 10, the key is made larger and its curve smaller by the same factor.
+    Keys that were made from the same basis are not touched: they may have been sculpted since.
 
     Returns:
-        For each new channel the key's name and, as the gain, the factor for its curve.
+        For each new channel a row with the key's name and, as the gain, the factor for its curve.
     """
     assert plan.similarity is not None and motion.basis_KV3 is not None
     existing = own_keys(target.data)
@@ -58,7 +59,7 @@ def make_keys(target: bpy.types.Object, motion: Motion, plan: Plan, rollback: Ex
 
 
 def curves(motion: Motion, rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """The values (T,) of every key: the sum of its channels' curves, each times its gain."""
+    """Values (T,) of every key: the sum of its channels' curves, each times its gain."""
     values: dict[str, np.ndarray] = {}
     for channel, key, factor in rows:
         played_T = motion.weights_TK[:, motion.channels.index(channel)] * np.float32(factor)
@@ -67,13 +68,13 @@ def curves(motion: Motion, rows: Iterable[Row]) -> dict[str, np.ndarray]:
 
 
 def check_limit(values: Mapping[str, np.ndarray]) -> None:
-    """Existing keys cannot be rescaled, so their curves must stay within Blender's limit."""
+    """Raise UserError if a curve exceeds Blender's limit; existing keys cannot be rescaled."""
     for key, values_T in values.items():
         highest = float(np.abs(values_T).max(initial=0.0))
         if highest > LIMIT:
             raise UserError(
                 'The shape key "{key}" would need the value {highest:.1f}; Blender allows {limit:g}. Lower the '
-                "strength, or its gain under Key Mapping.",
+                "strength, or the key's gain under Key Mapping.",
                 key=key,
                 highest=highest,
                 limit=LIMIT,
@@ -81,10 +82,10 @@ def check_limit(values: Mapping[str, np.ndarray]) -> None:
 
 
 def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback: ExitStack) -> list[str]:
-    """Widen the keys' sliders so that no animated value is clamped; they are never narrowed.
+    """Widen the keys' slider ranges so that no value is clamped; they are never narrowed.
 
     Returns:
-        Sentences for the user: a library override does not store its sliders, so there they stay.
+        Warnings: a library override does not store slider ranges, so they stay as they are there.
     """
     original_state.put_back_later(mesh.shape_keys, rollback)
     original_state.note_sliders(mesh.shape_keys, list(values))
@@ -103,9 +104,9 @@ def fit_sliders(mesh: bpy.types.Mesh, values: Mapping[str, np.ndarray], rollback
         return []
     return [
         Text(
-            "A library override keeps its keys' ranges, so {listed} will stop at theirs. Widen Range Min and Max "
-            "in the file that it is linked from.",
-            listed=listed(narrow),
+            "The slider ranges of a library override cannot be changed, so {keys} will be clamped. Widen Range Min and "
+            "Max in the linked file.",
+            keys=listed(narrow),
         )
     ]
 
@@ -127,7 +128,7 @@ def _remove_key(target: bpy.types.Object, name: str) -> None:
 
 
 def _curve_factor(motion: Motion, channel: str) -> float:
-    """1, or the power of two that brings the curve within the limit."""
+    """1, or the power of two that brings the channel's curve within the limit."""
     highest = float(np.abs(motion.weights_TK[:, motion.channels.index(channel)]).max(initial=0.0))
     return 1.0 if highest <= LIMIT else 2.0 ** -np.ceil(np.log2(highest / LIMIT))
 

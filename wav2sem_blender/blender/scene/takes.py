@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes: the actions that this add-on made for a face, wherever they are, and what can be done with them.
+"""Takes: the actions that this add-on made for a face, and how to activate, mute, push down and remove them.
 
-A take is the active action, a strip on a track of its own in the NLA, or only kept in the file.
+A take is the active action, an NLA strip on a track of its own, or an unused action that is kept in the file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import bpy
 
 from ...errors import Text
-from . import actions, original_state, upper_face
+from . import actions, original_state, upper_face_strips
 from .checks import own_keys, value_path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """An action of ours, its slot for the face's shape keys, and its track and strip where it has some."""
+    """An action of ours, its slot for the face's shape keys, and its NLA track and strip if it has one."""
 
     action: bpy.types.Action
     slot: Any
@@ -30,46 +30,46 @@ class Take:
 
     @property
     def is_upper_face(self) -> bool:
-        """Blinks, brows and eye darts, or else the speech."""
-        return upper_face.MARK in self.action
+        """True for blinks, brows and eye darts; False for speech."""
+        return upper_face_strips.MARK in self.action
 
     @property
     def is_kept(self) -> bool:
-        """In the file, but not playing."""
+        """Kept in the file, neither active nor in the NLA."""
         return not self.is_active and self.strip is None
 
     @property
     def frames(self) -> tuple[int, int]:
         """First and last scene frame."""
-        first, last = self.action.curve_frame_range
-        if self.strip is None:
-            return round(first), round(last)
-        strip = self.strip
-        return tuple(  # type: ignore[return-value]
-            round(strip.frame_start + (frame - strip.action_frame_start) * strip.scale) for frame in (first, last)
-        )
+        first, last = self.action.curve_frame_range[:]
+        return self._scene_frame(first), self._scene_frame(last)
 
     def action_frame(self, scene_frame: float) -> float:
-        """The frame of the action that plays at a scene frame."""
+        """The action's frame that plays at a scene frame."""
         if self.strip is None:
             return scene_frame
         return float(self.strip.action_frame_start + (scene_frame - self.strip.frame_start) / self.strip.scale)
 
+    def _scene_frame(self, action_frame: float) -> int:
+        if self.strip is None:
+            return round(action_frame)
+        return round(self.strip.frame_start + (action_frame - self.strip.action_frame_start) * self.strip.scale)
+
     @property
     def key_names(self) -> list[str]:
-        """The shape keys that it moves."""
+        """Names of the shape keys that it animates."""
         if self.is_upper_face:
-            return upper_face.keys_of(self.action)
+            return upper_face_strips.animated_keys(self.action)
         return json.loads(self.action.get(actions.CURVES, "[]"))  # type: ignore[no-any-return]
 
     @property
     def fcurves(self) -> Any:
-        """All curves of its slot, the user's own among them; None without any."""
+        """All curves of its slot, including any that the user added; None without any."""
         bags = (strip.channelbag(self.slot) for layer in self.action.layers for strip in layer.strips)
         return next((bag.fcurves for bag in bags if bag is not None), None)
 
     def curves(self) -> Iterator[tuple[str, Any]]:
-        """Key name and curve of each key that it moves."""
+        """Name and curve of each shape key that it animates."""
         fcurves = self.fcurves
         for name in self.key_names if fcurves is not None else ():
             curve = fcurves.find(value_path(name))
@@ -78,15 +78,15 @@ class Take:
 
     @property
     def is_muted(self) -> bool:
-        """Does it play nothing although it could?"""
+        """Whether it is active or in the NLA, but muted."""
         if self.strip is not None:
             return bool(self.track.mute or self.strip.mute)
         return self.is_active and all(curve.mute for _, curve in self.curves())
 
 
 def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
-    """All takes of a face: what plays, from the top down, then what is kept."""
-    keys = keys_of(face)
+    """All takes of a face: the active one, the NLA from the top track down, then those kept in the file."""
+    keys = shape_keys_of(face)
     if keys is None:
         return ()
     found, animation = [], keys.animation_data
@@ -106,13 +106,13 @@ def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
     return tuple(found)
 
 
-def keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
-    """The face's shape keys, None without any."""
+def shape_keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
+    """The face's shape-key data-block; None without one."""
     return face.data.shape_keys if face is not None and face.type == "MESH" else None
 
 
 def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> list[str]:
-    """Put a take on top, taken out of the NLA where it is there; returns sentences about what was active before."""
+    """Make a take the active action, out of the NLA if needed; returns sentences about the earlier active action."""
     keys = face.data.shape_keys
     if take.strip is not None:
         _remove_strip(keys, take)
@@ -122,10 +122,10 @@ def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> l
 
 
 def mute(face: bpy.types.Object, take: Take, is_muted: bool) -> None:
-    """Let a take play or not; muted, the face is at rest, or as what lies below moves it."""
+    """Mute or unmute a take. While it is muted, the face is at rest unless an NLA track below moves it."""
     keys = face.data.shape_keys
     if take.is_upper_face:
-        upper_face.switch_one(face, not is_muted)
+        upper_face_strips.switch_upper_face(face, not is_muted)
         if take.strip is not None and not is_muted:
             take.strip.mute = False
     elif take.strip is not None:
@@ -139,15 +139,15 @@ def mute(face: bpy.types.Object, take: Take, is_muted: bool) -> None:
 
 
 def push_to_nla(face: bpy.types.Object, take: Take) -> str:
-    """Move the active take to a track of its own, at the same frames; returns the track's name."""
+    """Move the active take to an NLA track of its own, at the same frames; returns the track's name."""
     keys = face.data.shape_keys
     was_muted = take.is_muted
     mute(face, take, False)
-    animation = keys.animation_data
+    animation = keys.animation_data_create()
     names, slot = take.key_names, take.slot
-    # First what lies below.
+    # The strip that holds the keys at rest must lie below.
     actions.hold_rest(keys, names)
-    first, last = take.action.curve_frame_range
+    first, last = take.action.curve_frame_range[:]
     track = actions.push_down(animation, first, last, "NOTHING")
     animation.action = None
     track.strips[0].action_slot = slot
@@ -156,21 +156,21 @@ def push_to_nla(face: bpy.types.Object, take: Take) -> str:
     return str(track.name)
 
 
-def remove(face: bpy.types.Object, take: Take, *, with_keys: bool = False) -> list[str]:
-    """Take a take away; after the last one the face is as it was before the first run.
+def remove_take(face: bpy.types.Object, take: Take, *, with_keys: bool = False) -> list[str]:
+    """Remove a take. Removing the last one restores the face's state before the first run.
 
     Args:
         face: The mesh.
         take: One of its takes.
-        with_keys: After the last one, remove the shape keys that were made for speech, too.
+        with_keys: After the last one, also remove the shape keys that the add-on made.
 
     Returns:
-        Sentences about what else happened.
+        Sentences about what else changed.
     """
     keys = face.data.shape_keys
     notes: list[str] = []
     if take.is_upper_face:
-        upper_face.remove(face)
+        upper_face_strips.remove_upper_face(face)
     else:
         notes += _remove_speech(keys, take)
     _settle(keys)
@@ -186,13 +186,13 @@ def remove(face: bpy.types.Object, take: Take, *, with_keys: bool = False) -> li
 
 
 def can_return(strip: Any) -> bool:
-    """Does a strip play its action as the action would play by itself?"""
+    """Whether a strip plays its action exactly as the action would play as the active one."""
     same = strip.frame_start == strip.action_frame_start and strip.frame_end == strip.action_frame_end
     return bool(same and strip.scale == 1.0 and strip.repeat == 1.0 and not strip.use_reverse)
 
 
 def _is_ours(action: bpy.types.Action) -> bool:
-    return actions.AUDIO_HASH in action or upper_face.MARK in action
+    return actions.AUDIO_HASH in action or upper_face_strips.MARK in action
 
 
 def _is_of(slot: Any, keys: bpy.types.Key) -> bool:
@@ -215,7 +215,7 @@ def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:
     if take.strip is not None:
         _remove_strip(keys, take)
     elif take.is_active:
-        keys.animation_data.action = None
+        keys.animation_data_create().action = None
     if action.library is None and action.users == int(action.use_fake_user):
         bpy.data.actions.remove(action)
     return []
@@ -223,13 +223,13 @@ def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:
 
 def _remove_strip(keys: bpy.types.Key, take: Take) -> None:
     if len(take.track.strips) == 1:
-        keys.animation_data.nla_tracks.remove(take.track)
+        keys.animation_data_create().nla_tracks.remove(take.track)
     else:
         take.track.strips.remove(take.strip)
 
 
 def _settle(keys: bpy.types.Key) -> None:
-    """Hold keys at rest only while a take of ours lies in the NLA or lets lower tracks show through."""
+    """Remove what holds the keys at rest, unless a take of ours is in the NLA or lets tracks below it play."""
     animation = keys.animation_data
     strips = [strip for track in animation.nla_tracks for strip in track.strips] if animation is not None else []
     in_nla = any(strip.action is not None and actions.AUDIO_HASH in strip.action for strip in strips)
@@ -242,7 +242,7 @@ def _settle(keys: bpy.types.Key) -> None:
 
 
 def _return_users_action(keys: bpy.types.Key) -> list[str]:
-    """Bring the action that we pushed down back to the top, unless somebody has worked with its strip since."""
+    """Make the user's action that we pushed down active again, unless its strip has been edited since."""
     moved, animation = original_state.pushed(keys), keys.animation_data
     if moved is None or animation is None or animation.action is not None:
         return []
@@ -265,7 +265,7 @@ def _return_users_action(keys: bpy.types.Key) -> list[str]:
 
 
 def _remove_keys(face: bpy.types.Object) -> None:
-    """Remove the shape keys that were made for the speech; the rest shape goes where nothing else is left."""
+    """Remove the shape keys that the add-on made, and the Basis if it is the only one left."""
     for name in own_keys(face.data):
         face.shape_key_remove(face.data.shape_keys.key_blocks[name])
     keys = face.data.shape_keys

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Blinks, brows, eye darts and head sway on a character, in an Action of their own on an NLA track of their own.
+"""Writes blinks, brows, eye darts and head sway into an Action of their own, on an NLA track of their own.
 
-The speech is the active action and plays on top of the track; the two share no curve. What the user animated, drives or
-muted is left to the user, channel by channel. Running again replaces our track alone.
+The speech is the active action and plays on top of that track; the two share no curve. Shape keys that the user has
+animated, driven or muted are left alone. A second run replaces only our own track.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
@@ -23,25 +23,31 @@ from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import Row, listed, match_channels
 from ...pipeline.flame import FlameMismatchError
 from ...pipeline.prosody import Prosody
-from ...pipeline.upper_face import CHANNELS, Settings, UpperFace, perform
+from ...pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, UpperFace, perform
 from .. import compat
 from . import actions, checks, head_sway, key_mapping, shape_keys
 from .head_sway import NOTHING_SWAYS, SwayTarget
+from .plan import no_keys_for
+from .upper_face_strips import (
+    MARK,
+    TRACK_NAME,
+    add_track,
+    record_of,
+    remove_strip,
+    return_to_rest,
+    strips_on,
+    strips_with,
+)
 from .write_motion import Outcome
-
-TRACK_NAME = "Upper Face"
-
-# Custom property of an Action of ours, which marks it: JSON with the settings, what it moves, and how that rests.
-MARK = "wav2sem_upper_face"
 
 
 class NoUpperFaceError(UserError):
-    """The mesh has no keys for it; the message names them."""
+    """The mesh has no shape keys for the upper face."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Which keys play which channels, for which ones keys are made, and sentences about what is left alone."""
+    """Rows of existing keys, channels for which keys are made, and notes about the keys that are left alone."""
 
     rows: tuple[Row, ...]
     new_channels: tuple[str, ...]
@@ -49,14 +55,10 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
-    """Has this object an upper face that can be moved? Nothing is changed.
-
-    Raises:
-        ValueError: It has not; the message says why.
-    """
+def check_upper_face(context: bpy.types.Context, target: bpy.types.Object) -> None:
+    """Raise UserError unless this object has an upper face that can be animated. Nothing is changed."""
     checks.check_usable(context, target)
-    _make_plan(target, CHANNELS)
+    _make_plan(target, UPPER_FACE_CHANNELS)
 
 
 def apply_upper_face(
@@ -71,28 +73,28 @@ def apply_upper_face(
     n_frames: int | None = None,
     recording: Mapping[str, object] | None = None,
 ) -> Outcome:
-    """Let the upper half of a face live while it speaks.
+    """Animate the upper half of a face while it speaks.
 
     Args:
-        context: Gives the scene (its frame rate) and the view layer.
-        target: The mesh with the lids and brows; on a FLAME mesh missing keys are made.
-        prosody: What was heard in the recording.
-        settings: How lively; `head_sway` counts only with a `sway` target.
-        name: The recording's.
-        start_frame: Scene frame of its first moment.
-        sway: What the head's sway moves.
-        n_frames: How many scene frames the speech has, or None for the recording's own length.
-        recording: Which one, stored on the Action for the record.
+        context: Its scene (for the frame rate) and view layer are used.
+        target: The mesh with the lids and brows; missing keys are made on a FLAME mesh.
+        prosody: The prosody of the recording.
+        settings: Amounts; `head_sway` has an effect only with a `sway` target.
+        name: Name of the recording.
+        start_frame: Scene frame of the recording's first sample.
+        sway: The object or bone that sways with the head.
+        n_frames: Length of the speech in scene frames; None for the length of the recording.
+        recording: Stored on the Action, so that it can be made again.
 
     Raises:
-        ValueError: The target, the sway's target or a value does not allow it; nothing was changed.
+        UserError: The target, the sway target or a value does not allow it; nothing was changed.
     """
     checks.check_usable(context, target)
     swaying = None
     if sway.object_name and settings.head_sway:
         owner = bpy.data.objects.get(sway.object_name)
         earlier = {
-            path: rest for *_, strip in _own_strips(owner) for path, rest in _record(strip.action)["rest"].items()
+            path: rest for *_, strip in strips_on(owner) for path, rest in record_of(strip.action)["rest"].items()
         }
         swaying = head_sway.find(target, sway, earlier, mark=MARK)
     if swaying is None:
@@ -108,11 +110,11 @@ def apply_upper_face(
     return outcome
 
 
-def summary(outcome: Outcome) -> str:
+def upper_face_summary(outcome: Outcome) -> Text:
     """What was written, in one sentence."""
     last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
     return Text(
-        'The upper face of "{object_name}" lives from frame {first_scene_frame} to {last_frame}: {n_curves} '
+        'The upper face of "{object_name}" moves from frame {first_scene_frame} to {last_frame}: {n_curves} '
         'curves in the action "{action_name}"',
         object_name=outcome.object_name,
         first_scene_frame=outcome.first_scene_frame,
@@ -122,61 +124,8 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def remove(target: bpy.types.Object) -> bool:
-    """Take our tracks off a mesh, and off what swayed with it; the shape keys return to rest and stay.
-
-    Returns:
-        Whether there was anything.
-    """
-    removed = False
-    for owner, track, strip in list(_own_strips_with(target)):
-        removed = True
-        _rest(owner, strip.action)
-        _remove_strip(owner, track, strip)
-    return removed
-
-
-def switch(scene: bpy.types.Scene, is_on: bool) -> None:
-    """Mute or unmute all of our tracks in a scene; what they moved returns to rest when they are muted."""
-    for target in scene.objects:
-        switch_one(target, is_on)
-
-
-def switch_one(target: bpy.types.Object, is_on: bool) -> None:
-    """Mute or unmute our tracks on one mesh."""
-    for owner, track, strip in _own_strips_with(target):
-        track.mute = not is_on  # a muted strip would go on holding its last value
-        if not is_on:
-            _rest(owner, strip.action)
-
-
-def settings_of(action: bpy.types.Action) -> Settings:
-    """What an action of ours was made with."""
-    return Settings(**_record(action)["settings"])
-
-
-def recording_of(action: bpy.types.Action) -> dict[str, Any]:
-    """Which recording it was made from; empty where nobody said."""
-    return _record(action).get("recording", {})  # type: ignore[no-any-return]
-
-
-def sway_of(action: bpy.types.Action) -> SwayTarget:
-    """What sways with it."""
-    return SwayTarget(**_record(action).get("sway", {}))
-
-
-def keys_of(action: bpy.types.Action) -> list[str]:
-    """The shape keys that it moves."""
-    return list(_record(action)["keys"])
-
-
-def is_there(target: bpy.types.Object) -> bool:
-    """Whether this mesh has a track of ours."""
-    return next(_own_strips_with(target), None) is not None
-
-
 def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
-    """The user's table or the names decide; on a FLAME mesh what is missing is made."""
+    """Go by the key mapping or the names of the keys; missing keys are made on a FLAME mesh."""
     mesh = target.data
     rows = _rows(target, channels)
     missing = tuple(channel for channel in channels if all(row.channel != channel for row in rows))
@@ -187,24 +136,24 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
         except FlameMismatchError as error:
             if not rows:
                 raise NoUpperFaceError(
-                    '"{target}" has no shape keys for lids, eyes or brows with ARKit names (such as '
-                    "eyeBlinkLeft), so its upper face keeps still. Name them so, or fill in Key Mapping.",
-                    target=target.name,
+                    '"{name}" has no shape keys for lids, eyes or brows with ARKit names (such as eyeBlinkLeft), so '
+                    "its upper face keeps still. Give them ARKit names, or fill in Key Mapping.",
+                    name=target.name,
                 ) from error
     notes = []
     if missing and similarity is None:
-        notes.append(Text("No shape key for {listed}; those channels are left out.", listed=listed(missing)))
+        notes.append(no_keys_for(missing))
     taken = _taken(mesh.shape_keys) if mesh.shape_keys is not None else {}
     for reason in dict.fromkeys(taken.values()):
         left = [row.key for row in rows if taken.get(row.key) == reason]
         if left:
-            notes.append(Text("{listed} left alone: {reason}.", listed=listed(left), reason=reason))
+            notes.append(Text("{keys} left alone: {reason}.", keys=listed(left), reason=reason))
     free = tuple(row for row in rows if row.key not in taken)
     if channels and not free and similarity is None:
         raise UserError(
-            'Nothing of the upper face of "{target}" is free to move. {notes}',
-            target=target.name,
-            notes=" ".join(notes),
+            'No shape key of the upper face of "{name}" can be animated. {notes}',
+            name=target.name,
+            notes=Text.joined(notes),
         )
     return _Plan(rows=free, new_channels=missing if similarity else (), similarity=similarity, notes=tuple(notes))
 
@@ -218,9 +167,9 @@ def _rows(target: bpy.types.Object, channels: Sequence[str]) -> tuple[Row, ...]:
 
 
 def _taken(shape_keys: bpy.types.Key) -> dict[str, str]:
-    """Keys that somebody else moves, each with who does."""
+    """Keys that are muted, driven or animated by the user, each with the reason."""
     paths = {checks.value_path(block.name): block.name for block in shape_keys.key_blocks}
-    taken = {block.name: "muted" for block in shape_keys.key_blocks if block.mute}
+    taken: dict[str, str] = {block.name: "muted" for block in shape_keys.key_blocks if block.mute}
     for path, action in actions.animated_paths(shape_keys.animation_data):
         if path in paths and MARK not in action:
             taken[paths[path]] = Text('animated by the action "{action}"', action=action.name)
@@ -242,7 +191,7 @@ def _write(
 ) -> Outcome:
     motion = face.motion
     rows = plan.rows + _make_keys(target, plan, rollback)
-    replaced = list(_own_strips_with(target))
+    replaced = list(strips_with(target))
     action_name = f"{PurePath(name).stem or 'Speech'} {TRACK_NAME}"
     action = bpy.data.actions.new(action_name)
     rollback.callback(bpy.data.actions.remove, action)
@@ -258,20 +207,20 @@ def _write(
         for key, values_T in values.items():
             kept = _corners(values_T)
             actions.write_curve(bag.fcurves, checks.value_path(key), frames_T[kept], values_T[kept])
-        _add_track(mesh_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
+        add_track(mesh_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
     if swaying is not None:
         slot = action.slots.new(id_type="OBJECT", name=swaying.owner.name)
         bag = compat.channelbag(action, slot)
         for index, values_T in enumerate(swaying.values(face.head_deg_T3).T):
             actions.write_curve(bag.fcurves, swaying.path, frames_T, values_T, index)
-        _add_track(swaying.owner, action, slot, start_frame, last_frame, swaying.blend_type, rollback)
+        add_track(swaying.owner, action, slot, start_frame, last_frame, swaying.blend_type, rollback)
     rest = {swaying.path: swaying.rest} if swaying else {}
     action[MARK] = json.dumps({**record, "keys": sorted({row.key for row in rows}), "rest": rest})
     for owner, track, strip in replaced:
         if not (swaying and owner == swaying.owner):
-            _rest(owner, strip.action)
-        _remove_strip(owner, track, strip)
-    action.name = action_name  # the one it replaces had it until now
+            return_to_rest(owner, strip.action)
+        remove_strip(owner, track, strip)
+    action.name = action_name  # the replaced action had this name until now
     target.data.update_tag()
     return Outcome(
         object_name=target.name,
@@ -286,7 +235,7 @@ def _write(
 
 
 def _make_keys(target: bpy.types.Object, plan: _Plan, rollback: ExitStack) -> tuple[Row, ...]:
-    """Our own shapes for a FLAME mesh that lacks them; from then on they are keys like any other."""
+    """Make the missing keys of a FLAME mesh; later runs treat them like the user's own."""
     if plan.similarity is None:
         return ()
     with np.load(UPPER_FACE, allow_pickle=False) as file:
@@ -309,69 +258,6 @@ def _make_keys(target: bpy.types.Object, plan: _Plan, rollback: ExitStack) -> tu
 
 
 def _corners(values_T: np.ndarray) -> np.ndarray:
-    """The frames that matter: lids lie still most of the time, and a flat stretch needs its two ends only."""
+    """The frames that need a keyframe: of a flat stretch only its two ends, and lids are still most of the time."""
     changes_T = np.diff(values_T) != 0
     return np.flatnonzero(np.append(True, changes_T) | np.append(changes_T, True))
-
-
-def _add_track(
-    owner: Any, action: bpy.types.Action, slot: Any, first: int, last: int, blend_type: str, rollback: ExitStack
-) -> None:
-    """Our curves begin and end at rest, so holding both ends keeps everything at rest before and after."""
-    if owner.animation_data is None:
-        rollback.callback(owner.animation_data_clear)
-    animation = owner.animation_data_create()
-    if not animation.nla_tracks:
-        animation.use_nla = True
-    track = animation.nla_tracks.new()
-    rollback.callback(animation.nla_tracks.remove, track)
-    track.name = TRACK_NAME
-    strip = track.strips.new(action.name, first, action)
-    strip.action_slot = slot
-    last = max(last, first + 1)
-    strip.action_frame_start, strip.action_frame_end = first, last
-    strip.frame_start, strip.frame_end = first, last
-    strip.blend_type, strip.extrapolation = blend_type, "HOLD"
-
-
-def _own_strips(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
-    animation = owner.animation_data if owner is not None else None
-    for track in animation.nla_tracks if animation else ():
-        for strip in track.strips:
-            if strip.action is not None and MARK in strip.action:
-                yield owner, track, strip
-
-
-def _own_strips_with(target: bpy.types.Object) -> Iterator[tuple[Any, Any, Any]]:
-    """Our strips on a mesh's keys, and those of the same actions on what sways: (owner, track, strip)."""
-    found = list(_own_strips(target.data.shape_keys)) if target.type == "MESH" else []
-    yield from found
-    moved = {strip.action for _, _, strip in found}
-    for owner in bpy.data.objects if moved else ():
-        yield from (entry for entry in _own_strips(owner) if entry[2].action in moved)
-
-
-def _remove_strip(owner: Any, track: Any, strip: Any) -> None:
-    action = strip.action
-    if len(track.strips) == 1:
-        owner.animation_data.nla_tracks.remove(track)
-    else:
-        track.strips.remove(strip)
-    if action.users == 0 and action.library is None:
-        bpy.data.actions.remove(action)
-
-
-def _rest(owner: Any, action: bpy.types.Action) -> None:
-    """Return to rest what an action of ours moved on this owner, or it would keep its last value."""
-    record = _record(action)
-    if isinstance(owner, bpy.types.Key):
-        for key in record["keys"]:
-            if key in owner.key_blocks:
-                owner.key_blocks[key].value = 0.0
-        return
-    for path, values in record["rest"].items():
-        head_sway.set_values(owner, path, values)
-
-
-def _record(action: bpy.types.Action) -> dict[str, Any]:
-    return json.loads(action[MARK])  # type: ignore[no-any-return]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A motion becomes shape-key curves: first everything is checked and computed, then it is written in one go."""
+"""Writes a motion as shape-key curves. Everything is checked and computed before the first change."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ...pipeline.retarget import prepared, resample
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import actions, checks, shape_keys
+from .plan import Plan, make_plan
 
 _CHANNELS_IN_A_STEP = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was written, and sentences for the user about it."""
+    """What was written, with warnings and notes for the user."""
 
     object_name: str
     action_name: str
@@ -48,27 +49,27 @@ def applying(
     settings: Mapping[str, object] | None = None,
     visemes: Motion | None = None,
 ) -> Steps[Outcome]:
-    """Animate `target` by `motion`, one key on every scene frame.
+    """Animate a mesh, with a keyframe on every scene frame.
 
     Args:
-        context: Gives the scene (its frame rate) and the view layer.
-        target: The mesh; see `preflight` for what it needs.
-        motion: Curves at their own rate; seconds are kept.
-        start_frame: Scene frame that `begins_s` counts from.
-        begins_s: When the motion's first moment comes. Keys lie on whole frames; what is left moves the curves.
+        context: Its scene (for the frame rate) and view layer are used.
+        target: The mesh; `checks.check_target` says what it needs.
+        motion: Curves at any rate; they are resampled to the scene's.
+        start_frame: Scene frame from which `begins_s` counts.
+        begins_s: Time of the motion's first sample. Keyframes lie on whole frames; the curves are shifted by the rest.
         strength: Factor for all curves.
         smoothing_s: See `retarget.smooth`.
-        settings: Stored on the Action as JSON, for the record.
-        visemes: The visemes of `prepared`, where somebody made them beforehand: for ten minutes that takes seconds.
+        settings: Stored as JSON on the Action.
+        visemes: `prepared(motion)` as visemes, if that was computed beforehand: for ten minutes it takes seconds.
 
     Raises:
-        ValueError: The target or a value does not allow it; nothing was changed.
+        UserError: The target or a value does not allow it; nothing was changed.
     """
     checks.check_target(context, target)
     yield
     motion = prepared(motion, strength=strength, smoothing_s=smoothing_s)
     yield
-    plan = checks.make_plan(target, motion, visemes)
+    plan = make_plan(target, motion, visemes)
     yield
     rate_hz = compat.frame_rate_hz(context.scene)
     whole_frames = round(begins_s * rate_hz)
@@ -84,7 +85,7 @@ def applying(
 
 
 def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:
-    """A few channels in a step: an hour of all of them takes a second."""
+    """Resample a few channels a step: all channels of an hour take a second."""
     parts = []
     for first in range(0, len(motion.channels), _CHANNELS_IN_A_STEP):
         some = slice(first, first + _CHANNELS_IN_A_STEP)
@@ -98,7 +99,7 @@ def _writing(
     context: bpy.types.Context,
     target: bpy.types.Object,
     motion: Motion,
-    plan: checks.Plan,
+    plan: Plan,
     start_frame: int,
     marks: dict[str, str],
     rollback: ExitStack,
@@ -125,7 +126,7 @@ def _writing(
 
 
 def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
-    """Custom properties for the Action: where it came from, so that it can be made again."""
+    """Custom properties for the Action: its sources and settings, so that it can be made again."""
     info = motion.info
     return {
         actions.AUDIO_HASH: info.get("audio_sha256", ""),
@@ -137,7 +138,7 @@ def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def summary(outcome: Outcome) -> str:
+def speech_summary(outcome: Outcome) -> Text:
     """What was written, in one sentence."""
     last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
     return Text(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the panel says about the chosen sound. Asked at every redraw: headers are read once, nothing is decoded."""
+"""Length, rate and channels of the panel's sound. Asked at every redraw: headers are cached, nothing is decoded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -27,18 +28,18 @@ _CHANNELS = {1: "mono", 2: "stereo"}
 
 
 class NothingChosenError(UserError):
-    """The panel's source is still empty."""
+    """The panel's source is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoundInfo:
-    """Length as it plays in the scene (None where the file does not state it), and how it was recorded."""
+    """Length as the scene plays it (None if the file does not state it), sample rate and number of channels."""
 
     duration_s: float | None
     rate_hz: float
     n_channels: int
 
-    def words(self) -> str:
+    def words(self) -> Text:
         """As in "6.6 s, 16 kHz, mono"."""
         channels = _CHANNELS.get(self.n_channels, Text("{n_channels} channels", n_channels=self.n_channels))
         length = "Unknown length" if self.duration_s is None else duration_words(self.duration_s)
@@ -50,11 +51,11 @@ class SoundInfo:
         )
 
 
-def of_scene(scene: bpy.types.Scene) -> SoundInfo:
-    """What the panel's source is.
+def chosen_info(scene: bpy.types.Scene) -> SoundInfo:
+    """The sound that the panel's source is.
 
     Raises:
-        ValueError: Nothing is chosen, or it has no sound; the message says what to do.
+        UserError: Nothing is chosen, or it has no sound.
     """
     settings = scene.wav2sem
     if settings.source == "FILE" and settings.filepath:
@@ -65,7 +66,8 @@ def of_scene(scene: bpy.types.Scene) -> SoundInfo:
     if block.packed_file is None:
         info = _of_file(chosen_path(scene))
     else:
-        n_channels = block.bl_rna.properties["channels"].enum_items[block.channels].value
+        channels: Any = block.bl_rna.properties["channels"]
+        n_channels = channels.enum_items[block.channels].value
         info = SoundInfo(duration_s=_packed_length_s(block), rate_hz=block.samplerate, n_channels=n_channels)
     if settings.source != "STRIP":
         return info
@@ -74,10 +76,10 @@ def of_scene(scene: bpy.types.Scene) -> SoundInfo:
 
 
 def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
-    """The data-block behind the panel's strip, sound or speaker.
+    """The sound data-block of the panel's strip, sound or speaker; None for a file or an empty source.
 
     Raises:
-        ValueError: There is one without a sound, or none of that name.
+        UserError: The strip or speaker has no sound, or there is no strip of that name.
     """
     settings = scene.wav2sem
     if settings.source == "STRIP" and settings.strip:
@@ -91,10 +93,10 @@ def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
 
 
 def chosen_path(scene: bpy.types.Scene) -> str:
-    """Where the panel's sound lies, unless it is packed.
+    """The path of the panel's sound, which may be packed.
 
     Raises:
-        ValueError: As `chosen_sound`.
+        UserError: As `chosen_sound`.
     """
     block = chosen_sound(scene)
     if block is None:
@@ -103,18 +105,18 @@ def chosen_path(scene: bpy.types.Scene) -> str:
 
 
 def opened(scene: bpy.types.Scene) -> aud.Sound:
-    """The panel's sound as `aud` plays it, from its begin to its end.
+    """The panel's whole sound, to be played by `aud`.
 
     Raises:
-        ValueError: As `chosen_sound`.
+        UserError: As `chosen_sound`.
     """
     block = chosen_sound(scene)
     ready = None if block is None else block.factory
     return aud.Sound.file(chosen_path(scene)) if ready is None else ready
 
 
-def check_range(settings: bpy.types.PropertyGroup, info: SoundInfo) -> None:
-    """Raise ValueError when the range leaves nothing of the sound."""
+def check_chosen_range(settings: Any, info: SoundInfo) -> None:
+    """Raise UserError if the panel's range leaves nothing of the sound."""
     if settings.use_range:
         source.check_range(settings.range_start_s, settings.range_end_s)
         if info.duration_s is not None and settings.range_start_s >= info.duration_s:
@@ -159,7 +161,7 @@ def _read(path: str, _changed_ns: int, _n_bytes: int) -> SoundInfo | None:
 
 
 def _packed_length_s(block: bpy.types.Sound) -> float | None:
-    """Known once Blender has made it ready to play."""
+    """Length of a packed sound; None until Blender has loaded it for playing."""
     ready = block.factory
     return ready.length / ready.specs[0] if ready is not None and ready.length >= 0 else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plays the chosen sound, as the scene does not."""
+"""Plays the panel's sound, without playing the scene."""
 
 from __future__ import annotations
 
@@ -27,27 +27,31 @@ def is_playing() -> bool:
 
 
 def stop() -> None:
-    """Be silent."""
+    """Stop the sound."""
     global _handle
     if _handle is not None:
         _handle.stop()
         _handle = None
 
 
-def shut_down() -> None:
-    """Be silent, and watch nothing."""
+def end_playback() -> None:
+    """Stop the sound and the timer that watches it."""
     stop()
     if bpy.app.timers.is_registered(_watch):
         bpy.app.timers.unregister(_watch)
 
 
 def play(scene: bpy.types.Scene) -> bool:
-    """Begin; False without a sound device, ValueError where the sound is gone or broken since the panel was drawn."""
+    """Start the sound; False without a sound device.
+
+    Raises:
+        UserError: The sound cannot be found or played.
+    """
     global _handle
-    info.check_range(scene.wav2sem, info.of_scene(scene))
+    info.check_chosen_range(scene.wav2sem, info.chosen_info(scene))
     try:
         device = aud.Device()
-    except aud.error:  # as where PulseAudio is the only one and does not run
+    except aud.error:  # for example if PulseAudio is the only one and does not run
         return False
     try:
         _handle = device.play(_heard(scene))
@@ -61,7 +65,7 @@ def play(scene: bpy.types.Scene) -> bool:
 
 
 def _heard(scene: bpy.types.Scene) -> Any:
-    """The panel's sound, from where the trim or the range begins to where it ends."""
+    """The panel's sound, limited to the strip's trim and the range."""
     settings = scene.wav2sem
     heard = info.opened(scene)
     start_s, stop_s = 0.0, None
@@ -75,7 +79,7 @@ def _heard(scene: bpy.types.Scene) -> Any:
 
 
 def _watch() -> float | None:
-    """Until the sound ends, so that the button changes back."""
+    """Redraw the button when the sound ends."""
     if is_playing():
         return _LOOK_S
     redraw(bpy.context)

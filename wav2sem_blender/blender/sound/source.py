@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which file a run reads, and what has to be decoded for it: the worker's soundfile reads the common audio formats.
+"""Finds the file that a run reads, and what must be decoded first.
 
-Films, m4a, packed sounds of such formats, and trimmed or retimed strips are decoded on Blender's side (`decode.py`).
+The worker reads the common audio formats itself, with soundfile. Other formats (films, m4a) and trimmed or retimed
+strips are decoded by Blender (`decode.py`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class Audio:
     """The sound of a run.
 
     Attributes:
-        name: For the user.
-        file: Where it lies.
-        mix: A file with the scene whose mixdown `file` becomes; None where `file` is there already.
-        decoded: Where the decoded part has to go before the worker reads it; None when the worker reads `file` itself.
-        start_s: What is left out at the begin; only of what is decoded.
-        stop_s: Where it ends; None for the file's end.
-        speed: How many times as fast the scene plays it. The file keeps the sound's own speed, at which the model knows
-            speech; the motion is what must run faster or slower.
+        name: Its name for the user.
+        file: The sound file.
+        mix: A .blend file whose mixdown makes `file`; None if `file` exists.
+        decoded: The file to decode into; None if the worker reads `file` itself.
+        start_s: Start of the part to decode.
+        stop_s: End of the part to decode; None for the end of the file.
+        speed: How many times as fast the scene plays the sound. The model hears it at its own speed, and the motion is
+            sped up or slowed down.
     """
 
     name: str
@@ -50,10 +51,10 @@ class Audio:
         return self.decoded or self.file
 
     def decoding(self) -> decode.Decoding | None:
-        """Begin to decode, where that is needed.
+        """Start decoding; None if nothing has to be decoded.
 
         Raises:
-            ValueError: It is no file with sound.
+            UserError: The file has no sound.
             OSError: The decoded sound cannot be written.
         """
         if self.decoded is None:
@@ -71,11 +72,11 @@ class Audio:
 
 
 def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
-    """A file, to be decoded into `folder` when soundfile does not read its format.
+    """The sound of a file, to be decoded into `folder` if soundfile does not read its format.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is a folder.
+        MissingFileError: There is no such file.
+        UserError: It is a folder.
     """
     path = Path(bpy.path.abspath(os.fspath(path))).absolute()
     if path.is_dir():
@@ -87,7 +88,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
 
 
 def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
-    """The file of a sound data-block; a packed one is unpacked into `folder`.
+    """The sound of a data-block; a packed one is unpacked into `folder`.
 
     Raises:
         OSError: It cannot be unpacked, or as `audio_file`.
@@ -104,15 +105,15 @@ def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
 
 
 def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
-    """What a sound strip of the sequencer plays, its trimmed ends left out; its volume and pan do not matter.
+    """What a sound strip of the sequencer plays, without its trimmed ends. Volume and pan are ignored.
 
     Args:
         strip: The strip.
         rate_hz: Scene frames per second.
-        folder: Where a cut sound goes.
+        folder: For decoded sounds.
 
     Raises:
-        ValueError: It has no sound, or changes its speed where no sound is rendered.
+        UserError: It has no sound, or changes its speed and begins before frame 0.
         OSError: As `audio_of_sound`.
     """
     if strip.sound is None:
@@ -128,7 +129,7 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
 
 
 def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0) -> tuple[float, float | None]:
-    """From where to where in its sound a strip plays, in seconds of the sound; to None when all of it is played."""
+    """Start and end of what a strip plays, in seconds of its sound; the end is None if it is not trimmed."""
     times = compat.strip_times(strip)
     # A positive sound offset delays the sound within the strip.
     start_s = speed * (times.start - times.content_start) / rate_hz - strip.sound_offset
@@ -139,10 +140,10 @@ def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0
 
 
 def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
-    """Only what is heard between two times, in seconds as the scene plays the sound; `end_s` 0 is its end.
+    """The part of a sound between two times, in seconds as the scene plays it; `end_s` 0 is the end of the sound.
 
     Raises:
-        ValueError: There is nothing between them, or it is no file with sound.
+        UserError: There is nothing between them, or the file has no sound.
     """
     if not start_s and not end_s:
         return audio
@@ -165,7 +166,7 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
 
 
 def check_range(start_s: float, end_s: float) -> None:
-    """Raise ValueError when the range is empty whatever the sound is."""
+    """Raise UserError if the range is empty, whatever the sound."""
     if end_s and end_s <= start_s:
         raise UserError(
             "The range ends at {end_s:.2f} s but begins at {start_s:.2f} s. Raise To, or lower From.",
@@ -175,11 +176,11 @@ def check_range(start_s: float, end_s: float) -> None:
 
 
 def _mixdown(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
-    """What a strip with more than two retiming keys plays: its speed changes.
+    """What a strip with more than two retiming keys plays; its speed changes.
 
-    Its mixdown is animated, not the sound along the retiming's curve: Blender does not tell the curve, and its player
-    does not follow it. Measured in 5.0.1, it is up to 0.3 s ahead after a key, and with Preserve Pitch, the default, a
-    freeze frame plays on, which puts all that follows 1.5 s off.
+    The strip's mixdown is animated, because Blender does not expose the retiming curve and its player does not follow
+    it. In 5.0.1 the player is up to 0.3 s ahead after a key. With Preserve Pitch (the default) it plays on during a
+    freeze frame, which puts everything after it 1.5 s off.
     """
     mix = folder / "strip.blend"
     times, first_frame = compat.strip_times(strip), retiming.write_alone(strip, mix)
@@ -197,12 +198,12 @@ def _mixdown(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio
 def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Audio) -> float:
     """Speed of a strip between its only two retiming keys.
 
-    Blender tells where a key lies in the timeline but not in the sound. The first lies at the sound's begin and the
-    last at its end, so with two keys the speed is known.
+    Blender exposes a key's frame in the timeline, but not its time in the sound. The first key is at the sound's start
+    and the last at its end, so two keys give the speed.
     """
     keys = strip.retiming_keys
     if len(keys) < 2:
         return 1.0
-    # Counted as the sequencer does.
+    # Rounded as in the sequencer.
     n_content_frames = max(1, round(decode.length_s(whole.file, whole.name) * rate_hz))
     return n_content_frames / (keys[1].timeline_frame - keys[0].timeline_frame)

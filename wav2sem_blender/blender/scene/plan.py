@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decides which shape keys of a mesh each channel of a motion drives, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bpy
+
+from ...errors import Text, UserError
+from ...pipeline.any_head.geometry import Similarity
+from ...pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, listed, match_channels
+from ...pipeline.flame import FlameMismatchError
+from ...pipeline.motion import Motion
+from ...pipeline.visemes import VISEME_SETS, as_visemes
+from . import checks, key_mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will write on a mesh.
+
+    Attributes:
+        motion: The motion in the channels of the face: the model's own, or visemes.
+        rows: Existing shape keys and the channels that drive them.
+        new_channels: Channels for which a key is made or, if the add-on made it earlier, updated.
+        similarity: Transform from FLAME's frame to the mesh's; None if no key is made.
+        warnings: Sentences for the user.
+    """
+
+    motion: Motion
+    rows: tuple[Row, ...]
+    new_channels: tuple[str, ...] = ()
+    similarity: Similarity | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def make_plan(target: bpy.types.Object, motion: Motion, visemes: Motion | None = None) -> Plan:
+    """Decide which keys each channel drives: by the user's key mapping, or by the names of the keys.
+
+    Existing keys keep their shape. Without a key mapping, the missing keys of a FLAME mesh are made from the basis.
+
+    Args:
+        target: The mesh.
+        motion: In the model's channels.
+        visemes: The motion as visemes, if that was computed beforehand; ignored if the face needs others by now.
+    """
+    table = _table_in_use(target, motion.channels)
+    if table is None:
+        return _plan_by_names(target, motion, key_mapping.guessed(target))
+    wanted = _visemes_of(target, table)
+    if wanted is not None:
+        if visemes is None or visemes.channels != wanted[1]:
+            visemes = as_visemes(motion, VISEME_SETS[wanted[0]], wanted[1])
+        motion = visemes
+    return _plan_by_table(target, motion, table)
+
+
+def wanted_visemes(target: bpy.types.Object, channels: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
+    """The viseme set, and the visemes of it, that `make_plan` converts such a motion to; None if it does not."""
+    table = _table_in_use(target, channels)
+    return None if table is None else _visemes_of(target, table)
+
+
+def _table_in_use(target: bpy.types.Object, channels: Sequence[str]) -> KeyMap | None:
+    """The user's key mapping, or the guessed one of a face with visemes; None if the names of the keys decide."""
+    table = key_mapping.stored(target)
+    if table is not None:
+        return table
+    found = key_mapping.guessed(target)
+    return found if found.visemes and set(SPEECH_CHANNELS) & set(channels) else None
+
+
+def _visemes_of(target: bpy.types.Object, table: KeyMap) -> tuple[str, tuple[str, ...]] | None:
+    """A key mapping's viseme set, and the visemes that have a key; None for other channels or without any key."""
+    if not table.visemes:
+        return None
+    present = set(key_mapping.key_names(target))
+    played = {row.channel for row in table.rows if row.key in present}
+    available = tuple(name for name in VISEME_SETS[table.visemes].names if name in played)
+    return (table.visemes, available) if available else None
+
+
+def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> Plan:
+    """Follow a key mapping of the motion's channels."""
+    present = set(key_mapping.key_names(target))
+    usable = [row for row in table.rows if row.key in present]
+    rows = tuple(row for row in usable if row.channel in motion.channels)
+    problems = table.problems(present)
+    if not rows:
+        if not problems:
+            problems = [Text("None of its channels is the model's ({channels})", channels=listed(motion.channels))]
+        raise UserError(
+            '"{name}": the key mapping moves nothing. {problems}. Edit it under Key Mapping, or clear it.',
+            name=target.name,
+            problems=Text.joined(problems, ". "),
+        )
+    warnings: list[str] = [Text('"{name}": {problem}.', name=target.name, problem=problem) for problem in problems]
+    warnings += checks.check_keys(target, rows)
+    missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
+    if missing:
+        warnings.append(no_keys_for(missing))
+    return Plan(motion=motion, rows=rows, warnings=tuple(warnings))
+
+
+def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> Plan:
+    own = checks.own_keys(target.data)
+    every_row = _matches(motion.channels, target)
+    if len({row.channel for row in found.rows} & set(motion.channels)) > len(every_row):  # MetaHuman's names
+        every_row = tuple(row for row in found.rows if row.channel in motion.channels)
+    rows = tuple(row for row in every_row if row.key not in own)
+    similarity, mismatch = None, ""
+    if motion.basis_KV3 is not None and len(_channels(rows)) < len(motion.channels):
+        try:
+            similarity = checks.flame_similarity(target.data)
+        except FlameMismatchError as error:
+            mismatch = checks.nearly_flame(target.data, error)
+    if similarity is None:
+        rows = every_row
+    if not rows and similarity is None:
+        raise UserError(
+            '"{name}" has no shape key for any of the model\'s {n_channels} channels ({channels}). Use another model, '
+            "or fill in Key Mapping.{nearly_flame}",
+            name=target.name,
+            n_channels=len(motion.channels),
+            channels=listed(motion.channels),
+            nearly_flame=mismatch,
+        )
+    missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
+    warnings = checks.check_keys(target, rows)
+    if missing and similarity is None:
+        warnings.append(no_keys_for(missing))
+    if missing and similarity is not None and target.data.override_library:
+        raise UserError(
+            '"{name}" is a library override, which cannot take new shape keys. Animate it once in its own file, or '
+            "make it local (Object > Relations > Make Local).",
+            name=target.name,
+        )
+    return Plan(
+        motion=motion,
+        rows=rows,
+        new_channels=missing if similarity is not None else (),
+        similarity=similarity,
+        warnings=tuple(warnings),
+    )
+
+
+def no_keys_for(channels: Sequence[str]) -> Text:
+    """The warning about channels that no shape key plays."""
+    return Text("No shape key for {channels}; those channels are left out.", channels=listed(channels))
+
+
+def _matches(channels: tuple[str, ...], target: bpy.types.Object) -> tuple[Row, ...]:
+    """The existing shape key of each channel that has one by its name."""
+    return tuple(Row(channel, key) for channel, key in match_channels(channels, key_mapping.key_names(target)).items())
+
+
+def _channels(rows: tuple[Row, ...]) -> set[str]:
+    return {row.channel for row in rows}

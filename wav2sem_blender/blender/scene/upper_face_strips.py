@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The NLA strips of the upper face: finding, adding, muting and removing them, and the record on their action."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import bpy
+
+from ...pipeline.upper_face import Settings
+from . import head_sway
+from .head_sway import SwayTarget
+
+TRACK_NAME = "Upper Face"
+
+# Custom property that marks an Action of ours: JSON with the settings, what is animated, and its values at rest.
+MARK = "wav2sem_upper_face"
+
+
+def remove_upper_face(target: bpy.types.Object) -> bool:
+    """Remove our tracks from a mesh and from what sways with it; returns whether there were any.
+
+    The shape keys stay and return to rest.
+    """
+    removed = False
+    for owner, track, strip in list(strips_with(target)):
+        removed = True
+        return_to_rest(owner, strip.action)
+        remove_strip(owner, track, strip)
+    return removed
+
+
+def switch_all(scene: bpy.types.Scene, is_on: bool) -> None:
+    """Mute or unmute all of our tracks in a scene."""
+    for target in scene.objects:
+        switch_upper_face(target, is_on)
+
+
+def switch_upper_face(target: bpy.types.Object, is_on: bool) -> None:
+    """Mute or unmute our tracks on one mesh; what they animate returns to rest while they are muted."""
+    for owner, track, strip in strips_with(target):
+        track.mute = not is_on  # muting the strip instead would hold its last value
+        if not is_on:
+            return_to_rest(owner, strip.action)
+
+
+def recorded_settings(action: bpy.types.Action) -> Settings:
+    """The settings that an action of ours was made with."""
+    return Settings(**record_of(action)["settings"])
+
+
+def recording_of(action: bpy.types.Action) -> dict[str, Any]:
+    """What was recorded about the recording that it was made from; may be empty."""
+    return record_of(action).get("recording", {})  # type: ignore[no-any-return]
+
+
+def sway_of(action: bpy.types.Action) -> SwayTarget:
+    """The object or bone that it sways."""
+    return SwayTarget(**record_of(action).get("sway", {}))
+
+
+def animated_keys(action: bpy.types.Action) -> list[str]:
+    """Names of the shape keys that it animates."""
+    return list(record_of(action)["keys"])
+
+
+def has_upper_face(target: bpy.types.Object) -> bool:
+    """Whether this mesh has a track of ours."""
+    return next(strips_with(target), None) is not None
+
+
+def add_track(
+    owner: Any, action: bpy.types.Action, slot: Any, first: int, last: int, blend_type: str, rollback: ExitStack
+) -> None:
+    """Add a track with the action's strip to `owner`, a shape-key data-block or an object.
+
+    The curves begin and end at rest, so a strip that holds its ends keeps everything at rest before and after.
+    """
+    if owner.animation_data is None:
+        rollback.callback(owner.animation_data_clear)
+    animation = owner.animation_data_create()
+    if not animation.nla_tracks:
+        animation.use_nla = True
+    track = animation.nla_tracks.new()
+    rollback.callback(animation.nla_tracks.remove, track)
+    track.name = TRACK_NAME
+    strip = track.strips.new(action.name, first, action)
+    strip.action_slot = slot
+    last = max(last, first + 1)
+    strip.action_frame_start, strip.action_frame_end = first, last
+    strip.frame_start, strip.frame_end = first, last
+    strip.blend_type, strip.extrapolation = blend_type, "HOLD"
+
+
+def strips_on(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(owner, track, strip) of our strips on an object or a shape-key data-block; None has none."""
+    animation = owner.animation_data if owner is not None else None
+    for track in animation.nla_tracks if animation else ():
+        for strip in track.strips:
+            if strip.action is not None and MARK in strip.action:
+                yield owner, track, strip
+
+
+def strips_with(target: bpy.types.Object) -> Iterator[tuple[Any, Any, Any]]:
+    """The same of a mesh's shape keys, and of every object that the same actions sway."""
+    found = list(strips_on(target.data.shape_keys)) if target.type == "MESH" else []
+    yield from found
+    moved = {strip.action for _, _, strip in found}
+    for owner in bpy.data.objects if moved else ():
+        yield from (entry for entry in strips_on(owner) if entry[2].action in moved)
+
+
+def remove_strip(owner: Any, track: Any, strip: Any) -> None:
+    """Remove a strip, its track if that is empty then, and its action if nothing else uses it."""
+    action = strip.action
+    if len(track.strips) == 1:
+        owner.animation_data.nla_tracks.remove(track)
+    else:
+        track.strips.remove(strip)
+    if action.users == 0 and action.library is None:
+        bpy.data.actions.remove(action)
+
+
+def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
+    """Return to rest what an action of ours animates on this owner; it would keep its last value otherwise."""
+    record = record_of(action)
+    if isinstance(owner, bpy.types.Key):
+        for key in record["keys"]:
+            if key in owner.key_blocks:
+                owner.key_blocks[key].value = 0.0
+        return
+    for path, values in record["rest"].items():
+        head_sway.set_values(owner, path, values)
+
+
+def record_of(action: bpy.types.Action) -> dict[str, Any]:
+    """The record that is stored on an action of ours."""
+    return json.loads(action[MARK])  # type: ignore[no-any-return]
