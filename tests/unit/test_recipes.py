@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wav2sem_blender.pipeline.checkpoint_kinds import CHECKPOINT_KINDS
 from wav2sem_blender.pipeline.face_names import _NEEDED, _SPELLINGS
 from wav2sem_blender.pipeline.visemes import VISEME_SETS
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BLENDER = ROOT / "wav2sem_blender" / "blender"
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("\n## Recipes\n")[2]
 RECIPES = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in TEXT.split("\n### ")[1:]}
-TITLES = ("Add a panel", "Add a face naming", "Add a corpus")
+TITLES = ("Add a host", "Add a panel", "Add a face naming", "Add a corpus")
 MAX_LINES = 8
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SOURCES = [
@@ -106,6 +107,17 @@ def test_what_a_recipe_names_exists(title: str) -> None:
 def test_a_wrong_recipe_would_be_found() -> None:
     recipe = "`trainer/nowhere.py`, `trainer/datasets/opening.py`: `opening._OPENERS`, `opening.NOT`, `some.X`"
     assert wrong(recipe) == ["trainer/nowhere.py", "opening.NOT", "some.X"]
+
+
+def test_every_host_has_an_entry_and_its_files_name_one() -> None:
+    folder = ROOT / "wav2sem_blender" / "pipeline" / "hosts"
+    hosts = ast.literal_eval(assigned(folder / "__init__.py")["HOSTS"])
+    assert set(hosts) == {file.stem for file in folder.glob("*.py")} - {"__init__", "protocol"}
+    for kind, name in hosts.items():
+        module = tree(folder / f"{kind}.py")
+        (settings,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
+        assert f"KIND: ClassVar[str] = '{kind}'" in ast.unparse(settings)
+    assert {kind.host for kind in CHECKPOINT_KINDS if kind.host} <= set(hosts)
 
 
 def test_every_panel_is_registered() -> None:
