@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -28,7 +29,8 @@ CONTEXT = "wav2sem"
 _CONTEXTS = ("*", "Operator", CONTEXT)
 _QUOTED = re.compile(r'"\{(\w+)')
 
-Translate = Callable[[str, str], str]
+# Returns a string; the stubs of bpy say None.
+Translate = Callable[[str, str], Any]
 
 
 @cache
