@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from report import Row, best_s, run_alone
 
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig
-from wav2sem_blender.pipeline.decoder import MotionDecoder
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer, MotionDecoder
 from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, biased_causal_mask
 
 N_OUTPUTS = 5023 * 3
@@ -29,7 +28,7 @@ TOLERANCE = 1e-5
 def random_decoder(n_outputs: int) -> FaceDecoder:
     """FaceFormer's FLAME decoder with random weights. With its zero motion head every answer would be right."""
     torch.manual_seed(0)
-    decoder = FaceDecoder(DecoderConfig(), n_outputs, N_STYLES).eval().requires_grad_(False)
+    decoder = FaceDecoder(FaceFormer(), n_outputs, N_STYLES).eval().requires_grad_(False)
     torch.nn.init.normal_(decoder.motion_head.weight, std=1 / math.sqrt(64))
     torch.nn.init.normal_(decoder.motion_head.bias, std=0.1)
     return decoder

@@ -18,9 +18,10 @@ from report import Row, run_alone, speech_samples
 
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.audio import Speech
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig, Wav2SemConfig, save_model
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig, Wav2SemConfig, save_model
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.nn.wav2sem import RELEASED
 
 RATE_HZ = 16_000
@@ -33,11 +34,11 @@ def save_random_model(folder: Path) -> None:
         name="random, full size",
         encoder=EncoderConfig(kind="hubert", config={}),
         wav2sem=Wav2SemConfig(config=RELEASED, target_dim=768),
-        decoder=DecoderConfig(),
+        host=FaceFormer(),
         channels=tuple(f"key_{k:02d}" for k in range(64)),
         styles=("one",),
     )
-    save_model(folder, config, {name: tensor.numpy() for name, tensor in FaceFormer(config).state_dict().items()})
+    save_model(folder, config, {name: tensor.numpy() for name, tensor in FaceModel(config).state_dict().items()})
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:
@@ -48,7 +49,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder) / "model")
         animator = SpeechAnimator.load(Path(folder) / "model", engine="torch", device=chosen.device)
-        model = FaceFormer(animator.folder.config).eval()
+        model = FaceModel(animator.folder.config).eval()
         model.load_state_dict(load_state(animator.folder))
     model.to(animator.engine.device)
     with Speech.from_array(samples_S, RATE_HZ) as speech:

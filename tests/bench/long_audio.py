@@ -12,7 +12,6 @@ import numpy as np
 from report import DEFAULT_MODEL, Row, run_alone, skipped, speech_samples
 
 from wav2sem_blender.pipeline import SpeechAnimator, infer, windows
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
 
 RATE_HZ = 16_000
 
@@ -42,7 +41,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
         rows.append(
             Row(name=f"{name}: mean difference to one window", value=float(100 * difference), unit="% of the motion")
         )
-        positions = feature_positions(encoder_frames(len(samples)), 30)
+        positions = animator.folder.config.host.grid.positions(len(samples))
         plan = windows.plan(len(samples), positions)
         if len(plan) == 1:
             continue
