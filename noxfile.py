@@ -202,7 +202,7 @@ def gui(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style, layering (the nested ruff.toml files) and types."""
-    session.install("--constraint", str(CONSTRAINTS), "ruff", "mypy", "numpy")
+    session.install("--constraint", str(CONSTRAINTS), "ruff", "mypy", "numpy", "fake-bpy-module-5.0")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

@@ -6,9 +6,19 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bpy
+
+if TYPE_CHECKING:
+    from bpy.stub_internal.rna_enums import OperatorReturnItems
+
+    # What `execute`, `invoke` and `modal` of an operator return.
+    Result = set[OperatorReturnItems]
+    OperatorBase = bpy.types.Operator
+else:
+    # A common base of operators must not be one itself, or Blender would register it.
+    OperatorBase = object
 
 _PACKAGE_FOLDER = Path(__file__).parents[1]
 

@@ -62,7 +62,7 @@ class WorkerEnvironment:
     def variables(self) -> dict[str, str]:
         """This process's environment variables, without another Python's, and with those that silence libraries."""
         own = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
-        return own | VARIABLES
+        return {**own, **VARIABLES}
 
 
 def embedded() -> WorkerEnvironment:

@@ -130,7 +130,7 @@ class Job(Running):
         if self._result is not None:
             self._visemes = Path(done.result)
         else:
-            self.notes, self._result = done.notes, Path(done.result)
+            self.notes, self._result = [*done.notes], Path(done.result)
             conversion = self._conversion()
             if conversion is not None:
                 self._client.submit(conversion)
@@ -186,7 +186,7 @@ class Job(Running):
         try:
             upper = self._add_upper_face(context, target, outcome.first_scene_frame, outcome.n_scene_frames)
         except upper_face.NoUpperFaceError as error:
-            return replace(outcome, notes=(*outcome.notes, str(error)))
+            return replace(outcome, notes=(*outcome.notes, error.text))
         except ValueError as error:  # the mouth speaks none the worse for it
             return replace(
                 outcome,

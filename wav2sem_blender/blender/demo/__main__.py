@@ -78,7 +78,9 @@ def run_demo(speech: Path, mesh: Path | None, output: Path, model: str = "defaul
             film.make_room_for_two(scene)
     for head in heads:
         with timings.stage(f"animate {head.name}"):
-            bpy.ops.wav2sem.animate(filepath=str(speech), object=head.name, model=model, start_frame=FIRST_FRAME)
+            bpy.ops.wav2sem.animate(  # type: ignore[attr-defined]
+                filepath=str(speech), object=head.name, model=model, start_frame=FIRST_FRAME
+            )
     with timings.stage("measure the mouth"):
         n_frames = _animated_frames(heads[0])
         scene.frame_start, scene.frame_end = FIRST_FRAME, FIRST_FRAME + n_frames - 1
@@ -127,7 +129,8 @@ def _new_scene() -> bpy.types.Scene:
 
 
 def _animated_frames(head: bpy.types.Object) -> int:
-    first, last = head.data.shape_keys.animation_data.action.curve_frame_range
+    animation: Any = head.data.shape_keys.animation_data
+    first, last = animation.action.curve_frame_range
     return round(last - first) + 1
 
 
@@ -151,8 +154,9 @@ def _report(
 
 def _head_report(head: bpy.types.Object) -> dict[str, Any]:
     keys = head.data.shape_keys
-    action = keys.animation_data.action
-    bag = compat.channelbag(action, keys.animation_data.action_slot)
+    animation: Any = keys.animation_data
+    action = animation.action
+    bag = compat.channelbag(action, animation.action_slot)
     return {
         "object": head.name,
         "vertices": len(head.data.vertices),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import blf
 import bpy
@@ -96,7 +97,7 @@ def _draw_labels(sheet: np.ndarray, labels: list[tuple[float, float, int, str]],
     """Draw text on the sheet; a label is (x, y of the baseline from the top, size in pixels, text)."""
     height, width, _ = sheet.shape
     canvas = imbuf.new((width, height))
-    with blf.bind_imbuf(0, canvas, display_name="sRGB"):
+    with blf.bind_imbuf(0, canvas, display_name="sRGB"):  # type: ignore[attr-defined, call-arg]
         blf.color(0, 1.0, 1.0, 1.0, 1.0)
         for x, y, size, text in labels:
             blf.size(0, size)
@@ -109,7 +110,7 @@ def _draw_labels(sheet: np.ndarray, labels: list[tuple[float, float, int, str]],
 
 def _read(path: Path, channel: int | None = None) -> np.ndarray:
     """The stored colours of an image file, or one channel."""
-    image = bpy.data.images.load(str(path))
+    image: Any = bpy.data.images.load(str(path))
     image.colorspace_settings.name = "Non-Color"
     width, height = image.size
     pixels = np.empty(width * height * 4, dtype=np.float32)
@@ -121,7 +122,7 @@ def _read(path: Path, channel: int | None = None) -> np.ndarray:
 
 def _write(sheet: np.ndarray, path: Path) -> None:
     height, width, _ = sheet.shape
-    image = bpy.data.images.new("Contact Sheet", width, height)
+    image: Any = bpy.data.images.new("Contact Sheet", width, height)
     pixels = np.ones((height, width, 4), dtype=np.float32)
     pixels[..., :3] = sheet[::-1]
     image.pixels.foreach_set(pixels.ravel())

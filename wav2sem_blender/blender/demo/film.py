@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -26,7 +27,7 @@ def set_frame_size(scene: bpy.types.Scene) -> None:
 
 def make_room_for_two(scene: bpy.types.Scene) -> None:
     """Make the video twice as wide, with the camera between both heads."""
-    camera = scene.camera
+    camera: Any = scene.camera
     camera.location.x += 0.21
     camera.data.lens /= 2  # the lens measures the longer side, so only the width doubles
     scene.render.resolution_x = 2 * RESOLUTION_PX
@@ -49,7 +50,8 @@ def render_film(scene: bpy.types.Scene, path: Path) -> None:
 def render_stills(scene: bpy.types.Scene, frames: list[int], size_px: int, folder: Path) -> list[Path]:
     """Render single frames as square PNG files of the demo head's face."""
     _set_up(scene)
-    render, camera = scene.render, scene.camera
+    render = scene.render
+    camera: Any = scene.camera
     render.resolution_x = render.resolution_y = size_px
     lens, location = camera.data.lens, camera.location.copy()
     camera.data.lens, camera.location.x, camera.data.shift_y = 150.0, 0.0, -0.1
@@ -87,12 +89,13 @@ class ProgressBar:
 
 def _set_up(scene: bpy.types.Scene) -> None:
     """Use Workbench without subdivision: a quarter of a second per frame on two cores."""
-    render = scene.render
+    render: Any = scene.render
     render.engine = "BLENDER_WORKBENCH"
     render.use_sequencer = False
     render.use_simplify = True
     render.simplify_subdivision_render = 0
-    scene.display.render_aa = "5"
+    display: Any = scene.display
+    display.render_aa = "5"
 
 
 @contextmanager

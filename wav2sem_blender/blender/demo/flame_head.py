@@ -33,7 +33,7 @@ def add_flame_head(path: Path) -> bpy.types.Object:
         similarity = checks.flame_similarity(head.data)
     except FlameMismatchError as error:
         raise UserError("{path} is not a FLAME mesh at rest. {error}", path=path.name, error=error) from error
-    to_mesh = Matrix.Translation(similarity.translation_3) @ Matrix(similarity.rotation_33).to_4x4()
+    to_mesh = Matrix.Translation(similarity.translation_3.tolist()) @ Matrix(similarity.rotation_33.tolist()).to_4x4()
     to_mesh @= Matrix.Scale(similarity.scale, 4)
     upright = Matrix.Translation(PLACE_M) @ Matrix.Rotation(radians(90), 4, "X")
     head.matrix_world = upright @ to_mesh.inverted()

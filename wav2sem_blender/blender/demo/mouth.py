@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aud
 import bpy
@@ -84,7 +85,8 @@ def _aperture_mm(head: bpy.types.Object, n_frames: int, first_scene_frame: int) 
     with np.load(DEMO_HEAD, allow_pickle=False) as content:
         pairs_P2 = content["lip_pairs"].astype(np.int64)
     keys = head.data.shape_keys
-    bag = compat.channelbag(keys.animation_data.action, keys.animation_data.action_slot)
+    animation: Any = keys.animation_data
+    bag = compat.channelbag(animation.action, animation.action_slot)
     rest_V3 = rest_points(head.data)
     height_TP = np.zeros((n_frames, len(pairs_P2)))
     points_V3 = np.empty_like(rest_V3)

@@ -16,12 +16,13 @@ from bpy.props import EnumProperty, StringProperty
 
 from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
+from ...pipeline.checkpoint_kinds import AUTO, CHECKPOINT_KINDS
 from ...worker import environment
 from ...worker.chore import Chore
 from ...worker.environment import WorkerEnvironment
 from ...worker.probe import Report
 from ...worker.runtime import in_words
-from .. import addon_preferences
+from .. import addon_preferences, compat
 from ..animate import jobs, settings
 from ..tasks import in_process, running
 from ..translations import translated
@@ -34,15 +35,8 @@ _CONFIG = "config.json"
 _STAGING = ".importing"
 
 KINDS = (
-    (
-        "auto",
-        "Automatic",
-        "A model folder's config.json, or a checkpoint that its keys identify",
-    ),
-    ("faceformer-vocaset", "FaceFormer VOCASET", "FaceFormer's vocaset.pth"),
-    ("faceformer-biwi", "FaceFormer BIWI", "FaceFormer's biwi.pth"),
-    ("wav2sem", "Wav2Sem", "Wav2Sem's model.pth.tar: an encoder without a face"),
-    ("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
+    (AUTO, "Automatic", "A model folder's config.json, or a checkpoint that its keys identify"),
+    *((kind.name, kind.label, kind.description) for kind in CHECKPOINT_KINDS),
 )
 
 # Verify's last result for each model folder, and whether it is an error.
@@ -140,7 +134,7 @@ class WAV2SEM_OT_verify_model(AddonOperator, bpy.types.Operator):
         """One model is verified at a time."""
         return "A model is being verified" if in_process.current(VERIFY) is not None else ""
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Hash the files in another process."""
         try:
             model = _find(context, self.name)
@@ -180,12 +174,12 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
             return "Choose a models folder first"
         return "" if folder.is_dir() else Text("The models folder {folder} does not exist", folder=folder)
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> compat.Result:
         """Ask for the file."""
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Convert it in another process into a folder aside, which is renamed when it is complete."""
         try:
             self._start(context)
@@ -209,7 +203,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         # Only the original projects' files need torch.
         worker = environment.embedded() if is_model else _python_with_torch(context)
         shutil.rmtree(staging, ignore_errors=True)
-        kind = "auto" if is_model else self.kind
+        kind = AUTO if is_model else self.kind
         arguments = ("import", str(source), "--kind", kind, "--output", str(staging / name))
         try:
             staging.mkdir()
@@ -259,7 +253,7 @@ class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
             return wait
         return "" if models_folder(context) is not None else "Choose a models folder first"
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
         """Ask for confirmation, with name and size."""
         try:
             model = _find(context, self.name)
@@ -281,7 +275,7 @@ class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
             icon="WARNING",
         )
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Delete the files that its config.json names, and its folder if nothing else is in it."""
         folder = models_folder(context)
         try:
@@ -323,7 +317,7 @@ class WAV2SEM_OT_refresh_models(bpy.types.Operator):
     bl_label = "Refresh"
     bl_options: ClassVar = {"INTERNAL"}
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Forget what was read from disk."""
         _models.cache_clear()
         _verified.clear()

@@ -77,7 +77,7 @@ def engine_lines(answer: Report | str | None, own_python: bool) -> list[tuple[st
         return [("TIME", "Checking the Python in use")]
     if isinstance(answer, str):
         return [("ERROR", answer)]
-    lines = []
+    lines: list[tuple[str, str]] = []
     if answer.bundled:
         lines.append(("CHECKMARK", Text("Bundled model: {bundled}", bundled=answer.bundled)))
     if answer.larger:
@@ -216,8 +216,8 @@ def _draw_model(box: Any, context: bpy.types.Context, model: models.Model) -> No
     if not bundled:
         row.operator(models.WAV2SEM_OT_remove_model.bl_idname, icon="TRASH", text="Remove").name = model.name
     license_name, size = model.license or "licence not stated", in_words(model.size_bytes)
-    text = Text("{size}, runs on {engine}, {license}", size=size, engine=model.engine, license=license_name)
-    _draw_text(box, context, text, icon="BLANK1")
+    details = Text("{size}, runs on {engine}, {license}", size=size, engine=model.engine, license=license_name)
+    _draw_text(box, context, details, icon="BLANK1")
     text, is_error = models.verify_result(model)
     if text:
         _draw_text(box, context, text, icon="ERROR" if is_error else "INFO")

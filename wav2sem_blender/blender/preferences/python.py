@@ -16,7 +16,7 @@ from ...worker.chore import Chore
 from ...worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
 from ...worker.probe import Report
 from ...worker.runtime import Runtime
-from .. import addon_preferences
+from .. import addon_preferences, compat
 from ..animate import jobs
 from ..tasks import in_process, running
 from ..ui.widgets import AddonOperator
@@ -150,12 +150,12 @@ class WAV2SEM_OT_use_python(AddonOperator, bpy.types.Operator):
         """Why there is nothing to change."""
         return _no_preferences_reason(context)
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> compat.Result:
         """Ask for the file."""
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Check it; the preferences change once it has passed."""
         python, device = bpy.path.abspath(self.filepath), addon_preferences.get(context).device
         show("")
@@ -196,7 +196,7 @@ class WAV2SEM_OT_use_own_python(AddonOperator, bpy.types.Operator):
             return "Blender's Python is in use"
         return _no_preferences_reason(context)
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Empty the field."""
         _set_python("")
         show("")
@@ -210,7 +210,7 @@ class WAV2SEM_OT_check_python(bpy.types.Operator):
     bl_label = "Check Again"
     bl_options: ClassVar = {"INTERNAL"}
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Forget its report."""
         forget()
         if bpy.app.background:
@@ -227,7 +227,7 @@ class WAV2SEM_OT_copy_text(bpy.types.Operator):
 
     text: StringProperty(name="Text", description="Text to copy")  # type: ignore[valid-type]
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Copy it."""
         context.window_manager.clipboard = self.text
         return {"FINISHED"}
@@ -247,7 +247,7 @@ class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
             return "Online access is off; allow it in Preferences > System > Network"
         return _no_change_reason(context)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Start or continue the installation."""
         place, chosen = folder(), addon_preferences.get(context)
         assert place is not None
@@ -290,11 +290,11 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
             return "There is no torch runtime"
         return reason
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
         """Ask for confirmation."""
         return context.window_manager.invoke_confirm(self, event)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Move it away at once; a task deletes it."""
         place = folder()
         assert place is not None
@@ -333,7 +333,7 @@ class WAV2SEM_OT_cancel_task(bpy.types.Operator):
 
     name: StringProperty(name="Name", description="Name of the task")  # type: ignore[valid-type]
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Cancel it, and forget what was known."""
         in_process.cancel(self.name)
         forget()

@@ -169,7 +169,7 @@ def mix_down(task: Task) -> None:
     assert task.mix is not None
     try:
         Path(task.source).unlink(missing_ok=True)
-        with bpy.data.libraries.load(task.mix) as (there, here):
+        with bpy.data.libraries.load(task.mix) as (there, here):  # type: ignore[attr-defined]
             here.scenes = there.scenes
         scene = here.scenes[0]
         with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):

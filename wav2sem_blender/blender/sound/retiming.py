@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -22,7 +23,8 @@ def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
         ValueError: The strip begins before frame 0, from which on Blender renders sound.
         OSError: The file cannot be written.
     """
-    scene, times = strip.id_data, compat.strip_times(strip)
+    scene: Any = strip.id_data
+    times = compat.strip_times(strip)
     if times.start < 0:
         raise UserError(
             'The strip "{strip}" changes its speed and begins before frame 0, where Blender renders no sound. '
@@ -46,14 +48,15 @@ def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
 
 def _isolate(scene: bpy.types.Scene, name: str) -> None:
     """Leave one strip, to be heard whatever is muted."""
-    strips = compat.sequencer_strips(scene.sequence_editor)
+    editor: Any = scene.sequence_editor
+    strips = compat.sequencer_strips(editor)
     for other in [strip for strip in strips if strip.name != name]:
         strips.remove(other)
     strip = strips[name]
     scene.animation_data_clear()
     scene.use_audio, scene.audio_volume = True, 1.0
     strip.mute, strip.volume, strip.pan = False, 1.0, 0.0
-    scene.sequence_editor.channels[strip.channel].mute = False
+    editor.channels[strip.channel].mute = False
 
 
 def _let_go(scene: bpy.types.Scene) -> None:

@@ -34,9 +34,9 @@ class SpeechJobOperator(JobOperator):
         name="Audio", description="Audio or video file", subtype="FILE_PATH", **FRESH
     )
     sound: StringProperty(name="Sound", description="Name of a sound in this file, instead of a path", **FRESH)  # type: ignore[valid-type]
-    strip: StringProperty(
+    strip: StringProperty(  # type: ignore[valid-type]
         name="Strip", description="Name of a sound strip in the sequencer, instead of a path", **FRESH
-    )  # type: ignore[valid-type]
+    )
     object: StringProperty(  # type: ignore[valid-type]
         name="Mesh",
         description="Name of the mesh; the active object if empty",
@@ -60,7 +60,7 @@ class SpeechJobOperator(JobOperator):
     def _panel_reason(cls, _context: bpy.types.Context) -> str:
         return ""
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Run to the end, for scripts, the background and the redo panel."""
         self._fill_from_panel(context)
         context.window_manager.progress_begin(0, 100)
@@ -76,7 +76,7 @@ class SpeechJobOperator(JobOperator):
             context.window_manager.progress_end()
         return self._finished(outcome, notes)
 
-    def _start(self, context: bpy.types.Context) -> set[str]:
+    def _start(self, context: bpy.types.Context) -> compat.Result:
         self._by_hand = True
         self._fill_from_panel(context)
         return super()._start(context)
@@ -127,7 +127,7 @@ class SpeechJobOperator(JobOperator):
             range_end_s=self.range_end_s,
         )
 
-    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+    def _finished(self, outcome: Outcome, notes: list[str]) -> compat.Result:
         for warning in outcome.warnings:
             self.tell({"WARNING"}, warning)
         for note in (*notes, *outcome.notes):
@@ -210,7 +210,7 @@ class WAV2SEM_OT_cancel(AddonOperator, bpy.types.Operator):
             return "Nothing is running"
         return "The curves are being written; undo afterwards instead" if job.is_writing else ""
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Cancel; the task's operator notices and reports it."""
         job = running.current()
         assert job is not None

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import bpy
 
+from .. import compat
 from ..scene import checks
 from ..scene.any_head import creating_keys, landmark_empties, made_keys, placing_landmarks
 from ..tasks.in_thread import Computing
 from ..tasks.running import current, why_wait
 from .task_operator import JobOperator, draw_progress
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
 class _FaceOperator(AddonOperator):
@@ -31,7 +32,7 @@ class _ComputingOperator(JobOperator, _FaceOperator):
     def _make(self, context: bpy.types.Context) -> Computing:
         return self._computing(context).start()
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Compute, then write in one go."""
         try:
             outcome = self._computing(context).finish()
@@ -50,9 +51,9 @@ class WAV2SEM_OT_place_landmarks(_ComputingOperator, bpy.types.Operator):
     bl_label = "Place Landmarks"
 
     def _computing(self, context: bpy.types.Context) -> Computing:
-        return placing_landmarks(face_of(context), context)
+        return placing_landmarks(chosen_face(context), context)
 
-    def _finished(self, was_found: bool, _notes: list[str]) -> set[str]:
+    def _finished(self, was_found: bool, _notes: list[str]) -> compat.Result:
         if was_found:
             self.tell({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
         else:
@@ -66,9 +67,9 @@ class WAV2SEM_OT_remove_landmarks(_FaceOperator, bpy.types.Operator):
     bl_idname = "wav2sem.remove_landmarks"
     bl_label = "Remove Landmarks"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Remove the landmarks."""
-        empties = landmark_empties(face_of(context))
+        empties = landmark_empties(chosen_face(context))
         if not empties:
             self.tell({"INFO"}, "This face has no landmarks")
             return {"CANCELLED"}
@@ -84,9 +85,9 @@ class WAV2SEM_OT_create_speech_keys(_ComputingOperator, bpy.types.Operator):
     bl_label = "Create Speech Keys"
 
     def _computing(self, context: bpy.types.Context) -> Computing:
-        return creating_keys(face_of(context), context)
+        return creating_keys(chosen_face(context), context)
 
-    def _finished(self, made: str, _notes: list[str]) -> set[str]:
+    def _finished(self, made: str, _notes: list[str]) -> compat.Result:
         self.tell({"INFO"}, made)
         return {"FINISHED"}
 
@@ -105,7 +106,7 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Draw the buttons for landmarks, then for keys."""
-        layout, face, job = self.layout, face_of(context), current()
+        layout, face, job = self.layout, chosen_face(context), current()
         body = layout.column()
         body.enabled = job is None
         placed = len(landmark_empties(face))

@@ -12,10 +12,11 @@ from bpy_extras.io_utils import ExportHelper
 
 from ...errors import Text, UserError
 from ...pipeline.curve_table import save_table
+from .. import compat
 from ..scene import exports
 from ..translations import CONTEXT
 from . import status
-from .widgets import AddonOperator, SpeechPanel, blocked_reason, draw_text, face_of
+from .widgets import AddonOperator, SpeechPanel, blocked_reason, chosen_face, draw_text, face_of
 
 LAYOUTS = (
     ("TABLE", "Table", "Time, frame, and one column per playing curve"),
@@ -38,7 +39,7 @@ class _ExportOperator(AddonOperator, ExportHelper):
         """What the format needs of Blender; empty when nothing is missing."""
         return ""
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:  # type: ignore[override]
         """Suggest the action's name."""
         if not self.filepath:
             folder = Path(bpy.data.filepath).parent if bpy.data.filepath else Path.home()
@@ -46,10 +47,10 @@ class _ExportOperator(AddonOperator, ExportHelper):
             self.filepath = str(folder / f"{name}{self.filename_ext}")
         return super().invoke(context, event)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Write the file."""
         path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), self.filename_ext)).absolute()
-        face = face_of(context)
+        face = chosen_face(context)
         try:
             self.write(context, face, path)
         except (OSError, UserError) as error:
@@ -151,7 +152,7 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
         if reason:
             draw_text(layout, context, reason, "INFO")
         else:
-            first, last = exports.frame_range(face_of(context))
+            first, last = exports.frame_range(chosen_face(context))
             names = ", ".join(take.action.name for take in reversed(exports.playing(face_of(context))))
             draw_text(
                 layout,

@@ -34,7 +34,7 @@ class WAV2SEM_OT_add_demo_head(AddonOperator, bpy.types.Operator):
         """Why no head can be added."""
         return adding_blocked(context)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Add it and look at it."""
         head = add_demo_head(context)
         look_at(context, head)
@@ -75,11 +75,11 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         device = addon_preferences.get(bpy.context).device
         return replace(super()._settings(), device=device, upper_face=UpperFaceSettings())
 
-    def _failed(self, error: BaseException) -> set[str]:
+    def _failed(self, error: BaseException | str) -> compat.Result:
         self._take_back()
         return super()._failed(error)
 
-    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+    def _end(self, context: bpy.types.Context, result: compat.Result) -> compat.Result:
         if result == {"CANCELLED"}:
             self._take_back()
         return super()._end(context, result)
@@ -90,11 +90,11 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         if head is not None and self._before is not None:
             self._before.bring_back(head)
 
-    def _finished(self, outcome: Outcome, notes: list[str]) -> set[str]:
+    def _finished(self, outcome: Outcome, notes: list[str]) -> compat.Result:
         self._new_head_uid = None
         self._prepare_playback(outcome)
         result = super()._finished(outcome, notes)
-        if self._by_hand and not bpy.context.screen.is_animation_playing:
+        if self._by_hand and not bpy.context.screen.is_animation_playing:  # type: ignore[union-attr]
             bpy.ops.screen.animation_play()
         return result
 

@@ -10,9 +10,10 @@ import bpy
 from bpy.props import EnumProperty, FloatProperty, StringProperty
 
 from ...errors import Text, UserError
+from .. import compat
 from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
 from ..tasks import running
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
 class _JawOperator(AddonOperator):
@@ -41,7 +42,7 @@ class _JawOperator(AddonOperator):
 def _suggest_bones(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
     face = face_of(context)
     armature = armature_of(face) if face else None
-    return armature.data.bones.keys() if armature else []
+    return armature.pose.bones.keys() if armature else []
 
 
 class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
@@ -67,14 +68,14 @@ class WAV2SEM_OT_drive_jaw_bone(_JawOperator, bpy.types.Operator):
         subtype="ANGLE",
     )
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> compat.Result:
         """Ask for the bone, the axis and the angle."""
         self.bone = self.bone or guess_jaw_bone(_suggest_bones(self, context, "")) or ""
         return context.window_manager.invoke_props_dialog(self)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Write the driver, replacing an earlier one of the add-on's."""
-        face = face_of(context)
+        face = chosen_face(context)
         try:
             name = drive(face, self.bone, self.axis, self.angle)
         except UserError as error:
@@ -92,11 +93,12 @@ class WAV2SEM_OT_release_jaw_bone(_JawOperator, bpy.types.Operator):
     @classmethod
     def missing(cls, face: bpy.types.Object | None) -> str:
         """Also a driver of the add-on's."""
-        return super().missing(face) or ("" if driven_bones(armature_of(face)) else "No jaw bone is driven")
+        reason = super().missing(face)
+        return reason or ("" if driven_bones(armature_of(face)) else "No jaw bone is driven")  # type: ignore[arg-type]
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Release every bone that follows this face."""
-        release(face_of(context))
+        release(chosen_face(context))
         return {"FINISHED"}
 
 
@@ -117,7 +119,7 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
             draw_text(layout, context, Text("{bone} follows the shape keys", bone=driven[0]), "BONE_DATA")
             layout.operator(WAV2SEM_OT_release_jaw_bone.bl_idname, icon="X")
             return
-        name = guess_jaw_bone(armature.data.bones.keys()) if armature else None
+        name = guess_jaw_bone(armature.pose.bones.keys()) if armature else None
         draw_text(layout, context, Text("Jaw bone: {name}", name=name) if name else "No jaw bone found", "BONE_DATA")
         layout.operator(WAV2SEM_OT_drive_jaw_bone.bl_idname, icon="DRIVER")
 

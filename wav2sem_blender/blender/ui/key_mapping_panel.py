@@ -11,9 +11,10 @@ from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ...errors import Text, UserError
 from ...pipeline.face_names import KeyMap
+from .. import compat
 from ..scene import key_mapping
 from ..tasks import running
-from .widgets import AddonOperator, FaceSubPanel, blocked_reason, draw_text, face_of
+from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
 class _MappingOperator(AddonOperator):
@@ -26,7 +27,7 @@ class _MappingOperator(AddonOperator):
         return blocked_reason(face) or cls.missing(face)  # type: ignore[arg-type]
 
     @classmethod
-    def missing(cls, _face: bpy.types.Object) -> str:
+    def missing(cls, face: bpy.types.Object) -> str:
         """What the button needs beyond a face; empty when nothing is missing."""
         return ""
 
@@ -42,9 +43,9 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
         """Shape keys."""
         return "" if key_mapping.key_names(face) else Text('"{face}" has no shape keys', face=face.name)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Store the guess."""
-        face = face_of(context)
+        face = chosen_face(context)
         found = key_mapping.guessed(face)
         if not found.rows:
             return self._failed("None of the shape keys has a known name. Add rows by hand, or load a mapping.")
@@ -59,9 +60,9 @@ class WAV2SEM_OT_add_mapping_row(_MappingOperator, bpy.types.Operator):
     bl_idname = "wav2sem.add_mapping_row"
     bl_label = "Add Row"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Add it at the end and select it."""
-        face = face_of(context)
+        face = chosen_face(context)
         face.wav2sem_mapping.add()
         face.wav2sem_mapping_active = len(face.wav2sem_mapping) - 1
         return {"FINISHED"}
@@ -78,9 +79,9 @@ class WAV2SEM_OT_remove_mapping_row(_MappingOperator, bpy.types.Operator):
         """A row."""
         return "" if key_mapping.stored(face) else "The table has no rows"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Remove it and select its neighbour."""
-        face = face_of(context)
+        face = chosen_face(context)
         rows = face.wav2sem_mapping
         index = min(face.wav2sem_mapping_active, len(rows) - 1)
         rows.remove(index)
@@ -96,9 +97,9 @@ class WAV2SEM_OT_clear_mapping(_MappingOperator, bpy.types.Operator):
 
     missing = WAV2SEM_OT_remove_mapping_row.missing
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Empty the table."""
-        key_mapping.store(face_of(context), KeyMap(rows=()))
+        key_mapping.store(chosen_face(context), KeyMap(rows=()))
         return {"FINISHED"}
 
 
@@ -117,10 +118,10 @@ class WAV2SEM_OT_save_mapping(_MappingOperator, bpy.types.Operator, ExportHelper
         """A mapping."""
         return "" if key_mapping.in_use(face).rows else "There is no mapping to save; press Guess, or add rows"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Write the file."""
         try:
-            key_mapping.in_use(face_of(context)).save(bpy.path.abspath(self.filepath))
+            key_mapping.in_use(chosen_face(context)).save(bpy.path.abspath(self.filepath))
         except OSError as error:
             return self._failed(error)
         self.tell({"INFO"}, Text("Saved {path}", path=self.filepath))
@@ -136,9 +137,9 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
     filename_ext = ".json"
     filter_glob: StringProperty(default="*.json", options={"HIDDEN"})  # type: ignore[valid-type]
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Read the whole file before replacing anything."""
-        face = face_of(context)
+        face = chosen_face(context)
         try:
             loaded = KeyMap.load(bpy.path.abspath(self.filepath))
         except (OSError, UserError) as error:
@@ -152,7 +153,7 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
 class WAV2SEM_UL_mapping(bpy.types.UIList):
     """The rows of the table."""
 
-    def draw_item(
+    def draw_item(  # type: ignore[override]  # Blender passes the arguments by position
         self,
         _context: bpy.types.Context,
         layout: bpy.types.UILayout,
@@ -170,7 +171,9 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         text = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
         layout.label(text=text, translate=False, icon="NONE" if present else "ERROR")
 
-    def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
+    def filter_items(  # type: ignore[override]  # lists are as good as Blender's arrays
+        self, _context: bpy.types.Context, data: Any, name: str
+    ) -> tuple[list[int], list[int]]:
         """Search the channels and keys."""
         wanted = self.filter_name.lower()
         rows = getattr(data, name)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 
 from ...errors import UserError
@@ -47,6 +49,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         row = columns(self.layout.column()).split(factor=_INFO_SHARE)
         row.label(text=translated(info.words()))
         is_playing = playback.is_playing()
+        icon: Any
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")
         row.operator(WAV2SEM_OT_play_speech.bl_idname, text=text, icon=icon)
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import bpy
 
 from ...errors import UserError
+from .. import compat
 from ..sound import info as sound_info
 from ..sound import playback
 from .widgets import AddonOperator
@@ -39,7 +40,7 @@ class WAV2SEM_OT_play_speech(AddonOperator, bpy.types.Operator):
             return error.text
         return ""
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Play or stop."""
         if playback.is_playing():
             playback.stop()

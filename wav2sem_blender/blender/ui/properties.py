@@ -42,7 +42,7 @@ def _is_mesh(_self: object, candidate: bpy.types.Object) -> bool:
 
 
 # The panel's settings and the operators share these, so that names, limits and tooltips agree.
-def model_property(**options: object) -> object:
+def model_property(**options: Any) -> object:
     """Name or folder of the model."""
     return StringProperty(
         name="Model",
@@ -54,12 +54,12 @@ def model_property(**options: object) -> object:
     )
 
 
-def start_frame_property(**options: object) -> object:
+def start_frame_property(**options: Any) -> object:
     """Scene frame at which the speech begins."""
     return IntProperty(name="Start Frame", description="Scene frame at which the audio begins", default=1, **options)
 
 
-def strength_property(**options: object) -> object:
+def strength_property(**options: Any) -> object:
     """Factor for all curves."""
     return FloatProperty(
         name="Strength", description="Amount of facial motion; 1 keeps the model's own", default=1.0, min=0.0, max=10.0,
@@ -67,7 +67,7 @@ def strength_property(**options: object) -> object:
     )  # fmt: skip
 
 
-def smoothing_property(**options: object) -> object:
+def smoothing_property(**options: Any) -> object:
     """Width of the smoothing."""
     return _seconds(
         "Smoothing", "Smooths the motion: 0.05 s is subtle, 0.2 s slurs the words. Closed lips stay closed",
@@ -75,7 +75,7 @@ def smoothing_property(**options: object) -> object:
     )  # fmt: skip
 
 
-def delay_property(**options: object) -> object:
+def delay_property(**options: Any) -> object:
     """How far the face lags behind the audio."""
     return _seconds(
         "Delay", "How far the face lags behind the audio. With a negative value it leads, as animators often prefer",
@@ -83,12 +83,12 @@ def delay_property(**options: object) -> object:
     )  # fmt: skip
 
 
-def range_start_property(**options: object) -> object:
+def range_start_property(**options: Any) -> object:
     """Start of the part of the audio to animate."""
     return _seconds("From", "Start of the part to animate, in seconds from the audio's beginning", min=0.0, **options)
 
 
-def range_end_property(**options: object) -> object:
+def range_end_property(**options: Any) -> object:
     """End of the part of the audio to animate."""
     return _seconds(
         "To", "End of the part to animate, in seconds from the audio's beginning; 0 for its end", min=0.0, **options
@@ -108,7 +108,7 @@ def _seconds(name: str, description: str, **options: Any) -> Any:
     )
 
 
-def semantic_strength_property(**options: object) -> object:
+def semantic_strength_property(**options: Any) -> object:
     """Factor for the semantic features."""
     return FloatProperty(
         name="Semantics",
@@ -121,7 +121,7 @@ def semantic_strength_property(**options: object) -> object:
     )
 
 
-def style_property(**options: object) -> object:
+def style_property(**options: Any) -> object:
     """Name or number of the speaking style."""
     return StringProperty(
         name="Style",

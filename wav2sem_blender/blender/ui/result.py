@@ -56,7 +56,7 @@ def shortened(name: str, others: Sequence[str], room: float, width_of: Callable[
 class WAV2SEM_UL_takes(bpy.types.UIList):
     """The takes of the chosen face, out of all actions in the file."""
 
-    def draw_item(
+    def draw_item(  # type: ignore[override]  # Blender passes the arguments by position
         self,
         context: bpy.types.Context,
         layout: bpy.types.UILayout,
@@ -72,7 +72,7 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
             return
         first, last = take.frames
         split = layout.split(factor=_NAME_SHARE)
-        icon = "HIDE_OFF" if take.is_upper_face else "SPEAKER"
+        icon: Any = "HIDE_OFF" if take.is_upper_face else "SPEAKER"
         split.label(text=_label(context, action.name), icon=icon, translate=False)
         row = split.row(align=True)
         row.alignment = "RIGHT"
@@ -85,7 +85,9 @@ class WAV2SEM_UL_takes(bpy.types.UIList):
         icon = "CHECKBOX_DEHLT" if take.is_muted else "CHECKBOX_HLT"
         row.operator(WAV2SEM_OT_mute_take.bl_idname, text="", icon=icon, emboss=False).action = action.name
 
-    def filter_items(self, context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
+    def filter_items(  # type: ignore[override]  # lists are as good as Blender's arrays
+        self, context: bpy.types.Context, data: Any, name: str
+    ) -> tuple[list[int], list[int]]:
         """Show only this face's takes."""
         shown = {take.action for take in takes.of_face(face_of(context))}
         wanted = self.filter_name.lower()

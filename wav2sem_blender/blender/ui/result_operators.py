@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, FloatProperty, StringProperty
 
 from ...errors import Text, UserError
-from .. import addon_preferences
+from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
 from ..scene import reduction, takes, upper_face_strips
@@ -21,7 +23,7 @@ from .task_operator import JobOperator
 from .widgets import AddonOperator, blocked_reason, face_of
 
 
-def tolerance_property(**options: object) -> object:
+def tolerance_property(**options: Any) -> object:
     """Largest error of a key reduction."""
     return FloatProperty(
         name="Tolerance (mm)",
@@ -70,7 +72,7 @@ class TakeOperator(AddonOperator):
         """What the button needs of the take; empty when nothing is missing."""
         return ""
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Work on the take and report what was done."""
         try:
             reports = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
@@ -84,7 +86,7 @@ class TakeOperator(AddonOperator):
         """The take to work on."""
         return selected(context)
 
-    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Work on it; returns reports for the user."""
         raise NotImplementedError
 
@@ -106,7 +108,7 @@ class WAV2SEM_OT_make_active(TakeOperator, bpy.types.Operator):
             return "Its NLA strip was moved or scaled; restore its timing first"
         return ""
 
-    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Make it active."""
         name = take.action.name
         return [
@@ -132,7 +134,7 @@ class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
             raise UserError('The face has no speech action "{action}".', action=self.action)
         return take
 
-    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Mute or unmute it."""
         reason = "It is not playing; make it active first" if take.is_kept else _read_only(take)
         if reason:
@@ -161,6 +163,7 @@ class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
         """Draw nothing: the settings are the action's."""
 
     def _settings(self) -> AnimateSettings:
+        assert self._take is not None and self._face is not None
         return rebake_settings(self._take, self._face, self._device)
 
 
@@ -180,7 +183,7 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
     def _make(self, context: bpy.types.Context) -> reduction.Reducing:
         return self._reducing(context, face_of(context), self.take(context))  # type: ignore[arg-type]
 
-    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Reduce its keys; reports how many are left and the largest error."""
         return self._reducing(context, face, take).finish().words()
 
@@ -189,7 +192,7 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
             self.tolerance_mm = context.scene.wav2sem_tolerance_mm
         return reduction.Reducing(face, take, context.scene, self.tolerance_mm)
 
-    def _finished(self, outcome: reduction.Reduction, _notes: list[str]) -> set[str]:
+    def _finished(self, outcome: reduction.Reduction, _notes: list[str]) -> compat.Result:
         for sentence in outcome.words():
             self.tell({"INFO"}, sentence)
         return {"FINISHED"}
@@ -208,9 +211,9 @@ class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):
             return "It is already in the NLA"
         return "Make it active first" if take.is_kept else ""
 
-    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Push it; reports the track."""
-        animation = face.data.shape_keys.animation_data
+        animation = face.data.shape_keys.animation_data_create()
         if animation.nla_tracks and not animation.use_nla:
             raise UserError(
                 'The NLA is disabled for the shape keys of "{face}". Enable it in the NLA editor.', face=face.name
@@ -231,7 +234,7 @@ class WAV2SEM_OT_remove_take(TakeOperator, bpy.types.Operator):
         **FRESH,
     )
 
-    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> list[str]:
+    def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Remove the take."""
         name = take.action.name
         return [

@@ -86,13 +86,13 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
         return [(found.summary(), "CHECKMARK")]
     channels = set(found.channels)
     n_known, n_all = len(channels & set(ARKIT_CHANNELS)), len(ARKIT_CHANNELS)
-    words = [
+    found_words: list[tuple[str, str]] = [
         (Text("{label}, {n_known} of {n_all} found", label=found.label, n_known=n_known, n_all=n_all), "CHECKMARK")
     ]
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
-        words.append((Text("The mouth has no {channels}", channels=listed(missing, _LISTED)), "INFO"))
-    return words
+        found_words.append((Text("The mouth has no {channels}", channels=listed(missing, _LISTED)), "INFO"))
+    return found_words
 
 
 def no_face_yet(context: bpy.types.Context) -> bool:

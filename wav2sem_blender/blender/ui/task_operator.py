@@ -8,6 +8,7 @@ from typing import Any
 import bpy
 
 from ...errors import Text
+from .. import compat
 from ..tasks.redraw import redraw
 from ..tasks.running import Running, current
 from ..translations import translated
@@ -30,7 +31,7 @@ class JobOperator(AddonOperator):
     _timer: Any = None
     _shown = ""
 
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> compat.Result:
         """Work beside the interface where there is one; Esc cancels."""
         if bpy.app.background or context.window is None:
             return self.execute(context)
@@ -40,7 +41,7 @@ class JobOperator(AddonOperator):
         """Begin the job."""
         raise NotImplementedError
 
-    def _start(self, context: bpy.types.Context) -> set[str]:
+    def _start(self, context: bpy.types.Context) -> compat.Result:
         """Begin the job and stay with it."""
         try:
             self._job = self._make(context)
@@ -50,7 +51,7 @@ class JobOperator(AddonOperator):
         context.window_manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
-    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+    def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
         """Look at the job when its time has come; at its end, write curves in slices and let nobody come between."""
         assert self._job is not None
         if current() is not self._job:
@@ -82,7 +83,7 @@ class JobOperator(AddonOperator):
             self._job.cancel()
         self._end(context, set())
 
-    def _finished(self, outcome: Any, notes: list[str]) -> set[str]:
+    def _finished(self, outcome: Any, notes: list[str]) -> compat.Result:
         """Say what was done; `outcome` is what the job wrote."""
         raise NotImplementedError
 
@@ -91,14 +92,15 @@ class JobOperator(AddonOperator):
         progress = progress_text(self._job)
         if progress != self._shown:
             self._shown = progress
-            context.workspace.status_text_set(translated(Text("{progress}   Esc: Cancel", progress=progress)))
+            words = translated(Text("{progress}   Esc: Cancel", progress=progress))
+            context.workspace.status_text_set(words)  # type: ignore[union-attr]
             redraw(context)
 
-    def _cancelled(self, context: bpy.types.Context) -> set[str]:
+    def _cancelled(self, context: bpy.types.Context) -> compat.Result:
         self.tell({"INFO"}, "Cancelled; nothing was changed")
         return self._end(context, {"CANCELLED"})
 
-    def _end(self, context: bpy.types.Context, result: set[str]) -> set[str]:
+    def _end(self, context: bpy.types.Context, result: compat.Result) -> compat.Result:
         """Leave no timer and no status text behind."""
         self._set_timer(context, None)
         if context.workspace is not None:

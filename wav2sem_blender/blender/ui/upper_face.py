@@ -10,6 +10,7 @@ from bpy.props import StringProperty
 
 from ...errors import Text
 from ...pipeline.upper_face import Settings
+from .. import compat
 from ..animate.settings import AnimateSettings
 from ..scene import upper_face, upper_face_strips
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
@@ -69,12 +70,12 @@ class WAV2SEM_OT_remove_upper_face(AddonOperator, bpy.types.Operator):
     bl_idname = "wav2sem.remove_upper_face"
     bl_label = "Remove Upper Face"
 
-    object: StringProperty(
+    object: StringProperty(  # type: ignore[valid-type]
         name="Mesh",
         description="Name of the mesh; the panel's or the active one if empty",
         translation_context=CONTEXT,
         **FRESH,
-    )  # type: ignore[valid-type]
+    )
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
@@ -86,7 +87,7 @@ class WAV2SEM_OT_remove_upper_face(AddonOperator, bpy.types.Operator):
         )
         return "" if is_there else "No mesh in this scene has upper-face animation"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def execute(self, context: bpy.types.Context) -> compat.Result:
         """Remove the add-on's tracks and actions."""
         target = bpy.data.objects.get(self.object) if self.object else chosen_object(context)
         name = self.object if target is None else target.name

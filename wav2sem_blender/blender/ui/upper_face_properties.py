@@ -32,14 +32,14 @@ def _amount(name: str, description: str) -> Any:
 
 
 # The panel's settings and the operator share these, so that names, limits and tooltips agree.
-def seed_property(**options: object) -> object:
+def seed_property(**options: Any) -> object:
     """Seed of the performance."""
     return IntProperty(
         name="Seed", description="Each number gives another performance of the same speech", min=0, **options
     )
 
 
-def blinks_property(**options: object) -> object:
+def blinks_property(**options: Any) -> object:
     """How often the eyes blink."""
     return FloatProperty(
         name="Blink Rate",

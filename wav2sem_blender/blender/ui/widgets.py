@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import blf
 import bpy
 
 from ...errors import Text, report
+from .. import compat
 from ..sound.info import duration_words
 from ..tasks import running
 from ..translations import CONTEXT, translated
@@ -59,7 +60,7 @@ def draw_text(
     layout: bpy.types.UILayout,
     context: bpy.types.Context,
     text: str,
-    icon: str = "NONE",
+    icon: Any = "NONE",
     margins_pt: float = _MARGINS_PT,
 ) -> None:
     """Draw a text in the user's language, wrapped at the region's width."""
@@ -112,30 +113,30 @@ def progress_text(task: running.Running) -> Text:
 
 def in_sidebar(context: bpy.types.Context) -> bool:
     """Whether the sidebar is asking; its buttons then use the panels' settings."""
-    return context.region is not None and context.region.type == "UI" and context.area.type == "VIEW_3D"
+    return context.region is not None and context.region.type == "UI" and context.area.type == "VIEW_3D"  # type: ignore[union-attr]
 
 
-class AddonOperator:
+class AddonOperator(compat.OperatorBase):
     """Base of the add-on's operators: a disabled button says why, and reports are in the user's language.
 
     Subclasses define `disabled_reason(context)`, which is empty when the button can work.
     """
 
-    bl_options: ClassVar = {"REGISTER", "UNDO"}
+    bl_options: ClassVar[set[Any]] = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Whether the button can work."""
         reason = cls.disabled_reason(context)  # type: ignore[attr-defined]
         if reason:
-            cls.poll_message_set(translated(reason, bpy.app.translations.pgettext_tip))  # type: ignore[attr-defined]
+            cls.poll_message_set(translated(reason, bpy.app.translations.pgettext_tip))
         return not reason
 
-    def tell(self, kind: set[str], text: str) -> None:
+    def tell(self, kind: set[Any], text: str) -> None:
         """Report a text in the user's language."""
-        self.report(kind, translated(text, bpy.app.translations.pgettext_rpt))  # type: ignore[attr-defined]
+        self.report(kind, translated(text, bpy.app.translations.pgettext_rpt))
 
-    def _failed(self, error: BaseException | str) -> set[str]:
+    def _failed(self, error: BaseException | str) -> compat.Result:
         """Report an error; one that the user cannot mend becomes an internal error with its log."""
         self.tell({"ERROR"}, report(error) if isinstance(error, BaseException) else error)
         return {"CANCELLED"}
@@ -152,6 +153,13 @@ def face_of(context: bpy.types.Context) -> bpy.types.Object | None:
     """The mesh chosen in the panel, or the active one."""
     face = chosen_object(context)
     return face if face is not None and face.type == "MESH" else None
+
+
+def chosen_face(context: bpy.types.Context) -> bpy.types.Object:
+    """The same for an operator, which is enabled only if there is one."""
+    face = face_of(context)
+    assert face is not None
+    return face
 
 
 def blocked_reason(face: bpy.types.Object | None) -> str:
