@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A motion on a mesh, without a worker and without a pause."""
+"""Writes a motion on a mesh without a worker."""
 
 from typing import Any
 
@@ -8,5 +8,5 @@ from wav2sem_blender.pipeline.time_slicing import at_once
 
 
 def apply_motion(*given: Any, **options: Any) -> Outcome:
-    """`applying`, in one go."""
+    """Run `applying` to its end."""
     return at_once(applying(*given, **options))

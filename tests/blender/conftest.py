@@ -48,7 +48,7 @@ def factory_settings(registered):
 
 @pytest.fixture
 def fake_worker(fake_package, monkeypatch):
-    """Jobs go to a real worker process with a fake animator."""
+    """Let jobs run in a real worker process with a fake animator."""
     fake = environment.WorkerEnvironment(python=Path(sys.executable), boot=fake_package / "worker" / "boot.py")
     monkeypatch.setattr(environment, "embedded", lambda: fake)
     return fake
@@ -56,7 +56,7 @@ def fake_worker(fake_package, monkeypatch):
 
 @pytest.fixture
 def animate(fake_worker, audio):
-    """Run the operator on the object "Head" with what the fake animator shall do."""
+    """Run the operator on the object "Head"; the model's name tells the fake animator what to do."""
 
     def call(name: str = "ok", **options):
         options.setdefault("object", "Head")
@@ -79,7 +79,7 @@ KEY_DIRECTIONS = {"jawOpen": (0, 0, -1), "mouthPucker": (0, -1, 0), "mouthSmile_
 
 @pytest.fixture
 def head():
-    """A triangle whose first vertex goes down, forward and aside with three ARKit keys."""
+    """A triangle whose first vertex is moved down, forward and aside by three ARKit keys."""
     made = add_mesh("Head", [(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(0, 1, 2)])
     made.shape_key_add(name="Basis")
     for name, direction in KEY_DIRECTIONS.items():
@@ -101,7 +101,7 @@ def helix_head(n_vertices=5023, per_turn=100):
 
 @pytest.fixture
 def flame_reference(tmp_path, monkeypatch):
-    """A made-up topology of 5023 vertices takes FLAME's place; returns its points and faces."""
+    """Replace FLAME by a made-up topology of 5023 vertices; returns its points and faces."""
     points_V3, faces_F3 = helix_head()
     vertex_ids_N = np.arange(0, len(points_V3), 25)
     path = tmp_path / "flame_reference.json"
@@ -130,8 +130,8 @@ def flame_head(flame_reference):
 def without_addresses(content: bytes) -> bytes:
     """A saved file with the memory addresses in it numbered by their blocks' order, or zeroed if they name no block.
 
-    4.5 writes addresses everywhere; 5.0 and later number the blocks by themselves, but still let slip an address of
-    what is not in the file now and then. Each block begins with a code, a length, its address, its type and a count.
+    4.5 writes addresses everywhere. 5.0 and later number the blocks, but now and then still write the address of
+    something that is not in the file. Each block begins with a code, a length, its address, its type and a count.
     """
     large = content[7:9] == b"17"
     offset, layout = (17, "<4siQqq") if large else (12, "<4siQii")
@@ -157,10 +157,10 @@ def without_addresses(content: bytes) -> bytes:
 
 @pytest.fixture
 def scene_bytes(tmp_path):
-    """The open file as Blender saves it; equal bytes mean that nothing at all changed."""
+    """The bytes of the open file as Blender saves it; equal bytes mean that nothing changed."""
 
     def save() -> bytes:
-        # The first look at a layer moves its parts in memory, and the saved pointers with them: look first.
+        # The first access to a layer moves its parts in memory, and with them the saved pointers.
         for scene in bpy.data.scenes:
             for layer in scene.view_layers:
                 layer.update()
@@ -174,7 +174,7 @@ def scene_bytes(tmp_path):
 
 @pytest.fixture
 def addon_preferences():
-    """The add-on's preferences as in an installation; a script that registers has none."""
+    """The add-on's preferences as in an installation; a script that registers the add-on has none."""
     addon = bpy.context.preferences.addons.new()
     addon.module = ADDON
     yield addon.preferences

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every property of every data-block as Python sees it: what is compared where saved bytes cannot be.
+"""Reads every property of every data-block with Python, to compare files where saved bytes cannot be compared.
 
-Blender 5.1 and 5.2 save a scrambled address with some layers, other bytes in every save of the same file.
+Blender 5.1 and 5.2 save a scrambled address with some layers, so every save of a file has other bytes.
 """
 
 from typing import Any
@@ -9,15 +9,15 @@ from typing import Any
 import bpy
 import idprop
 
-# The interface is no part of a scene, and 4.5 crashes when a windowless editor's cursor is read.
+# The interface is not part of a scene, and 4.5 crashes if the cursor of an editor without a window is read.
 INTERFACE = ("screens", "workspaces", "window_managers")
 
-# How an attribute lies in memory ("storage_type", 5.1) changes when it is read; a depsgraph is what was evaluated.
+# Reading an attribute changes its "storage_type" (5.1); a depsgraph is derived data.
 UNCOMPARED = ("rna_type", "id_data", "storage_type", "depsgraph")
 
 
 def dump() -> dict[str, Any]:
-    """Data-block -> its properties, nested; data-blocks inside are named, so that each is told once."""
+    """The properties of every data-block, nested. One inside another is only named, so that each appears once."""
     properties = [prop.identifier for prop in bpy.data.bl_rna.properties if prop.type == "COLLECTION"]
     collections = [name for name in properties if name not in INTERFACE]
     blocks = [block for name in collections for block in getattr(bpy.data, name)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Export panel: what the files hold is what plays, and a file that cannot be written leaves nothing behind."""
+"""The Export panel: the files contain what plays, and a failed export leaves no file."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from wav2sem_blender.pipeline.motion import Motion
 
 from .applied import apply_motion  # noqa: TID252
 
-# Debian's program is; there the button is off and says so (tests/gui/scenarios_result.py).
+# Debian's build is; there the button is off and says so (tests/gui/scenarios_result.py).
 needs_alembic = pytest.mark.skipif(not bpy.app.build_options.alembic, reason="this Blender was built without Alembic")
 
 N_FRAMES, FIRST = 25, 11
@@ -22,7 +22,7 @@ N_FRAMES, FIRST = 25, 11
 
 @pytest.fixture
 def face(head):
-    """A face that speaks from frame 11 to 35, its teeth that follow by a driver, and a cube that has nothing to do."""
+    """A face that speaks from frame 11 to 35, teeth that follow by a driver, and an unrelated cube."""
     for block in head.data.shape_keys.key_blocks:
         block.value = 0.0
     bpy.context.scene.render.fps = 25
@@ -53,7 +53,7 @@ def speak(target, channels=("jawOpen", "mouthPucker", "mouthSmileLeft")):
 
 
 def values(face) -> dict[str, list[float]]:
-    """What Blender shows at every frame."""
+    """The evaluated values at every frame."""
     found = {block.name: [] for block in face.data.shape_keys.key_blocks[1:]}
     for frame in range(FIRST, FIRST + N_FRAMES):
         bpy.context.scene.frame_set(frame)
@@ -139,7 +139,7 @@ class TestCurves:
 
 
 def read_glb(path):
-    """The JSON, and a function that reads an accessor."""
+    """The JSON of a .glb, and a function that reads an accessor."""
     content = path.read_bytes()
     length = struct.unpack_from("<I", content, 12)[0]
     scene, binary = json.loads(content[20 : 20 + length]), content[28 + length :]

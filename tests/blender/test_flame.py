@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preflight of a FLAME mesh, and the keys that are made on it."""
+"""The checks of a FLAME mesh, and the keys that are made on it."""
 
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def _model_folders(tmp_path):
 
 
 def model_folder(name):
-    """An existing folder whose name tells the fake animator to add a basis."""
+    """A model folder whose name makes the fake animator add a basis."""
     folder = _folders["root"] / name
     folder.mkdir(exist_ok=True)
     return str(folder)
@@ -161,7 +161,7 @@ def test_scale_orientation_and_rest_pose(flame_head, animate, scene_bytes, chang
 
 
 def test_a_posed_scene_does_not_hide_the_rest_points(flame_head, animate):
-    """The rest points are the reference key's, whatever the keys show at the moment."""
+    """The rest points come from the reference key, whatever the values of the keys."""
     animate(model=model_folder("flame"))
     bpy.context.scene.frame_set(46)
     similarity = checks.flame_similarity(flame_head.data)
@@ -169,7 +169,7 @@ def test_a_posed_scene_does_not_hide_the_rest_points(flame_head, animate):
     assert similarity.scale == pytest.approx(1.0, abs=1e-5)
 
 
-# The real topology, where the development data are at hand.
+# The real topology, if the development data are present.
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def flame_data():
 
 @pytest.fixture(scope="module")
 def check(flame_data):
-    """The whole preflight of points on FLAME's own faces."""
+    """Check points (V, 3) on FLAME's own faces."""
     edges_E2, n_faces, reference = (
         face_edges(flame_data["faces"]),
         len(flame_data["faces"]),
@@ -202,7 +202,7 @@ def identity(flame_data, random, deviations):
 
 
 def posed(flame_data, points_V3, joint, turn_33):
-    """Turn what hangs on a joint of FLAME's: 1 neck, 2 jaw."""
+    """Rotate what is attached to a joint of FLAME: 1 neck, 2 jaw."""
     joint_3 = (flame_data["J_regressor"] @ points_V3)[joint]
     weight_V = flame_data["lbs_weights"][:, 1:].sum(1) if joint == 1 else flame_data["lbs_weights"][:, joint]
     return points_V3 + weight_V[:, None] * ((points_V3 - joint_3) @ turn_33.T + joint_3 - points_V3)
@@ -219,7 +219,7 @@ def refused(check, heads):
 
 
 def test_other_identities_pass_in_any_unit(flame_data, check):
-    """Three standard deviations in every component at once: at most one head in two hundred is refused."""
+    """Three standard deviations in every component at once: at most one head in two hundred may be refused."""
     random = np.random.default_rng(0)
     heads = [identity(flame_data, random, 3) for _ in range(200)]
     assert refused(check, heads) <= 0.005
@@ -240,7 +240,7 @@ def test_an_open_mouth_is_seen_on_any_head(flame_data, check):
 
 
 def test_vertices_in_another_order_with_the_same_edges_are_seen(flame_data, check):
-    """The edges' hash is another test; here the points alone are shuffled."""
+    """Only the points are shuffled; the hash of the edges is another test."""
     order = np.random.default_rng(2).permutation(5023)
     with pytest.raises(flame.FlameMismatchError, match="Scale|Orientation|Rest pose"):
         check(flame_data["v_template"][order])

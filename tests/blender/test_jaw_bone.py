@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jaw bone's driver: found by name, the right way round, removable without a trace, and never over others' work."""
+"""The jaw bone's driver: the bone found by name, the direction, removal without a trace, and nothing overwritten."""
 
 from math import radians
 
@@ -44,7 +44,7 @@ def test_names(names, jaw):
 
 @pytest.fixture
 def head(head):
-    """With its keys at rest; Blender adds them at 1."""
+    """A face with its keys at rest; Blender adds keys with the value 1."""
     for block in head.data.shape_keys.key_blocks:
         block.value = 0.0
     return head
@@ -66,7 +66,7 @@ def add_rig(face, tail=(0.0, -0.1, 0.45), roll=0.0, name="jaw"):
 
 
 def chin_height(rig, name="jaw", front=(0, -1, 0)):
-    """World height of what is a tenth in front of the hinge and turns with the bone."""
+    """World height of a point 0.1 in front of the hinge that rotates with the bone."""
     bpy.context.view_layer.update()
     posed = rig.evaluated_get(bpy.context.evaluated_depsgraph_get())
     bone = posed.pose.bones[name]

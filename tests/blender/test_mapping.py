@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of shape keys: guessed, edited, saved, shared; a run follows it, and says what is wrong with it."""
+"""The key mapping: guessed, edited, saved and shared; a run follows it and reports its faults."""
 
 import json
 import re
@@ -22,7 +22,7 @@ N_FRAMES = 60
 
 
 def keyed_head(name, key_names):
-    """A triangle with shape keys; every key moves its own way, so that nothing is mistaken for another."""
+    """A triangle with shape keys, each of which moves in a direction of its own."""
     mesh = bpy.data.meshes.new(name)
     mesh.from_pydata([(0, 0, 0), (1, 0, 0), (0, 1, 0)], [], [(0, 1, 2)])
     head = bpy.data.objects.new(name, mesh)
@@ -35,7 +35,7 @@ def keyed_head(name, key_names):
 
 
 def arkit_motion(**weights):
-    """A jaw that opens and closes twice in two seconds, and whatever else is held."""
+    """A jaw that opens and closes twice in two seconds; other channels are constant."""
     jaw_T = 0.5 * np.square(np.sin(np.arange(N_FRAMES) / N_FRAMES * 2 * np.pi))
     columns = {"jawOpen": jaw_T, **{name: np.full(N_FRAMES, value) for name, value in weights.items()}}
     weights_TK = np.stack(list(columns.values()), axis=1)
@@ -263,7 +263,7 @@ class TestFile:
 
 
 class Layout:
-    """Stands in for Blender's: it checks that what is drawn exists, and notes the words."""
+    """A fake layout: it checks that the drawn properties exist and records the texts."""
 
     ICONS = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Characters that are linked from another file, and several characters in one scene."""
+"""Characters linked from another file, and several characters in one scene."""
 
 from math import radians
 
@@ -23,7 +23,7 @@ def motion_of(audio="a.wav", peak=0.8, channels=("jawOpen", "mouthPucker"), n_fr
 
 @pytest.fixture
 def library(head, tmp_path):
-    """A file with a character: the head, a rig with a jaw bone, and a collection that holds both."""
+    """A file with a character: a head, a rig with a jaw bone, and a collection of both."""
     for block in head.data.shape_keys.key_blocks:
         block.value = 0.0
     data = bpy.data.armatures.new("Rig")
@@ -53,7 +53,7 @@ def link(library):
 
 
 def override(library, with_mesh=True, name="Head"):
-    """What Object > Library Override > Make does, and then the Shift-click on the mesh's link icon."""
+    """Object > Library Override > Make, then Shift-click on the mesh's link icon."""
     link(library).override_hierarchy_create(bpy.context.scene, bpy.context.view_layer)
     made = local(name)
     if with_mesh:
@@ -148,7 +148,7 @@ class TestOverride:
 
 
 class TestRefusals:
-    """Each with its remedy, and nothing changed."""
+    """Each message names the remedy, and nothing changes."""
 
     def refused(self, head, message):
         before = rna_dump.dump()
@@ -221,7 +221,7 @@ class TestSeveralCharacters:
         assert len(bpy.data.actions) == 2
 
     def test_the_same_character_overridden_twice(self, library, tmp_path):
-        """By the names that Blender gives them: 5.0 forgets the mesh of an override whose object was renamed."""
+        """The overrides keep Blender's names: 5.0 loses the mesh of an override whose object was renamed."""
         first = override(library)
         second = override(library, name="Head.001")
         apply_motion(bpy.context, first, motion_of("first.wav", peak=0.9))

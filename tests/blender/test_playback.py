@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Play button when its sound is no longer what the panel saw: one sentence, and no traceback."""
+"""The Play button when its sound changed after the panel was drawn: one sentence, no traceback."""
 
 import bpy
 import pytest
@@ -13,17 +13,17 @@ RATE_HZ = 8000
 
 
 class SilentDevice:
-    """Opens a sound as a real device does, and plays nothing."""
+    """A fake device: it opens a sound like a real one, but plays nothing."""
 
     def play(self, sound):
-        """Return what has played already; raises aud.error for what cannot be read."""
+        """Return a handle that has ended; raises aud.error for an unreadable sound."""
         assert sound.specs
         return None
 
 
 @pytest.fixture
 def chosen(tmp_path, monkeypatch):
-    """A second of sound, chosen in the panel."""
+    """One second of sound, chosen in the panel."""
     path = tmp_path / "voice.wav"
     aud.Sound.sine(440).limit(0, 1).write(
         str(path), RATE_HZ, aud.CHANNELS_MONO, aud.FORMAT_S16, aud.CONTAINER_WAV, aud.CODEC_PCM
@@ -51,7 +51,7 @@ def test_a_file_that_becomes_another_one_before_the_click(chosen):
 
 @pytest.mark.parametrize("source", ["FILE", "SOUND"])
 def test_a_file_that_is_deleted_in_the_clicks_last_moment(chosen, source, monkeypatch):
-    """After the last look at it: aud raises an error of its own."""
+    """The sound disappears after the last check, and aud raises its own error."""
     settings = bpy.context.scene.wav2sem
     settings.sound, settings.source = bpy.data.sounds.load(str(chosen)), source
     seen = playback.info.chosen_info

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Result panel: takes are found, muted, pushed, made again, reduced and removed; the user's keys survive."""
+"""The Result panel: takes are found, muted, pushed down, made again, reduced and removed; the user's keys survive."""
 
 import json
 import time
@@ -30,7 +30,7 @@ RNG = np.random.default_rng(3)
 
 @pytest.fixture
 def face(head):
-    """The triangle, its keys at rest as on a character, and a lid; the smile was set by hand."""
+    """The triangle with a lid; its keys are at rest as on a character, except for the smile."""
     head.shape_key_add(name="eyeBlinkLeft", from_mix=False).data[1].co = (1, 0, 1)
     for block in head.data.shape_keys.key_blocks:
         block.value = 0.0
@@ -40,7 +40,7 @@ def face(head):
 
 
 def talking(n_frames=90, audio="talk.wav", seed=1):
-    """Curves that wander as speech does, never at rest."""
+    """Curves that vary as in speech and are never at rest."""
     noise = np.random.default_rng(seed).normal(size=(n_frames + 20, 3))
     smooth = np.stack([np.convolve(column, np.hanning(9) / 4, mode="same") for column in noise.T], axis=1)
     weights_TK = 0.2 + 0.3 * np.abs(smooth[10 : 10 + n_frames])
@@ -77,12 +77,12 @@ def users_action(face, key="jawOpen"):
 
 
 def state(face):
-    """All that a run may touch: keys, animation data, actions."""
+    """Everything that a run may change: keys, animation data, actions."""
     keys = face.data.shape_keys
     bpy.context.scene.frame_set(1)
     custom = {name: str(value) for name, value in keys.items()}
     properties = _flat(rna_dump.dump()[repr(keys)])
-    # Which of the user's tracks is selected is no part of it.
+    # The selection of the user's tracks may change.
     properties = {path: value for path, value in properties.items() if not path.endswith("/active")}
     return {**properties, "custom": custom, "actions": sorted(bpy.data.actions.keys())}
 
@@ -149,7 +149,7 @@ class TestTakes:
 
 
 def drawn(panel) -> list[str]:
-    """Texts of the labels, and names of the operators, that a panel draws."""
+    """The texts of the labels and the names of the operators that a panel draws."""
     layout = MagicMock()
     panel.draw(SimpleNamespace(layout=layout), bpy.context)
     labels = [call.kwargs["text"] for call in layout.mock_calls if call[0].endswith("label")]
@@ -184,7 +184,7 @@ class TestPanels:
 
 
 class TestNames:
-    """In a sidebar of the usual width a name has about ten letters."""
+    """In a sidebar of the default width, a name has room for about ten letters."""
 
     @staticmethod
     def shown(*names, room=10):
@@ -267,7 +267,7 @@ class TestMute:
 
 class TestOutsideTheSpeech:
     def test_keys_rest_beside_an_action_of_the_user(self, face):
-        """Blender takes 1 for a shape key's value where no strip plays it."""
+        """Blender gives a shape key that no strip plays the value 1."""
         users_action(face, "eyeBlinkLeft")
         speak(face, start_frame=101)
         for frame in (1, 95, 250):
@@ -493,7 +493,7 @@ def positions(face, frames):
 class TestReduce:
     @pytest.mark.parametrize("scale_length", [1.0, 0.01])
     def test_the_error_is_measured_on_the_surface(self, face, scale_length):
-        """In millimetres of the scene, with the object's own scale."""
+        """The tolerance is in millimetres of the scene and includes the object's scale."""
         face.scale = (2.0, 0.5, 1.0)
         bpy.context.scene.unit_settings.scale_length = scale_length
         bpy.context.view_layer.update()
@@ -596,11 +596,11 @@ class TestReduce:
 
 
 class TestReduceBesideTheInterface:
-    """What the button does in a window: slices, between which a person goes on working."""
+    """As in a window: slices, between which the user goes on working."""
 
     @pytest.fixture
     def reducing(self, face, monkeypatch):
-        """A slice is a single step."""
+        """Make every slice a single step."""
         monkeypatch.setattr(reduction, "SLICE_S", 0.0)
 
         def start(n_frames=900):
@@ -682,7 +682,7 @@ class TestReduceBesideTheInterface:
             with pytest.raises(ValueError, match=r'^"talk" or its face was edited while its keys were reduced\.'):
                 to_the_end(job)
             assert {name: curve[1].tobytes() for name, curve in curves_of(face).items()} == edited
-        else:  # nothing was read yet
+        else:  # before anything was read
             assert to_the_end(job).keys_before == 9000
         assert running.current() is None
 
@@ -701,7 +701,7 @@ class TestReduceBesideTheInterface:
         assert running.current() is None
 
     def test_undone_meanwhile(self, face, reducing):
-        """Undo makes other objects of the same things, in another place of the memory."""
+        """Undo replaces the Python objects; they have other addresses."""
         job = reducing(3000)
         bpy.context.scene.frame_start = 3
         bpy.ops.ed.undo_push(message="Frame")
@@ -731,7 +731,7 @@ def to_the_end(job):
 
 
 def test_the_rest_of_the_file_is_left_alone(face):
-    """A whole round of buttons on one face changes nothing of another one."""
+    """Using every button on one face changes nothing on another."""
     other = face.copy()
     other.name, other.data = "Other", face.data.copy()
     bpy.context.scene.collection.objects.link(other)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Films, packed sounds and trimmed strips become files that the worker reads, with the samples in their place."""
+"""Films, packed sounds and trimmed strips become files for the worker, with every sample at its time."""
 
 import time
 import wave
@@ -22,7 +22,7 @@ RATE_HZ = 8000
 
 
 def ramp(seconds: float) -> np.ndarray:
-    """Stereo whose sum rises by 0.1 each second: a sample tells its own time."""
+    """Stereo whose sum rises by 0.1 each second, so that a sample's value tells its time."""
     time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     return np.stack([0.05 * time_s + 0.05, 0.05 * time_s - 0.05], axis=1).astype(np.float32)
 
@@ -35,7 +35,7 @@ def write(path, samples_SC, container, codec=None):
 
 
 def read_wav(path, rate_hz=RATE_HZ) -> np.ndarray:
-    """Samples of our own decoded files: 44 bytes of header, 32-bit float, mono."""
+    """Samples of a decoded file: 44 bytes of header, then 32-bit float, mono."""
     content = path.read_bytes()
     assert content[20:24] == b"\x03\x00\x01\x00"
     assert int.from_bytes(content[24:28], "little") == rate_hz
@@ -83,13 +83,13 @@ def test_the_decoded_file_has_an_honest_header(film, tmp_path):
 
 @pytest.fixture
 def every_sound_is_long(monkeypatch):
-    """None is decoded in this process."""
+    """Let every sound be decoded in a second process."""
     monkeypatch.setattr(decode, "SHORT_S", 0.0)
     monkeypatch.setattr(decode, "decode", None)
 
 
 def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_sound_is_long):
-    """The second Blender writes the very same samples; meanwhile nothing waits for it."""
+    """The second Blender writes the same samples, and nothing waits for it."""
     audio = source.audio_file(film, tmp_path / "job")
     decoding = audio.decoding()
     assert not decoding.poll() and not audio.for_worker.exists()
@@ -181,7 +181,7 @@ def test_the_speech_of_a_strip_begins_where_the_strip_begins(strip, head, fake_w
 
 
 def retime(strip, operator, **options):
-    """As the menu Strip > Retiming does; the sequencer has no other way to it."""
+    """Retime a strip by the operators of Strip > Retiming; there is no other way."""
     window = bpy.context.window_manager.windows[0]
     area = window.screen.areas[0]
     area.type = "SEQUENCE_EDITOR"
@@ -225,19 +225,19 @@ def test_the_face_is_as_fast_as_its_strip(strip, head, fake_worker, curves_of):
 
 
 def two_speeds(strip):
-    """Two seconds of the sound in one, the others in four."""
+    """The first two seconds of the sound play in one second, the others in four."""
     retime(strip, "retiming_key_add", timeline_frame=151)
     strip.retiming_keys[1].timeline_frame = 126
 
 
 def freeze(strip, frame=151):
-    """For a second and a half; the sound goes on as fast as it must to end with the strip."""
+    """A freeze frame of 1.5 s; the rest of the sound is sped up to end with the strip."""
     bpy.context.scene.frame_set(frame)
     retime(strip, "retiming_freeze_frame_add", duration=37)
 
 
 def everything(strip):
-    """Two speeds with a smooth transition, and a freeze frame, whose key is then selected: that lets others be, too."""
+    """Two speeds with a smooth transition, and a freeze frame, whose key then is the only selected one."""
     two_speeds(strip)
     freeze(strip, frame=171)
     strip.show_retiming_keys = True
@@ -261,13 +261,13 @@ def delayed(strip):
     strip.sound_offset = 0.3
 
 
-MIX_RATE_HZ = 48_000  # a scene's, as it comes
+MIX_RATE_HZ = 48_000  # the default of a scene
 
 
 def played(strip, rate_hz, folder) -> np.ndarray:
-    """What the user's own scene plays while the strip lasts, in a Blender that has played nothing before.
+    """The mixdown of the user's own scene over the strip, in a Blender that has played nothing before.
 
-    One that has keeps something of it, and begins up to a step of its player elsewhere: 21 ms.
+    One that has played keeps a residue, and its mixdown begins up to 21 ms elsewhere (one step of its player).
     """
     scene, times = bpy.context.scene, compat.strip_times(strip)
     scene.frame_end = times.start + times.duration
@@ -297,7 +297,7 @@ def played(strip, rate_hz, folder) -> np.ndarray:
 def test_a_strip_that_changes_its_speed_is_what_the_scene_plays(
     strip, tmp_path, scene_bytes, change, fps_base, first_frame, keeps_pitch
 ):
-    """Sample by sample, in every segment; and the open file stays as it is."""
+    """Every segment is equal sample by sample, and the open file does not change."""
     if change is everything and bpy.app.version < (5, 0, 0):
         pytest.skip("Blender 4.5 plays a smooth transition differently from one time to the next")
     scene = bpy.context.scene
@@ -321,7 +321,7 @@ def test_each_segment_has_its_speed(strip, tmp_path):
         strip.pitch_correction = False
     two_speeds(strip)
     samples_S = read_wav(file_of(source.audio_of_strip(strip, 25.0, tmp_path / "job")), MIX_RATE_HZ)
-    time_s = 10 * samples_S  # the ramp tells
+    time_s = 10 * samples_S  # from the ramp
     for begin_s, speed in ((0.25, 2.0), (1.25, 0.75), (2.25, 0.75), (3.25, 0.75)):
         begin = round(begin_s * MIX_RATE_HZ)
         assert time_s[begin] == pytest.approx(np.interp(begin_s, (0, 1, 5), (0, 2, 5)), abs=0.06)
@@ -354,7 +354,7 @@ def test_only_the_strip_is_heard_and_however_loud_it_is(strip, wav, tmp_path):
 
 
 def test_the_strip_goes_alone_into_its_file(strip, head, tmp_path):
-    """Not with the scene's meshes and pictures, which may be large."""
+    """The file contains none of the scene's meshes and images, which may be large."""
     two_speeds(strip)
     scene = bpy.context.scene
     scene.world = bpy.data.worlds.new("World")
@@ -375,7 +375,7 @@ def test_a_range_of_a_strip_that_changes_its_speed(strip, tmp_path):
 
 
 def test_the_face_of_a_strip_that_changes_its_speed(strip, head, fake_worker, curves_of):
-    """It begins where the strip begins, and no speed is counted twice: the fake motion lasts two seconds."""
+    """The motion begins with the strip, and its speed is applied once: the fake motion lasts two seconds."""
     two_speeds_then_trimmed(strip)
     assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
     frames_T, _ = curves_of(head)["jawOpen"]
@@ -422,7 +422,7 @@ def ten_minutes(tmp_path_factory):
     ids=["23.976", "24", "25", "29.97", "30", "50", "59.94", "60"],
 )
 def test_ten_minutes_stay_in_sync_with_their_strip(ten_minutes, head, curves_of, fps, fps_base):
-    """A jaw that snaps open every ten seconds and at the last moment, against the strip that is heard."""
+    """A jaw that snaps open every ten seconds and at the end, compared with the strip as it is heard."""
     scene = bpy.context.scene
     scene.render.fps, scene.render.fps_base = fps, fps_base
     strips = compat.sequencer_strips(scene.sequence_editor_create())

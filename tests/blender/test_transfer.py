@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech keys for a head without any: landmarks as empties, keys that open the mouth, parts that follow by drivers."""
+"""Any Head: landmarks as empties, keys that open the mouth, and parts that follow by drivers."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ def known():
 
 @pytest.fixture
 def bare_head(known):
-    """The known face as a user's head: 10 units a metre, turned and moved by the object; z is up in the world."""
+    """The template face as a user's head: 10 units to the metre, rotated and moved by its object; z is up."""
     from .conftest import add_mesh  # noqa: TID252
 
     made = add_mesh("Bare", (10 * known.points_S3).tolist(), known.triangles_F3.tolist())
@@ -36,7 +36,7 @@ def bare_head(known):
 
 @pytest.fixture
 def landmarks(known, bare_head):
-    """All landmarks placed by hand, exactly."""
+    """Place all landmarks at their exact positions, as by hand."""
     for name, place_3 in zip(LANDMARKS, known.landmarks_L3, strict=True):
         empty = bpy.data.objects.new(name, None)
         empty[any_head.LANDMARK_PROPERTY] = name
@@ -47,13 +47,13 @@ def landmarks(known, bare_head):
 
 
 def offsets(target, key):
-    """(V, 3) of a shape key."""
+    """Offsets (V, 3) of a shape key."""
     blocks = target.data.shape_keys.key_blocks
     return np.array([np.array(a.co) - np.array(b.co) for a, b in zip(blocks[key].data, blocks[0].data, strict=True)])
 
 
 def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
-    bpy.ops.mesh.primitive_cube_add(location=(50, 0, 0))  # selected too, but no part of the head
+    bpy.ops.mesh.primitive_cube_add(location=(50, 0, 0))  # also selected, but not a part of the head
     stranger = bpy.context.object
     bpy.context.view_layer.objects.active = bare_head
     with pytest.raises(ValueError, match="eyeBlinkLeft"):
@@ -67,7 +67,7 @@ def test_the_keys_are_the_known_faces(known, bare_head, landmarks):
     error = np.linalg.norm(offsets(bare_head, "jawOpen") / 10 - known.offsets_KS3[k], axis=1)
     assert np.percentile(error, 90) < 0.001
     assert stranger.data.shape_keys is None
-    # Making them again renews them; a key of the user's own is kept.
+    # A second run updates our keys and keeps the user's.
     blocks["mouthPucker"].name = "Mouth_Pucker"
     bare_head.data.shape_keys[any_head.MADE_PROPERTY] = "jawOpen"
     blocks["jawOpen"].data[0].co.z += 7
@@ -117,7 +117,7 @@ def test_what_is_no_face_is_refused_and_untouched():
     with pytest.raises(RuntimeError, match="No face was found on this mesh"):
         bpy.ops.wav2sem.create_speech_keys()
     assert cube.data.shape_keys is None
-    # Landmarks are placed nevertheless, to be dragged by hand.
+    # Landmarks are placed all the same, for the user to drag.
     assert bpy.ops.wav2sem.place_landmarks() == {"FINISHED"}
     assert set(any_head.landmark_empties(cube)) == set(LANDMARKS)
 
@@ -136,11 +136,11 @@ def test_the_panel_is_for_faces_that_cannot_speak(bare_head, head):
 
 
 class TestBesideTheInterface:
-    """What the buttons do in a window: a thread computes, and a person goes on working."""
+    """As in a window: a thread computes while the user goes on working."""
 
     @pytest.fixture
     def creating(self, bare_head, landmarks):
-        """Begins with everything in Object Mode."""
+        """Start the task in Object Mode."""
         bpy.context.view_layer.objects.active = bare_head
         bpy.ops.ed.undo_push(message="Landmarks")
 
@@ -153,13 +153,13 @@ class TestBesideTheInterface:
 
     @pytest.fixture
     def at_once(self, monkeypatch):
-        """What the arithmetic says is of no interest."""
+        """Replace the computation by a constant; its result does not matter here."""
         zeros = lambda known, points_N3, *_: np.zeros((len(known.channels), *points_N3.shape))  # noqa: E731
         monkeypatch.setattr(any_head, "transfer", zeros)
 
     @staticmethod
     def to_the_end(job):
-        """As its operator does."""
+        """Poll and write, as the operator does."""
         end_s = time.monotonic() + 120
         while not job.poll():
             assert time.monotonic() < end_s
@@ -203,7 +203,7 @@ class TestBesideTheInterface:
     def test_an_error_is_told_when_it_is_looked_at(self, known, bare_head, creating):
         any_head.landmark_empties(bare_head)["chin"].location = (300, 0, 0)
         bpy.context.view_layer.update()
-        with pytest.raises(ValueError, match="do not lie as on a face"):
+        with pytest.raises(ValueError, match="do not form a face"):
             self.to_the_end(creating())
         assert running.current() is None and bare_head.data.shape_keys is None
 
@@ -227,7 +227,7 @@ class TestBesideTheInterface:
         assert running.current() is None
 
     def test_moved_renamed_and_undone_meanwhile(self, bare_head, creating):
-        """None of that is an edit of the mesh; undo makes other objects of the same things."""
+        """None of these edits the mesh. Undo replaces the Python objects."""
         job = creating()
         bare_head.name = "Renamed"
         bare_head.location.x += 5

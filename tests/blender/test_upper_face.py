@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The upper face in Blender: curves of its own on a track of its own, and everything of the user left alone."""
+"""The upper face in Blender: its own curves on its own track; everything of the user's is left alone."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def talk(duration_s: float = 20.0) -> Prosody:
 
 @pytest.fixture
 def face(head):
-    """The triangle that speaks, with lids and one brow too."""
+    """The speaking triangle with lids and a brow."""
     for number, name in enumerate(KEYS.values()):
         head.shape_key_add(name=name, from_mix=False).data[1].co[number] += 1.0
     return head
@@ -232,7 +232,7 @@ def test_a_head_without_lids_and_brows_is_an_error_and_untouched(head, scene_byt
 
 
 def test_a_failure_half_way_leaves_no_trace(face, monkeypatch):
-    """By what Python sees: a data-block that once had a custom property keeps an empty group for them."""
+    """Compared as Python sees it: a data-block that once had a custom property keeps an empty group for them."""
     bpy.context.scene.frame_set(1)
     before = rna_dump.dump()
     monkeypatch.setattr(compat, "channelbag", lambda *_: (_ for _ in ()).throw(ValueError("broken")))
@@ -273,7 +273,7 @@ def test_a_failure_on_a_flame_mesh_leaves_no_keys(flame_head, monkeypatch):
 
 
 def looks_along(owner_turn: Quaternion, sway: head_sway.Sway, rest_turn: Quaternion, degrees) -> Vector:
-    """Where a face that looked along -y in the world looks after a turn in the owner's frame."""
+    """The world direction of a face that looked along -y, after a rotation in the owner's frame."""
     values = sway.values(np.array([degrees], dtype=np.float32))[0].tolist()
     turned = Quaternion(values) if sway.order == "QUATERNION" else Euler(values, sway.order).to_quaternion()
     in_world = owner_turn @ (turned @ rest_turn.inverted()) @ owner_turn.inverted()
@@ -335,7 +335,7 @@ def test_an_object_keeps_its_own_rotation_and_running_again_starts_at_rest(face)
 
 @pytest.fixture
 def armature():
-    """A neck bone that leans forward and rolls, in an armature that is turned."""
+    """A neck bone that leans forward and rolls, in a rotated armature."""
     data = bpy.data.armatures.new("Rig")
     rig = bpy.data.objects.new("Rig", data)
     bpy.context.scene.collection.objects.link(rig)
