@@ -6,7 +6,7 @@ python -m wav2sem_blender animate speech.wav --output curves --format csv --styl
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
 python -m wav2sem_blender verify models/*
 
-Exit codes: 0 all done, 1 something failed (one line on stderr for each), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 a failure (one line on stderr for each), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (wrong usage leaves by SystemExit(2), as argparse does)."""
+    """Run one command and return the exit code; wrong usage raises SystemExit(2), as argparse does."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file name must not break a terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # print file names that the terminal cannot encode
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(report(error))
         return 1
     except KeyboardInterrupt:
-        _complain("interrupted; files that were finished are complete")
+        _complain("interrupted; the results written so far are complete")
         return 130
 
 
@@ -54,35 +54,49 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "speech", nargs="+", type=Path, metavar="SPEECH", help="wav, flac, ogg, opus, mp3 or aiff files"
     )
-    animate.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
-    animate.add_argument("--model", default="default", help="'default' or a model folder")
+    animate.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    animate.add_argument("--model", default="default", help="a model folder; without it, the bundled model")
     animate.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
     animate.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
     animate.add_argument(
-        "--style", default=0, type=_style, help="speaking style: its index, its name, or weights such as 0.5,0.5"
+        "--style", default=0, type=_style, help="speaking style: index, name, or weights such as 0.5,0.5"
     )
     animate.add_argument(
-        "--semantic-strength", default=1.0, type=_finite, metavar="X", help="meaning: 0 is off, 1 as trained (default)"
+        "--semantic-strength",
+        default=1.0,
+        type=_finite,
+        metavar="X",
+        help="influence of the meaning: 0 is none, 1 as trained (default)",
     )
-    animate.add_argument("--strength", default=1.0, type=_finite, metavar="X", help="factor for all curves")
     animate.add_argument(
-        "--smoothing", default=0.0, type=_width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs"
+        "--strength", default=1.0, type=_finite, metavar="X", help="factor for all curves (default: 1)"
     )
     animate.add_argument(
-        "--delay", default=0.0, type=_finite, metavar="S", help="seconds by which the face is later than the audio"
+        "--smoothing", default=0.0, type=_width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs (default: 0)"
     )
-    animate.add_argument("--format", default="npz", choices=("npz", "csv"), help="csv has Live Link Face's columns")
+    animate.add_argument(
+        "--delay",
+        default=0.0,
+        type=_finite,
+        metavar="S",
+        help="delay of the face in seconds; below 0 it leads the audio",
+    )
+    animate.add_argument(
+        "--format", default="npz", choices=("npz", "csv"), help="csv has the columns of Live Link Face"
+    )
     animate.set_defaults(run=_animate)
 
-    convert = commands.add_parser("import", help="convert a checkpoint of the original projects into a model folder")
+    convert = commands.add_parser("import", help="make a model folder from a published checkpoint")
     convert.add_argument(
-        "file", type=Path, metavar="FILE", help="such as model.pth.tar or vocaset.pth; a model folder is copied"
+        "file", type=Path, metavar="FILE", help="model.pth.tar, vocaset.pth, …, or a model folder, which is copied"
     )
-    convert.add_argument("--kind", required=True, choices=("auto", *IMPORT_KINDS), help="auto: its keys tell")
+    convert.add_argument(
+        "--kind", required=True, choices=("auto", *IMPORT_KINDS), help="auto recognises it by its keys"
+    )
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
     convert.set_defaults(run=_import)
 
-    verify = commands.add_parser("verify", help="compare the files of model folders with their recorded hashes")
+    verify = commands.add_parser("verify", help="compare the files of model folders with the recorded hashes")
     verify.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
     return parser
@@ -93,30 +107,37 @@ def _style(text: str) -> int | str | list[float]:
         return int(text)
     try:
         return [_finite(part) for part in text.split(",")] if "," in text else text
-    except ValueError:
+    except argparse.ArgumentTypeError:
         return text  # a name with a comma
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
-        raise UserError("{text} is no finite number", text=text)
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return number
 
 
 def _width(text: str) -> float:
     seconds = _finite(text)
     if seconds < 0:
-        raise UserError("{text} is below 0", text=text)
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return seconds
+
+
+def _check_is_no_file(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError("{output} is a file; --output must be a folder.", output=output)
 
 
 def _animate(arguments: argparse.Namespace) -> int:
     from .pipeline import SpeechAnimator
     from .pipeline.motion import is_motion_file
 
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise UserError("{output} is a file; --output names a folder.", output=arguments.output)
+    _check_is_no_file(arguments.output)
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -128,25 +149,25 @@ def _animate(arguments: argparse.Namespace) -> int:
             name = same_file_name(result)
             if name in inputs:
                 raise UserError(
-                    "{speech}: its result would overwrite the input {result}; choose another --output.",
+                    "{speech}: the result would overwrite the input {result}; choose another --output.",
                     speech=speech,
                     result=result,
                 )
             if name in written:
                 raise UserError(
-                    "{speech}: its result would overwrite that of {written}; rename one of them.",
+                    "{speech}: the result would overwrite that of {other_speech}; rename one of them.",
                     speech=speech,
-                    written=written[name],
+                    other_speech=written[name],
                 )
             if result.exists() and not is_motion_file(result):
                 raise UserError(
-                    "{speech}: {result} is not a motion of ours and stays; choose another --output.",
+                    "{speech}: {result} exists and was not made by this command; choose another --output.",
                     speech=speech,
                     result=result,
                 )
             _animate_one(animator, speech, result, arguments)
             written[name] = speech
-        except Exception as error:  # the other files are still done
+        except Exception as error:  # go on with the other files
             n_failed += 1
             message = report(error)
             _complain(message if speech.name in message else f"{speech.name}: {message}")
@@ -176,8 +197,7 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise UserError("{output} is a file; --output names a folder.", output=arguments.output)
+    _check_is_no_file(arguments.output)
     if arguments.file.is_dir():
         from .pipeline.checkpoint import copy_folder
 
@@ -188,7 +208,7 @@ def _import(arguments: argparse.Namespace) -> int:
         from .pipeline.official import import_official
     except ModuleNotFoundError as error:
         raise UserError(
-            "importing a checkpoint needs {error}: pip install torch transformers", error=error.name
+            "Importing a checkpoint needs {module}: pip install torch transformers", module=error.name
         ) from error
     if not arguments.file.is_file():
         raise MissingFileError("{file}: there is no such checkpoint file.", file=arguments.file)
@@ -208,12 +228,12 @@ def _verify(arguments: argparse.Namespace) -> int:
             n_failed += 1
             _complain(report(error))
         else:
-            print(f"{path}: {n_files} files, each as recorded", flush=True)
+            print(f"{path}: {n_files} files match their hashes", flush=True)
     return 1 if n_failed else 0
 
 
 class _Progress:
-    """One line on stderr that shows stage and fraction; silent where nobody watches (no terminal)."""
+    """A progress bar on stderr, only if that is a terminal."""
 
     WIDTH = 24
 
@@ -232,7 +252,7 @@ class _Progress:
             print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the line away, so that a result or an error stands alone."""
+        """Erase the bar, so that a result or an error is alone on its line."""
         if self.shown:
             print(f"\r{' ' * len(self.shown)}\r", end="", file=sys.stderr, flush=True)
             self.shown = ""

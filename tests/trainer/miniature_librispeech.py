@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from wav2sem_blender.assets import FOLDER as ASSETS
+from wav2sem_blender.assets import ASSETS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "librispeech_4_aligned"
 RATE_HZ = 16_000

@@ -19,7 +19,7 @@ from trainer.evaluation.conditions import (
     change_pitch,
     stretch,
 )
-from wav2sem_blender.assets import FOLDER as ASSETS
+from wav2sem_blender.assets import ASSETS
 
 RATE_HZ = 16_000
 

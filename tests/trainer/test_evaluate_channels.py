@@ -22,7 +22,7 @@ from trainer.motion.curves import write_motion, write_tracked  # noqa: E402
 from trainer.motion.landmarks import LipGap  # noqa: E402
 from trainer.motion.shapes import read_basis  # noqa: E402
 from trainer.speech.prepared import SpeechRecord  # noqa: E402
-from wav2sem_blender.assets import FOLDER as ASSETS  # noqa: E402
+from wav2sem_blender.assets import ASSETS  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 
 LENGTH = 2 * 16_000

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import soxr
 
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline import audio as audio_module
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ, Speech, split_utterances
 
@@ -214,17 +215,17 @@ class TestArrays:
 
 
 class TestBadFiles:
-    def refused(self, path, message, error=ValueError):
+    def refused(self, path, message, error=UserError):
         with pytest.raises(error, match=message) as caught:
             Speech.from_file(path)
         assert path.name in str(caught.value)
         assert str(caught.value).endswith(".")
 
     def test_missing(self, tmp_path):
-        self.refused(tmp_path / "x.wav", "there is no such audio file", FileNotFoundError)
+        self.refused(tmp_path / "x.wav", "there is no such audio file", MissingFileError)
 
     def test_a_folder(self, tmp_path):
-        self.refused(tmp_path, "it is a folder", OSError)
+        self.refused(tmp_path, "it is a folder")
 
     def test_empty(self, tmp_path):
         (tmp_path / "x.wav").write_bytes(b"")
@@ -292,7 +293,7 @@ class TestBadFiles:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
         try:
-            with pytest.raises(OSError, match=r"x\.wav: the decoded audio cannot be stored in .*temp.* Free some"):
+            with pytest.raises(UserError, match=r"x\.wav: the decoded audio cannot be stored in .*temp.* Free some"):
                 Speech.from_file(tmp_path / "x.wav", temp_dir=make_folder(tmp_path / "temp"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -301,7 +302,7 @@ class TestBadFiles:
 
     def test_a_missing_temporary_folder(self, tmp_path):
         soundfile.write(tmp_path / "x.wav", tone(), 16_000)
-        with pytest.raises(OSError, match="cannot be stored in .*nowhere"):
+        with pytest.raises(UserError, match="cannot be stored in .*nowhere"):
             Speech.from_file(tmp_path / "x.wav", temp_dir=tmp_path / "nowhere")
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: one line per file, errors that name the file and stop nothing else, exit codes, atomic results."""
+"""The command line: one line per file, an error stops only its own file, exit codes, atomic results."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -16,7 +17,8 @@ import pytest
 import soundfile
 
 from wav2sem_blender import __main__ as cli
-from wav2sem_blender import pipeline
+from wav2sem_blender import errors, pipeline
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
@@ -25,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class FakeAnimator:
-    """Reads the speech for real, so that its errors are real, and opens the jaw with the level."""
+    """Reads the speech, so that its errors are real, and opens the jaw with the level."""
 
     channels = ("jawOpen",)
     loads: list[tuple] = []
@@ -37,7 +39,7 @@ class FakeAnimator:
     @classmethod
     def load(cls, model="default", engine="auto", device="auto"):
         if model == "broken":
-            raise ValueError("model.safetensors: 12 of 100 bytes;\ncopy the model again.")
+            raise UserError("{file}: 12 of 100 bytes;\ncopy the model again.", file="model.safetensors")
         cls.loads.append((model, engine, device))
         return cls()
 
@@ -47,7 +49,7 @@ class FakeAnimator:
             progress("motion", 0.5)
             progress("motion", 1.0)
             if "bug" in speech.name:
-                raise RuntimeError("index out of range")
+                np.zeros(3) + np.zeros(4)
             if "note" in speech.name:
                 self.notes.append("CUDA ran out of memory; used the CPU")
             weights = np.abs(speech.read(0, speech.n_samples)[::533, None])
@@ -60,6 +62,12 @@ def fake(monkeypatch):
     monkeypatch.setattr(FakeAnimator, "loads", [])
     monkeypatch.setattr(FakeAnimator, "calls", [])
     monkeypatch.setattr(FakeAnimator, "channels", ("jawOpen",))
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "LOG", tmp_path / "errors.log")
+    return tmp_path / "errors.log"
 
 
 @pytest.fixture
@@ -147,11 +155,39 @@ def test_a_bad_file_does_not_stop_the_others(speech, tmp_path, capsys):
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.npz", "b.npz"]
 
 
-def test_a_defect_is_shown_in_full_and_the_others_are_done(speech, tmp_path, capsys):
+def test_a_bug_is_an_internal_error_with_a_traceback_in_the_log(speech, tmp_path, capsys, log):
     assert run("animate", speech("bug.wav"), speech("b.wav"), "--output", tmp_path / "out") == 1
     out, err = capsys.readouterr()
-    assert "RuntimeError: index out of range" in err and "bug.wav: failed by a defect" in err
-    assert "b.wav: 2.0 s" in out
+    lines = err.splitlines()
+    assert re.fullmatch(
+        r"error: bug\.wav: Internal error \(ValueError: operands could not be broadcast together .*\)\. "
+        rf"Please report it with the end of {re.escape(str(log))}\.",
+        lines[0],
+    )
+    assert lines[1:] == ["error: 1 of 2 files failed"]
+    assert "b.wav: 2.0 s" in out, "the other file is done"
+    written = log.read_text()
+    assert written.startswith("Traceback (most recent call last):") and "in animate_file" in written
+    assert "ValueError: operands could not be broadcast together" in written
+
+
+def test_bugs_outside_the_files_are_internal_errors_too(tmp_path, capsys, log, monkeypatch):
+    monkeypatch.setattr(FakeAnimator, "load", lambda *_, **__: {}["fps"])
+    assert run("animate", "a.wav", "--output", tmp_path / "out") == 1
+    assert capsys.readouterr().err == (
+        f"error: Internal error (KeyError: 'fps'). Please report it with the end of {log}.\n"
+    )
+    assert "KeyError: 'fps'" in log.read_text()
+
+
+def test_errors_of_the_system_keep_their_sentence(speech, tmp_path, capsys, log, monkeypatch):
+    def fails(*_arguments, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", "secret.npz")
+
+    monkeypatch.setattr(FakeAnimator, "animate_file", fails)
+    assert run("animate", speech(), "--output", tmp_path / "out") == 1
+    assert capsys.readouterr().err == "error: talk.wav: secret.npz: Permission denied.\n"
+    assert not log.exists()
 
 
 def test_notes_are_told_once_with_their_file(speech, tmp_path, capsys):
@@ -191,8 +227,24 @@ def test_a_broken_model_is_one_line(speech, tmp_path, capsys):
 def test_output_that_is_a_file(speech, tmp_path, capsys):
     (tmp_path / "out").write_bytes(b"x")
     assert run("animate", speech(), "--output", tmp_path / "out") == 1
-    assert "out is a file; --output names a folder." in capsys.readouterr().err
+    assert "out is a file; --output must be a folder." in capsys.readouterr().err
     assert (tmp_path / "out").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        ("--semantic-strength", "nan", "nan is not a finite number"),
+        ("--strength", "much", "much is not a finite number"),
+        ("--delay", "inf", "inf is not a finite number"),
+        ("--smoothing", "-0.1", "-0.1 is below 0"),
+    ],
+)
+def test_a_wrong_number_is_named(option, text, reason, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["animate", "a.wav", "--output", "out", option, text])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: argument {option}: {reason}\n")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +257,6 @@ def test_output_that_is_a_file(speech, tmp_path, capsys):
         ["animate", "--output", "out"],
         ["animate", "a.wav", "--output", "out", "--format", "bvh"],
         ["animate", "a.wav", "--output", "out", "--engine", "jax"],
-        ["animate", "a.wav", "--output", "out", "--semantic-strength", "nan"],
-        ["animate", "a.wav", "--output", "out", "--smoothing", "-0.1"],
         ["import", "a.pth", "--output", "out"],
         ["import", "a.pth", "--output", "out", "--kind", "voca"],
     ],
@@ -249,7 +299,7 @@ class TestImport:
 
         def import_official(file, kind, output):
             if file.name.startswith("broken"):
-                raise ValueError(f"{file.name}: the key 'PPE.pe' is missing.")
+                raise UserError("{file}: the key 'PPE.pe' is missing.", file=file.name)
             calls.append((file, kind, output))
 
         monkeypatch.setattr(official, "import_official", import_official)
@@ -270,22 +320,22 @@ class TestImport:
         assert run("import", tmp_path / "none.pth", "--kind", "wav2sem", "--output", tmp_path / "out") == 1
         assert "none.pth: there is no such checkpoint file" in capsys.readouterr().err
         assert run("import", tmp_path / "broken.pth", "--kind", "wav2sem", "--output", tmp_path / "broken.pth") == 1
-        assert "is a file; --output names a folder" in capsys.readouterr().err
+        assert "is a file; --output must be a folder" in capsys.readouterr().err
         assert not calls
 
 
 class TestModelFolders:
-    """What needs no torch: a model folder is copied, and compared with its hashes."""
+    """Commands that need no torch: a model folder is copied, and compared with its hashes."""
 
     def test_a_model_folder_is_copied_with_its_own_files_only(self, model, tmp_path, capsys):
         (model / "notes.txt").write_text("mine")
         assert run("import", model, "--kind", "auto", "--output", tmp_path / "models" / "copy") == 0
         copy = tmp_path / "models" / "copy"
         assert sorted(path.name for path in copy.iterdir()) == ["config.json", "model.safetensors"]
-        assert [path.name for path in copy.parent.iterdir()] == ["copy"], "nothing is left aside"
+        assert [path.name for path in copy.parent.iterdir()] == ["copy"], "nothing is left beside it"
         assert run("verify", copy, model) == 0
         assert capsys.readouterr().out.splitlines()[-2:] == [
-            f"{path}: 1 files, each as recorded" for path in (copy, model)
+            f"{path}: 1 files match their hashes" for path in (copy, model)
         ]
 
     def test_a_damaged_one_is_neither_verified_nor_copied(self, model, tmp_path, capsys):
@@ -302,11 +352,11 @@ class TestModelFolders:
         (model / "config.json").write_text(json.dumps(config))
         (tmp_path / "secret").write_text("mine")
         assert run("import", model, "--kind", "auto", "--output", tmp_path / "copy") == 1
-        assert "'../secret' is no file of this folder" in capsys.readouterr().err
+        assert "'../secret' is not in this folder" in capsys.readouterr().err
 
     @pytest.fixture
     def model(self, tmp_path):
-        """A Wav2Sem alone, of four bytes: as good as any for files and hashes."""
+        """A Wav2Sem of four bytes, enough to test files and hashes."""
         folder = tmp_path / "model"
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"four")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, guess, match_channels
+from wav2sem_blender.pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, guess_key_map, match_channels
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS
 
 RNG = np.random.default_rng(7)
@@ -128,7 +128,7 @@ class TestVisemeNames:
     @pytest.mark.parametrize("names", [OCULUS, OCULUS_SOUNDS, [name.lower() for name in OCULUS]])
     def test_oculus(self, spelling, names):
         keys = ["Basis", "mouthOpen", "mouthSmile", *(spelling.format(name) for name in names)]
-        found = guess(keys)
+        found = guess_key_map(keys)
         assert found.visemes == "OCULUS"
         assert found.rows == tuple(Row(v, spelling.format(n)) for v, n in zip(OCULUS, names, strict=True))
         assert found.summary() == "Oculus visemes, 15 of 15 found"
@@ -150,14 +150,14 @@ class TestVisemeNames:
     def test_vrm(self, names, spelling):
         keys = [spelling.format(name) for name in names.split()]
         others = ["Fcl_MTH_Angry", "Fcl_EYE_Close", "Fcl_MTH_Up", "Basis", "Fcl_ALL_Joy", "にやり"]
-        found = guess([*others, *keys])
+        found = guess_key_map([*others, *keys])
         assert found.visemes == "VRM"
         assert found.rows == tuple(Row(v, key) for v, key in zip("AIUEO", keys, strict=True))
 
     @pytest.mark.parametrize("spelling", ["{}", "mouth_{}", "Viseme_{}", "Mouth{}", "Rhubarb.{}", "{}_mouth"])
     @pytest.mark.parametrize("names", ["ABCDEF", "ABCDEFGHX", "abcdefgx"])
     def test_rhubarb(self, spelling, names):
-        found = guess(["Basis", "smile", *(spelling.format(name) for name in names)])
+        found = guess_key_map(["Basis", "smile", *(spelling.format(name) for name in names)])
         assert found.visemes == "RHUBARB"
         assert found.rows == tuple(Row(name.upper(), spelling.format(name)) for name in names)
         assert found.summary() == f"Rhubarb mouth shapes, {len(names)} of 9 found"
@@ -180,25 +180,25 @@ class TestVisemeNames:
         ],
     )
     def test_no_false_matches(self, keys):
-        assert guess(keys.split()).rows == ()
+        assert guess_key_map(keys.split()).rows == ()
 
     def test_muscles_are_preferred_when_both_are_there(self):
         keys = [f"viseme_{name}" for name in OCULUS] + list(ARKIT_CHANNELS)
-        assert guess(keys).visemes == ""
-        assert guess(keys).summary() == "ARKit keys, 27 of 27 found"
+        assert guess_key_map(keys).visemes == ""
+        assert guess_key_map(keys).summary() == "ARKit keys, 27 of 27 found"
 
     def test_visemes_are_preferred_to_few_muscles(self):
         keys = [f"viseme_{name}" for name in OCULUS] + ["jawOpen", "mouthPucker", "eyeBlinkLeft"]
-        assert guess(keys).visemes == "OCULUS"
-        assert guess(keys[15:]).summary() == "ARKit keys, 2 of 27 found"
+        assert guess_key_map(keys).visemes == "OCULUS"
+        assert guess_key_map(keys[15:]).summary() == "ARKit keys, 2 of 27 found"
 
     def test_closures_are_preferred_to_vowels(self):
-        assert guess([*"AIUEO", *(f"vrc.v_{name}" for name in OCULUS)]).visemes == "OCULUS"
+        assert guess_key_map([*"AIUEO", *(f"vrc.v_{name}" for name in OCULUS)]).visemes == "OCULUS"
 
     def test_order_of_keys_does_not_matter(self):
         keys = [f"viseme_{name}" for name in OCULUS]
         RNG.shuffle(keys)
-        assert guess(keys) == guess([f"viseme_{name}" for name in OCULUS])
+        assert guess_key_map(keys) == guess_key_map([f"viseme_{name}" for name in OCULUS])
 
 
 METAHUMAN = {
@@ -219,7 +219,7 @@ METAHUMAN = {
 
 @pytest.mark.parametrize("prefix", ["CTRL_expressions_", "", "ctrl_expressions_", "head:CTRL_expressions_"])
 def test_metahuman(prefix):
-    found = guess(["Basis", *(prefix + key for keys in METAHUMAN.values() for key in keys)])
+    found = guess_key_map(["Basis", *(prefix + key for keys in METAHUMAN.values() for key in keys)])
     assert found.label == "MetaHuman curves"
     for channel, keys in METAHUMAN.items():
         assert [row.key for row in found.rows if row.channel == channel] == [prefix + key for key in keys]
@@ -228,15 +228,15 @@ def test_metahuman(prefix):
 
 
 def test_arkit_is_no_metahuman():
-    assert guess(ARKIT_CHANNELS).label == "ARKit keys"
-    assert guess(ARKIT_CHANNELS).channels == ARKIT_CHANNELS
+    assert guess_key_map(ARKIT_CHANNELS).label == "ARKit keys"
+    assert guess_key_map(ARKIT_CHANNELS).channels == ARKIT_CHANNELS
     assert len(SPEECH_CHANNELS) == 27
 
 
 def test_eyes_alone_cannot_speak():
-    assert not guess(["eyeBlinkLeft", "browInnerUp"]).can_speak()
-    assert guess(["eyeBlinkLeft", "jawOpen"]).can_speak()
-    assert guess([f"viseme_{name}" for name in OCULUS]).can_speak()
+    assert not guess_key_map(["eyeBlinkLeft", "browInnerUp"]).can_speak()
+    assert guess_key_map(["eyeBlinkLeft", "jawOpen"]).can_speak()
+    assert guess_key_map([f"viseme_{name}" for name in OCULUS]).can_speak()
 
 
 class TestProblems:

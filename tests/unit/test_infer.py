@@ -13,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from wav2sem_blender.assets import DEFAULT_MODEL
-from wav2sem_blender.assets import FOLDER as ASSETS
+from wav2sem_blender.assets import ASSETS
 from wav2sem_blender.pipeline import SpeechAnimator
 from wav2sem_blender.pipeline.checkpoint import ModelConfig, ModelFolder
 from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.pipeline.any_head import lids
-from wav2sem_blender.pipeline.any_head.loose_parts import eyeballs, gaze, loose_parts
+from wav2sem_blender.pipeline.any_head.loose_parts import eyeballs, find_loose_parts, gaze
 
 MARKS = {
     "eye_inner_left": np.array([0.015, 0.0, 0.0]),
@@ -47,7 +47,7 @@ def gap_mm(skin, moved):
 @pytest.mark.parametrize("fall", [0.8, 0.95, 1.2])
 def test_lids_meet_where_the_carried_blink_falls_short_or_too_far(eye, fall):
     moved = blink(eye, fall)
-    closed = lids.close(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
+    closed = lids.close_lids(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
     # What the lids' motion does not reach stays.
     assert np.abs(closed.reshape(eye.shape)[:, :, -1]).max() == 0
@@ -56,13 +56,13 @@ def test_lids_meet_where_the_carried_blink_falls_short_or_too_far(eye, fall):
 def test_one_column_that_meets_other_skin_does_not_make_the_eye_another_kind(eye):
     moved = blink(eye, 0.9)
     moved[:, :5] *= 0.5
-    closed = lids.close(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
+    closed = lids.close_lids(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(closed[:, 2]).max() == 0, "the carried motion was scaled, not replaced by gliding"
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
 
 
 def test_lids_meet_by_their_shape_where_the_carried_blink_is_of_no_use(eye):
-    closed = lids.close(blink(eye, 0.1).reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
+    closed = lids.close_lids(blink(eye, 0.1).reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
     fall_CR = -closed.reshape(eye.shape)[0, ..., 1]
     assert (np.diff(fall_CR, axis=1) < 1e-9).all(), "the farther from the edge, the less"
@@ -70,7 +70,7 @@ def test_lids_meet_by_their_shape_where_the_carried_blink_is_of_no_use(eye):
 
 def test_an_eye_without_a_lower_lid_keeps_its_blink(eye):
     moved = blink(eye, 0.7)[0].reshape(-1, 3)
-    np.testing.assert_array_equal(lids.close(moved, eye[0].reshape(-1, 3), MARKS, "left", None), moved)
+    np.testing.assert_array_equal(lids.close_lids(moved, eye[0].reshape(-1, 3), MARKS, "left", None), moved)
 
 
 def test_closed_lids_lie_in_front_of_the_eyeball(eye):
@@ -81,7 +81,7 @@ def test_closed_lids_lie_in_front_of_the_eyeball(eye):
     moved = blink(skin, 0.9).reshape(-1, 3)
     points = skin.reshape(-1, 3)
     before = np.linalg.norm(points + moved - ball.centre_3, axis=1)
-    closed = lids.close(moved, points, MARKS, "left", ball)
+    closed = lids.close_lids(moved, points, MARKS, "left", ball)
     after = np.linalg.norm(points + closed - ball.centre_3, axis=1)
     reached = np.linalg.norm(moved, axis=1) > 0
     least = np.minimum(np.linalg.norm(points - ball.centre_3, axis=1), 0.0129)
@@ -105,7 +105,7 @@ def test_eyeballs_are_found_even_by_their_front_and_turn_about_their_middle():
     pupil = centre + [0, 0, 0.0121] + 0.002 * np.array([[0, 1, 0], [1, 0, 0], [0, -1, 0], [-1, 0, 0]])
     points = np.concatenate([ball, pupil])
     triangles = np.concatenate([triangles, np.array([[0, 1, 2], [0, 2, 3]]) + len(ball)])
-    parts = loose_parts(len(points), triangles, np.array([], dtype=int))
+    parts = find_loose_parts(len(points), triangles, np.array([], dtype=int))
     assert [len(part) for part in parts] == [len(ball), 4]
     found = eyeballs(points, parts, MARKS)
     assert set(found) == {"left"}

@@ -215,7 +215,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 
 def test_a_newer_format_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(motion_module, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(motion_module, "MOTION_FORMAT_VERSION", 2)
     random_motion().save(tmp_path / "x.npz")
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"motion format 2; this version reads format 1\. Update"):

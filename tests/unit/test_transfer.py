@@ -10,10 +10,10 @@ import pytest
 
 from tools.demo_head import __main__ as demo
 from wav2sem_blender.assets import TEMPLATE_FACE
-from wav2sem_blender.pipeline.any_head.landmarks import guess
-from wav2sem_blender.pipeline.any_head.surface import Neighbours, islands, walk
-from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace, transfer
-from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
+from wav2sem_blender.pipeline.any_head.landmarks import guess_landmarks
+from wav2sem_blender.pipeline.any_head.surface import Neighbours, edge_distance, islands
+from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, TemplateFace, transfer
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -23,8 +23,8 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the developmen
 
 
 @pytest.fixture(scope="module")
-def face() -> SpeechFace:
-    return SpeechFace.load()
+def face() -> TemplateFace:
+    return TemplateFace.load()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_face_is_of_the_bundled_model(face):
     basis_KV3 = safetensors.load_file(MODEL / "model.safetensors")["basis_KV3"].astype(float)
     n_speech = len(basis_KV3)
     np.testing.assert_allclose(face.offsets_KS3[:n_speech], basis_KV3[:, vertices_S2].mean(2), atol=1.1e-6)
-    assert face.channels[n_speech:] == tuple(sorted(UPPER_FACE, key=face.channels.index))
+    assert face.channels[n_speech:] == tuple(sorted(UPPER_FACE_CHANNELS, key=face.channels.index))
 
 
 def test_the_face_gets_its_own_keys_back_in_any_frame_and_unit(face, with_parts):
@@ -142,7 +142,7 @@ def test_a_mouth_without_an_opening_is_refused(face, marks):
 def test_no_face_is_found_on_a_box(face):
     points, triangles = box([0, 0, 0], 1.0)
     with pytest.raises(ValueError, match="No face was found"):
-        guess(face, points, triangles)
+        guess_landmarks(face, points, triangles)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def demo_keys(face):
     with np.load(demo.DEMO_HEAD, allow_pickle=False) as file:
         points, quads, pairs = file["points"].astype(float), file["quads"].astype(int), file["lip_pairs"].astype(int)
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    found = guess(face, points, triangles)
+    found = guess_landmarks(face, points, triangles)
     keys = dict(zip(face.channels, transfer(face, points, triangles, found), strict=True))
     return points, pairs, found, keys
 
@@ -208,7 +208,7 @@ def test_neighbours_are_the_nearest():
 def test_walking_goes_round_a_gap_and_ends_at_an_island():
     points = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [9, 9, 9]], dtype=float)
     edges = np.array([[0, 1], [1, 2], [2, 3]])
-    np.testing.assert_allclose(walk(points, edges, [0]), [0, 1, 2, 3, np.inf])
-    np.testing.assert_allclose(walk(points, edges, [0], limit=1.5)[:2], [0, 1])
-    assert walk(points, edges, [0], limit=1.5)[3] == np.inf
+    np.testing.assert_allclose(edge_distance(points, edges, [0]), [0, 1, 2, 3, np.inf])
+    np.testing.assert_allclose(edge_distance(points, edges, [0], limit=1.5)[:2], [0, 1])
+    assert edge_distance(points, edges, [0], limit=1.5)[3] == np.inf
     np.testing.assert_array_equal(islands(5, edges), [0, 0, 0, 0, 4])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.pipeline.prosody import Prosody
-from wav2sem_blender.pipeline.upper_face import CHANNELS, Settings, perform
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, perform
 
 DEMO_SPEECH = Path(__file__).parents[2] / "wav2sem_blender" / "assets" / "demo_speech.flac"
 PAUSE_HOPS = 50
@@ -61,7 +61,7 @@ def test_length_ends_and_range(fps, duration_s):
     result = perform(talk(duration_s), Settings(head_sway=1.0, brows=3.0, eye_darts=3.0), fps)
     weights_TK = result.motion.weights_TK
     assert len(weights_TK) == len(result.head_deg_T3) == round(duration_s * fps)
-    assert result.motion.channels == CHANNELS and result.motion.fps == fps
+    assert result.motion.channels == UPPER_FACE_CHANNELS and result.motion.fps == fps
     assert weights_TK.min() >= 0 and weights_TK.max() <= 1
     assert not weights_TK[[0, -1]].any() and np.abs(result.head_deg_T3[[0, -1]]).max() < 1e-6
 

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import splu
 
 from wav2sem_blender.files import atomic_file, write_atomically
 from wav2sem_blender.pipeline.any_head.geometry import edges_hash, face_edges
-from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS
 
 from .registration import (
     HEAD_VERTICES,
@@ -347,7 +347,7 @@ def save(basis: Basis, path: Path) -> None:
 
 def save_upper_face(basis: Basis, path: Path) -> None:
     """Write the lids, brows and eyes alone, for the add-on: names and basis_KV3, float16 metres (good to 0.01 mm)."""
-    names = tuple(name for name in UPPER_FACE if name in basis.names)
+    names = tuple(name for name in UPPER_FACE_CHANNELS if name in basis.names)
     basis_KV3 = basis.basis_KV3[[basis.names.index(name) for name in names]]
     _save_npz(
         path,

@@ -23,11 +23,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_HEAD
-from wav2sem_blender.assets import UPPER_FACE as UPPER_FACE_FILE
-from wav2sem_blender.pipeline.any_head.landmarks import guess
-from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, SpeechFace, transfer
-from wav2sem_blender.pipeline.upper_face import CHANNELS as UPPER_FACE
+from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_HEAD, UPPER_FACE
+from wav2sem_blender.pipeline.any_head.landmarks import guess_landmarks
+from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, TemplateFace, transfer
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS
 
 from .basis import ict_names
 from .registration import HEAD_VERTICES, ICT_SKIN_VERTICES, Surface, load_flame
@@ -51,14 +50,14 @@ class Case:
     landmarks: dict[str, np.ndarray] | None
 
 
-def flame_head(data: Path, face: SpeechFace, seed: int) -> Case:
+def flame_head(data: Path, face: TemplateFace, seed: int) -> Case:
     """FLAME with a random identity, one standard deviation for each of 60 components."""
     flame, skin = load_flame(data)
     identity = np.random.default_rng(seed).normal(size=flame["shapedirs"].shape[2])
     points_N3 = flame["v_template"] + flame["shapedirs"].astype(float) @ identity
     surface = Surface(points_V3=points_N3[:HEAD_VERTICES], triangles_F3=skin.triangles_F3, landmarks=skin.landmarks)
     basis_KN3 = load_file(DEFAULT_MODEL / "model.safetensors")["basis_KV3"].astype(float)
-    with np.load(UPPER_FACE_FILE, allow_pickle=False) as file:
+    with np.load(UPPER_FACE, allow_pickle=False) as file:
         basis_KN3 = np.concatenate([basis_KN3, file["basis_KV3"].astype(float)])
     assert len(basis_KN3) == len(face.channels)
     return Case(
@@ -71,7 +70,7 @@ def flame_head(data: Path, face: SpeechFace, seed: int) -> Case:
     )
 
 
-def ict_head(data: Path, face: SpeechFace) -> Case:
+def ict_head(data: Path, face: TemplateFace) -> Case:
     """ICT-FaceKit's neutral head with teeth, tongue, eyes and lashes; its face area counts."""
     folder = data / "ict_facekit"
     with np.load(folder / "ict_facekit_compact.npz", allow_pickle=False) as arrays:
@@ -93,7 +92,7 @@ def ict_head(data: Path, face: SpeechFace) -> Case:
     )
 
 
-def demo_head(face: SpeechFace) -> Case:
+def demo_head(face: TemplateFace) -> Case:
     """The bundled demo head."""
     with np.load(DEMO_HEAD, allow_pickle=False) as file:
         points_N3, quads, names = (
@@ -121,7 +120,7 @@ def demo_head(face: SpeechFace) -> Case:
     )
 
 
-def cases(data: Path, face: SpeechFace) -> Iterator[Case]:
+def cases(data: Path, face: TemplateFace) -> Iterator[Case]:
     """All heads that are at hand."""
     yield demo_head(face)
     if data.is_dir():
@@ -141,9 +140,9 @@ def errors_mm(
     return 1000 * np.linalg.norm(got_KN3[chosen_K][:, measured] - true_KN3[:, measured], axis=2), near
 
 
-def is_upper(face: SpeechFace) -> np.ndarray:
+def is_upper(face: TemplateFace) -> np.ndarray:
     """Which channels (K,) are lids, gaze and brows."""
-    return np.isin(face.channels, UPPER_FACE)
+    return np.isin(face.channels, UPPER_FACE_CHANNELS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,12 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the development data")
     parser.add_argument("--per-key", action="store_true", help="also a line for each key")
     options = parser.parse_args(arguments)
-    face = SpeechFace.load()
+    face = TemplateFace.load()
     upper_K = is_upper(face)
     print(f"{'':<42}{'all':>9}{'':9}{'mouth':>9}{'':18}{'upper face':>12}")
     print(f"{'head':<42}" + "".join(f"{title:>9}" for title in TITLES))
     for case in cases(options.data, face):
-        guessed = guess(face, case.points_N3, case.triangles_F3)
+        guessed = guess_landmarks(face, case.points_N3, case.triangles_F3)
         for kind, marks in (("true", case.landmarks), ("guessed", guessed)):
             if marks is None:
                 continue

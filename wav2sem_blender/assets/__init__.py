@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-DEFAULT_MODEL = FOLDER / "models" / "default"
-DEMO_SPEECH = FOLDER / "demo_speech.flac"
-DEMO_HEAD = FOLDER / "demo_head.npz"
-FLAME_REFERENCE = FOLDER / "flame_reference.json"
-TEMPLATE_FACE = FOLDER / "template_face.npz"
-UPPER_FACE = FOLDER / "upper_face.npz"
+ASSETS = Path(__file__).resolve().parent
+DEFAULT_MODEL = ASSETS / "models" / "default"
+DEMO_SPEECH = ASSETS / "demo_speech.flac"
+DEMO_HEAD = ASSETS / "demo_head.npz"
+FLAME_REFERENCE = ASSETS / "flame_reference.json"
+TEMPLATE_FACE = ASSETS / "template_face.npz"
+UPPER_FACE = ASSETS / "upper_face.npz"

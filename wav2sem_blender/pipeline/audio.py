@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 
 from ..errors import UserError
-from .sound_file import BLOCK, Progress, file_blocks, file_sha256, open_sound
+from .sound_file import BLOCK, StageProgress, file_blocks, file_sha256, open_sound
 
 SAMPLE_RATE_HZ = 16_000
 MIN_DURATION_S = 0.2
@@ -65,7 +65,7 @@ class Speech:
         cls,
         path: str | os.PathLike[str],
         temp_dir: str | os.PathLike[str] | None = None,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> Speech:
         """Decode everything libsndfile reads: wav, flac, ogg, opus, mp3, aiff, …; any rate, channels, sample format.
 

@@ -20,7 +20,7 @@ from ..files import atomic_file
 from .motion import ARKIT_CHANNELS
 from .visemes import VISEME_SETS
 
-__all__ = ["SPEECH_CHANNELS", "KeyMap", "Row", "guess", "match_channels"]
+__all__ = ["SPEECH_CHANNELS", "KeyMap", "Row", "guess_key_map", "match_channels"]
 
 # What speech moves; a face with eye keys alone cannot speak.
 SPEECH_CHANNELS: tuple[str, ...] = tuple(name for name in ARKIT_CHANNELS if name.startswith(("jaw", "mouth")))
@@ -179,7 +179,7 @@ def _row(content: object, file_name: str, number: int) -> Row:
     return Row(channel, key, float(gain))
 
 
-def guess(key_names: Iterable[str]) -> KeyMap:
+def guess_key_map(key_names: Iterable[str]) -> KeyMap:
     """The mapping that a face's key names suggest; no rows when they say nothing.
 
     Muscles (ARKit, MetaHuman) say more than visemes and are preferred, unless only a few of them are there.

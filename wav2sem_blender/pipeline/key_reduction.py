@@ -6,20 +6,18 @@ Shape suffixes: T animation frames, K channels, V vertices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import UserError
 from .motion import Motion
-from .time_slicing import Steps, at_once
+from .time_slicing import Progress, Steps, at_once
 
 __all__ = ["closure_frames", "reduce_keys", "reducing_keys", "reduction_error", "with_keys_only"]
 
 Keys = tuple[np.ndarray, ...]
-# Called with the part that is done, 0..1.
-Progress = Callable[[float], None]
 
 # Lips that are nearer than this are closed, in mm; as docs/model-card.md counts closures.
 CLOSED_MM = 1.0

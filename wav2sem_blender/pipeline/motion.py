@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import MissingFileError, UserError
 from ..files import atomic_file
 
-FORMAT_VERSION = 1
+MOTION_FORMAT_VERSION = 1
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
 
 # The 52 blendshapes of ARKit in the column order of Live Link Face.
@@ -154,7 +154,7 @@ class Motion:
 
     def _write_npz(self, file: IO[bytes]) -> None:
         arrays = {
-            "format_version": np.array(FORMAT_VERSION),
+            "format_version": np.array(MOTION_FORMAT_VERSION),
             "weights_TK": self.weights_TK,
             "channels": np.array(self.channels, dtype=np.str_),
             "fps": np.array(self.fps),
@@ -189,7 +189,7 @@ class Motion:
         try:
             arrays = _read_arrays(path)
             version = int(arrays["format_version"])
-            if version == FORMAT_VERSION:
+            if version == MOTION_FORMAT_VERSION:
                 return cls(
                     weights_TK=arrays["weights_TK"],
                     channels=tuple(str(name) for name in np.atleast_1d(arrays["channels"])),
@@ -211,7 +211,7 @@ class Motion:
             "{path}: motion format {version}; this version reads format {format_version}. Update the extension.",
             path=path.name,
             version=version,
-            format_version=FORMAT_VERSION,
+            format_version=MOTION_FORMAT_VERSION,
         )
 
 

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work in small steps, between which an interface lives: a generator that yields wherever it may be left for a while.
+"""Long work in small steps, so that an interface stays responsive: a generator that yields after each step.
 
-What it writes is undone when it is closed before its end.
+A generator that writes undoes its changes when it is closed before the end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
-__all__ = ["Steps", "at_once", "for_a_while"]
+__all__ = ["Progress", "Steps", "at_once", "for_a_while"]
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
+Progress = Callable[[float], None]
+"""Called with the fraction that is done, 0..1."""
 
 
 def at_once(steps: Steps[T]) -> T:
-    """All steps without a pause; returns what they return."""
+    """Run all steps without a pause and return their result."""
     while True:
         try:
             next(steps)
@@ -26,7 +28,7 @@ def at_once(steps: Steps[T]) -> T:
 
 
 def for_a_while(steps: Steps[T], seconds: float) -> T | None:
-    """As many steps as fit into this time, at least one; None while there are more."""
+    """Run at least one step, and more until the time is over; the result, or None if steps are left."""
     end_s = time.perf_counter() + seconds
     while True:
         try:

@@ -33,7 +33,7 @@ from .prosody import Prosody
 BLINK_CHANNELS = ("eyeBlinkLeft", "eyeBlinkRight")
 BROW_CHANNELS = ("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")
 GAZE_CHANNELS = tuple(f"eyeLook{way}{side}" for side in ("Left", "Right") for way in ("Down", "In", "Out", "Up"))
-CHANNELS = (*BLINK_CHANNELS, *GAZE_CHANNELS, *BROW_CHANNELS)
+UPPER_FACE_CHANNELS = (*BLINK_CHANNELS, *GAZE_CHANNELS, *BROW_CHANNELS)
 
 MAX_BLINKS_PER_MINUTE = 60.0
 MAX_AMOUNT = 3.0
@@ -121,7 +121,7 @@ def perform(prosody: Prosody, settings: Settings, fps: float, n_frames: int | No
         curves |= _darts(settings.eye_darts, clock, gaze)
     if settings.brows:
         curves |= _brows(prosody, settings.brows, clock, brows)
-    channels = tuple(name for name in CHANNELS if name in curves)
+    channels = tuple(name for name in UPPER_FACE_CHANNELS if name in curves)
     weights_TK = np.zeros((clock.n_frames, len(channels)), np.float32)
     for k, name in enumerate(channels):
         weights_TK[:, k] = curves[name]

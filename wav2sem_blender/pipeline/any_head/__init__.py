@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech keys for a mesh that has none: landmarks, a template face bent onto the mesh, lids, loose parts."""
+"""Speech keys for a mesh that has none: a template face is fitted to it and its shape keys are transferred."""

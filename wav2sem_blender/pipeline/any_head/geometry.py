@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How one mesh lies in another's frame, and which vertices it connects. NumPy only.
+"""Similarity transforms between meshes, and the edges of a mesh. NumPy only.
 
-The trainer brings heads together with it, the add-on recognises FLAME with it. Shapes: N points, V vertices, E edges.
+The trainer aligns heads with it, and the add-on recognises FLAME. Shapes: N points, V vertices, E edges.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
-    """Maps a source frame into a target's: x -> scale * rotation_33 @ x + translation_3.
+    """Maps a source frame to a target frame: x -> scale * rotation_33 @ x + translation_3.
 
-    `residual` is the root mean square distance that the best similarity leaves, in the source's unit.
+    `residual` is the root mean square distance after the fit, in the source's unit.
     """
 
     scale: float
@@ -25,11 +25,11 @@ class Similarity:
     residual: float
 
     def apply(self, points_V3: np.ndarray) -> np.ndarray:
-        """Points of the source frame, in the target's."""
+        """Transform points from the source frame to the target frame."""
         return self.scale * points_V3 @ self.rotation_33.T + self.translation_3
 
     def apply_to_offsets(self, offsets_V3: np.ndarray) -> np.ndarray:
-        """Displacements in the source frame, as displacements in the target's frame and unit."""
+        """Transform displacements from the source frame to the target frame and its unit."""
         return self.scale * offsets_V3 @ self.rotation_33.T
 
 
@@ -63,6 +63,6 @@ def edges_hash(edges_E2: np.ndarray) -> str:
 def _unique_edges(edges_E2: np.ndarray) -> np.ndarray:
     edges_E2 = np.asarray(edges_E2).reshape(-1, 2)
     low_E, high_E = edges_E2.min(1).astype(np.int64), edges_E2.max(1).astype(np.int64)
-    # One number for an edge is sorted several times as fast as two.
+    # Sorting one number per edge is several times as fast as sorting pairs.
     n_vertices = int(high_E.max(initial=0)) + 1
     return np.stack(np.divmod(np.unique(low_E * n_vertices + high_E), n_vertices), axis=1).astype(edges_E2.dtype)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A guess where the landmarks of a head are, from its shape alone. NumPy only.
+"""Guesses the landmarks of a head from its shape. NumPy only.
 
-Every bulge of the front profile is tried as the nose: the known face is put there and settles on the surface by its
-closest points; the place where it lies best wins, and it takes on the head's identity. What it then says of mouth and
-chin is made exact by the head's own surface: the line along which the lips touch, the foremost points.
+Every bulge of the front profile is tried as the nose: the template face is placed there and aligned with the surface by
+rigid ICP. The best fit wins, and the template takes the head's identity. Mouth and chin are then refined on the head's
+own surface: the line along which the lips touch, and the foremost points.
 
-It fails on heads that are far from human (muzzles, beaks), without a nose, tilted by more than about 20 degrees, and is
-off by a few millimetres at closed eyes and at lips that do not touch. Hence the landmarks can be moved by hand.
+The guess fails on heads that are far from human (muzzles, beaks), have no nose, or are tilted by more than about 20
+degrees. It is off by a few millimetres at closed eyes and at lips that do not touch, so users can move the landmarks.
 
-Shapes: S points of the known face, N vertices, F triangles, J degrees of freedom, B heights of the profile.
+Shapes: S points of the template face, N vertices, F triangles, J degrees of freedom, B heights of the profile.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import UserError
+from ..time_slicing import Progress
 from .geometry import Similarity, face_edges, fit_similarity
 from .surface import ClosestPoints, Neighbours, islands, vertex_normals
-from .transfer import LANDMARKS, Progress, SpeechFace, take_identity
+from .transfer import LANDMARKS, TemplateFace, fit_identity
 
-# Columns: the mesh's axes that are the character's left, up and forward. Blender's characters look along -y, files of
-# other programs often have y up; the last ones are turned characters.
+# Columns: the character's left, up and forward in the mesh's axes. Blender's characters look along -y, files of other
+# programs often have y up, and the last three are turned characters.
 POSTURES = tuple(
     np.array(rows, dtype=float).T
     for rows in (
@@ -34,22 +35,22 @@ POSTURES = tuple(
         ((0, -1, 0), (0, 0, 1), (-1, 0, 0)),
     )
 )
-GOOD_M, BAD_M = 0.0035, 0.009  # median distance of a face that lies well, and of one that does not lie on a face
+GOOD_M, BAD_M = 0.0035, 0.009  # a median distance below the first is a good fit, one above the second is no face
 HEIGHTS, BULGES, SIZES = 160, 6, (1.0, 0.85, 0.7)
 SAMPLE = 300
-NEVER_M = 0.02  # what a point without a counterpart counts as
-TOUCH_M = 0.004  # lips that touch at rest are not farther apart
+NEVER_M = 0.02  # the distance of a point without a counterpart
+TOUCH_M = 0.004  # largest distance of lips that touch at rest
 
 
-def guess(
-    face: SpeechFace, points_N3: np.ndarray, triangles_F3: np.ndarray, progress: Progress | None = None
+def guess_landmarks(
+    face: TemplateFace, points_N3: np.ndarray, triangles_F3: np.ndarray, progress: Progress | None = None
 ) -> dict[str, np.ndarray]:
-    """Where LANDMARKS are on a head that stands upright, in the mesh's own frame.
+    """Positions of LANDMARKS on an upright head, in the mesh's frame.
 
-    `progress` is told the fraction that is done.
+    `progress` is called with the fraction that is done.
 
     Raises:
-        ValueError: No face was found.
+        UserError: No face was found.
     """
     tell = progress or (lambda _fraction: None)
     points_N3 = np.asarray(points_N3, dtype=float)
@@ -68,13 +69,13 @@ def guess(
             break
     if place is None or best > BAD_M:
         raise UserError(
-            "No face was found on this mesh. Choose the mesh with the nose and the lips, or drag the landmarks there.",
+            "No face was found on this mesh. Choose the mesh with the nose and the lips, or drag the landmarks there."
         )
     return _read_off(face, points_N3, triangles_F3, place)
 
 
-def _starts(face: SpeechFace, points_N3: np.ndarray, posture_33: np.ndarray) -> Iterator[Similarity]:
-    """Places of the known face with its nose on a bulge of the front profile, as wide as the head is there."""
+def _starts(face: TemplateFace, points_N3: np.ndarray, posture_33: np.ndarray) -> Iterator[Similarity]:
+    """Poses of the template face with its nose on a bulge of the front profile, as wide as the head is there."""
     left_N, up_N, forward_N = (points_N3 @ posture_33).T
     width = _width(face.points_S3[:, 0], face.points_S3[:, 1], face.landmarks_L3[0, 1], 0.012)
     bins_N = ((up_N - up_N.min()) / max(np.ptp(up_N), 1e-12) * (HEIGHTS - 1)).astype(int)
@@ -84,7 +85,7 @@ def _starts(face: SpeechFace, points_N3: np.ndarray, posture_33: np.ndarray) -> 
         middle_B[number] = (left_N[here].min() + left_N[here].max()) / 2
         near = here & (np.abs(left_N - middle_B[number]) <= 0.1 * np.ptp(left_N[here]) + 1e-9)
         profile_B[number] = forward_N[near].max(initial=-np.inf)
-    # A bulge is the foremost point for some way up and down; the farther, the more it is one.
+    # A bulge is farther forward than its surroundings; the larger these are, the earlier it is tried.
     reach_B = np.array([_reach(profile_B, number) for number in range(HEIGHTS)])
     for number in np.argsort(-reach_B, kind="stable")[:BULGES]:
         if not np.isfinite(profile_B[number]):
@@ -109,8 +110,8 @@ def _reach(profile_B: np.ndarray, number: int) -> int:
     return int(np.abs(higher - number).min()) if len(higher) else len(profile_B)
 
 
-def _settle(face: SpeechFace, closest: ClosestPoints, place: Similarity, rounds: int = 6) -> tuple[Similarity, float]:
-    """The face's place after some rounds of closest points, and its median distance from the surface in metres."""
+def _settle(face: TemplateFace, closest: ClosestPoints, place: Similarity, rounds: int = 6) -> tuple[Similarity, float]:
+    """The pose after some rounds of rigid ICP, and the median distance from the surface in metres."""
     front = np.flatnonzero((face.points_S3[:, 2] > 0.02) & (face.points_S3[:, 1] > face.landmarks_L3[1, 1] - 0.01))
     front = front[:: max(1, len(front) // SAMPLE)]
     normals_S3 = vertex_normals(face.points_S3, face.triangles_F3)[front]
@@ -135,9 +136,9 @@ def _settle(face: SpeechFace, closest: ClosestPoints, place: Similarity, rounds:
 
 
 def _read_off(
-    face: SpeechFace, points_N3: np.ndarray, triangles_F3: np.ndarray, place: Similarity
+    face: TemplateFace, points_N3: np.ndarray, triangles_F3: np.ndarray, place: Similarity
 ) -> dict[str, np.ndarray]:
-    """The landmarks of the face in its place, made exact by the head's surface, in the mesh's frame."""
+    """The landmarks of the aligned face, refined on the head's surface, in the mesh's frame."""
     here_N3 = (points_N3 - place.translation_3) @ place.rotation_33 / place.scale
     label_N = islands(len(here_N3), face_edges(triangles_F3))
     front = np.flatnonzero((np.abs(here_N3[:, 0]) < 0.05) & (here_N3[:, 2] > 0.03) & (np.abs(here_N3[:, 1]) < 0.1))
@@ -149,7 +150,7 @@ def _read_off(
     closest = ClosestPoints(skin_N3, skin_F3, np.zeros(len(ids)), candidates=12)
     held = np.linalg.norm(face.points_S3 - face.landmarks_L3[:1], axis=1).argmin()[None]
     tip_3 = _foremost(skin_N3, face.landmarks_L3[0], 0.012)
-    fitted_S3 = take_identity(face, closest, held, tip_3[None])
+    fitted_S3 = fit_identity(face, closest, held, tip_3[None])
     near_L = np.linalg.norm(face.points_S3[None] - face.landmarks_L3[:, None], axis=2).argmin(1)
     marks = dict(zip(LANDMARKS, face.landmarks_L3 - face.points_S3[near_L] + fitted_S3[near_L], strict=True))
     marks["nose_tip"] = tip_3
@@ -164,7 +165,7 @@ def _foremost(points_N3: np.ndarray, around_3: np.ndarray, radius_m: float) -> n
 
 
 def _mouth(points_N3: np.ndarray, normals_N3: np.ndarray, marks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Corners and lips by the line along which skin faces skin; nothing where the lips do not touch."""
+    """Corners of the mouth and lips, from the line along which skin faces skin; empty if the lips do not touch."""
     seam_3 = (marks["upper_lip"] + marks["lower_lip"]) / 2
     low_3, high_3 = seam_3 - [0.04, 0.016, 0.035], seam_3 + [0.04, 0.016, 0.012]
     near = np.flatnonzero(((points_N3 > low_3) & (points_N3 < high_3)).all(1))
@@ -176,7 +177,7 @@ def _mouth(points_N3: np.ndarray, normals_N3: np.ndarray, marks: dict[str, np.nd
     touches = np.linalg.norm(gap_N3, axis=1) < TOUCH_M
     touches &= (normals_N3[down] * normals_N3[other]).sum(1) < -0.4
     middle_N3 = ((points_N3[down] + points_N3[other]) / 2)[touches]
-    # The lips' line lies in front; behind it, where the mouth is closed like a bag, skin faces skin too.
+    # The line between the lips is the foremost one: inside a closed mouth skin faces skin too.
     columns = np.round(middle_N3[:, 0] / 0.004).astype(int)
     front = np.array([middle_N3[columns == c][middle_N3[columns == c, 2].argmax()] for c in np.unique(columns)])
     front = front[np.abs(front[:, 1] - seam_3[1]) < 0.014] if len(front) else front
@@ -192,7 +193,7 @@ def _mouth(points_N3: np.ndarray, normals_N3: np.ndarray, marks: dict[str, np.nd
         if not len(red):
             return {}
         lips[name] = red[red[:, 2].argmax()]
-    # Near its ends the line is not seen; the face that was fitted knows, if less exactly, how wide a mouth is.
+    # The ends of the line are not found exactly, so the fitted face's corners count as much.
     return {
         "mouth_left": (left_3 + marks["mouth_left"]) / 2,
         "mouth_right": (right_3 + marks["mouth_right"]) / 2,
@@ -201,7 +202,7 @@ def _mouth(points_N3: np.ndarray, normals_N3: np.ndarray, marks: dict[str, np.nd
 
 
 def _chin(points_N3: np.ndarray, marks: dict[str, np.ndarray]) -> np.ndarray:
-    """The foremost point in the middle below the dent under the lower lip."""
+    """The foremost point of the middle line below the dent under the lower lip."""
     lip_3, guess_3 = marks["lower_lip"], marks["chin"]
     middle = points_N3[np.abs(points_N3[:, 0] - lip_3[0]) < 0.004]
     drop = lip_3[1] - guess_3[1]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lids that meet when they close, and that slide over the eyeball, on a head whose keys were carried over. NumPy only.
+"""Makes the lids of a transferred blink meet and slide over the eyeball. NumPy only.
 
-The carried blink comes from an eye that is open by another amount. Its motion is therefore scaled, column by column
-across the eye, until the edge of the upper lid ends on the edge of the lower one. Where that would need much, the eye
-is of another kind (drawn, or large): then the lids are closed by their own shape, gliding about the eyeball.
+The transferred blink comes from an eye that is open by another amount. Its motion is therefore scaled, column by column
+across the eye, until the edge of the upper lid ends on the edge of the lower lid. If the scale would be far from 1, the
+eye is of another kind (drawn, or large): then the lids close along their own edges, turning about the eyeball's centre.
 
-Metres in the known face's frame (x to the character's left, y up, z forward).
+Metres in the template face's frame (x to the character's left, y up, z forward).
 
 Shapes: N vertices of the skin, C columns across an eye.
 """
@@ -17,45 +17,46 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLUMNS = np.linspace(0.2, 0.8, 7)  # of the way from the inner to the outer corner of the eye
-HALF_COLUMN, HALF_HEIGHT, BEHIND = 0.07, 0.8, 0.12  # parts of the eye's width
-FALLS, STAYS = 0.35, 0.15  # what falls by these parts of the largest fall is upper lid at least, lower lid at most
+COLUMNS = np.linspace(0.2, 0.8, 7)  # between the inner corner of the eye (0) and the outer (1)
+HALF_COLUMN, HALF_HEIGHT, BEHIND = 0.07, 0.8, 0.12  # in widths of the eye
+# In each column the upper lid falls by at least the first part of the largest fall, the lower by at most the second.
+FALLS, STAYS = 0.35, 0.15
 ENOUGH_COLUMNS = 4
-NEAR_SCALE = 0.35  # farther from 1 in more than a third of the columns, the eye is of another kind
-NEAR_COLUMNS = 2 / 3
-# Of an eye closed by its own shape: the upper lid's share of the way; how far the motion reaches beyond the edges, in
-# greatest openings of the eye; how far behind the corners the eye's middle is, in its widths, where there is no ball.
+# The blink is scaled only if the scale is this near to 1 in at least this part of the columns.
+NEAR_SCALE, NEAR_COLUMNS = 0.35, 2 / 3
+# Of an eye closed along its own edges: the upper lid's share of the way; the reach of the motion beyond the edges, in
+# largest openings of the eye; the distance of the eye's centre behind the corners, in its widths, if there is no ball.
 UPPER_SHARE, UPPER_REACH, LOWER_REACH, MIDDLE_BEHIND = 0.85, 1.1, 0.7, 0.45
-BEYOND_CORNER = 0.06  # the edges end this part of the eye's width beyond the corners, which are guessed mostly
-CLEARANCE_M = 0.0004  # closed lids stay this far in front of the eyeball
+BEYOND_CORNER = 0.06  # the edges end this far beyond the corners, in widths of the eye: most corners are guessed
+LID_CLEARANCE_M = 0.0004  # closed lids stay this far in front of the eyeball
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Eyeball:
-    """A ball's centre (3,) and radius in metres."""
+    """The centre (3,) and radius of an eyeball in metres."""
 
     centre_3: np.ndarray
     radius_m: float
 
 
-def supposed_ball(marks: Mapping[str, np.ndarray], side: str) -> Eyeball:
-    """Where the eyeball would be on a head that has none."""
+def assumed_eyeball(marks: Mapping[str, np.ndarray], side: str) -> Eyeball:
+    """The usual place of an eyeball, for a head that has none."""
     inner_3, outer_3 = marks[f"eye_inner_{side}"], marks[f"eye_outer_{side}"]
     behind_m = MIDDLE_BEHIND * float(np.linalg.norm(outer_3 - inner_3))
     return Eyeball(centre_3=(inner_3 + outer_3) / 2 - [0.0, 0.0, behind_m], radius_m=behind_m)
 
 
-def close(
+def close_lids(
     blink_N3: np.ndarray, points_N3: np.ndarray, marks: Mapping[str, np.ndarray], side: str, ball: Eyeball | None
 ) -> np.ndarray:
-    """The displacement (N, 3) of a blink whose lids meet, given one that was carried over.
+    """The displacement (N, 3) of a transferred blink, corrected so that the lids meet.
 
     Args:
         blink_N3: The skin's displacement at weight 1.
         points_N3: The skin at rest.
-        marks: The landmarks' places by name.
+        marks: Landmark positions by name.
         side: "left" or "right".
-        ball: The eyeball, if the head has one.
+        ball: The eyeball, or None.
     """
     inner_3, outer_3 = marks[f"eye_inner_{side}"], marks[f"eye_outer_{side}"]
     across_3 = outer_3 - inner_3
@@ -64,7 +65,7 @@ def close(
     off_N3 = points_N3 - inner_3 - along_N[:, None] * across_3
     at_eye_N = (np.abs(off_N3[:, 1]) < HALF_HEIGHT * width) & (off_N3[:, 2] > -BEHIND * width)
     scales_C = _scales(along_N, points_N3[:, 1], blink_N3[:, 1], at_eye_N)
-    near_C = np.abs(scales_C - 1) < NEAR_SCALE  # nan is not; at a corner of the eye a column may meet other skin
+    near_C = np.abs(scales_C - 1) < NEAR_SCALE  # False for NaN
     if near_C.sum() >= max(ENOUGH_COLUMNS, NEAR_COLUMNS * np.isfinite(scales_C).sum()):
         curve = np.polynomial.Polynomial.fit(COLUMNS[near_C], scales_C[near_C], 2)
         scale_N = curve(np.clip(along_N, COLUMNS[near_C].min(), COLUMNS[near_C].max()))
@@ -72,14 +73,14 @@ def close(
     else:
         fall_N = _by_shape(along_N, off_N3[:, 1], at_eye_N)
         if fall_N is not None:
-            blink_N3 = _glide(points_N3, fall_N * at_eye_N, (ball or supposed_ball(marks, side)).centre_3)
+            blink_N3 = _glide(points_N3, fall_N * at_eye_N, (ball or assumed_eyeball(marks, side)).centre_3)
     return blink_N3 if ball is None else _clear(blink_N3, points_N3, ball)
 
 
 def _by_shape(along_N: np.ndarray, height_N: np.ndarray, at_eye_N: np.ndarray) -> np.ndarray | None:
-    """How far each vertex rises (N,) when the lids meet by the shape of their edges; None where there are no edges.
+    """The rise of each vertex (N,) that makes the edges of the lids meet; None if no edges are found.
 
-    `height_N` is over the line between the corners of the eye, near which the edges end.
+    `height_N` is the height above the line between the corners of the eye.
     """
     edges: list[tuple[int, int]] = []
     for column in COLUMNS:
@@ -101,11 +102,11 @@ def _by_shape(along_N: np.ndarray, height_N: np.ndarray, at_eye_N: np.ndarray) -
 
 
 def _arch(at_C: np.ndarray, heights_C: np.ndarray, along_N: np.ndarray) -> np.ndarray:
-    """A smooth edge (N,) near the heights at some places that ends at both corners."""
+    """A smooth curve (N,) that fits the heights of a lid's edge and ends at both corners."""
 
     def rows(at: np.ndarray) -> np.ndarray:
         ends = np.maximum((at + BEYOND_CORNER) * (1 + BEYOND_CORNER - at), 0.0)
-        return np.stack([np.sqrt(ends), ends, ends * at], 1)  # a round eye's edges are upright at the corners
+        return np.stack([np.sqrt(ends), ends, ends * at], 1)  # a round eye has vertical edges at the corners
 
     found, *_ = np.linalg.lstsq(rows(at_C), heights_C, rcond=None)
     return rows(along_N) @ found
@@ -118,7 +119,7 @@ def _fade(x: np.ndarray) -> np.ndarray:
 
 
 def _glide(points_N3: np.ndarray, rise_N: np.ndarray, middle_3: np.ndarray) -> np.ndarray:
-    """The displacement (N, 3) that raises each point and keeps it as far from the eye's middle as it is."""
+    """The displacement (N, 3) that raises each point at its distance from the centre of the eye."""
     out_N3 = points_N3 - middle_3
     raised_N3 = out_N3 + rise_N[:, None] * np.array([0.0, 1.0, 0.0])
     kept_N = np.linalg.norm(out_N3, axis=1) / np.maximum(np.linalg.norm(raised_N3, axis=1), 1e-9)
@@ -126,7 +127,7 @@ def _glide(points_N3: np.ndarray, rise_N: np.ndarray, middle_3: np.ndarray) -> n
 
 
 def _scales(along_N: np.ndarray, height_N: np.ndarray, rise_N: np.ndarray, at_eye_N: np.ndarray) -> np.ndarray:
-    """In each column (C,) the factor of the motion with which the lids meet; nan where no two lids are seen."""
+    """The scale of the motion with which the lids meet in each column (C,); NaN where two lids are not found."""
     scales_C = np.full(len(COLUMNS), np.nan)
     for c, column in enumerate(COLUMNS):
         here = np.flatnonzero(at_eye_N & (np.abs(along_N - column) < HALF_COLUMN))
@@ -148,10 +149,10 @@ def _scales(along_N: np.ndarray, height_N: np.ndarray, rise_N: np.ndarray, at_ey
 
 
 def _clear(moved_N3: np.ndarray, points_N3: np.ndarray, ball: Eyeball) -> np.ndarray:
-    """Skin that the motion brings into the eyeball comes out of it again, never farther than it was at rest."""
+    """Move skin that a motion brings into the eyeball out again, but no farther than it was at rest."""
     outward_N3 = points_N3 + moved_N3 - ball.centre_3
     distance_N = np.linalg.norm(outward_N3, axis=1)
     at_rest_N = np.linalg.norm(points_N3 - ball.centre_3, axis=1)
-    least_N = np.minimum(at_rest_N, ball.radius_m + CLEARANCE_M)
+    least_N = np.minimum(at_rest_N, ball.radius_m + LID_CLEARANCE_M)
     push_N = np.maximum(least_N - distance_N, 0.0) * (np.linalg.norm(moved_N3, axis=1) > 0)
     return moved_N3 + outward_N3 * (push_N / np.maximum(distance_N, 1e-9))[:, None]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a head's loose parts follow its skin: teeth and tongue the jaw, lashes the skin; eyes turn. NumPy only.
+"""Moves the loose parts of a head: teeth and tongue with the jaw, lashes with the skin; eyes turn. NumPy only.
 
-Metres in the known face's frame (x to the character's left, y up, z forward).
+Metres in the template face's frame (x to the character's left, y up, z forward).
 
 Shapes: N vertices of the skin, M of the whole mesh, P of one part, F triangles, K channels.
 """
@@ -14,29 +14,30 @@ import numpy as np
 
 from ..upper_face import GAZE_DEG
 from .geometry import face_edges
-from .lids import Eyeball, supposed_ball
+from .lids import Eyeball, assumed_eyeball
 from .surface import Neighbours, islands
 
-UNDER_M = 0.0015  # a part of which at least half lies this deep under the skin is inside the head
+UNDER_M = 0.0015  # a part is inside the head if at least half of it lies this deep under the skin
 JAW_CHANNELS = ("jawForward", "jawRight", "jawLeft", "jawOpen")
-# The mouth's room about the middle of the line between the lips, in which nine tenths of a part must lie.
+# Limits of the mouth around the middle of the line between the lips; nine tenths of a part must lie within them.
 MOUTH_BELOW_M, MOUTH_ABOVE_M, MOUTH_BEHIND_M, MOUTH_WIDER = 0.045, 0.035, 0.1, 1.6
-# A part this high and wide is of both jaws (gums in one piece), and is divided this softly.
+# A part this high and wide belongs to both jaws (gums in one piece); its motion is blended this far around the bite.
 BOTH_JAWS_M, DIVIDE_M = 0.022, 0.004
-TONGUE_M = 0.008  # in such a part what faces up belongs to the lower jaw up to this far above the bite: the tongue
-BITE_REACH_M = 0.012  # the teeth meet at most this far from the height at which the lips meet
-EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5  # an eyeball's middle is this near the lids' corners; least extent by largest
-# What turns with an eyeball (iris, pupil, cornea): as round seen from the front, within it but for this factor, and
-# its middle this near to the axis (cosine).
+TONGUE_M = 0.008  # in such a part, what faces up (the tongue) belongs to the lower jaw up to this far above the bite
+BITE_REACH_M = 0.012  # largest distance of the bite from the height at which the lips meet
+# An eyeball's middle is this near to the middle of the lids; its smallest extent is this part of its largest at least.
+EYE_RADIUS_M, EYE_ROUND = 0.03, 0.5
+# Iris, pupil and cornea turn with the eyeball: this round from the front, within this many radii of its centre, and in
+# this direction from it (cosine).
 DISC_ROUND, DISC_REACH, DISC_AXIS = 0.7, 1.1, 0.85
-FOLLOWED, NEAR_M = 8, 0.01  # points of the skin that a vertex of a lash follows; what comes nowhere so near stays
-ROOT_M = 0.002  # what is farther from the skin goes with the root of its hair, not with the skin that it points at
-# A part that ends this near to the eyeball, in its radii, is lashes: however short, only this share of their length is
-# root, and they turn with the lid.
+FOLLOWED, NEAR_M = 8, 0.01  # points of the skin that a part follows; a part that is nowhere this near stays still
+ROOT_M = 0.002  # vertices farther than this from the skin follow the root of their hair, not the skin that is nearest
+# A part within this many radii of the eyeball's centre is lashes: they turn with the lid, and at most this share of
+# their length counts as root.
 LASH_REACH, LASH_ROOT = 1.8, 0.25
 
 
-def loose_parts(n_vertices: int, triangles_F3: np.ndarray, skin_N: np.ndarray) -> list[np.ndarray]:
+def find_loose_parts(n_vertices: int, triangles_F3: np.ndarray, skin_N: np.ndarray) -> list[np.ndarray]:
     """The vertices of each part that is not connected to the skin."""
     label_M = islands(n_vertices, face_edges(triangles_F3))
     label_M[skin_N] = -1
@@ -44,7 +45,7 @@ def loose_parts(n_vertices: int, triangles_F3: np.ndarray, skin_N: np.ndarray) -
 
 
 def eyeballs(points_M3: np.ndarray, parts: Sequence[np.ndarray], marks: Mapping[str, np.ndarray]) -> dict[str, Eyeball]:
-    """The ball of each eye that the head has, by side: "left", "right"."""
+    """The eyeballs of the head by side, "left" and "right"."""
     found: dict[str, Eyeball] = {}
     for part in parts:
         side = _side_of_eye(points_M3[part], marks)
@@ -56,7 +57,7 @@ def eyeballs(points_M3: np.ndarray, parts: Sequence[np.ndarray], marks: Mapping[
     return found
 
 
-def follow(
+def move_loose_parts(
     points_M3: np.ndarray,
     parts: Sequence[np.ndarray],
     balls: Mapping[str, Eyeball],
@@ -77,15 +78,15 @@ def follow(
         normals_M3: The normals of all vertices.
         moved_KN3: The skin's displacements.
         channels: Names of the channels.
-        marks: The landmarks' places by name.
-        joint_3: Where the lower jaw turns.
+        marks: Landmark positions by name.
+        joint_3: Centre of rotation of the lower jaw.
     """
     offsets_KM3 = np.zeros((len(channels), len(points_M3), 3))
     offsets_KM3[:, skin_N] = moved_KN3
     skin_N3, near_skin = points_M3[skin_N], Neighbours(points_M3[skin_N])
     jaw_KM3 = jaw_motion(points_M3, marks, joint_3, moved_KN3[:, _nearest(skin_N3, marks["chin"])], channels)
     in_mouth = [_is_in_mouth(points_M3[part], marks) for part in parts]
-    eyes = {side: balls.get(side) or supposed_ball(marks, side) for side in ("left", "right")}
+    eyes = {side: balls.get(side) or assumed_eyeball(marks, side) for side in ("left", "right")}
     bite_y = _bite([points_M3[part] for part, inside in zip(parts, in_mouth, strict=True) if inside], marks)
     for part, inside in zip(parts, in_mouth, strict=True):
         points_P3 = points_M3[part]
@@ -121,7 +122,7 @@ def jaw_motion(
     chin_K3: np.ndarray,
     channels: Sequence[str],
 ) -> np.ndarray:
-    """Displacements (K, M, 3) of the points if they were bone of the lower jaw that takes the chin along."""
+    """Displacements (K, M, 3) of the points if they were fixed to the lower jaw, which moves as the chin does."""
     offsets_KM3 = np.zeros((len(channels), len(points_M3), 3))
     arm_3, here_M3 = marks["chin"] - joint_3, points_M3 - joint_3
     for k, channel in enumerate(channels):
@@ -137,7 +138,7 @@ def jaw_motion(
 
 
 def _roots(points_P3: np.ndarray, touches_P: np.ndarray) -> np.ndarray:
-    """For each vertex (P,) the nearest one of its part that touches the skin; itself where it does, or none does."""
+    """The nearest vertex of the part that touches the skin, for each vertex (P,); itself if none does."""
     roots_P = np.arange(len(points_P3))
     if touches_P.any() and not touches_P.all():
         touching = np.flatnonzero(touches_P)
@@ -150,7 +151,7 @@ def _is_lash(points_P3: np.ndarray, ball: Eyeball) -> bool:
 
 
 def _swing(points_P3: np.ndarray, roots_P3: np.ndarray, moved_P3: np.ndarray, centre_3: np.ndarray) -> np.ndarray:
-    """What stiff hair adds to the motion of its roots (P, 3): it turns as they go round the centre."""
+    """The rotation of stiff hair, in addition to the motion of its roots (P, 3), as they move around the centre."""
     start_P3, end_P3 = roots_P3 - centre_3, roots_P3 + moved_P3 - centre_3
     start_P3 = start_P3 / np.maximum(np.linalg.norm(start_P3, axis=1, keepdims=True), 1e-9)
     end_P3 = end_P3 / np.maximum(np.linalg.norm(end_P3, axis=1, keepdims=True), 1e-9)
@@ -166,7 +167,7 @@ def _is_under_skin(points_P3: np.ndarray, near_PC: np.ndarray, skin_N3: np.ndarr
 
 
 def gaze(points_P3: np.ndarray, ball: Eyeball, side: str, channels: Sequence[str]) -> np.ndarray:
-    """Displacements (K, P, 3) of what turns with an eyeball; only the channels of its own eye turn it."""
+    """Displacements (K, P, 3) of a part that turns with an eyeball, by the channels of that eye."""
     offsets_KP3 = np.zeros((len(channels), *points_P3.shape))
     outward = 1.0 if side == "left" else -1.0
     here_P3 = points_P3 - ball.centre_3
@@ -185,7 +186,7 @@ def gaze(points_P3: np.ndarray, ball: Eyeball, side: str, channels: Sequence[str
 
 
 def _ball(points_P3: np.ndarray) -> Eyeball:
-    """The sphere that fits best: the least squares of |p|^2 = 2 p.c + r^2 - |c|^2; half a ball will do."""
+    """The sphere that fits best, by least squares of |p|^2 = 2 p.c + r^2 - |c|^2; half a ball is enough."""
     middle_3 = points_P3.mean(0)
     here_P3 = points_P3 - middle_3
     rows_P4 = np.concatenate([2 * here_P3, np.ones((len(here_P3), 1))], axis=1)
@@ -195,7 +196,7 @@ def _ball(points_P3: np.ndarray) -> Eyeball:
 
 
 def _turns_with(points_P3: np.ndarray, balls: Mapping[str, Eyeball]) -> str:
-    """Which eye a part turns with: the ball itself, and discs on its axis; "" for none."""
+    """The side of the eye that a part turns with (the ball itself, or a disc on its axis); "" for none."""
     wide, high, _ = np.ptp(points_P3, axis=0)
     if min(wide, high) < DISC_ROUND * max(wide, high):
         return ""
@@ -209,7 +210,7 @@ def _turns_with(points_P3: np.ndarray, balls: Mapping[str, Eyeball]) -> str:
 
 
 def _side_of_eye(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> str:
-    """Whose eye a part is that is about as long as high as wide and where an eye is; "" for no eye."""
+    """The side of the eye if a part is as round as an eyeball and at an eye's place; else ""."""
     extent_3, middle_3 = np.ptp(points_P3, axis=0), (points_P3.min(0) + points_P3.max(0)) / 2
     if extent_3.min() <= EYE_ROUND * extent_3.max():
         return ""
@@ -222,7 +223,7 @@ def _side_of_eye(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> str:
 
 
 def _is_in_mouth(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool:
-    """Whether a part lies behind the lips and is no larger than the mouth's room."""
+    """Whether a part lies behind the lips and within the mouth."""
     seam_3 = _seam(marks)
     half_width = np.linalg.norm(marks["mouth_left"] - marks["mouth_right"]) / 2
     low_3, high_3 = np.percentile(points_P3, (5, 95), axis=0) - seam_3
@@ -233,7 +234,7 @@ def _is_in_mouth(points_P3: np.ndarray, marks: Mapping[str, np.ndarray]) -> bool
 
 
 def _share_of_jaw(points_P3: np.ndarray, normals_P3: np.ndarray, bite_y: float) -> np.ndarray:
-    """How much each vertex (P,) in the mouth belongs to the lower jaw: all of a part alike unless it is of both."""
+    """The share of the lower jaw's motion (P,): 0 or 1 for a whole part, unless the part belongs to both jaws."""
     below_P = bite_y - points_P3[:, 1]
     if _is_of_both_jaws(points_P3):
         return np.clip(0.5 + (below_P + TONGUE_M * np.maximum(normals_P3[:, 1], 0)) / (2 * DIVIDE_M), 0, 1)
@@ -246,7 +247,7 @@ def _is_of_both_jaws(points_P3: np.ndarray) -> bool:
 
 
 def _bite(parts: Sequence[np.ndarray], marks: Mapping[str, np.ndarray]) -> float:
-    """The height between the upper and the lower parts in the mouth: midway between the two groups they fall into."""
+    """The height of the bite: midway between the upper and the lower group of the parts in the mouth."""
     seam_y = float(_seam(marks)[1])
     heights = np.array([np.median(part_P3[:, 1]) for part_P3 in parts if not _is_of_both_jaws(part_P3)])
     bite_y = seam_y

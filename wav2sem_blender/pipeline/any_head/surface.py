@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Questions about a triangle mesh: normals, distances along it, loose parts, closest points, lips. NumPy only.
+"""Geometry of a triangle mesh: normals, distances along edges, loose parts, closest points, lips. NumPy only.
 
-The trainer registers heads with it, the add-on carries a basis over with it.
+The trainer registers heads with it, and the add-on transfers shape keys.
 
 Shapes: V vertices, E edges, F triangles, Q query points, C candidates, B boxes, G boxes in one, X points in a box.
 """
@@ -14,13 +14,13 @@ import numpy as np
 
 from .geometry import face_edges
 
-# The lips' part of the skin: not farther along the surface than this from the lips' own landmarks (unless told
-# otherwise), not nearer than this to a corner, where upper and lower are one.
+# Skin belongs to a lip up to this distance along the surface from the lip's landmark (by default), and down to this
+# distance from the corners of the mouth, where the two lips are one.
 LIP_REACH_M, CORNER_M = 0.03, 0.004
 
 
 def vertex_normals(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3), area weighted."""
+    """Area-weighted unit normals (V, 3)."""
     corners = points_V3[triangles_F3]
     face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.stack(
@@ -30,7 +30,7 @@ def vertex_normals(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarra
 
 
 def cotangents(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half the clipped cotangent (F, 3) at each corner, the weight of the edge that it faces; and the areas (F,)."""
+    """Half the clipped cotangent at each corner (F, 3), the weight of the opposite edge; and the areas (F,)."""
     corners = points_V3[triangles_F3]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
     weights = np.empty(triangles_F3.shape)
@@ -41,7 +41,7 @@ def cotangents(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[np.ndar
 
 
 def islands(n_vertices: int, edges_E2: np.ndarray) -> np.ndarray:
-    """For every vertex (V,) the smallest vertex number of the loose part that it belongs to."""
+    """The smallest vertex number of each vertex's loose part (V,)."""
     label_V = np.arange(n_vertices)
     a, b = edges_E2.T
     while True:
@@ -54,8 +54,10 @@ def islands(n_vertices: int, edges_E2: np.ndarray) -> np.ndarray:
             return label_V
 
 
-def walk(points_V3: np.ndarray, edges_E2: np.ndarray, starts: Sequence[int], limit: float = np.inf) -> np.ndarray:
-    """Distance (V,) along edges from the nearest of the starts; infinite beyond the limit and on other parts."""
+def edge_distance(
+    points_V3: np.ndarray, edges_E2: np.ndarray, starts: Sequence[int], limit: float = np.inf
+) -> np.ndarray:
+    """Distance (V,) along edges from the nearest start; infinite beyond the limit and on other loose parts."""
     length = np.linalg.norm(points_V3[edges_E2[:, 0]] - points_V3[edges_E2[:, 1]], axis=1)
     distance = np.full(len(points_V3), np.inf)
     distance[list(starts)] = 0.0
@@ -78,9 +80,9 @@ def lip_side(
     corners: Sequence[int],
     reach_m: float = LIP_REACH_M,
 ) -> np.ndarray:
-    """+1 on the upper lip's side, -1 on the lower lip's, 0 where the two meet or far from the mouth (V,).
+    """+1 at the upper lip, -1 at the lower lip, 0 where the two meet and far from the mouth (V,).
 
-    The lips touch, so nearness in space says nothing; distance along the surface does. Metres, x across the mouth.
+    The lips touch, so only distance along the surface tells them apart. Metres, x across the mouth.
 
     Args:
         points_V3: The mesh.
@@ -88,29 +90,29 @@ def lip_side(
         upper: Vertices on the upper lip.
         lower: Vertices on the lower lip.
         corners: The vertices at the two corners.
-        reach_m: How far the lips' part of the skin goes from `upper` and `lower`.
+        reach_m: Skin belongs to a lip up to this distance from `upper` and `lower`.
     """
     edges = face_edges(triangles_F3)
     from_upper, from_lower, from_corner = (
-        walk(points_V3, edges, starts, 3 * reach_m) for starts in (upper, lower, corners)
+        edge_distance(points_V3, edges, starts, 3 * reach_m) for starts in (upper, lower, corners)
     )
     half_width = np.abs(points_V3[list(corners), 0]).min()
     labelled = (np.minimum(from_upper, from_lower) < reach_m) & (from_corner > CORNER_M)
     labelled &= np.abs(points_V3[:, 0]) < half_width
-    # Out of reach of both is 0: infinity minus infinity says nothing.
+    # Infinity minus infinity is not a number, so the difference is only taken within reach.
     difference = np.subtract(from_lower, from_upper, out=np.zeros(len(points_V3)), where=labelled)
     return np.where(labelled, np.sign(difference), 0.0)
 
 
 class Neighbours:
-    """The nearest of many points: boxes that lie together are in larger boxes, the nearest of which are opened."""
+    """Approximate nearest points, by a hierarchy of boxes of which only the nearest are opened."""
 
-    BOX, BOXES = 32, 12  # points in a box, boxes of points that are opened
-    GROUP, GROUPS = 16, 24  # boxes in the next larger one, larger ones that are opened
+    BOX, BOXES = 32, 12  # points per box, boxes of points opened
+    GROUP, GROUPS = 16, 24  # boxes per larger box, larger boxes opened
 
     def __init__(self, points_V3: np.ndarray) -> None:
         low_3, extent = points_V3.min(0), max(float(np.ptp(points_V3, axis=0).max()), 1e-12)
-        # Half the memory of doubles, and within a ten-millionth of the extent.
+        # Single precision halves the memory and is exact to a ten-millionth of the extent.
         self._to_unit = lambda here: ((here - low_3) / extent).astype(np.float32)
         grid = ((points_V3 - low_3) / extent * 1023).astype(np.int64)
         code = sum(((grid[:, c] >> bit) & 1) << (3 * bit + c) for bit in range(10) for c in range(3))
@@ -118,7 +120,7 @@ class Neighbours:
         order = np.concatenate([order, np.repeat(order[-1:], -len(order) % self.BOX)])
         self._members_BX = order.reshape(-1, self.BOX)
         self._points_B3X = np.ascontiguousarray(self._to_unit(points_V3)[self._members_BX].transpose(0, 2, 1))
-        # Corners of boxes, the larger they are the earlier: those of one larger box side by side, (boxes, 3, GROUP).
+        # Corners of the boxes, largest boxes first; those of one larger box lie together, (boxes, 3, GROUP).
         low_B3, high_B3 = self._points_B3X.min(2), self._points_B3X.max(2)
         self._levels: list[tuple[np.ndarray, np.ndarray]] = []
         while len(low_B3) > self.GROUP * self.GROUPS:
@@ -128,13 +130,13 @@ class Neighbours:
         self._top = low_B3.T[None], high_B3.T[None]
 
     def _grouped(self, corners_B3: np.ndarray, beyond: float) -> np.ndarray:
-        """What is missing in the last group is no box: nothing is in it."""
+        """Group the corners; the last group is filled with empty boxes."""
         missing = np.full((-len(corners_B3) % self.GROUP, 3), beyond, dtype=np.float32)
         together = np.concatenate([corners_B3, missing]).reshape(-1, self.GROUP, 3)
         return np.ascontiguousarray(together.transpose(0, 2, 1))
 
     def __call__(self, queries_Q3: np.ndarray, count: int) -> np.ndarray:
-        """Numbers (Q, count) of near points, in no order; a few of them may be passed over for farther ones."""
+        """Numbers (Q, count) of near points, unordered; occasionally a farther point is returned for a nearer one."""
         unit_Q3 = self._to_unit(queries_Q3)
         found = [self._nearest(part, count) for part in np.array_split(unit_Q3, len(unit_Q3) // 500 + 1)]
         return np.concatenate(found)
@@ -162,14 +164,14 @@ def _outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarra
 
 
 def _least(values_QC: np.ndarray, count: int) -> np.ndarray:
-    """Column numbers of the `count` least values of each row."""
+    """Columns of the `count` smallest values of each row."""
     if values_QC.shape[1] <= count:
         return np.broadcast_to(np.arange(values_QC.shape[1]), values_QC.shape)
     return np.argpartition(values_QC, count - 1, axis=1)[:, :count]
 
 
 class ClosestPoints:
-    """Closest points on a surface among triangles that face the same way and lie on the same lip."""
+    """Closest points on the triangles that face the same way and belong to the same lip."""
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class ClosestPoints:
         candidates: int = 24,
         neighbours: Callable[[np.ndarray], Callable[[np.ndarray, int], np.ndarray]] = Neighbours,
     ):
-        """`side_V` is `lip_side`'s; `neighbours` makes a search for near triangle centres."""
+        """`side_V` is from `lip_side`; `neighbours` makes the search for near triangle centres."""
         self.triangles_F3, self.candidates = triangles_F3, min(candidates, len(triangles_F3))
         self.corners_F33 = points_V3[triangles_F3]
         self.near = neighbours(self.corners_F33.mean(1))
@@ -216,7 +218,7 @@ def closest_barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
     best = np.stack([1 - v - w, v, w], -1)
     outside = (best < 0).any(-1)
     least = np.full(outside.shape, np.inf)
-    for i, j in ((0, 1), (1, 2), (2, 0)):  # outside the triangle the closest point is on one of its edges
+    for i, j in ((0, 1), (1, 2), (2, 0)):  # from outside, the closest point is on an edge
         p, q = corners[..., i, :], corners[..., j, :]
         along, off = q - p, p - point
         t = np.clip(-_dot(off, along) / np.maximum(_dot(along, along), 1e-20), 0, 1)

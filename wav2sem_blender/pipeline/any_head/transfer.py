@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries speech, lids and brows over to any head: a known face is bent until it lies on the head's skin. NumPy only.
+"""Transfers the shape keys of a template face (speech, lids, brows) to any head. NumPy only.
 
-The known face (assets/template_face.npz, made by trainer.mesh_registration.template_face; its lids and brows move as
-FLAME's in assets/upper_face.npz) is brought into place by landmarks, takes on the identity that fits best, and is
-then bent smoothly onto the skin by its closest points; upper and lower lip are kept apart by distance along the
-surface. Each vertex of the skin then moves as the point of the bent face that it lies on. Lids are made to meet in
-`lids`; teeth, tongue, eyes, lashes follow in `parts`.
+The template face is assets/template_face.npz, made by trainer.mesh_registration.template_face; its lids and brows are
+FLAME's, in assets/upper_face.npz. It is aligned by landmarks, takes the identity that fits best, and is then fitted to
+the skin by non-rigid ICP. Distance along the surface keeps the upper lip apart from the lower one. Each vertex of the
+skin then moves like the point of the fitted face that it lies on. `lids` makes the eyelids meet; `loose_parts` moves
+teeth, tongue, eyes and lashes.
 
-Shapes: S points of the known face, N vertices of the head, F triangles, K channels, L landmarks, I identities.
+Shapes: S points of the template face, N vertices of the skin, M of the whole mesh, F triangles, K channels,
+L landmarks, I identities, D columns of values.
 """
 
 from __future__ import annotations
@@ -20,43 +21,42 @@ import numpy as np
 
 from ...assets import TEMPLATE_FACE, UPPER_FACE
 from ...errors import UserError
+from ..time_slicing import Progress
 from .geometry import Similarity, face_edges, fit_similarity
-from .lids import close
-from .loose_parts import eyeballs, follow, loose_parts
-from .surface import ClosestPoints, cotangents, islands, lip_side, vertex_normals, walk
+from .lids import close_lids
+from .loose_parts import eyeballs, find_loose_parts, move_loose_parts
+from .surface import ClosestPoints, cotangents, edge_distance, islands, lip_side, vertex_normals
 
-# Left and right are the character's own. The lips' landmarks lie in the middle of the red, the chin's at its front.
+# Left and right are the character's own. Lip landmarks lie in the middle of the red, the chin's at its foremost point.
 LANDMARKS = (
     "nose_tip", "chin", "mouth_left", "mouth_right", "upper_lip", "lower_lip",
     "eye_outer_left", "eye_inner_left", "eye_inner_right", "eye_outer_right",
 )  # fmt: skip
 
-MAX_RESIDUAL = 0.16  # what the best similarity may leave, of the landmarks' extent
-MOUTH_MARGIN_M = 0.022  # the lips' part of the skin ends this far beyond half the mouth's width
-STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.05)  # the plate's, round by round
-ROUNDS = 2  # closest points for each stiffness
-IDENTITY_ROUNDS, IDENTITY_PRIOR_M2 = 8, 2e-4  # as trainer.mesh_registration.registration's
+MAX_RESIDUAL = 0.16  # of the alignment by landmarks, as a part of their extent
+MOUTH_MARGIN_M = 0.022  # the lips' reach on the skin is half the mouth's width plus this
+STIFFNESS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.05)  # weights of the thin-plate energy in non-rigid ICP, in order
+ROUNDS = 2  # with each stiffness
+IDENTITY_ROUNDS, IDENTITY_PRIOR_M2 = 8, 2e-4  # as in trainer.mesh_registration.registration
 FRAME_RADIUS_M, FRAME_PRIOR_M2 = 0.015, 0.004**2
-TRUST_M = 0.004  # skin that lies this far from the bent face is led by its neighbours
-# Round the corners of the mouth, where both lips' motions lie side by side and heads fold differently, less is trusted:
-# what lies off the bent face or faces another way (cosine) would take a whole lip's motion next to the other's.
+TRUST_M = 0.004  # skin farther than this from the fitted face takes the motion of its neighbours
+# Near the corners of the mouth the two lips' motions lie side by side and heads fold differently. A vertex that is off
+# the fitted face, or faces another way (cosine), could take the other lip's motion, so the limits are stricter there.
 CORNER_REACH_M, CORNER_TRUST_M, CORNER_FACING = 0.018, 0.002, 0.6
 NEGLIGIBLE_M = 1e-5
 
-Progress = Callable[[float], None]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SpeechFace:
-    """The known face: metres, x to the character's left, y up, z forward.
+class TemplateFace:
+    """The template face, in metres: x to the character's left, y up, z forward.
 
     Attributes:
         points_S3: Its points.
         triangles_F3: Its triangles.
-        side_S: +1 on the upper lip's side, -1 on the lower one's, 0 elsewhere.
-        landmarks_L3: Where LANDMARKS are.
-        joint_3: Where the lower jaw turns.
-        identities_S3I: How the points move with identity components, one standard deviation each.
+        side_S: +1 at the upper lip, -1 at the lower lip, 0 elsewhere.
+        landmarks_L3: Positions of LANDMARKS.
+        joint_3: Centre of rotation of the lower jaw.
+        identities_S3I: Displacements by one standard deviation of each identity component.
         channels: Names of the K channels: the model's, then the upper face's.
         offsets_KS3: Displacements of the points at weight 1.
     """
@@ -71,11 +71,11 @@ class SpeechFace:
     offsets_KS3: np.ndarray
 
     @classmethod
-    def load(cls, path: Path = TEMPLATE_FACE) -> SpeechFace:
-        """Read the files among the assets.
+    def load(cls, path: Path = TEMPLATE_FACE) -> TemplateFace:
+        """Read the assets.
 
         Raises:
-            OSError: One is missing: the installation is damaged.
+            OSError: A file is missing, so the installation is damaged.
         """
         with np.load(path, allow_pickle=False) as file, np.load(UPPER_FACE, allow_pickle=False) as upper:
             upper_KS3 = upper["basis_KV3"][:, file["flame_vertices"]].astype(float).mean(2)
@@ -93,9 +93,9 @@ class SpeechFace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Head:
-    """A head in the known face's frame: its skin alone, numbered anew.
+    """The skin of a head in the template face's frame, with vertex numbers of its own.
 
-    `ids_N` are the skin's vertices among the whole mesh's; `to_mesh` leads back to the mesh's frame.
+    `ids_N` are the numbers of its vertices in the whole mesh; `to_mesh` leads back to the mesh's frame.
     """
 
     mesh_points_M3: np.ndarray
@@ -109,7 +109,7 @@ class Head:
 
 
 def transfer(
-    face: SpeechFace,
+    face: TemplateFace,
     points_N3: np.ndarray,
     triangles_F3: np.ndarray,
     landmarks: Mapping[str, np.ndarray],
@@ -118,29 +118,29 @@ def transfer(
     """Displacements (K, N, 3) of the mesh's vertices at weight 1, in the mesh's own frame and unit.
 
     Args:
-        face: The known face.
-        points_N3: The head at rest with a closed mouth, in any frame that is not mirrored, in any unit; loose parts
-            such as teeth may be among it.
+        face: The template face.
+        points_N3: The head at rest with a closed mouth, in any frame that is not mirrored and in any unit; it may
+            include loose parts such as teeth.
         triangles_F3: Its triangles.
         landmarks: A point (3,) for each of LANDMARKS, in the mesh's frame.
-        progress: Told the fraction that is done.
+        progress: Called with the fraction that is done.
 
     Raises:
-        ValueError: The landmarks are missing or lie like no face's, or the lips are one surface.
+        UserError: A landmark is missing, the landmarks do not form a face, or the lips are one surface.
     """
     tell = progress or (lambda _fraction: None)
-    head = stand_upright(face, points_N3, triangles_F3, landmarks)
+    head = align_head(face, points_N3, triangles_F3, landmarks)
     tell(0.1)
-    bent_S3 = bend(face, head, lambda fraction: tell(0.1 + 0.6 * fraction))
-    moved_KN3 = carry(face, bent_S3, head)
+    fitted_S3 = nonrigid_icp(face, head, lambda fraction: tell(0.1 + 0.6 * fraction))
+    moved_KN3 = transfer_offsets(face, fitted_S3, head)
     tell(0.9)
     marks = dict(zip(LANDMARKS, head.landmarks_L3, strict=True))
-    parts = loose_parts(len(head.mesh_points_M3), triangles_F3, head.ids_N)
+    parts = find_loose_parts(len(head.mesh_points_M3), triangles_F3, head.ids_N)
     balls = eyeballs(head.mesh_points_M3, parts, marks)
     for side in ("left", "right"):
         k = face.channels.index(f"eyeBlink{side.title()}")
-        moved_KN3[k] = close(moved_KN3[k], head.points_N3, marks, side, balls.get(side))
-    offsets_KM3 = follow(
+        moved_KN3[k] = close_lids(moved_KN3[k], head.points_N3, marks, side, balls.get(side))
+    offsets_KM3 = move_loose_parts(
         head.mesh_points_M3,
         parts,
         balls,
@@ -154,23 +154,19 @@ def transfer(
     return head.to_mesh.apply_to_offsets(offsets_KM3)
 
 
-def stand_upright(
-    face: SpeechFace, points_N3: np.ndarray, triangles_F3: np.ndarray, landmarks: Mapping[str, np.ndarray]
+def align_head(
+    face: TemplateFace, points_N3: np.ndarray, triangles_F3: np.ndarray, landmarks: Mapping[str, np.ndarray]
 ) -> Head:
-    """The skin in the face's frame.
-
-    Raises:
-        ValueError: As `transfer` says.
-    """
+    """The skin of the head in the template face's frame; raises as `transfer`."""
     missing = [name for name in LANDMARKS if name not in landmarks]
     if missing:
-        raise UserError("The landmark {missing} is missing. Place the landmarks first.", missing=", ".join(missing))
+        raise UserError("The landmark {names} is missing. Place the landmarks first.", names=", ".join(missing))
     marks_L3 = np.array([landmarks[name] for name in LANDMARKS], dtype=float)
     to_mesh = fit_similarity(face.landmarks_L3, marks_L3)
     extent = float(np.ptp(face.landmarks_L3, axis=0).max())
     if to_mesh.scale <= 0 or to_mesh.residual > MAX_RESIDUAL * extent:
         raise UserError(
-            "The landmarks do not lie as on a face. Left is the character's own left; is one of them misplaced?",
+            "The landmarks do not form a face. Move those that are misplaced. Left is the character's own left."
         )
     to_face = fit_similarity(to_mesh.apply(face.landmarks_L3), face.landmarks_L3)
     points_N3, marks_L3 = to_face.apply(np.asarray(points_N3, dtype=float)), to_face.apply(marks_L3)
@@ -196,30 +192,29 @@ def stand_upright(
 
 
 def _lips(head: Head) -> np.ndarray:
-    """Which lip each vertex of the skin is on (N,), as `lip_side` says it."""
+    """Which lip each vertex of the skin belongs to (N,); see `lip_side`."""
     mark = {name: head.landmarks_L3[index] for index, name in enumerate(LANDMARKS)}
     upper, lower, left, right = (
         int(np.linalg.norm(head.points_N3 - mark[name], axis=1).argmin())
         for name in ("upper_lip", "lower_lip", "mouth_left", "mouth_right")
     )
     straight = float(np.linalg.norm(head.points_N3[upper] - head.points_N3[lower]))
-    between = walk(head.points_N3, face_edges(head.triangles_F3), [upper], 4 * straight)[lower]
+    between = edge_distance(head.points_N3, face_edges(head.triangles_F3), [upper], 4 * straight)[lower]
     if between < 2 * straight:
         raise UserError(
-            "The upper and the lower lip are one surface, so the mouth cannot open. Cut the mesh open between the "
-            "lips.",
+            "The upper and the lower lip are one surface, so the mouth cannot open. Cut the mesh open between the lips."
         )
     reach = MOUTH_MARGIN_M + float(np.linalg.norm(head.points_N3[left] - head.points_N3[right])) / 2
     return lip_side(head.points_N3, head.triangles_F3, [upper], [lower], [left, right], reach)
 
 
-def bend(face: SpeechFace, head: Head, progress: Progress) -> np.ndarray:
-    """The face's points (S, 3) on the head's skin."""
+def nonrigid_icp(face: TemplateFace, head: Head, progress: Progress) -> np.ndarray:
+    """The face's points (S, 3) on the head's skin, by iterated closest points under a thin-plate energy."""
     closest = ClosestPoints(head.points_N3, head.triangles_F3, head.side_N)
     held_L = np.linalg.norm(face.points_S3[None] - face.landmarks_L3[:, None], axis=2).argmin(1)
     held_L3 = head.landmarks_L3 - face.landmarks_L3 + face.points_S3[held_L]
-    start_S3 = take_identity(face, closest, held_L, held_L3)
-    plate_SS = plate(start_S3, face.triangles_F3)
+    start_S3 = fit_identity(face, closest, held_L, held_L3)
+    thin_plate_SS = thin_plate(start_S3, face.triangles_F3)
     points_S3, hold_S, goal_S3 = start_S3, np.zeros(len(start_S3)), np.zeros_like(start_S3)
     hold_S[held_L], goal_S3[held_L] = 3.0, held_L3
     for round_number, stiffness in enumerate(np.repeat(STIFFNESS, ROUNDS)):
@@ -227,10 +222,10 @@ def bend(face: SpeechFace, head: Head, progress: Progress) -> np.ndarray:
         near_S3, _, _, found_S = closest.query(points_S3, normals_S3, face.side_S)
         way_S3 = near_S3 - points_S3
         trust_S = found_S * np.exp(-(((way_S3**2).sum(1)) / (0.003 + 0.002 * min(stiffness, 5)) ** 2))
-        # Mostly towards the plane: points may slide along the skin, only the landmarks hold them in place.
+        # Mostly point to plane: points may slide along the skin, and only the landmarks hold them.
         along_S3 = normals_S3 * (normals_S3 * way_S3).sum(1, keepdims=True)
         wanted_S3 = points_S3 + along_S3 + 0.05 * (way_S3 - along_S3) - start_S3
-        system_SS = stiffness * plate_SS
+        system_SS = stiffness * thin_plate_SS
         system_SS[np.diag_indices(len(start_S3))] += trust_S + hold_S + 1e-6
         right_S3 = trust_S[:, None] * wanted_S3 + hold_S[:, None] * (goal_S3 - start_S3)
         points_S3 = start_S3 + np.linalg.solve(system_SS, right_S3)
@@ -238,8 +233,8 @@ def bend(face: SpeechFace, head: Head, progress: Progress) -> np.ndarray:
     return points_S3
 
 
-def take_identity(face: SpeechFace, closest: ClosestPoints, held_L: np.ndarray, held_L3: np.ndarray) -> np.ndarray:
-    """The face's points (S, 3) with the identity and place that bring them nearest to the head: the bending's start."""
+def fit_identity(face: TemplateFace, closest: ClosestPoints, held_L: np.ndarray, held_L3: np.ndarray) -> np.ndarray:
+    """The face's points (S, 3) with the identity and pose that fit the head best; non-rigid ICP starts there."""
     rest_S3, n_points = face.points_S3, len(face.points_S3)
     centred_S3 = rest_S3 - rest_S3.mean(0)
     turns_S33 = np.cross(np.eye(3)[None], centred_S3[:, None]).transpose(0, 2, 1)
@@ -266,8 +261,8 @@ def take_identity(face: SpeechFace, closest: ClosestPoints, held_L: np.ndarray, 
     return points_S3
 
 
-def plate(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
-    """Thin-plate energy K A^-1 K (V, V) of a small mesh, scaled by the mean area so that 1 acts over a few edges."""
+def thin_plate(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
+    """Thin-plate energy K A^-1 K (V, V) of a small mesh, scaled by its mean area: weight 1 smooths over a few edges."""
     weights, area = cotangents(points_V3, triangles_F3)
     stiffness_VV = np.zeros((len(points_V3), len(points_V3)))
     for k in range(3):
@@ -279,11 +274,11 @@ def plate(points_V3: np.ndarray, triangles_F3: np.ndarray) -> np.ndarray:
     return stiffness_VV @ (stiffness_VV * (area_V.mean() / area_V)[:, None])
 
 
-def carry(face: SpeechFace, bent_S3: np.ndarray, head: Head) -> np.ndarray:
+def transfer_offsets(face: TemplateFace, fitted_S3: np.ndarray, head: Head) -> np.ndarray:
     """Displacements (K, N, 3) of the head's skin, in the face's frame."""
-    frames_S33 = local_frames(face.points_S3, bent_S3)
+    frames_S33 = local_frames(face.points_S3, fitted_S3)
     offsets_SK3 = np.einsum("sab,ksb->ska", frames_S33, face.offsets_KS3)
-    closest = ClosestPoints(bent_S3, face.triangles_F3, face.side_S)
+    closest = ClosestPoints(fitted_S3, face.triangles_F3, face.side_S)
     moved = np.zeros((len(head.points_N3), len(face.channels), 3))
     trust_N = np.zeros(len(head.points_N3))
     corners_23 = head.landmarks_L3[[LANDMARKS.index(name) for name in ("mouth_left", "mouth_right")]]
@@ -295,28 +290,28 @@ def carry(face: SpeechFace, bent_S3: np.ndarray, head: Head) -> np.ndarray:
         moved[part] = np.einsum("nc,ncka->nka", bary, offsets_SK3[corners])
         found &= ~at_corner_N[part] | ((closest.normals_F3[number] * head.normals_N3[part]).sum(1) > CORNER_FACING)
         trust_N[part] = found * np.exp(-(((near - head.points_N3[part]) ** 2).sum(1)) / trust_m_N[part] ** 2)
-    fill(moved.reshape(len(moved), -1), trust_N > 0.5, head)
+    interpolate_unknown(moved.reshape(len(moved), -1), trust_N > 0.5, head)
     return moved.transpose(1, 0, 2)
 
 
-def local_frames(rest_S3: np.ndarray, bent_S3: np.ndarray) -> np.ndarray:
-    """How the surroundings of every point were stretched and turned (S, 3, 3); across the surface hardly at all."""
+def local_frames(rest_S3: np.ndarray, fitted_S3: np.ndarray) -> np.ndarray:
+    """The rotation and stretch (S, 3, 3) of the surroundings of each point; nearly none across the surface."""
     square_SS = ((rest_S3[:, None] - rest_S3) ** 2).sum(2)
     weight_SS = np.exp(-square_SS / (2 * FRAME_RADIUS_M**2))
     weight_SS /= weight_SS.sum(1, keepdims=True)
-    mean_S3, bent_mean_S3 = weight_SS @ rest_S3, weight_SS @ bent_S3
+    mean_S3, fitted_mean_S3 = weight_SS @ rest_S3, weight_SS @ fitted_S3
 
     def spread(first: np.ndarray, second: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         products = np.einsum("sa,sb->sab", first, second).reshape(len(first), 9)
         return (weight_SS @ products).reshape(-1, 3, 3) - np.einsum("sa,sb->sab", *means)
 
     prior_33 = FRAME_PRIOR_M2 * np.eye(3)
-    both = spread(bent_S3, rest_S3, (bent_mean_S3, mean_S3)) + prior_33
+    both = spread(fitted_S3, rest_S3, (fitted_mean_S3, mean_S3)) + prior_33
     return both @ np.linalg.inv(spread(rest_S3, rest_S3, (mean_S3, mean_S3)) + prior_33)
 
 
-def fill(values_ND: np.ndarray, known_N: np.ndarray, head: Head, rounds: int = 100) -> None:
-    """Replace the values that are not known by the smoothest between those that are (conjugate gradients)."""
+def interpolate_unknown(values_ND: np.ndarray, known_N: np.ndarray, head: Head) -> None:
+    """Replace the unknown values, in place, by the smoothest ones between the known values."""
     weights, _ = cotangents(head.points_N3, head.triangles_F3)
     a = head.triangles_F3[:, [1, 2, 0]].ravel()
     b = head.triangles_F3[:, [2, 0, 1]].ravel()
@@ -333,25 +328,34 @@ def fill(values_ND: np.ndarray, known_N: np.ndarray, head: Head, rounds: int = 1
         return
     values_ND[~known_N] = 0.0
     diagonal = np.add.reduceat(weight, starts)[:, None]
+    work_ND = np.zeros_like(values_ND)
 
-    def smooth(x_ND: np.ndarray) -> np.ndarray:
+    def neighbours(x_ND: np.ndarray) -> np.ndarray:
         return np.add.reduceat(weight[:, None] * x_ND[b], starts, axis=0)
 
-    x = np.zeros((len(unknown), values_ND.shape[1]))
-    residual = smooth(values_ND)
-    work = np.zeros_like(values_ND)
-    direction = residual / diagonal
-    scaled, energy = direction.copy(), (residual * direction).sum(0)
+    def laplacian(x_UD: np.ndarray) -> np.ndarray:
+        work_ND[unknown] = x_UD
+        return diagonal * x_UD - neighbours(work_ND)
+
+    values_ND[unknown] = conjugate_gradients(laplacian, neighbours(values_ND), diagonal)
+
+
+def conjugate_gradients(
+    matrix: Callable[[np.ndarray], np.ndarray], right_UD: np.ndarray, diagonal_U1: np.ndarray, rounds: int = 100
+) -> np.ndarray:
+    """Solve matrix(x) = right for each of D columns at once, preconditioned by the matrix's diagonal."""
+    x, residual = np.zeros_like(right_UD), right_UD.copy()
+    direction = residual / diagonal_U1
+    energy = (residual * direction).sum(0)
     stop = 1e-4 * np.maximum(energy, 1e-30)
     for _ in range(rounds):
-        work[unknown] = direction
-        pushed = diagonal * direction - smooth(work)
+        pushed = matrix(direction)
         step = energy / np.maximum((direction * pushed).sum(0), 1e-30)
         x += step * direction
         residual -= step * pushed
-        scaled = residual / diagonal
+        scaled = residual / diagonal_U1
         energy, before = (residual * scaled).sum(0), energy
         if (energy <= stop).all():
             break
         direction = scaled + energy / np.maximum(before, 1e-30) * direction
-    values_ND[unknown] = x
+    return x
