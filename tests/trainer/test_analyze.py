@@ -250,7 +250,7 @@ def test_speech_without_words_is_a_sentence_not_a_crash(tmp_path, tiny: Analyze)
     (tmp_path / "data").mkdir()
     report = analyze(tiny, tmp_path / "data", tmp_path / "out", [], "cpu")
     text = report.read_text(encoding="utf-8")
-    assert "Left out: there is no transcribed speech" in text and "Left out: no clip with known motion" in text
+    assert "Left out, as there is no transcribed speech" in text and "Left out: no clip with known motion" in text
 
 
 def test_what_cannot_be_analysed_is_named(tmp_path, tiny: Analyze) -> None:
@@ -258,7 +258,7 @@ def test_what_cannot_be_analysed_is_named(tmp_path, tiny: Analyze) -> None:
         recognise([str(tmp_path / "gone")])
     with pytest.raises(ValueError, match="nothing to analyse"):
         recognise([str(tmp_path)])
-    with pytest.raises(FileNotFoundError, match="--data names"):
+    with pytest.raises(FileNotFoundError, match="check --data"):
         analyze(tiny, tmp_path / "gone", tmp_path, ["default"], "cpu")
     with pytest.raises(ValueError, match="parts dreams"):
         Analyze(parts=("dreams",))

@@ -109,7 +109,7 @@ def test_babble_is_of_four_others_of_the_same_split() -> None:
     alone = Voices(n_speakers=1)
     with pytest.raises(ValueError, match="nobody else speaks in this split; leave 'babble' out"):
         Conditions(alone, "test", seed=0).samples(alone.records[0], BABBLE)
-    with pytest.raises(ValueError, match="condition 'under water': known are clean, babble, noise"):
+    with pytest.raises(ValueError, match="condition 'under water': choose from clean, babble, noise"):
         Conditions(alone, "test", seed=0).samples(alone.records[0], "under water")
 
 

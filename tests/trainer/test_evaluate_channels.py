@@ -23,6 +23,7 @@ from trainer.motion.landmarks import LipGap  # noqa: E402
 from trainer.motion.shapes import read_basis  # noqa: E402
 from trainer.speech.prepared import SpeechRecord  # noqa: E402
 from wav2sem_blender.assets import ASSETS  # noqa: E402
+from wav2sem_blender.errors import MissingFileError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 
 LENGTH = 2 * 16_000
@@ -124,8 +125,8 @@ def test_the_test_split_and_chosen_conditions(work, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (EvaluateChannels(split="spare"), "no recording of the spare split; there are: test, valid"),
-        (EvaluateChannels(conditions=("rain",)), "condition 'rain': known are clean, babble"),
+        (EvaluateChannels(split="spare"), "no recording of the spare split, only of: test, valid"),
+        (EvaluateChannels(conditions=("rain",)), "condition 'rain': choose from clean, babble"),
     ],
 )
 def test_what_is_not_there_is_named(work, tmp_path, config, message) -> None:
@@ -155,7 +156,7 @@ def test_languages_are_judged_apart(animator, work) -> None:
 
 def test_languages_that_cannot_be_spoken_are_said_in_the_report(work, tmp_path, monkeypatch) -> None:
     def missing():
-        raise FileNotFoundError("espeak-ng is not installed (Debian: `apt install espeak-ng`)")
+        raise MissingFileError("espeak-ng is not installed (Debian: `apt install espeak-ng`)")
 
     monkeypatch.setattr("trainer.speech.espeak.speak_languages", missing)
     measured = evaluate_channels(replace(bundled_test(), conditions=()), work, tmp_path, "default", "cpu")

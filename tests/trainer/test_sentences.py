@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_with_the_remedy(bert: Path, cache: Path, monkeypatc
 
 
 def test_other_models_are_refused(bert: Path, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ValueError, match="known are cls, mean"):
+    with pytest.raises(ValueError, match="choose from cls, mean"):
         text_vectors(TEXTS, bert, "pooler")
     with pytest.raises(ValueError, match="no texts"):
         text_vectors([], bert)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer analyze bundled --data ../shared/data --out work/analysis --model default`
 
-What a model has learnt, in pictures and tables: OUT/report.html, which opens without a network, the pictures beside it
-as PNG, and OUT/analysis.json with every number. Whatever the data or the models do not allow is said in the report.
+Writes OUT/report.html, which shows what a model has learnt and needs no network, its pictures as PNG, and
+OUT/analysis.json with every number. The report says what could not be analysed and why.
 
 Shapes: N spoken words, D features, T animation frames, V vertices.
 """
@@ -56,11 +56,11 @@ FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json"
 PUBLISHED = (("wav2vec 2.0", 0.0397, 0.0701), ("HuBERT", 0.2689, 0.2909))
 NEAR, RANDOM, SAME = PAIR_KINDS
 CAVEAT = (
-    "F_s is one vector for a whole utterance. Added to every frame it leaves all differences within the utterance as "
-    "they were; between utterances it adds the distance of two sentence vectors, to every pair alike. A larger "
-    "distance of near-homophones is therefore no evidence of understanding by itself: read it beside random pairs, "
-    "pairs of the same word, and shuffled F_s. Only ratios that rise, to random pairs and to the same word alike, and "
-    "more than with shuffled F_s, show that words which sound alike moved apart because they mean different things."
+    "F_s is one vector for a whole utterance. Adding it to every frame changes no difference within the utterance; "
+    "between utterances it adds the distance of two sentence vectors, the same for every pair. A larger distance of "
+    "near-homophones is therefore no evidence of understanding by itself: read it beside random pairs, pairs of the "
+    "same word, and shuffled F_s. Words that sound alike moved apart because of their meaning only if both ratios, to "
+    "random pairs and to the same word, rise, and rise more than with shuffled F_s."
 )
 
 
@@ -75,11 +75,11 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
         device: a torch device, or "auto".
 
     Raises:
-        FileNotFoundError: a folder is missing.
-        ValueError: a folder holds nothing that can be analysed, or a model is damaged.
+        MissingFileError: a folder is missing.
+        UserError: a folder holds nothing that can be analysed, or a model is damaged.
     """
     if not data.is_dir():
-        raise MissingFileError("{data}: no such folder; --data names the data's folder", data=data)
+        raise MissingFileError("{data}: there is no such folder; check --data", data=data)
     given, device = recognise(model or ["default"]), choose_device(device)
     FOLDER.claim(out)
     sections, results = [_provenance(given)], dict[str, Any]()
@@ -144,8 +144,8 @@ def _near_homophones(
         return [*blocks, Note(text="Left out: none of the given folders holds a speech encoder.")], []
     try:
         utterances = read_utterances(data, config, out)
-    except FileNotFoundError as error:
-        return [*blocks, Note(text=f"Left out: there is no transcribed speech ({error}).")], []
+    except MissingFileError as error:
+        return [*blocks, Note(text=f"Left out, as there is no transcribed speech ({error}).")], []
     tokens, words = _spoken(utterances, config)
     near_P2 = near_homophones([pronunciations()[word][0] for word in words], config.max_distance)
     kept_P2 = without_synonyms(near_P2, words, config.max_similarity)
@@ -156,7 +156,7 @@ def _near_homophones(
     blocks += [_how(config, utterances, tokens, words, near_P2, kept_P2, draws), CAVEAT]
     blocks.append(
         Table(
-            caption="Published (Wav2Sem, CVPR 2025); no unit or pair list was released, MSE per dimension is inferred",
+            caption="Published (Wav2Sem, CVPR 2025); no unit or pair list was released, MSE per dimension is our guess",
             header=["encoder", "without Wav2Sem", "with Wav2Sem"],
             rows=[list(row) for row in PUBLISHED],
         )
@@ -338,7 +338,7 @@ def _apertures(
         elif true_TV3 is not None:
             true = Opening(name="true", opening_mm_T=1000 * flame_opening(true_TV3), fps=face.fps)
     if not curves:
-        return Note(text=f"{face.name}: no aperture, since the lips' vertices are known on FLAME in metres only."), []
+        return Note(text=f"{face.name}: no aperture: the lips' vertices are known only for FLAME in metres."), []
     path = out / f"aperture_{_file_name(face.name)}.png"
     aperture_against_audio(path, face.name, face.samples_S, [*curves, *([true] if true else [])], face.phones)
     known = "black: the true motion" if true else "the true motion is not known"
@@ -379,7 +379,7 @@ def _errors(
     out: Path,
 ) -> Block:
     if not totals:
-        return Note(text="No error map: for none of the clips is the motion of the whole face known on a model's mesh.")
+        return Note(text="No error map: no clip has the whole face's true motion on a model's mesh.")
     mesh = flame_mesh(data)
     n_vertices = len(next(iter(totals.values()))[0])
     rest_V3 = next((face.rest_V3 for face in known if face.rest_V3 is not None), mesh[0] if mesh else None)
@@ -406,15 +406,15 @@ def _mouths(
         return [*blocks, Note(text="Left out: none of the given folders holds a model that animates FLAME.")], []
     try:
         region, sentences = MouthRegion(data), held_out_sentences(data, config.sentences, config.voices)
-    except FileNotFoundError as error:
+    except MissingFileError as error:
         return [*blocks, Note(text=f"Left out: {error}.")], []
     if not sentences:
-        return [*blocks, Note(text="Left out: no held-out sentence has all of the sounds that are looked at.")], []
+        return [*blocks, Note(text="Left out: no held-out sentence has all of the sounds needed.")], []
     blocks.append(
-        "Consecutive animation frames (30 a second) of held-out sentences. Lips filled flat are a filmed speaker's, "
-        "tracked, head pose taken out, in FLAME's size; shaded ones are FLAME's, moved by the model. Framed columns: "
-        "the sound itself. Every face stands around its own mouth at rest, which for a film is the median of the "
-        "clip's most closed fifth; FLAME has no teeth."
+        "Consecutive animation frames (30 a second) of held-out sentences. Flat lips are a filmed speaker's, tracked, "
+        "without the head's pose, scaled to FLAME; shaded lips are FLAME's, moved by the model. The sound itself is in "
+        "the framed columns. Each face is centred on its own mouth at rest; for a film, that is the median of the "
+        "fifth of its frames with the most closed lips. FLAME has no teeth."
     )
     rows: list[dict[str, Any]] = []
     for sentence in tqdm(sentences, desc="mouths", unit="sentence"):

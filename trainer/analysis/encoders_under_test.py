@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `analyze --model` names: models, runs, encoder and Wav2Sem folders; and their vectors of words.
+"""The encoders that `analyze --model` names (in models, runs, encoder and Wav2Sem folders) and their word vectors.
 
 Shapes: S samples, L encoder frames (50 Hz), N words, D features, E sentence space.
 """
@@ -23,7 +23,7 @@ from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.frame_timing import RECEPTIVE_FIELD_SAMPLES
 from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_backbone
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
 
 from ..runs.stages import read_wav2sem
@@ -49,7 +49,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A speech encoder (`kind` "hubert" or "wav2vec2"), and what is added to its features: inner(F_s), or nothing."""
+    """A speech encoder (`kind` "hubert" or "wav2vec2") and the inner(F_s) added to its features, if any."""
 
     name: str
     kind: str
@@ -63,8 +63,8 @@ def recognise(names: Sequence[str]) -> Given:
     """Sort the paths; "default" is the bundled model.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: a folder holds none of the things that can be analysed.
+        MissingFileError: there is no such folder.
+        UserError: a folder holds nothing that can be analysed.
     """
     given = Given()
     for name in names:
@@ -73,7 +73,7 @@ def recognise(names: Sequence[str]) -> Given:
         if any(label in some for some in (given.models, given.encoders, given.semantics, given.runs)):
             label = "/".join(path.resolve().parts[-2:])
         if not path.is_dir():
-            raise MissingFileError("{path}: no such folder; --model takes default, or folders", path=path)
+            raise MissingFileError("{path}: there is no such folder; --model takes default, or folders", path=path)
         config = path / "config.json"
         described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
         if "model" in described:
@@ -93,7 +93,7 @@ def recognise(names: Sequence[str]) -> Given:
             given.evaluations[label] = path
         else:
             raise UserError(
-                "{path}: nothing to analyse; --model takes a model folder, a run, a transformers encoder "
+                "{path}: holds nothing to analyse; --model takes a model folder, a run, a transformers encoder "
                 "({kinds}), a Wav2Sem folder, or an evaluation's folder",
                 path=path,
                 kinds=" or ".join(KINDS),
@@ -102,7 +102,7 @@ def recognise(names: Sequence[str]) -> Given:
 
 
 def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
-    """Every encoder with its own Wav2Sem or with each given one of its width, and what could not be paired."""
+    """Every encoder with its own Wav2Sem, or with each given one of its width; and notes on those that fit none."""
     subjects, notes = [], []
     for name, path in given.models.items():
         subjects.append(_from_model(name, ModelFolder.open(path)))
@@ -132,7 +132,7 @@ def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
 
 
 def _from_model(name: str, folder: ModelFolder) -> Subject:
-    model = FaceFormer(folder.config)
+    model = FaceModel(folder.config)
     model.load_state_dict(load_state(folder))
     inner: nn.Module | None = None
     note = "the model has no Wav2Sem"
@@ -162,8 +162,8 @@ def word_vectors(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean over time of each word's last-layer features (N, D), and inner(F_s) as (N, D) or None without a Wav2Sem.
 
-    With audio slicing both come from the word's own sound; with feature slicing the utterance goes through the encoders
-    whole, the frames whose middle lies in the word are kept, and F_s is the utterance's.
+    Audio slicing: both come from the word's own sound. Feature slicing: the whole utterance goes through the encoders,
+    the frames whose middle lies in the word are kept, and F_s is the utterance's.
     """
     features = torch.zeros(len(tokens), subject.encoder.config.hidden_size)
     semantic = torch.zeros_like(features) if subject.wav2sem is not None else None
@@ -209,7 +209,7 @@ def word_distances(
     config: Analyze,
     device: str,
 ) -> list[dict[str, Any]]:
-    """One row for each slicing, variant and distance: mean over seeds (and their standard deviation) of each pair kind,
+    """One row for each slicing, variant and distance: mean and standard deviation over the seeds, of each kind of pair
     and of the ratios."""
     used = np.unique(np.concatenate([pairs.ravel() for draw in draws for pairs in draw.values()]))
     rows = []

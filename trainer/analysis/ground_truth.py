@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an analysis compares with: recordings whose phones are known, and recordings whose motion is known.
+"""The ground truth of an analysis: recordings with known phones, and recordings with known motion.
 
 Shapes: S samples at 16 kHz, T animation frames, K channels, V vertices.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -51,11 +52,10 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownMotion:
-    """A recording and how its face really moved.
+    """A recording and the true motion of its face.
 
-    `offsets(predicted)` are the true displacements from rest (T, V, 3), or None where only the lips were tracked or the
-    prediction has no basis; `opening_mm_T` is what is known of the inner-lip opening then. Lengths are in the unit of
-    the data.
+    `offsets(predicted)` gives the true displacements from rest (T, V, 3), or None where only the lips were tracked or
+    the prediction has no basis; `opening_mm_T` then has the inner-lip opening. Lengths are in the unit of the data.
     """
 
     name: str
@@ -71,10 +71,10 @@ class KnownMotion:
 def read_utterances(data: Path, config: Analyze, out: Path) -> list[Utterance]:
     """Transcribed recordings of prepared speech, of LibriSpeech's layout, or of the development corpora.
 
-    Phones that nobody published are aligned, and kept in OUT/alignments.tsv.gz for the next time.
+    Phones without published times are aligned and kept in OUT/alignments.tsv.gz for the next run.
 
     Raises:
-        FileNotFoundError: `data` holds none of them.
+        MissingFileError: `data` holds none of them.
     """
     if (data / "speech" / "clips.json").is_file():
         store = SpeechStore(data / "speech")
@@ -101,7 +101,7 @@ def read_utterances(data: Path, config: Analyze, out: Path) -> list[Utterance]:
 
 
 def known_motions(data: Path, config: Analyze) -> tuple[list[KnownMotion], str]:
-    """Clips with true motion, and a sentence that says whose they are, or why there are none."""
+    """Clips with true motion, and a sentence that names their source, or says why there are none."""
     if config.faces:
         faces = open_face_data(config.faces, data)
         clips = _spread([clip for clip in faces.clips if clip.split == "test"], config.clips)
@@ -110,8 +110,8 @@ def known_motions(data: Path, config: Analyze) -> tuple[list[KnownMotion], str]:
         return _prepared(data, config), "the held-out clips of the prepared motion"
     try:
         recordings = list(list_clips(data))
-    except FileNotFoundError:
-        return [], "The data holds no faces: name them by an experiment with faces=…, or prepare motion."
+    except MissingFileError:
+        return [], "The data hold no faces: use an experiment with faces=…, or prepare motion."
     found = [*_tracked(data, recordings, config), *_animated(data, recordings, config)]
     return found, "held-out clips: GRID with tracked lips, FACEGOOD with the artists' curves"
 
@@ -149,7 +149,7 @@ def _phone_times(clips: Sequence[Recording], out: Path) -> dict[str, list[Timing
         for clip in tqdm(missing, desc="align", unit="clip"):
             samples_S, _ = sf.read(clip.path, dtype="int16")
             found = aligner(samples_S, clip.text or "") or []
-            ours[clip.name] = [(phone, round(start, 3), round(end, 3)) for phone, start, end in found]  # as it is kept
+            ours[clip.name] = [(phone, round(start, 3), round(end, 3)) for phone, start, end in found]
         write_times(out / "alignments.tsv.gz", ours)
     return {name: phones for name, phones in (ours | theirs).items() if phones}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Near-homophones: words that sound alike and mean different things, cut out of real utterances, and their distances.
+"""Near-homophones (words that sound alike but mean different things) in real utterances, and their distances.
 
 The protocol is that of Choi et al. 2024 ("Self-Supervised Speech Representations are More Phonetic than Semantic"),
 which Wav2Sem's paper follows: CMU phones, edit distance divided by the longer word's phones.
@@ -37,7 +37,7 @@ class Token:
 
 @cache
 def pronunciations() -> Mapping[str, tuple[Phones, ...]]:
-    """Word -> its pronunciations in the CMU dictionary that pocketsphinx brings along, the usual one first."""
+    """Word -> its pronunciations in pocketsphinx's copy of the CMU dictionary, the usual one first."""
     from pocketsphinx import get_model_path
 
     known: dict[str, list[Phones]] = {}
@@ -48,10 +48,10 @@ def pronunciations() -> Mapping[str, tuple[Phones, ...]]:
 
 
 def spoken_words(text: str, phones: Sequence[Timing], known: Mapping[str, tuple[Phones, ...]]) -> list[Token]:
-    """Where each word of `text` is spoken, read off an utterance's phone times.
+    """Where each word of `text` is spoken, by the utterance's phone times.
 
-    The dictionary's phones of the whole text are aligned with the spoken ones by fewest edits. A word counts only where
-    its spoken phones are one of its pronunciations, without a pause inside.
+    The dictionary's phones of the whole text are aligned with the spoken ones by fewest edits. A word counts only if
+    its spoken phones are one of its pronunciations and no pause interrupts it.
     """
     words = [word for word in (word.strip("'") for word in text.split()) if word in known]
     wanted = [(i, phone) for i, word in enumerate(words) for phone in known[word][0]]
@@ -70,7 +70,7 @@ def spoken_words(text: str, phones: Sequence[Timing], known: Mapping[str, tuple[
 
 
 def _owners(wanted: list[str], spoken: list[str]) -> list[int]:
-    """For each spoken phone, the wanted one that it stands for on a path of fewest edits."""
+    """For each spoken phone, the wanted one that it matches on a path of fewest edits."""
     cost = [list(range(len(spoken) + 1))]
     for i, phone in enumerate(wanted, start=1):
         row = [i]
@@ -118,7 +118,7 @@ def near_homophones(phones: Sequence[Phones], max_distance: float) -> np.ndarray
     lengths_N = counts_NC.sum(1)
     pairs = []
     for i, word in enumerate(phones[:-1]):
-        # Each edit adds at most one missing phone and removes at most one: a bound that spares nearly all the work.
+        # One edit adds at most one phone and removes at most one. This bound saves nearly all of the work.
         extra_NC = counts_NC[i + 1 :] - counts_NC[i]
         least_N = np.maximum(extra_NC.clip(0).sum(1), (-extra_NC).clip(0).sum(1))
         longer_N = np.maximum(lengths_N[i + 1 :], lengths_N[i])
@@ -151,10 +151,9 @@ def draw_pairs(
 ) -> dict[str, np.ndarray]:
     """Pairs of spoken examples (P, 2) for each of `PAIR_KINDS`, from `n_words` tokens drawn with `seed`.
 
-    A near-homophone pair is drawn evenly from the word pairs, then one example of each word. Random pairs and pairs of
-    the same word take their words from those same draws, and only words heard in at least two sentences take part: one
-    vocabulary, equally often. Both examples always come from different sentences: within one, F_s is the same and
-    cancels, whoever speaks it.
+    Near-homophones: a word pair is drawn uniformly, then one example of each word. Random pairs and pairs of the same
+    word use the words of those draws, so that all kinds have each word equally often; only words heard in at least two
+    sentences take part. The two examples always come from different sentences, since within one F_s cancels.
     """
     rng = np.random.default_rng(seed)
     number = {word: i for i, word in enumerate(words)}
@@ -197,10 +196,10 @@ def distances(first_PD: np.ndarray, second_PD: np.ndarray) -> dict[str, np.ndarr
 def with_semantics(
     features_ND: np.ndarray, semantic_ND: np.ndarray, owners_N: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """The features without F_s, with it, and with the controls (each (N, D)); "F_s alone" has no features.
+    """The features without F_s, with F_s, and with the control vectors (each (N, D)); "F_s alone" has no features.
 
-    Shuffled: every F_s moves to another owner (`owners_N`: whose F_s it is, the example's own or its utterance's).
-    Constant: the mean F_s everywhere, which no distance but the cosine can notice.
+    Shuffled: each owner of an F_s (`owners_N`: the example itself or its utterance) gets another's.
+    Constant: the mean F_s everywhere; only the cosine distance can change.
     """
     _, first, index_N = np.unique(owners_N, return_index=True, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(first))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mouths in slow motion: which sounds of which held-out sentences are looked at, and how each face's lips stand then.
+"""Mouths in slow motion: which sounds of which held-out sentences are shown, and each face's lips during them.
 
-A filmed speaker and a model are read at the same landmarks (`landmarks.USED`), in FLAME's frame and size with the head
-held still, and each around its own mouth at rest. Lengths come out in millimetres.
+Filmed speakers and models are read at the same landmarks (`landmarks.USED`), in FLAME's frame and size, without head
+motion, relative to their own mouth at rest. Lengths are in millimetres.
 
 Shapes: F columns of a picture, T frames of a track or motion, P landmarks, K channels, V vertices of the mouth region,
 G its triangles, X anything.
@@ -36,24 +36,24 @@ SOUNDS: Mapping[str, frozenset[str]] = {
     "p, b, m": frozenset(BILABIALS),
     "f, v": frozenset(LABIODENTALS),
     "w, oo": frozenset(("W", "UW")),
-    "open vowel": OPEN_VOWELS - {"AO"},  # which many speakers round, before r above all
+    "open vowel": OPEN_VOWELS - {"AO"},  # many speakers round AO, above all before r
 }
-MIN_SOUND_S = 0.05  # an animation frame and a half: at least one column shows it
+MIN_SOUND_S = 0.05  # one and a half animation frames: at least one column shows it
 COLUMNS = np.arange(-4, 5)
 READERS = ("librispeech", "vctk")
-# MediaPipe's rings, from one corner of the mouth over the upper lip and back below.
+# MediaPipe's rings: from one corner of the mouth along the upper lip, and back along the lower.
 OUTER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 INNER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 CHIN_LINE = (176, 148, 152, 377, 400)
 CORNERS, MIDDLES = (61, 291), (13, 14)
-# Of the mesh around the mouth: somewhat more than a picture shows, and the neck's front.
+# The part of the mesh that is kept: slightly more than a picture shows, and the front of the neck.
 HALF_WIDTH_M, ABOVE_M, BELOW_M, BEHIND_M = 0.06, 0.035, 0.085, 0.1
-INSIDE_M = (0.003, 0.009)  # behind the lips' front, where the mesh turns from lip to the dark of the mouth
+INSIDE_M = (0.003, 0.009)  # depth behind the lips' front over which the mesh turns from lip colour to the mouth's dark
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
-    """A held-out recording (S,) at 16 kHz with its phones, and the film of its speaker where there is one."""
+    """A held-out recording (S,) at 16 kHz with its phones, and the speaker's film if there is one."""
 
     name: str
     speaker: str
@@ -64,15 +64,17 @@ class Sentence:
 
 
 class MouthRegion:
-    """FLAME's front around the mouth, and the landmarks that a film has too.
+    """The front of FLAME around the mouth, and the landmarks that films have too.
 
     Raises:
-        FileNotFoundError: the data folder has no FLAME.
+        MissingFileError: the data folder has no FLAME.
     """
 
     def __init__(self, data: Path) -> None:
         if not (data / FLAME_FILE).is_file():
-            raise MissingFileError("{data}: no such file; its lips are what models move", data=data / FLAME_FILE)
+            raise MissingFileError(
+                "{file}: there is no such file; it holds the lips that models move", file=data / FLAME_FILE
+            )
         with np.load(data / FLAME_FILE) as file:
             self._flame = {key: file[key] for key in file.files}
         self._rest_V3 = self._flame["v_template"].astype(float)
@@ -120,11 +122,11 @@ class MouthRegion:
 
 
 def held_out_sentences(data: Path, filmed: int, heard: int) -> list[Sentence]:
-    """Sentences of the validation part in which every one of `SOUNDS` lasts long enough to be seen: `filmed` of GRID,
-    then `heard` of voices that nobody filmed; one of each speaker in turn.
+    """Validation sentences in which each of `SOUNDS` is long enough to be seen: `filmed` of GRID, then `heard` of
+    voices without a film; one of each speaker in turn.
 
     Raises:
-        FileNotFoundError: the data folder holds none of the corpora.
+        MissingFileError: the data folder holds none of the corpora.
     """
     clips = [clip for clip in list_clips(data) if clip.split == "valid" and clip.text and _says_all(clip.text)]
     aligner = Aligner()
@@ -163,7 +165,7 @@ def _in_turn(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def sounds(phones: Sequence[Timing]) -> dict[str, Timing]:
-    """Kind -> its longest sound, of those between other sounds if there are any: beside a pause lips rest anyway."""
+    """Kind -> its longest sound, preferably one between other sounds: beside a pause the lips rest."""
     chosen: dict[str, tuple[bool, float, Timing]] = {}
     for i, (phone, start, end) in enumerate(phones):
         around = [phones[j][0] if 0 <= j < len(phones) else "SIL" for j in (i - 1, i + 1)]
@@ -175,7 +177,8 @@ def sounds(phones: Sequence[Timing]) -> dict[str, Timing]:
 
 
 def columns(sound: Timing) -> tuple[np.ndarray, np.ndarray]:
-    """Times (F,) of consecutive animation frames around the middle of a sound, in seconds, and flags: it sounds."""
+    """Times (F,) of consecutive animation frames around the middle of a sound, in seconds, and flags: inside the
+    sound."""
     _, start, end = sound
     times_F = (round((start + end) / 2 * FPS) + COLUMNS) / FPS
     return times_F, (times_F >= start) & (times_F < end)
@@ -187,7 +190,7 @@ def phones_at(phones: list[Timing], times_F: np.ndarray) -> list[str]:
 
 
 def at_times(values_TX: np.ndarray, fps: float, times_F: np.ndarray) -> np.ndarray:
-    """Values (F, …) between the frames of a track, linearly; the first and last hold beyond its ends."""
+    """Values (F, …) of a track at other times, interpolated linearly; beyond its ends the first and last hold."""
     place_F = np.clip(np.asarray(times_F) * fps, 0, len(values_TX) - 1)
     low_F = np.minimum(place_F.astype(int), max(0, len(values_TX) - 2))
     high_F = np.minimum(low_F + 1, len(values_TX) - 1)

@@ -2,8 +2,8 @@
 """Pictures of an analysis, as PNG: t-SNE of near-homophones, apertures against sound, mouths in slow motion, error
 maps, training curves.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; wherever colour carries meaning, shape or
-position does too.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart. Whatever colour says, shape or position says
+too.
 
 Shapes: N points, S samples, T animation frames, V vertices, F triangles; of mouths: F columns, P points of a contour,
 G triangles.
@@ -49,7 +49,7 @@ class Opening:
 @dataclass(frozen=True, kw_only=True)
 class ShadedMouth:
     """The mesh around a mouth in F columns: vertices (F, V, 3) in millimetres, x to the character's left, y up, z
-    forward; triangles (G, 3); and how much each vertex (V,) is lip, and lies inside the mouth, 0..1."""
+    forward; triangles (G, 3); and how far each vertex (V,) counts as lip and as inside of the mouth, 0..1."""
 
     vertices_mm_FV3: np.ndarray
     triangles_G3: np.ndarray
@@ -59,13 +59,13 @@ class ShadedMouth:
 
 @dataclass(frozen=True, kw_only=True)
 class Mouth:
-    """One face's lips in F columns, in millimetres around the middle of its mouth at rest, seen from the front.
+    """One face's lips in F columns, seen from the front, in millimetres from the middle of its mouth at rest.
 
     Attributes:
         outer_mm_FP2, inner_mm_FP2: the lips' contours, closed rings; NaN where the face was not found.
-        chin_mm_FP2: a line along the chin; drawn where there is no mesh.
+        chin_mm_FP2: a line along the chin, drawn if there is no mesh.
         opening_mm_F, width_mm_F: distance of the inner lips' middles, and of the corners, above rest.
-        shaded: the mesh, or None: then the contours are filled.
+        shaded: the mesh; without it the contours are filled.
     """
 
     name: str
@@ -96,7 +96,7 @@ def near_homophone_map(
     """t-SNE of word vectors, one panel each for the features as they are and with F_s.
 
     Args:
-        panels: title -> vectors (N, D); each panel has its own projection, so only neighbourhoods compare.
+        panels: title -> vectors (N, D); each panel has its own projection, so only neighbourhoods can be compared.
         words: the word spoken in each of the N examples.
         pairs: near-homophones; a pair has one colour, its first word is a disc and its second a cross.
     """
@@ -127,7 +127,7 @@ def aperture_against_audio(
 
     Args:
         curves: the true motion (black, dashed) if there is any, named "true", and each model's.
-        phones: phone times, or None where nobody knows them.
+        phones: phone times, or None if unknown.
     """
     figure = _figure(1320, 620)
     sound, lips = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
@@ -173,7 +173,7 @@ def _draw_sound(axes: Axes, samples_S: np.ndarray) -> None:
 def mouths_in_slow_motion(
     path: Path, title: str, mouths: Sequence[Mouth], phones: Sequence[str], times_s: np.ndarray, sounding: np.ndarray
 ) -> Path:
-    """One row a face, one column a moment, on one scale; below each column its phone and time.
+    """One row per face and one column per moment, all on one scale; phone and time are below each column.
 
     Args:
         phones, times_s: what sounds in each of the F columns, and when.
@@ -209,7 +209,7 @@ def _draw_contours(axes: Axes, mouth: Mouth, column: int) -> None:
 
 
 def _draw_shaded(axes: Axes, shaded: ShadedMouth, inner_mm_P2: np.ndarray, column: int) -> None:
-    """The mesh lit by day; where it ends between the lips, the dark of the mouth."""
+    """The mesh in daylight, with the mouth's dark between the lips."""
     vertices_V3, triangles_G3 = shaded.vertices_mm_FV3[column], shaded.triangles_G3
     light_V = np.zeros(len(vertices_V3))
     np.add.at(light_V, triangles_G3, _daylight(vertices_V3[triangles_G3])[:, None])
@@ -223,9 +223,9 @@ def _draw_shaded(axes: Axes, shaded: ShadedMouth, inner_mm_P2: np.ndarray, colum
 
 
 def _nearest_surface(vertices_mm_V3: np.ndarray, triangles_G3: np.ndarray, rgb_V3: np.ndarray) -> np.ndarray:
-    """Image (Y, X, 4) of `MOUTH_VIEW_MM`, transparent where nothing is, by a depth buffer: sorted triangles would leave
-    notches where lips are pressed into each other."""
-    size = 2 * MOUTH_PX  # drawn at half of it, which smooths the edges
+    """Image (Y, X, 4) of `MOUTH_VIEW_MM`, transparent where there is nothing. It uses a depth buffer: sorted triangles
+    leave notches where pressed lips intersect."""
+    size = 2 * MOUTH_PX  # shown at half this size, which smooths the edges
     low_2, high_2 = np.transpose(MOUTH_VIEW_MM)
     at_V2 = (vertices_mm_V3[:, :2] - low_2) / (high_2 - low_2) * size - 0.5
     image_YX4, depth_YX = np.zeros((size, size, 4)), np.full((size, size), -np.inf)
@@ -256,12 +256,12 @@ def error_maps(
     faces_F3: np.ndarray | None,
     unit: str,
 ) -> Path:
-    """Mean error of every vertex, seen from the front, all maps on one scale.
+    """Mean error of every vertex, seen from the front; all maps share one scale.
 
     Args:
         maps: title -> error (V,) in `unit`.
         rest_V3: the rest face, x to the character's left, y up, z forward.
-        faces_F3: triangles, or None: then the vertices are drawn as dots.
+        faces_F3: triangles; without them the vertices are drawn as dots.
     """
     figure = _figure(560 * len(maps) + 140, 700)
     all_axes = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -287,14 +287,14 @@ def error_maps(
 
 
 def _daylight(corners_F33: np.ndarray) -> np.ndarray:
-    """Brightness (F,) of triangles lit from above the viewer, so that eyes and nose can be made out."""
+    """Brightness (F,) of triangles lit from above the viewer, which makes eyes and nose visible."""
     normals_F3 = np.cross(corners_F33[:, 1] - corners_F33[:, 0], corners_F33[:, 2] - corners_F33[:, 0])
     normals_F3 /= np.maximum(np.linalg.norm(normals_F3, axis=1, keepdims=True), 1e-20)
     return 0.62 + 0.38 * (normals_F3 @ (0.0, 0.5, 0.866)).clip(0)
 
 
 def training_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Path:
-    """Every value of the runs' metrics.jsonl over the steps, one panel a value, one line a run."""
+    """Every value of the runs' metrics.jsonl over the steps: one panel per value, one line per run."""
     keys = sorted({key for rows in runs.values() for row in rows for key in row if key != "step"})
     columns = min(3, max(1, len(keys)))
     lines = -(-len(keys) // columns) or 1

@@ -15,26 +15,26 @@ class Analyze:
     """One analysis.
 
     Attributes:
-        parts: Sections of the report, of `PARTS`.
-        corpora: Which corpora of the data take part in the word distances; () takes every one.
-        max_utterances: At most so many utterances, evenly spread over the corpora; 0 takes all. Those without phone
-            times are aligned first.
+        parts: Sections of the report, from `PARTS`.
+        corpora: Corpora of the data used for the word distances; () uses all.
+        max_utterances: Most utterances to use, evenly spread over the corpora; 0 uses all. Those without phone times
+            are aligned first.
         words: Words drawn for each seed (Choi et al. 2024: 10,000).
         pairs: Word pairs of each kind drawn for each seed.
         seeds: One draw of words and pairs each; the report shows the spread over them.
-        max_distance: Near-homophones differ by more than 0 and at most this phone edit distance, divided by the longer
-            word's phones.
-        max_similarity: Pairs whose words' text vectors (MiniLM) have a larger cosine count as synonyms and are left
+        max_distance: The largest phone edit distance of near-homophones, divided by the longer word's phones; it is
+            above 0.
+        max_similarity: Pairs with a larger cosine of their words' text vectors (MiniLM) count as synonyms and are left
             out. Inflections lie above 0.55 ("walk", "walked": 0.87), unrelated words near 0.3 ("ship", "sheep": 0.24).
         slicings: "audio": a word's own sound goes through the encoders; "features": its frames are cut out of the
             utterance's features.
         min_word_s: Shorter words are left out: the encoders need 25 ms for one frame.
         tsne_pairs, tsne_tokens: Word pairs in the t-SNE picture, and spoken examples of each word.
-        faces: Face data with true motion: "vocaset", "biwi", "custom", or "" for the bundled recipe's own.
-        clips: Clips of known motion in the aperture pictures and in the error map.
-        sentences, voices: Held-out filmed sentences, and held-out voices without a film, whose mouths are drawn in slow
-            motion; one speaker after the other.
-        longest_s: Longer clips of known motion are cut after so many seconds.
+        faces: Face data with true motion: "vocaset", "biwi", "custom", or "" for those of the bundled recipe.
+        clips: Clips with true motion in the aperture pictures and in the error map.
+        sentences, voices: How many held-out filmed sentences, and how many of held-out voices without a film, are drawn
+            as mouth strips; speakers take turns.
+        longest_s: Longer clips with true motion are cut off here.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -59,12 +59,12 @@ class Analyze:
         for name, given, known in (("parts", self.parts, PARTS), ("slicings", self.slicings, ("audio", "features"))):
             if not set(given) <= set(known):
                 raise UserError(
-                    "{name} {given}: known are {known}",
+                    "{name} {given}: choose from {known}",
                     name=name,
                     given=", ".join(given),
                     known=", ".join(known),
                 )
         if self.faces not in ("", "vocaset", "biwi", "custom"):
-            raise UserError('faces {faces!r}: known are vocaset, biwi, custom and ""', faces=self.faces)
+            raise UserError('faces {faces!r}: choose vocaset, biwi, custom or ""', faces=self.faces)
         if not self.seeds or min(self.words, self.pairs, self.clips) < 1 or not 0 < self.max_distance < 1:
             raise UserError("at least one seed, word, pair and clip are needed, and a max_distance between 0 and 1")

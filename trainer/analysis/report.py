@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG, and the sentence below it, which is also what a screen reader says."""
+    """A PNG and its caption, which screen readers read too."""
 
     path: Path
     caption: str
@@ -48,14 +48,14 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """What could not be done, and why."""
+    """A sentence about what could not be done, and why."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Literal:
-    """Text kept as it is: Markdown, JSON."""
+    """Preformatted text, such as Markdown or JSON."""
 
     text: str
 

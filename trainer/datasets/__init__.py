@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Data sets as they are handed out, each behind one way to read it."""
+"""Readers of published data sets, all with one interface."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """BIWI 3D Audiovisual Corpus of Affective Communication: 23,370 vertices, 25 fps; 14 subjects, 40 emotional sentences.
 
-Two layouts are read: the corpus as published, preprocessed on the fly, and what CodeTalker's scripts make of it
+Two layouts are read: the corpus as published, preprocessed while reading, and the output of CodeTalker's scripts
 (`exported_faces`: F2_e01.npy, F2_e01.wav, templates.pkl).
 
     faces/F2/e01/frame_001.vl    vertex count, then float32 x y z of every vertex; little-endian, one file a frame
@@ -10,7 +10,7 @@ Two layouts are read: the corpus as published, preprocessed on the fly, and what
 
 Preprocessing is CodeTalker's, for frames and templates alike: turn by pi about x (y and z change sign), subtract that
 frame's mean vertex, divide by the square root of that frame's surface area. Lengths are therefore in "sqrt_area", not
-in metres, and a frame's own size and place are gone.
+in metres, and each frame's size and place are lost.
 
 Splits are FaceFormer's: six training subjects with sentences 1-32, the same with 33-36 for validation and 37-40 for
 Test-A ("test"); Test-B ("test_b") has the eight other subjects with 37-40.
@@ -68,7 +68,7 @@ class OriginalBiwi(PublishedFaces):
         for name in ("faces", "rigid_scans"):
             if not (folder / name).is_dir():
                 raise MissingFileError(
-                    "{folder}: missing; BIWI needs faces, rigid_scans and audio, or an exported vertices_npy, wav "
+                    "{folder} is missing; BIWI needs faces, rigid_scans and audio, or an exported vertices_npy, wav "
                     "and templates.pkl",
                     folder=folder / name,
                 )
@@ -110,12 +110,12 @@ class OriginalBiwi(PublishedFaces):
             vertices_V3, faces_G3 = read_obj(self._scan(subject))
             if len(vertices_V3) != BIWI.n_vertices or faces_G3.max(initial=-1) >= BIWI.n_vertices or not len(faces_G3):
                 raise UserError(
-                    "{subject}.obj: {n_vertices_V3} vertices and {n_faces_G3} triangles; BIWI's templates have "
-                    "{n_vertices} vertices and the triangles between them",
+                    "{subject}.obj: {n_vertices} vertices and {n_triangles} triangles; BIWI's templates have "
+                    "{needed} vertices and the triangles between them",
                     subject=subject,
-                    n_vertices_V3=len(vertices_V3),
-                    n_faces_G3=len(faces_G3),
-                    n_vertices=BIWI.n_vertices,
+                    n_vertices=len(vertices_V3),
+                    n_triangles=len(faces_G3),
+                    needed=BIWI.n_vertices,
                 )
             self._meshes[subject] = vertices_V3, faces_G3
         return self._meshes[subject]
@@ -125,15 +125,15 @@ class OriginalBiwi(PublishedFaces):
 
 
 def open_biwi(folder: Path) -> PublishedFaces:
-    """Exported where `vertices_npy` is there, else the corpus as published."""
+    """The exported layout if there is a `vertices_npy`, else the corpus as published."""
     return ExportedFaces(BIWI, folder) if is_exported(folder) else OriginalBiwi(folder)
 
 
 def export(folder: Path, out: Path) -> PublishedFaces:
-    """Write the exported layout from the corpus, so that training need not preprocess every frame in every epoch.
+    """Write the exported layout from the corpus; training then need not preprocess every frame in every epoch.
 
     Returns:
-        What was written, opened.
+        The written data set, opened.
     """
     original = OriginalBiwi(folder)
     write_exported(original, out)
@@ -141,10 +141,10 @@ def export(folder: Path, out: Path) -> PublishedFaces:
 
 
 def read_vl(path: Path) -> np.ndarray:
-    """One frame, float32 (V, 3). The count is C's `unsigned long`: 4 or 8 bytes by the machine; the size tells which.
+    """One frame, float32 (V, 3). The count is C's `unsigned long`, 4 or 8 bytes wide; the file's size tells which.
 
     Raises:
-        ValueError: the file's size fits neither, or the count in it is not BIWI's.
+        UserError: the file's size fits neither, or its count is not BIWI's.
     """
     content = path.read_bytes()
     body = 12 * BIWI.n_vertices
@@ -152,15 +152,15 @@ def read_vl(path: Path) -> np.ndarray:
     count = int.from_bytes(content[:header], "little") if header in (4, 8) else -1
     if count != BIWI.n_vertices:
         raise UserError(
-            "{parent}/{parent_2}/{path}: {n_content} bytes; a frame of {n_vertices} vertices has {body} or "
-            "{body_2} and begins with that count. Unpack it again",
-            parent=path.parent.parent.name,
-            parent_2=path.parent.name,
-            path=path.name,
-            n_content=len(content),
+            "{subject}/{sequence}/{file}: {n_bytes} bytes; a frame of {n_vertices} vertices has {short} or "
+            "{long} bytes and begins with that count. Unpack it again",
+            subject=path.parent.parent.name,
+            sequence=path.parent.name,
+            file=path.name,
+            n_bytes=len(content),
             n_vertices=BIWI.n_vertices,
-            body=body + 4,
-            body_2=body + 8,
+            short=body + 4,
+            long=body + 8,
         )
     return np.frombuffer(content, "<f4", offset=header).reshape(-1, 3)
 
@@ -168,7 +168,7 @@ def read_vl(path: Path) -> np.ndarray:
 def preprocess(vertices_V3: np.ndarray, faces_G3: np.ndarray) -> np.ndarray:
     """CodeTalker's normalisation of one frame or template, float32 (V, 3) in sqrt_area.
 
-    NaN and infinity pass through, to be reported by frame.
+    NaN and infinity pass through; `FaceData.vertices` reports them by frame.
     """
     turned_V3 = vertices_V3.astype(np.float64) * (1, -1, -1)
     centred_V3 = turned_V3 - turned_V3.mean(axis=0)

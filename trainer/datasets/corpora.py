@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The development corpora on disk: which recordings there are, who speaks, what is said, and who is held out.
+"""The development corpora on disk: their recordings, speakers, texts and splits.
 
-Splits are by rule, not by list: GRID speaker 1 is split by sentence, everything else by speaker, so that figures on
-LibriSpeech and VCTK are of voices that training never heard. "valid" is what models are chosen by, "test" what they are
-judged by, once. `grid_others` is validation only: five faces are too few for two parts.
+Splits follow a rule: GRID speaker 1 is split by sentence, everything else by speaker, so that figures on LibriSpeech
+and VCTK are of unseen voices. Models are chosen by "valid" and finally judged by "test". `grid_others` is only for
+validation: five faces are too few for two parts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NORMALISED_TEXT = str.maketrans({c: " " for c in '",.;:!?()-'})
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One recording. `text` is lower-case words, or None when nobody wrote down what is said."""
+    """One recording. `text` is lower-case words, or None without a transcript."""
 
     name: str
     corpus: str
@@ -56,12 +56,12 @@ def list_clips(data: Path) -> Iterator[Clip]:
     """Every recording below `data`, in a fixed order.
 
     Raises:
-        FileNotFoundError: none of the corpora is there.
+        MissingFileError: none of the corpora is below `data`.
     """
     found = False
     for corpus in ("grid_s1", "grid_others", "librispeech_4_aligned", "vctk", "librispeech_251", "facegood"):
         folder = data / corpus
-        # Nobody wrote down what these 251 say: a recogniser did, corrected by reading (docs/training.md).
+        # These 251 have no published transcript: ours is a recogniser's, corrected by reading (docs/training.md).
         tables = [HEARD] if corpus == "librispeech_251" else sorted(folder.glob("transcripts*.tsv"))
         texts = _transcripts(tables)
         for path in sorted(folder.glob("*.flac")):
@@ -72,7 +72,7 @@ def list_clips(data: Path) -> Iterator[Clip]:
             elif corpus == "facegood":
                 text, speaker, split = None, "facegood", "valid" if name == FACEGOOD_HELD_OUT else "train"
             else:
-                # Both parts of LibriSpeech have speakers in common: one name, one split.
+                # Both parts of LibriSpeech share speakers, so they share names and splits.
                 people = "librispeech" if corpus.startswith("librispeech") else corpus
                 text, speaker = texts.get(name), f"{people}/{name.replace('-', '_').split('_')[0]}"
                 split = "valid" if corpus == "grid_others" else _split(speaker)

@@ -8,14 +8,14 @@
                                  or SUBJECT.obj; or one template.npy or template.obj for all subjects
     sentences.tsv                optional: NAME<tab>what is said
 
-The head must not move: what is left of its turns and steps would be learned as speech. Every clip's mean face must lie
-near its subject's template.
+The head must not move: remaining head motion would be learned as speech. Every clip's mean face must lie near its
+subject's template.
 
-dataset.json, with everything that it may hold:
+dataset.json, with every possible key:
 
     {
-      "fps": 30,                          captured: 25, 30, 50 or 60; 50 and 60 are used at every second frame
-      "unit": "m",                        of the vertices: "m", "cm" or "mm"; given on in metres
+      "fps": 30,                          captured: 25, 30, 50 or 60; of 50 and 60 every second frame is used
+      "unit": "m",                        of the vertices: "m", "cm" or "mm"; readers get metres
       "topology": "studio_head",          your name for the mesh; "flame" where the order is FLAME's
       "subjects": {                       in the order of the style's columns
         "anna": ["anna_001", "anna_002"],
@@ -24,8 +24,8 @@ dataset.json, with everything that it may hold:
       "split": {"valid": ["anna_002"], "test": []}      optional; every clip not named here is trained on
     }
 
-Without "split", one clip in eight is held out for validation by a hash of its name (at least one, where there are two):
-adding clips moves none from one side to the other, apart from that one.
+Without "split", one clip in eight is held out for validation, chosen by a hash of its name; of two or more clips at
+least one. Adding clips does not move others between the splits, except for that one.
 
 Shapes: T animation frames, V vertices.
 """
@@ -76,16 +76,16 @@ class CustomFaces(FaceData):
         self.clips, self.skipped = self._list_clips(subjects, description.get("split"))
         if not self.clips:
             raise UserError(
-                "{folder}: no clip has both its wav and its vertices ({dict})",
+                "{folder}: no clip has both its wav and its vertices ({skipped})",
                 folder=folder,
-                dict=dict(self.skipped),
+                skipped=dict(self.skipped),
             )
         for clip in self.clips:
             if fault := self._different_lengths(clip):
                 raise UserError(
-                    "{fault} at {description} fps; trim both to the same take, or correct fps in dataset.json",
+                    "{fault} at {fps} fps; trim both to the same take, or correct fps in dataset.json",
                     fault=fault,
-                    description=description["fps"],
+                    fps=description["fps"],
                 )
         self.styles = tuple(
             subject
@@ -146,8 +146,8 @@ class CustomFaces(FaceData):
             if path.is_file():
                 return path
         raise MissingFileError(
-            "{candidate}: missing; give each subject templates/SUBJECT.npy or .obj, or all one template.npy",
-            candidate=candidates[0],
+            "{file} is missing; give each subject templates/SUBJECT.npy or .obj, or all of them one template.npy",
+            file=candidates[0],
         )
 
     def _read_template(self, subject: str) -> np.ndarray:
@@ -155,21 +155,21 @@ class CustomFaces(FaceData):
         template = read_obj(path)[0] if path.suffix == ".obj" else np.asarray(load_array(path))
         if template.dtype.kind != "f" or template.size == 0 or template.size % 3:
             raise UserError(
-                "{path}: {template_dtype} {template_shape}; floats of shape (V, 3) are needed",
+                "{path}: {dtype} {shape}; floats of shape (V, 3) are needed",
                 path=path.name,
-                template_dtype=template.dtype,
-                template_shape=template.shape,
+                dtype=template.dtype,
+                shape=template.shape,
             )
         return template.reshape(-1, 3)
 
 
 def open_custom(folder: Path) -> CustomFaces:
-    """Raises FileNotFoundError and ValueError as `open_face_data` says."""
+    """Open the layout; errors are those of `open_face_data`."""
     return CustomFaces(folder)
 
 
 def held_out(names: Iterable[str]) -> Mapping[str, str]:
-    """Name -> "valid" for one clip in eight, by a hash of the name; at least one of several."""
+    """Name -> "valid" for one clip in eight, by a hash of the name; at least one of two or more."""
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     chosen = [name for name in ranked if hashlib.sha256(name.encode()).digest()[0] < 256 // HELD_OUT_ONE_IN]
     if not chosen and len(ranked) > 1:
@@ -181,41 +181,41 @@ def _description(path: Path) -> Mapping[str, Any]:
     """dataset.json, checked."""
     if not path.is_file():
         raise MissingFileError(
-            "{path}: missing; it describes the data set (see trainer/datasets/custom.py)",
+            "{path} is missing; it describes the data set (see trainer/datasets/custom.py)",
             path=path,
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError("{path}: no JSON ({error})", path=path, error=error) from error
+        raise UserError("{path}: not JSON ({error})", path=path, error=error) from error
     keys = set(description) if isinstance(description, dict) else set()
     if not keys >= REQUIRED or keys - REQUIRED - {"split"}:
         raise UserError(
-            "{path}: has {keys}; {required} are needed, and split is the only other key",
+            "{path}: has {keys}; {required} are needed, and split is optional",
             path=path,
             keys=sorted(keys),
             required=sorted(REQUIRED),
         )
     if not isinstance(description["fps"], int) or description["fps"] not in CAPTURE_FPS:
         raise UserError(
-            "{path}: fps {description!r}; captures of {capture_fps} fps are read",
+            "{path}: fps {fps!r}; choose from {choices}",
             path=path,
-            description=description["fps"],
-            capture_fps=sorted(CAPTURE_FPS),
+            fps=description["fps"],
+            choices=sorted(CAPTURE_FPS),
         )
     if not isinstance(description["unit"], str) or description["unit"] not in UNITS_M:
         raise UserError(
-            "{path}: unit {description!r}; known are {units_m}",
+            "{path}: unit {unit!r}; choose from {choices}",
             path=path,
-            description=description["unit"],
-            units_m=", ".join(UNITS_M),
+            unit=description["unit"],
+            choices=", ".join(UNITS_M),
         )
     subjects, split = description["subjects"], description.get("split", {})
     for key, table in (("subjects", subjects), ("split", split)):
         if not isinstance(table, dict) or not all(_is_names(names) for names in table.values()):
             raise UserError("{path}: {key} must map names to lists of clips", path=path, key=key)
     if not subjects:
-        raise UserError("{path}: it names no subject", path=path)
+        raise UserError("{path}: names no subject", path=path)
     listed = _listed_once(path, "subjects", subjects)
     unknown = sorted(set(split) - {"train", "valid", "test"}) + sorted(_listed_once(path, "split", split) - listed)
     if unknown:
@@ -228,7 +228,7 @@ def _description(path: Path) -> Mapping[str, Any]:
 
 
 def _listed_once(path: Path, key: str, table: Mapping[str, list[str]]) -> set[str]:
-    """The clips in a table of lists; ValueError where one is in it twice."""
+    """The clips in a table of lists; UserError if one is listed twice."""
     counts = Counter(name for names in table.values() for name in names)
     for name, count in counts.items():
         if count > 1:

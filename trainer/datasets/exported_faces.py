@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layout that FaceFormer and CodeTalker train from, for VOCASET and BIWI alike; read it, or write it once.
+"""The layout that FaceFormer and CodeTalker train from, for VOCASET and BIWI: reader and writer.
 
     vertices_npy/CLIP.npy    float (F, 3V), at the camera's rate: VOCASET 60 fps, BIWI 25 fps
     wav/CLIP.wav             any rate
@@ -33,7 +33,7 @@ from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 TEMPLATES = "templates.pkl"
 VERTICES, RECORDINGS = "vertices_npy", "wav"
 FOLDER = FolderKind(made_by="an export of captured faces", names=(VERTICES, RECORDINGS, TEMPLATES, SENTENCES))
-# More clips than this with another take's audio are no accident: the layout or its frame rate is misread.
+# If more clips than this have another take's audio, the layout or its frame rate is misread.
 MAX_SKIPPED_FRACTION = 0.1
 
 
@@ -48,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What the literature fixes about a data set; `clip_name` is a format of `subject` and `sentence` (a number)."""
+    """What the publications fix about a data set; `clip_name` is a format of `subject` and `sentence` (a number)."""
 
     name: str
     fps: int
@@ -66,7 +66,7 @@ class Published:
 
 
 class PublishedFaces(FaceData):
-    """A published data set, in whichever layout: its splits over the clips that are on disk."""
+    """A published data set in any layout: its splits over the clips on disk."""
 
     def __init__(self, published: Published, folder: Path, motions: set[str], recordings: set[str]) -> None:
         self.published, self.folder = published, folder
@@ -75,20 +75,20 @@ class PublishedFaces(FaceData):
         clips, skipped = split_clips(published, motions, recordings, sentence_texts(folder))
         if not clips:
             raise MissingFileError(
-                "{folder}: no clip of the published splits is here; one is called {format}",
+                "{folder}: no clip of the published splits is here; one would be called {example}",
                 folder=folder,
-                format=published.clip_name.format(subject=self.styles[0], sentence=1),
+                example=published.clip_name.format(subject=self.styles[0], sentence=1),
             )
         faults = {clip: fault for clip in clips if (fault := self._different_lengths(clip))}
         if len(faults) > MAX_SKIPPED_FRACTION * len(clips):
             raise UserError(
-                "{folder}: {n_faults} of {n_clips} clips, the first {next} at {camera_fps} fps; pair every clip "
-                "with its own recording, captured at that rate",
+                "{folder}: {n_faults} of {n_clips} clips do not fit their recordings, the first: {first} at {fps} "
+                "fps; pair every clip with its own recording, captured at that rate",
                 folder=folder,
                 n_faults=len(faults),
                 n_clips=len(clips),
-                next=next(iter(faults.values())),
-                camera_fps=self.camera_fps,
+                first=next(iter(faults.values())),
+                fps=self.camera_fps,
             )
         self.clips = tuple(clip for clip in clips if clip not in faults)
         self.skipped = skipped | dict.fromkeys(faults.values(), 1)
@@ -119,9 +119,9 @@ class ExportedFaces(PublishedFaces):
         for name in (VERTICES, RECORDINGS, TEMPLATES):
             if not (folder / name).exists():
                 raise MissingFileError(
-                    "{folder}: missing; {published} needs it beside the other files",
+                    "{folder} is missing; {data} needs it",
                     folder=folder / name,
-                    published=published.name,
+                    data=published.name,
                 )
         motions = {path.stem for path in (folder / VERTICES).glob("*.npy")}
         recordings = {path.stem for path in (folder / RECORDINGS).glob("*.wav")}
@@ -155,15 +155,15 @@ class ExportedFaces(PublishedFaces):
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether this layout is in the folder."""
+    """Whether the folder has this layout."""
     return (folder / VERTICES).is_dir()
 
 
 def write_exported(data: PublishedFaces, out: Path) -> None:
-    """Write every clip of the splits, and their subjects' templates; files that are there already stay.
+    """Write every clip of the splits and the subjects' templates; existing files stay.
 
-    Every clip is read as training reads it, so that NaN or a wrong template stops here (ValueError). Each file gets its
-    name only when it is complete, so that an interrupted export goes on where it ended.
+    Every clip is read as training reads it, so that NaN or a wrong template is found here (UserError). A file gets its
+    name when it is complete, so that an interrupted export can go on.
     """
     FOLDER.claim(out)
     for name in (VERTICES, RECORDINGS):
@@ -205,8 +205,8 @@ def load_array(path: Path) -> np.ndarray:
     """An .npy file, memory-mapped, without pickled objects.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is cut off, no array, or an array of objects; the message has its size in bytes.
+        MissingFileError: no such file.
+        UserError: it is cut off, not an array, or an array of objects; the message has its size in bytes.
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -215,7 +215,7 @@ def load_array(path: Path) -> np.ndarray:
     except (ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
         raise UserError(
-            "{path}: {size} bytes that are no whole .npy array ({error}); copy it again",
+            "{path}: its {size} bytes are not a whole .npy array ({error}); copy it again",
             path=path.name,
             size=size,
             error=error,
@@ -223,7 +223,7 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def sound_length_s(path: Path) -> float:
-    """Seconds by the file's header; ValueError or OSError where it is no sound file."""
+    """Seconds, by the file's header; errors are those of `open_sound`."""
     with open_sound(path) as sound:
         return sound.frames / sound.samplerate
 
@@ -232,14 +232,14 @@ def read_templates(path: Path) -> Mapping[str, np.ndarray]:
     """Subject -> rest face, by the restricted unpickler."""
     templates = restricted_pickle.load(path)
     if not isinstance(templates, dict) or not all(isinstance(value, np.ndarray) for value in templates.values()):
-        raise UserError("{path}: no templates (a dict of subject -> array is needed)", path=path.name)
+        raise UserError("{path}: not templates (a dict of subject -> array is needed)", path=path.name)
     return templates
 
 
 def split_clips(
     published: Published, motions: set[str], recordings: set[str], texts: Mapping[str, str]
 ) -> tuple[list[FaceClip], dict[str, int]]:
-    """The splits' clips with both motion and recording, and how many were left out for which reason."""
+    """The splits' clips with both motion and recording, and the number left out by reason."""
     clips: list[FaceClip] = []
     skipped: Counter[str] = Counter()
     named: set[str] = set()

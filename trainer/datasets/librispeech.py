@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """LibriSpeech as it is published: `SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt` with one flac an utterance.
 
-Every utterance is kept (the released loader keeps a chapter's last one). What cannot be used is left out, counted by
-reason and named once; only when nothing is left is that an error.
+Every utterance is kept (the released loader keeps only each chapter's last). Unusable ones are left out and counted by
+reason, with one example each; it is an error only if none is left.
 
 Shapes: S samples.
 """
@@ -32,7 +32,7 @@ _UTTERANCE = re.compile(r"(\d+)-(\d+)-\d+\.flac")
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One recording; `text` is lower-case, "" where texts are not needed and there is none.
+    """One recording; `text` is lower-case, or "" without a transcript.
 
     `corpus` is the subset ("train-clean-100"), `split` "train", "valid" or "test".
     """
@@ -48,7 +48,7 @@ class Utterance:
 
 @dataclass
 class _Skipped:
-    """What was left out, by reason: how often, and one example."""
+    """What was left out, by reason: the count and one example."""
 
     reasons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -57,10 +57,10 @@ class _Skipped:
 
 
 class LibriSpeech:
-    """The utterances below a folder: LibriSpeech itself or the one above it, one or several subsets, or speakers alone.
+    """The utterances below a folder: LibriSpeech or its parent folder, some of its subsets, or some speakers.
 
     Subsets named dev-* are the validation split and test-* the test split. Without a dev-* subset, 5 % of the training
-    speakers are validation (of the utterances, where there is one speaker only).
+    speakers are validation, or 5 % of the utterances of a single speaker.
 
     Attributes:
         records: the utterances, by subset and name.
@@ -68,16 +68,16 @@ class LibriSpeech:
     """
 
     def __init__(self, root: Path, *, transcribed: bool = True) -> None:
-        """List the folder; lengths come from the flac headers, and each file's last sample must be readable.
+        """List the folder; lengths come from the flac headers, and the last sample of each file must be readable.
 
         Args:
-            transcribed: leave out what has no transcript.
+            transcribed: leave out recordings without a transcript.
 
         Raises:
-            FileNotFoundError: no utterance below `root` can be used.
+            MissingFileError: no utterance below `root` can be used.
         """
         if not root.is_dir():
-            raise MissingFileError("{root}: no such folder; --data names LibriSpeech's folder", root=root)
+            raise MissingFileError("{root}: there is no such folder; --data names LibriSpeech's folder", root=root)
         skipped = _Skipped()
         listed = [utterance for chapter in _chapters(root, skipped) for utterance in _utterances(chapter, skipped)]
         if transcribed:
@@ -92,17 +92,19 @@ class LibriSpeech:
                 records.append(replace(utterance, n_samples=length))
         self.skipped: Mapping[str, Mapping[str, Any]] = skipped.reasons
         if not records:
-            raise FileNotFoundError(
-                f"{root}: no usable utterance in LibriSpeech's layout (SUBSET/SPEAKER/CHAPTER/*.flac and *.trans.txt)"
-                + "".join(f"; {reason}: {some['count']}, as {some['example']}" for reason, some in self.skipped.items())
-            )
+            found = [f"; {reason}: {some['count']}, as {some['example']}" for reason, some in self.skipped.items()]
+            raise MissingFileError(
+                "{root}: no usable utterance in LibriSpeech's layout (SUBSET/SPEAKER/CHAPTER/*.flac and *.trans.txt)"
+                "{found}",
+                root=root, found="".join(found),
+            )  # fmt: skip
         self.records = with_splits(sorted(records, key=lambda utterance: (utterance.corpus, utterance.name)))
 
     def samples(self, record: Utterance) -> np.ndarray:
         """float32 (S,) in [-1, 1).
 
         Raises:
-            ValueError: the file is damaged in its middle, which listing does not see.
+            UserError: the file is damaged in its middle, which listing does not notice.
         """
         try:
             return sf.read(record.path, dtype="float32")[0]
@@ -114,7 +116,7 @@ class LibriSpeech:
             ) from error
 
     def files(self) -> Iterator[Path]:
-        """What the data hash is made of."""
+        """The files that the data's hash covers."""
         return (record.path for record in self.records)
 
 
@@ -165,7 +167,7 @@ def _utterances(chapter: _Chapter, skipped: _Skipped) -> Iterator[Utterance]:
 
 
 def _texts(path: Path, skipped: _Skipped) -> dict[str, str]:
-    """Utterance name -> words, lower-case: upper case is another language to a cased text model."""
+    """Utterance name -> words, in lower case: a cased text model would not know words in capitals."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -176,7 +178,7 @@ def _texts(path: Path, skipped: _Skipped) -> dict[str, str]:
 
 
 def _n_samples(path: Path) -> int | str:
-    """Length of a recording, or why it cannot be used. Seeking to the end finds truncated files without decoding."""
+    """Length of a recording, or why it cannot be used. Seeking to the end detects cut-off files without decoding."""
     try:
         with sf.SoundFile(path) as file:
             if (file.samplerate, file.channels) != (SAMPLE_RATE_HZ, 1):

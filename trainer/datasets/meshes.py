@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Template meshes: Wavefront OBJ files, read for their vertices and triangles, and their area."""
+"""Template meshes: vertices, triangles and area of Wavefront OBJ files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from wav2sem_blender.errors import MissingFileError, UserError
 
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices float64 (V, 3) and triangles int64 (G, 3); polygons become fans, textures and normals are ignored.
+    """Vertices float64 (V, 3) and triangles int64 (G, 3); polygons become triangle fans; textures and normals are
+    ignored.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a vertex or face line that cannot be read; the message has its number.
+        MissingFileError: no such file.
+        UserError: a vertex or face line cannot be read; the message has its number.
     """
     if not path.is_file():
         raise MissingFileError("{path}: there is no such mesh", path=path)
@@ -30,15 +31,15 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     vertices.append([x, y, z])
                 elif kind == "f":
                     corners = [int(word.split("/")[0]) for word in words]
-                    # Counted from 1, or backwards from the newest vertex.
+                    # From 1, or backwards from the last vertex.
                     corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
                     triangles += [(corners[0], b, c) for b, c in zip(corners[1:], corners[2:], strict=False)]
             except ValueError as error:
                 raise UserError(
-                    "{path}, line {number}: no vertex or face ({strip})",
+                    "{path}, line {number}: not a vertex or face ({line})",
                     path=path.name,
                     number=number,
-                    strip=line.strip()[:60],
+                    line=line.strip()[:60],
                 ) from error
     return np.array(vertices).reshape(-1, 3), np.array(triangles, np.int64).reshape(-1, 3)
 

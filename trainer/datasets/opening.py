@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Open a data set of faces by its kind, whatever layout it has."""
+"""Open a data set of faces of any kind and layout."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
     Args:
         kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
             `vertices_npy`), or "custom" (`dataset.json`).
-        folder: Where the data set lies.
+        folder: The data set's folder.
 
     Raises:
-        FileNotFoundError: the folder or one of its files is missing; the message names it.
-        ValueError: an unknown kind, or files that are not what the layout says.
+        MissingFileError: the folder or one of its files is missing; the message names it.
+        UserError: an unknown kind, or files that do not follow the layout.
     """
     if kind not in _OPENERS:
-        raise UserError("face data {kind!r}: known are {openers}", kind=kind, openers=", ".join(_OPENERS))
+        raise UserError("face data {kind!r}: choose from {openers}", kind=kind, openers=", ".join(_OPENERS))
     if not folder.is_dir():
-        raise MissingFileError("{folder}: there is no such folder of face data", folder=folder)
+        raise MissingFileError("{folder}: there is no such folder", folder=folder)
     return _OPENERS[kind](folder)

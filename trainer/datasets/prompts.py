@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Telephone prompts of professional speakers, in the layout of Debian's packages of Asterisk's core sounds.
 
-For measuring only: one person a language, who is not in what the bundled model learnt from. Each language is two
-packages, unpacked below one folder: LANGUAGE's transcripts, `core-sounds-LANGUAGE.txt.gz` ("name: text", a line each),
-and its recordings, `sounds/VOICE/NAME.g722`, where VOICE begins with the language.
+For evaluation only: one speaker per language, none of whom the bundled model learnt from. Each language has two
+packages, unpacked into one folder: LANGUAGE's transcripts, `core-sounds-LANGUAGE.txt.gz` (lines of "name: text"),
+and its recordings, `sounds/VOICE/NAME.g722`, where VOICE starts with the language.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 ESPEAK_VOICES = {"en": "en-us", "es": "es-419", "fr": "fr", "it": "it", "ru": "ru"}
 G722_BYTES_PER_S = 8000
-_NOT_SPOKEN = re.compile(r"[\[(]|\?\s+[^\W\dA-Z_]")  # notes on a sound; a letter that some encoding lost
+_NOT_SPOKEN = re.compile(r"[\[(]|\?\s+[^\W\dA-Z_]")  # a note about a sound; a letter lost by an encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,15 @@ class Prompt:
 
     @property
     def duration_s(self) -> float:
-        """By the file's size: the codec's rate is constant."""
+        """From the file's size, as the codec's rate is constant."""
         return self.path.stat().st_size / G722_BYTES_PER_S
 
     def samples(self) -> np.ndarray:
         """int16 (S,) at 16 kHz.
 
         Raises:
-            FileNotFoundError: ffmpeg is not installed.
-            ValueError: a file that ffmpeg cannot read.
+            MissingFileError: ffmpeg is not installed.
+            UserError: ffmpeg cannot read the file.
         """
         command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", str(self.path)]
         command += ["-f", "s16le", "-ar", str(SAMPLE_RATE_HZ), "-ac", "1", "-"]
@@ -56,17 +56,17 @@ class Prompt:
             raise MissingFileError("ffmpeg is not installed (Debian: `apt install ffmpeg`)") from error
         except subprocess.CalledProcessError as error:
             raise UserError(
-                "{path}: {strip}", path=self.path, strip=error.stderr.decode(errors="replace").strip()
+                "{path}: {reason}", path=self.path, reason=error.stderr.decode(errors="replace").strip()
             ) from error
         return np.frombuffer(decoded, np.int16)
 
 
 def list_prompts(data: Path, shortest_s: float, longest_s: float) -> dict[str, list[Prompt]]:
-    """Prompts by language that have a transcript and such a duration, in an order that depends on their names alone:
-    the first few are a fair sample.
+    """Prompts by language with a transcript and a duration in range, ordered by a hash of their names, so that the
+    first few are a fair sample.
 
     Raises:
-        FileNotFoundError: `data` holds none.
+        MissingFileError: `data` holds none.
     """
     found: dict[str, list[Prompt]] = {}
     for transcripts in sorted(data.rglob("core-sounds-*.txt.gz")):
@@ -83,15 +83,15 @@ def list_prompts(data: Path, shortest_s: float, longest_s: float) -> dict[str, l
     if not found:
         raise MissingFileError(
             "{data}: no prompts; unpack Debian's asterisk-core-sounds-fr and asterisk-core-sounds-fr-g722 there "
-            "(languages: {espeak_voices})",
+            "(languages: {languages})",
             data=data,
-            espeak_voices=", ".join(ESPEAK_VOICES),
+            languages=", ".join(ESPEAK_VOICES),
         )
     return found
 
 
 def _lines(transcripts: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of all that is said in words."""
+    """Name and text of the prompts that consist of words."""
     with gzip.open(transcripts, "rt", encoding="utf-8") as lines:
         for line in lines:
             name, colon, text = line.strip().partition(": ")

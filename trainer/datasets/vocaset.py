@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """VOCASET: FLAME faces (5023 vertices, metres) at 60 fps, used at 30; 12 subjects, 40 sentences each.
 
-Two layouts are read: the four original files, and what FaceFormer's script makes of them (`exported_faces`).
+Two layouts are read: the four original files, and the output of FaceFormer's script (`exported_faces`).
 
     data_verts.npy           (M, 5023, 3), memory-mapped
     subj_seq_to_idx.pkl      [subject][sequence][frame] -> row of data_verts.npy
@@ -77,7 +77,7 @@ class OriginalVocaset(PublishedFaces):
         for name in ORIGINAL_FILES:
             if not (folder / name).is_file():
                 raise MissingFileError(
-                    "{folder}: missing; VOCASET needs {original_files}, or an exported vertices_npy, wav and "
+                    "{folder} is missing; VOCASET needs {original_files}, or an exported vertices_npy, wav and "
                     "{templates}",
                     folder=folder / name,
                     original_files=", ".join(ORIGINAL_FILES),
@@ -86,9 +86,9 @@ class OriginalVocaset(PublishedFaces):
         self._vertices_MV3 = load_array(folder / VERTICES)
         if self._vertices_MV3.shape[1:] != (VOCASET.n_vertices, 3):
             raise UserError(
-                "{vertices}: shape {vertices_MV3_shape}; (M, {n_vertices}, 3) is needed",
-                vertices=VERTICES,
-                vertices_MV3_shape=self._vertices_MV3.shape,
+                "{file}: shape {shape}; (M, {n_vertices}, 3) is needed",
+                file=VERTICES,
+                shape=self._vertices_MV3.shape,
                 n_vertices=VOCASET.n_vertices,
             )
         self._rows = _by_clip(folder / ROWS)
@@ -108,8 +108,8 @@ class OriginalVocaset(PublishedFaces):
             samples_N, rate_hz = recorded["audio"], int(recorded["sample_rate"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                "{audio}: {clip} has no audio and sample_rate ({error})",
-                audio=AUDIO,
+                "{file}: {clip} lacks audio or sample_rate ({error})",
+                file=AUDIO,
                 clip=clip.name,
                 error=error,
             ) from error
@@ -128,21 +128,21 @@ class OriginalVocaset(PublishedFaces):
             rows = [int(row) for _, row in sorted(frames.items())]
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(
-                "{rows}: {clip} does not map frames to rows ({error})",
-                rows=ROWS,
+                "{file}: {clip} does not map frames to rows ({error})",
+                file=ROWS,
                 clip=clip.name,
                 error=error,
             ) from error
         if not rows or min(rows) < 0 or max(rows) >= len(self._vertices_MV3):
             raise UserError(
-                "{rows}: {clip} has {n_rows} frames, up to row {rows_2}, but {vertices} has {n__vertices_MV3} "
-                "rows; the files are of different versions",
-                rows=ROWS,
+                "{file}: {clip} has {n_frames} frames, up to row {last}, but {vertices} has {n_rows} rows; the "
+                "files are of different versions",
+                file=ROWS,
                 clip=clip.name,
-                n_rows=len(rows),
-                rows_2=max(rows, default=-1),
+                n_frames=len(rows),
+                last=max(rows, default=-1),
                 vertices=VERTICES,
-                n__vertices_MV3=len(self._vertices_MV3),
+                n_rows=len(self._vertices_MV3),
             )
         return rows
 
@@ -154,7 +154,7 @@ class OriginalVocaset(PublishedFaces):
 
 
 def open_vocaset(folder: Path) -> PublishedFaces:
-    """Exported where `vertices_npy` is there, else the four original files."""
+    """The exported layout if there is a `vertices_npy`, else the four original files."""
     return ExportedFaces(VOCASET, folder) if is_exported(folder) else OriginalVocaset(folder)
 
 
@@ -162,7 +162,7 @@ def export(folder: Path, out: Path) -> PublishedFaces:
     """Write the exported layout from the four original files: 60 fps motion, recordings at their own rate.
 
     Returns:
-        What was written, opened.
+        The written data set, opened.
     """
     original = OriginalVocaset(folder)
     write_exported(original, out)
@@ -173,7 +173,7 @@ def _by_clip(path: Path) -> Mapping[str, Any]:
     """[subject][sequence] -> value, as SUBJECT_SEQUENCE -> value."""
     nested = restricted_pickle.load(path)
     if not isinstance(nested, dict) or not all(isinstance(sequences, dict) for sequences in nested.values()):
-        raise UserError("{path}: no [subject][sequence] in it; it is another file", path=path.name)
+        raise UserError("{path}: not a table of [subject][sequence]", path=path.name)
     return {
         f"{subject}_{sequence}": value for subject, sequences in nested.items() for sequence, value in sequences.items()
     }

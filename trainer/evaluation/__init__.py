@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Figures: vertex errors with controls, and the bundled model's lip sync."""
+"""Measurements: vertex errors with controls, and the bundled model's lip sync."""

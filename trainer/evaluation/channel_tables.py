@@ -32,8 +32,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"{results['date']}.",
         "## Lip sync",
         _lip_sync(results["lip_sync"]),
-        "r: correlation with the filmed lips at lag 0, mean over clips; best lag in frames, above 0 is an early mouth. "
-        "Recall: of p, b, m; precision: of closed frames within speech, chance that of closing anywhere. Definitions: "
+        "r: correlation with the filmed lips at lag 0, mean over clips. Best lag in frames; above 0: mouth is early. "
+        "Recall of p, b, m; precision of closed frames within speech; chance: the precision of closing anywhere. See "
         "`trainer/evaluation/lipsync.py`.",
     ]
     if len(results["conditions"]) > 1:
@@ -59,13 +59,13 @@ def prompts_markdown(results: Mapping[str, Any]) -> str:
         f"{results['date']}. Definitions: `trainer/evaluation/lipsync.py`; phone times are aligned "
         "(`trainer/evaluation/prompt_times.py`).",
         table(("language", "speaker", "clips", "p, b, m", *_heads(keys)), closures),
-        "## How far the phone times can be trusted",
+        "## How reliable the phone times are",
         table(
             ("language", "prompts", "unknown sounds", "failed", "poor", "score", "wrong transcripts that pass")
             + ("p, b alone", "weakest after onset, ms (quartiles)", "within", "by chance"),
             aligned,
         ),
-        "Within: share of p and b in (or 20 ms around) which the sound is weakest, of what is 100 ms around them.",
+        "Within: share of p and b for which the weakest sound of the 100 ms around them lies in them or 20 ms away.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -111,7 +111,7 @@ def _conditions(conditions: Mapping[str, Any]) -> str:
 
 
 def _condition_columns(corpora: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """r of every filmed corpus; closures of those without a film that are pooled last, or of whatever there is."""
+    """r of every filmed corpus; closures of the pooled corpora without a film, or else of any."""
     films = [(name, "correlation", "r") for name, scores in corpora.items() if "correlation" in scores]
     voices = [name for name, scores in corpora.items() if "closures" in scores][-1:]
     keys = ("f1", "auc", "recall", "precision", "silence_residual")
@@ -119,7 +119,7 @@ def _condition_columns(corpora: Mapping[str, Any]) -> list[tuple[str, str, str]]
 
 
 def _change(value: float | None, clean: float | None) -> str:
-    """How much of the clean figure is lost (or won)."""
+    """Change against the clean figure, in percent."""
     return f" ({100 * (value / clean - 1):+.0f} %)" if value is not None and clean and value != clean else ""
 
 
@@ -129,7 +129,7 @@ def _conditions_caption() -> str:
         f"held-out voices together, likewise; telephone: {TELEPHONE_HZ[0]} to {TELEPHONE_HZ[1]} Hz, mu-law; room: RT60 "
         f"{RT60_S:g} s, direct sound {DIRECT_TO_REVERBERANT_DB:g} dB above its echoes; pitch: semitones, formants with "
         f"it, constant tempo; child: pitch times {CHILD_PITCH:g}, formants times {CHILD_FORMANTS:g}. Seeded; nothing "
-        "of it is shared with training's augmentation."
+        "of it is used in training's augmentation."
     )
 
 
@@ -150,8 +150,8 @@ def _motion(motion: Mapping[str, Mapping[str, float]]) -> str:
 def _motion_caption(results: Mapping[str, Any]) -> str:
     return (
         f"Millimetres on the {results['motion_vertices']} vertices that a channel moves by more than 2 mm, mean over "
-        "frames of a clip, then over clips; lve_mm is the largest distance (no square), rest_mve_mm a face that never "
-        "moves, aperture_r Pearson's r of the lip gap with the fitted one."
+        "frames of a clip, then over clips. lve_mm: the largest distance (not squared). rest_mve_mm: the error of a "
+        "motionless face. aperture_r: Pearson's r of the lip gap with the fitted one."
     )
 
 

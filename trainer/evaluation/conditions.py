@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Recordings as a listener may get them, for measuring only: the same words at the same times, harder to hear.
+"""Listening conditions for evaluation: the same words at the same times, harder to hear.
 
-Nothing here is shared with what training hears (`speech/augment.py`), so that a figure is not of rooms and noises that
-were learnt. Every change is seeded by the clip's name: a clip sounds the same in every evaluation, alone or among
-others.
+Training uses none of these rooms and noises (it has `speech/augment.py`), so that no figure measures what was learnt by
+heart. Every change is seeded by the clip's name, so a clip sounds the same in every evaluation.
 
 Shapes: S samples at 16 kHz, F bins and T frames of a spectrogram.
 """
@@ -34,17 +33,17 @@ FIRST_ECHO_S = 0.002
 CHILD_PITCH, CHILD_FORMANTS = 1.5, 1.3
 
 STRETCH_HOP = 256  # 16 ms, half of a window
-STRETCH_SEARCH = 160  # 10 ms to both sides: a whole period of the lowest voices
-STRETCH_COST = 0.5  # of the furthest shift, in likeness: without it windows stay ahead of (or behind) their places
+STRETCH_SEARCH = 160  # 10 ms to each side: a whole period of the lowest voices
+STRETCH_COST = 0.5  # similarity that the largest shift costs; without it windows drift ahead or behind
 SPECTRUM_WINDOW, SPECTRUM_HOP = 512, 128
-ENVELOPE_QUEFRENCIES = 28  # 1.75 ms: shorter than a child's period, longer than what formants need
+ENVELOPE_QUEFRENCIES = 28  # 1.75 ms: below a child's pitch period, enough for formants
 MAX_ENVELOPE_GAIN = 30.0
 
 
 class Conditions:
-    """Records of one split of `speech`, under the conditions that `CONDITIONS` names.
+    """Records of one split of `speech`, under the conditions in `CONDITIONS`.
 
-    The other voices of `babble` are of the same split: held out as the clip itself is.
+    The voices of `babble` come from the same split, so they are held out as the clip is.
     """
 
     def __init__(self, speech: Speech, split: str, seed: int) -> None:
@@ -55,14 +54,14 @@ class Conditions:
                 self._by_speaker.setdefault(record.speaker, []).append(record)
 
     def samples(self, record: Any, condition: str) -> np.ndarray:
-        """What is heard of a record: float32 (S,), as long as the recording and in time with it.
+        """A record as heard under a condition: float32 (S,), same length and timing.
 
         Raises:
-            ValueError: an unknown condition, or babble where nobody else speaks.
+            UserError: an unknown condition, or babble in a split with one speaker.
         """
         if condition not in CONDITIONS:
             raise UserError(
-                "condition {condition!r}: known are {conditions}",
+                "condition {condition!r}: choose from {conditions}",
                 condition=condition,
                 conditions=", ".join(CONDITIONS),
             )
@@ -75,7 +74,7 @@ class Conditions:
         return CHANGES[condition](samples_S, rng).astype(np.float32)
 
     def _babble(self, record: Any, rng: np.random.Generator) -> np.ndarray:
-        """As many other people at once, equally loud (S,)."""
+        """`N_BABBLERS` other voices at once, equally loud (S,)."""
         others = sorted(self._by_speaker.keys() - {record.speaker})
         if not others:
             raise UserError(
@@ -98,7 +97,7 @@ def add_noise(samples_S: np.ndarray, noise_S: np.ndarray) -> np.ndarray:
 
 
 def pink_noise(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Steady noise, equal power in every octave from 20 Hz up."""
+    """Steady noise with equal power in every octave above 20 Hz."""
     spectrum = fft.rfft(rng.standard_normal(len(samples_S)))
     hz = fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE_HZ)
     spectrum = np.where(hz < 20, 0, spectrum) / np.sqrt(np.maximum(hz, 20))
@@ -106,7 +105,7 @@ def pink_noise(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def telephone(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """300 to 3400 Hz at 8 kHz in 8 bits of mu-law, and back to 16 kHz; no filter delays anything."""
+    """300 to 3400 Hz, 8 kHz, 8-bit mu-law, and back to 16 kHz; without delay."""
     band = signal.butter(4, TELEPHONE_HZ, "bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
     narrow_S = signal.sosfiltfilt(band, soxr.resample(samples_S, SAMPLE_RATE_HZ, TELEPHONE_RATE_HZ)).clip(-1, 1)
     code_S = np.round(np.sign(narrow_S) * np.log1p(MU * np.abs(narrow_S)) / np.log1p(MU) * (MU // 2))
@@ -115,7 +114,7 @@ def telephone(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def room(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The direct sound and 3 dB below it echoes that lose 60 dB in 0.5 s."""
+    """The direct sound and, 3 dB below it, echoes that decay by 60 dB in 0.5 s."""
     times_S = np.arange(int(1.2 * RT60_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     echoes_S = rng.standard_normal(len(times_S)) * 10 ** (-3 * times_S / RT60_S) * (times_S >= FIRST_ECHO_S)
     level = 10 ** (-DIRECT_TO_REVERBERANT_DB / 20) / float(np.linalg.norm(echoes_S))
@@ -123,12 +122,12 @@ def room(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def semitones(count: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """Pitch and formants moved together, as of a smaller or larger speaker."""
+    """Pitch and formants shifted together, as for a smaller or larger speaker."""
     return lambda samples_S, rng: change_pitch(samples_S, 2 ** (count / 12))
 
 
 def child(samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pitch times 1.5, formants times 1.3: an adult's recording as of a child's throat."""
+    """Pitch times 1.5, formants times 1.3: turns an adult's voice into a child's."""
     return change_formants(change_pitch(samples_S, CHILD_PITCH), CHILD_FORMANTS / CHILD_PITCH)
 
 
@@ -141,10 +140,10 @@ def change_pitch(samples_S: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def stretch(samples_S: np.ndarray, factor: float) -> np.ndarray:
-    """`factor` times as long at the same pitch: windows are laid down evenly, each taken from near where it belongs, at
-    the shift at which it best continues the one before.
+    """`factor` times as long at the same pitch, by WSOLA (Verhelst and Roelands, ICASSP 1993).
 
-    WSOLA (Verhelst and Roelands, ICASSP 1993). No window is further than 10 ms from its place, and stops stay sharp.
+    Windows are laid down evenly; each is taken near its place, at the shift where it best continues the one before. No
+    shift exceeds 10 ms, so stops stay sharp.
     """
     hop, search = STRETCH_HOP, STRETCH_SEARCH
     window = np.hanning(2 * hop + 1)[:-1]
@@ -166,7 +165,7 @@ def stretch(samples_S: np.ndarray, factor: float) -> np.ndarray:
 
 
 def change_formants(samples_S: np.ndarray, ratio: float) -> np.ndarray:
-    """The spectral envelope's frequencies times `ratio`, pitch and timing as they are (S,)."""
+    """The spectral envelope's frequencies times `ratio`; pitch and timing unchanged (S,)."""
     short_time = signal.ShortTimeFFT(np.hanning(SPECTRUM_WINDOW + 1)[:-1], SPECTRUM_HOP, SAMPLE_RATE_HZ)
     spectrum_FT = short_time.stft(samples_S)
     cepstrum_QT = fft.irfft(np.log(np.abs(spectrum_FT) + 1e-6), axis=0)
@@ -181,7 +180,7 @@ def change_formants(samples_S: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _fitted(samples_S: np.ndarray, n_samples: int) -> np.ndarray:
-    """Cut, or lengthened by silence."""
+    """Cut, or padded with silence."""
     return np.pad(samples_S[:n_samples], (0, max(0, n_samples - len(samples_S))))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an evaluation does with the sentence vector F_s: as trained, off, constant, another clip's, or the text's own.
+"""Controls of the sentence vector F_s: as trained, off, constant, another clip's, or the text's own.
 
-F_s is constant within a clip, so a gain must be shown against a constant and against a wrong one.
+F_s is constant within a clip, so a gain counts only against a constant vector and against a wrong one.
 
 Shapes: E sentence space, S samples, R memory frames, M decoder width.
 """
@@ -34,7 +34,7 @@ PLAIN_LABEL = "the model (no Wav2Sem)"
 class Semantics:
     """One row of the table: the vector (E,) of every clip by name, or why there is none.
 
-    `vectors` None: the model's own F_s, at `strength`. Otherwise the clip's one vector serves all its utterances.
+    With `vectors` None, the model's own F_s is used at `strength`. Otherwise all utterances of a clip get its vector.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Semantics:
 
 @dataclass
 class InjectingEngine:
-    """An engine that takes its sentence vector from outside, and encodes the same audio under the next style once."""
+    """An engine with an injected sentence vector; it encodes the same audio only once for all styles."""
 
     inner: Any
     vector_E: np.ndarray | None = None
@@ -57,12 +57,12 @@ class InjectingEngine:
         return getattr(self.inner, name)
 
     def start(self, vector_E: np.ndarray | None) -> None:
-        """Begin a clip; None leaves F_s to the model."""
+        """Begin a clip; None uses the model's own F_s."""
         self.vector_E, self.heard = vector_E, []
         self._known.clear()
 
     def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
-        """The vector of the clip, or F_s (E,) as the model hears it."""
+        """The clip's vector, or the model's own F_s (E,)."""
         if self.vector_E is not None:
             return self.vector_E
         key = (waveform_S.tobytes(),)
@@ -72,7 +72,7 @@ class InjectingEngine:
         return self._known[key]
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
-        """Fused features (R, M), which no style changes."""
+        """Fused features (R, M), the same for every style."""
         semantic = b"" if semantic_RE is None else semantic_RE.tobytes()
         key = (waveform_S.tobytes(), positions_R.tobytes(), semantic)
         if key not in self._known:
@@ -87,13 +87,13 @@ def injecting(animator: SpeechAnimator) -> tuple[SpeechAnimator, InjectingEngine
 
 
 def derangement(count: int, seed: int) -> np.ndarray:
-    """A permutation (count,) that leaves nothing in its place: one random cycle (Sattolo's algorithm).
+    """A permutation (count,) without fixed points: one random cycle (Sattolo's algorithm).
 
     Raises:
-        ValueError: fewer than two things cannot change places.
+        UserError: there are fewer than two items.
     """
     if count < 2:
-        raise UserError("one clip has no other clip's F_s; at least two are needed")
+        raise UserError("a shuffled F_s needs at least two clips")
     rng, order = np.random.default_rng(seed), np.arange(count)
     for last in range(count - 1, 0, -1):
         other = int(rng.integers(last))
@@ -111,11 +111,11 @@ def controls(
     """Every control of a model with a Wav2Sem.
 
     Args:
-        heard: clip name -> F_s (E,) of the model itself.
-        texts: clip name -> what is said, None where nobody wrote it down.
+        heard: clip name -> the model's own F_s (E,).
+        texts: clip name -> what is said, or None.
         seed: of the shuffle.
         text_model: folder or hub name; "" is the MiniLM from PyPI.
-        normalise: scale text vectors to length sqrt(E), where the model's targets were.
+        normalise: scale text vectors to length sqrt(E), as the model's targets were.
     """
     names, vectors_NE = list(heard), np.stack(list(heard.values()))
     mean_E = vectors_NE.mean(0)
@@ -144,10 +144,10 @@ def _oracles(
         reason = f"{len(untold)} of {len(texts)} clips have no text; add sentences.tsv beside the data"
     for name, target in ORACLES.items():
         vectors_NE = np.zeros((0, width))
-        if not reason:  # a text model that is not there need not be looked for twice
+        if not reason:  # do not look twice for a missing text model
             try:
                 vectors_NE = _text_vectors([text for text in texts.values() if text], text_model, target, normalise)
-            except (OSError, ModuleNotFoundError, ValueError) as error:
+            except (OSError, ModuleNotFoundError, UserError) as error:
                 reason = f"text model: {str(error).splitlines()[0]}"
         if not reason and vectors_NE.shape[1] != width:
             reason = f"text vectors have {vectors_NE.shape[1]} dimensions, this model's sentence space {width}; " + (
@@ -158,7 +158,7 @@ def _oracles(
         rows.append(row)
         ratio = 1.0 if reason else np.linalg.norm(vectors_NE, axis=1).mean() / np.linalg.norm(heard_NE, axis=1).mean()
         if not 0.5 <= ratio <= 2:
-            row.label += f" ({ratio:.2g} times as long as F_s: is normalise_target as in pretraining?)"
+            row.label += f" ({ratio:.2g} times as long as F_s; is normalise_target the same as in pretraining?)"
     return rows
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer evaluate bundled --data work --out work/evaluation --model default`
 
-A model whose channels are ARKit's, run as the extension runs it, on one split of prepared speech and motion: lip sync
-by filmed lips and by phone times (`lipsync.py`), the same under harder conditions (`conditions.py`) and in other
-languages (`speech/espeak.py`), and errors against the motion that was held out.
+Evaluates a model with ARKit's channels, run as in the extension, on one split of prepared speech and motion: lip sync
+against filmed lips and phone times (`lipsync.py`), also under harder conditions (`conditions.py`) and in other
+languages (`speech/espeak.py`), and errors against held-out motion.
 
 Shapes: S samples at 16 kHz, T animation frames, K channels, V vertices, L lags.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -41,15 +41,15 @@ UNSEEN_VOICES = ("librispeech_4_aligned", "librispeech_251", "vctk")
 def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: str, device: str) -> dict[str, Any]:
     """Write results.json and results.md; write OUT/apertures/CORPUS/CLIP.npz (`aperture` in metres, `fps`).
 
-    The results: `lip_sync`, scores (`closures`, `correlation`) by corpus and of all unseen voices together;
-    `conditions`, the same by condition and corpus; `languages`, `closures` by language; and by style `motion`:
-    `mve_mm`, mean over frames and vertices of the mouth region of the error; `lve_mm`, mean over frames of its
-    largest; `rest_mve_mm`, the same for a face that never moves; `aperture_r`, mean over clips of Pearson's r of the
-    lip gap with the held-out motion's.
+    The results: `lip_sync`, scores (`closures`, `correlation`) by corpus and for all unseen voices;
+    `conditions`, the same by condition and corpus; `languages`, `closures` by language; and `motion` by style:
+    `mve_mm`, the mean error over frames and vertices of the mouth region; `lve_mm`, the mean over frames of the
+    largest error; `rest_mve_mm`, the mean error of a motionless face; `aperture_r`, the mean over clips of Pearson's r
+    with the held-out lip gap.
 
     Raises:
-        FileNotFoundError: no model there, or speech, motion or tracked lips were not prepared.
-        ValueError: an unknown condition, or nothing of the split.
+        MissingFileError: there is no model, or speech, motion or tracked lips were not prepared.
+        UserError: an unknown condition, or a split without recordings.
     """
     animator = SpeechAnimator.load(model, device=device)
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
@@ -103,18 +103,18 @@ class Mouth:
     semantic_strength: float
 
     def animate(self, samples_S: np.ndarray, style: str | None = None) -> Motion:
-        """Predict in a style; in the model's first where it does not have that one, as for all strangers."""
+        """Predict in a style, or in the model's first if it lacks that style (as for unseen speakers)."""
         chosen = style if style in self.animator.folder.config.styles else 0
         return self.animator.animate(samples_S, SAMPLE_RATE_HZ, chosen, self.semantic_strength)
 
     def aperture(self, predicted: Motion) -> np.ndarray:
-        """How far the lips are apart (T,), in metres; 0 is closed, as at rest."""
+        """Lip opening (T,) in metres; 0 is closed, as at rest."""
         return np.maximum(predicted.weights_TK @ self.gap_K, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One animated clip: counts where its phones are known, r (L,) where its lips were filmed."""
+    """One animated clip: counts if its phones are known, r (L,) if its lips were filmed."""
 
     corpus: str
     condition: str
@@ -127,7 +127,7 @@ def _records(speech: SpeechStore, split: str) -> list[SpeechRecord]:
     if not records:
         there = ", ".join(sorted({record.split for record in speech.records}))
         raise UserError(
-            "{folder}: no recording of the {split} split; there are: {there}",
+            "{folder}: no recording of the {split} split, only of: {there}",
             folder=speech.folder,
             split=split,
             there=there,
@@ -136,11 +136,11 @@ def _records(speech: SpeechStore, split: str) -> list[SpeechRecord]:
 
 
 def _asked(config: EvaluateChannels, records: list[SpeechRecord]) -> tuple[str, ...]:
-    """The conditions, clean first: everything else is compared with it."""
+    """The conditions, starting with clean, which the others are compared with."""
     unknown = set(config.conditions or ()) - set(CONDITIONS)
     if unknown:
         raise UserError(
-            "condition {unknown!r}: known are {conditions}",
+            "condition {unknown!r}: choose from {conditions}",
             unknown=min(unknown),
             conditions=", ".join(CONDITIONS),
         )
@@ -161,7 +161,7 @@ def _judged(record: SpeechRecord, condition: str, aperture_T: np.ndarray, fps: f
 
 
 def _by_corpus(judged: list[Judged]) -> dict[str, dict[str, Any]]:
-    """Scores by corpus, then of all unseen voices together; corpora with nothing to judge by are left out."""
+    """Scores by corpus, then for all unseen voices; corpora without a reference are left out."""
     corpora = {corpus: (corpus,) for corpus in dict.fromkeys(one.corpus for one in judged)}
     found = {}
     for name, members in (corpora | {POOLED: UNSEEN_VOICES}).items():
@@ -187,12 +187,12 @@ Spoken = tuple[str, str, np.ndarray, list[Timing]]
 
 
 def _languages(mouth: Mouth) -> tuple[dict[str, dict[str, Any]], str]:
-    """Closures of synthetic speech by language; or nothing, and why."""
+    """Closures of synthetic speech by language, or nothing and the reason."""
     from ..speech.espeak import speak_languages
 
     try:
         return judge_languages(mouth, speak_languages()), ""
-    except FileNotFoundError as error:
+    except MissingFileError as error:
         return {}, f"Not measured: {error}."
 
 
@@ -213,11 +213,11 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 def motion_errors(
     predicted_TK: np.ndarray, target_TK: np.ndarray, basis_KV3: np.ndarray, gap_K: np.ndarray
 ) -> dict[str, float]:
-    """What `evaluate_channels` says of a clip's motion, over the frames that both have."""
+    """`evaluate_channels`' figures of one clip's motion, over the frames in common."""
     n_frames = min(len(target_TK), len(predicted_TK))
     target_TK, predicted_TK = target_TK[:n_frames], predicted_TK[:n_frames]
     totals = np.zeros(3)
-    for start in range(0, n_frames, 300):  # vertices of a few hundred frames at a time: minutes fit in memory
+    for start in range(0, n_frames, 300):  # in pieces, so that the vertices of a long clip fit in memory
         piece = slice(start, start + 300)
         error_TV = 1000 * np.linalg.norm(np.tensordot(predicted_TK[piece] - target_TK[piece], basis_KV3, 1), axis=-1)
         rest_TV = 1000 * np.linalg.norm(np.tensordot(target_TK[piece], basis_KV3, 1), axis=-1)

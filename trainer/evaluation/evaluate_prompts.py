@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer evaluate prompts --data FOLDER --out work/prompts --model default`
 
-How well a channel model closes the lips of real people who speak other languages (`datasets/prompts.py`), scored by
-`lipsync.py` against aligned phones, and how far those can be trusted (`prompt_times.py`). English stands beside them
-twice: aligned as the others are, and by the dictionary's pronunciations.
+How well a channel model closes its lips for real voices in other languages (`datasets/prompts.py`): `lipsync.py` scores
+against aligned phones, and `prompt_times.py` says how reliable these are. English is measured twice: aligned like the
+others, and with the dictionary's pronunciations.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ _DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight n
 
 
 def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str, device: str) -> dict[str, Any]:
-    """Write results.json and results.md; lip openings of the same weights that are in OUT/apertures are taken as they
-    are.
+    """Write results.json and results.md; lip openings in OUT/apertures that the same weights made are reused.
 
     The results, by language: `speaker`, `closures` (scores), `alignment` (`timed_prompts`' figures).
 
     Raises:
-        FileNotFoundError: no prompts, no model, no espeak-ng or no ffmpeg.
-        ValueError: a model without a basis.
+        MissingFileError: no prompts, no model, no espeak-ng or no ffmpeg.
+        UserError: a model without a basis.
     """
     spoken = list_prompts(data, config.shortest_s, config.longest_s)
     opening = _opening(config, model, out, device)
@@ -67,11 +66,11 @@ Opening = tuple[np.ndarray, float]
 
 
 def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Callable[[TimedPrompt], Opening]:
-    """A function of a clip: how far the model's lips are apart (T,), and its frames per second."""
+    """A function from a clip to the model's lip opening (T,) and frame rate."""
     animator = SpeechAnimator.load(model, device=device)
     basis_KV3 = animator.folder.basis()
     if basis_KV3 is None:
-        raise UserError("{model}: has no basis, so nobody knows when its lips are closed", model=model)
+        raise UserError("{model}: has no basis, so its lip opening is unknown", model=model)
     mouth = Mouth(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
     made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}"
 
@@ -101,7 +100,7 @@ def _closures(
 
 
 def _by_dictionary(clips: list[TimedPrompt]) -> list[list[Timing] | None]:
-    """English phones as training's were aligned."""
+    """English phones, aligned as for training."""
     aligner = Aligner()
     spelt = (re.sub(r"\d", lambda digit: f" {_DIGITS[digit[0]]} ", clip.prompt.text.lower()) for clip in clips)
     return [

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How well a mouth follows speech, from one curve: how far the lips are apart.
+"""How well a mouth follows speech, measured on one curve: the lip opening.
 
-The curve may have any scale, 0 is closed; sample i is at i / fps seconds. Two references, each where there is one:
+The curve may have any scale; 0 is closed; sample i is at i / fps seconds. It is compared with two references, where
+available:
 
 **A filmed face** (`correlations`). Pearson's r of the curve with the tracked lip gap at the track's frame rate, over
 the frames in which a face was found, at lags of -3 to 3 frames: lag k compares the curve at t with the track at t + k,
-so a best lag above 0 is a mouth that moves too early. Pooled: mean over clips, lag by lag.
+so a best lag above 0 means that the mouth is early. Pooled: mean over clips, lag by lag.
 
 **Phone times** (`judge`), at 100 Hz, the curve divided by its clip's 95th percentile. Closed is below 0.2 of that.
-A pause is a silence of at least 80 ms: aligners put shorter ones into the gaps of stops.
+A pause is a silence of at least 80 ms: aligners put shorter ones into the closures of stops.
 
-- `recall`: share of P, B, M whose curve comes below closed within the phone and 40 ms around it.
-- `precision`: share of closed steps inside other phones than silence that lie within 60 ms of P, B, M, F, V or a
-  pause.
-- `f1`: harmonic mean of the two; 0 where either is.
-- `chance`: that share over all such steps, closed or not: the precision of closing anywhere.
-- `closed`: share of such steps that are closed.
-- `auc`: chance that the lowest value at a P, B, M away from pauses is below that at another consonant of the same clip
-  away from labials and pauses; ties count half. 0.5 is a mouth that knows no closures, and no threshold matters.
-- `silence_residual`: mean of the curve in silences above 200 ms, then mean over the clips that have any.
+- `recall`: share of P, B, M with a closed curve in the phone or 40 ms around it.
+- `precision`: share of closed steps, outside silence, that lie within 60 ms of P, B, M, F, V or a pause.
+- `f1`: harmonic mean of the two; 0 where either is 0.
+- `chance`: that share over all steps outside silence: the precision of closing anywhere.
+- `closed`: share of steps outside silence that are closed.
+- `auc`: probability that the lowest value at a P, B, M away from pauses is below that at another consonant of the same
+  clip away from labials and pauses; ties count half. 0.5 is a mouth without closures. No threshold matters.
+- `silence_residual`: mean of the curve in silences above 200 ms, averaged over the clips with such silences.
 - `openness`: mean of the curve in open vowels over its mean in close phones.
 
-All but the silence residual are pooled by counts, not by clips: a long clip weighs more.
+All but the silence residual are pooled by counts: a long clip weighs more.
 
 Shapes: T curve frames, G steps of 10 ms, N intervals, L lags.
 """
@@ -54,7 +54,7 @@ CLOSE_PHONES = frozenset("IY IH UW S Z SH CH JH T D".split())
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What the scores of phone times are pooled from: sums over one clip, or over many after `+`."""
+    """The sums that phone-time scores are made of: of one clip, or of several after `+`."""
 
     clips: int = 0
     bilabials: int = 0
@@ -73,13 +73,13 @@ class Counts:
     residual_sum: float = 0.0
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of both."""
+        """Sum of both."""
         return Counts(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClosureScores:
-    """Pooled scores of phone times, as the module defines them; None where nothing could be counted."""
+    """Pooled phone-time scores, defined above; None if there was nothing to count."""
 
     clips: int
     bilabials: int
@@ -104,7 +104,7 @@ class CorrelationScores:
 
 
 def correlations(aperture_T: np.ndarray, fps: float, tracked: LipGap) -> np.ndarray:
-    """Pearson's r (L,) of a curve with filmed lips at every lag of `LAGS`; 0 where either stands still."""
+    """Pearson's r (L,) of a curve with filmed lips at every lag of `LAGS`; 0 if either is constant."""
     n_frames = len(tracked.gap_T)
     curve_T = _at_rate(aperture_T, fps, n_frames, tracked.fps)
     frames = np.arange(n_frames)
@@ -119,7 +119,7 @@ def correlations(aperture_T: np.ndarray, fps: float, tracked: LipGap) -> np.ndar
 def judge(aperture_T: np.ndarray, fps: float, phones: Sequence[Timing], duration_s: float) -> Counts:
     """Count one clip: a curve (T,) against phone times of a recording of `duration_s`.
 
-    Phones are ARPABET, with or without stress, SIL or SP for silence.
+    Phones are ARPABET, with or without stress; SIL and SP are silence.
     """
     grid = _Grid(aperture_T, fps, phones, duration_s)
     pause_G = grid.inside(grid.spans(SILENCES, PAUSE_S - TIMING_ERROR_S), NEAR_LABIAL_S)
@@ -185,7 +185,7 @@ def pool_correlations(clips: Sequence[np.ndarray]) -> CorrelationScores:
 
 
 class _Grid:
-    """One clip in steps of 10 ms: its curve (G,), divided by the 95th percentile, and where its phones lie."""
+    """One clip in steps of 10 ms: its curve (G,), divided by the 95th percentile, and its phones."""
 
     def __init__(self, aperture_T: np.ndarray, fps: float, phones: Sequence[Timing], duration_s: float) -> None:
         n_steps = int(duration_s * GRID_HZ)
@@ -210,7 +210,7 @@ class _Grid:
         return entered.cumsum()[:-1] > 0
 
     def lowest(self, spans_N2: np.ndarray) -> np.ndarray:
-        """The curve's lowest value in and 40 ms around each span that has any step."""
+        """The curve's lowest value in and 40 ms around each span, for spans with at least one step."""
         pieces = zip(*self._steps(spans_N2, NEAR_BILABIAL_S), strict=True)
         return np.array([self.curve_G[first:last].min() for first, last in pieces if last > first])
 
@@ -220,13 +220,13 @@ class _Grid:
         return spans_N2[np.array([not steps_G[first:last].any() for first, last in pieces], dtype=bool)]
 
     def _steps(self, spans_N2: np.ndarray, around_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """First step of each span and the one after its last."""
+        """First step of each span, and the step after its last."""
         starts_N = np.searchsorted(self._times_G, spans_N2[:, 0] - around_s)
         return starts_N, np.searchsorted(self._times_G, spans_N2[:, 1] + around_s)
 
 
 def _told_apart(bilabials: np.ndarray, others: np.ndarray) -> tuple[float, int]:
-    """In how many pairs the bilabial is lower (ties count half), and how many there are."""
+    """Number of pairs in which the bilabial is lower (ties count half), and number of pairs."""
     lower, equal = bilabials[:, None] < others, bilabials[:, None] == others
     return float(lower.sum() + 0.5 * equal.sum()), lower.size
 

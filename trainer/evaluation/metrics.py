@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lip, mean and upper-face errors of vertex sequences, as the published evaluations compute them.
 
-Sequences are added one by one: a whole test set needs no more memory than its longest clip.
+Sequences are added one by one: memory is needed only for the longest clip.
 
 Shapes: T animation frames, V vertices, R vertices of a region (an index given twice counts twice).
 """
@@ -44,16 +44,16 @@ class ErrorTotals:
         self.sequences.append(errors)
 
     def means(self) -> dict[str, float]:
-        """What a table shows; every value is a mean over what its name says.
+        """The figures of a table; each name says what its mean is taken over.
 
         `lve_frames` and `mve_frames` pool all frames (CodeTalker, FaceDiffuser); `lve_sequences` and `mve_sequences`
         average each sequence first (DiffSpeaker, UniTalker); `fdd` is signed, `fdd_abs` the mean of its magnitude.
 
         Raises:
-            ValueError: nothing was added.
+            UserError: no sequence was added.
         """
         if not self.sequences:
-            raise UserError("no sequence was measured: errors of an empty test set are undefined")
+            raise UserError("no sequence was measured, so there are no errors to average")
         frames = np.array([s.n_frames for s in self.sequences])
         lve, mve, fdd = (np.array([getattr(s, name) for s in self.sequences]) for name in ("lve", "mve", "fdd"))
         return {
@@ -86,13 +86,13 @@ def sequence_errors(
         upper_R: vertex indices of the upper face.
 
     Raises:
-        ValueError: the meshes differ, a sequence is empty, an index is outside the mesh, or a vertex is not finite.
+        UserError: the meshes differ, a sequence is empty, an index is outside the mesh, or a vertex is not finite.
     """
     n_vertices = len(template_V3)
     for name, array in (("prediction", predicted_TV3), ("truth", truth_TV3)):
         if array.ndim != 3 or array.shape[1:] != (n_vertices, 3):
             raise UserError(
-                "{name} of shape {array_shape}: (frames, {n_vertices}, 3) fits the template",
+                "{name} has shape {array_shape}; the template needs (frames, {n_vertices}, 3)",
                 name=name,
                 array_shape=array.shape,
                 n_vertices=n_vertices,
@@ -106,11 +106,11 @@ def sequence_errors(
             )
     n_frames = min(len(predicted_TV3), len(truth_TV3))
     if n_frames == 0:
-        raise UserError("a sequence without frames cannot be compared")
+        raise UserError("a sequence has no frames and cannot be compared")
     predicted_TV3, truth_TV3 = predicted_TV3[:n_frames], truth_TV3[:n_frames]
     squared_TV = _squared_lengths(predicted_TV3 - truth_TV3)
     if not np.isfinite(squared_TV).all():
-        raise UserError("a vertex is NaN or infinite: this sequence cannot be compared")
+        raise UserError("a vertex is NaN or infinite, so this sequence cannot be compared")
     upper_R3 = template_V3[upper_R]
     return SequenceErrors(
         n_frames=n_frames,

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When the phones of prompts are said, and what speaks for it.
+"""When the phones of prompts are spoken, and how reliable these times are.
 
 espeak-ng pronounces a transcript, and pocketsphinx' English acoustic model aligns those phones. Clips that it cannot
-align or that fit badly are left out: their transcript is not what is said, or the language is too far from English. No
-face model is asked, so that none chooses what it is judged by. What remains is checked twice: how often another
-prompt's transcript would have passed, and whether the sound is weakest where a p or b was put, for a closed mouth is
-nearly silent.
+align, or that fit badly, are left out: their transcript is wrong, or the language is too far from English. No face
+model takes part in that choice. Two checks follow: how often another prompt's transcript would have passed, and whether
+the sound is weakest at each p and b, since a closed mouth is nearly silent.
 
 Shapes: S samples at 16 kHz, G steps of 5 ms.
 """
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from wav2sem_blender.errors import UserError
+
 from ..datasets.prompts import ESPEAK_VOICES, Prompt
 from ..speech.align import Aligned, Aligner
 from ..speech.espeak import pronounce_words
@@ -25,7 +26,7 @@ from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .protocols import EvaluatePrompts
 
-LONGEST_PHONE_S = 0.5  # of what was said beside the transcript, a neighbour takes the time
+LONGEST_PHONE_S = 0.5  # a longer phone has swallowed words that the transcript lacks
 STEP, WINDOW = SAMPLE_RATE_HZ // 200, SAMPLE_RATE_HZ // 100
 AROUND_S, NEAR_S = 0.100, 0.020
 LIP_STOPS = ("P", "B")
@@ -42,11 +43,11 @@ class TimedPrompt:
 
 
 def timed_prompts(prompts: Sequence[Prompt], config: EvaluatePrompts) -> tuple[list[TimedPrompt], dict[str, Any]]:
-    """The prompts of one language that align well, and figures: how many were asked, had unknown sounds, failed or fit
-    badly, the median score, the share of wrong transcripts that pass, and `weakest` of all p and b.
+    """The prompts of one language that align well, and figures: how many there were, had unknown sounds, failed or fit
+    badly; the median score; the share of wrong transcripts that pass; and `weakest` of all p and b.
 
     Raises:
-        FileNotFoundError: espeak-ng or ffmpeg is not installed.
+        MissingFileError: espeak-ng or ffmpeg is not installed.
     """
     aligner = Aligner()
     words = [_words(prompt) for prompt in prompts]
@@ -80,16 +81,16 @@ def timed_prompts(prompts: Sequence[Prompt], config: EvaluatePrompts) -> tuple[l
 
 
 def fits(aligned: Aligned, least_score: float) -> bool:
-    """Whether the sound is likely to be these phones, all of it."""
+    """Whether these phones plausibly explain the whole sound."""
     longest_s = max((end - start for phone, start, end in aligned.phones if phone != "SIL"), default=0.0)
     return aligned.score >= least_score and longest_s <= LONGEST_PHONE_S
 
 
 def weakest(clips: Sequence[tuple[np.ndarray, Sequence[Timing]]]) -> dict[str, Any]:
-    """Where the sound is weakest in and 100 ms around each p and b that no silence and no other stop is as near to.
+    """Where the sound is weakest within 100 ms of each p and b without a silence or another stop nearby.
 
-    `dip_ms`: quartiles of its time after the phone's start; `dip_inside`: share of those in the phone or 20 ms around
-    it; `dip_by_chance`: that share, were it anywhere; `stops`: how many there are.
+    `dip_ms`: quartiles of the weakest time after the phone's start; `dip_inside`: share that lies in the phone or 20 ms
+    around it; `dip_by_chance`: that share for a random time; `stops`: their number.
     """
     after_ms, inside, chance = [], [], []
     for samples_S, phones in clips:
@@ -113,15 +114,15 @@ def weakest(clips: Sequence[tuple[np.ndarray, Sequence[Timing]]]) -> dict[str, A
 
 
 def _words(prompt: Prompt) -> list[tuple[str, ...]]:
-    """Phones by word; none where the voice reads a part by another language's rules, or nothing of it."""
+    """Phones by word; none if the voice reads a part by another language's rules, or cannot read it."""
     try:
         return pronounce_words(prompt.text, ESPEAK_VOICES[prompt.language])
-    except ValueError:
+    except UserError:
         return []
 
 
 def _as_long(words: Sequence[tuple[str, ...]], as_these: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Words over and over, until they have as many phones: a wrong transcript must not fail for its length alone."""
+    """Words, repeated until they have as many phones: a wrong transcript must not fail by its length alone."""
     wanted, n_phones = sum(map(len, as_these)), 0
     for i in range(wanted):
         if n_phones >= wanted:
@@ -132,7 +133,7 @@ def _as_long(words: Sequence[tuple[str, ...]], as_these: Sequence[tuple[str, ...
 
 
 def _level_db(samples_S: np.ndarray) -> np.ndarray:
-    """Loudness (G,) of windows of 10 ms, treble raised: the voice goes on behind the lips of a b."""
+    """Loudness (G,) of 10 ms windows, with treble raised, since the voice continues behind the closed lips of a b."""
     treble_S = np.diff(samples_S.astype(np.float64), prepend=0)
     frames_GS = np.lib.stride_tricks.sliding_window_view(treble_S, WINDOW)[::STEP]
     return 10 * np.log10((frames_GS**2).mean(1) + 1)

@@ -13,15 +13,16 @@ class EvaluateVertices:
     Attributes:
         kind: layout of --data: "vocaset", "biwi" or "custom".
         split: "test" (BIWI: Test-A, seen subjects), "test_b" (BIWI's unseen subjects), "valid" or "train".
-        styles: the model's styles to predict under. Empty is as published: a training subject's own style, all styles
-            for subjects that training never saw.
-        controls: predict with wrong and with perfect semantics too; costs five times as much. Ignored without Wav2Sem.
-        text_model: folder or hub name of the BERT-architecture model behind the oracle rows; None is the one that the
-            model says its Wav2Sem learnt from, or else the MiniLM from PyPI, which is "".
-        normalise_target: scale of its vectors, as `pretrain`'s setting of that name; None is the model's own.
+        styles: the model's styles to predict under. Empty, as published, takes a training subject's own style, and all
+            styles for unseen subjects.
+        controls: also predict with wrong and with perfect semantics, which takes five times as long. Ignored without
+            Wav2Sem.
+        text_model: folder or hub name of the BERT-architecture model behind the oracle rows; None is the one
+            that the model's Wav2Sem learnt from, or else "", the MiniLM from PyPI.
+        normalise_target: as in `pretrain`; None is the model's own setting.
         regions: folder of vertex lists; "" looks in --data and --data/regions.
         max_clips: the first clips only; 0 is all.
-        seed: which clip's F_s another clip gets in the shuffled control.
+        seed: of the shuffled control.
     """
 
     kind: str
@@ -40,10 +41,10 @@ class EvaluateChannels:
     """Lip sync and motion of a model on prepared speech and motion, as the bundled model is judged.
 
     Attributes:
-        split: "valid", which models are chosen by, or "test", which they are judged by, once.
-        conditions: names of `trainer/evaluation/conditions.py` to hear the recordings under beside clean; None is all
-            (babble needs a second speaker in the split).
-        languages: speak other languages too, with espeak-ng.
+        split: "valid" to choose models by, or "test" for the final figures.
+        conditions: from `trainer/evaluation/conditions.py`, in addition to clean; None is all (babble needs a second
+            speaker in the split).
+        languages: also measure other languages, spoken by espeak-ng.
         semantic_strength: scales F_s; 0 is off, 1 as trained.
         seed: of the noises and rooms.
     """
@@ -57,14 +58,14 @@ class EvaluateChannels:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatePrompts:
-    """Lip closures of a model on telephone prompts of people who speak five languages.
+    """Lip closures of a model on telephone prompts in five languages.
 
     Attributes:
-        max_clips: of each language; those of a smaller number are among those of a larger one.
-        shortest_s, longest_s: durations that are taken; aligners lose their way in long recordings.
-        least_score: of the alignment, below it a prompt is left out; 0 is best. Wrong transcripts that align at all
-            come to -44 and below, right ones of the language furthest from English to -36.
-        wrong_transcripts: on so many clips a language, another prompt's transcript is tried too.
+        max_clips: of each language; a smaller number takes a subset of a larger one's.
+        shortest_s, longest_s: durations to take; aligners get lost in long recordings.
+        least_score: prompts whose alignment scores lower are left out; 0 is best. Wrong transcripts that align at all
+            score -44 and below; right ones of the language furthest from English score -36.
+        wrong_transcripts: number of clips per language on which another prompt's transcript is tried too.
         semantic_strength: scales F_s; 0 is off, 1 as trained.
     """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which vertices are lips and which are upper face: lists from the user's own copies, or our own list for FLAME.
+"""Which vertices are lips and which are upper face: the user's copies of published lists, or our own list for FLAME.
 
-No published list is shipped: CodeTalker's are BIWI's and FLAME's masks have a licence of their own. Ours is made from
-the ARKit basis: `python -m trainer.evaluation.regions work/basis.npz` writes `flame_regions.json` again.
+No published list is shipped: CodeTalker's belong to BIWI, and FLAME's masks have their own licence. Ours is made from
+the ARKit basis; `python -m trainer.evaluation.regions work/basis.npz` rewrites `flame_regions.json`.
 
 Shapes: K channels, V vertices, R vertices of a region (an index given twice counts twice).
 """
@@ -22,7 +22,7 @@ from ..datasets import restricted_pickle
 
 OWN_LISTS = Path(__file__).with_name("flame_regions.json")
 FLAME_VERTICES = 5023
-# Lips: what rolling them in moves by this much. Upper face: what brows and lids move.
+# Vertices that these channels move by at least this distance.
 LIP_CHANNELS, LIP_MOTION_M = ("mouthRollLower", "mouthRollUpper"), 0.004
 UPPER_CHANNELS, UPPER_MOTION_M = ("brow", "eyeBlink", "eyeSquint", "eyeWide"), 0.001
 
@@ -42,14 +42,14 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """What LVE (`lips`) and FDD (`upper`) are measured on."""
+    """The vertices of LVE (`lips`) and of FDD (`upper`)."""
 
     lips: Region
     upper: Region
 
 
 def find_regions(folder: Path, topology: str, n_vertices: int) -> Regions:
-    """The first that is there: `*lve.txt` and `*fdd.txt`, FLAME_masks.pkl, our own list for FLAME.
+    """The first of these that exists: `*lve.txt` and `*fdd.txt`, FLAME_masks.pkl, our own list for FLAME.
 
     Args:
         folder: the data set's folder; it and its `regions/` are searched.
@@ -57,8 +57,8 @@ def find_regions(folder: Path, topology: str, n_vertices: int) -> Regions:
         n_vertices: V of the data; every index must be below it.
 
     Raises:
-        FileNotFoundError: no list fits the topology.
-        ValueError: a list cannot be read, is ambiguous, or belongs to another mesh; the message names the file.
+        MissingFileError: no list fits the topology.
+        UserError: a list cannot be read, is ambiguous, or belongs to another mesh; the message names the file.
     """
     for place in (folder, folder / "regions"):
         lips, upper = (_only_file(place, name) for name in ("lve.txt", "fdd.txt"))
@@ -77,7 +77,7 @@ def find_regions(folder: Path, topology: str, n_vertices: int) -> Regions:
         )
     raise MissingFileError(
         "{folder}: no vertex lists for {topology} ({n_vertices} vertices); put lve.txt (lips) and fdd.txt (upper "
-        "face) there, indices separated by commas; for BIWI they are CodeTalker's BIWI/regions",
+        "face) there, with indices separated by commas; for BIWI, CodeTalker has them in BIWI/regions",
         folder=folder / "regions",
         topology=topology,
         n_vertices=n_vertices,
@@ -106,7 +106,7 @@ def _from_list(path: Path, n_vertices: int) -> Region:
 def _from_masks(path: Path, n_vertices: int) -> Regions:
     masks = restricted_pickle.load(path)
     if not isinstance(masks, dict) or not {"lips", "forehead", "eye_region"} <= masks.keys():
-        raise UserError("{path}: no FLAME masks; lips, forehead and eye_region are needed", path=path)
+        raise UserError("{path}: not FLAME's masks; lips, forehead and eye_region are needed", path=path)
     lips_R, forehead_R, eyes_R = (np.asarray(masks[part]).ravel() for part in ("lips", "forehead", "eye_region"))
     upper_R = np.union1d(forehead_R, eyes_R)
     return Regions(
@@ -118,18 +118,18 @@ def _from_masks(path: Path, n_vertices: int) -> Regions:
 def _checked(path: Path, source: str, indices_R: np.ndarray, n_vertices: int) -> Region:
     if indices_R.dtype.kind not in "iu" or not len(indices_R):
         raise UserError(
-            "{path}: {source}: whole numbers are needed, found {indices_R_dtype} {indices_R_shape}",
+            "{path}: {source}: whole numbers are needed, found {dtype} {shape}",
             path=path,
             source=source,
-            indices_R_dtype=indices_R.dtype,
-            indices_R_shape=indices_R.shape,
+            dtype=indices_R.dtype,
+            shape=indices_R.shape,
         )
     if indices_R.max() >= n_vertices or indices_R.min() < 0:
         raise UserError(
-            "{path}: {source}: index {max} is outside this data's {n_vertices} vertices; it is another mesh's list",
+            "{path}: {source}: index {largest} of a mesh of {n_vertices} vertices; the list belongs to another mesh",
             path=path,
             source=source,
-            max=indices_R.max(),
+            largest=indices_R.max(),
             n_vertices=n_vertices,
         )
     return Region(indices_R=indices_R.astype(np.int64), source=source)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An evaluation as Markdown: our rows with everything that they depend on, beside the published ones."""
+"""An evaluation as Markdown: our rows, with everything that they depend on, and the published ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_results(out: Path, results: Mapping[str, Any], report: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A row of another evaluation; None where it states nothing, or nothing that can be trusted."""
+    """A row of another evaluation; None if a figure is not stated or not reliable."""
 
     data: str
     split: str
@@ -56,15 +56,15 @@ PUBLISHED = (
     Published(data="biwi", split="test", host="FaceDiffuser", source="FaceDiffuser, MIG 2023", mve=6.8088e-3),
 )
 CAVEATS = (
-    "The published figures are not known to follow one protocol: neither region lists, nor pooling, nor the styles of "
-    "unseen subjects are stated for VOCASET, and the released code has no lip list for it at all.",
+    "The published figures may not follow one protocol: for VOCASET no paper states region lists, pooling or the "
+    "styles of unseen subjects, and the released code has no lip list for it.",
     "The hosts' own BIWI rows equal those of earlier papers, so they were copied; only the rows with Wav2Sem are new.",
-    "Published MVE on VOCASET (about 5.16e-5) cannot be metres beside an LVE of 4.11e-5 m², whose root is 6.4 mm: its "
-    "unit is not recoverable, and it is left out here. UniTalker scales BIWI by 0.2, which makes its LVE 0.04 of ours.",
+    "Published MVE on VOCASET (about 5.16e-5) cannot be in metres, as the LVE of 4.11e-5 m² has a root of 6.4 mm; its "
+    "unit is unknown, so it is left out. UniTalker scales BIWI by 0.2, which makes its LVE 0.04 of ours.",
     "CodeTalker's author calls figures on VOCASET's test set unsuitable: its subjects have styles that no training "
     "subject has.",
-    "“No semantics” switches F_s off in a model that was trained with it. It is not a model trained without Wav2Sem: "
-    "for that, evaluate one.",
+    "“No semantics” switches F_s off in a model that was trained with it. It says nothing about a model trained "
+    "without Wav2Sem.",
 )
 
 
@@ -89,7 +89,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Five digits; nothing where nothing is stated."""
+    """Five digits; empty for None."""
     return "" if value is None else f"{value:.4e}"
 
 
@@ -99,8 +99,8 @@ def _caption(results: Mapping[str, Any]) -> str:
     return (
         f"{results['model']['name']} on {data['name']}'s {data['split']} split: {data['clips']} clips, "
         f"{data['sequences']} sequences, {data['frames']} frames; lips: {regions['lips']}; upper face: "
-        f"{regions['upper']}; LVE and FDD in {squared}, MVE in {plain}; pooled as the heads say, and over frames "
-        f"where they say nothing; {results['date']}."
+        f"{regions['upper']}; LVE and FDD in {squared}, MVE in {plain}; pooled as the headings say, else over "
+        f"frames; {results['date']}."
     )
 
 
@@ -115,7 +115,7 @@ def _facts(results: Mapping[str, Any]) -> str:
         f"{data['fps']} fps, hash {data['sha256'][:12]}{missing}",
         "styles": ("one a clip, of: " if one_style else "every clip under each of: ") + ", ".join(data["styles"]),
         "frames": f"{data['frames']} in {data['sequences']} sequences; counted from the audio, never from the "
-        "recording, and cut to the common length",
+        "recorded motion, and cut to the common length",
         "lips (LVE)": regions["lips"],
         "upper face (FDD)": regions["upper"],
         "made": f"{results['date']}, commit {results['commit']}, {results['engine']} on {results['device']}",

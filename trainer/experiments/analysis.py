@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `analyze` looks at, and how much of it."""
+"""Experiments of `analyze`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bundled() -> Analyze:
 
 
 def mouths() -> Analyze:
-    """Mouths in slow motion alone: filmed lips and each model's, on p b m, f v, w oo and an open vowel."""
+    """Only mouth strips: filmed lips and each model's, on p b m, f v, w oo and an open vowel."""
     return replace(bundled(), parts=("mouths",))
 
 

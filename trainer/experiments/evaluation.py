@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Experiments of `evaluate`: which model outputs are compared with which recordings, and which controls beside them."""
+"""Experiments of `evaluate`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def biwi_b() -> EvaluateVertices:
 
 
 def custom() -> EvaluateVertices:
-    """A studio's own takes (wav + npy + template), its validation split: not every studio has a test split."""
+    """The validation split of a studio's own takes (wav + npy + template), as not every studio has a test split."""
     return EvaluateVertices(kind="custom", split="valid")
 
 
@@ -34,17 +34,17 @@ def bundled() -> EvaluateChannels:
 
 
 def bundled_test() -> EvaluateChannels:
-    """The bundled model on recordings that nothing was chosen by: the model card's figures."""
+    """The bundled model on the test recordings, which no choice was based on: the model card's figures."""
     return replace(bundled(), split="test")
 
 
 def prompts() -> EvaluatePrompts:
-    """Real voices in English, Spanish, French, Italian and Russian, from packages of Debian."""
+    """Real voices in English, Spanish, French, Italian and Russian, from Debian's packages."""
     return EvaluatePrompts()
 
 
 def smoke() -> EvaluateVertices:
-    """Two clips of VOCASET with all controls that the machine can do without a hub."""
+    """Two clips of VOCASET with all controls that need no hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Experiments of `pretrain-hubert`.
 
-`base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; the `small_` ones are the same for an
-encoder that a CPU can train. `bundled`, then `bundled_anywhere --hubert RUN_OF_BUNDLED`, make the bundled model's phone
-encoder; what clusters before the phones are worth to it is measured by `bundled_unlabelled` and `bundled_short`.
+`base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; `small_mfcc` and `small_features` do
+the same for an encoder that a CPU can train. `bundled`, then `bundled_anywhere --hubert RUN_OF_BUNDLED`, train the
+bundled model's phone encoder. `bundled_unlabelled` and `bundled_short` measure what clusters before the phones are
+worth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 from ..loops.recipes import MaskedClusters, MaskedPhones, PretrainHubert
 from ..speech.augmentation import Augmentation
 
-# Of the `smoke` experiments' encoders: nothing is learnt, everything is run.
+# Encoders of the `smoke` experiments, which run everything and learn nothing.
 TOY_SIZES = {
     "conv_dim": [16] * 7,
     "hidden_size": 32,
@@ -41,7 +42,7 @@ HUBERT_DROPOUTS = {
     "feat_proj_dropout": 0.1,
     "layerdrop": 0.05,
 }
-# What users' recordings may have gone through. Pitch and formants move with the tempo.
+# Recordings as users may have them. Pitch and formants change with the tempo.
 ANYWHERE = Augmentation(
     speed=(0.74, 1.4),
     level_db=(-8.0, 8.0),
@@ -54,7 +55,7 @@ ANYWHERE = Augmentation(
     band_chance=0.2,
     codec_chance=0.1,
 )
-# Worse places, and crowds: half of what disturbs is other people.
+# Noisier places and crowds: half of the disturbances are other people.
 NOISY_PLACES = replace(
     ANYWHERE, room_chance=0.45, noise_chance=0.7, noise_snr_db=(0.0, 28.0), one_voice_share=0.12, crowd_share=0.35
 )
@@ -163,7 +164,7 @@ def bundled() -> PretrainHubert:
 
 
 def bundled_anywhere() -> PretrainHubert:
-    """`bundled` learnt on, in noisier places and with five more languages (espeak-ng's)."""
+    """Continues `bundled` in noisier places and with five more languages (by espeak-ng)."""
     first = bundled()
     assert isinstance(first.task, MaskedPhones)
     weights = {"grid_s1": 0.1, "librispeech_4_aligned": 0.06, "librispeech_251": 0.38, "vctk": 0.2}
@@ -173,15 +174,15 @@ def bundled_anywhere() -> PretrainHubert:
 
 
 def bundled_short() -> PretrainHubert:
-    """`bundled` in a fifth of its steps; with and without --hubert `bundled_unlabelled`, what that is worth."""
+    """`bundled` in a fifth of its steps; run it with and without --hubert RUN_OF_BUNDLED_UNLABELLED to compare."""
     return replace(bundled(), steps=1500)
 
 
 def bundled_unlabelled() -> PretrainHubert:
     """HuBERT's first iteration for the bundled encoder, on all prepared speech without its labels.
 
-    The penalty and the slowed gradients of the published recipe guard convolutions on a waveform; a log-mel
-    spectrogram has a fixed scale.
+    The published recipe's penalty and slowed gradients protect convolutions on a waveform; a log-mel spectrogram needs
+    neither, as its scale is fixed.
     """
     task = replace(_BASE, batch_s=72.0, crop_s=(2.0, 8.0), normalise=True, feature_penalty=0.0, feature_gradient=1.0)
     return replace(bundled(), task=task, steps=750)

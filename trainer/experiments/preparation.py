@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Experiments of `prepare`: data that a later stage reads, made from corpora on disk."""
+"""Experiments of `prepare`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def motion() -> PrepareMotion:
 
 
 def driven() -> PrepareDriven:
-    """The bundled model's motion for voices without a face."""
+    """The bundled model's motion for voices without a film."""
     return PrepareDriven()
 
 
 def vocaset() -> PrepareVocaset:
-    """The published fine-tuning data, from the form it is handed out in."""
+    """The published fine-tuning data, from the original files."""
     return PrepareVocaset()
 
 
 def biwi() -> PrepareBiwi:
-    """BIWI likewise: preprocessing takes longer than training's own reading."""
+    """BIWI likewise; this saves preprocessing every frame in every epoch."""
     return PrepareBiwi()
 
 

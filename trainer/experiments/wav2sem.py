@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Experiments of `pretrain` (Wav2Sem).
 
-`paper` and `released` are the two published recipes, which differ; `fast` is the same model in far fewer updates.
-Their --data is LibriSpeech. `bundled` is the bundled model's, on prepared speech.
+`paper` and `released` are the two published recipes, which differ; `fast` trains the same model in far fewer updates.
+Their --data is LibriSpeech. `bundled` makes the bundled model's Wav2Sem from prepared speech.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ def released() -> PretrainWav2Sem:
 
 
 def fast() -> PretrainWav2Sem:
-    """The released model in large batches of like lengths, bf16, with a contrastive term; no dropout but LayerDrop.
+    """The released model in large batches of similar lengths, bf16, with a contrastive term and no dropout but
+    LayerDrop.
 
-    Few passes over much speech do not overfit, and dropout is what a CPU's step spends most on after the products.
+    Few passes over much speech do not overfit, and dropout is the most expensive part of a CPU's step after the matrix
+    products.
     """
     dropouts = dict.fromkeys(PUBLISHED_DROPOUTS, 0.0) | {"layerdrop": 0.1}
     return replace(
@@ -96,7 +98,7 @@ def smoke() -> PretrainWav2Sem:
 
 
 def bundled() -> PretrainWav2Sem:
-    """The bundled model's Wav2Sem: the phone encoder's first three layers as a start, MiniLM's mean vectors."""
+    """The bundled model's Wav2Sem: starts from the phone encoder's first three layers, learns MiniLM's mean vectors."""
     return PretrainWav2Sem(
         encoder_config=dict(hubert.bundled().encoder.config) | {"num_hidden_layers": 3},
         corpora=("grid_s1", "librispeech_4_aligned", "librispeech_251", "vctk", "flite"),

@@ -114,7 +114,7 @@ def fit_centroids(features_ND: np.ndarray, settings: MaskedClusters, seed: int) 
     """Centroids float32 (K, D) by scikit-learn's MiniBatchKMeans with HuBERT's published parameters.
 
     Raises:
-        ValueError: there are fewer frames than clusters.
+        UserError: there are fewer frames than clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -152,8 +152,8 @@ def labelled_speech(settings: MaskedClusters, data: Path, run: Run, earlier: Pat
         earlier: the pretrain-hubert run whose hidden states are clustered, when the experiment says "features".
 
     Raises:
-        FileNotFoundError: no recordings, or `earlier` is no finished run.
-        ValueError: `earlier` is missing, superfluous or of another kind.
+        MissingFileError: no recordings, or `earlier` is no finished run.
+        UserError: `earlier` is missing, superfluous or of another kind.
     """
     source = open_recordings(data)
     recipe = _recipe(settings, source.files(), run.config.seed, earlier)
@@ -171,10 +171,14 @@ def labelled_speech(settings: MaskedClusters, data: Path, run: Run, earlier: Pat
 def _recipe(settings: MaskedClusters, files: Sequence[Path], seed: int, earlier: Path | None) -> dict[str, Any]:
     """Everything that the labels depend on, as plain JSON."""
     if (settings.source == "features") != (earlier is not None):
-        raise ValueError(
-            "this experiment clusters an earlier encoder's hidden states; name its pretrain-hubert run with --hubert"
-            if earlier is None
-            else f"--hubert {earlier}: this experiment clusters MFCC and needs no earlier run; leave --hubert out"
+        if earlier is None:
+            raise UserError(
+                "this experiment clusters an earlier encoder's hidden states; "
+                "name its pretrain-hubert run with --hubert"
+            )
+        raise UserError(
+            "--hubert {earlier}: this experiment clusters MFCC and needs no earlier run; leave --hubert out",
+            earlier=earlier,
         )
     names = [field.name for field in dataclasses.fields(settings)]
     relevant = [name for name in names if name in ("source", "n_clusters", "layer", "fit_share") or "kmeans" in name]

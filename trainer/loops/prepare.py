@@ -24,19 +24,19 @@ class PrepareMotion:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareDriven:
-    """Curves for all other aligned voices: OUT/driven; reads `speech` and `motion` below DATA."""
+    """Phoneme-driven curves for all other aligned voices: OUT/driven; reads `speech` and `motion` below DATA."""
 
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareVocaset:
-    """VOCASET's four original files as one npy and wav a sequence: OUT."""
+    """VOCASET's four original files, as one npy and one wav per sequence: OUT."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareBiwi:
-    """BIWI's .vl frames, preprocessed as CodeTalker does, as one npy and wav a sequence: OUT."""
+    """BIWI's .vl frames, preprocessed as CodeTalker does, as one npy and one wav per sequence: OUT."""
 
 
 def prepare(config: Any, data: Path, out: Path) -> None:
@@ -48,7 +48,7 @@ def prepare(config: Any, data: Path, out: Path) -> None:
             out.mkdir(parents=True, exist_ok=True)
             to = ["--out", str(out / "basis.npz"), "--upper-face", str(out / "upper_face.npz")]
             if make_basis(["--data", str(data), *to]):
-                raise UserError("the basis was not made")
+                raise UserError("the basis was not made; see the message above")
         case PrepareSpeech():
             from ..speech.prepared import prepare_speech
 

@@ -100,7 +100,7 @@ def open_speech(data: Path) -> LibriSpeech | SpeechStore:
     """Prepared speech where there is some, else LibriSpeech.
 
     Raises:
-        FileNotFoundError: `data` is neither.
+        MissingFileError: `data` is neither.
     """
     for folder in (data, data / "speech"):
         if (folder / "clips.json").is_file():

@@ -30,7 +30,7 @@ from transformers import HubertModel, Wav2Vec2FeatureExtractor, get_linear_sched
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
-from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, FrameGrid, encoder_frames
 from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
 
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
@@ -76,8 +76,8 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
             learns phones begins with its weights.
 
     Raises:
-        FileNotFoundError: no recordings, no prepared speech, or no finished run at `hubert`.
-        ValueError: `hubert` or the recordings do not fit the experiment.
+        MissingFileError: no recordings, no prepared speech, or no finished run at `hubert`.
+        UserError: `hubert` or the recordings do not fit the experiment.
     """
     torch.manual_seed(config.seed)
     task = _task(config, data, run, hubert)
@@ -120,8 +120,8 @@ def begin_with(model: nn.Module, run: Path) -> None:
     """Take over what an earlier run learnt: its encoder, and its head where that is for the same labels.
 
     Raises:
-        FileNotFoundError: the run is not there, or not finished.
-        ValueError: it has another encoder.
+        MissingFileError: the run is not there, or not finished.
+        UserError: it has another encoder.
     """
     own = model.state_dict()
     same = fitting(read_recogniser(run), own)
@@ -134,11 +134,11 @@ def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> tor
     """Linear warm-up, then `config.decay` to zero at the last step.
 
     Raises:
-        ValueError: another decay than "linear" and "cosine".
+        UserError: another decay than "linear" and "cosine".
     """
     schedules = {"linear": get_linear_schedule_with_warmup, "cosine": cosine_with_warmup}
     if config.decay not in schedules:
-        raise UserError("decay {decay!r}: known are {schedules}", decay=config.decay, schedules=", ".join(schedules))
+        raise UserError("decay {decay!r}: choose from {schedules}", decay=config.decay, schedules=", ".join(schedules))
     return schedules[config.decay](optimiser, config.warmup_steps, config.steps)
 
 
@@ -317,7 +317,7 @@ def span_mask(shape: tuple[int, int], share: float, length: int, rng: np.random.
     different frames and may overlap; then all rows are thinned to as many masked frames as the poorest has.
 
     Raises:
-        ValueError: the rows are too short for two spans.
+        UserError: the rows are too short for two spans.
     """
     n_rows, n_frames = shape
     n_spans = max(2, int(share * n_frames / length + rng.random()))
@@ -383,7 +383,7 @@ class PhoneTask:
         return waveform_S, labels_T, masked_1T[0]
 
     def _positions(self, n_samples: int) -> np.ndarray:
-        return feature_positions(encoder_frames(n_samples), self.settings.fps)
+        return FrameGrid.at_rate(self.settings.fps).positions(n_samples)
 
     def loss(
         self, model: nn.Module, items: Sequence[tuple[int, np.random.Generator]]

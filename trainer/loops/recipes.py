@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the training loops are told: one frozen config each. `experiments/` has the recipes of these.
-
-No torch here: the command line reads every recipe for its `--help`.
-"""
+"""The training loops' configurations. No torch here: `--help` imports this module."""
 
 from __future__ import annotations
 
@@ -22,21 +19,21 @@ SCHEDULES = ("constant", "halving", "cosine")
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedClusters:
-    """HuBERT's task, without transcripts: the k-means cluster of every masked frame, at the encoder's 50 Hz.
+    """HuBERT's task, which needs no transcripts: predict the k-means cluster of every masked frame, at 50 Hz.
 
     Attributes:
         source: "mfcc" (first iteration) or "features" (second: layer `layer` of the run that --hubert names).
         fit_share: share of the recordings (0..1) that the clusters are fitted to; all recordings are labelled.
-        kmeans_batch: frames a step of mini-batch k-means; it ends after `kmeans_max_iter` passes, or `kmeans_patience`
-            steps without improvement; the best of `kmeans_starts` k-means++ initialisations is taken.
+        kmeans_batch: frames per step of mini-batch k-means, which ends after `kmeans_max_iter` passes or
+            `kmeans_patience` steps without improvement. The best of `kmeans_starts` k-means++ initialisations is taken.
         batch_s: speech of one update (s), over all processes and micro-batches. Published: 32 GPUs x 87.5 s.
-        crop_s: recordings shorter than the first are left out, longer than the second cropped at random (s).
-        mask_share: masked frames if the spans did not overlap, which they may; a span has `mask_frames`.
+        crop_s: recordings shorter than the first value are left out, longer than the second are cropped at random (s).
+        mask_share: share of masked frames if spans did not overlap (they may); a span has `mask_frames`.
         head_dim, temperature: logits are cosines to label embeddings of `head_dim`, over `temperature`.
         feature_penalty: weight of the convolutions' mean square, beside the mean cross-entropy of masked frames.
         feature_gradient: factor on the gradient that reaches the convolutions.
-        normalise: zero mean and unit variance per crop; off as published. Everything here that reads the encoder
-            normalises, so switch it on for one that is meant for a face model.
+        normalise: zero mean and unit variance per crop; off as published. Face models normalise, so switch it on for
+            their encoders.
     """
 
     source: str
@@ -60,7 +57,7 @@ class MaskedClusters:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedPhones:
-    """Aligned phones as labels, predicted at every frame of the animation's own grid, masked or not.
+    """Predict aligned phones at every animation frame, masked or not.
 
     `mask_chance` is the share of frames that start a masked span of `mask_frames`; `batch` crops of one random length
     within `crop_s` (s) make an update.
@@ -80,7 +77,8 @@ class MaskedPhones:
 class PretrainHubert:
     """Frame-label prediction under masking, with AdamW; `decay` after the warm-up is "linear" or "cosine", to zero.
 
-    `accumulate` micro-batches on each process make an update: on one GPU, as many as the published recipe had GPUs.
+    `accumulate` micro-batches on each process make an update: on one GPU, take as many as the published recipe had
+    GPUs.
     """
 
     encoder: EncoderConfig
@@ -104,27 +102,27 @@ class PretrainWav2Sem:
     Attributes:
         encoder_config: what differs from wav2vec 2.0's base size; see `EncoderConfig`.
         text_model: folder or hub name of a BERT-architecture model. "" is the MiniLM from PyPI (384-d instead of BERT's
-            768, so a projection follows the encoder), which also takes the place of a name that no hub answers for;
-            run.json names the one that was taken.
+            768, so a projection follows the encoder); it also replaces a hub's model if no hub can be reached.
+            run.json names the model used.
         target: "cls" (last hidden state's first token) or "mean" (of the text's own tokens).
         normalise_target: scale targets to length sqrt(E); the published ones are raw.
-        contrastive: weight of the term beside L1 that keeps vectors from collapsing onto the mean sentence: the right
-            text among the global batch's. 0 is the published loss.
+        contrastive: weight, beside L1, of choosing the right text among the global batch's. It keeps vectors from
+            collapsing onto the mean sentence. 0 is the published loss.
         corpora: subsets to train on, as ("train-clean-100",); () takes every one with a training split.
-        augmentation: rooms, noise and bands; None takes recordings as they are.
-        batching: "shuffled": `batch` utterances at random, each once an epoch; "bucketed": `batch_s` seconds of like
-            lengths, each utterance once an epoch; "neighbours": `batch` of like lengths of one corpus, every corpus as
-            often, drawn anew each step.
-        batch_s: padded speech of a global batch, in seconds, shared by all processes: 100 s at full size in bf16 took
-            7 GB on a CPU.
+        augmentation: rooms, noise and bands; None leaves recordings unchanged.
+        batching: "shuffled": `batch` utterances at random, each once an epoch; "bucketed": `batch_s` seconds of similar
+            lengths, each utterance once an epoch; "neighbours": `batch` of similar lengths from one corpus, drawn anew
+            each step, with every corpus equally often.
+        batch_s: padded speech of a global batch over all processes, in seconds; 100 s at full size in bf16 took 7 GB on
+            a CPU.
         epochs, steps: the run's length; one of them is 0.
         longest_s: longer utterances are left out (LibriSpeech's longest is 35 s).
         schedule: "halving" halves the rate every `halve_epochs` epochs; "cosine" warms up for `warmup_steps` first.
-        clip: longest gradient; None does not clip.
-        fused: one kernel for the optimiser: the same update to rounding, several times as fast on a CPU.
-        published_init: torch's default weights, as the released code starts from, instead of wav2vec 2.0's own.
-        valid_clips: at most so many held-out utterances a subset are listened to, every `validate_every` steps (a
-            multiple of 50; 0: at the end only).
+        clip: largest norm of the gradient; None does not clip.
+        fused: one kernel for the optimiser: the same update up to rounding, several times as fast on a CPU.
+        published_init: start from torch's default weights, as the released code does, instead of wav2vec 2.0's.
+        valid_clips: most held-out utterances per subset to validate on, every `validate_every` steps (a multiple of 50;
+            0: only at the end).
     """
 
     encoder_config: Mapping[str, Any]
@@ -166,14 +164,14 @@ class PretrainWav2Sem:
         for name, known in choices:
             if getattr(self, name) not in known:
                 raise UserError(
-                    "{name} {getattr!r}: known are {known}",
+                    "{name} {value!r}: choose from {known}",
                     name=name,
-                    getattr=getattr(self, name),
+                    value=getattr(self, name),
                     known=", ".join(known),
                 )
         if (self.epochs > 0) == (self.steps > 0) or (self.epochs and self.batching == "neighbours"):
-            raise UserError("give the length as epochs or as steps, not both; neighbours are drawn in steps")
+            raise UserError("give the length in epochs or in steps, not both; neighbours need steps")
         if (self.batch_s > 0) != (self.batching == "bucketed") or self.batch < 1:
             raise UserError(
-                "bucketed batches have batch_s (seconds of speech), others batch (utterances, at least 1)",
+                "bucketed batches need batch_s (seconds of speech), others batch (utterances, at least 1)",
             )

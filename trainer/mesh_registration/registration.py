@@ -101,7 +101,7 @@ def mirror_map(surface: Surface) -> np.ndarray:
     """For every vertex (V,) its twin on the other side, found by walking the topology outward from the nose bridge.
 
     Raises:
-        ValueError: the mesh is not symmetric in its connectivity.
+        UserError: the mesh is not symmetric in its connectivity.
     """
     opposite = {}
     for triangle in surface.triangles_F3.tolist():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checkpoints of a run: written atomically, verified on load, the newest good one wins.
+"""Checkpoints of a run: written atomically and verified on load; the newest intact one is used.
 
-A file is named `step-00001234-<sha256, 16 digits>.pt`: one rename makes it appear whole, its own proof in its name.
+A file is named `step-00001234-<sha256, 16 digits>.pt`, so its name proves its content.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_newest(folder: Path, report: Callable[[str], object] = print) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint that is what its name says, with its step; None without any.
+    """The newest intact checkpoint and its step, or None if there are no checkpoints.
 
-    A damaged one is reported by `report(text)` and the one before is taken.
+    A damaged one is reported by `report(text)` and skipped.
 
     Raises:
-        ValueError: there are checkpoints and every one of them is damaged.
+        UserError: all checkpoints are damaged.
     """
     paths = _newest_first(folder)
     for path in paths:
@@ -56,7 +56,7 @@ def load_newest(folder: Path, report: Callable[[str], object] = print) -> tuple[
             return int(match[1]), torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         report(f"{path}: damaged ({len(data)} bytes do not have the hash in its name); trying the one before")
     if paths:
-        raise UserError("{folder}: every checkpoint is damaged; begin anew with another --out", folder=folder)
+        raise UserError("{folder}: every checkpoint is damaged; start again with another --out", folder=folder)
     return None
 
 

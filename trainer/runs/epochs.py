@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which utterances make a step's global batch, and their loading ahead of time.
+"""Choose the utterances of each step's global batch, and load them ahead of time.
 
-A batch is a function of the seed and the step alone: every process draws the same one, and so does a resumed run.
+A batch depends only on the seed and the step: every process, and a resumed run, draws the same one.
 
 Shapes: S samples.
 """
@@ -22,19 +22,19 @@ LARGEST_BATCH = 4096  # utterances
 
 
 class Epochs:
-    """Every utterance once an epoch: `size` at random, or as many of like lengths as fill `batch_samples` padded.
+    """Batches of `size` random utterances, or of as many of similar lengths as fill `batch_samples` when padded.
 
-    The number of batches is the same in every epoch; no batch has fewer than `at_least` utterances.
+    Each epoch has every utterance once and the same number of batches, each of at least `at_least` utterances.
     """
 
     def __init__(
         self, lengths: Sequence[int], rng: Rng, *, size: int = 1, batch_samples: float = 0, at_least: int = 1
     ) -> None:
-        """Plan.
+        """Plan the batches.
 
         Args:
             lengths: samples of every utterance.
-            rng: `rng(*key)` as of `Run`.
+            rng: `Run.rng`.
         """
         self._lengths = np.asarray(lengths)
         self._rng, self._bucketed = rng, batch_samples > 0
@@ -58,7 +58,7 @@ class Epochs:
         ends = np.cumsum(self.sizes)[:-1]
         if not self._bucketed:
             return np.split(rng.permutation(count), ends)
-        # A different company every epoch, from utterances whose lengths' ranks are close.
+        # New groups every epoch, from utterances whose ranks by length are close.
         rank = np.empty(count)
         rank[np.argsort(self._lengths, kind="stable")] = np.arange(count)
         reach = min(8 * count / len(self), count / 16)
@@ -84,7 +84,7 @@ def _cut(ascending: np.ndarray, size: int, batch_samples: float, at_least: int) 
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance of a global batch: its place there, its index among all, its samples once they are loaded."""
+    """One utterance of a global batch: its place in the batch, its index in the data, and its samples once loaded."""
 
     place: int
     index: int
@@ -96,7 +96,7 @@ class Item:
 
 
 class Loader:
-    """Reads this process's utterances of the next steps in threads: decoding releases Python's lock."""
+    """Reads this process's utterances of the next steps in threads; decoding releases Python's lock."""
 
     def __init__(
         self,
@@ -119,11 +119,11 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drop what was read for nothing."""
+        """Drop what is not needed any more."""
         self._threads.shutdown(cancel_futures=True)
 
     def __call__(self, step: int) -> list[Item]:
-        """The global batch of a step; samples of other processes' items are read only when asked for."""
+        """The global batch of a step; samples of other processes' items are read on demand."""
         for ahead in range(step, min(step + 1 + STEPS_AHEAD, self._steps)):
             if ahead not in self._pending:
                 self._pending[ahead] = [self._item(ahead, *place) for place in enumerate(self._draw(ahead))]

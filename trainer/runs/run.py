@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A training run: its folder, its processes and devices (through accelerate), its progress, its checkpoints.
 
-    run.json         what was run: experiment, config, commit, data hash, what was skipped
-    metrics.jsonl    how it went; tensorboard/ shows the same
-    checkpoints/     where `--resume` goes on
-    NAME.pt          what came out
+    run.json         experiment, config, commit, data hash, what was skipped
+    metrics.jsonl    losses and rates by step, also in tensorboard/
+    checkpoints/     for `--resume`
+    NAME.pt          final weights
 
-Every step's randomness is a function of (seed, step, process) alone. A resumed run therefore draws exactly what the
-uninterrupted one would have drawn, and no generator's state has to be kept.
+The randomness of a step depends only on (seed, step, process). A resumed run therefore draws the same numbers as an
+uninterrupted one, without saved generator states.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ class Run:
         """Open the folder.
 
         Raises:
-            FileExistsError: it holds a run and `resume` is off, or another process is at work in it.
-            ValueError: it holds another verb's or another config's run.
-            UserError: it holds something that is no run.
+            UserError: it holds a run and `resume` is off, another verb's or config's run, or anything else; or another
+                process uses it.
         """
         self.folder, self.config, self.resume = folder, config, resume
         self.accelerator = _accelerator(config, device)
@@ -87,7 +86,7 @@ class Run:
                 folder=self.folder,
             )
         if not described.exists():
-            # A run that never came to its first step leaves its lock and the folder of its progress.
+            # A run that ended before its first step leaves its lock and tensorboard/.
             check_ours(self.folder, "a run", lambda _folder: (LOCK, TENSORBOARD))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.folder / LOCK)
@@ -114,10 +113,10 @@ class Run:
         self._write_description(facts)
 
     def describe(self, **facts: Any) -> None:
-        """Add facts to run.json: the data's hash, what was skipped and why.
+        """Add facts to run.json, such as the data's hash and what was skipped.
 
         Raises:
-            ValueError: the run is resumed on other data.
+            UserError: the run is resumed with other data.
         """
         if not self.is_main:
             return
@@ -125,17 +124,17 @@ class Run:
         before, now = known.get("data_sha256"), facts.get("data_sha256")
         if self.resume and before and now and before != now:
             raise UserError(
-                "{folder}: was begun on other data (its files have changed); choose another --out",
+                "{folder}: was begun on other data (files have changed); choose another --out",
                 folder=self.folder,
             )
         self._write_description(known | facts)
 
     def keep(self) -> None:
-        """From here on the folder is a run, whatever ends it: there is a result to go on from."""
+        """From here on the folder stays a run, however it ends."""
         self._begun = True
 
     def described(self) -> dict[str, Any]:
-        """What run.json says so far; the same on every process."""
+        """The contents of run.json, the same on every process."""
         return json.loads((self.folder / "run.json").read_text())
 
     def _write_description(self, facts: Mapping[str, Any]) -> None:
@@ -148,10 +147,10 @@ class Run:
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
         clip: float | None = None,
     ) -> nn.Module:
-        """Take a model into training: to the device, and distributed where there are processes.
+        """Prepare a model for training: move it to the device and distribute it over the processes.
 
-        Only the returned module's `forward` may be called for the loss, or processes do not average their gradients.
-        When resuming, everything is as it was after the newest good checkpoint.
+        Compute the loss only through the returned module's `forward`; otherwise processes do not average gradients.
+        A resumed run continues from the newest intact checkpoint.
         """
         wrapped, prepared = self.accelerator.prepare(model, optimiser)
         self._learning, self._clip = (wrapped, prepared, schedule), clip
@@ -167,7 +166,7 @@ class Run:
         return wrapped
 
     def steps(self, total: int) -> Iterator[int]:
-        """The steps that are left of 0 .. total-1, with a progress bar, a checkpoint now and then and at the end."""
+        """The remaining steps of 0 .. total-1, with a progress bar and with checkpoints, also at the end."""
         self.keep()
         self._forget_from(self._first)
         self._bar = tqdm(
@@ -189,7 +188,7 @@ class Run:
             self._writer.close()
 
     def _forget_from(self, step: int) -> None:
-        """What was logged after the checkpoint will be logged again: keep the earlier rows only."""
+        """Drop rows logged after the checkpoint, as they will be logged again."""
         if not self.is_main:
             return
         self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step or None)
@@ -213,15 +212,15 @@ class Run:
     def share(self, items: Sequence[T]) -> Iterator[list[T]]:
         """This process's part of a global batch, in `accumulate` micro-batches; gradients are averaged at the last.
 
-        Parts of unequal size are weighed, so that the mean of each part's loss becomes the mean over the whole batch.
+        Parts of unequal size are weighted so that their mean losses add up to the mean over the whole batch.
 
         Raises:
-            ValueError: the batch has fewer items than there are parts.
+            UserError: the batch has fewer items than parts.
         """
         n_parts = self.n_processes * self.config.accumulate
         if len(items) < n_parts:
             raise UserError(
-                "a global batch of {n_items} cannot be shared by {n_processes} processes with {accumulate} "
+                "a global batch of {n_items} is too small for {n_processes} processes with {accumulate} "
                 "micro-batches each; enlarge the batch or use fewer",
                 n_items=len(items),
                 n_processes=self.n_processes,
@@ -251,15 +250,15 @@ class Run:
         """One optimiser step.
 
         Raises:
-            ValueError: the loss is not a number; the last checkpoint is untouched.
+            UserError: the loss is not finite; the last checkpoint is kept.
         """
         assert self._learning is not None, "learn() comes before update()"
         model, optimiser, schedule = self._learning
         if not torch.isfinite(self._loss):
             raise UserError(
-                "{folder}: the loss is {item} at step {step}; the last checkpoint is as it was",
+                "{folder}: the loss is {loss} at step {step}; the last checkpoint is kept",
                 folder=self.folder,
-                item=self._loss.item(),
+                loss=self._loss.item(),
                 step=self._step,
             )
         if self._clip is not None:
@@ -270,7 +269,7 @@ class Run:
             schedule.step()
 
     def log(self, step: int, always: bool = False, /, *, audio_s: float, **values: Tensor | float) -> None:
-        """Count the global batch's audio; now and then, or `always`, write loss, learning rate and `values` down."""
+        """Count the global batch's audio; at some steps, or `always`, log the loss, the learning rate and `values`."""
         self._audio_s += audio_s
         loss, self._loss = self._loss, torch.zeros((), device=self.device)
         if step % LOG_EVERY and LOG_ALL_BEFORE <= step < self._total - 1 and not always:
@@ -291,7 +290,7 @@ class Run:
         self._bar.set_postfix({key: f"{value:.4g}" for key, value in rounded.items() if key != "step"})
 
     def rng(self, *key: int) -> np.random.Generator:
-        """Random numbers that depend on the seed and the key alone: the same on every process and after a resume."""
+        """Random numbers that depend only on the seed and the key: the same on every process and after a resume."""
         return np.random.default_rng([self.config.seed, *key])
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
@@ -313,7 +312,7 @@ class Run:
             tqdm.write(text)
 
     def close(self) -> None:
-        """Let another process into the folder; a run that never came to its first step leaves none behind."""
+        """Release the folder; a run that never began its first step leaves no run.json."""
         if self._lock is not None:
             if not self._begun:
                 (self.folder / "run.json").unlink(missing_ok=True)
@@ -321,13 +320,13 @@ class Run:
 
 
 def choose_attention(backbone: Any, run: Run) -> None:
-    """On a CPU, torch's fused attention is slower in bf16 than the plain one."""
+    """Use plain attention on a CPU in bf16, where torch's fused one is slower."""
     if run.device.type == "cpu" and run.config.precision == "bf16":
         backbone.set_attn_implementation("eager")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module itself, without the wrapper that processes need."""
+    """The module without its distributed wrapper."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
@@ -346,7 +345,8 @@ def _cosine(warmup: int, total: int) -> Callable[[int], float]:
 
 
 def data_hash(files: Iterable[Path]) -> str:
-    """sha256 over the files' names, below their common folder, and sizes: a corpus' bytes would take hours."""
+    """sha256 over the files' names (relative to their common folder) and sizes; hashing a corpus' bytes would take
+    hours."""
     paths = sorted(path.resolve() for path in files)
     if not paths:
         return hashlib.sha256().hexdigest()
@@ -370,14 +370,14 @@ def read_run(folder: Path, *needed: str) -> dict[str, Any]:
     """The run.json of a finished run.
 
     Raises:
-        FileNotFoundError: it, or one of the `needed` files, is missing.
+        MissingFileError: it, or one of the `needed` files, is missing.
     """
     for name in ("run.json", *needed):
         if not (folder / name).is_file():
             raise MissingFileError(
-                "{folder}: missing; {folder_2} is not a finished run",
-                folder=folder / name,
-                folder_2=folder,
+                "{file} is missing; {folder} is not a finished run",
+                file=folder / name,
+                folder=folder,
             )
     return json.loads((folder / "run.json").read_text())
 
@@ -386,7 +386,7 @@ def resolve_device(device: str) -> str:
     """ "auto" becomes the best device there is.
 
     Raises:
-        ValueError: a CUDA device is named and there is none.
+        UserError: a CUDA device is requested and there is none.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -403,11 +403,11 @@ def resolve_device(device: str) -> str:
 def _accelerator(config: Any, device: str) -> Accelerator:
     resolved = resolve_device(device)
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    # accelerate keeps its state for the whole process; a second run in it may have another precision or device.
+    # accelerate keeps global state; a second run in the process may have another precision or device.
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     if not distributed and resolved != "cpu":
         os.environ["ACCELERATE_TORCH_DEVICE"] = resolved
-    # LayerDrop and masking's embedding leave parameters without a gradient.
+    # LayerDrop and an unused mask embedding leave parameters without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(
         cpu=resolved == "cpu",
@@ -427,9 +427,9 @@ def _seed_everything(*key: int) -> None:
 def _check_same(folder: Path, known: Mapping[str, Any], verb: str, config: Mapping[str, Any]) -> None:
     if known["verb"] != verb:
         raise UserError(
-            "{folder}: holds a run of {known}, not of {verb}; choose another --out",
+            "{folder}: holds a run of {other}, not of {verb}; choose another --out",
             folder=folder,
-            known=known["verb"],
+            other=known["verb"],
             verb=verb,
         )
     differing = sorted(
@@ -438,9 +438,9 @@ def _check_same(folder: Path, known: Mapping[str, Any], verb: str, config: Mappi
     if differing:
         key = differing[0]
         raise UserError(
-            "{folder}: was begun with {key} = {get!r}, this experiment has {get_2!r}; choose another --out",
+            "{folder}: was begun with {key} = {before!r}, this experiment has {now!r}; choose another --out",
             folder=folder,
             key=key,
-            get=known["config"].get(key),
-            get_2=config.get(key),
+            before=known["config"].get(key),
+            now=config.get(key),
         )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import MissingFileError, UserError
 
 from .phones import PHONES, Timing
 
@@ -85,7 +85,7 @@ class Aligner:
 
             try:
                 phones = pronounce(word)
-            except FileNotFoundError:  # no espeak-ng here
+            except MissingFileError:  # espeak-ng is not installed
                 phones = None
             if not phones:
                 self.unknown.add(word)
@@ -134,13 +134,16 @@ def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.
         samples (S,) int16 at 16 kHz and the phones.
 
     Raises:
-        FileNotFoundError: flite is not installed (Debian: `apt install flite`).
+        MissingFileError: flite is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         command = ["flite", "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch:.3f}"]
         command += ["--setf", f"f0_shift={pitch:.3f}", "-t", text, "-o", str(wav)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        try:
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except FileNotFoundError as error:
+            raise MissingFileError("flite is not installed (Debian: `apt install flite`)") from error
         samples_S, _ = sf.read(wav, dtype="int16")
     phones: list[Timing] = []
     start = 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What may happen to a recording before a listener in training gets it; `speech/augment.py` does it."""
+"""The settings of `speech/augment.py`: how recordings are changed for training."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Chances (0..1) and ranges of what happens to a crop.
+    """Chances (0..1) and ranges of the changes to a crop.
 
-    `speed` moves tempo, pitch and formants together. `level_db` is a change of level after normalisation: a recording's
-    variance depends on its pauses. `speechless_chance` is that of a crop in which nobody speaks, only noise or music.
-    Of what disturbs, `one_voice_share` is another speaker, `crowd_share` several, `MUSIC_SHARE` music, the rest noise.
+    `speed` changes tempo, pitch and formants together. `level_db` changes the level after normalisation, since a
+    recording's variance depends on its pauses. `speechless_chance` is that of a crop of only noise or music. Of the
+    disturbances, `one_voice_share` are another speaker, `crowd_share` several, `MUSIC_SHARE` music, the rest noise.
     """
 
     speed: tuple[float, float] = (0.85, 1.18)
@@ -30,4 +30,4 @@ class Augmentation:
 
 
 RECORDED = Augmentation(speed=(1.0, 1.0), room_chance=0, noise_chance=0, band_chance=0)
-"""Nothing happens."""
+"""No change."""

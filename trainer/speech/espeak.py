@@ -193,8 +193,8 @@ def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tu
         call to call: the same calls in the same order give the same samples in every process.
 
     Raises:
-        FileNotFoundError: espeak-ng is not installed.
-        ValueError: no such voice, nothing to say, or a symbol without counterpart: the parenthesised name of a language
+        MissingFileError: espeak-ng is not installed.
+        UserError: no such voice, nothing to say, or a symbol without counterpart: the parenthesised name of a language
             when the voice reads a part of the text by another language's rules.
     """
     engine = _engine()
@@ -216,7 +216,7 @@ def pronounce(word: str) -> list[str] | None:
     """CMU phones of an English (en-us) word; None when it is not written in Latin letters, or has no sound.
 
     Raises:
-        FileNotFoundError: espeak-ng is not installed.
+        MissingFileError: espeak-ng is not installed.
     """
     letters = word.replace("'", "").replace("-", "")
     if not letters or not all(unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
@@ -234,8 +234,8 @@ def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
     """CMU phones of a text in the voice's language, word by word as they are said one after another.
 
     Raises:
-        FileNotFoundError: espeak-ng is not installed.
-        ValueError: no such voice, or a symbol without counterpart, as in `synthesise`.
+        MissingFileError: espeak-ng is not installed.
+        UserError: no such voice, or a symbol without counterpart, as in `synthesise`.
     """
     engine = _engine()
     engine.select(voice)
@@ -247,7 +247,7 @@ def to_cmu(symbol: str) -> tuple[str, ...]:
     """CMU phones of one of the engine's IPA symbols; stress, length, tone and nasality are dropped.
 
     Raises:
-        ValueError: the symbol, or a part of it, is none that this table knows.
+        UserError: the symbol, or a part of it, is none that this table knows.
     """
     decomposed = unicodedata.normalize("NFD", symbol)
     kept = "".join(c for c in decomposed if not unicodedata.combining(c) or c in _COMBINING_THAT_COUNT)

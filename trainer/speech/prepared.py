@@ -179,7 +179,7 @@ def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]
             speaker = f"espeak/{name.split('_')[1]}"
             clip = Clip(name=f"espeak_{name}", corpus="espeak", speaker=speaker, path=Path(), text=None, split="train")
             yield clip, samples_S, phones
-    except FileNotFoundError as error:
+    except MissingFileError as error:
         print(f"warning: no speech in other languages: {error}")
 
 

