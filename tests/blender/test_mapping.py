@@ -279,7 +279,7 @@ class Layout:
         assert icon in self.ICONS
         self.words.append(text)
 
-    def operator(self, name, text=None, icon="NONE"):
+    def operator(self, name, text=None, text_ctxt=None, icon="NONE"):
         assert icon in self.ICONS
         self.words.append(getattr(bpy.ops.wav2sem, name.split(".")[1]).get_rna_type().name if text is None else text)
 

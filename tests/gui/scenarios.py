@@ -20,10 +20,9 @@ def first_start(gui: Gui) -> Steps[Figures]:
     yield from stage.choose_audio(gui, stage.demo_speech())
     yield from gui.picture("ready")
     before = snapshot()
-    yield from stage.start(gui)
-    yield from gui.until(lambda: stage.fraction() > 0.2, "progress")
-    with stage.hold():
+    with (yield from stage.start_held(gui)):
         yield from gui.picture("running")
+        assert stage.running(), "the job ended before its picture"
     yield from stage.finish(gui)
     made = stage.curves()
     assert {stage.JAW, stage.LIPS} <= set(made), f"{len(made)} curves: {sorted(made)}"

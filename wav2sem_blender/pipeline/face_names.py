@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the shape keys of somebody's face are called, and which of our channels each one plays.
+"""Maps channels to the shape keys of a face by the keys' names.
 
-Known are ARKit's names in their usual spellings, MetaHuman's curves, and three sets of visemes. Names alone decide.
+It knows ARKit's names in their usual spellings, MetaHuman's curves, and three sets of visemes.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import MissingFileError, UserError
+from ..errors import MissingFileError, Text, UserError
 from ..files import atomic_file
 from .motion import ARKIT_CHANNELS
 from .visemes import VISEME_SETS
 
 __all__ = ["SPEECH_CHANNELS", "KeyMap", "Row", "guess_key_map", "match_channels"]
 
-# What speech moves; a face with eye keys alone cannot speak.
+# The channels of speech; a face needs at least one of them.
 SPEECH_CHANNELS: tuple[str, ...] = tuple(name for name in ARKIT_CHANNELS if name.startswith(("jaw", "mouth")))
 
 _ARKIT_BY_LOWER = {name.lower(): name for name in ARKIT_CHANNELS}
 _SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
-# What exporters put around a blendshape's name: "bs_jawOpen", "ARKit jawOpen", "jawOpen_shape", "CTRL_expressions_…".
+# Words that exporters add to a blendshape's name: "bs_jawOpen", "ARKit jawOpen", "jawOpen_shape", "CTRL_expressions_…".
 _DECORATION = {
     *("arkit", "bs", "blendshape", "blendshapes", "ctrl", "exp", "expression", "expressions"),
     *("facs", "key", "morph", "shape", "sk"),
 }
 _NUMBERING = re.compile(r"^[A-Za-z]{0,3}\d+[\s_.\-]+(?=\D)")  # "A25_Jaw_Open", "01_jawOpen"
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-# Fewer keys than this with the same unknown word around their names do not make it a decoration.
+# An unknown word is a decoration if at least this many keys share it.
 _MIN_DECORATED = 6
 
 
 class Row(NamedTuple):
-    """One line of a mapping: `key` gets `gain` times the curve of `channel`."""
+    """A row of a key mapping: `key` gets `gain` times the curve of `channel`."""
 
     channel: str
     key: str
@@ -48,12 +48,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyMap:
-    """Which shape keys of a face play which channels. Keys with several rows get the sum.
+    """Which shape keys of a face play which channels. A key with several rows gets the sum.
 
     Attributes:
         rows: A channel may have several keys.
-        visemes: Name of the viseme set whose visemes the channels are; empty when they are a model's own (ARKit's).
-        label: How users know these names.
+        visemes: Name of the viseme set of the channels; empty if they are the model's own (ARKit's).
+        label: The name of this kind of mapping for users.
     """
 
     rows: tuple[Row, ...]
@@ -62,25 +62,26 @@ class KeyMap:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Channels that have a key, in the rows' order."""
+        """Channels that have a key, in the order of the rows."""
         return tuple(dict.fromkeys(row.channel for row in self.rows))
 
     def can_speak(self) -> bool:
-        """Does any row move the mouth?"""
+        """Whether any row moves the mouth."""
         return any(self.visemes or row.channel in SPEECH_CHANNELS for row in self.rows)
 
-    def summary(self) -> str:
-        """What was found, in words: "ARKit keys, 27 of 27 found"."""
+    def summary(self) -> Text:
+        """What was found, as in "ARKit keys, 27 of 27 found"."""
         expected = VISEME_SETS[self.visemes].names if self.visemes else SPEECH_CHANNELS
-        return f"{self.label}, {len(set(expected) & set(self.channels))} of {len(expected)} found"
+        n_known = len(set(expected) & set(self.channels))
+        return Text("{label}, {n_known} of {n_all} found", label=self.label, n_known=n_known, n_all=len(expected))
 
     def problems(self, key_names: Iterable[str]) -> list[str]:
-        """What a user should know about rows that do nothing on a face with these keys."""
+        """What is wrong with the rows, for a face with these keys."""
         present = set(key_names)
         known = VISEME_SETS[self.visemes].names if self.visemes else None
         absent = list(dict.fromkeys(row.key for row in self.rows if row.key and row.key not in present))
         unknown = [channel for channel in self.channels if channel and known is not None and channel not in known]
-        found = []
+        found: list[str] = []
         if not self.rows:
             found.append("The mapping is empty; use Guess, or add a row")
         if any(not row.key for row in self.rows):
@@ -88,18 +89,19 @@ class KeyMap:
         if any(not row.channel for row in self.rows):
             found.append("A row has no channel; choose one, or remove the row")
         if absent:
-            found.append(f"No such shape key here: {listed(absent)}")
+            found.append(Text("No such shape key here: {keys}", keys=listed(absent)))
         if unknown and self.visemes:
-            found.append(f"Not one of the {VISEME_SETS[self.visemes].label}: {listed(unknown)}")
+            label = VISEME_SETS[self.visemes].label
+            found.append(Text("Not one of the {label}: {channels}", label=label, channels=listed(unknown)))
         if len(set(row[:2] for row in self.rows)) < len(self.rows):
-            found.append("A channel and key stand there twice; their gains add up")
+            found.append("Two rows have the same channel and key; their gains add up")
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mapping as JSON; an existing file is replaced in one step.
 
         Raises:
-            OSError: It cannot be written; an older file of that name is untouched.
+            UserError: The file cannot be written.
         """
         content = {
             "format": _FORMAT,
@@ -115,39 +117,39 @@ class KeyMap:
         """Read what `save` wrote.
 
         Raises:
+            UserError: The file is missing or no mapping; the message names the entry.
             OSError: It cannot be read.
-            ValueError: It is no mapping; the message names the entry.
         """
         path = Path(path)
         if not path.is_file():
-            raise MissingFileError("{path}: there is no such mapping file.", path=path)
+            raise MissingFileError("{file}: there is no such mapping file.", file=path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise UserError(
-                "{path}: no JSON file ({error}). Choose a file that Save Mapping wrote.",
-                path=path.name,
-                error=error,
+                "{file}: no JSON file ({reason}). Choose a file that Save Mapping wrote.",
+                file=path.name,
+                reason=error,
             ) from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise UserError("{path}: no key mapping. Choose a file that Save Mapping wrote.", path=path.name)
+            raise UserError("{file}: no key mapping. Choose a file that Save Mapping wrote.", file=path.name)
         if content.get("version") != _VERSION:
             raise UserError(
-                "{path}: mapping format {get}; this version reads format {version}. Update the extension.",
-                path=path.name,
-                get=content.get("version"),
-                version=_VERSION,
+                "{file}: mapping format {found}; this version reads format {known}. Update the extension.",
+                file=path.name,
+                found=content.get("version"),
+                known=_VERSION,
             )
         visemes, rows = content.get("visemes"), content.get("rows")
         if visemes != "" and visemes not in VISEME_SETS:
             raise UserError(
-                "{path}: there is no viseme set {visemes!r}; known are {viseme_sets}.",
-                path=path.name,
-                visemes=visemes,
+                "{file}: there is no viseme set {viseme_set!r}; known are {viseme_sets}.",
+                file=path.name,
+                viseme_set=visemes,
                 viseme_sets=", ".join(VISEME_SETS),
             )
         if not isinstance(rows, list):
-            raise UserError("{path}: the entry rows is missing.", path=path.name)
+            raise UserError("{file}: the entry rows is missing.", file=path.name)
         label = VISEME_SETS[visemes].label if visemes else cls.label
         return cls(rows=tuple(_row(row, path.name, i + 1) for i, row in enumerate(rows)), visemes=visemes, label=label)
 
@@ -158,21 +160,21 @@ _FORMAT, _VERSION = "wav2sem key mapping", 1
 def _row(content: object, file_name: str, number: int) -> Row:
     if not isinstance(content, Mapping) or set(content) != set(Row._fields):
         raise UserError(
-            "{file_name}: row {number} must have channel, key and gain, and nothing else.",
-            file_name=file_name,
+            "{file}: row {number} must have channel, key and gain, and nothing else.",
+            file=file_name,
             number=number,
         )
     channel, key, gain = (content[name] for name in Row._fields)
     if not (isinstance(channel, str) and isinstance(key, str)):
         raise UserError(
-            "{file_name}: row {number}: channel and key must be names.",
-            file_name=file_name,
+            "{file}: row {number}: channel and key must be names.",
+            file=file_name,
             number=number,
         )
     if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain) or abs(gain) > 100:
         raise UserError(
-            "{file_name}: row {number}: the gain is {gain!r}; it must be a number from -100 to 100.",
-            file_name=file_name,
+            "{file}: row {number}: the gain is {gain!r}; it must be a number from -100 to 100.",
+            file=file_name,
             number=number,
             gain=gain,
         )
@@ -180,9 +182,9 @@ def _row(content: object, file_name: str, number: int) -> Row:
 
 
 def guess_key_map(key_names: Iterable[str]) -> KeyMap:
-    """The mapping that a face's key names suggest; no rows when they say nothing.
+    """The mapping that the names of a face's keys suggest; without rows if no name is known.
 
-    Muscles (ARKit, MetaHuman) say more than visemes and are preferred, unless only a few of them are there.
+    ARKit and MetaHuman keys, which are muscles, are preferred to visemes unless only a few of them exist.
     """
     keys = list(dict.fromkeys(key_names))
     muscles = max(_arkit_map(keys), _metahuman_map(keys), key=_speech_count)
@@ -198,13 +200,13 @@ def guess_key_map(key_names: Iterable[str]) -> KeyMap:
 
 
 def match_channels(channels: Iterable[str], key_names: Iterable[str]) -> dict[str, str]:
-    """Find for every channel the shape key that means the same; channels without one are left out.
+    """The shape key of each channel; channels without one are left out.
 
     An exact name wins, then the same letters in another case, then ARKit's names in their usual spellings: jawOpen,
     JawOpen, jaw_open, "Jaw Open", A25_Jaw_Open, blendShape1.jawOpen, head:jawOpen, bs_jawOpen, mouthSmile_L,
-    Mouth_Smile_Left, L_mouthSmile. A word that stands before or after many of the names is no part of them
-    (Bob_jawOpen, Bob_mouthPucker, …). A key without a side ("mouthSmile") is no match for a sided channel, nor is a
-    combination ("jawOpen_mouthClose") or an in-between ("jawOpen50") for its parts.
+    Mouth_Smile_Left, L_mouthSmile. A word before or after many of the names is ignored (Bob_jawOpen, Bob_mouthPucker,
+    …). A key without a side ("mouthSmile") does not match a sided channel; a combination ("jawOpen_mouthClose") or an
+    in-between ("jawOpen50") does not match its parts.
 
     Args:
         channels: Names from `Motion.channels`.
@@ -237,7 +239,7 @@ def _arkit_meaning(key: str) -> str | None:
     name = _NUMBERING.sub("", name)
     tokens = [token.lower() for token in _TOKEN.findall(name)]
     if _TOKEN.sub("", name).strip(" _-."):
-        return None  # anything else, "+" say, means something unknown
+        return None  # other characters, such as "+", have an unknown meaning
     while tokens and (tokens[0] in _DECORATION or "".join(tokens[:2]) in _DECORATION):
         tokens = tokens[1:] if tokens[0] in _DECORATION else tokens[2:]
     while tokens and tokens[-1] in _DECORATION:
@@ -248,14 +250,14 @@ def _arkit_meaning(key: str) -> str | None:
 
 
 def _split_namespace(key: str) -> tuple[str, str]:
-    """("head.blendShape1", "jawOpen"); a side or number at the end ("smile.L", "jawOpen.001") stays on the name."""
+    """("head.blendShape1", "jawOpen"); a side or number at the end ("smile.L", "jawOpen.001") belongs to the name."""
     parts = re.split("[.:|]", key)
     n_name = 2 if len(parts) > 1 and (parts[-1].lower() in _SIDES or not re.search("[A-Za-z]", parts[-1])) else 1
     return ".".join(parts[:-n_name]), "_".join(parts[-n_name:])
 
 
 def _decorated(keys: list[str]) -> dict[str, str]:
-    """The keys that mean an ARKit channel once the word that most of them share is taken off: channel to key."""
+    """Channel to key, for keys that name an ARKit channel without the word that most of them share."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for key in sorted(keys, key=len):
         tokens = list(_TOKEN.finditer(key))
@@ -279,8 +281,8 @@ def _arkit_map(keys: list[str]) -> KeyMap:
     return KeyMap(rows=tuple(Row(channel, key) for channel, key in match_channels(ARKIT_CHANNELS, keys).items()))
 
 
-# MetaHuman's names for what ARKit's channels do; {s} is the side, U and D the upper and the lower lip. Of several
-# spellings (versions of the rig) all that are there are used.
+# MetaHuman's names of ARKit's channels; {s} is the side, U and D are the upper and the lower lip. Versions of the rig
+# differ, so every name that a face has is used.
 _METAHUMAN_NAMES: dict[str, str] = {
     "eyeBlink{}": "eyeBlink{s}",
     "eyeLookUp{}": "eyeLookUp{s}",
@@ -335,7 +337,7 @@ def _metahuman_map(keys: list[str]) -> KeyMap:
     return KeyMap(rows=tuple(rows), label="MetaHuman curves")
 
 
-# Visemes by their spellings in lower case. Hiragana: the five vowels of MikuMikuDance models, used as VRM's.
+# Spellings of the visemes in lower case. Hiragana are the five vowels of MikuMikuDance models, used as VRM's.
 _SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "OCULUS": {
         **{name: (name.lower(),) for name in ("PP", "FF", "TH", "DD", "kk", "CH", "SS", "nn", "RR", "aa")},
@@ -354,19 +356,19 @@ _SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "O": ("o", "oh", "お"),
     },
 }
-# When a set counts as recognised; letters alone mean nothing unless the set is whole.
+# When a set counts as recognised; sets of single letters must be complete.
 _NEEDED = {
     "OCULUS": lambda found: len(found) >= 10 and {"PP", "aa"} <= found.keys(),
     "RHUBARB": lambda found: set("ABCDEF") <= found.keys(),
     "VRM": lambda found: len(found) == 5,
 }
-# Words that may stand right before a viseme without a separator: "visemeaa".
+# Words that may precede a viseme without a separator: "visemeaa".
 _MOUTH_WORDS = ("lip", "lips", "mouth", "phoneme", "viseme", "vowel")
 _OTHER_PARTS = re.compile("eye|brow|blink|lash|hand|finger|hair", re.IGNORECASE)
 
 
 def _viseme_keys(keys: list[str], spellings: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Viseme to key, of the largest group of keys that have the same words before or after the viseme."""
+    """Viseme to key, from the largest group of keys with the same words before or after the viseme."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for key in keys:
         for viseme, names in spellings.items():
@@ -377,7 +379,7 @@ def _viseme_keys(keys: list[str], spellings: Mapping[str, tuple[str, ...]]) -> d
 
 
 def _affixes(key: str, name: str) -> Iterator[tuple[str, str]]:
-    """("before", "viseme_") for the key viseme_PP and the name pp; nothing when the name is only part of a word."""
+    """("before", "viseme_") for the key viseme_PP and the name pp; nothing if the name is only part of a word."""
     lower = key.lower()
     if lower.endswith(name):
         words = key[: len(key) - len(name)]
@@ -394,6 +396,6 @@ def _affixes(key: str, name: str) -> Iterator[tuple[str, str]]:
 
 
 def listed(names: Sequence[str], at_most: int = 4) -> str:
-    """As in "jawOpen, mouthClose and 3 more"."""
-    first = ", ".join(names[:at_most])
-    return f"{first} and {len(names) - at_most} more" if len(names) > at_most else first
+    """A list such as "jawOpen, mouthClose and 3 more"."""
+    first, n_more = ", ".join(names[:at_most]), len(names) - at_most
+    return Text("{names} and {n_more} more", names=first, n_more=n_more) if n_more > 0 else first

@@ -14,6 +14,7 @@ from ...pipeline.face_names import KeyMap
 from .. import compat
 from ..scene import key_mapping
 from ..tasks import running
+from ..translations import CONTEXT
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
@@ -199,8 +200,8 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
             return
         row = layout.row(align=True)
         row.operator(WAV2SEM_OT_guess_mapping.bl_idname, icon="VIEWZOOM")
-        row.operator(WAV2SEM_OT_load_mapping.bl_idname, text="Load", icon="FILE_FOLDER")
-        row.operator(WAV2SEM_OT_save_mapping.bl_idname, text="Save", icon="FILE_TICK")
+        row.operator(WAV2SEM_OT_load_mapping.bl_idname, text="Load", text_ctxt=CONTEXT, icon="FILE_FOLDER")
+        row.operator(WAV2SEM_OT_save_mapping.bl_idname, text="Save", text_ctxt=CONTEXT, icon="FILE_TICK")
         self._draw_table(layout, context, face)
 
     @staticmethod

@@ -63,7 +63,7 @@ def strength_property(**options: Any) -> object:
     """Factor for all curves."""
     return FloatProperty(
         name="Strength", description="Amount of facial motion; 1 keeps the model's own", default=1.0, min=0.0, max=10.0,
-        soft_max=2.0, **options,
+        soft_max=2.0, translation_context=CONTEXT, **options,
     )  # fmt: skip
 
 
