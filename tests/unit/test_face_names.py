@@ -253,7 +253,7 @@ class TestProblems:
         assert "no shape key" in self.said(Row("jawOpen", ""))
         assert "no channel" in self.said(Row("", "jawOpen"))
         assert "No such shape key here: gone" in self.said(Row("jawOpen", "gone"))
-        assert "twice" in self.said(Row("jawOpen", "jawOpen"), Row("jawOpen", "jawOpen", 2.0))
+        assert "same channel" in self.said(Row("jawOpen", "jawOpen"), Row("jawOpen", "jawOpen", 2.0))
         assert "Not one of the Oculus visemes: jawOpen" in self.said(Row("jawOpen", "jawOpen"), visemes="OCULUS")
 
 
