@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Wav2Sem for Blender: speech goes in, named shape-key curves come out.
 
-`pipeline` is the model and needs no Blender, `worker` runs it in a process of its own, `blender` is the add-on.
-Importing this package imports nothing: Blender calls `register`, everybody else uses `wav2sem_blender.pipeline`.
+`pipeline` is the model and needs no Blender, `worker` runs it in its own process, `blender` is the add-on. Importing
+this package imports none of them: Blender calls `register`, scripts import `wav2sem_blender.pipeline`.
 """
 
 
 def register() -> None:
-    """Add the operator, the panel, the preferences and the command to Blender."""
+    """Add the operators, panels, preferences and the command to Blender."""
     from .blender import registration
 
     registration.register()
 
 
 def unregister() -> None:
-    """Remove everything that `register` added and end the worker."""
+    """Remove everything that `register` added, and end the worker."""
     from .blender import registration
 
     registration.unregister()

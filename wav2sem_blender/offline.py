@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Libraries that would report to their makers are told not to, before they are imported.
+"""Switches the telemetry of libraries off, before they are imported. Standard library only.
 
-ONNX Runtime 1.29 and later sends telemetry: ten seconds after its import it asks for a vendor's host and writes an id
-and a queue below the user's cache. Its own `disable_telemetry_events()` does not stop that; the variable does, and only
-when it is set before the import. Hugging Face's libraries ping their hub with every download.
+ONNX Runtime 1.29 and later sends telemetry: ten seconds after the import it looks up a vendor's host and writes an id
+and a queue below the user's cache. `disable_telemetry_events()` does not stop that; the variable does, if it is set
+before the import. Hugging Face's libraries ping their hub with every download.
 
-`tests/unit/test_no_calls.py` watches the sockets and files of whole processes. Standard library only.
+`tests/unit/test_no_calls.py` watches the sockets and files of whole processes.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ VARIABLES: Mapping[str, str] = {
 
 
 def silence_libraries() -> None:
-    """Set the variables in this process; call it before an engine's library is imported."""
+    """Set the variables in this process; call this before an engine's library is imported."""
     os.environ.update(VARIABLES)

@@ -251,7 +251,7 @@ class TestAudio:
     def test_moved_before(self, head, start_at, fails, tmp_path, stage):
         job = start_at(stage)
         (tmp_path / f"slow_{stage}.wav").unlink()
-        fails(job, rf"slow_{stage}\.wav: there is no such audio file\. Choose it again where it lies now")
+        fails(job, rf"slow_{stage}\.wav: there is no such audio file\. Choose it again where it is now")
 
 
 class TestScene:

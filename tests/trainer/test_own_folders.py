@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command that writes a folder, told a folder with somebody's work in it: refused with a sentence, all kept."""
+"""Every command that writes a folder refuses one with somebody's work in it, and leaves it untouched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.datasets import exported_faces  # noqa: E402
 from trainer.evaluation import evaluate  # noqa: E402
 from trainer.experiments.analysis import bundled as analyze_bundled  # noqa: E402
 from trainer.experiments.evaluation import vocaset  # noqa: E402
-from trainer.experiments.folders import bundled, official  # noqa: E402
+from trainer.experiments.export import bundled, official  # noqa: E402
 from trainer.experiments.hubert import bundled_smoke  # noqa: E402
 from trainer.experiments.preparation import speech  # noqa: E402
 from trainer.loops import clusters, export, pretrain_hubert  # noqa: E402
@@ -57,7 +57,7 @@ def small_encoder() -> torch.nn.Module:
 
 def pack(folder: Path) -> None:
     packer = runpy.run_path(str(ROOT / ".ci" / "pack_extension.py"))
-    # No platform is known by this name, so nothing is packed where the folder is free.
+    # Without platforms nothing is packed if the folder is free.
     packer["PLATFORMS"].clear()
     packer["main"](["--output", str(folder)])
 
@@ -68,7 +68,7 @@ def write_gui(folder: Path) -> None:
 
 
 class NoCommands:
-    """A stream that ends at once, as when Blender is gone."""
+    """A stream that ends at once, as after Blender quits."""
 
     def __iter__(self):
         return iter(())
@@ -119,7 +119,7 @@ def model_and_more(folder: Path) -> None:
 
 
 def disguised(folder: Path) -> None:
-    """Names that writers use, and one that only looks like theirs."""
+    """Names that a writer uses, and one that only looks like them."""
     for name in ("results.json", "weights.npy", "audio.npy", "vocaset.pth", "demo.blend", "index.json", "a.whl"):
         (folder / name).write_text("mine")
 
@@ -223,10 +223,10 @@ def test_names_that_are_one_file_on_some_disks(tmp_path: Path) -> None:
     assert same_file_name(tmp_path / "a.npz") != same_file_name(tmp_path / "b.npz")
 
 
-# Who deletes a folder, and why it is its own: it made the folder itself in the same process, or asks `files`.
+# Modules that delete folders: each made the folder itself in the same process, or asks `files` first.
 MAY_REMOVE_FOLDERS = {
     "wav2sem_blender/files.py": "asks first",
-    "wav2sem_blender/worker/chore.py": "its mkdtemp",
+    "wav2sem_blender/worker/supervisor.py": "its mkdtemp",
     "wav2sem_blender/worker/client.py": "its mkdtemp",
     "wav2sem_blender/worker/serve.py": "asks before it begins",
     "wav2sem_blender/worker/install.py": "below the extension's own folder",

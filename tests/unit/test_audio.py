@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech: formats, resampling, normalisation, bad input, flat memory; utterances cut at pauses."""
+"""Speech: formats, resampling, normalisation, bad input, constant memory; utterances are cut at pauses."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class TestArrays:
         ],
     )
     def test_bad_arrays(self, waveform, rate_hz, message):
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             Speech.from_array(waveform, rate_hz, name="mic")
         assert str(caught.value).startswith("mic: ")
 
@@ -207,7 +207,7 @@ class TestArrays:
     def test_the_second_of_a_bad_sample_is_named(self, bad):
         waveform = np.stack([tone(10.0, 44_100)] * 2)
         waveform[1, 44_100 * 7 + 4410] = bad
-        with pytest.raises(ValueError, match=r"the sample at 7\.100 s is not a number or infinite"):
+        with pytest.raises(UserError, match=r"the sample at 7\.100 s is not a number or infinite"):
             Speech.from_array(waveform, 44_100)
 
     def test_just_long_enough(self):
@@ -377,7 +377,7 @@ class TestUtterances:
         assert cut / 16_000 == pytest.approx(15.5, abs=0.05)
 
     def test_the_threshold_follows_the_level(self):
-        # A quiet speaker after a loud one: the quiet speech must not count as one long pause.
+        # The quiet speaker after the loud one must not count as one long pause.
         loud, quiet = tone(30.0, noise=0.0), 0.03 * tone(60.0, noise=0.0)
         pauses_s = np.arange(3.0, 60.0, 5.0)
         for pause_s in pauses_s:
@@ -407,7 +407,7 @@ class TestUtterances:
         assert lengths_s.min() > 6
 
     def test_impossible_limits(self):
-        with pytest.raises(ValueError, match="twice the shortest"):
+        with pytest.raises(UserError, match="twice the shortest"):
             self.ranges(tone(), max_s=3, min_s=2)
 
     @pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="../shared/data/librispeech_251 is not there")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The csv table: seconds, frames and values as they are, in one step or not at all."""
+"""The csv table: its seconds, frames and values are the motion's; a failed write leaves no file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo head's data: 52 keys that mirror, lips that seal, lids that meet, and a file that its script rebuilds."""
+"""The demo head: 52 symmetric keys, lips that seal, lids that meet, and a file that its script reproduces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def posed(head: dict[str, np.ndarray], **weights: float) -> np.ndarray:
 
 
 def lip_gap_m(head: dict[str, np.ndarray], **weights: float) -> float:
-    """The widest distance between the upper and the lower lip where they touch at rest, at the front and behind."""
+    """The widest gap between the lips where they touch at rest, in front and behind."""
     points = posed(head, **weights)
     upper, lower = points[head["lip_pairs"][:, 0]], points[head["lip_pairs"][:, 1]]
     return float(np.linalg.norm(upper - lower, axis=1).max())
@@ -160,7 +160,7 @@ def test_file_equals_what_the_script_builds(head):
             np.testing.assert_allclose(array.astype(int), head[name].astype(int), atol=1)
         elif name not in ("key_starts", "key_vertices", "key_offsets"):
             np.testing.assert_array_equal(array, head[name], err_msg=name)
-    # Compared as displacements: a vertex at the threshold of being stored may come and go with rounding.
+    # Compare displacements: rounding decides whether a vertex at the threshold is stored.
     for name in ARKIT_CHANNELS:
         np.testing.assert_allclose(
             offsets(built, name), offsets(head, name), atol=3 * demo_head.KEY_UNIT_M, err_msg=name

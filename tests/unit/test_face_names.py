@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose key is whose: the spellings that are known, and those that only look like it."""
+"""Key names: known spellings are matched, similar names are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, guess_key_map, match_channels
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS
 
@@ -279,7 +279,7 @@ class TestFile:
         assert len(list(tmp_path.iterdir())) == 1
 
     def test_missing(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no such mapping file"):
+        with pytest.raises(MissingFileError, match="no such mapping file"):
             KeyMap.load(tmp_path / "none.json")
 
     @pytest.mark.parametrize(
@@ -302,11 +302,11 @@ class TestFile:
         path = tmp_path / "map.json"
         self.MAP.save(path)
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             KeyMap.load(path)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
     def test_no_json(self, tmp_path, content):
         (tmp_path / "map.json").write_bytes(content)
-        with pytest.raises(ValueError, match="map.json: no JSON file"):
+        with pytest.raises(UserError, match="map.json: no JSON file"):
             KeyMap.load(tmp_path / "map.json")

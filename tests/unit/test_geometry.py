@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Similarities are recovered and never mirror; the hash of edges names a topology and nothing else."""
+"""Similarities are recovered and never mirror; the hash of the edges depends on the topology only."""
 
 from __future__ import annotations
 

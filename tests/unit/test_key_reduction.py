@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Key reduction: its bounds hold at every frame and vertex, nothing is wasted, and closures stay closed."""
+"""Key reduction: the bounds hold at every frame and vertex and are used; closures stay closed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.key_reduction import closure_frames, reduce_keys, reduction_error, with_keys_only
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -33,7 +34,7 @@ class TestReduceKeys:
             worst_mm = 1000 * np.linalg.norm(difference.astype(np.float64), axis=2).max()
             assert worst_mm <= tolerance_mm + 1e-3
             assert reduction_error(motion, keys)[1] == pytest.approx(worst_mm, abs=2e-4)
-            assert worst_mm >= 0.2 * tolerance_mm  # and is not wasted
+            assert worst_mm >= 0.2 * tolerance_mm  # the tolerance is used
 
     def test_errors_that_all_add_up_stay_within_the_bound(self):
         # 30 equal curves that move the same vertex the same way: the worst case for one tolerance per channel.
@@ -64,9 +65,9 @@ class TestReduceKeys:
 
     def test_wrong_arguments(self):
         motion = as_motion(wandering(5))
-        with pytest.raises(ValueError, match="needs a motion with a basis"):
+        with pytest.raises(UserError, match="needs a motion with a basis"):
             reduce_keys(motion, tolerance_mm=0.1)
-        with pytest.raises(ValueError, match="tolerance is -1"):
+        with pytest.raises(UserError, match="tolerance is -1"):
             reduce_keys(motion, -1)
 
     def test_empty(self):
@@ -84,7 +85,7 @@ class TestReduceKeys:
         assert sum(map(len, kept)) < sum(map(len, free)) + 2 * 6 * len(exact)
 
     def test_an_error_that_few_frames_hold_is_found(self):
-        """Frames are left out of the measurement only where the largest error cannot be."""
+        """The measurement skips only frames that cannot have the largest error."""
         motion = as_motion(0.001 * wandering(5000, 3), n_vertices=20)
         motion.weights_TK[4321, 1] = 1.0
         every_other = np.append(np.arange(0, 4999, 2), 4999)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lids meet whatever the eye's opening is, and closed ones lie in front of the eyeball; what turns with an eye."""
+"""Lids meet for any opening of the eye and close in front of the eyeball; parts turn with their eye."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ N_COLUMNS, N_ROWS = 25, 9
 
 @pytest.fixture
 def eye():
-    """Skin (2, columns, rows, 3) above and below the left eye's opening of 10 mm, its edges first."""
+    """Skin (2, columns, rows, 3) above and below the 10 mm opening of the left eye, edges first."""
     t_C = np.linspace(0.05, 0.95, N_COLUMNS)
     edge_C, row_R = 0.005 * np.sin(np.pi * t_C), 0.001 * np.arange(N_ROWS)
     skin = np.zeros((2, N_COLUMNS, N_ROWS, 3))
@@ -29,7 +29,7 @@ def eye():
 
 
 def blink(skin, fall):
-    """The upper lid falls and the lower one rises a little, less the farther from the edge."""
+    """The upper lid falls and the lower lid rises a little, both less with distance from the edge."""
     fade_R = np.linspace(1.0, 0.0, N_ROWS)
     moved = np.zeros_like(skin)
     opening = skin[0, :, :1, 1] - skin[1, :, :1, 1]
@@ -39,7 +39,7 @@ def blink(skin, fall):
 
 
 def gap_mm(skin, moved):
-    """Height of the slit that is left in each column of the middle."""
+    """Height of the gap that remains in each middle column."""
     after = skin + moved.reshape(skin.shape)
     return 1000 * (after[0, 5:-5, 0, 1] - after[1, 5:-5, 0, 1])
 
@@ -49,7 +49,7 @@ def test_lids_meet_where_the_carried_blink_falls_short_or_too_far(eye, fall):
     moved = blink(eye, fall)
     closed = lids.close_lids(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
-    # What the lids' motion does not reach stays.
+    # Skin out of the lids' reach stays.
     assert np.abs(closed.reshape(eye.shape)[:, :, -1]).max() == 0
 
 
@@ -57,7 +57,7 @@ def test_one_column_that_meets_other_skin_does_not_make_the_eye_another_kind(eye
     moved = blink(eye, 0.9)
     moved[:, :5] *= 0.5
     closed = lids.close_lids(moved.reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
-    assert np.abs(closed[:, 2]).max() == 0, "the carried motion was scaled, not replaced by gliding"
+    assert np.abs(closed[:, 2]).max() == 0, "the transferred motion was scaled, not replaced"
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
 
 
@@ -65,7 +65,7 @@ def test_lids_meet_by_their_shape_where_the_carried_blink_is_of_no_use(eye):
     closed = lids.close_lids(blink(eye, 0.1).reshape(-1, 3), eye.reshape(-1, 3), MARKS, "left", None)
     assert np.abs(gap_mm(eye, closed)).max() < 0.3
     fall_CR = -closed.reshape(eye.shape)[0, ..., 1]
-    assert (np.diff(fall_CR, axis=1) < 1e-9).all(), "the farther from the edge, the less"
+    assert (np.diff(fall_CR, axis=1) < 1e-9).all(), "less with distance from the edge"
 
 
 def test_an_eye_without_a_lower_lid_keeps_its_blink(eye):
@@ -90,7 +90,7 @@ def test_closed_lids_lie_in_front_of_the_eyeball(eye):
 
 
 def sphere(middle_3, radius_m, least_z=-1.0, n=200):
-    """Points of a ball, or of its front, and triangles that connect them all."""
+    """Points of a ball, or of its front part, and triangles that connect them."""
     z = np.linspace(1.0, least_z, n)
     angle = np.arange(n) * 2.4
     radius = np.sqrt(1 - z**2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Motion: round trips, Live Link Face columns, and what happens to broken files."""
+"""Motion: round trips, Live Link Face columns, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stat
 import numpy as np
 import pytest
 
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline import motion as motion_module
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS, Motion
 
@@ -109,7 +109,7 @@ def test_other_number_types_become_float32():
 )
 def test_parts_that_do_not_fit_are_refused(change, message):
     fields = {"weights_TK": np.zeros((4, 3)), "channels": ("a", "b", "c"), "fps": 30.0}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Motion(**{**fields, **change})
 
 
@@ -158,13 +158,13 @@ class TestLiveLinkFace:
         np.testing.assert_allclose(np.array(rows)[:, 2:54].astype(float), motion.weights_TK[:, ::-1], atol=1e-8)
 
     def test_other_channels_are_refused_with_a_remedy(self, tmp_path):
-        with pytest.raises(ValueError, match=r"no column for key_00, bias; save as \.npz"):
+        with pytest.raises(UserError, match=r"no column for key_00, bias; save as \.npz"):
             random_motion(channels=("jawOpen", "key_00", "bias")).save(tmp_path / "x.csv")
         assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_suffix_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\.npz or \.csv"):
+    with pytest.raises(UserError, match=r"\.npz or \.csv"):
         random_motion().save(tmp_path / "x.bvh")
 
 
@@ -173,7 +173,7 @@ def test_arkit_has_52_distinct_channels():
 
 
 def test_loading_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"x\.npz: there is no such motion file"):
+    with pytest.raises(MissingFileError, match=r"x\.npz: there is no such motion file"):
         Motion.load(tmp_path / "x.npz")
 
 
@@ -183,7 +183,7 @@ def test_a_file_cut_anywhere_gives_one_value_error(tmp_path):
     whole = path.read_bytes()
     for length in [0, 1, 2, 30, *RNG.integers(3, len(whole) - 1, 25)]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"x\.npz: damaged, or no motion file"):
+        with pytest.raises(UserError, match=r"x\.npz: damaged, or no motion file"):
             Motion.load(path)
 
 
@@ -204,13 +204,13 @@ def test_a_flipped_byte_never_gives_anything_but_a_value_error(tmp_path):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, a=np.zeros(3))
-    with pytest.raises(ValueError, match="'format_version' is missing"):
+    with pytest.raises(UserError, match="'format_version' is missing"):
         Motion.load(path)
     path.write_bytes(pickle.dumps({"weights_TK": 1}))
-    with pytest.raises(ValueError, match="no motion file"):
+    with pytest.raises(UserError, match="no motion file"):
         Motion.load(path)
     np.savez(path, format_version=1, weights_TK=np.array([{}], dtype=object), channels=["a"], fps=30.0, info="{}")
-    with pytest.raises(ValueError, match="no motion file"):
+    with pytest.raises(UserError, match="no motion file"):
         Motion.load(path)
 
 
@@ -218,5 +218,5 @@ def test_a_newer_format_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(motion_module, "MOTION_FORMAT_VERSION", 2)
     random_motion().save(tmp_path / "x.npz")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"motion format 2; this version reads format 1\. Update"):
+    with pytest.raises(UserError, match=r"motion format 2; this version reads format 1\. Update"):
         Motion.load(tmp_path / "x.npz")

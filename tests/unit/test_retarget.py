@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Retargeting: seconds and extremes kept at every rate, zero-phase smoothing."""
+"""Retargeting: events keep their time and extremes their value at every rate; smoothing has zero phase."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.retarget import gain, resample, shift, smooth
 
@@ -81,7 +82,7 @@ class TestResample:
 
     @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
     def test_impossible_rates(self, fps):
-        with pytest.raises(ValueError, match="frame rate"):
+        with pytest.raises(UserError, match="frame rate"):
             resample(as_motion(wandering(4)), fps)
 
     @pytest.mark.skipif(not FACEGOOD.is_dir(), reason="../shared/data/facegood is not there")
@@ -130,7 +131,7 @@ class TestShift:
         np.testing.assert_allclose(out, seconds * 30 / n_frames, atol=1e-6)
 
     def test_not_a_number(self):
-        with pytest.raises(ValueError, match="shift"):
+        with pytest.raises(UserError, match="shift"):
             shift(as_motion(wandering(4)), float("nan"))
 
 
@@ -140,7 +141,7 @@ class TestGainAndSmooth:
         np.testing.assert_allclose(gain(motion, 1.5).vertex_offsets(), 1.5 * motion.vertex_offsets(), atol=1e-7)
         assert not gain(motion, 0).weights_TK.any()
         unchanged_except(motion, gain(motion, 2), "weights_TK")
-        with pytest.raises(ValueError, match="strength"):
+        with pytest.raises(UserError, match="strength"):
             gain(motion, float("inf"))
 
     @pytest.mark.parametrize("fps", [24, 30, 60])
@@ -172,12 +173,12 @@ class TestGainAndSmooth:
         np.testing.assert_allclose(out[closed], motion.weights_TK[closed], atol=1e-6)
         assert np.ptp(out[70:80, 0]) < 0.5 * np.ptp(jaw[70:80])
         without_names = smooth(as_motion(motion.weights_TK), seconds).weights_TK
-        assert np.all(without_names[closed, 0] > 0.03), "or this test cannot fail"
+        assert np.all(without_names[closed, 0] > 0.03), "else this test cannot fail"
 
     def test_zero_changes_nothing_and_negative_is_refused(self):
         motion = as_motion(wandering(10))
         assert smooth(motion, 0) is motion
-        with pytest.raises(ValueError, match="0 or more"):
+        with pytest.raises(UserError, match="0 or more"):
             smooth(motion, -0.1)
 
     def test_empty(self):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The speech channels on other heads: exact on the known face itself, near the true keys elsewhere, lips kept apart."""
+"""Transferred keys: exact on the template face, near the true keys on other heads, lips kept apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tools.demo_head import __main__ as demo
 from wav2sem_blender.assets import TEMPLATE_FACE
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.any_head.landmarks import guess_landmarks
 from wav2sem_blender.pipeline.any_head.surface import Neighbours, edge_distance, islands
 from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, TemplateFace, transfer
@@ -41,7 +42,7 @@ def box(middle_3, half_m: float) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def with_parts(face, marks):
-    """The known face with teeth, an eye, lashes on chin and lid, turned, moved and in inches; and its keys."""
+    """The template face with teeth, an eye and lashes on chin and lid, turned, moved and in inches; and its keys."""
     seam = (marks["upper_lip"] + marks["lower_lip"]) / 2
     eye = (marks["eye_inner_left"] + marks["eye_outer_left"]) / 2
     places = {
@@ -72,7 +73,7 @@ def with_parts(face, marks):
 
 
 def test_the_face_is_of_the_bundled_model(face):
-    """Else: python -m trainer.mesh_registration.template_face."""
+    """If this fails, run python -m trainer.mesh_registration.template_face."""
     safetensors = pytest.importorskip("safetensors.numpy")
     with np.load(TEMPLATE_FACE, allow_pickle=False) as file:
         vertices_S2 = file["flame_vertices"].astype(int)
@@ -97,12 +98,12 @@ def test_teeth_go_with_their_jaw_and_the_eye_only_turns(face, with_parts):
     assert np.abs(got_KN3[:, spans["upper"]]).max() < 1e-9
     turns_K = np.array([name.startswith("eyeLook") and name.endswith("Left") for name in face.channels])
     assert np.abs(got_KN3[~turns_K, spans["eye"]]).max() < 1e-9
-    # The corner to the left, up and in front goes left when the left eye looks out, and down when it looks down.
+    # The left upper front corner moves left when the left eye looks out, and down when it looks down.
     assert got_KN3[face.channels.index("eyeLookOutLeft"), spans["eye"]][7, 0] > 0.003
     assert got_KN3[face.channels.index("eyeLookDownLeft"), spans["eye"]][7, 1] < -0.003
     assert np.abs(got_KN3[turns_K, spans["eye"]].mean(1)).max() < 1e-9
     np.testing.assert_allclose(open_N3[spans["lash"]].mean(0), chin_3, atol=0.002)
-    # A tooth is bone: it keeps its shape.
+    # A tooth keeps its shape.
     corners, _ = box([0, 0, 0], 0.003)
     moved = corners + open_N3[spans["lower"]]
     assert np.linalg.norm(moved[0] - moved[7]) == pytest.approx(np.linalg.norm(corners[0] - corners[7]), rel=1e-3)
@@ -115,18 +116,18 @@ def test_a_lash_turns_with_its_lid(face, with_parts):
     assert root_3[1] < -0.004, "the lid falls"
     assert np.linalg.norm(hair_3) == pytest.approx(0.008, rel=0.01)
     assert hair_3[1] < -0.002, "it points down"
-    # Keys of the mouth do not reach it, and the other eye's leave it alone.
+    # Keys of the mouth and of the other eye do not move it.
     assert np.abs(got_KN3[face.channels.index("eyeBlinkRight"), spans["hair"]]).max() < 1e-4
 
 
 def test_a_missing_landmark_is_named(face, marks):
-    with pytest.raises(ValueError, match="chin is missing"):
+    with pytest.raises(UserError, match="chin is missing"):
         transfer(face, face.points_S3, face.triangles_F3, {n: p for n, p in marks.items() if n != "chin"})
 
 
 def test_left_for_right_is_refused(face, marks):
     swapped = {n.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right"): p for n, p in marks.items()}
-    with pytest.raises(ValueError, match="Left is the character's own left"):
+    with pytest.raises(UserError, match="Left is the character's own left"):
         transfer(face, face.points_S3, face.triangles_F3, swapped)
 
 
@@ -135,13 +136,13 @@ def test_a_mouth_without_an_opening_is_refused(face, marks):
         np.linalg.norm(face.points_S3 - marks[name], axis=1).argsort()[:3] for name in ("upper_lip", "lower_lip")
     )
     bridge = np.array([[upper[0], lower[0], lower[1]], [upper[0], lower[0], upper[1]]])
-    with pytest.raises(ValueError, match="one surface, so the mouth cannot open"):
+    with pytest.raises(UserError, match="one surface, so the mouth cannot open"):
         transfer(face, face.points_S3, np.concatenate([face.triangles_F3, bridge]), marks)
 
 
 def test_no_face_is_found_on_a_box(face):
     points, triangles = box([0, 0, 0], 1.0)
-    with pytest.raises(ValueError, match="No face was found"):
+    with pytest.raises(UserError, match="No face was found"):
         guess_landmarks(face, points, triangles)
 
 
@@ -174,7 +175,7 @@ def test_the_demo_heads_lips_part_and_meet(demo_keys):
 
     at_rest = gaps_mm(0)
     assert np.percentile(gaps_mm(keys["jawOpen"]), 75) > 15
-    # From the corners on, where the lips stay together, they part by and by: no wall between them.
+    # The lips stay together at the corners and part gradually from there.
     across_mm = 1000 * np.abs(points[pairs[:, 0], 0])
     assert gaps_mm(keys["jawOpen"])[across_mm > across_mm.max() - 0.1].max() < 5
     assert np.median(gaps_mm(keys["jawOpen"] + keys["mouthClose"]) - at_rest) < 1.5

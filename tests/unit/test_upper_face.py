@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The upper face: how often and how fast it moves, what starts it, and that a seed means one performance."""
+"""The upper face: rates and speeds of its movements, their triggers, and one performance per seed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, perform
 
@@ -18,7 +19,7 @@ PAUSE_HOPS = 50
 
 
 def talk(duration_s: float, seed: int = 0) -> Prosody:
-    """Syllables at 4 Hz with a few loud and high ones, and half a second of pause every 1.5 to 6 seconds."""
+    """Syllables at 4 Hz, a few of them loud and high, and a pause of half a second every 1.5 to 6 seconds."""
     random = np.random.default_rng(seed)
     n_hops = int(duration_s * 100)
     time_s = np.arange(n_hops) / 100
@@ -43,7 +44,7 @@ def curve(result, channel: str) -> np.ndarray:
 
 
 def events(values_T: np.ndarray, above: float = 0.0) -> np.ndarray:
-    """First and last frame of every stretch above a value (N, 2)."""
+    """First and last frame of every run above a value (N, 2)."""
     edges = np.flatnonzero(np.diff(values_T > above, prepend=False, append=False))
     return np.stack([edges[::2], edges[1::2] - 1], axis=1)
 
@@ -109,12 +110,12 @@ def test_blinks_are_log_normal_around_the_rate(lively):
     _, result = lively
     starts_s = events(curve(result, "eyeBlinkLeft"))[:, 0] / 120
     intervals_s = np.diff(starts_s)
-    assert 3.0 < intervals_s.mean() < 4.0, "18 a minute are one in 3.3 s, a little less in the pauses"
+    assert 3.0 < intervals_s.mean() < 4.0, "18 per minute are one in 3.3 s, and fewer in the pauses"
     logarithm = np.log(intervals_s)
     assert 0.35 < logarithm.std() < 0.7
     skew = np.mean(((intervals_s - intervals_s.mean()) / intervals_s.std()) ** 3)
     log_skew = np.mean(((logarithm - logarithm.mean()) / logarithm.std()) ** 3)
-    assert skew > 0.5 and abs(log_skew) < skew / 2, "the logarithm is the even one"
+    assert skew > 0.5 and abs(log_skew) < skew / 2, "the logarithm is symmetric"
     np.testing.assert_array_equal(curve(result, "eyeBlinkLeft"), curve(result, "eyeBlinkRight"))
 
 
@@ -188,7 +189,7 @@ def test_eyes_jump_together_fast_and_stay(lively):
     lengths_s = (jumps[:-1, 1] - jumps[:-1, 0] + 1) / 120
     assert lengths_s.min() >= 0.02 - 1 / 120 and lengths_s.max() <= 0.05 + 2 / 120
     stays_s = (jumps[1:, 0] - jumps[:-1, 1]) / 120
-    # From home to home the eyes do not move, which joins two stays.
+    # Two rests at the listener in a row are one.
     assert stays_s.min() >= 0.3 - 2 / 120 and np.percentile(stays_s, 50) < 1.5
 
 
@@ -231,15 +232,15 @@ def test_an_hour_needs_little_memory():
     ],
 )
 def test_bad_settings_are_named(values, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Settings(**values)
 
 
 def test_bad_rates_and_files_are_named(tmp_path):
-    with pytest.raises(ValueError, match="frame rate 0"):
+    with pytest.raises(UserError, match="frame rate 0"):
         perform(talk(1.0), Settings(), 0.0)
     (tmp_path / "x.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(ValueError, match=r"x\.npz: damaged"):
+    with pytest.raises(UserError, match=r"x\.npz: damaged"):
         Prosody.load(tmp_path / "x.npz")
 
 

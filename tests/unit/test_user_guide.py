@@ -21,7 +21,7 @@ MAX_PICTURE_BYTES = 150_000
 
 
 def written(node: ast.AST) -> str | None:
-    """A text as the guide writes it, with a gap for each value."""
+    """A text as the guide writes it, with … for each value."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return re.sub(r"\{\w*(?:[:!][^}]*)?\}", GAP, node.value)
     if isinstance(node, ast.JoinedStr):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ARKit curves as visemes: lips close when they should, open as far, tuck for f, and nothing flickers."""
+"""ARKit curves as visemes: lips close and open as the ARKit curves say, tuck for f, and weights do not flicker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import visemes as visemes_module
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS, Motion
 from wav2sem_blender.pipeline.visemes import (
@@ -37,7 +38,7 @@ def weights_of(motion):
 
 
 def babble(n_frames=120, fps=30.0):
-    """A jaw that opens and shuts completely four times in four seconds, with p's lips at each closure."""
+    """The jaw opens and closes four times in four seconds; the lips form a p at each closure."""
     phase_T = np.arange(n_frames) / n_frames * 8 * np.pi
     opened_T = np.square(np.sin(phase_T / 2))
     weights_TK = np.stack([0.4 * opened_T, 0.2 * (1 - opened_T), 0.1 * np.sin(phase_T / 7)], axis=1)
@@ -60,7 +61,7 @@ def spoken():
 
 @pytest.fixture(scope="module")
 def demo_opening():
-    """What each ARKit key of the demo head does to its lips' pairs: channel to mm (P,)."""
+    """The effect of each ARKit key of the demo head on its lip pairs: channel to mm (P,)."""
     with np.load(ASSETS / "demo_head.npz", allow_pickle=False) as file:
         data = {name: file[name] for name in file.files}
     upper, lower = data["lip_pairs"].astype(int).T
@@ -74,7 +75,7 @@ def demo_opening():
 
 
 def opening_mm(motion, opening_of):
-    """Height of the mouth's opening at every frame, 0 when the lips meet."""
+    """Height of the mouth's opening in every frame, 0 when the lips meet."""
     pairs_KP = np.stack([opening_of[channel] for channel in motion.channels])
     return np.maximum((motion.weights_TK @ pairs_KP).max(axis=1), 0)
 
@@ -93,7 +94,7 @@ class TestEverySet:
         assert all(after_T[t - 1 : t + 2].min() < 1.0 for t in closures)
 
     def test_lips_of_another_shape_close_as_well(self, name, spoken, demo_opening):
-        """Every viseme of the face differs from its description by a third, at random; medians of ten faces."""
+        """Medians of ten faces whose visemes differ at random from their descriptions, by a third."""
         visemes, rng = VISEME_SETS[name], np.random.default_rng(11)
         animated = as_visemes(spoken, visemes)
         before_T = opening_mm(spoken, demo_opening)
@@ -111,12 +112,12 @@ class TestEverySet:
         assert np.median(correlations) > 0.95
 
     def test_each_viseme_finds_itself_or_its_like(self, name):
-        """A face in a viseme's own pose gets visemes that look like it: tongues aside, nothing is confused."""
+        """The pose of a viseme gives visemes that look like it; only visemes that differ by the tongue are confused."""
         visemes = VISEME_SETS[name]
         for weights in visemes.weights.values():
             pose = held(**weights)
             seen = measured(as_arkit(as_visemes(pose, visemes), visemes))[15]
-            # A set without closed lips cannot press or tuck them; that is all it may miss.
+            # A set without closed lips cannot press or tuck them, and may miss only that.
             limit_mm = {"opening": 1.6, "upper lip": 1.0, "width": 1.5, "protrusion": 1.0, "tuck": 1.0, "jaw": 4.0}
             for measure, value, wanted in zip(MEASURE_NAMES, seen, measured(pose)[15], strict=True):
                 assert abs(value - wanted) < limit_mm[measure], (weights, measure)
@@ -137,7 +138,7 @@ class TestEverySet:
         )
 
     def test_the_minimum_is_found(self, name):
-        """The conditions of optimality, for a pose that is held: no weight above 0 has a slope, none at 0 a fall."""
+        """Conditions of optimality for a held pose: slope 0 for weights above 0, no negative slope for weights at 0."""
         visemes = VISEME_SETS[name]
         pose = held(jawOpen=0.3, mouthFunnel=0.2, mouthSmileLeft=0.2, n_frames=5)
         found = np.array(list(weights_of(as_visemes(pose, visemes)).values()))
@@ -151,7 +152,7 @@ class TestEverySet:
 
     @staticmethod
     def cost(pose, visemes, weights_N):
-        """Written out plainly; the pose is open and held, so neither closures nor changes count."""
+        """The plain formula; the pose is open and held, so closures and changes add nothing."""
         noticeable = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
         wanted = measured(pose)[0]
         noticeable[OPENING] += 0.1 * wanted[OPENING]
@@ -166,7 +167,7 @@ class TestEverySet:
         np.testing.assert_allclose(fast.weights_TK[::2], slow.weights_TK, atol=0.08)
 
     def test_nothing_flickers(self, name, monkeypatch):
-        """A tremble of half a hundredth stays small, and the price on change takes a quarter of it away or more."""
+        """A tremble of 0.005 stays small; the cost on change reduces it by at least a quarter."""
         rng = np.random.default_rng(3)
         steady = held(120, jawOpen=0.2, mouthFunnel=0.1)
         trembling = replace(steady, weights_TK=steady.weights_TK + 0.005 * rng.normal(size=steady.weights_TK.shape))
@@ -215,7 +216,7 @@ def test_vowels(viseme, pose):
 
 
 def test_twice_the_motion_gives_about_twice_the_weights():
-    """Not exactly: a narrow opening counts more than a wide one."""
+    """Only nearly, because a narrow opening counts more than a wide one."""
     once = weights_of(as_visemes(held(jawOpen=0.25), VISEME_SETS["VRM"]))
     twice = weights_of(as_visemes(held(jawOpen=0.5), VISEME_SETS["VRM"]))
     assert sum(twice.values()) == pytest.approx(2 * sum(once.values()), rel=0.15)
@@ -225,13 +226,13 @@ def test_only_the_visemes_that_the_face_has():
     animated = as_visemes(babble(), VISEME_SETS["OCULUS"], ("aa", "U", "sil"))
     assert animated.channels == ("aa", "U", "sil")
     assert animated.weights_TK[:, 0].max() > 0.4
-    with pytest.raises(ValueError, match="D is not one of the Oculus visemes"):
+    with pytest.raises(UserError, match="D is not one of the Oculus visemes"):
         as_visemes(babble(), VISEME_SETS["OCULUS"], ("D",))
 
 
 def test_other_channels_are_refused():
     motion = Motion(weights_TK=np.zeros((3, 2)), channels=("key_00", "bias"), fps=30)
-    with pytest.raises(ValueError, match=r"2 channels \(key_00, bias …\) are not ARKit's"):
+    with pytest.raises(UserError, match=r"2 channels \(key_00, bias …\) are not ARKit's"):
         as_visemes(motion, VISEME_SETS["VRM"])
 
 

@@ -25,7 +25,7 @@ class Speech:
         (speech.temp_dir / "waveform.raw").write_bytes(b"x" * 1000)
         linger("audio", speech.path, progress)
         if not speech.path.exists():
-            raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it lies now.")
+            raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it is now.")
         return speech
 
     def __enter__(self):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the files that come with the package lie."""
+"""Paths of the files that come with the package."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech from a file or an array: mono, 16 kHz, normalised; read in pieces, so that hours need no more memory.
+"""Speech from a file or an array: mono, 16 kHz, normalised. It is read in pieces, so memory does not grow with length.
 
-The samples lie as float32 in a temporary file (230 MB per hour) that disappears with the process.
+The samples are kept as float32 in a temporary file (230 MB per hour), which disappears with the process.
 Shape suffixes: C channels, N source samples, S samples at 16 kHz, P hops of the level envelope.
 """
 
@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import soxr
 
-from ..errors import UserError
+from ..errors import Text, UserError
 from .sound_file import BLOCK, StageProgress, file_blocks, file_sha256, open_sound
 
 SAMPLE_RATE_HZ = 16_000
@@ -28,23 +28,23 @@ MAX_CHANNELS = 256
 
 # Added to the variance before the square root, as transformers' Wav2Vec2FeatureExtractor does.
 VARIANCE_EPSILON = 1e-7
-# A whole recording that moves less than this carries no sound (a 24-bit step is 1.2e-7).
+# A recording with a smaller range than this is silent (a 24-bit step is 1.2e-7).
 SILENCE_RANGE = 1e-6
 
-# Level envelope of `split_utterances`: 10 ms hops, quiet stretches of 150 ms or more are pauses.
+# Level envelope of `split_utterances`: hops of 10 ms; a pause lasts at least 150 ms.
 _HOP = 160
 _MIN_PAUSE_HOPS = 15
-# A pause lies below this fraction of the way from the quiet to the loud level of its surroundings (in dB) …
+# The threshold of a pause lies at this fraction between the quiet and the loud level of its surroundings, in dB.
 _QUIET_FRACTION = 0.35
-# … which must be at least this far apart; steady noise has no pauses.
+# These two levels must be at least this far apart: steady noise has no pauses.
 _MIN_CONTRAST_DB = 6.0
 
 
 class Speech:
     """One recording as mono 16 kHz float32, normalised over its whole length; a context manager.
 
-    Several channels are averaged with equal weights, whatever they stand for: dialogue that is only in the centre of a
-    7.1 mix becomes 1/8 as loud, which normalisation undoes, but music in the other seven stays under it.
+    Channels are averaged with equal weights. Dialogue in the centre channel of a 7.1 mix becomes 1/8 as loud, which
+    normalisation undoes; music in the other channels remains.
 
     Attributes:
         name: The file's name, for messages.
@@ -67,10 +67,10 @@ class Speech:
         temp_dir: str | os.PathLike[str] | None = None,
         progress: StageProgress | None = None,
     ) -> Speech:
-        """Decode everything libsndfile reads: wav, flac, ogg, opus, mp3, aiff, …; any rate, channels, sample format.
+        """Decode any format that libsndfile reads (wav, flac, ogg, opus, mp3, aiff, …).
 
-        A flac or mp3 that ends before its header says is refused. A wav or aiff is read as far as it goes, as players
-        do: recorders that lost power and programs that write into a pipe leave headers that promise too much.
+        A flac or mp3 file that is shorter than its header says is refused. A wav or aiff file is read as far as it
+        goes, as players do: recorders that lose power and programs that write into a pipe leave such headers.
 
         Args:
             path: The recording.
@@ -78,8 +78,7 @@ class Speech:
             progress: Called with ("audio", fraction).
 
         Raises:
-            OSError: The file is missing or unreadable, or the temporary folder is full.
-            ValueError: The content is no speech that can be decoded completely; the message names file, cause, remedy.
+            UserError: The file is missing, unreadable, damaged or silent, or the temporary folder is full.
         """
         path = Path(path)
         sha256 = file_sha256(path)
@@ -96,26 +95,25 @@ class Speech:
         name: str = "audio",
         temp_dir: str | os.PathLike[str] | None = None,
     ) -> Speech:
-        """Take samples from memory: (N,) or (C, N); floats, or integers (8 to 32 bit, uint8), which are scaled.
+        """Take samples from memory, (N,) or (C, N): floats, or integers (8 to 32 bit, uint8), which are scaled.
 
         Raises:
-            ValueError: Wrong type, shape, rate, or content; see `from_file`.
-            OSError: The temporary folder is full.
+            UserError: Wrong type, shape, rate or content, or the temporary folder is full.
         """
         waveform = np.asarray(waveform)
         waveform_CN = np.atleast_2d(waveform)
         if waveform.ndim not in (1, 2):
             raise UserError(
-                "{name}: the waveform has {ndim} axes; (N,) or (channels, N) is needed.",
-                name=name,
-                ndim=waveform.ndim,
+                "{file}: the waveform has {n_axes} axes; (N,) or (channels, N) is needed.",
+                file=name,
+                n_axes=waveform.ndim,
             )
         _integer_scale(waveform.dtype, name)
         if waveform_CN.shape[0] > MAX_CHANNELS:
             raise UserError(
-                "{name}: {waveform_CN_shape} channels; channels come first, transpose the waveform.",
-                name=name,
-                waveform_CN_shape=waveform_CN.shape[0],
+                "{file}: {n_channels} channels; channels come first, so transpose the waveform.",
+                file=name,
+                n_channels=waveform_CN.shape[0],
             )
         rate_hz = _checked_rate(sample_rate, name)
         sha256 = hashlib.sha256(np.ascontiguousarray(waveform).data).hexdigest()
@@ -161,7 +159,7 @@ class Speech:
     def read(self, start: int, stop: int, normalised: bool = True) -> np.ndarray:
         """Samples start … stop - 1 as float32 (S,): (x - mean) / sqrt(variance + 1e-7) over the WHOLE recording.
 
-        With `normalised` False they come as resampled, in -1 … 1; that array is read-only.
+        With `normalised` False, a read-only array of the resampled values in -1 … 1.
         """
         assert 0 <= start <= stop <= self.n_samples, (start, stop, self.n_samples)
         self._samples.seek(4 * start)
@@ -170,7 +168,7 @@ class Speech:
         return (raw_S - self._mean) * self._scale if normalised else raw_S
 
     def close(self) -> None:
-        """Delete the temporary file; harmless when called twice."""
+        """Delete the temporary file; may be called twice."""
         _close_quietly(self._samples)
 
     def __enter__(self) -> Speech:
@@ -181,7 +179,7 @@ class Speech:
 
 
 class _Stream:
-    """Source blocks -> checked mono -> 16 kHz, with what must be known about the whole recording at its end."""
+    """Source blocks -> checked mono -> 16 kHz, with running statistics of the whole recording."""
 
     def __init__(self, name: str, rate_hz: float) -> None:
         self.name = name
@@ -200,8 +198,8 @@ class _Stream:
         for block_NC in blocks:
             mono_N = self._mono(block_NC)
             if offset is None:
-                # The resampler sees silence before the first sample: without this, a DC offset would click there.
-                # Any constant may be taken off, normalisation removes the rest of the mean.
+                # The resampler starts from zero, so a DC offset would click. The first block's mean is enough:
+                # normalisation removes the rest.
                 offset = mono_N.mean(dtype=np.float64).astype(np.float32)
             mono_N = mono_N - offset
             yield self._counted(resampler.resample_chunk(mono_N) if resampler else mono_N)
@@ -215,9 +213,9 @@ class _Stream:
         if not finite_N.all():
             second = (self.n_source + int(np.argmin(finite_N))) / self.rate_hz
             raise UserError(
-                "{name}: the sample at {second:.3f} s is not a number or infinite; repair the recording there, or "
+                "{file}: the sample at {second:.3f} s is not a number or infinite; repair the recording there, or "
                 "export it again as 16-bit or 24-bit wav.",
-                name=self.name,
+                file=self.name,
                 second=second,
             )
         lowest, highest = float(mono_N.min()), float(mono_N.max())
@@ -241,14 +239,14 @@ class _Stream:
         return np.ascontiguousarray(piece_S, dtype=np.float32)
 
     def check_content(self) -> None:
-        """Refuse recordings without speech in them; only known once everything was read."""
+        """Refuse a recording that is too short or silent, once it is read."""
         duration_s = self.n_source / self.rate_hz
         if self.n_source == 0:
-            raise UserError("{name}: the file contains no samples; record or export it again.", name=self.name)
+            raise UserError("{file}: the file contains no samples; record or export it again.", file=self.name)
         if duration_s < MIN_DURATION_S or self.n_samples == 0:
             raise UserError(
-                "{name}: {duration_s:.2g} s of audio; at least {min_duration_s} s is needed.",
-                name=self.name,
+                "{file}: {duration_s:.2g} s of audio; at least {min_duration_s} s is needed.",
+                file=self.name,
                 duration_s=duration_s,
                 min_duration_s=MIN_DURATION_S,
             )
@@ -259,7 +257,7 @@ class _Stream:
                 reason = "every sample is zero; choose another file, or check the recorded channel"
             else:
                 reason = "all samples have the same value; choose another file, or check the recorded channel"
-            raise UserError("{name}: the recording is silent: {reason}.", name=self.name, reason=reason)
+            raise UserError("{file}: the recording is silent: {reason}.", file=self.name, reason=Text(reason))
 
 
 def _checked_rate(sample_rate: float, name: str) -> float:
@@ -269,8 +267,8 @@ def _checked_rate(sample_rate: float, name: str) -> float:
         rate_hz = float("nan")
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise UserError(
-            "{name}: the sample rate is {sample_rate} Hz; {min_rate_hz} to {max_rate_hz} Hz is supported.",
-            name=name,
+            "{file}: the sample rate is {sample_rate} Hz; {min_rate_hz} to {max_rate_hz} Hz is supported.",
+            file=name,
             sample_rate=sample_rate,
             min_rate_hz=MIN_RATE_HZ,
             max_rate_hz=MAX_RATE_HZ,
@@ -279,7 +277,7 @@ def _checked_rate(sample_rate: float, name: str) -> float:
 
 
 def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
-    """(offset, scale) that bring samples of this type to -1 … 1; floats stay as they are."""
+    """(offset, scale) that map samples of this type to -1 … 1; floats are left alone."""
     if dtype.kind == "f":
         return 0.0, 1.0
     if dtype.kind == "i" and dtype.itemsize <= 4:
@@ -287,8 +285,8 @@ def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
     if dtype == np.uint8:
         return -128.0, 1 / 128
     raise UserError(
-        "{name}: samples of type {dtype} are not supported; give float32, or int16.",
-        name=name,
+        "{file}: samples of type {dtype} are not supported; use float32 or int16.",
+        file=name,
         dtype=dtype,
     )
 
@@ -308,34 +306,34 @@ def _disk_errors(name: str, folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            "{name}: the decoded audio cannot be stored in {fspath} ({reason}); an hour needs 230 MB. Free some "
+            "{file}: the decoded audio cannot be stored in {folder} ({reason}); an hour needs 230 MB. Free some "
             "space or choose another temporary folder.",
-            name=name,
-            fspath=os.fspath(folder),
+            file=name,
+            folder=folder,
             reason=error.strerror,
         ) from error
 
 
 def _close_quietly(samples: IO[Any]) -> None:
-    with contextlib.suppress(OSError):  # a full disk reports itself a second time on closing
+    with contextlib.suppress(OSError):  # a full disk fails again on closing
         samples.close()
 
 
 def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) -> list[tuple[int, int]]:
-    """Sample ranges that cover the recording without gaps, cut where the speaker pauses.
+    """Sample ranges that cover the recording without gaps, cut in the speaker's pauses.
 
-    A recording of up to `max_s` is one range. A longer one is cut in the middle of its most salient pause (the area
-    between the level in dB and an adaptive threshold: depth times length), and the parts again until all fit.
-    Where nobody pauses for `max_s`, the quietest spot near the middle is taken.
+    A recording of up to `max_s` is one range. A longer one is cut in the middle of its most salient pause, and so are
+    the parts until all fit. Salience is the area between the level in dB and an adaptive threshold: depth times length.
+    Without a pause, the cut is at the quietest place near the middle.
 
     Args:
-        speech: The recording; read in pieces, only its level envelope is held (0.36 million floats per hour).
+        speech: The recording; only its level envelope is held in memory (0.36 million floats per hour).
         max_s: Longest range in seconds.
         min_s: Shortest range in seconds, unless the whole recording is shorter; at most half of `max_s`.
     """
     if not 0 < 2 * min_s <= max_s:
         raise UserError(
-            "Utterances of {min_s} to {max_s} s are impossible; the longest must be twice the shortest.",
+            "Utterances of {min_s} to {max_s} s are impossible; the longest must be at least twice the shortest.",
             min_s=min_s,
             max_s=max_s,
         )
@@ -358,7 +356,7 @@ def split_utterances(speech: Speech, max_s: float = 20.0, min_s: float = 2.0) ->
 
 
 def level_db(speech: Speech) -> np.ndarray:
-    """Level of every 10 ms hop, smoothed over 50 ms, float32 (P,) in dB below the recording's RMS, at least -80."""
+    """Level of every 10 ms hop, smoothed over 50 ms, float32 (P,) in dB above the recording's RMS, at least -80."""
     hops_per_read = 1000
     powers = []
     for start in range(0, speech.n_samples, hops_per_read * _HOP):
@@ -370,7 +368,7 @@ def level_db(speech: Speech) -> np.ndarray:
 
 
 class Pauses:
-    """Quiet stretches of a recording, found once, from its level envelope."""
+    """The pauses of a recording, found in its level envelope."""
 
     def __init__(self, level_P: np.ndarray) -> None:
         self.level_P = level_P
@@ -384,12 +382,11 @@ class Pauses:
         """The best hop to cut at, first <= hop <= last."""
         begin, end = np.searchsorted(self.stops, first, side="right"), np.searchsorted(self.starts, last, side="left")
         if begin < end:
-            # Only the part of a pause inside the allowed range counts.
             starts = np.maximum(self.starts[begin:end], first)
             stops = np.minimum(self.stops[begin:end], last)
             best = int(np.argmax(self.area[stops] - self.area[starts]))
             return self._middle(int(starts[best]), int(stops[best]))
-        # No pause: the quietest hop of the middle third, in doubt the central one, so that parts stay balanced.
+        # Without a pause: the quietest hop of the middle third, preferring the centre.
         third = (last - first) // 3
         first, last = first + third, last - third
         hops = np.arange(first, last + 1)
@@ -398,7 +395,7 @@ class Pauses:
         return int(hops[np.argmin(level + off_centre)])
 
     def _middle(self, start: int, stop: int) -> int:
-        """The middle of a pause, or of its longest quiet part when it is uneven (a soft voice after a loud one)."""
+        """The middle of a pause, or of its longest quiet part if it is uneven (a soft voice after a loud one)."""
         while np.isfinite(threshold := _threshold_db(self.level_P[start:stop], 2 * _MIN_CONTRAST_DB)):
             starts, stops = _runs(self.level_P[start:stop] < threshold)
             longest = int(np.argmax(stops - starts))
@@ -409,19 +406,19 @@ class Pauses:
 
 
 def _runs(condition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(starts, stops) of the stretches where `condition` (P,) holds."""
+    """(starts, stops) of the runs in which `condition` (P,) holds."""
     edges = np.flatnonzero(np.diff(condition, prepend=False, append=False))
     return edges[::2], edges[1::2]
 
 
 def _threshold_db(level_P: np.ndarray, min_contrast_db: float = _MIN_CONTRAST_DB) -> float:
-    """Level that parts quiet from loud in this stretch, or minus infinity where all is about equally loud."""
+    """Level between quiet and loud in this stretch, or minus infinity if it is steady."""
     quiet, loud = np.percentile(level_P, [10, 90])
     return float(quiet + _QUIET_FRACTION * (loud - quiet)) if loud - quiet >= min_contrast_db else -np.inf
 
 
 def _local_thresholds_db(level_P: np.ndarray) -> np.ndarray:
-    """For every hop the threshold of the 30 s around it, so that it follows rooms, takes and speakers; (P,)."""
+    """The threshold of the 30 s around each hop (P,), which follows changes of room and speaker."""
     hops_per_block = 1000
     threshold_P = np.empty_like(level_P)
     for start in range(0, len(level_P), hops_per_block):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A motion as a table for spreadsheets and scripts: one row for each frame, one column for each curve."""
+"""A motion as a table for spreadsheets and scripts: one row per frame, one column per curve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 
 
     Args:
         motion: The curves.
-        path: Replaced in one step where it exists.
-        first_frame: Number of the first row's frame.
+        path: The file; an existing one is replaced in one step.
+        first_frame: Frame number of the first row.
 
     Raises:
         UserError: The file cannot be written; an older file of that name is untouched.

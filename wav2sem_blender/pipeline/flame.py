@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Is this mesh FLAME at rest, and how does it lie in space? Pure NumPy.
+"""Recognises FLAME's mesh in its rest pose and finds its position. NumPy only.
 
-Shapes: V vertices, E edges, N sampled points, I identities, P pairs, X = 3N. The reference file holds facts about the
-topology and a sample of the template's points, no mesh. The head's identity
-may differ from the template; its vertex order may not.
+The head may have any identity, but must have FLAME's vertex order. The reference file has facts about the topology and
+a sample of the template's points, not the mesh. Shapes: V vertices, E edges, N sampled points, I identities, P pairs,
+J degrees of freedom, X = 3N.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from ..assets import FLAME_REFERENCE
 from ..errors import Text, UserError
 from .any_head.geometry import Similarity, edges_hash, fit_similarity
 
-# Measured on random identities at three standard deviations, of which less than 0.5 % are refused. What is left of the
-# points after the best similarity and identity, root mean square, in template metres; a neck turned by 20 degrees: 8.
+# The limits refuse less than 0.5 % of random identities at three standard deviations.
+# Root mean square of the points after the best similarity and identity, in template metres; 8 mm for a neck turned by
+# 20 degrees.
 MAX_RESIDUAL_M = 0.005
-# How far the lips are then from where they touch, on average over three pairs; a jaw open by 6 degrees: 9 mm.
+# Mean gap of three lip pairs after the same fit; 9 mm for a jaw open by 6 degrees.
 MAX_LIP_GAP_M = 0.0075
-# How much freedom identities have against errors of the points: standard deviation of the points.
+# Standard deviation of the points, which limits how freely the identity is fitted.
 POINT_SD_M = 0.001
 # Ratio of the largest to the smallest stretch; identities reach 2.2.
 MAX_ANISOTROPY = 2.5
 
 
 class FlameMismatchError(UserError):
-    """The mesh is not FLAME at rest; `test` names the test that failed, the message says what was found."""
+    """The mesh is not FLAME at rest; `test` is the name of the failed test, the message says what was found."""
 
     def __init__(self, test: str, found: str, **values: object) -> None:
-        """`found` is a template that `values` fill in."""
+        """`found` is a template for `values`."""
         super().__init__("{test}: {found}", test=Text(test), found=Text(found, **values))
         self.test = test
 
@@ -41,8 +42,8 @@ class FlameMismatchError(UserError):
 class FlameReference:
     """What identifies FLAME's topology, and N points of its template in metres.
 
-    `identities_N3I` is how they move with I identity components, one standard deviation each; `lip_pairs_P2` numbers
-    points on the upper and the lower lip that touch.
+    `identities_N3I` are the displacements by one standard deviation of each of I identity components; `lip_pairs_P2`
+    are the numbers of points on the upper and the lower lip that touch.
     """
 
     vertex_count: int
@@ -55,10 +56,10 @@ class FlameReference:
 
     @classmethod
     def load(cls) -> FlameReference:
-        """Read the reference among the add-on's assets.
+        """Read the asset.
 
         Raises:
-            OSError: The file is missing: the installation is damaged.
+            OSError: The file is missing, so the installation is damaged.
         """
         content = json.loads(FLAME_REFERENCE.read_text(encoding="utf-8"))
         number = {vertex: i for i, vertex in enumerate(content["vertex_ids"])}
@@ -81,6 +82,9 @@ def check_mesh(points_V3: np.ndarray, edges_E2: np.ndarray, n_faces: int, refere
         edges_E2: Its edges as pairs of vertex numbers, in any order and direction.
         n_faces: Its number of faces.
         reference: The topology to compare with.
+
+    Returns:
+        The transform from the template to the mesh.
 
     Raises:
         FlameMismatchError: The first test that failed.
@@ -107,7 +111,7 @@ def check_mesh(points_V3: np.ndarray, edges_E2: np.ndarray, n_faces: int, refere
 
 
 def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
-    """Finite, not collapsed, not mirrored, and stretched alike in all directions."""
+    """The points are finite, not collapsed, not mirrored, and stretched alike in all directions."""
     if not np.isfinite(sample_N3).all():
         raise FlameMismatchError("Scale", "some vertices have no finite position.")
     extent = np.ptp(sample_N3, axis=0).max()
@@ -126,14 +130,14 @@ def _check_scale(sample_N3: np.ndarray, reference: FlameReference) -> None:
 
 
 def _check_rest_pose(sample_N3: np.ndarray, reference: FlameReference) -> None:
-    """As some identity has it as a whole, and the lips together."""
+    """The head fits some identity, and the lips touch."""
     left_N3 = _unexplained(sample_N3, reference)
     residual_m = np.sqrt((left_N3**2).sum(1).mean())
     if residual_m > MAX_RESIDUAL_M:
         raise FlameMismatchError(
             "Rest pose",
-            "the points lie {found_mm:.0f} mm from a neutral FLAME head, whoever it may be; at most {usual_mm:.1f} mm "
-            "are usual. Use the neutral head in its rest pose, with a closed mouth.",
+            "the points are {found_mm:.0f} mm off every neutral FLAME head; up to {usual_mm:.1f} mm is usual. Use the "
+            "neutral head in its rest pose, with a closed mouth.",
             found_mm=residual_m * 1000,
             usual_mm=MAX_RESIDUAL_M * 1000,
         )
@@ -149,10 +153,10 @@ def _check_rest_pose(sample_N3: np.ndarray, reference: FlameReference) -> None:
 
 
 def _unexplained(sample_N3: np.ndarray, reference: FlameReference) -> np.ndarray:
-    """What of the points is neither a similarity nor an identity, in the template's frame (N, 3).
+    """The residual of the points after the best similarity and identity, in the template's frame (N, 3).
 
-    Rotation, scale and translation are fitted to the identity found so far, then all at once: linear, the identity with
-    its normal prior.
+    In each round a similarity is fitted to the identity found so far; then both are refined together by linear least
+    squares, with a normal prior on the identity.
     """
     template_N3, identities_N3I = reference.points_N3, reference.identities_N3I
     n_points, n_identities = len(template_N3), identities_N3I.shape[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fewer keys for the same motion: straight lines that stay within a bound, measured on the vertices.
+"""Reduces keys: straight lines between the remaining keys stay within a bound, which is measured on the vertices.
 
 Shape suffixes: T animation frames, K channels, V vertices.
 """
@@ -19,17 +19,17 @@ __all__ = ["closure_frames", "reduce_keys", "reducing_keys", "reduction_error", 
 
 Keys = tuple[np.ndarray, ...]
 
-# Lips that are nearer than this are closed, in mm; as docs/model-card.md counts closures.
+# Lips nearer than this, in mm, are closed; docs/model-card.md counts closures by the same limit.
 CLOSED_MM = 1.0
-# The scale of the tolerances is found on this many vertices, those that move most; then all are measured.
+# The search for the scale of the tolerances uses only this many vertices, those that move most.
 _SEARCHED_VERTICES = 1500
-# Vertices of one matrix product, all its frames together; 4 MB. And points of a curve in one step.
+# Vertices (times frames) in one matrix product, 4 MB; and points of a curve in one step.
 _VERTICES_IN_A_STEP = 1_000_000
 _POINTS_IN_A_STEP = 4096
 
 
 def closure_frames(opening_mm_T: np.ndarray, threshold_mm: float = CLOSED_MM) -> np.ndarray:
-    """The deepest frame of every closure: of each time that the lips are nearer than `threshold_mm`, (n,)."""
+    """The deepest frame (n,) of every closure, in which the lips are nearer than `threshold_mm`."""
     closed_T = np.concatenate([[False], opening_mm_T < threshold_mm, [False]])
     edges = np.flatnonzero(closed_T[1:] != closed_T[:-1]).reshape(-1, 2)
     return np.array([start + int(np.argmin(opening_mm_T[start:stop])) for start, stop in edges], dtype=np.int64)
@@ -41,19 +41,19 @@ def reduce_keys(
     tolerance_mm: float | None = None,
     exact_frames: Sequence[int] | np.ndarray = (),
 ) -> tuple[np.ndarray, ...]:
-    """Choose per channel the frames to key, so that straight lines between them stay within a bound at every frame.
+    """Choose the frames to key in each channel, so that straight lines between them stay within a bound.
 
     Args:
-        motion: T frames; the first and last frame are always keyed.
-        tolerance: Largest error of a weight. Ignored when `tolerance_mm` is given.
-        tolerance_mm: Largest error of any vertex in millimetres, over all channels together; needs a basis.
-        exact_frames: Here every channel keeps its value, as at the closures of the lips.
+        motion: The motion; its first and last frames are always keyed.
+        tolerance: Largest error of a weight. Ignored if `tolerance_mm` is given.
+        tolerance_mm: Largest error of any vertex in millimetres, from all channels together; needs a basis.
+        exact_frames: Frames at which every channel keeps its value, such as closures of the lips.
 
     Returns:
         K arrays of increasing frame indices.
 
     Raises:
-        ValueError: A negative tolerance, or `tolerance_mm` for a motion without a basis.
+        UserError: A negative tolerance, or `tolerance_mm` for a motion without a basis.
     """
     return at_once(reducing_keys(motion, tolerance, tolerance_mm, exact_frames))[0]
 
@@ -65,8 +65,8 @@ def reducing_keys(
     exact_frames: Sequence[int] | np.ndarray = (),
     progress: Progress = lambda _part: None,
 ) -> Steps[tuple[Keys, float | None]]:
-    """`reduce_keys` in small steps; returns the largest error of a vertex in mm, too, None without a basis."""
-    slack_T = np.full(motion.n_frames, 1 - 1e-6)  # a little tighter, for the rounding of whoever interpolates
+    """`reduce_keys` in small steps; also returns the largest error of a vertex in mm, or None without a basis."""
+    slack_T = np.full(motion.n_frames, 1 - 1e-6)  # leaves room for rounding in the interpolation
     slack_T[np.asarray(exact_frames, dtype=np.int64)] = 0.0
     if tolerance_mm is None:
         _check_tolerance(tolerance, "tolerance")
@@ -74,17 +74,18 @@ def reducing_keys(
         return keys, (yield from _measure(motion, keys))[1]
     _check_tolerance(tolerance_mm, "tolerance_mm")
     if motion.basis_KV3 is None:
-        raise UserError("A tolerance in millimetres needs a motion with a basis; give a tolerance of the weights.")
+        raise UserError("A tolerance in millimetres needs a motion with a basis. Use a tolerance of the weights.")
     return (yield from _reduce_by_vertices(motion, tolerance_mm, slack_T, progress))
 
 
 def _reduce_by_vertices(
     motion: Motion, tolerance_mm: float, slack_T: np.ndarray, progress: Progress
 ) -> Steps[tuple[Keys, float]]:
-    """Channels share vertices: `scale` times what moves a channel's fastest vertex by the tolerance is each one's part.
+    """Reduce with a bound on the vertices, which several channels move.
 
-    With the smallest scale even errors that all add up stay within the tolerance. Real errors rarely do, so larger
-    scales are tried first, and taken when the measured error passes.
+    Each channel's tolerance is `scale` times the weight that moves its fastest vertex by the tolerance. The safe scale
+    is small enough for the case that all errors add up. They rarely do, so larger scales are tried first and used if
+    the measured error is within the tolerance.
     """
     assert motion.basis_KV3 is not None
     reach_KV = np.linalg.norm(motion.basis_KV3, axis=2).astype(np.float64)
@@ -99,7 +100,7 @@ def _reduce_by_vertices(
     searched = replace(motion, basis_KV3=motion.basis_KV3[:, most_V])
     scale, begin = 1.0, 0.0
     while scale > safe:
-        # Nobody knows how many tries it takes: each one is half of what is left of the way.
+        # The number of tries is unknown, so each one takes half of the remaining progress.
         middle, end = begin + (1 - begin) / 4, begin + (1 - begin) / 2
         keys = yield from _reduce(motion, scale * alone_K, slack_T, _within(progress, begin, middle))
         error_mm = (yield from _measure(searched, keys))[1] or 0.0
@@ -107,7 +108,7 @@ def _reduce_by_vertices(
             error_mm = (yield from _measure(motion, keys, _within(progress, middle, end)))[1] or 0.0
             if error_mm <= tolerance_mm:
                 return keys, error_mm
-        # The error grows about as the scale does.
+        # The error is about proportional to the scale.
         scale *= min(0.9, 0.95 * tolerance_mm / error_mm)
         begin = end
     keys = yield from _reduce(motion, safe * alone_K, slack_T, _within(progress, begin, 1.0))
@@ -133,15 +134,15 @@ def _reduce(motion: Motion, tolerance_K: np.ndarray, slack_T: np.ndarray, progre
 
 
 def _bounds(tolerance: float, slack_T: np.ndarray) -> np.ndarray:
-    """A channel that moves no vertex may do what it likes, at exact frames too."""
+    """Error bounds per frame; none for a channel that moves no vertex."""
     return tolerance * slack_T if np.isfinite(tolerance) else np.full(len(slack_T), np.inf)
 
 
 def _key_frames(curve: Sequence[float], bounds: Sequence[float]) -> Steps[list[int]]:
-    """Longest straight pieces from key to key, one after the other, in linear time.
+    """Greedy choice of the longest straight pieces, in linear time.
 
-    The slopes that pass all points so far within their bounds form a cone that only narrows; a point whose own slope
-    lies in it can end the piece.
+    The slopes that pass all points so far within their bounds form a cone that only narrows. A piece can end at a point
+    whose slope lies in the cone.
     """
     n_points = len(curve)
     if n_points == 0:
@@ -165,7 +166,7 @@ def _key_frames(curve: Sequence[float], bounds: Sequence[float]) -> Steps[list[i
 
 
 def with_keys_only(motion: Motion, keys: Sequence[np.ndarray]) -> Motion:
-    """The motion that remains when only these frames are keyed and straight lines join them."""
+    """The motion with only these frames keyed and straight lines between them."""
     return at_once(_join(motion, keys))
 
 
@@ -179,7 +180,7 @@ def _join(motion: Motion, keys: Sequence[np.ndarray]) -> Steps[Motion]:
 
 
 def reduction_error(motion: Motion, keys: Sequence[np.ndarray]) -> tuple[float, float | None]:
-    """Measured error of `reduce_keys`: largest error of a weight, and of a vertex in mm (None without a basis)."""
+    """The largest error of a weight, and of a vertex in mm (None without a basis)."""
     return at_once(_measure(motion, keys))
 
 
@@ -197,7 +198,7 @@ def _measure(
 
 
 def _furthest_m(weights_TK: np.ndarray, basis_KV3: np.ndarray, progress: Progress) -> Steps[float]:
-    """The longest displacement of any vertex at any frame; frames that cannot hold it are left out."""
+    """The largest displacement of any vertex in any frame; frames whose bound is smaller are skipped."""
     axes_3KV = np.ascontiguousarray(basis_KV3.transpose(2, 0, 1))
     yield
     furthest_K = np.sqrt(np.square(axes_3KV).sum(axis=0).max(axis=1, initial=0.0))

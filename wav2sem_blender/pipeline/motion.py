@@ -41,7 +41,7 @@ ARKIT_CHANNELS: tuple[str, ...] = (
     *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut"),
 )
 
-# Live Link Face ends every row with the pose of the head and of both eyes. Speech says nothing about them: always 0.
+# Live Link Face ends every row with the pose of the head and the eyes. We write 0: speech does not determine them.
 LIVE_LINK_POSE: tuple[str, ...] = tuple(
     f"{part}{axis}" for part in ("Head", "LeftEye", "RightEye") for axis in ("Yaw", "Pitch", "Roll")
 )
@@ -49,18 +49,18 @@ LIVE_LINK_POSE: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Motion:
-    """Weights of K named shape keys at T evenly spaced times; frame t is at `t / fps` seconds.
+    """Weights of K named shape keys in T frames; frame t is at `t / fps` seconds.
 
     Attributes:
-        weights_TK: Weights, float32; 0 is rest, 1 the full shape, other values are allowed.
+        weights_TK: Weights, float32; 0 is rest, 1 is the full shape, other values are allowed.
         channels: K distinct names, e.g. ARKit's "jawOpen", or "key_00" … and "bias".
         fps: Animation frames per second; may be fractional (24000 / 1001).
-        basis_KV3: Displacement of every vertex at weight 1 in metres, float32, or None; FLAME's frame
-            (y up, z forward).
-        info: Where the motion came from, plain strings (model, weights_sha256, audio, audio_sha256, engine, …).
+        basis_KV3: Displacement of every vertex at weight 1 in metres, float32, in FLAME's frame (y up, z forward);
+            or None.
+        info: The origin of the motion, as text (model, weights_sha256, audio, audio_sha256, engine, …).
 
     Raises:
-        ValueError: The parts do not fit together; the message names the part.
+        UserError: The parts do not fit together; the message names the part.
     """
 
     weights_TK: np.ndarray
@@ -75,8 +75,8 @@ class Motion:
         fps = float(self.fps)
         if weights_TK.shape[1] != len(channels):
             raise UserError(
-                "weights_TK has {weights_TK_shape} columns but there are {n_channels} channels.",
-                weights_TK_shape=weights_TK.shape[1],
+                "weights_TK has {n_columns} columns but there are {n_channels} channels.",
+                n_columns=weights_TK.shape[1],
                 n_channels=len(channels),
             )
         if not (np.isfinite(fps) and fps > 0):
@@ -86,8 +86,8 @@ class Motion:
             if basis_KV3.shape[0] != len(channels) or basis_KV3.shape[2] != 3:
                 expected = f"({len(channels)}, vertices, 3)"
                 raise UserError(
-                    "basis_KV3 has the shape {basis_KV3_shape}; {expected} is needed.",
-                    basis_KV3_shape=basis_KV3.shape,
+                    "basis_KV3 has the shape {shape}; {expected} is needed.",
+                    shape=basis_KV3.shape,
                     expected=expected,
                 )
             object.__setattr__(self, "basis_KV3", basis_KV3)
@@ -106,15 +106,15 @@ class Motion:
 
     @property
     def duration_s(self) -> float:
-        """Length in seconds: every frame lasts `1 / fps`, the last one too."""
+        """Length in seconds; every frame lasts `1 / fps`."""
         return self.n_frames / self.fps
 
     def vertex_offsets(self, start: int = 0, stop: int | None = None) -> np.ndarray | None:
-        """Vertex displacements from rest, float32 (T, V, 3) in metres; None when there is no basis.
+        """Vertex displacements from rest, float32 (T, V, 3) in metres; None without a basis.
 
         Args:
             start: First animation frame.
-            stop: One past the last; long motions are best read in pieces, an hour of FLAME is 6.5 GB.
+            stop: One past the last. Read a long motion in pieces: an hour of FLAME is 6.5 GB.
         """
         if self.basis_KV3 is None:
             return None
@@ -126,8 +126,7 @@ class Motion:
         """Write `.npz` (everything) or `.csv` (Live Link Face's columns); an existing file is replaced in one step.
 
         Raises:
-            ValueError: Another suffix, or a csv of channels that are not ARKit's.
-            OSError: The file cannot be written; an older file of that name is untouched.
+            UserError: Another suffix, a csv of channels that are not ARKit's, or the file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -138,17 +137,16 @@ class Motion:
             unknown = [name for name in self.channels if name not in ARKIT_CHANNELS]
             if unknown:
                 raise UserError(
-                    "{path}: Live Link Face has no column for {names}{which}; save as .npz instead.",
-                    path=path.name,
-                    names=", ".join(unknown[:3]),
-                    which=" …" if len(unknown) > 3 else "",
+                    "{file}: Live Link Face has no column for {names}; save as .npz instead.",
+                    file=path.name,
+                    names=", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else ""),
                 )
             with atomic_file(path) as file:
                 self._write_live_link(file)
         else:
             raise UserError(
-                "{path}: a motion is saved as .npz or .csv, not as '{suffix}'.",
-                path=path.name,
+                "{file}: a motion is saved as .npz or .csv, not as '{suffix}'.",
+                file=path.name,
                 suffix=path.suffix,
             )
 
@@ -180,12 +178,11 @@ class Motion:
         """Read a `.npz` written by `save`; nothing in the file is executed.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is damaged, is no motion, or was written by a newer version.
+            UserError: The file is missing or damaged, is no motion, or was written by a newer version.
         """
         path = Path(path)
         if not path.is_file():
-            raise MissingFileError("{path}: there is no such motion file.", path=path)
+            raise MissingFileError("{file}: there is no such motion file.", file=path)
         try:
             arrays = _read_arrays(path)
             version = int(arrays["format_version"])
@@ -199,26 +196,26 @@ class Motion:
                 )
         except KeyError as error:
             raise UserError(
-                "{path}: no motion file; the entry {error} is missing.", path=path.name, error=error
+                "{file}: no motion file; the entry {entry} is missing.", file=path.name, entry=error
             ) from error
         except (*_DAMAGE, TypeError, MemoryError) as error:
             raise UserError(
-                "{path}: damaged, or no motion file ({first_line}).",
-                path=path.name,
-                first_line=_first_line(error),
+                "{file}: damaged, or no motion file ({reason}).",
+                file=path.name,
+                reason=(str(error) or type(error).__name__).splitlines()[0].rstrip("."),
             ) from error
         raise UserError(
-            "{path}: motion format {version}; this version reads format {format_version}. Update the extension.",
-            path=path.name,
-            version=version,
-            format_version=MOTION_FORMAT_VERSION,
+            "{file}: motion format {found}; this version reads format {known}. Update the extension.",
+            file=path.name,
+            found=version,
+            known=MOTION_FORMAT_VERSION,
         )
 
 
 def is_motion_file(path: Path) -> bool:
-    """Whether `Motion.save` wrote this file, so that it may be written anew; an empty file is nobody's.
+    """Whether `Motion.save` wrote this file, so that it may be replaced; True for an empty file.
 
-    A take of the Live Link Face app has the same columns, but its timecode is the time of day and never begins at 0.
+    A take of the Live Link Face app has the same columns, but its timecode is the time of day and does not begin at 0.
     """
     if path.stat().st_size == 0:
         return True
@@ -230,12 +227,12 @@ def is_motion_file(path: Path) -> bool:
     return header.startswith(_LIVE_LINK_START) and first.startswith(_timecode(0, 30).encode())
 
 
-# What zipfile and numpy raise on flipped or missing bytes (RuntimeError: "encrypted", or an unknown zip version).
+# What zipfile and NumPy raise on damaged files (RuntimeError: "encrypted", or an unknown zip version).
 _DAMAGE = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz; from memory, so that a damaged offset is not mistaken for a failing disk."""
+    """All arrays of an npz, read from memory: there a damaged offset raises no OSError."""
     content = path.read_bytes()
     if content[:2] != b"PK":
         raise UserError("it is not an npz archive")
@@ -243,25 +240,21 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
 def _real_array(array: np.ndarray, name: str, n_axes: int) -> np.ndarray:
-    """`array` as contiguous float32 after checking its axes and that every value is finite."""
+    """`array` as contiguous float32; raises UserError unless it has that many axes and finite values."""
     array = np.asarray(array)
     if array.ndim != n_axes or array.dtype.kind not in "fiu":
-        found = f"the shape {array.shape} and type {array.dtype}"
         raise UserError(
-            "{name} has {found}; {n_axes} axes of numbers are needed.",
-            name=name,
-            found=found,
+            "{array} has the shape {shape} and type {dtype}; {n_axes} axes of numbers are needed.",
+            array=name,
+            shape=array.shape,
+            dtype=array.dtype,
             n_axes=n_axes,
         )
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
-        raise UserError("{name} contains NaN, infinite or too large values.", name=name)
+        raise UserError("{array} contains NaN, infinite or too large values.", array=name)
     return array
 
 
@@ -271,12 +264,12 @@ def _checked_channels(channels: tuple[str, ...]) -> tuple[str, ...]:
         raise UserError("channels must be non-empty texts.")
     twice = sorted({name for name in channels if channels.count(name) > 1})
     if twice:
-        raise UserError("The channel {twice} occurs twice.", twice=twice[0])
+        raise UserError("The channel {channel} occurs twice.", channel=twice[0])
     return channels
 
 
 def _timecode(anim_frame: int, fps: float) -> str:
-    """HH:MM:SS:FF.mmm counted without dropped frames: 23.976 counts 24 frames to a second, as edit suites do."""
+    """HH:MM:SS:FF.mmm without dropped frames: 23.976 fps counts 24 frames per second, as editing programs do."""
     base = max(1, round(fps))
     seconds, frame = divmod(anim_frame, base)
     minutes, second = divmod(seconds, 60)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a listener's face would react to in speech: loudness, pitch, pauses, and which syllables stand out.
+"""The prosody of speech, which drives the upper face: loudness, pitch, pauses and stressed syllables.
 
-Listening happens in the worker (`listen`); everything else is NumPy and runs anywhere.
+`listen` runs in the worker; everything else is NumPy and runs anywhere.
 Shapes: P hops of 10 ms, N pauses or syllables, F pitch frames, J samples of a pitch frame.
 """
 
@@ -32,19 +32,19 @@ _HOPS_PER_READ = 1000
 
 _SYLLABLE_REACH_HOPS = 8  # a syllable's nucleus is the loudest hop within 80 ms on both sides
 _MIN_SYLLABLE_DB = -12.0
-_SURROUNDINGS_S = 3.0  # prominence compares a syllable with those this near
+_SURROUNDINGS_S = 3.0  # prominence compares a syllable with those within this time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prosody:
-    """The melody of one recording.
+    """The prosody of one recording.
 
     Attributes:
         level_db_P: Loudness relative to the recording's RMS, float32.
-        pitch_st_P: Pitch in semitones above the speaker's median, float32; NaN where nothing is voiced.
-        pauses_N2: First hop of every pause, and the one after its last.
+        pitch_st_P: Pitch in semitones above the speaker's median, float32; NaN where unvoiced.
+        pauses_N2: First hop of every pause, and one past its last.
         duration_s: Length of the recording.
-        hop_s: Time from hop to hop.
+        hop_s: Time between hops.
     """
 
     level_db_P: np.ndarray
@@ -77,7 +77,7 @@ class Prosody:
         """Read what `save` wrote; nothing in the file is executed.
 
         Raises:
-            ValueError: It is no such file.
+            UserError: The file is damaged or no prosody.
             OSError: It cannot be read.
         """
         try:
@@ -86,25 +86,25 @@ class Prosody:
                 arrays = {name: file[name] for name in ("level_db_P", "pitch_st_P", "pauses_N2")}
         except (KeyError, ValueError, EOFError) as error:
             raise UserError(
-                "{name}: damaged, or no prosody file ({error}).", name=Path(path).name, error=error
+                "{file}: damaged, or no prosody file ({reason}).", file=Path(path).name, reason=error
             ) from error
         return cls(duration_s=duration_s, hop_s=hop_s, **arrays)
 
     def speaking(self) -> np.ndarray:
-        """1 where somebody speaks, 0 in the pauses, float32 (P,)."""
+        """1 during speech, 0 in the pauses, float32 (P,)."""
         edges_P = np.zeros(len(self.level_db_P) + 1, np.float32)
         np.add.at(edges_P, self.pauses_N2[:, 0], -1.0)
         np.add.at(edges_P, self.pauses_N2[:, 1], 1.0)
         return 1.0 + np.cumsum(edges_P[:-1])
 
     def stresses(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the syllables are, and how far each stands out from those around it.
+        """The syllables and their prominence.
 
-        Loudness and pitch count alike (both mark prominence: Kochanski et al., JASA 118, 2005), each in standard
+        Loudness and pitch count equally (both mark prominence: Kochanski et al., JASA 118, 2005), each in standard
         deviations of the syllables within three seconds.
 
         Returns:
-            Times (N,) in seconds, increasing, and prominence (N,): 0 is ordinary, 1 a clear stress.
+            Times (N,) in seconds, increasing, and prominence (N,): 0 is average, 1 a clear stress.
         """
         smooth = np.hanning(13)[1:-1]
         reach = len(smooth) // 2
@@ -126,7 +126,7 @@ class Prosody:
 
 
 def listen(speech: Speech, progress: Callable[[str, float], None] | None = None) -> Prosody:
-    """Hear a recording once, in pieces; only values at every 10 ms are held, 3 MB an hour.
+    """Analyse a recording in pieces; only values at every 10 ms are kept, 3 MB per hour.
 
     Args:
         speech: The recording.
@@ -157,16 +157,16 @@ def listen(speech: Speech, progress: Callable[[str, float], None] | None = None)
 
 
 def _around(speech: Speech, start: int, stop: int) -> np.ndarray:
-    """Samples start … stop - 1 with half a pitch frame on both sides, silence where the recording has none."""
+    """Samples start … stop - 1 with half a pitch frame on both sides, padded with silence."""
     reach = _FRAME_SAMPLES * _DECIMATION // 2
     first, last = max(0, start - reach), min(speech.n_samples, stop + reach)
     return np.pad(speech.read(first, last), (first - (start - reach), stop + reach - last))
 
 
 def _pitch_hz(samples_S: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Pitch at every 10 ms, (F,) in Hz, NaN where the sound does not repeat itself.
+    """Pitch at every 10 ms, (F,) in Hz, NaN where the sound is not periodic.
 
-    Autocorrelation divided by its window's, which frees the peaks of the window's slope (Boersma 1993).
+    By autocorrelation divided by that of the window, which removes the window's slope from the peaks (Boersma 1993).
     """
     low_S = samples_S[: len(samples_S) // _DECIMATION * _DECIMATION].reshape(-1, _DECIMATION).mean(axis=1)
     rate_hz //= _DECIMATION
@@ -179,12 +179,12 @@ def _pitch_hz(samples_S: np.ndarray, rate_hz: int) -> np.ndarray:
     inner_FL = periodicity_FL[:, 1:-1]
     is_peak_FL = (inner_FL > periodicity_FL[:, :-2]) & (inner_FL >= periodicity_FL[:, 2:])
     peaks_FL = np.where(is_peak_FL, inner_FL, 0.0)
-    # Every multiple of a period is a period: the shortest that is nearly as good is the pitch.
+    # Multiples of a period are periods too: take the shortest that is nearly as good as the best.
     best_F = np.argmax(peaks_FL > np.maximum(0.9 * peaks_FL.max(axis=1, keepdims=True), _MIN_PERIODICITY), axis=1)
     rows = np.arange(len(best_F))
     before, at, after = (periodicity_FL[rows, best_F + k] for k in range(3))
-    bend = before - 2 * at + after
-    lag_F = _MIN_LAG + best_F + np.where(bend < 0, 0.5 * (before - after) / np.minimum(bend, -1e-12), 0.0)
+    curvature = before - 2 * at + after
+    lag_F = _MIN_LAG + best_F + np.where(curvature < 0, 0.5 * (before - after) / np.minimum(curvature, -1e-12), 0.0)
     return np.where(peaks_FL[rows, best_F] > _MIN_PERIODICITY, rate_hz / lag_F, np.nan)
 
 
@@ -194,7 +194,7 @@ def _autocorrelation(frames: np.ndarray) -> np.ndarray:
 
 
 def _deviation(times_N: np.ndarray, values_N: np.ndarray, least: float) -> np.ndarray:
-    """How many standard deviations (of at least `least`) each value lies above those near it; 0 for -inf."""
+    """Each value's distance from the mean of those near it, in standard deviations of at least `least`; 0 for -inf."""
     known_N = np.isfinite(values_N)
     filled_N = np.where(known_N, values_N, 0.0)
     first_N = np.searchsorted(times_N, times_N - _SURROUNDINGS_S)

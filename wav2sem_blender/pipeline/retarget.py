@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a Motion to somebody's character: frame rate, strength, smoothing, timing.
+"""Adapts a Motion to a character: frame rate, strength, smoothing, timing.
 
-Pure functions: a Motion goes in, a new one comes out. Shape suffixes: T animation frames, K channels, V vertices.
+Pure functions that return a new Motion. Shape suffixes: T animation frames, K channels.
 """
 
 from __future__ import annotations
@@ -17,33 +17,32 @@ from .visemes import closures
 
 __all__ = ["gain", "prepared", "resample", "shift", "smooth"]
 
-
-# A new frame this much of a frame off an old one is that one: the interface hands over 32-bit numbers.
+# Smaller shifts, in frames, are rounding: the interface has 32-bit numbers.
 _SAME_FRAME = 1e-4
-# Lips this closed keep their pose when the rest is smoothed.
+# Poses with lips at least this closed are not smoothed.
 _KEPT_CLOSED = 0.5
 
 
 def prepared(motion: Motion, *, strength: float = 1.0, smoothing_s: float = 0.0) -> Motion:
-    """What the user's settings make of a model's motion, whatever face it is for."""
+    """The model's motion with the settings that do not depend on the face."""
     return gain(smooth(motion, smoothing_s), strength)
 
 
 def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
-    """The same motion at another frame rate: every event keeps its second, the length changes by half a frame at most.
+    """The same motion at another frame rate; its length changes by half a frame at most.
 
-    With `later_s` every event comes so much later (below 0: earlier); the first or last pose is held meanwhile.
+    `later_s` delays every event (below 0: advances it); the first or last pose fills the gap.
 
-    Between frames the curves are linear. Then each local extreme of the source (a closure, a peak) is put on the
-    nearest new frame with its exact value, at most half a new frame off its time: plain interpolation, area averaging
-    and windowed sinc lost up to 42, 41 and 27 percent of single peaks from 30 to 24 fps on artists' curves, this none.
+    Curves are interpolated linearly. Then each local extreme of the source (a closure, a peak) is put on the nearest
+    new frame with its exact value, at most half a new frame off its time. From 30 to 24 fps on artists' curves, plain
+    interpolation, area averaging and windowed sinc lost up to 42, 41 and 27 percent of single peaks; this loses none.
     """
     if not (np.isfinite(fps) and fps > 0):
         raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
     if not np.isfinite(later_s):
         raise UserError(
-            "The shift of {later_s} ms is impossible; it must be a finite number.",
-            later_s=1000 * later_s,
+            "The shift of {milliseconds} ms is impossible; it must be a finite number.",
+            milliseconds=1000 * later_s,
         )
     offset = later_s * motion.fps
     if motion.n_frames == 0 or (fps == motion.fps and abs(offset) < _SAME_FRAME):
@@ -54,25 +53,22 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
 
 
 def shift(motion: Motion, milliseconds: float) -> Motion:
-    """Move the motion later (positive) or earlier (negative); the length stays, the first or last pose is held.
-
-    Parts of a frame are interpolated, with extremes kept as in `resample`.
-    """
+    """Move the motion later (positive) or earlier (negative), at the same length; see `resample`."""
     return resample(motion, motion.fps, milliseconds / 1000)
 
 
 def gain(motion: Motion, strength: float) -> Motion:
-    """Scale all weights: 0 is the rest pose, 1 no change, above 1 exaggerates (values may pass 1)."""
+    """Scale all weights: 0 is the rest pose, 1 no change; above 1 exaggerates, and weights may exceed 1."""
     if not np.isfinite(strength):
         raise UserError("The strength {strength} is impossible; it must be a finite number.", strength=strength)
     return replace(motion, weights_TK=motion.weights_TK * np.float32(strength))
 
 
 def smooth(motion: Motion, seconds: float) -> Motion:
-    """Smooth with a Gaussian `seconds` wide at half its height; nothing moves in time (zero phase), 0 changes nothing.
+    """Smooth with a zero-phase Gaussian that is `seconds` wide at half its height; 0 changes nothing.
 
-    Where lips close in speech the whole pose stays as it was, and near it the less is smoothed the nearer it is: a
-    closure of one frame, as in "p", would part otherwise. Other peaks become shallower: 0.05 s is gentle, 0.2 s slurs.
+    Where lips close in speech, the whole pose is kept, and smoothing sets in gradually around it: a closure of one
+    frame, as in "p", would open otherwise. Other peaks become shallower: 0.05 s is gentle, 0.2 s slurs.
     """
     if not (np.isfinite(seconds) and seconds >= 0):
         raise UserError("A smoothing of {seconds} s is impossible; it must be 0 or more.", seconds=seconds)
@@ -93,7 +89,7 @@ def smooth(motion: Motion, seconds: float) -> Motion:
 
 
 def _sampled(weights_TK: np.ndarray, positions_T: np.ndarray) -> np.ndarray:
-    """Curves at fractional, evenly spaced source frames; ends are held, local extremes are kept."""
+    """Curves at fractional, evenly spaced source frames; the ends are held, local extremes are kept."""
     n_source = len(weights_TK)
     step = positions_T[1] - positions_T[0] if len(positions_T) > 1 else 1.0
     source_T = np.arange(n_source)
@@ -104,7 +100,7 @@ def _sampled(weights_TK: np.ndarray, positions_T: np.ndarray) -> np.ndarray:
         nearest = np.rint((extremes.mean(axis=0) - positions_T[0]) / step).astype(int)
         inside = (nearest >= 0) & (nearest < len(positions_T))
         nearest, values = nearest[inside], curve_T[extremes[0][inside]]
-        # Where two extremes meet on one new frame, the one that interpolation misses most is written last.
+        # If two extremes fall on one new frame, the one that interpolation misses most is written last.
         order = np.argsort(np.abs(values - sampled_T[nearest]), kind="stable")
         sampled_T[nearest[order]] = values[order]
         sampled_TK[:, k] = sampled_T

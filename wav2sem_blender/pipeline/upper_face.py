@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Blinks, brows, eye darts and head sway for speech: random, but the same for the same recording and seed.
+"""Blinks, brows, eye darts and head sway for speech; random, but reproducible from recording and seed.
 
-Speech says little about the upper half of a face, so nothing here is learnt: timing follows what was measured on
-people, and the seed chooses among the ways it could have gone. Each feature draws from a generator of its own, so that
-changing one leaves the others alone; amounts scale what happens, never when.
+Speech says little about the upper half of a face, so nothing here is learnt: the timing follows measurements of people,
+and the seed selects one of many performances. Each feature has its own random generator, so changing one leaves the
+others alone; amounts change the size of a movement, not its time.
 
 Sources:
     Blink rates 17 / min at rest, 26 in conversation, 4.5 reading: Bentivoglio et al., Movement Disorders 12, 1997.
@@ -13,7 +13,7 @@ Sources:
     Saccades last about 21 ms + 2.2 ms / degree: Carpenter, "Movements of the Eyes", 1988.
     Heads move slowly, and more while speaking: Hadar et al., Human Movement Science 2, 1983; with pitch and loudness:
     Munhall et al., Psychological Science 15, 2004.
-Where these name no number, or an animator's eye wants another one (blinks of 100 to 150 ms), it is a choice of ours.
+All other numbers are our choice, as are blinks of 100 to 150 ms, which look right to animators.
 
 Shapes: T animation frames, K channels, P hops, N events.
 """
@@ -41,11 +41,11 @@ MAX_AMOUNT = 3.0
 _REST_TO_SPEAKING = 17 / 26  # blink rates
 _INTERVAL_SIGMA = 0.5  # of the logarithm
 _MIN_INTERVAL_S = 0.5
-_PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time …
-_PAUSE_REACH = 0.35  # … if one begins within this part of the interval
+_PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time,
+_PAUSE_REACH = 0.35  # if one begins within this part of the interval
 _STRESSED = 0.4  # prominence
-GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # the eyeball's turn at weight 1
-_SWAY_DEG = {"yaw": 1.6, "pitch": 0.9, "roll": 0.8}  # root mean square while speaking
+GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # rotation of the eyeball at weight 1
+_SWAY_DEG = {"yaw": 1.6, "pitch": 0.9, "roll": 0.8}  # root mean square during speech
 _SWAY_HZ = (0.08, 0.7)
 
 
@@ -54,14 +54,14 @@ class Settings:
     """How lively the upper face is.
 
     Attributes:
-        seed: Chooses one of many performances of the same speech.
-        blinks_per_minute: While speaking; two thirds of it in silence. 0 switches blinking off.
-        brows: Amount of the brows' movement; 0 is off, 1 small and usual.
-        eye_darts: Amount of the eyes' movement; 0 is off, 1 a few degrees.
-        head_sway: Amount of the head's movement; 0 is off, 1 a few degrees.
+        seed: Selects one of many performances of the same speech.
+        blinks_per_minute: Blink rate during speech; in silence it is two thirds of that. 0 is off.
+        brows: Amount of brow movement; 0 is off, 1 is small and usual.
+        eye_darts: Amount of eye movement; 0 is off, 1 is a few degrees.
+        head_sway: Amount of head movement; 0 is off, 1 is a few degrees.
 
     Raises:
-        ValueError: A value is out of its range.
+        UserError: A value is out of its range.
     """
 
     seed: int = 0
@@ -78,8 +78,8 @@ class Settings:
             value, limit = getattr(self, name), limits.get(name, MAX_AMOUNT)
             if not 0 <= value <= limit:
                 raise UserError(
-                    "{capitalize} is {value}; choose 0 to {limit:g}.",
-                    capitalize=name.replace("_", " ").capitalize(),
+                    "{setting} is {value}; choose 0 to {limit:g}.",
+                    setting=name.replace("_", " ").capitalize(),
                     value=value,
                     limit=limit,
                 )
@@ -87,10 +87,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UpperFace:
-    """A performance: `motion` has the channels that are switched on, and is at rest on its first and last frame.
+    """A performance of the upper face, at rest on its first and last frame.
 
     Attributes:
-        motion: Weights 0..1 of ARKit's channels for lids, brows and gaze.
+        motion: Weights 0..1 of ARKit's channels for lids, brows and gaze, without those of features that are off.
         head_deg_T3: Yaw (to the character's left), pitch (up) and roll (to the character's left shoulder) in degrees.
     """
 
@@ -99,16 +99,16 @@ class UpperFace:
 
 
 def perform(prosody: Prosody, settings: Settings, fps: float, n_frames: int | None = None) -> UpperFace:
-    """Make the curves of one recording: as many frames as it lasts, at least one.
+    """Make the curves of one recording.
 
     Args:
-        prosody: What was heard.
-        settings: How lively.
+        prosody: The recording's prosody.
+        settings: How lively the face is.
         fps: Frames per second of the curves.
-        n_frames: Another number of frames, that of the mouth's curves say.
+        n_frames: Number of frames, such as that of the mouth's curves; by default the recording's length.
 
     Raises:
-        ValueError: The frame rate is impossible.
+        UserError: The frame rate is impossible.
     """
     if not (np.isfinite(fps) and fps > 0):
         raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
@@ -148,13 +148,13 @@ class _Clock:
         return (self.n_frames - 1) / self.fps
 
     def on_frame(self, time_s: float) -> float:
-        """The time of the frame nearest to it."""
+        """The time of the nearest frame."""
         return round(time_s * self.fps) / self.fps
 
     def add_event(
         self, curve_T: np.ndarray, start_s: float, rise_s: float, hold_s: float, fall_s: float, height: float
     ) -> None:
-        """Rise smoothly from 0 to `height` and fall again; where events meet, the higher one shows."""
+        """Rise smoothly from 0 to `height` and fall again; where events overlap, the higher value wins."""
         end_s = start_s + rise_s + hold_s + fall_s
         frames = np.arange(max(0, np.ceil(start_s * self.fps)), min(self.n_frames - 1, end_s * self.fps) + 1, dtype=int)
         times_s = frames / self.fps - start_s
@@ -163,32 +163,32 @@ class _Clock:
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
-    """0 below 0, 1 above 1, without a corner between."""
+    """Smoothstep: 0 below 0, 1 above 1."""
     x = np.clip(x, 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
 
 def _blinks(prosody: Prosody, per_minute: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Both lids close on a frame, and the next ones show them open again."""
+    """Both lids close exactly on a frame, and open again."""
     curve_T = np.zeros(clock.n_frames)
     for time_s in _blink_times(prosody, per_minute, random):
         length_s = random.uniform(0.10, 0.15)
         closing_s = length_s / 3
-        closed_s = clock.on_frame(time_s)  # between two frames the lids would never meet
+        closed_s = clock.on_frame(time_s)  # between two frames the lids would not meet on any
         if closing_s < closed_s < clock.end_s - length_s:
             clock.add_event(curve_T, closed_s - closing_s, closing_s, 0.0, length_s - closing_s, 1.0)
     return dict.fromkeys(BLINK_CHANNELS, curve_T)
 
 
 def _blink_times(prosody: Prosody, per_minute: float, random: np.random.Generator) -> list[float]:
-    """Log-normal intervals, drawn towards the beginnings of pauses."""
+    """Blinks at log-normal intervals, moved towards the beginnings of pauses."""
     spoken_P = np.concatenate([[0.0], np.cumsum(prosody.speaking())])
     pauses_s = prosody.pauses_N2[:, 0] * prosody.hop_s
     times: list[float] = []
-    # The recording does not begin with a blink just over: the first interval is cut at a random place.
+    # The recording begins at a random place of an interval.
     time_s = -random.uniform(0.0, 60 / per_minute)
     while time_s < prosody.duration_s:
-        # How much of what comes next is speech sets the rate.
+        # The share of speech in the next mean interval sets the rate.
         first = min(max(0, int(time_s / prosody.hop_s)), len(spoken_P) - 2)
         last = min(first + 1 + int(60 / per_minute / prosody.hop_s), len(spoken_P) - 1)
         share = (spoken_P[last] - spoken_P[first]) / (last - first)
@@ -207,7 +207,7 @@ def _blink_times(prosody: Prosody, per_minute: float, random: np.random.Generato
 
 
 def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Mostly raised, at times knit, on some of the stressed syllables; at their highest when the syllable is."""
+    """Brows rise, or sometimes knit, on some stressed syllables, with their peak on the syllable."""
     curves = {name: np.zeros(clock.n_frames) for name in BROW_CHANNELS}
     free_s = 0.0
     for time_s, prominence, drawn in _stressed(prosody, random, n_numbers=8):
@@ -234,7 +234,7 @@ def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Gen
 def _stressed(
     prosody: Prosody, random: np.random.Generator, n_numbers: int
 ) -> Iterator[tuple[float, float, tuple[float, ...]]]:
-    """Time and prominence of every stressed syllable, and its own random numbers 0..1."""
+    """Time, prominence and random numbers 0..1 of every stressed syllable."""
     times_N, prominence_N = prosody.stresses()
     drawn = random.random((len(times_N), n_numbers))
     for n in np.flatnonzero(prominence_N > _STRESSED):
@@ -242,7 +242,7 @@ def _stressed(
 
 
 def _darts(amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Both eyes jump together, stay for a while, and return to the listener again and again."""
+    """Both eyes jump together, rest, and often return to the listener."""
     knots_s, knots_deg, time_s, gaze_deg = [0.0], [(0.0, 0.0)], 0.0, (0.0, 0.0)
     while True:
         time_s += min(0.3 + random.exponential(0.45), 1.5)
@@ -270,7 +270,7 @@ def _darts(amount: float, clock: _Clock, random: np.random.Generator) -> dict[st
 
 
 def _sway(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> np.ndarray:
-    """Slow drift on all axes, livelier while speaking, and nods on some stresses; (T, 3) in degrees."""
+    """Slow drift on all axes, larger during speech, and nods on some stresses; (T, 3) in degrees."""
     head_deg_T3 = np.zeros((clock.n_frames, 3), np.float32)
     if not amount:
         return head_deg_T3
@@ -290,7 +290,7 @@ def _sway(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Gene
 
 
 def _activity(prosody: Prosody, clock: _Clock) -> np.ndarray:
-    """1 while speaking, a third in silence, changing over a second; (T,)."""
+    """1 during speech, 1/3 in silence, smoothed over a second; (T,)."""
     reach = max(1, round(0.5 / prosody.hop_s))
     total_P = np.concatenate([[0.0], np.cumsum(prosody.speaking())])
     hops_P = np.arange(len(total_P) - 1)
@@ -300,7 +300,7 @@ def _activity(prosody: Prosody, clock: _Clock) -> np.ndarray:
 
 
 def _drift(times_s: np.ndarray, random: np.random.Generator, n_waves: int = 12) -> np.ndarray:
-    """Noise within `_SWAY_HZ`, slower waves stronger, root mean square 1; (T,)."""
+    """Noise within `_SWAY_HZ`, stronger at low frequencies, with root mean square 1; (T,)."""
     low, high = np.log(_SWAY_HZ)
     frequencies_hz = np.exp(low + (high - low) * (np.arange(n_waves) + random.random(n_waves)) / n_waves)
     heights = 1 / np.sqrt(frequencies_hz)

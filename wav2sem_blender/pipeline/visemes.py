@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ARKit curves as visemes: what plays on a face whose shape keys are mouth shapes rather than muscles.
+"""Converts ARKit curves to visemes, for a face whose shape keys are mouth shapes rather than muscles.
 
-Two tables of our own say what is compared. `MEASURES` is what each ARKit channel does to six things that one sees of a
-mouth, in millimetres at weight 1, as measured on the bundled model's basis. The viseme sets describe each viseme by
-ARKit weights, as artists usually sculpt it; the target's own key may differ, which a gain in the mapping corrects.
+Two tables define the comparison. `MEASURES` has the effect of each ARKit channel on six visible measures of the mouth,
+in millimetres at weight 1, measured on the bundled model's basis. The viseme sets describe each viseme by ARKit
+weights, as artists usually sculpt it; where a character's key differs, a gain in the key mapping corrects it.
 
-Every frame's visemes are the non-negative ones whose mixture looks most like the ARKit curves: least squares over the
-six measures, each divided by what one begins to notice. The opening between the lips counts most, and the more so the
-narrower it is, so that p, b and m close. All frames are solved at once with a small price on change, so that nothing
-flickers where several visemes would do.
+In every frame, the visemes are the non-negative weights whose mixture looks most like the ARKit curves: least squares
+over the six measures, each divided by the smallest noticeable difference. The opening between the lips counts most, and
+more the narrower it is, so that p, b and m close. All frames are solved together with a small cost on change, so that
+weights do not flicker where several visemes fit.
 
 Shape suffixes: T animation frames, K channels, N visemes, M measures.
 """
@@ -40,13 +40,14 @@ __all__ = [
     "measured",
 ]
 
-# Columns of `MEASURES`, and the difference in mm that one begins to notice; the opening's is that of closed lips.
+# Columns of `MEASURES`, and the smallest noticeable differences in mm; that of the opening holds for closed lips.
 MEASURE_NAMES = ("opening", "jaw", "upper lip", "width", "protrusion", "tuck")
 _NOTICEABLE_MM = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
-# What one notices of the opening grows with it: 0.4 mm at closed lips, 1.4 mm at 10 mm.
+# It grows with the opening: 0.4 mm at closed lips, 1.4 mm at 10 mm.
 _OPENING_GROWTH = 0.1
 
-# Channels that end in Left and Right stand here once; each side has these values. Sideways motion has no viseme.
+# Each pair of channels that end in Left and Right is listed once, with the values of one side. Sideways motion has no
+# viseme.
 _MEASURES_MM: dict[str, tuple[float, ...]] = {
     "jawForward": (1.2, 1.5, -0.1, 1.0, 0.4, 0.2),
     "jawOpen": (29.1, 25.3, -2.2, -0.1, -0.3, 0.0),
@@ -84,9 +85,9 @@ class VisemeSet:
     """Visemes that are used together.
 
     Attributes:
-        label: How users know the set.
-        weights: For each viseme the ARKit weights that describe it; none for the mouth at rest.
-        by_tongue: Visemes that differ from others by the tongue, of which the curves say nothing: the last choice.
+        label: The set's name for users.
+        weights: The ARKit weights that describe each viseme; none for the mouth at rest.
+        by_tongue: Visemes that differ from others by the tongue only; as the curves have no tongue, they cost more.
     """
 
     label: str
@@ -95,7 +96,7 @@ class VisemeSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The visemes in order."""
+        """Names of the visemes, in order."""
         return tuple(self.weights)
 
 
@@ -150,9 +151,10 @@ RHUBARB = _viseme_set(
 
 VISEME_SETS: dict[str, VisemeSet] = {"OCULUS": OCULUS, "RHUBARB": RHUBARB, "VRM": VRM}
 
-# Price of a viseme's weight, so that nothing is made of visemes that cancel, and of its change in 1/30 s.
+# Cost of a viseme's weight, so that no visemes are mixed that cancel out, and of its change in 1/30 s.
 _RIDGE, _RIDGE_BY_TONGUE, _STEADINESS = 2.0, 6.0, 8.0
-# A closure: lips nearer than this, within this time of lips as far apart as that; it is pressed by so much.
+# A closure has lips nearer than the first, within this time of lips as far apart as the third; the last is how much
+# farther they are pressed together.
 _CLOSED_MM, _CLOSURE_S, _OPEN_MM, _PRESS_MM = 1.5, 0.2, 4.0, 1.5
 _MAX_STEPS, _TOLERANCE = 2000, 2e-4
 
@@ -160,22 +162,23 @@ _MAX_STEPS, _TOLERANCE = 2000, 2e-4
 def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | None = None) -> Motion:
     """The visemes that look most like an ARKit motion.
 
-    Twice the motion gives nearly twice the weights. The mouth at rest, where the set names it, gets what is left to 1.
+    Twice the motion gives nearly twice the weights. The viseme of the mouth at rest, if the set has one, gets the rest
+    of the weights' sum to 1.
 
     Args:
-        motion: Curves with ARKit's names; other channels, and those of no measure, count as rest.
+        motion: Curves with ARKit's names; channels without measures are ignored.
         visemes: The set.
-        available: Those of its visemes that the face has; all when None.
+        available: The visemes of the set that the face has; None for all.
 
     Raises:
-        ValueError: No channel of the motion says anything about the mouth, or a viseme is not of the set.
+        UserError: The motion has no channel of the mouth, or a viseme is not in the set.
     """
     names = visemes.names if available is None else available
     unknown = [name for name in names if name not in visemes.weights]
     if unknown:
         raise UserError(
-            "{unknown} is not one of the {label} ({names}).",
-            unknown=unknown[0],
+            "{viseme} is not one of the {label} ({names}).",
+            viseme=unknown[0],
             label=visemes.label,
             names=", ".join(visemes.names),
         )
@@ -191,7 +194,8 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
     described_NM = np.stack([_measures_of(visemes.weights[name]) for name in sounding])
     ridge_N = np.array([_RIDGE_BY_TONGUE if name in visemes.by_tongue else _RIDGE for name in sounding])
     target_TM = _sealed(measured(motion), motion.fps)
-    weights_TN = _solve(described_NM, target_TM, ridge_N, _STEADINESS * (motion.fps / 30) ** 2)
+    steadiness = _STEADINESS * (motion.fps / 30) ** 2
+    weights_TN = _accelerated_projected_gradients(described_NM, target_TM, ridge_N, steadiness)
     columns = dict(zip(sounding, weights_TN.T, strict=True))
     rest_T = np.clip(1 - weights_TN.sum(axis=1), 0, 1)
     return Motion(
@@ -203,23 +207,22 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
 
 
 def as_arkit(motion: Motion, visemes: VisemeSet) -> Motion:
-    """The mixture of the set's descriptions: what its visemes look like in ARKit's terms."""
+    """The ARKit curves that the visemes describe."""
     channels = tuple(MEASURES)
     described_NK = np.array([[visemes.weights[name].get(c, 0.0) for c in channels] for name in motion.channels])
     return Motion(weights_TK=motion.weights_TK @ described_NK, channels=channels, fps=motion.fps, info=motion.info)
 
 
 def measured(motion: Motion) -> np.ndarray:
-    """What one sees of the mouth at every frame, (T, M) in mm; columns as in `MEASURE_NAMES`."""
+    """The measures of the mouth in every frame, (T, M) in mm; columns as in `MEASURE_NAMES`."""
     zero_M = np.zeros(len(MEASURE_NAMES))
     return motion.weights_TK @ np.stack([MEASURES.get(channel, zero_M) for channel in motion.channels])
 
 
 def closures(motion: Motion) -> np.ndarray:
-    """How closed the lips are while somebody speaks, 0..1 for every frame (T,).
+    """How closed the lips are during speech, 0..1 for every frame (T,).
 
-    Only within speech: where the mouth opens shortly before or after. Lips that rest are no closure, and a motion whose
-    channels are not ARKit's has none.
+    Only closures near an open mouth count, so resting lips are none. Without ARKit channels the result is 0.
     """
     return _closed(measured(motion)[:, 0], motion.fps)
 
@@ -235,7 +238,7 @@ def _closed(opening_T: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
-    """Closures pressed a little: so a pressing viseme takes part, and lips of another shape meet as well."""
+    """Press closures a little, so that a pressing viseme takes part and lips of another shape meet too."""
     sealed_TM = measured_TM.copy()
     sealed_TM[:, 0] -= _PRESS_MM * _closed(measured_TM[:, 0], fps)
     return sealed_TM
@@ -245,13 +248,15 @@ def _measures_of(weights: Mapping[str, float]) -> np.ndarray:
     return np.sum([weight * MEASURES[channel] for channel, weight in weights.items()], axis=0)
 
 
-def _solve(described_NM: np.ndarray, target_TM: np.ndarray, ridge_N: np.ndarray, steadiness: float) -> np.ndarray:
-    """Non-negative least squares of all frames together (T, N), by projected gradients with momentum and restarts."""
+def _accelerated_projected_gradients(
+    described_NM: np.ndarray, target_TM: np.ndarray, ridge_N: np.ndarray, steadiness: float
+) -> np.ndarray:
+    """Non-negative least squares of all frames together (T, N); Nesterov's momentum with restarts."""
     scale_TM = 1 / (
         _NOTICEABLE_MM + np.outer(np.maximum(target_TM[:, 0], 0), [_OPENING_GROWTH] + [0] * (len(_NOTICEABLE_MM) - 1))
     )
     square_TM = np.square(scale_TM)
-    # An upper bound of the curvature, with the sharpest opening's.
+    # The step is the inverse of an upper bound of the curvature, at the narrowest opening.
     sharpest_MN = described_NM.T * scale_TM.max(axis=0, initial=0.0)[:, None]
     step = 1 / (np.linalg.eigvalsh(sharpest_MN.T @ sharpest_MN)[-1] + ridge_N.max() + 4 * steadiness)
     weights_TN = np.zeros((len(target_TM), len(described_NM)))
