@@ -140,7 +140,7 @@ def check_ours(folder: Path, made_by: str, own_names: OwnNames) -> None:
         shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
         raise UserError(
             "{folder} holds {names}, which {made_by} did not make; nothing was changed. Choose an empty folder",
-            folder=folder, names=shown, made_by=made_by,
+            folder=folder, names=shown, made_by=made_by
         )  # fmt: skip
 
 

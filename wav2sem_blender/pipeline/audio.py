@@ -284,11 +284,7 @@ def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
         return 0.0, 2.0 ** (1 - 8 * dtype.itemsize)
     if dtype == np.uint8:
         return -128.0, 1 / 128
-    raise UserError(
-        "{file}: samples of type {dtype} are not supported; use float32 or int16.",
-        file=name,
-        dtype=dtype,
-    )
+    raise UserError("{file}: samples of type {dtype} are not supported; use float32 or int16.", file=name, dtype=dtype)
 
 
 def _array_blocks(waveform_CN: np.ndarray, name: str) -> Iterator[np.ndarray]:

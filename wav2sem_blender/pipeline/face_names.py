@@ -127,9 +127,7 @@ class KeyMap:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise UserError(
-                "{file}: no JSON file ({reason}). Choose a file that Save Mapping wrote.",
-                file=path.name,
-                reason=error,
+                "{file}: no JSON file ({reason}). Choose a file that Save Mapping wrote.", file=path.name, reason=error
             ) from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise UserError("{file}: no key mapping. Choose a file that Save Mapping wrote.", file=path.name)
@@ -160,17 +158,11 @@ _FORMAT, _VERSION = "wav2sem key mapping", 1
 def _row(content: object, file_name: str, number: int) -> Row:
     if not isinstance(content, Mapping) or set(content) != set(Row._fields):
         raise UserError(
-            "{file}: row {number} must have channel, key and gain, and nothing else.",
-            file=file_name,
-            number=number,
+            "{file}: row {number} must have channel, key and gain, and nothing else.", file=file_name, number=number
         )
     channel, key, gain = (content[name] for name in Row._fields)
     if not (isinstance(channel, str) and isinstance(key, str)):
-        raise UserError(
-            "{file}: row {number}: channel and key must be names.",
-            file=file_name,
-            number=number,
-        )
+        raise UserError("{file}: row {number}: channel and key must be names.", file=file_name, number=number)
     if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain) or abs(gain) > 100:
         raise UserError(
             "{file}: row {number}: the gain is {gain!r}; it must be a number from -100 to 100.",

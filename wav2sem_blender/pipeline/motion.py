@@ -86,9 +86,7 @@ class Motion:
             if basis_KV3.shape[0] != len(channels) or basis_KV3.shape[2] != 3:
                 expected = f"({len(channels)}, vertices, 3)"
                 raise UserError(
-                    "basis_KV3 has the shape {shape}; {expected} is needed.",
-                    shape=basis_KV3.shape,
-                    expected=expected,
+                    "basis_KV3 has the shape {shape}; {expected} is needed.", shape=basis_KV3.shape, expected=expected
                 )
             object.__setattr__(self, "basis_KV3", basis_KV3)
         info = dict(self.info)
@@ -145,9 +143,7 @@ class Motion:
                 self._write_live_link(file)
         else:
             raise UserError(
-                "{file}: a motion is saved as .npz or .csv, not as '{suffix}'.",
-                file=path.name,
-                suffix=path.suffix,
+                "{file}: a motion is saved as .npz or .csv, not as '{suffix}'.", file=path.name, suffix=path.suffix
             )
 
     def _write_npz(self, file: IO[bytes]) -> None:

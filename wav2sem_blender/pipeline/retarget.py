@@ -41,8 +41,7 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
         raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
     if not np.isfinite(later_s):
         raise UserError(
-            "The shift of {milliseconds} ms is impossible; it must be a finite number.",
-            milliseconds=1000 * later_s,
+            "The shift of {milliseconds} ms is impossible; it must be a finite number.", milliseconds=1000 * later_s
         )
     offset = later_s * motion.fps
     if motion.n_frames == 0 or (fps == motion.fps and abs(offset) < _SAME_FRAME):

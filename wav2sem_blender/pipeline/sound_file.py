@@ -135,8 +135,6 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         reason = Text("it is a folder") if path.is_dir() else error.strerror
         raise UserError(
-            "{file} cannot be read ({reason}); choose an audio file that can be opened.",
-            file=path,
-            reason=reason,
+            "{file} cannot be read ({reason}); choose an audio file that can be opened.", file=path, reason=reason
         ) from error
     return digest.hexdigest()
