@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """HuBERT's labels, which need no transcripts: k-means clusters of Kaldi MFCC, or of an earlier encoder's hidden states.
 
-They are computed once, by the main process, and lie in the run's folder (a resumed run finds them there):
+The main process computes them once, into the run's folder, where a resumed run finds them:
 
     labels/labels.npy     uint16 (L,), every recording's labels end to end, one for each encoder frame (50 Hz)
-    labels/index.json     from what they were made (they are made anew when that changes), and the recordings
+    labels/index.json     their recipe (another recipe makes new labels), and the recordings
     labels/centroids.npy  float32 (K, D)
 
 Shapes: S samples, M MFCC frames (100 Hz), L encoder frames (50 Hz), N frames of many recordings, D features,
@@ -46,7 +46,7 @@ from .recipes import MaskedClusters
 
 MFCC_FRAMES_PER_LABEL = 2
 FILES = ("centroids.npy", "labels.npy", "index.json")
-# An encoder hears a recording in pieces of this length: attention over an hour needs more memory than there is.
+# Encoders get recordings in pieces of this length, as attention over an hour needs too much memory.
 PIECE_SAMPLES = 5000 * HOP_SAMPLES
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -98,7 +98,7 @@ def mfcc(samples_S: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def hidden_states(backbone: Backbone, layer: int, normalised: bool, samples_S: np.ndarray) -> np.ndarray:
-    """What layer `layer` (1 is the first) of an encoder in eval mode says, float32 (L, D)."""
+    """The output of layer `layer` (1 is the first) of an encoder in eval mode, float32 (L, D)."""
     samples_S = normalise(samples_S) if normalised else samples_S
     overlap = RECEPTIVE_FIELD_SAMPLES - HOP_SAMPLES
     parts = []
@@ -120,9 +120,9 @@ def fit_centroids(features_ND: np.ndarray, settings: MaskedClusters, seed: int) 
 
     if len(features_ND) < settings.n_clusters:
         raise UserError(
-            "{n_features_ND} frames of speech cannot make {n_clusters} clusters; add recordings or raise the "
+            "{n_frames} frames of speech cannot make {n_clusters} clusters; add recordings or raise the "
             "experiment's fit_share",
-            n_features_ND=len(features_ND),
+            n_frames=len(features_ND),
             n_clusters=settings.n_clusters,
         )
     kmeans = MiniBatchKMeans(
@@ -243,7 +243,7 @@ def _write(
                 skipped["unreadable" if n_samples < 0 else "shorter than one frame"] += 1
                 continue
             labels.append(nearest(some_ND[::every], centroids_KD))
-            assert len(labels[-1]) == encoder_frames(n_samples), "labels and encoder frames lie on one grid"
+            assert len(labels[-1]) == encoder_frames(n_samples), "labels and encoder frames must coincide"
             rows.append((utterance.path.as_posix(), utterance.speaker, utterance.split, n_samples, first))
             first += len(labels[-1])
         np.save(temp / "labels.npy", np.concatenate(labels))
@@ -259,7 +259,7 @@ def _fit(
     settings: MaskedClusters,
     seed: int,
 ) -> np.ndarray:
-    """Centroids; the features pass through a file, for those of hundreds of hours exceed most memories."""
+    """Centroids; the features go through a file, since those of hundreds of hours do not fit in memory."""
     width = 0
     with raw.open("wb") as file:
         for _, _, some_ND in _each(source, utterances, features, "features to cluster"):
@@ -267,7 +267,7 @@ def _fit(
                 file.write(some_ND.astype(np.float32).tobytes())
                 width = some_ND.shape[1]
     if not width:
-        raise UserError("none of the recordings can be read, or all are too short; see --data")
+        raise UserError("all recordings are unreadable or too short; check --data")
     centroids_KD = fit_centroids(np.memmap(raw, np.float32, "r").reshape(-1, width), settings, seed)
     raw.unlink()
     return centroids_KD
@@ -276,7 +276,7 @@ def _fit(
 def _each(
     source: Recordings, utterances: Sequence[Utterance], features: Features, title: str
 ) -> Iterator[tuple[Utterance, int, np.ndarray | None]]:
-    """Samples and features of every recording in order; None where it is too short, -1 samples where it is damaged."""
+    """Samples and features of every recording in order; None if it is too short, -1 samples if it is damaged."""
 
     def one(utterance: Utterance) -> tuple[Utterance, int, np.ndarray | None]:
         try:
@@ -296,7 +296,7 @@ def _each(
 
 
 def cluster_quality(speech: LabelledSpeech, recordings: Sequence[Recording]) -> dict[str, float]:
-    """How well clusters know phones, where the data brings phone times along; {} where not.
+    """How well clusters match phones, if the data have phone times; else {}.
 
     Phone purity and cluster purity as in HuBERT's section V-A; `pnmi` is the mutual information over the phones'
     entropy, `nmi` over the mean of both entropies.

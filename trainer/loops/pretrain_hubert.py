@@ -5,9 +5,9 @@
 `python -m trainer pretrain-hubert bundled_unlabelled --data work --out work/hubert0`
 `python -m trainer pretrain-hubert bundled_anywhere --data work --out work/hubert2 --hubert work/hubert`
 
-Teaches a speech encoder what is being said, by masked prediction of frame labels. The labels are clusters, as in HuBERT
-(Hsu et al. 2021; first of MFCC, then of the first encoder's hidden states), or aligned phones on the animation's own
-30 Hz grid, where the face model will read the encoder.
+Trains a speech encoder by masked prediction of frame labels. The labels are clusters, as in HuBERT (Hsu et al. 2021;
+first of MFCC, then of the first encoder's hidden states), or aligned phones at the 30 Hz animation frames, where the
+face model will read the encoder.
 
 Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames, D features, K clusters, P phones, N masked
 frames of a batch.
@@ -44,19 +44,19 @@ from .recipes import MaskedClusters, MaskedPhones, PretrainHubert
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
 MOST_VALID_RECORDINGS = 500
 ORDERED_TO_S = 0.25
-CROP_GRID_S = 0.1  # lengths of small prime factors, for the FFTs of the augmentation
+CROP_GRID_S = 0.1  # gives lengths with small prime factors, which suit the augmentation's FFTs
 
 
 class Task(Protocol):
-    """What the loop needs to know of a kind of labels."""
+    """The training task for one kind of labels."""
 
     model: nn.Module
 
     def batch(self, step: int) -> tuple[Sequence[Any], float]:
-        """The global batch of a step, in items that `run.share` can deal out, and its seconds of speech."""
+        """The global batch of a step, as items for `run.share`, and its seconds of speech."""
 
     def loss(self, model: nn.Module, items: Sequence[Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of some of a batch's items, and what else is worth a curve."""
+        """Mean loss of some of a batch's items, and other values to log."""
 
     def evaluate(self) -> Mapping[str, Any]:
         """Figures on the validation split, of `self.model`."""
@@ -66,17 +66,17 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
     """Train, then evaluate on held-out speakers.
 
     Writes `encoder.pt` (`audio_encoder.*` and the head), which the other verbs read, and `encoder/`, which
-    `transformers.HubertModel.from_pretrained` reads (unless a log-mel spectrogram, unknown to it, is the front end).
+    `transformers.HubertModel.from_pretrained` reads (unless the front end is a log-mel spectrogram, which it lacks).
 
     Args:
         config: the experiment.
         data: a folder of recordings (clusters only), or prepared data.
-        run: where it happens.
-        hubert: an earlier run. Its hidden states are clustered by experiments that say "features"; an experiment that
-            learns phones begins with its weights.
+        run: the open run.
+        hubert: an earlier run. Experiments with source "features" cluster its hidden states; experiments that learn
+            phones start from its weights.
 
     Raises:
-        MissingFileError: no recordings, no prepared speech, or no finished run at `hubert`.
+        MissingFileError: there are no recordings, no prepared speech, or no finished run at `hubert`.
         UserError: `hubert` or the recordings do not fit the experiment.
     """
     torch.manual_seed(config.seed)
@@ -117,7 +117,7 @@ def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> 
 
 
 def begin_with(model: nn.Module, run: Path) -> None:
-    """Take over what an earlier run learnt: its encoder, and its head where that is for the same labels.
+    """Start from an earlier run's encoder, and from its head if the labels are the same.
 
     Raises:
         MissingFileError: the run is not there, or not finished.
@@ -143,7 +143,7 @@ def schedule_of(config: PretrainHubert, optimiser: torch.optim.Optimizer) -> tor
 
 
 def save_encoder(encoder: nn.Module, folder: Path, normalised: bool) -> None:
-    """The encoder as a folder of transformers, with the feature extractor that says how its waveforms are scaled."""
+    """Save the encoder as a transformers folder, with the feature extractor that describes the waveform's scaling."""
     assert isinstance(encoder, HubertModel)
     names = ("config.json", "model.safetensors", "preprocessor_config.json")
     with replaced_folder(folder, "a run", lambda _folder: names, names[0]) as new:
@@ -153,7 +153,7 @@ def save_encoder(encoder: nn.Module, folder: Path, normalised: bool) -> None:
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a recording; `masked_L` is True where the encoder must guess."""
+    """A part of a recording; `masked_L` is True at the frames to predict."""
 
     recording: Recording
     first_sample: int
@@ -167,12 +167,12 @@ class ClusterPredictor(nn.Module):
     audio_encoder: HubertModel
 
     def __init__(self, config: PretrainHubert, settings: MaskedClusters) -> None:
-        """Raises ValueError for an encoder whose convolutions do not make the labels' 50 Hz."""
+        """Raises UserError if the encoder's convolutions do not give the labels' 50 Hz."""
         super().__init__()
         encoder = build_backbone(config.encoder.kind, config.encoder.config)
         frames = [encoder.feature_extractor(torch.zeros(1, n_samples)).shape[2] for n_samples in (16_079, 16_080)]
         if not isinstance(encoder, HubertModel) or frames != [49, 50]:
-            raise UserError("masked prediction of clusters needs a `hubert` encoder of one frame every 320 samples")
+            raise UserError("masked prediction of clusters needs a `hubert` encoder with one frame every 320 samples")
         self.audio_encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, settings.head_dim)
         self.label_embeddings = nn.Parameter(torch.empty(settings.n_clusters, settings.head_dim).uniform_())
@@ -194,12 +194,12 @@ class ClusterPredictor(nn.Module):
 
 
 class ClusterTask:
-    """Random crops of a similar length, without padding, and the clusters of their masked frames."""
+    """Predict the clusters of masked frames in random crops of similar length, without padding."""
 
     model: nn.Module
 
     def __init__(self, config: PretrainHubert, speech: LabelledSpeech, run: Run) -> None:
-        """Raises ValueError when every training recording is shorter than the shortest crop."""
+        """Raises UserError if every training recording is shorter than the shortest crop."""
         assert isinstance(config.task, MaskedClusters)
         self.settings, self._speech, self._run = config.task, speech, run
         self._shortest, self._longest = (round(s * SAMPLE_RATE_HZ) for s in self.settings.crop_s)
@@ -208,7 +208,7 @@ class ClusterTask:
         self._valid = [recording for recording in usable if recording.split == "valid"]
         if not self._train:
             raise UserError(
-                "{root}: no training recording is as long as {crop} s",
+                "{root}: no training recording has at least {crop} s",
                 root=speech.source.root,
                 crop=self.settings.crop_s[0],
             )
@@ -220,12 +220,12 @@ class ClusterTask:
         self.model = ClusterPredictor(config, self.settings)
 
     def batch(self, step: int) -> tuple[list[Crop], float]:
-        """An epoch takes every recording once; a batch's crops are as long as the shortest of them allows."""
+        """An epoch has every recording once; the crops of a batch are as long as its shortest recording allows."""
         epoch, i = divmod(step, len(self._slices))
         chosen = self._ordered(epoch)[self._slices[self._run.rng(1, epoch).permutation(len(self._slices))[i]]]
         n_samples = min(self._longest, int(self._lengths[chosen].min()))
         rng = self._run.rng(2, step)
-        # Crops begin on the encoder's hop, so that each frame's label is its own.
+        # Crops begin at a multiple of the encoder's hop, so that frames and labels coincide.
         firsts = HOP_SAMPLES * rng.integers((self._lengths[chosen] - n_samples) // HOP_SAMPLES + 1)
         masked_BL = self._mask(len(chosen), n_samples, rng)
         rows = zip(chosen, firsts, masked_BL, strict=True)
@@ -233,7 +233,7 @@ class ClusterTask:
         return crops, len(crops) * n_samples / SAMPLE_RATE_HZ
 
     def _ordered(self, epoch: int) -> np.ndarray:
-        """The recordings by length; those of about one length in random order."""
+        """The recordings by length; those of similar length in random order."""
         if self._order is None or self._order[0] != epoch:
             lengths = self._lengths // int(ORDERED_TO_S * SAMPLE_RATE_HZ)
             self._order = epoch, np.lexsort((self._run.rng(0, epoch).random(len(lengths)), lengths))
@@ -246,9 +246,9 @@ class ClusterTask:
     def loss(self, model: nn.Module, items: Sequence[Crop]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy of the masked frames, and `feature_penalty` times the convolutions' mean square.
 
-        fairseq sums the cross-entropy over masked frames, adds the penalty times their number, and divides by that
-        number before the update: the same. Every crop of a global batch has equally many masked frames, so the mean of
-        micro-batches' and processes' means is the global mean.
+        This equals fairseq, which sums the cross-entropy over masked frames, adds the penalty times their number, and
+        divides by that number before the update. Every crop of a global batch has the same number of masked frames, so
+        the mean of the micro-batches' and processes' means is the global mean.
         """
         waveform_BS = torch.from_numpy(np.stack(list(self._threads.map(self._waveform, items))))
         masked_BL = torch.from_numpy(np.stack([crop.masked_L for crop in items]))
@@ -266,7 +266,7 @@ class ClusterTask:
         samples_S = self._speech.samples(crop.recording, crop.first_sample, crop.n_samples)
         if len(samples_S) != crop.n_samples:
             raise UserError(
-                "{path}: has become shorter since it was labelled; begin a new run",
+                "{path} has become shorter since it was labelled; start a new run",
                 path=crop.recording.path,
             )
         return normalise(samples_S) if self.settings.normalise else samples_S
@@ -276,7 +276,7 @@ class ClusterTask:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float | dict[str, float]]:
-        """Loss and accuracy on masked frames of held-out speakers, beside always guessing their commonest cluster."""
+        """Loss and accuracy on masked frames of held-out speakers, and the accuracy of their most frequent cluster."""
         some = self._valid[:: -(-len(self._valid) // MOST_VALID_RECORDINGS) or 1]
         results: dict[str, float | dict[str, float]] = {"recordings": len(some)}
         counts_K = np.zeros(self.settings.n_clusters)
@@ -301,7 +301,7 @@ class ClusterTask:
 def batch_slices(lengths_N: np.ndarray, longest: int, batch: float) -> list[slice]:
     """Where to cut recordings, sorted by their `lengths_N`, into batches of `batch` samples or fewer after cropping.
 
-    The last batch is filled up with recordings of the one before.
+    The last batch is filled with recordings of the one before.
     """
     slices = []
     first = 0
@@ -313,8 +313,8 @@ def batch_slices(lengths_N: np.ndarray, longest: int, batch: float) -> list[slic
 
 
 def span_mask(shape: tuple[int, int], share: float, length: int, rng: np.random.Generator) -> np.ndarray:
-    """HuBERT's mask, bool (B, L), as fairseq draws it: about share * L / length spans a row (two at least) begin at
-    different frames and may overlap; then all rows are thinned to as many masked frames as the poorest has.
+    """HuBERT's mask, bool (B, L), as fairseq draws it: about share * L / length spans per row (at least two) begin at
+    different frames and may overlap; then all rows are thinned to the smallest row's number of masked frames.
 
     Raises:
         UserError: the rows are too short for two spans.
@@ -336,7 +336,7 @@ def span_mask(shape: tuple[int, int], share: float, length: int, rng: np.random.
 
 
 class PhoneRecogniser(nn.Module):
-    """The encoder and one linear layer to the phones."""
+    """The encoder and a linear layer to the phones."""
 
     def __init__(self, config: PretrainHubert) -> None:
         super().__init__()
@@ -355,7 +355,7 @@ def mask_spans(shape: tuple[int, ...], chance: float, length: int, generator: to
 
 
 class PhoneTask:
-    """Augmented crops of prepared speech, and the phone at every animation frame."""
+    """Predict the phone at every animation frame in augmented crops of prepared speech."""
 
     model: nn.Module
 
@@ -368,7 +368,7 @@ class PhoneTask:
         choose_attention(self.model.audio_encoder, run)
 
     def batch(self, step: int) -> tuple[list[tuple[int, np.random.Generator]], float]:
-        """Length (samples, one for all) and seed of each crop: a process makes only those that it is dealt."""
+        """The common length (samples) and the random numbers of each crop; a process makes only its own crops."""
         settings = self.settings
         hop = int(CROP_GRID_S * SAMPLE_RATE_HZ)
         n_samples = hop * int(self._run.rng(step).uniform(*settings.crop_s) / CROP_GRID_S)

@@ -3,9 +3,9 @@
 
     python -m trainer.mesh_registration.basis --data ../shared/data --out basis.npz
 
-ICT-FaceKit's expressions (MIT licence) are carried onto the FLAME 2023 Open template (CC-BY-4.0, MPI-IS) by deformation
-transfer (Sumner and Popovic 2004, "Deformation transfer for triangle meshes") over a non-rigid registration of the two
-neutral heads. The jaw keys use FLAME's own jaw joint and skin weights. Lips and lids are corrected so that they meet.
+ICT-FaceKit's expressions (MIT licence) are transferred to the FLAME 2023 Open template (CC-BY-4.0, MPI-IS) by
+deformation transfer (Sumner and Popovic 2004, "Deformation transfer for triangle meshes") over a non-rigid registration
+of the two neutral heads. The jaw keys use FLAME's jaw joint and skin weights. Lips and lids are corrected to meet.
 
 Shapes: K channels, V vertices, F triangles. Metres, FLAME's frame: x to the character's left, y up, z forward.
 """
@@ -40,7 +40,7 @@ from .registration import (
     register,
 )
 
-CHANNELS = (  # ARKit's order as Live Link Face writes it, without tongueOut, which ICT-FaceKit does not have
+CHANNELS = (  # ARKit's order as in Live Link Face, without tongueOut, which ICT-FaceKit lacks
     "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
     "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
     "eyeSquintRight", "eyeWideRight", "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel",
@@ -55,9 +55,9 @@ EYES = {"Left": slice(3931, 4477), "Right": slice(4477, 5023)}  # FLAME's eyebal
 EYE_JOINTS = {"Left": 3, "Right": 4}
 GAZE_DEG = {"Up": (-20.0, 0.0), "Down": (25.0, 0.0), "In": (0.0, 30.0), "Out": (0.0, 30.0)}  # pitch, yaw at weight 1
 LID_RUNS = {"Right": ((36, 37, 38, 39), (36, 41, 40, 39)), "Left": ((42, 43, 44, 45), (42, 47, 46, 45))}  # upper, lower
-LIP_RUNS = ((60, 61, 62, 63, 64), (60, 67, 66, 65, 64))  # upper, lower; landmark by landmark the same place on the seam
-LID_CLEARANCE_M = 0.0004  # a moved lid stays this far in front of the eyeball
-NEGLIGIBLE_M = 1e-5  # smaller motion is the solver's tail; zeros keep shape keys local and files small
+LIP_RUNS = ((60, 61, 62, 63, 64), (60, 67, 66, 65, 64))  # upper, lower; paired landmarks meet on the seam
+LID_CLEARANCE_M = 0.0004  # distance of a moved lid from the eyeball
+NEGLIGIBLE_M = 1e-5  # smaller motion is set to zero, which keeps shape keys local and files small
 JAW = 2  # FLAME's joint
 N_IDENTITIES, IDENTITY_UNIT_M = 40, 1e-4  # components in the preflight's reference, for one standard deviation each
 
@@ -71,7 +71,7 @@ class Basis:
 
 
 class Transfer:
-    """Moves expressions from ICT's head to FLAME's template made symmetric; every solve shares its factorisation."""
+    """Transfers expressions from ICT's head to FLAME's symmetrised template; all solves share one factorisation."""
 
     def __init__(self, flame: dict[str, np.ndarray], skin: Surface, binding: Binding, twin_V: np.ndarray):
         self.binding, self.twin_V, self.triangles_F3 = binding, twin_V, skin.triangles_F3
@@ -81,7 +81,7 @@ class Transfer:
         trust = sparse.diags(binding.confidence_V)
         self.trust_V = binding.confidence_V
         self.fill = splu((trust + 0.02 * plate + 1e-5 * stiffness + 1e-9 * sparse.identity(len(area))).tocsc())
-        # Shapes below 15 mm follow the deformation gradients, larger ones the displacement.
+        # Details below 15 mm follow the deformation gradients, larger shapes the displacement.
         self.anchor_V = area / 0.015**2
         self.poisson = splu((stiffness + sparse.diags(self.anchor_V)).tocsc())
         self.frames_F33 = np.linalg.inv(frames(binding.fitted_V3, skin.triangles_F3))
@@ -131,7 +131,7 @@ def still_mask(flame: dict[str, np.ndarray], skin: Surface) -> np.ndarray:
     )
     edges, count = np.unique(np.sort(edges, 1), axis=0, return_counts=True)
     border = np.unique(edges[count == 1])
-    border = border[skin.points_V3[border, 1] < -0.1]  # the other open border is the mouth's pocket
+    border = border[skin.points_V3[border, 1] < -0.1]  # the other open border is the mouth's
     from_border = dijkstra(edge_graph(skin), indices=border, min_only=True)
     return smoothstep(from_border, 0.03, 0.075) * smoothstep(skin.points_V3[:, 2], -0.075, -0.03)
 
@@ -143,12 +143,12 @@ def rotation_x(angle: float) -> np.ndarray:
 
 
 def jaw_opening(flame: dict[str, np.ndarray], angle: float) -> np.ndarray:
-    """Skin displacement (V, 3) of FLAME's jaw joint turned about x, with the pose corrections of the model."""
+    """Skin displacement (V, 3) of FLAME's jaw joint rotated about x, with the model's pose correctives."""
     points = flame["v_template"].astype(float)
     joint = flame["J_regressor"][JAW] @ points
     turn = rotation_x(angle)
     corrective = flame["posedirs"][:, :, 9 * (JAW - 1) : 9 * JAW] @ (turn - np.eye(3)).ravel()
-    # The learned correctives also tug at the lids and the forehead; a jaw key must not.
+    # The learned correctives also move the lids and the forehead; a jaw key must not.
     shaped = points + corrective * (1 - smoothstep(points[:, 1], -0.03, 0.0))[:, None]
     weight = flame["lbs_weights"][:, JAW, None]
     moved = weight * ((shaped - joint) @ turn.T + joint) + (1 - weight) * shaped
@@ -156,9 +156,9 @@ def jaw_opening(flame: dict[str, np.ndarray], angle: float) -> np.ndarray:
 
 
 def jaw_open(flame: dict[str, np.ndarray], transfer: Transfer, ict_open: np.ndarray, chin: int) -> np.ndarray:
-    """jawOpen (V, 3) on FLAME's joint, turned as far as the transferred ICT chin goes; linear in the key's weight.
+    """jawOpen (V, 3) by FLAME's joint, rotated until the chin is where ICT's is; linear in the key's weight.
 
-    jawForward, jawLeft and jawRight stay ICT's: a plain shift by the skin weights tears the lower lip from the upper.
+    jawForward, jawLeft and jawRight remain ICT's: a shift by the skin weights would tear the lips apart.
     """
     angles = np.radians(np.linspace(5, 35, 121))
     misses = [np.linalg.norm(jaw_opening(flame, angle)[chin] - ict_open[chin]) for angle in angles]
@@ -181,7 +181,7 @@ class Seam:
         self.from_seam = dijkstra(graph, indices=self.ids, min_only=True)
 
     def meeting(self, field_V3: np.ndarray, upper_share: float) -> np.ndarray:
-        """What has to be added to a field at `ids` (P, 3) so that it has one value along the seam."""
+        """The correction of a field at `ids` (P, 3) that makes both lines of the seam meet."""
         missing = []
         for at, ids in self.lines:
             both = [interpolate(at, other_at, field_V3[other_ids]) for other_at, other_ids in self.lines]
@@ -194,7 +194,8 @@ class Seam:
         return points_V3[ids] - interpolate(at, lower_at, points_V3[lower_ids])
 
     def spread(self, values_P3: np.ndarray, reach_m: float) -> np.ndarray:
-        """A smooth field (V, 3) with the given values on the seam that fades out within reach_m along the surface."""
+        """A smooth field (V, 3) that has the given values on the seam and fades out within reach_m along the
+        surface."""
         held = np.bincount(self.ids, minlength=len(self.from_seam)).astype(float)
         sums = np.stack([np.bincount(self.ids, values_P3[:, c], minlength=len(held)) for c in range(3)], 1)
         away = 10 * smoothstep(self.from_seam, 0.3 * reach_m, reach_m)
@@ -205,13 +206,13 @@ class Seam:
 
 
 def interpolate(at: np.ndarray, line_at: np.ndarray, line_P3: np.ndarray) -> np.ndarray:
-    """Values of a polyline (P, 3) given at line_at, read at other places."""
+    """Values of a polyline (P, 3), given at line_at, interpolated at other places."""
     return np.stack([np.interp(at, line_at, line_P3[:, c]) for c in range(3)], 1)
 
 
 def mouth_close(skin: Surface, jaw: np.ndarray, ict_open: np.ndarray, ict_close: np.ndarray) -> np.ndarray:
-    """mouthClose (V, 3), ARKit's corrective on top of jawOpen: the jaw stays down, the lips meet as they do at rest."""
-    # ICT's closed mouth sits on ICT's open jaw; near the lips the difference to FLAME's jaw belongs to this key.
+    """mouthClose (V, 3), ARKit's corrective of jawOpen: the jaw stays down, and the lips meet as at rest."""
+    # ICT's closed mouth assumes ICT's open jaw; near the lips this key adds the difference to FLAME's jaw.
     seam = Seam(skin, LIP_RUNS)
     near_lips = 1 - smoothstep(seam.from_seam, 0.01, 0.055)[:, None]
     close = ict_close + near_lips * (ict_open - jaw)
@@ -240,7 +241,7 @@ def blink(flame: dict[str, np.ndarray], skin: Surface, displacement_V3: np.ndarr
 
 
 def clear_eyeball(flame: dict[str, np.ndarray], skin: Surface, displacement_V3: np.ndarray, side: str) -> np.ndarray:
-    """Push skin that a key moved into the eyeball back to its surface, never further out than it was at rest."""
+    """Move skin that a key pushed into the eyeball back to its surface, but not further out than at rest."""
     centre, radius = eyeball(flame, side)
     outward = skin.points_V3 + displacement_V3 - centre
     distance = np.linalg.norm(outward, axis=1)
@@ -265,7 +266,7 @@ def gaze(flame: dict[str, np.ndarray], name: str) -> tuple[slice, np.ndarray] | 
 
 
 def build_basis(data_dir: Path) -> Basis:
-    """Carry ICT-FaceKit's ARKit expressions onto FLAME's template.
+    """Transfer ICT-FaceKit's ARKit expressions to FLAME's template.
 
     Args:
         data_dir: the folder with flame2023_open, ict_facekit and regions.
@@ -279,7 +280,7 @@ def build_basis(data_dir: Path) -> Basis:
         name: transfer.displacement(np.sum([expressions[source] for source in ict_names(name, expressions)], axis=0))
         for name in CHANNELS
     }
-    # ICT is symmetric, FLAME's template and triangulation are not quite: the mean with the other side's key is.
+    # ICT is symmetric but FLAME's template is not quite, so each key is averaged with the other side's, mirrored.
     keys = {name: (raw[name] + transfer.mirrored(raw[other_side(name)])) / 2 for name in CHANNELS}
     ict_open = keys["jawOpen"]
     keys["jawOpen"] = jaw_open(flame, transfer, ict_open, int(skin.landmarks[8]))
@@ -297,14 +298,14 @@ def build_basis(data_dir: Path) -> Basis:
 
 
 def other_side(name: str) -> str:
-    """The channel of the other half of the face; a channel of both halves is its own."""
+    """The channel of the other half of the face; a channel of both halves is returned unchanged."""
     if name.endswith("Left"):
         return name.removesuffix("Left") + "Right"
     return name.removesuffix("Right") + "Left" if name.endswith("Right") else name
 
 
 def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
-    """ICT's expressions whose sum is an ARKit channel."""
+    """The ICT expressions that add up to an ARKit channel."""
     for side in ("Left", "Right"):
         if name.endswith(side) and f"{name.removesuffix(side)}_{side[0]}" in expressions:
             return [f"{name.removesuffix(side)}_{side[0]}"]
@@ -312,15 +313,15 @@ def ict_names(name: str, expressions: dict[str, np.ndarray]) -> list[str]:
 
 
 def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 80) -> dict[str, object]:
-    """Facts by which a mesh is recognised as FLAME's: counts, edge hash, `count` spread points, lip pairs; no mesh.
+    """What identifies a mesh as FLAME's: counts, edge hash, `count` spread points and lip pairs, but no mesh.
 
-    And how the points move with FLAME's first identity components, so that another person's head is no other pose.
+    The points' motion with FLAME's first identity components tells another person's head from another pose.
     """
     points, faces = flame["v_template"].astype(float), flame["faces"].astype(np.int64)
     pairs = landmarks[np.array([[61, 67], [62, 66], [63, 65]])]
     ids = pairs.ravel().tolist()
     distance = np.min([np.linalg.norm(points - points[v], axis=1) for v in ids], axis=0)
-    while len(ids) < count:  # the point farthest from those taken so far
+    while len(ids) < count:  # add the point farthest from the chosen ones
         ids.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(points - points[ids[-1]], axis=1))
     gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
@@ -346,7 +347,7 @@ def save(basis: Basis, path: Path) -> None:
 
 
 def save_upper_face(basis: Basis, path: Path) -> None:
-    """Write the lids, brows and eyes alone, for the add-on: names and basis_KV3, float16 metres (good to 0.01 mm)."""
+    """Write only lids, brows and eyes, for the add-on: names and basis_KV3, float16 metres (accurate to 0.01 mm)."""
     names = tuple(name for name in UPPER_FACE_CHANNELS if name in basis.names)
     basis_KV3 = basis.basis_KV3[[basis.names.index(name) for name in names]]
     _save_npz(

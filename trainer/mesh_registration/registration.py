@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Non-rigid registration of FLAME's template to ICT-FaceKit's neutral head (numpy and scipy).
 
-The result binds every vertex of FLAME's head to a point on ICT's surface, which is what `basis.py` needs to carry
-expressions over. Everything is metres in FLAME's frame: x to the character's left, y up, z forward.
+The result binds every vertex of FLAME's head to a point on ICT's surface; `basis.py` transfers expressions by it.
+Everything is in metres in FLAME's frame: x to the character's left, y up, z forward.
 
 Shapes: V vertices, F triangles, P constrained points.
 """
@@ -32,7 +32,7 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 UPPER_LIP = (49, 50, 51, 52, 53, 61, 62, 63)  # iBUG 68 landmark numbers
 LOWER_LIP = (55, 56, 57, 58, 59, 65, 66, 67)
 MOUTH_CORNERS = (48, 54)
-CURVES = (  # landmark runs that are the same anatomical line on both heads
+CURVES = (  # runs of landmarks along the same anatomical line of both heads
     (36, 37, 38, 39), (39, 40, 41, 36), (42, 43, 44, 45), (45, 46, 47, 42),  # lid margins
     (48, 49, 50, 51, 52, 53, 54), (54, 55, 56, 57, 58, 59, 48),  # border of the lips' red
     (60, 61, 62, 63, 64), (64, 65, 66, 67, 60),  # line where the lips meet
@@ -63,7 +63,7 @@ class Binding:
 
 
 def load_flame(data_dir: Path) -> tuple[dict[str, np.ndarray], Surface]:
-    """The FLAME arrays and the skin (eyeballs left out) as a Surface."""
+    """FLAME's arrays, and its skin (without eyeballs) as a Surface."""
     with np.load(data_dir / "flame2023_open" / "flame2023_open.npz", allow_pickle=False) as arrays:
         flame = {name: arrays[name] for name in arrays}
     landmarks = np.loadtxt(data_dir / "regions" / "said_FLAME_landmarks.txt", dtype=int)
@@ -82,7 +82,7 @@ def load_ict(data_dir: Path, target: Surface) -> tuple[Surface, dict[str, np.nda
     landmarks = np.array(json.loads((folder / "vertex_indices.json").read_text())["idx_to_landmark_verts"])
     faces = faces[(faces < ICT_SKIN_VERTICES).all(1)]
     triangles = np.concatenate([faces[:, [0, 1, 2]], faces[faces[:, 3] >= 0][:, [0, 2, 3]]]).astype(np.int64)
-    inner = slice(17, 68)  # the jaw line's landmarks slide on the skin; leave them out
+    inner = slice(17, 68)  # without the jaw line, whose landmarks slide on the skin
     into_flame = fit_similarity(neutral[landmarks[inner]], target.points_V3[target.landmarks[inner]])
     surface = Surface(points_V3=into_flame.apply(neutral), triangles_F3=triangles, landmarks=landmarks)
     return surface, {name: into_flame.apply_to_offsets(expr[k]) for k, name in enumerate(names)}
@@ -98,7 +98,7 @@ def edge_graph(surface: Surface) -> sparse.csr_matrix:
 
 
 def mirror_map(surface: Surface) -> np.ndarray:
-    """For every vertex (V,) its twin on the other side, found by walking the topology outward from the nose bridge.
+    """For every vertex (V,) its twin on the other side, found by walking the edges outward from the nose bridge.
 
     Raises:
         UserError: the mesh is not symmetric in its connectivity.
@@ -116,7 +116,7 @@ def mirror_map(surface: Surface) -> np.ndarray:
             continue
         seen.add(edge)
         c, c_twin = opposite[edge], opposite[twin[b], twin[a]]
-        # A few quads are split along the other diagonal on one side; their apexes do not sit alike over the edge.
+        # A few quads are split along different diagonals on the two sides, so their apexes do not correspond.
         apex, apex_twin = (
             MIRROR * (points[c] - points[[a, b]].mean(0)),
             points[c_twin] - points[[twin[a], twin[b]]].mean(0),
@@ -128,7 +128,7 @@ def mirror_map(surface: Surface) -> np.ndarray:
             queue += [(b, c), (c, a), (c, b), (a, c)]
     mapping = np.array([twin.get(v, -1) for v in range(len(surface.points_V3))])
     if (mapping < 0).any() or (mapping[mapping] != np.arange(len(mapping))).any():
-        raise UserError("The template's connectivity is not left-right symmetric, so no mirror map exists.")
+        raise UserError("the template's edges are not left-right symmetric, so there is no mirror map")
     return mapping
 
 
@@ -154,7 +154,7 @@ def curve_points(
 
 
 def curve_constraints(source: Surface, target: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """Source vertex ids (P,) on landmarks and CURVES, and the points (P, 3) on the target they belong to."""
+    """Source vertex ids (P,) on landmarks and CURVES, and their points (P, 3) on the target."""
     source_graph, target_graph = edge_graph(source), edge_graph(target)
     found = {int(source.landmarks[k]): target.points_V3[target.landmarks[k]] for k in range(27, 68)}
     for run in CURVES:
@@ -173,7 +173,7 @@ def lip_side(surface: Surface) -> np.ndarray:
 
 
 def closest_points(surface: Surface) -> ClosestPoints:
-    """Closest points on the surface, found by scipy's tree, which is exact."""
+    """Exact closest points on the surface, by scipy's tree."""
 
     def neighbours(centres_F3: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
         tree = cKDTree(centres_F3)
@@ -203,7 +203,7 @@ def bilaplacian(points_V3: np.ndarray, triangles_F3: np.ndarray) -> sparse.csr_m
 
 
 def fit_identity(flame: dict[str, np.ndarray], source: Surface, target: Surface, closest: ClosestPoints) -> np.ndarray:
-    """FLAME's skin (V, 3) with the identity components that bring it nearest to the target, the fine fit's start."""
+    """FLAME's skin (V, 3) with the identity components nearest to the target, the start of the fine fit."""
     directions = flame["shapedirs"][:HEAD_VERTICES].astype(float)
     ids, goals = curve_constraints(source, target)
     side, points = lip_side(source), source.points_V3
@@ -236,7 +236,7 @@ def register(flame: dict[str, np.ndarray], source: Surface, target: Surface, twi
         near, _, _, found = closest.query(points, normals, side)
         distance = np.linalg.norm(near - points, axis=1)
         trust = found * np.exp(-((distance / (0.003 + 0.002 * min(stiffness, 5))) ** 2))
-        # Mostly point to plane: vertices may slide along the skin, only the curves hold them in place.
+        # Mostly point to plane: vertices may slide along the skin, and only the curves fix them.
         blocks = trust[:, None, None] * (normals[:, :, None] * normals[:, None, :] + 0.05 * np.eye(3))
         pull = sparse.bsr_matrix((blocks, np.arange(len(points)), np.arange(len(points) + 1))).tocsr()
         hold = np.zeros(len(points))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The face that the add-on carries onto any head.
+"""The face that the add-on transfers to any head.
 
     python -m trainer.mesh_registration.template_face --data ../shared/data
 
-Some 1,800 points of FLAME's symmetric mean surface, dense at the lips, triangulated anew (the dual of geodesic Voronoi
-cells), each bound to three of FLAME's vertices; with the bundled model's basis read at the points, a few landmarks,
-which lip a point is on, and how the points move with FLAME's first identities. Metres, FLAME's frame.
+About 1,800 points of FLAME's symmetrised mean surface, dense at the lips, triangulated by the dual of geodesic Voronoi
+cells, each in the middle of two of FLAME's vertices. The file also has the bundled model's basis at the points, a few
+landmarks, each point's lip, and the points' motion with FLAME's first identities. Metres, FLAME's frame.
 
 Shapes: S points, F triangles, K channels, V FLAME's vertices, I identities, L landmarks.
 """
@@ -33,10 +33,10 @@ DATA = Path("../shared/data")
 JAW = 2  # FLAME's joint
 N_IDENTITIES, IDENTITY_UNIT_M, OFFSET_UNIT_M = 20, 2e-5, 2e-6
 LIPS, EYES = tuple(range(48, 68)), tuple(range(36, 48))  # iBUG 68 landmark numbers
-# Spacing of the points in metres: (distance to the lips along the skin, spacing), and near the eyes.
+# Spacing of the points in metres: (distance along the skin from the lips or eyes, spacing).
 SPACING = ((0.010, 0.0022), (0.035, 0.0048), (0.08, 0.008), (0.14, 0.014))
 EYE_SPACING = ((0.006, 0.0035), (0.025, 0.007), (0.06, 0.014))
-# The landmarks by iBUG numbers; two numbers are the point in the middle between them.
+# The landmarks by iBUG numbers; two numbers stand for the point midway between them.
 MARKS = {
     "nose_tip": (30,), "chin": (8,), "mouth_left": (54,), "mouth_right": (48,), "upper_lip": (51, 62),
     "lower_lip": (57, 66), "eye_outer_left": (45,), "eye_inner_left": (42,), "eye_inner_right": (39,),
@@ -45,7 +45,7 @@ MARKS = {
 
 
 def landmark_points(surface: Surface) -> np.ndarray:
-    """The add-on's landmarks (L, 3) on a head that has the 68."""
+    """The add-on's landmarks (L, 3) on a head with the 68."""
     points_V3 = surface.points_V3
     goals_L3 = np.array([points_V3[surface.landmarks[list(MARKS[name])]].mean(0) for name in LANDMARKS])
     goals_L3[LANDMARKS.index("chin")] = front_of_chin(surface)
@@ -54,7 +54,7 @@ def landmark_points(surface: Surface) -> np.ndarray:
 
 
 def front_of_chin(surface: Surface) -> np.ndarray:
-    """The foremost point in the middle of the face, from the deepest place below the lower lip down."""
+    """The foremost point in the middle of the face below the hollow under the lower lip."""
     points_V3, marks = surface.points_V3, surface.landmarks
     lip, jaw = points_V3[marks[57]], points_V3[marks[8]]
     height = np.abs(lip[1] - jaw[1])
@@ -65,7 +65,8 @@ def front_of_chin(surface: Surface) -> np.ndarray:
 
 
 def subdivide(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices of every triangle cut in four: for each the two old vertices (W, 2) between which it lies, triangles."""
+    """Split every triangle into four: for each vertex the two old vertices (W, 2) that it lies between, and
+    triangles."""
     edges = face_edges(triangles_F3)
     count = len(points_V3)
     number = sparse.coo_matrix((np.arange(len(edges)) + count, edges.T), shape=(count, count)).tocsr()
@@ -83,8 +84,8 @@ def subdivide(points_V3: np.ndarray, triangles_F3: np.ndarray) -> tuple[np.ndarr
 def remesh(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of vertices (S, 2) whose middles are the new points, and triangles (F, 3) between these.
 
-    Each point is the farthest from those before it, measured along the skin in units of the wanted spacing; three cells
-    that meet in a triangle of the fine mesh make a triangle of the new one.
+    Each point is the farthest from those before it, measured along the skin in units of the wanted spacing. Three cells
+    that meet in a triangle of the fine mesh make a new triangle.
     """
     between, fine_F3 = subdivide(surface.points_V3, surface.triangles_F3)
     points = surface.points_V3[between].mean(1)
@@ -116,7 +117,7 @@ def remesh(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(data: Path) -> dict[str, np.ndarray]:
-    """Everything in the file."""
+    """The content of the file."""
     flame, skin = load_flame(data)
     twin_V = mirror_map(skin)
     skin = Surface(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far transferred keys are from true ones.
+"""The errors of transferred keys.
 
     python -m trainer.mesh_registration.transfer_errors --data ../shared/data
 
 Prints millimetres for FLAME heads of other identities (true keys: the model's basis), ICT-FaceKit's head (its own
-expressions) and the demo head (its own keys, drawn in another style), with true landmarks and with guessed ones. Over
-the skin that a true key moves by more than 1 mm; `mouth` is what lies within 35 mm of the lips; `upper face` is over
-the keys of lids, gaze and brows, the others over the model's.
+expressions) and the demo head (its own keys, drawn in another style), with true and with guessed landmarks. Errors are
+over the skin that a true key moves by more than 1 mm; `mouth` is within 35 mm of the lips; `upper face` covers the keys
+of lids, gaze and brows, the other columns the model's.
 
 Shapes: K channels, N vertices, F triangles, M vertices measured.
 """
@@ -40,7 +40,7 @@ TITLES = ("median", "p95", "median", "p95", "true p95", "median", "p95", "true p
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """A head with true keys: offsets_KN3 in metres, skin_N the vertices that count, landmarks where they are known."""
+    """A head with true keys: offsets_KN3 in metres, skin_N the vertices that count, landmarks if known."""
 
     name: str
     points_N3: np.ndarray
@@ -121,7 +121,7 @@ def demo_head(face: TemplateFace) -> Case:
 
 
 def cases(data: Path, face: TemplateFace) -> Iterator[Case]:
-    """All heads that are at hand."""
+    """All available heads."""
     yield demo_head(face)
     if data.is_dir():
         yield ict_head(data, face)
@@ -132,7 +132,7 @@ def cases(data: Path, face: TemplateFace) -> Iterator[Case]:
 def errors_mm(
     case: Case, got_KN3: np.ndarray, marks: dict[str, np.ndarray], chosen_K: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (K, M) from the chosen true keys, and which of the M are near the mouth."""
+    """Distances (K, M) from the chosen true keys, and flags of the M near the mouth."""
     true_KN3 = case.offsets_KN3[chosen_K]
     measured = case.skin_N & (np.linalg.norm(true_KN3, axis=2).max(0) > MOVED_M)
     lips_3 = (marks["upper_lip"] + marks["lower_lip"]) / 2
@@ -177,7 +177,7 @@ def _print(
     upper_K: np.ndarray,
     only: int | None = None,
 ) -> None:
-    """One line: of all channels, or of `only` one."""
+    """Print one line, for all channels or for `only` one."""
     cells = []
     for chosen_K, places in ((~upper_K, ("all", "mouth")), (upper_K, ("all",))):
         errors, near = errors_mm(case, got_KN3, marks, chosen_K)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`prepare motion`: captured and animated faces as curves of the basis' channels, at the model's frame rate.
 
-GRID: bounded least squares of the basis on the tracked landmarks, per frame with a little smoothness over time. The
-tracker's own ARKit scores are not used: they are flat and leak gaze into the mouth. FACEGOOD: the artists' FACS curves,
-renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json; tracked.npz, the lips of
-every GRID clip as they were filmed, by which predictions are judged (nothing is learnt from them).
+GRID: bounded least squares of the basis on the tracked landmarks, per frame, slightly smoothed over time. The tracker's
+own ARKit scores are not used: they are flat, and gaze leaks into the mouth. FACEGOOD: the artists' FACS curves,
+renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json; tracked.npz, the filmed
+lips of every GRID clip, which serve to judge predictions, never to learn.
 
 Shapes: N clips, T animation frames, P landmarks, K channels.
 """
@@ -41,9 +41,9 @@ MAX_WEIGHT = 1.2
 TRACKED = "tracked.npz"
 FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
 MIRRORED = ("Left", "Right")
-DEPTH_WEIGHT = 0.25  # the tracker guesses depth from one camera
-GAP_WEIGHT = 3.0  # whether the lips touch matters more than where they are
-EFFORT_M2 = 1.5e-5  # cost of a whole channel's use, linear: of two explanations the one with fewer channels wins
+DEPTH_WEIGHT = 0.25  # low, as the tracker guesses depth from one camera
+GAP_WEIGHT = 3.0  # high, as the lips' contact matters more than their place
+EFFORT_M2 = 1.5e-5  # linear cost of a channel at weight 1: favours explanations with fewer channels
 SMOOTHNESS = 0.6
 SYMMETRY_M = 0.003
 ITERATIONS = 250
@@ -101,10 +101,10 @@ class MotionStore:
         return np.asarray(self.weights_TK[record.first : record.first + record.n_frames])
 
     def tracked_lips(self) -> dict[str, LipGap]:
-        """The filmed lips of every clip that has them, by the clip's name.
+        """The filmed lips of all clips with a film, by the clip's name.
 
         Raises:
-            FileNotFoundError: the store was prepared before there were any.
+            MissingFileError: an older version prepared the store.
         """
         if not (self.folder / TRACKED).is_file():
             raise MissingFileError(
@@ -121,7 +121,7 @@ class MotionStore:
 
 
 def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
-    """Recordings that have motion."""
+    """Recordings with motion."""
     by_name = {record.name: record for record in speech.records}
     return [(by_name[record.name], record) for record in motion.records if record.name in by_name]
 
@@ -132,7 +132,7 @@ def speech_channels(names: list[str]) -> list[int]:
 
 
 def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
-    """Fit GRID, rename FACEGOOD, keep the filmed lips, write the folder; prints the fit's error."""
+    """Fit GRID, rename FACEGOOD, keep the filmed lips, and write the folder; prints the fit's error."""
     with np.load(basis_path) as file:
         names = [str(name) for name in file["names"]]
         keep = speech_channels(names)
@@ -160,7 +160,7 @@ def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> N
 
 
 def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
-    """Write what `MotionStore.tracked_lips` reads; also where there are none, which is not the same as an old store."""
+    """Write what `MotionStore.tracked_lips` reads, even without any film: an empty table differs from an old store."""
     with atomic_file(out / TRACKED) as file:
         np.savez(
             file,
@@ -173,7 +173,7 @@ def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
 
 
 def _filmed(data: Path) -> list[Clip]:
-    """The clips that come with a tracked face."""
+    """The clips with a tracked face."""
     return [clip for clip in list_clips(data) if clip.corpus in ("grid_s1", "grid_others")]
 
 
@@ -209,7 +209,7 @@ def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> li
 def solve(
     landmarks: LandmarkBasis, channels: tuple[str, ...], moved_TP3: np.ndarray, found_T: np.ndarray
 ) -> np.ndarray:
-    """Channel weights (T, K) in [0, 1.2] that move the landmarks as tracked.
+    """Channel weights (T, K) in [0, `MAX_WEIGHT`] that move the landmarks as tracked.
 
     Minimises misfit + effort + left-right difference + second difference over time by accelerated projected gradient.
     """
@@ -267,7 +267,7 @@ def _fourth_difference(x_TK: np.ndarray) -> np.ndarray:
 
 
 def facegood(folder: Path, channels: tuple[str, ...]) -> list[Fitted]:
-    """The artists' curves of FACEGOOD by ARKit's names."""
+    """FACEGOOD's curves under ARKit's names."""
     names = [str(name) for name in np.load(folder / "shirley_1119_bs_name316.npy")]
     fitted: list[Fitted] = []
     for path in sorted(folder.glob("bs_*.npz")):
@@ -284,7 +284,7 @@ def facegood(folder: Path, channels: tuple[str, ...]) -> list[Fitted]:
 
 
 def _resample(weights_TK: np.ndarray, fps: float) -> np.ndarray:
-    """To the model's frame rate, cubic: linear interpolation of 25 fps flattens short closures."""
+    """Cubic resampling to the model's frame rate; linear interpolation from 25 fps would flatten short closures."""
     from scipy.interpolate import make_interp_spline
 
     times_s = np.arange(len(weights_TK)) / fps

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tracked face landmarks of a real speaker -> how far each landmark is from that speaker's rest pose, in metres.
+"""Tracked landmarks of a real speaker's face, as displacements from the speaker's rest pose in metres.
 
-The head's pose and size are taken out (the tracker's rotation, then scale and shift by points that speech does not
-move), and the speaker's own rest pose is subtracted, so that the shape of this speaker's face drops out of the fit.
-Frame: FLAME's (x to the character's left, y up, z forward). `lip_gap` reads the same files for judging: no model of a
-face in between.
+The head's pose and size are removed (by the tracker's rotation, then by scale and shift of points that speech does not
+move). Subtracting the speaker's own rest pose removes the shape of the face. Frame: FLAME's (x to the character's left,
+y up, z forward). `lip_gap` reads the same files for evaluation, without a face model.
 
 Shapes: T track frames, N tracked landmarks, P of them used, V vertices, K channels.
 """
@@ -31,8 +30,8 @@ USED = MOUTH_AND_NOSE + CHIN
 
 @dataclass(frozen=True, kw_only=True)
 class LipGap:
-    """How far a filmed mouth was open: the inner lips' distance over that of the outer eye corners (T,), as the camera
-    saw it, and where a face was found (T,)."""
+    """A filmed mouth's opening: the image distance of the inner lips over that of the outer eye corners (T,), and the
+    frames in which a face was found (T,)."""
 
     gap_T: np.ndarray
     found_T: np.ndarray
@@ -41,7 +40,7 @@ class LipGap:
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkBasis:
-    """The channels seen at the landmarks: displacements (K, P, 3) and the rest positions (P, 3)."""
+    """The channels at the landmarks: displacements (K, P, 3) and rest positions (P, 3)."""
 
     basis_KP3: np.ndarray
     rest_P3: np.ndarray
@@ -49,7 +48,7 @@ class LandmarkBasis:
 
 
 def landmark_basis(flame: dict[str, np.ndarray], basis_KV3: np.ndarray, tracked_chin_C3: np.ndarray) -> LandmarkBasis:
-    """Read the channels at the landmarks: by the MediaPipe embedding, and the chin at the nearest skin vertices."""
+    """Read the channels at the landmarks, by FLAME's MediaPipe embedding; the chin's are the nearest skin vertices."""
     rest_V3 = flame["v_template"]
     at = {int(name): i for i, name in enumerate(flame["mediapipe_landmark_ids"])}
 
@@ -67,7 +66,7 @@ def landmark_basis(flame: dict[str, np.ndarray], basis_KV3: np.ndarray, tracked_
 
 
 def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Landmarks `USED` (T, P, 3) in FLAME's frame and size with the head held still, face-found flags (T,), and fps."""
+    """Landmarks `USED` (T, P, 3) in FLAME's frame and size without head motion, face-found flags (T,), and fps."""
     with np.load(path) as track:
         points_TN3, names = _points_px(track)
         rotation_T33 = track["mat"][:, :3, :3].astype(float)
@@ -78,14 +77,14 @@ def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     centre_T13 = rigid_TR3.mean(1, keepdims=True)
     goal_R3 = rigid_R3 - rigid_R3.mean(0)
     spread = np.linalg.norm((rigid_TR3 - centre_T13)[..., :2], axis=(1, 2))
-    # One size for the whole clip: the head does not grow, but the tracker's depth breathes.
+    # One scale for the whole clip: the tracker's depth fluctuates, the head's size does not.
     scale = np.linalg.norm(goal_R3[:, :2]) / np.median(spread)
     used_TP3 = points_TN3[:, [names[name] for name in USED]]
     return (used_TP3 - centre_T13) * scale + rigid_R3.mean(0), found_T, fps
 
 
 def lip_gap(path: Path) -> LipGap:
-    """The filmed lips of one clip; neither pose nor size is taken out, the eyes are the measure."""
+    """The filmed lips of one clip, measured against the eyes; pose and size are not removed."""
     with np.load(path) as track:
         points_TN3, names = _points_px(track)
         found_T, fps = track["ok"].astype(bool), float(track["fps"])
@@ -112,6 +111,6 @@ def rest_pose(used_TP3: np.ndarray, found_T: np.ndarray) -> np.ndarray:
 
 
 def inner_gap(used_TP3: np.ndarray) -> np.ndarray:
-    """Distance (T,) of the inner lips' middles."""
+    """Distance (T,) between the middles of the inner lips."""
     upper, lower = (USED.index(name) for name in INNER_LIP_PAIRS[0])
     return np.linalg.norm(used_TP3[:, upper, :2] - used_TP3[:, lower, :2], axis=-1)

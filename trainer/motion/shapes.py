@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What channels do to FLAME's face: displacements, and how far they part the inner lips.
+"""The channels' effect on FLAME's face: displacements and inner-lip opening.
 
 Shapes: T animation frames, K channels, V vertices.
 """
@@ -15,7 +15,7 @@ from wav2sem_blender.assets import FLAME_REFERENCE
 
 
 def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The channels' displacements (K, V, 3) and what each does to the inner lip gap (K,), in metres."""
+    """The channels' displacements (K, V, 3) and their changes of the inner lip gap (K,), in metres."""
     with np.load(path) as file:
         names = [str(name) for name in file["names"]]
         basis_KV3 = file["basis_KV3"][[names.index(channel) for channel in channels]]

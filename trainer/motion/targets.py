@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What targets owe to the sounds: lips meet on p, b and m, the lower one goes to the upper teeth on f and v, and a
-mouth rests where nobody speaks.
+"""Corrections of training targets by phone: lips meet on p, b and m, the lower lip goes to the upper teeth on f and v,
+and the mouth rests in silence.
 
-Captured motion is not quite so: a tracker leaves closed lips about 1 mm apart and does not see one roll in, and a
-speaker opens his mouth for breath at moments that no sound gives away. A model that learns from it learns lips that
-never seal, no f, and a mouth that gapes before the first word. Errors are still measured against what was captured.
+Captured motion needs them: the tracker leaves closed lips about 1 mm apart and misses lips that roll in, and speakers
+open the mouth for breath without any sound. A model trained on it has lips that never seal, no f, and a mouth that
+gapes before the first word. Errors are still measured against the uncorrected motion.
 
 Shapes: T animation frames, K channels.
 """
@@ -21,35 +21,35 @@ from ..speech.phones import BILABIALS, LABIODENTALS, Timing
 from .curves import FPS
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
-SEALING_S = 0.035  # of captured motion, whose lips close and part by themselves: shorter flanks
+SEALING_S = 0.035  # shorter, for captured motion, whose lips already close and part
 MIN_PAUSE_S = 0.25
-SETTLE_S, PREPARE_S = 0.15, 0.12  # a mouth comes to rest slower than it gets ready to speak
-BREATH_S = 0.25  # a filmed one opens earlier than that
-NEARLY_MET_M = 0.0035  # of the inner lips; a wider gap on p, b, m is a mistake of the alignment, not of the tracker
+SETTLE_S, PREPARE_S = 0.15, 0.12  # a mouth settles more slowly than it prepares to speak
+BREATH_S = 0.25  # filmed mouths open earlier
+NEARLY_MET_M = 0.0035  # inner-lip gap; a wider one on p, b, m is an error of the alignment, not of the tracker
 PRESSED_M = 0.0003
-# f and v, chosen by looking at the basis and the demo head: the lower lip stands at the upper teeth, whose edge shows.
+# f and v, chosen by eye on the basis and the demo head: the lower lip is at the upper teeth, whose edge shows.
 TUCKED = {"mouthRollLower": 0.8, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25}
-TUCKED_GAP_M = 0.0012  # where that is, with lips so turned; filmed ones are 2 to 4 mm apart, their p, b, m up to 1.6
+TUCKED_GAP_M = 0.0012  # the gap then; filmed lips are 2 to 4 mm apart on f and v, and up to 1.6 on p, b, m
 AGAINST_THE_TUCK = ("mouthRollUpper", "mouthShrugLower", "mouthLowerDownLeft", "mouthLowerDownRight")
 # Filmed lips are still half open when an f begins, and nearest in its second half.
 TUCK_AFTER_S, TUCKING_S, UNTUCKING_S = 0.025, 0.07, 0.07
-WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # of a shorter f or v the lip does less
-NEARLY_TUCKED_M = 0.006  # a far wider gap is a sound that was swallowed, or misplaced by the alignment
+WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # in a shorter f or v the lip moves less
+NEARLY_TUCKED_M = 0.006  # with a far wider gap, the sound was swallowed or misaligned
 
-# Sounds in which lips are all but closed by themselves, or round; in every other one they are apart at least so far.
+# Phones with nearly closed or rounded lips; in all others the lips are at least `PARTED_M` apart.
 NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".split()))
 PARTED_M = 0.003
 PARTING_S = 0.03
 
 
 def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
-    """(T,) 0..1: 1 during every p, b, m, fully from its start to its end, with soft flanks."""
+    """(T,) 0..1: 1 during every p, b, m, with smooth flanks outside."""
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in BILABIALS]
     return _held(n_frames, spans, onset_s, release_s)
 
 
 def tucks(n_frames: int, phones: list[Timing]) -> np.ndarray:
-    """(T,) 0..1: how far the lower lip goes to the teeth, on f and v; nowhere on p, b, m."""
+    """(T,) 0..1: how far the lower lip goes to the teeth on f and v; 0 on p, b, m."""
     spans = [
         (min(start + TUCK_AFTER_S, end), end, float(np.clip((end - start) / WHOLE_TUCK_S, LEAST_TUCK, 1)))
         for phone, start, end in phones
@@ -59,7 +59,7 @@ def tucks(n_frames: int, phones: list[Timing]) -> np.ndarray:
 
 
 def _held(n_frames: int, spans: list[tuple[float, float, float]], onset_s: float, release_s: float) -> np.ndarray:
-    """(T,): from start to end of every span its amount, with soft flanks outside."""
+    """(T,): the amount of every span from its start to its end, with smooth flanks outside."""
     times_s = np.arange(n_frames) / FPS
     held_T = np.zeros(n_frames)
     for start, end, amount in spans:
@@ -77,7 +77,7 @@ def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarra
 
 
 def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mouth_close: int) -> np.ndarray:
-    """Take out of p, b, m, by channel `mouth_close`, the gap that a tracker leaves.
+    """Close, by channel `mouth_close`, the gap that the tracker leaves on p, b, m.
 
     Args:
         gap_K: change of the inner lips' gap per channel, in metres; negative for `mouth_close`.
@@ -94,9 +94,9 @@ def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mo
 def tuck_lower_lip(
     target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, channels: tuple[str, ...]
 ) -> np.ndarray:
-    """Draw the lower lip in and up to the edge of the upper teeth on f and v; the jaw and the mouth's width stay.
+    """Move the lower lip in and up to the edge of the upper teeth on f and v, without changing the mouth's width.
 
-    The lips do not meet: where the lips' gap ends up is made by `mouthClose`, or by the jaw where there is too little.
+    The lips do not meet: `mouthClose` sets the final gap, or the jaw if the gap is too small.
 
     Args:
         gap_K: change of the inner lips' gap per channel, in metres; negative for `mouthClose`.
@@ -117,8 +117,9 @@ def tuck_lower_lip(
 
 
 def part_lips(moving_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, jaw_open: int) -> np.ndarray:
-    """Keep the lips apart, by channel `jaw_open`, in sounds that neither lips nor rounding make: a tongue between the
-    teeth, as in "the", needs room, and what one speaker's few words did to it is his words' doing.
+    """Keep the lips apart, by channel `jaw_open`, in all phones that need neither closed nor rounded lips.
+
+    A tongue between the teeth, as in "the", needs room, which an average of one speaker's few words may not show.
 
     Args:
         gap_K: change of the inner lips' gap per channel, in metres; positive for `jaw_open`.
@@ -133,17 +134,17 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, ja
 
 
 def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray:
-    """Median channels (K,) at the very beginning of clips that begin in silence."""
+    """Median channels (K,) of the first frames of clips that begin in silence."""
     begun = [target_TK[:4] for target_TK, phones in captured if min(s for p, s, _ in phones if p != "SIL") > 10 / FPS]
     if not begun:
-        raise UserError("no captured clip begins in silence, so nothing says how the speaker's mouth rests")
+        raise UserError("no captured clip begins in silence, so the speaker's mouth at rest is unknown")
     return np.median(np.concatenate(begun), axis=0)
 
 
 def rest_in_pauses(
     moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray, prepare_s: float = PREPARE_S
 ) -> np.ndarray:
-    """Blend to the rest pose in pauses, before the first sound (until `prepare_s` before it) and after the last."""
+    """Blend to the rest pose in pauses, before the first sound (up to `prepare_s` before it) and after the last."""
     times_s = np.arange(len(moving_TK)) / FPS
     sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
     edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A run: its folder, processes and checkpoints, the order of its batches, and what it reads of earlier runs."""
+"""A run: its folder, processes and checkpoints, the order of its batches, and the results of earlier runs."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Recordings with phone times and texts: aligned or synthesised, prepared, augmented, cut into batches."""
+"""Recordings with phone times and texts: aligned, synthesised, prepared, augmented and cut into batches."""

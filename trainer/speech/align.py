@@ -25,17 +25,17 @@ _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "
 
 
 class Aligned(NamedTuple):
-    """Phone times, and how well the sound fits them: the acoustic model's mean score of a 10 ms step within phones that
-    are no silence; below 0, higher is better."""
+    """Phone times, and their score: the acoustic model's mean over the 10 ms steps of phones other than silence; it is
+    below 0, and higher is better."""
 
     phones: list[Timing]
     score: float
 
 
 class Aligner:
-    """Two pocketsphinx passes: words, then the phones in them. Default beams: wider ones fail more often.
+    """Two pocketsphinx passes: words, then their phones. It uses the default beams, as wider ones fail more often.
 
-    Words that its dictionary lacks are pronounced by espeak-ng, where that is installed.
+    espeak-ng, if installed, pronounces the words that the dictionary lacks.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class Aligner:
         self.unknown: set[str] = set()
 
     def __call__(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
-        """Phone times of `text` in `samples_S` (int16, 16 kHz); None where alignment fails, or a word has no known
-        pronunciation (those are in `unknown`)."""
+        """Phone times of `text` in `samples_S` (int16, 16 kHz); None if alignment fails or a word has no known
+        pronunciation (such words are in `unknown`)."""
         words = [word.strip("'") for word in text.split()]
         if not words or not all([self._knows(word) for word in words]):
             return None
@@ -55,8 +55,8 @@ class Aligner:
         return aligned and aligned.phones
 
     def pronounced(self, samples_S: np.ndarray, words: Sequence[Sequence[str]]) -> Aligned | None:
-        """The same of words whose phones are given: speech of any language, or a pronunciation of one's own."""
-        names = ["_".join(word) for word in words]  # the dictionary's own words are in small letters
+        """Phone times of words with given phones: speech in any language, or another pronunciation."""
+        names = ["_".join(word) for word in words]  # the dictionary's own words are lower-case
         for name, word in zip(names, words, strict=True):
             if self._decoder.lookup_word(name) is None:
                 self._decoder.add_word(name, " ".join(word), True)
@@ -69,7 +69,7 @@ class Aligner:
             padded = np.clip(np.pad(samples_S * gain, pad) + noise, -32768, 32767).astype(np.int16).tobytes()
             try:
                 phones = self._two_passes(padded, " ".join(words))
-            except RuntimeError:  # pocketsphinx' way to say that no path reached the end
+            except RuntimeError:  # pocketsphinx raises it if no path reached the end
                 continue
             if phones:
                 end = len(samples_S) / 16000
@@ -110,7 +110,7 @@ class Aligner:
 
 
 def published_times(folder: Path) -> dict[str, list[Timing]]:
-    """Phone times that a corpus brings along (alignments.tsv.gz: clip, tier, start, end, label), by clip name."""
+    """Phone times published with a corpus (alignments.tsv.gz: clip, tier, start, end, label), by clip name."""
     times: dict[str, list[Timing]] = {}
     path = folder / "alignments.tsv.gz"
     if not path.is_file():

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What recordings go through on their way to a listener: rooms, noise, music, other voices, narrow bands, codecs.
-
-Everything is seeded.
-"""
+"""Changes to recordings for training: rooms, noise, music, other voices, narrow bands, codecs. Everything is seeded."""
 
 from __future__ import annotations
 
@@ -19,7 +16,8 @@ MUSIC_SHARE = 0.15
 
 
 class Augmenter:
-    """Changes the sound of a recording but not its timing (speed is the sampler's, which also moves the labels)."""
+    """Changes the sound of a recording but not its timing; the sampler changes speed, as it must also move the
+    labels."""
 
     def __init__(self, store: Speech, settings: Augmentation, seed: int) -> None:
         self._store, self._settings = store, settings
@@ -28,7 +26,7 @@ class Augmenter:
         self._voices = [record for record in voices if record.corpus == "librispeech_251"] or voices
 
     def __call__(self, samples_S: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """A changed copy (S,), same length, same timing; drawn from `rng`, by default from the seed's own stream."""
+        """A changed copy (S,) of the same length and timing, drawn from `rng` or else from the seed's own stream."""
         rng, settings = rng or self._rng, self._settings
         if rng.random() < settings.room_chance:
             samples_S = self._room(samples_S, rng)
@@ -48,12 +46,12 @@ class Augmenter:
         return samples_S
 
     def speechless(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Noise or music (S,), of any level: nothing that a mouth should move to."""
+        """Noise or music (S,) of any level, at which a mouth should not move."""
         sound_S = self._music(n_samples, rng) if rng.random() < 0.4 else self._noise(n_samples, rng)
         return sound_S / max(1e-9, float(sound_S.std())) * 10 ** rng.uniform(-3, 0)
 
     def _disturbance(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Noise, one other voice, several, or music."""
+        """Noise, another voice, several voices, or music."""
         kind, one, crowd = rng.random(), self._settings.one_voice_share, self._settings.crowd_share
         if kind < MUSIC_SHARE:
             return self._music(n_samples, rng)
@@ -69,7 +67,7 @@ class Augmenter:
         return fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** rng.uniform(0, 0.6), n_samples)
 
     def _music(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Chords that are struck and fade, with a few overtones; sometimes a beat."""
+        """Struck chords with a few overtones that fade, sometimes with a beat."""
         music_S = np.zeros(n_samples)
         beat = int(rng.uniform(0.25, 0.8) * SAMPLE_RATE_HZ)
         root_hz = rng.uniform(80, 300)
@@ -87,7 +85,7 @@ class Augmenter:
         return music_S
 
     def _room(self, samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A decaying-noise tail behind the direct sound."""
+        """The direct sound and a tail of decaying noise."""
         decay_s = rng.uniform(0.05, 0.6)
         n = int(decay_s * 1.2 * SAMPLE_RATE_HZ)
         response = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / (decay_s * SAMPLE_RATE_HZ))
@@ -97,8 +95,8 @@ class Augmenter:
         return fft.irfft(fft.rfft(samples_S, size) * fft.rfft(response, size), size)[: len(samples_S)]
 
     def _filtered(self, samples_S: np.ndarray, band: bool, rng: np.random.Generator) -> np.ndarray:
-        """A microphone's and a room's own colour; for a band, only 50..300 Hz up to 3.2..7 kHz is left: telephones,
-        lavaliers, old recordings."""
+        """Random equalisation, as by microphones and rooms; with `band`, also a band from 50..300 Hz to 3.2..7 kHz, as
+        in telephones and old recordings."""
         hz = fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE_HZ)
         knots_hz = [0, 150, 300, 600, 1200, 2400, 4000, 6000, 8000]
         gain = 10 ** (np.interp(hz, knots_hz, rng.normal(0, 0.5, 9)) * self._settings.equaliser_db / 20)
@@ -108,7 +106,7 @@ class Augmenter:
         return fft.irfft(fft.rfft(samples_S) * gain, len(samples_S))
 
     def _coded(self, samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """mu-law as telephones have it, or a few bits of Ogg Vorbis."""
+        """mu-law as in telephones, or Ogg Vorbis at a low bit rate."""
         loud_S = samples_S / max(1e-9, np.abs(samples_S).max())
         if rng.random() < 0.6:
             companded_S = np.sign(loud_S) * np.log1p(255 * np.abs(loud_S)) / np.log(256)

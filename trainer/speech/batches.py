@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Equal-length training crops of prepared speech, augmented, every draw seeded.
+"""Equal-length training crops of prepared speech, augmented and seeded.
 
-A crop strings together clips of one speaker until it is full, so that any crop length can be trained on and no batch
-needs padding (group norm statistics would see it).
+A crop joins clips of one speaker until it is full. Crops can therefore have any length, and batches need no padding,
+which would change the group norm's statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 
 
 def frame_times_s(positions_T: np.ndarray) -> np.ndarray:
-    """The moment (s) that an encoder frame position looks at: the middle of its receptive field."""
+    """The middle (s) of the receptive field of an encoder frame position."""
     return (positions_T * HOP_SAMPLES + RECEPTIVE_FIELD_SAMPLES / 2) / SAMPLE_RATE_HZ
 
 
@@ -32,7 +32,7 @@ def normalise(samples_S: np.ndarray) -> np.ndarray:
 
 
 class CropSampler:
-    """Draws crops: a corpus by weight, a speaker of it, clips of that speaker."""
+    """Draws crops: a corpus by its weight, then one of its speakers, then clips of that speaker."""
 
     def __init__(
         self,

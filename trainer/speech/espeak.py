@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech of espeak-ng with its phone times, in any of its languages, and its pronunciations of English words.
+"""Speech by espeak-ng with its phone times, in any of its languages, and its pronunciations of English words.
 
-One formant engine speaks all the voices, so they are few speakers however many variants: keep them a small part of
-what a model learns from. Phones are those of `align.PHONES`; a foreign one becomes the nearest in lip shape.
+All voices come from one formant engine, so they sound alike: keep them a small part of the training data. Phones are
+those of `phones.PHONES`; a foreign one becomes the one with the nearest lip shape.
 
 Shapes: S samples.
 """
@@ -25,13 +25,21 @@ from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from .phones import Timing
 
-# What is judged by, and what is learnt from: no sentence and no variant stands in both.
+# For evaluation and for training: they share no sentence and no variant.
 JUDGED_FILE, LEARNT_FILE = (Path(__file__).with_name(f"sentences_{end}.json") for end in ("of_languages", "to_learn"))
 JUDGED_VARIANTS = ("m1", "f1", "m3", "f4")
-LEARNT_VARIANTS = ("m2", "f2", "m4", "f3", "m5", "f5", "m7")  # coprime to the sentences: each voice says all of them
+LEARNT_VARIANTS = (
+    "m2",
+    "f2",
+    "m4",
+    "f3",
+    "m5",
+    "f5",
+    "m7",
+)  # coprime to the number of sentences: each voice says all
 TIMES_LEARNT = 4
 
-# What the engine's symbols are to the lips: the longest key that fits is taken, from left to right.
+# The engine's symbols as CMU phones of the same lip shape; the longest matching key is taken, from left to right.
 _CMU = {
     symbol: tuple(phones.split(","))
     for symbol, phones in (pair.split(":") for pair in """
@@ -54,10 +62,10 @@ _NASALS = frozenset("M N NG".split())
 _VOICED_CLOSED = _NASALS | frozenset("B D G".split())
 _VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 _AFTER_VOICED_STOPS = _VOWELS | frozenset("L R W Y".split())
-_SILENT = 0.15  # of the loudest sample before: echoing variants leave 0.1 in a closure
+_SILENT = 0.15  # of the loudest sample before; echoing variants leave 0.1 in a closure
 _CLOSURE_S, _SHORTEST_CLOSURE_S, _LONGEST_CLOSURE_S = 0.06, 0.02, 0.12
 _SHORTEST_PAUSE_S = 0.02
-_BURST_S = 0.01  # counts to a voiced stop, as in aligned recordings
+_BURST_S = 0.01  # belongs to a voiced stop, as in aligned recordings
 _WINDOW_S, _HOP_S = 0.012, 0.001  # one pitch cycle of the lowest voice
 
 _SYNCHRONOUS, _PHONEME_EVENTS_IN_IPA, _DO_NOT_EXIT, _UTF8 = 2, 0x0003, 0x8000, 1
@@ -93,7 +101,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class _Engine:
-    """libespeak-ng, which is one per process and not for threads."""
+    """libespeak-ng: one per process, and not thread-safe."""
 
     def __init__(self) -> None:
         try:
@@ -112,7 +120,7 @@ class _Engine:
         self._variants = Path((data.value or b"").decode()) / "voices" / "!v"
         self._pieces: list[np.ndarray] = []
         self._symbols: list[tuple[str, int]] = []
-        self._callback = _Callback(self._receive)  # kept: the library calls it after this returns
+        self._callback = _Callback(self._receive)  # kept alive: the library calls it later
         self._library.espeak_SetSynthCallback(self._callback)
         self._voice = ""
 
@@ -121,7 +129,7 @@ class _Engine:
         if voice == self._voice:
             return
         language, _, variant = voice.partition("+")
-        if variant and not (self._variants / variant).is_file():  # the library would take its plain voice, unasked
+        if variant and not (self._variants / variant).is_file():  # the library would silently take its plain voice
             raise UserError(
                 "{voice}: espeak-ng has no variant {variant!r}; `espeak-ng --voices=variant` lists them",
                 voice=voice,
@@ -132,7 +140,7 @@ class _Engine:
         self._voice = voice
 
     def speak(self, text: str, rate: int, pitch: int) -> tuple[np.ndarray, list[tuple[str, int]]]:
-        """Samples int16 (S,) at `rate_hz`, and the IPA symbols with the sample where each begins ("" is a pause)."""
+        """Samples int16 (S,) at `rate_hz`, and the IPA symbols with their first samples ("" is a pause)."""
         self._pieces, self._symbols = [], []
         self._library.espeak_SetParameter(_RATE, rate, 0)
         self._library.espeak_SetParameter(_PITCH, pitch, 0)
@@ -146,7 +154,7 @@ class _Engine:
         buffer = ctypes.create_string_buffer(text.encode())
         rest = ctypes.c_void_p(ctypes.addressof(buffer))
         clauses = []
-        while rest.value:  # the library moves it a clause on, and to NULL at the end
+        while rest.value:  # the library advances it by a clause, and to NULL at the end
             clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, 0x02 | ord("_") << 8))
         words = (word.split("_") for clause in clauses for word in clause.decode().split(" "))
         return [[symbol for symbol in word if symbol] for word in words]
@@ -180,29 +188,29 @@ _engine = cache(_Engine)
 def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tuple[np.ndarray, list[Timing]]:
     """Speech of an espeak-ng voice with its phone times.
 
-    The engine's own times are corrected where they are not those of the lips: a stop begins with its closure, which the
-    engine counts to the sound before, and a voiced closure ends where the mouth opens, not where the vowel is steady.
+    The engine's times are corrected to those of the lips: a stop begins with its closure, which the engine counts to
+    the sound before, and a voiced closure ends where the mouth opens, not where the vowel is steady.
 
     Args:
         voice: a language, or a language and a variant, as `espeak-ng --voices` names them: "de", "en-us+f3".
-        rate: words per minute, 80 to 450; 175 is the usual one.
+        rate: words per minute, 80 to 450; 175 is normal.
         pitch: 0 to 99; 50 is the voice's own.
 
     Returns:
-        samples (S,) int16 at 16 kHz and the phones, without gaps from 0 to the end. The engine's flutter goes on from
-        call to call: the same calls in the same order give the same samples in every process.
+        samples (S,) int16 at 16 kHz and the phones, without gaps from 0 to the end. The engine's flutter continues from
+        call to call, so only the same calls in the same order give the same samples.
 
     Raises:
         MissingFileError: espeak-ng is not installed.
-        UserError: no such voice, nothing to say, or a symbol without counterpart: the parenthesised name of a language
-            when the voice reads a part of the text by another language's rules.
+        UserError: there is no such voice, nothing to say, or a symbol without counterpart; one such symbol is a
+            language's name in parentheses, where the voice uses another language's rules.
     """
     engine = _engine()
     engine.select(voice)
     samples_S, symbols = engine.speak(text, rate, pitch)
     names, starts = _phones(symbols, len(samples_S), int(_SHORTEST_PAUSE_S * engine.rate_hz))
     if set(names) <= {"SIL"}:
-        raise UserError("{text!r}: nothing that the voice {voice} could say", text=text, voice=voice)
+        raise UserError("{text!r}: has nothing that the voice {voice} could say", text=text, voice=voice)
     _begin_with_closures(samples_S, names, starts, engine.rate_hz)
     _end_with_releases(samples_S, names, starts, engine.rate_hz)
     resampled_S = soxr.resample(samples_S.astype(np.float32), engine.rate_hz, SAMPLE_RATE_HZ)
@@ -213,7 +221,7 @@ def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tu
 
 
 def pronounce(word: str) -> list[str] | None:
-    """CMU phones of an English (en-us) word; None when it is not written in Latin letters, or has no sound.
+    """CMU phones of an English (en-us) word; None if it is not written in Latin letters or has no sound.
 
     Raises:
         MissingFileError: espeak-ng is not installed.
@@ -231,11 +239,11 @@ def pronounce(word: str) -> list[str] | None:
 
 
 def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
-    """CMU phones of a text in the voice's language, word by word as they are said one after another.
+    """CMU phones of a text in the voice's language, word by word, as pronounced in context.
 
     Raises:
         MissingFileError: espeak-ng is not installed.
-        UserError: no such voice, or a symbol without counterpart, as in `synthesise`.
+        UserError: there is no such voice, or a symbol without counterpart, as in `synthesise`.
     """
     engine = _engine()
     engine.select(voice)
@@ -247,7 +255,7 @@ def to_cmu(symbol: str) -> tuple[str, ...]:
     """CMU phones of one of the engine's IPA symbols; stress, length, tone and nasality are dropped.
 
     Raises:
-        UserError: the symbol, or a part of it, is none that this table knows.
+        UserError: the table lacks the symbol or a part of it.
     """
     decomposed = unicodedata.normalize("NFD", symbol)
     kept = "".join(c for c in decomposed if not unicodedata.combining(c) or c in _COMBINING_THAT_COUNT)
@@ -258,18 +266,18 @@ def to_cmu(symbol: str) -> tuple[str, ...]:
         fits = (bare[at : at + n] for n in range(_LONGEST, 0, -1) if bare[at : at + n] in _CMU)
         key = next(fits, None)
         if key is None and bare[at] in _COMBINING_THAT_COUNT and at:
-            at += 1  # it counts for other letters
+            at += 1  # other letters need it
             continue
         if key is None:
-            raise UserError("{symbol!r}: a symbol of espeak-ng without counterpart in the CMU set", symbol=symbol)
-        if key != "ʲ" or not phones:  # alone it is a glide, after a consonant only its colour
+            raise UserError("{symbol!r}: this symbol of espeak-ng has no counterpart in the CMU set", symbol=symbol)
+        if key != "ʲ" or not phones:  # alone it is a glide; after a consonant it only colours it
             phones += _CMU[key]
         at += len(key)
     return tuple(phones)
 
 
 def speak_languages(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[Timing]]]:
-    """The sentences of `JUDGED_FILE`, each spoken once: 1 to 1.6 minutes a language, in four variants by turns.
+    """The sentences of `JUDGED_FILE`, each spoken once: 1 to 1.6 minutes per language, alternating four variants.
 
     Yields:
         language ("en", "de", …), a name for the clip, samples (S,) int16 at 16 kHz, and the phones.
@@ -278,8 +286,7 @@ def speak_languages(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[
 
 
 def speak_foreign(seed: int = 0) -> Iterator[tuple[str, str, np.ndarray, list[Timing]]]:
-    """The sentences of `LEARNT_FILE` as `speak_languages` yields them, each `TIMES_LEARNT` times; English is not among
-    them."""
+    """The sentences of `LEARNT_FILE`, without English, as from `speak_languages`, each `TIMES_LEARNT` times."""
     return _speak_file(LEARNT_FILE, LEARNT_VARIANTS, TIMES_LEARNT, (110, 210), seed)
 
 
@@ -296,9 +303,9 @@ def _speak_file(
 
 
 def _phones(symbols: list[tuple[str, int]], n_samples: int, shortest_pause: int) -> tuple[list[str], list[int]]:
-    """Phones and their first samples, from 0 on. A symbol of several phones gives each the same share of its time.
+    """Phones and their first samples, from 0 on. The phones of one symbol share its time equally.
 
-    The gap that the engine leaves between some words is no pause: it belongs to the phone before.
+    The short gap that the engine leaves between some words is not a pause: it belongs to the phone before.
     """
     names, starts = ["SIL"], [0]
     for (symbol, first), (_, end) in zip(symbols, [*symbols[1:], ("", n_samples)], strict=True):
@@ -312,10 +319,10 @@ def _phones(symbols: list[tuple[str, int]], n_samples: int, shortest_pause: int)
 
 
 def _begin_with_closures(samples_S: np.ndarray, names: list[str], starts: list[int], rate_hz: int) -> None:
-    """Move the beginnings of stops, in place, over the silence right before them.
+    """Move the beginnings of stops, in place, to include the silence right before them.
 
-    The engine counts it to the sound before (50 ms after vowels). Up to `_LONGEST_CLOSURE_S` all of it is closure; of a
-    longer pause, the last `_CLOSURE_S`.
+    The engine counts it to the sound before (50 ms after vowels). A silence of at most `_LONGEST_CLOSURE_S` is all
+    closure; of a longer one, the last `_CLOSURE_S` are.
     """
     for i in range(1, len(names)):
         if names[i] not in _STOPS:
@@ -326,16 +333,16 @@ def _begin_with_closures(samples_S: np.ndarray, names: list[str], starts: list[i
         silence = len(before_S) - (int(loud[-1]) + 1 if len(loud) else 0)
         closure = silence if silence <= _LONGEST_CLOSURE_S * rate_hz else int(_CLOSURE_S * rate_hz)
         first = starts[i] - min(closure, silence)
-        for j in range(i, -1, -1):  # a pause that was all closure is left without time
+        for j in range(i, -1, -1):  # a pause that was all closure keeps no time
             starts[j] = min(starts[j], first)
             if j and starts[j - 1] <= first:
                 break
 
 
 def _end_with_releases(samples_S: np.ndarray, names: list[str], starts: list[int], rate_hz: int) -> None:
-    """Move the ends of voiced closures, in place, to where the spectrum rises most: the mouth opens there.
+    """Move the ends of voiced closures, in place, to where the spectrum rises most, as the mouth opens there.
 
-    Before a vowel the engine counts its beginning to a nasal (24 ms on average), and to a voiced stop (15 ms).
+    The engine counts a vowel's beginning to the nasal (24 ms on average) or voiced stop (15 ms) before it.
     """
     window, hop = int(_WINDOW_S * rate_hz), int(_HOP_S * rate_hz)
     for i in range(len(names) - 1):

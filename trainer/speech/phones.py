@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The 39 phones of the CMU dictionary and silence, when each is said (seconds), and their labels on frames."""
+"""The CMU dictionary's 39 phones and silence, their times (seconds), and their labels on frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Timing = tuple[str, float, float]
 
 
 def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:
-    """Index into PHONES (T,) of the phone that sounds at each time; SIL where nothing does."""
+    """Index into PHONES (T,) of the phone at each time; SIL where there is none."""
     index = {phone: i for i, phone in enumerate(PHONES)}
     starts = np.array([start for _, start, _ in phones])
     ends = np.array([end for _, _, end in phones])

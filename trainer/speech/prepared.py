@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`prepare speech`: every recording as 16 kHz samples in one memory-mapped array, with phone times beside it.
+"""`prepare speech`: every recording as 16 kHz samples in one memory-mapped array, and its phone times.
 
-Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, one record a clip.
+Layout of the folder: audio.npy int16 (S,), all clips end to end; clips.json, one record per clip.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SpeechRecord:
 
 
 class Speech(Protocol):
-    """Recordings to learn from: prepared ones (`SpeechStore`), or LibriSpeech as it is.
+    """Recordings to learn from: `SpeechStore` or `LibriSpeech`.
 
     A record has a name, a corpus, a speaker, a split ("train", "valid", …), a text and n_samples.
     """
@@ -95,7 +95,7 @@ class SpeechStore:
 def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
     """Align every transcribed clip, synthesise more from their texts, add five languages, and write the folder.
 
-    One that was stopped goes on after its last clip, as long as it is asked for the same.
+    A stopped run with the same settings continues after its last clip.
     """
     FOLDER.claim(out)
     clips = list(list_clips(data))
@@ -124,8 +124,8 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
 
 
 def _begun(raw_path: Path, lines_path: Path, recipe: str) -> list[SpeechRecord]:
-    """The clips that a stopped run of the same recipe has left, the file cut after the last whole one; else a new
-    beginning."""
+    """The clips of a stopped run with the same recipe, with the file cut after the last whole one; [] if there is
+    none."""
     recipe_line = recipe + "\n"
     kept: list[SpeechRecord] = []
     if raw_path.is_file() and lines_path.is_file():
@@ -150,8 +150,8 @@ def _all_clips(
         yield clip, samples_S, phones
     if aligner.unknown:
         print(
-            f"warning: clips with {len(aligner.unknown)} words have no phone times, as {min(aligner.unknown)!r}: the "
-            "dictionary lacks them; with espeak-ng (`apt install espeak-ng`) they are pronounced by rule"
+            f"warning: clips with {len(aligner.unknown)} words that the dictionary lacks, as {min(aligner.unknown)!r}, "
+            "have no phone times; espeak-ng (`apt install espeak-ng`) can pronounce them"
         )
     rng = np.random.default_rng(config.seed)
     texts = sorted(
@@ -166,12 +166,12 @@ def _all_clips(
         clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
         yield clip, samples_S, phones
     if config.languages:
-        # All are spoken again: the engine's voice depends on what it said before.
+        # Speak all of them again, as the engine's voice depends on what it said before.
         yield from islice(_foreign_clips(config.seed), max(0, n_done - len(clips) - config.synthetic), None)
 
 
 def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
-    """Other languages' phones, by espeak-ng where that is installed; without text, for sentence models are English."""
+    """Speech in other languages, if espeak-ng is installed; without text, since sentence models are English."""
     from .espeak import speak_foreign
 
     try:
@@ -188,7 +188,7 @@ def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:
 
 
 def _shuffled_words(texts: list[str], rng: np.random.Generator) -> str:
-    """Two sentences' words, shuffled in runs of three: new phone contexts, natural stress within the runs."""
+    """Two sentences' words, shuffled in runs of three, for new phone contexts with natural stress in the runs."""
     words = " ".join(rng.choice(texts, 2)).split()[:24]
     runs = [words[i : i + 3] for i in range(0, len(words), 3)]
     rng.shuffle(runs)
@@ -199,10 +199,10 @@ def _decode(path: Path) -> np.ndarray:
     samples_S, rate_hz = sf.read(path, dtype="int16")
     if rate_hz != SAMPLE_RATE_HZ or samples_S.ndim != 1:
         raise UserError(
-            "{path}: {rate_hz} Hz, {ndim} channel axes; the corpora are 16 kHz mono",
+            "{path}: {rate_hz} Hz, {axes} axes; 16 kHz mono is needed",
             path=path,
             rate_hz=rate_hz,
-            ndim=samples_S.ndim,
+            axes=samples_S.ndim,
         )
     return samples_S
 

