@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m trainer VERB EXPERIMENT --data D --out O`: from corpora on disk to a model in the extension.
+"""`python -m trainer VERB EXPERIMENT --data D --out O`: from corpora on disk to a model for the extension.
 
-The paper, from beginning to end (docs/training.md says what each folder holds):
+The paper's recipe, from start to end (docs/training.md describes the folders):
 
     python -m trainer pretrain paper          --data LibriSpeech --out work/wav2sem
     python -m trainer finetune vocaset_wav2sem --data VOCASET    --out work/face --wav2sem work/wav2sem
@@ -26,16 +26,12 @@ from .experiments import find, known
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; user errors become one line and exit code 1."""
+    """Run one verb; errors become one line and exit code 1."""
     arguments = _parser().parse_args(argv)
     try:
         config = find(arguments.verb, arguments.experiment)
         if not arguments.data.exists():
-            raise MissingFileError(
-                "{data}: no such {data_kind}; --data names it",
-                data=arguments.data,
-                data_kind=arguments.data_kind,
-            )
+            raise MissingFileError("{data}: there is no such folder; check --data", data=arguments.data)
         arguments.run(config, arguments)
     except ModuleNotFoundError as error:
         print(f"trainer: {error.name} is not installed; pip install -e '.[train]'", file=sys.stderr)
@@ -44,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"trainer: {report(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("trainer: stopped; the same command with --resume goes on", file=sys.stderr)
+        print("trainer: stopped; continue with the same command and --resume", file=sys.stderr)
         return 130
     return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:
-    """What the command line says of a verb; `stages` are options that name what earlier verbs made."""
+    """A verb of the command line; `stages` are options that name what earlier verbs made."""
 
     name: str
     run: Callable[[Any, argparse.Namespace], None]
@@ -113,16 +109,9 @@ def _export(config: Any, arguments: argparse.Namespace) -> None:
     print(f"{folder}: {size_mb:.1f} MB")
 
 
-def _import_official(config: Any, arguments: argparse.Namespace) -> None:
-    from wav2sem_blender.pipeline.official import import_official
-
-    _refuse_finished(arguments.out / "config.json", arguments.resume)
-    print(import_official(arguments.data, config.kind, arguments.out))
-
-
 def _refuse_finished(made: Path, resume: bool) -> None:
     if made.exists() and not resume:
-        raise UserError("{made}: is there already; write over it with --resume, or choose another --out", made=made)
+        raise UserError("{made} exists already; overwrite it with --resume, or choose another --out", made=made)
 
 
 _HUBERT = ("hubert", "a pretrain-hubert run")
@@ -132,14 +121,14 @@ VERBS = (
     Verb(
         name="prepare",
         run=_prepare,
-        text="make data that later stages read",
+        text="prepare the data that later stages read",
         data="the corpora's folder",
         example="prepare basis --data ../shared/data --out work",
     ),
     Verb(
         name="pretrain-hubert",
         run=_train("pretrain_hubert", "pretrain_hubert"),
-        text="the phone-level encoder: HuBERT's masked prediction",
+        text="train the phone-level encoder, by HuBERT's masked prediction",
         data="a LibriSpeech root, or prepared speech",
         example="pretrain-hubert base_mfcc --data LibriSpeech --out work/hubert1",
         stages=(_HUBERT,),
@@ -147,7 +136,7 @@ VERBS = (
     Verb(
         name="pretrain",
         run=_train("pretrain", "pretrain"),
-        text="Wav2Sem: a whole utterance's audio into a text model's sentence space",
+        text="train Wav2Sem, which maps an utterance's audio into a text model's sentence space",
         data="a LibriSpeech root, or prepared speech",
         example="pretrain paper --data LibriSpeech --out work/wav2sem",
         stages=(_HUBERT,),
@@ -155,7 +144,7 @@ VERBS = (
     Verb(
         name="finetune",
         run=_train("finetune", "finetune"),
-        text="the face model: FaceFormer with Wav2Sem on motion data",
+        text="train the face model: FaceFormer with Wav2Sem on motion data",
         data="VOCASET, BIWI, a custom layout, or prepared speech and motion",
         example="finetune vocaset_wav2sem --data VOCASET --out work/face --wav2sem work/wav2sem",
         stages=(_HUBERT, _WAV2SEM),
@@ -163,7 +152,7 @@ VERBS = (
     Verb(
         name="evaluate",
         run=_evaluate,
-        text="LVE, MVE and FDD of a model beside the published rows, with controls",
+        text="compute a model's LVE, MVE and FDD, with controls, beside the published rows",
         data="the motion data that finetune read",
         example="evaluate vocaset --data VOCASET --out work/evaluation --model work/face/model",
         stages=(_MODEL,),
@@ -171,24 +160,17 @@ VERBS = (
     Verb(
         name="analyze",
         run=_analyze,
-        text="near-homophones, pictures and one HTML report",
-        data="speech with phone or word times, and motion where there is some",
+        text="write one HTML report with near-homophones and pictures",
+        data="speech with phone or word times, and motion if there is any",
         example="analyze librispeech --data LibriSpeech --out work/analysis --model work/face/model",
         stages=(("model", _MODEL[1] + "; several with commas"),),
     ),
     Verb(
         name="export",
         run=_export,
-        text="a finetune run becomes a folder for the extension, or an official-format file",
+        text="convert a finetune run to a folder for the extension, or to an official-format file",
         data="the finetune run's folder",
         example="export bundled --data work/face --out wav2sem_blender/assets/models/default",
-    ),
-    Verb(
-        name="import-official",
-        run=_import_official,
-        text="a released checkpoint becomes a model folder",
-        data="the released file",
-        example="import-official faceformer_vocaset --data vocaset.pth --out models/vocaset",
     ),
 )
 
@@ -203,12 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         command = verbs.add_parser(
             verb.name, help=verb.text, description=verb.text, epilog=epilog, formatter_class=layout
         )
-        command.set_defaults(run=verb.run, data_kind="file" if verb.name == "import-official" else "folder")
+        command.set_defaults(run=verb.run)
         command.add_argument("experiment", metavar="EXPERIMENT", help="a name below, or file.py:function")
         command.add_argument("--data", type=Path, required=True, help=verb.data)
         command.add_argument("--out", type=Path, required=True, help="the folder to write")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-        command.add_argument("--resume", action="store_true", help="go on in an --out that was begun")
+        command.add_argument("--resume", action="store_true", help="continue in an --out that was begun")
         for name, text in verb.stages:
             kind = str if name == "model" else Path
             command.add_argument(f"--{name}", type=kind, required=name == "model", help=text)

@@ -21,26 +21,32 @@ from typing import TYPE_CHECKING
 
 from .errors import MissingFileError, UserError, report
 from .files import same_file_name
-from .pipeline import IMPORT_KINDS
+from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code; wrong usage raises SystemExit(2), as argparse does."""
+    """Run one command, report its error, and return the exit code; wrong usage raises SystemExit(2), as argparse."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # print file names that the terminal cannot encode
-    arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        return run(argv)
     except Exception as error:
         _complain(report(error))
         return 1
     except KeyboardInterrupt:
         _complain("interrupted; the results written so far are complete")
         return 130
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run one command and return the exit code, or raise its error; the preferences run this as a task."""
+    arguments = _parser().parse_args(argv)
+    code: int = arguments.run(arguments)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,9 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "file", type=Path, metavar="FILE", help="model.pth.tar, vocaset.pth, …, or a model folder, which is copied"
     )
-    convert.add_argument(
-        "--kind", required=True, choices=("auto", *IMPORT_KINDS), help="auto recognises it by its keys"
-    )
+    convert.add_argument("--kind", required=True, choices=(AUTO, *KIND_NAMES), help="auto recognises it by its keys")
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
     convert.set_defaults(run=_import)
 
@@ -225,6 +229,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         try:
             n_files = len(open_folder(path).files)
         except Exception as error:
+            if len(arguments.folders) == 1:
+                raise
             n_failed += 1
             _complain(report(error))
         else:

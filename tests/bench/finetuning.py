@@ -21,12 +21,12 @@ from report import Row, best_s, run_alone, speech_samples
 from torch import Tensor
 
 from trainer.experiments.face import vocaset_cached
-from trainer.loops.finetune import Example, Learner, training_positions
+from trainer.loops.finetune import Example, Learner
 from trainer.speech.batches import normalise
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig, EncoderConfig, ModelConfig
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import encode, resample_features
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.encoders import encode
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import key_channels
 
 N_OUTPUTS = 5023 * 3
@@ -35,18 +35,18 @@ N_STYLES = 8
 TOLERANCE = 1e-4
 
 
-def random_model(device: str) -> FaceFormer:
+def random_model(device: str) -> FaceModel:
     """The published size with random weights that move the face a few millimetres, so the feedback has a gradient."""
     torch.manual_seed(0)
     config = ModelConfig(
         name="random",
         encoder=EncoderConfig(kind="wav2vec2", config={}),
         wav2sem=None,
-        decoder=DecoderConfig(),
+        host=FaceFormer(feedback="cached"),
         channels=key_channels(64),
         styles=tuple("abcdefgh"),
     )
-    model = FaceFormer(config, N_OUTPUTS).eval()
+    model = FaceModel(config, N_OUTPUTS).eval()
     torch.nn.init.normal_(model.decoder.motion_head.weight, std=1e-3)
     model.audio_encoder.feature_extractor.requires_grad_(False)
     return model.to(device)
@@ -59,19 +59,18 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     model = random_model(chosen.device)
     decoder, device = model.decoder, torch.device(chosen.device)
     samples_S = normalise(speech_samples(duration_s))
-    n_frames = animation_frames(encoder_frames(len(samples_S)), 30)
+    grid = decoder.config.grid
+    n_frames = grid.animation_frames(len(samples_S))
     waveform_1S = torch.from_numpy(samples_S)[None].to(device)
-    positions = training_positions(encoder_frames(len(samples_S)), n_frames, 30)
-    positions_1T = torch.from_numpy(positions).float()[None].to(device)
+    positions_1T = torch.from_numpy(grid.positions(len(samples_S))).float()[None].to(device)
     with torch.no_grad():
-        features_1LC = model.audio_encoder.feature_extractor(waveform_1S).transpose(1, 2)
         memory_TM = model.memory(waveform_1S, positions_1T, None)[0]
-        features_TC = resample_features(features_1LC, positions_1T)[0]
+        convolved = model.convolved(waveform_1S, positions_1T)
     style_N = torch.eye(N_STYLES, device=device)[0]
     target_TX = 1e-3 * torch.randn(n_frames, N_OUTPUTS, device=device)
     example = Example(
-        name="clip", features_RC=features_TC, semantic_11E=None, target_TX=target_TX, style_KN=style_N[None],
-        audio_s=duration_s,
+        name="clip", convolved=convolved, positions_1R=positions_1T, semantic_11E=None, target_TX=target_TX,
+        style_KN=style_N[None], audio_s=duration_s,
     )  # fmt: skip
     learner = Learner(vocaset_cached(), model).eval()
 
@@ -114,7 +113,7 @@ def _update(loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer, device
         torch.cuda.synchronize()
 
 
-def _difference(model: FaceFormer, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> float:
+def _difference(model: FaceModel, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> float:
     """Largest difference of a parameter's gradient, relative to the largest gradient of its module."""
     names, learnt = zip(*((name, p) for name, p in model.named_parameters() if p.requires_grad), strict=True)
     gradients = [torch.autograd.grad(loss(), learnt, allow_unused=True) for loss in (first, second)]

@@ -39,7 +39,8 @@ def pretrain_hubert():
 def finetune():
     smoke = face.smoke()
     encoder = replace(smoke.encoder, config=dict(smoke.encoder.config) | STILL)
-    return replace(smoke, encoder=encoder, batch=2, dropout=0.0, mask_share=0.0, epochs=3, checkpoint_every=2)
+    host = replace(smoke.host, dropout=0.0)
+    return replace(smoke, encoder=encoder, host=host, batch=2, mask_share=0.0, epochs=3, checkpoint_every=2)
 
 def long():
     return replace(wav2sem.smoke(), steps=40, checkpoint_every=3)

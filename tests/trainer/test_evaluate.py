@@ -25,13 +25,13 @@ from trainer.experiments.evaluation import EvaluateVertices  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     BASIS_KEY,
-    DecoderConfig,
     EncoderConfig,
     ModelConfig,
     Wav2SemConfig,
     save_model,
 )
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer  # noqa: E402
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer  # noqa: E402
+from wav2sem_blender.pipeline.nn.face_model import FaceModel  # noqa: E402
 
 TINY = {
     "conv_dim": [8] * 7,
@@ -44,7 +44,7 @@ TINY = {
 }
 STYLES = ("first", "second")
 WIDTH = 16
-BIWI_DECODER = DecoderConfig(dim=16, ffn_dim=16, period=25, fps=25, memory_per_frame=2)
+BIWI_HOST = FaceFormer(dim=16, ffn_dim=16, period=25, fps=25, memory_per_frame=2)
 
 
 def save_tiny(
@@ -54,22 +54,22 @@ def save_tiny(
     target_dim: int = WIDTH,
     n_vertices: int = 5023,
     styles=STYLES,
-    decoder=None,
+    host=None,
     unit: str = "m",
 ) -> Path:
     """A model of random weights whose motion is some centimetres."""
     torch.manual_seed(0)
-    decoder = decoder or DecoderConfig(dim=16, ffn_dim=16)
+    host = host or FaceFormer(dim=16, ffn_dim=16)
     config = ModelConfig(
         name="tiny",
         encoder=EncoderConfig(kind="wav2vec2", config=TINY),
         wav2sem=Wav2SemConfig(config=TINY, target_dim=target_dim) if semantic else None,
-        decoder=decoder,
+        host=host,
         channels=("one", "two", "bias"),
         styles=tuple(styles),
         basis_unit=unit,
     )
-    model = FaceFormer(config)
+    model = FaceModel(config)
     torch.nn.init.normal_(model.decoder.motion_head.weight)
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     basis_KV3 = np.random.default_rng(1).normal(0, 0.002, (3, n_vertices, 3)).astype(np.float32)
@@ -166,7 +166,7 @@ def test_report_is_a_markdown_table_that_says_what_it_shows(results) -> None:
         results[0]["model"]["weights_sha256"][:12],
         "| FaceFormer | Wav2Sem, CVPR 2025 | 4.1090e-05 |",
         "| FaceFormer + Wav2Sem | Wav2Sem, CVPR 2025 | 3.9891e-05 |",
-        "unit is not recoverable",
+        "unit is unknown",
     ):
         assert fact in text, fact
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
@@ -288,7 +288,7 @@ def test_an_injected_vector_is_what_the_strength_scales(model) -> None:
     ("options", "message"),
     [
         ({"n_vertices": 100}, r"vertices: 100 against 5023"),
-        ({"decoder": BIWI_DECODER}, r"frames per second: 25 against 30"),
+        ({"host": BIWI_HOST}, r"frames per second: 25 against 30"),
         ({"unit": "sqrt_area"}, r"unit: sqrt_area against m"),
     ],
 )
@@ -299,7 +299,7 @@ def test_a_model_of_other_data_is_refused(vocaset, tmp_path, options, message) -
 
 
 def test_a_split_that_is_not_there_is_refused(vocaset, model, tmp_path) -> None:
-    with pytest.raises(ValueError, match="no clip of the valid split is on disk; there are clips of: test, train"):
+    with pytest.raises(ValueError, match="no clip of the valid split is on disk, only clips of: test, train"):
         evaluate(EvaluateVertices(kind="vocaset", split="valid"), vocaset, tmp_path, str(model), "cpu")
 
 
@@ -313,7 +313,7 @@ def biwi(tmp_path_factory) -> tuple[Path, Path]:
         semantic=False,
         n_vertices=23370,
         styles=BIWI.splits[0].subjects,
-        decoder=BIWI_DECODER,
+        host=BIWI_HOST,
         unit="sqrt_area",
     )
     return folder, tiny

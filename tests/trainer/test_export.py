@@ -12,9 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from trainer.experiments.export import bundled, official  # noqa: E402
+from trainer.experiments.export import torch as for_torch  # noqa: E402
 from trainer.experiments.face import bundled_smoke  # noqa: E402
-from trainer.experiments.folders import Export, bundled, official  # noqa: E402
-from trainer.experiments.folders import torch as for_torch  # noqa: E402
 from trainer.experiments.hubert import bundled_smoke as hubert_smoke  # noqa: E402
 from trainer.loops.export import export  # noqa: E402
 from trainer.loops.finetune import finetune  # noqa: E402
@@ -128,8 +128,8 @@ def test_an_export_for_torch_is_exact(face: Path, tmp_path) -> None:
 
 def test_what_cannot_be_exported_is_named(face: Path, prepared: Path, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="not a finished run"):
-        export(Export(), tmp_path, tmp_path / "out")
-    with pytest.raises(ValueError, match="vertex head and no Wav2Sem"):
+        export(bundled(), tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds its decoder and a vertex head, and no Wav2Sem"):
         export(official(), face, tmp_path / "official")
     with pytest.raises(ValueError, match="this Wav2Sem: its encoder has hidden_size = 32"):
         export(official(), prepared / "wav2sem", tmp_path / "official")

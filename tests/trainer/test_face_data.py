@@ -34,7 +34,8 @@ from trainer.datasets.meshes import read_obj, surface_area
 from trainer.datasets.opening import open_face_data
 from trainer.datasets.vocaset import ORIGINAL_FILES, VOCASET
 from wav2sem_blender.pipeline.audio import Speech
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import FrameGrid
+from wav2sem_blender.pipeline.hosts.faceformer import RELEASES
 
 TRAIN = VOCASET.splits[0].subjects[0]
 FIRST = f"{TRAIN}_sentence01"
@@ -120,13 +121,11 @@ def test_splits_are_as_published() -> None:
 
 
 def test_styles_are_those_of_the_official_checkpoint() -> None:
-    pytest.importorskip("torch")
-    from wav2sem_blender.pipeline.official import _HOSTS
-
-    for published, host in ((VOCASET, "faceformer-vocaset"), (BIWI, "faceformer-biwi")):
-        assert published.styles == _HOSTS[host].styles
-        assert (published.n_vertices, published.topology) == (_HOSTS[host].n_vertices, _HOSTS[host].topology)
-        assert (published.unit, published.fps) == (_HOSTS[host].basis_unit, _HOSTS[host].decoder.fps)
+    for published, kind in ((VOCASET, "faceformer-vocaset"), (BIWI, "faceformer-biwi")):
+        release = RELEASES[kind]
+        assert published.styles == release.styles
+        assert (published.n_vertices, published.topology) == (release.n_vertices, release.topology)
+        assert (published.unit, published.fps) == (release.basis_unit, release.host.grid.fps)
 
 
 def test_missing_sequences_are_counted(copy) -> None:
@@ -199,7 +198,7 @@ def test_biwi_decodes_a_recording_once_for_all_looks_at_its_vertices(corpora, la
     data = open_face_data("biwi", corpora[layout][0])
     first, second = data.clips[:2]
     cropped = [len(data.vertices(first)) for _ in range(3)]
-    assert cropped == [animation_frames(encoder_frames(len(data.samples(first))), 25)] * 3
+    assert cropped == [FrameGrid.at_rate(25).animation_frames(len(data.samples(first)))] * 3
     assert decoded == [first.name, first.name]  # once for the vertices, once for the samples
     data.samples(second)
     data.vertices(second)
@@ -265,8 +264,8 @@ def _with(value: float) -> Callable[[np.ndarray], np.ndarray]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_with(np.nan), r"2 frames with NaN .*the first at 0\.13 s \(frame 4 at 30 fps\)"),
-        (_with(np.inf), r"2 frames with NaN or infinite"),
+        (_with(np.nan), r"2 frames have NaN .*the first at 0\.13 s \(frame 4 at 30 fps\)"),
+        (_with(np.inf), r"2 frames have NaN or infinite"),
         (lambda motion: motion[:, :-3], "15066"),
         (lambda motion: (1000 * motion).astype(int), "int64"),
         (lambda motion: motion * 1000, "unit, pose or person"),
@@ -287,7 +286,7 @@ def test_bad_motion_is_named_by_clip(copy, change, said: str) -> None:
     ("change", "said"),
     [
         (lambda template: template[:-1], f"{TRAIN}: .* needed"),
-        (lambda template: np.where(np.arange(3) == 1, np.nan, template), f"{TRAIN}: it holds NaN"),
+        (lambda template: np.where(np.arange(3) == 1, np.nan, template), f"{TRAIN}: holds NaN"),
         (lambda template: (1000 * template).astype(int), f"{TRAIN}: int64"),
         (None, f"no template of subject {TRAIN}"),
     ],
@@ -313,7 +312,7 @@ def test_another_subjects_size_is_no_wrong_template_but_millimetres_are(copy, co
     assert len(data.vertices(_clip(data, FIRST))) == 15
     write_python2_pickle(folder / "templates.pkl", templates | {TRAIN: 1000 * templates[TRAIN]})
     data = open_face_data("vocaset", folder)
-    with pytest.raises(ValueError, match=f"{FIRST}: its mean face lies .* from the subject's template"):
+    with pytest.raises(ValueError, match=f"{FIRST}: its mean face is .* away from the subject's template"):
         data.vertices(_clip(data, FIRST))
 
 
@@ -321,7 +320,7 @@ def test_another_subjects_size_is_no_wrong_template_but_millimetres_are(copy, co
 def test_each_of_the_four_files_is_asked_for_by_name(copy, missing: str) -> None:
     folder = copy("vocaset")
     (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{missing}: missing"):
+    with pytest.raises(FileNotFoundError, match=f"{missing} is missing"):
         open_face_data("vocaset", folder)
 
 
@@ -392,7 +391,7 @@ def test_many_clips_of_another_length_are_an_error(copy, layout: str) -> None:
     if layout == "vocaset":
         recorded = {"audio": np.ones(5 * 22_000, np.int16), "sample_rate": 22_000}
         write_python2_pickle(folder / "raw_audio_fixed.pkl", {TRAIN: {"sentence01": recorded}})
-    with pytest.raises(ValueError, match=r"clips, the first .*: 5\.00 s of audio, but 0\.[45]0 s of motion"):
+    with pytest.raises(ValueError, match=r"the first: .*: 5\.00 s of audio, but 0\.[45]0 s of motion"):
         open_face_data(_kind(layout), folder)
 
 
@@ -408,7 +407,7 @@ def test_a_file_that_is_no_sound_is_named(copy, layout: str) -> None:
 def test_motion_with_pickled_objects_is_refused(copy) -> None:
     folder = copy("vocaset exported")
     np.save(folder / "vertices_npy" / f"{FIRST}.npy", np.array([_Malicious()], object), allow_pickle=True)
-    with pytest.raises(ValueError, match=f"{FIRST}.npy: .* no whole .npy array"):
+    with pytest.raises(ValueError, match=f"{FIRST}.npy: .* not a whole .npy array"):
         open_face_data("vocaset", folder)
 
 
@@ -421,7 +420,7 @@ def test_biwi_without_its_parts_says_which(copy) -> None:
     with pytest.raises(ValueError, match="F2.obj: 3 vertices and 1 triangles"):
         open_face_data("biwi", folder)
     shutil.rmtree(folder / "rigid_scans")
-    with pytest.raises(FileNotFoundError, match="rigid_scans: missing"):
+    with pytest.raises(FileNotFoundError, match="rigid_scans is missing"):
         open_face_data("biwi", folder)
 
 
@@ -432,14 +431,14 @@ def test_biwi_recordings_may_be_called_cut(copy) -> None:
 
 
 def test_unknown_kinds_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="known are vocaset, biwi, custom"):
+    with pytest.raises(ValueError, match="choose from vocaset, biwi, custom"):
         open_face_data("meads", tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_face_data("vocaset", tmp_path / "nowhere")
     for name in ("vertices_npy", "wav"):
         (tmp_path / name).mkdir()
     write_python2_pickle(tmp_path / "templates.pkl", {"a": np.zeros(3)})
-    with pytest.raises(FileNotFoundError, match="one is called F2_e01"):
+    with pytest.raises(FileNotFoundError, match="one would be called F2_e01"):
         open_face_data("biwi", tmp_path)
 
 
@@ -505,16 +504,16 @@ def test_custom_missing_files_are_counted(copy) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("fps", 24, "fps 24; captures of"),
+        ("fps", 24, "fps 24; choose from"),
         ("fps", [30], "fps"),
-        ("unit", "inch", "unit 'inch'; known are m, cm, mm"),
+        ("unit", "inch", "unit 'inch'; choose from m, cm, mm"),
         ("subjects", {}, "names no subject"),
         ("subjects", {"anna": "anna_001"}, "subjects must map"),
         ("subjects", {"anna": ["anna_001"], "ben": ["anna_001"]}, "lists clip anna_001 2 times"),
         ("split", {"validation": ["anna_001"]}, "split names validation"),
         ("split", {"valid": ["dora_001"]}, "split names dora_001"),
         ("split", {"test": ["anna_001"], "valid": ["anna_001"]}, "split lists clip anna_001 2 times"),
-        ("subjects", {"dora": ["anna_001"]}, "dora.npy: missing; give each subject"),
+        ("subjects", {"dora": ["anna_001"]}, "dora.npy is missing; give each subject"),
         ("framerate", 30, "framerate"),
         ("fps", 30, "anna_001: 0.50 s of audio, but 1.67 s of motion at 30 fps"),
     ],

@@ -23,16 +23,15 @@ from trainer.loops.finetune import (  # noqa: E402
     build_model,
     finetune,
     mask_spans,
-    training_positions,
 )
 from trainer.runs.checkpoints import load_newest  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from trainer.speech.batches import normalise  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, save_wav2sem  # noqa: E402
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import FrameGrid  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import resample_features  # noqa: E402
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer  # noqa: E402
+from wav2sem_blender.pipeline.nn.face_model import FaceModel  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 
 
@@ -73,9 +72,9 @@ def test_a_run_ends_with_a_model_that_animates(vocaset_run: Path, vocaset: Path)
     found = load_newest(vocaset_run / "checkpoints")
     assert found is not None
     state = {key.removeprefix("model."): value for key, value in found[1]["model"].items()}
-    model = FaceFormer(animator.folder.config, 3 * 5023).eval()
+    model = FaceModel(animator.folder.config, 3 * 5023).eval()
     model.load_state_dict(state)
-    positions = torch.from_numpy(feature_positions(encoder_frames(len(samples)), 30)).float()[None]
+    positions = torch.from_numpy(FrameGrid(fps=30).positions(len(samples))).float()[None]
     with torch.no_grad():
         expected_TX = model(torch.from_numpy(normalise(samples))[None], positions, torch.eye(8)[[3]])[0].numpy()
     offsets_TX = motion.vertex_offsets().reshape(len(expected_TX), -1)
@@ -98,7 +97,7 @@ def without_noise(config):
     """Nothing random while training."""
     quiet = {f"{name}_dropout": 0.0 for name in ("hidden", "attention", "activation", "feat_proj")} | {"layerdrop": 0.0}
     encoder = replace(config.encoder, config=dict(config.encoder.config) | quiet)
-    return replace(config, encoder=encoder, dropout=0.0, mask_share=0.0)
+    return replace(config, encoder=encoder, host=replace(config.host, dropout=0.0), mask_share=0.0)
 
 
 def test_one_clip_is_learnt_by_heart(tmp_path) -> None:
@@ -107,7 +106,7 @@ def test_one_clip_is_learnt_by_heart(tmp_path) -> None:
     faces = open_face_data("vocaset", tmp_path)
     clip = faces.clips[0]
     samples = faces.samples(clip)
-    n_frames = animation_frames(encoder_frames(len(samples)), 30)
+    n_frames = FrameGrid(fps=30).animation_frames(len(samples))
     path = tmp_path / "vertices_npy" / f"{clip.name}.npy"
     np.save(path, np.load(path)[: 2 * n_frames])  # as many frames as inference will count
     config = replace(without_noise(smoke()), epochs=120, learning_rate=2e-4, checkpoint_every=1000)
@@ -163,13 +162,14 @@ def test_frozen_means_eval(vocaset: Path, sentence_encoder: Path) -> None:
 def test_feedback_modes(vocaset: Path) -> None:
     """Without dropout "published" and "cached" are one loss; "teacher" is another."""
     faces = open_face_data("vocaset", vocaset)
-    config = replace(without_noise(smoke()), feedback="published")
+    config = without_noise(smoke())
     model = build_model(config, faces, None, None)
     torch.nn.init.normal_(model.decoder.motion_head.weight, std=1e-2)
     example = Examples(model, faces, torch.device("cpu"))(faces.clips[0])
     losses = {}
     for feedback in ("published", "cached", "teacher"):
-        losses[feedback] = float(Learner(replace(config, feedback=feedback), model)([example]).detach())
+        model.decoder.config = replace(config.host, feedback=feedback)
+        losses[feedback] = float(Learner(config, model)([example]).detach())
     assert losses["cached"] == pytest.approx(losses["published"], rel=1e-5)
     assert abs(losses["teacher"] / losses["published"] - 1) > 1e-4
 
@@ -195,10 +195,11 @@ def test_spans_are_masked_in_training_only(vocaset: Path) -> None:
 def test_features_are_read_at_the_recorded_frames() -> None:
     features = torch.randn(1, 5, 49)
     expected = torch.nn.functional.interpolate(features, size=31, mode="linear", align_corners=True)
-    positions = torch.from_numpy(training_positions(49, 31, 30)).float()[None]
+    second = 16_000  # samples: 49 encoder frames
+    positions = torch.from_numpy(FrameGrid.at_rate(30).positions(second, 31)).float()[None]
     np.testing.assert_allclose(resample_features(features.transpose(1, 2), positions)[0].T, expected[0], atol=1e-5)
-    assert training_positions(49, 20, 25).tolist() == list(range(40)), "BIWI is cropped, not stretched"
-    assert np.array_equal(training_positions(49, 29, 30), feature_positions(49, 30))
+    assert FrameGrid.at_rate(25).positions(second, 20).tolist() == list(range(40)), "BIWI is cropped, not stretched"
+    assert np.array_equal(FrameGrid.at_rate(30).positions(second, 29), FrameGrid.at_rate(30).positions(second))
 
 
 def test_styles_are_the_training_subjects_in_order(vocaset: Path) -> None:
@@ -256,11 +257,15 @@ def test_what_cannot_be_trained_is_named(vocaset: Path, sentence_encoder: Path, 
     (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
     with pytest.raises(ValueError, match="a hubert encoder, the experiment asks for wav2vec2"):
         build_model(replace(plain, pretrained=str(tmp_path)), faces, None, None)
-    with pytest.raises(ValueError, match="known are published, cached, teacher"):
-        replace(plain, feedback="recomputed")
+    with pytest.raises(ValueError, match="choose from published, cached, teacher"):
+        replace(plain, host=replace(plain.host, feedback="recomputed"))
+    faces.fps = 24
+    with pytest.raises(ValueError, match="faceformer at 24 fps .* it has 30 fps with 1 or 25 fps with 2"):
+        build_model(plain, faces, None, None)
+    faces.fps = 30
     faces.styles = faces.styles[2:]
     clip = faces.clips[0]
-    with pytest.raises(ValueError, match=f"{clip.name}: its subject {clip.subject} is none of the styles"):
+    with pytest.raises(ValueError, match=f"{clip.name}: its subject {clip.subject} is not among the styles"):
         Examples(build_model(plain, faces, None, None), faces, torch.device("cpu"))(clip)
 
 

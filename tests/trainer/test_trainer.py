@@ -38,7 +38,7 @@ from trainer.speech.batches import CropSampler, frame_times_s  # noqa: E402
 from trainer.speech.phones import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.speech.prepared import SpeechRecord, SpeechStore  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import FrameGrid  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")
@@ -279,7 +279,7 @@ def test_augmentation_is_seeded_and_keeps_the_length(work: Path) -> None:
 def test_crops_without_speech_are_silence_to_the_labels(work: Path) -> None:
     store = SpeechStore(work / "speech")
     sampler = CropSampler(store, store.records, {"vctk": 1.0}, Augmentation(speechless_chance=1.0))
-    positions = feature_positions(encoder_frames(32_000), 30)
+    positions = FrameGrid(fps=30).positions(32_000)
     for seed in range(4):
         waveform, labels = sampler.crop(32_000, positions, np.random.default_rng(seed))
         assert labels.max() == 0 and len(labels) == len(positions) and np.isfinite(waveform).all()

@@ -8,15 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig  # noqa: E402
-from wav2sem_blender.pipeline.decoder import MotionDecoder  # noqa: E402
+from wav2sem_blender.pipeline.hosts.faceformer import RELEASES, FaceFormer, MotionDecoder  # noqa: E402
 from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, biased_causal_mask  # noqa: E402
 
-FLAME = DecoderConfig()
-BIWI = DecoderConfig(dim=128, ffn_dim=256, period=25, fps=25, memory_per_frame=2)
+FLAME = RELEASES["faceformer-vocaset"].host
+BIWI = RELEASES["faceformer-biwi"].host
 
 
-def random_decoder(config: DecoderConfig, channels: int = 9, styles: int = 3, seed: int = 0) -> FaceDecoder:
+def random_decoder(config: FaceFormer, channels: int = 9, styles: int = 3, seed: int = 0) -> FaceDecoder:
     torch.manual_seed(seed)
     decoder = FaceDecoder(config, channels, styles).eval()
     torch.nn.init.normal_(decoder.motion_head.weight, std=0.2)
@@ -49,7 +48,7 @@ def numpy_decoder(decoder: FaceDecoder) -> MotionDecoder:
 
 @pytest.mark.parametrize("config", [FLAME, BIWI], ids=["30fps", "25fps"])
 @pytest.mark.parametrize("n_frames", [1, 2, 31, 95])
-def test_cached_equals_recomputed(config: DecoderConfig, n_frames: int) -> None:
+def test_cached_equals_recomputed(config: FaceFormer, n_frames: int) -> None:
     decoder = random_decoder(config)
     memory = torch.randn(1, n_frames * config.memory_per_frame, config.dim)
     style = torch.tensor([[0.2, 0.5, 0.3]])
@@ -95,7 +94,7 @@ def test_masks() -> None:
 
 @pytest.mark.parametrize("config", [FLAME, BIWI], ids=["30fps", "25fps"])
 @pytest.mark.parametrize("loop", ["forward", "recomputed"])
-def test_gradients_equal_the_plain_loops(config: DecoderConfig, loop: str) -> None:
+def test_gradients_equal_the_plain_loops(config: FaceFormer, loop: str) -> None:
     """The plain loop feeds back vertices; here they are folded away, and the feedback's gradient must not be lost."""
     decoder = random_decoder(config, channels=300)
     memory = torch.randn(1, 40 * config.memory_per_frame, config.dim, requires_grad=True)
@@ -111,7 +110,7 @@ def test_gradients_equal_the_plain_loops(config: DecoderConfig, loop: str) -> No
 
 
 @pytest.mark.parametrize("config", [FLAME, BIWI], ids=["30fps", "25fps"])
-def test_dropout_reaches_every_published_place(config: DecoderConfig) -> None:
+def test_dropout_reaches_every_published_place(config: FaceFormer) -> None:
     """One frame has no past, so the cached and the recomputing loop draw the same kinds of noise: equal moments."""
     decoder = random_decoder(config).train()
     memory = torch.randn(1, config.memory_per_frame, config.dim).expand(6000, -1, -1)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from wav2sem_blender.assets import DEFAULT_MODEL
-from wav2sem_blender.assets import ASSETS
+from wav2sem_blender.assets import ASSETS, DEFAULT_MODEL
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import SpeechAnimator
-from wav2sem_blender.pipeline.checkpoint import ModelConfig, ModelFolder
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.checkpoint import ModelConfig, ModelFolder, save_model
+from wav2sem_blender.pipeline.frame_timing import FrameGrid
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
 from wav2sem_blender.pipeline.infer import style_weights
 from wav2sem_blender.pipeline.windows import plan, run_windows
 
@@ -40,7 +41,7 @@ def demo_motion(onnx: SpeechAnimator):
 
 def test_demo_speech_becomes_named_curves(demo_motion, speech) -> None:
     samples, rate = speech
-    n_frames = len(feature_positions(encoder_frames(len(samples)), 30))
+    n_frames = FrameGrid(fps=30).animation_frames(len(samples))
     assert rate == 16000 and demo_motion.weights_TK.shape == (n_frames, len(demo_motion.channels))
     assert "jawOpen" in demo_motion.channels and demo_motion.fps == 30
     assert demo_motion.vertex_offsets(0, 5).shape == (5, 5023, 3)
@@ -98,7 +99,7 @@ def test_progress_runs_through_all_stages(onnx, tmp_path) -> None:
 def test_up_to_20_s_is_one_window() -> None:
     for seconds, count in ((1, 1), (20, 1), (20.1, 2), (36, 2), (37, 3)):
         n_samples = int(16000 * seconds)
-        positions = feature_positions(encoder_frames(n_samples), 30)
+        positions = FrameGrid(fps=30).positions(n_samples)
         windows = plan(n_samples, positions)
         assert len(windows) == count
         assert windows[0].first == 0 and windows[-1].last == len(positions) and windows[-1].stop == n_samples
@@ -108,7 +109,7 @@ def test_up_to_20_s_is_one_window() -> None:
 def test_windows_read_the_recordings_own_grid() -> None:
     """Windows that encode time itself must come back as the unbroken ramp."""
     n_samples = 16000 * 63 + 77
-    positions = feature_positions(encoder_frames(n_samples), 30)
+    positions = FrameGrid(fps=30).positions(n_samples)
     windows = plan(n_samples, positions)
     ramp = run_windows(windows, len(positions), lambda w: positions[w.first : w.last, None], lambda done: None)
     np.testing.assert_allclose(ramp[:, 0], positions, rtol=1e-6, atol=1e-3)
@@ -194,16 +195,73 @@ def test_damaged_models_are_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format_version=99), "format version 99, this release reads version 1"),
-        (lambda c: c["model"].update(surprise=1), "surprise"),
-        (lambda c: c["model"].pop("channels"), "channels"),
+        (lambda c: c.update(format_version=99), "format version 99, this release reads 1 and 2"),
+        (lambda c: c["model"].pop("channels"), r"the key model\.channels is missing"),
+        (lambda c: c["model"].update(channels="jawOpen"), r'model\.channels is "jawOpen"; its JSON type must be array'),
         (lambda c: c.pop("model"), "model"),
+        (lambda c: c.update(surprise=1), "unknown key surprise; this release knows format_version, model, files"),
+        (lambda c: c["model"].update(surprise=1), r"unknown key model\.surprise; this release knows name, encoder, "),
+        (
+            lambda c: c["model"]["encoder"].update(x=1),
+            r"unknown key model\.encoder\.x; this release knows kind, config",
+        ),
+        (lambda c: c["model"]["host"].update(x=1), r"unknown key model\.host\.x; this release knows kind, settings"),
+        (lambda c: c["model"]["host"].pop("kind"), r"the key model\.host\.kind is missing"),
+        (
+            lambda c: c["model"]["host"].update(kind="voca"),
+            "unknown host kind 'voca'; this release knows faceformer, faceformer_channels",
+        ),
+        (
+            lambda c: c["model"]["host"]["settings"].update(width=64),
+            r"unknown key model\.host\.settings\.width; this release knows dim, heads, ffn_dim, period, fps, ",
+        ),
+        (
+            lambda c: c["model"]["host"]["settings"].update(dim="64"),
+            r'settings\.dim is "64"; its JSON type must be integer',
+        ),
+        (lambda c: c["model"]["host"]["settings"].update(fps=24), "it has 30 fps with 1 or 25 fps with 2"),
+        (lambda c: c["model"].update(host=[]), r"model\.host is \[\]; its JSON type must be object"),
     ],
 )
 def test_other_formats_are_refused(copy: Path, change, message: str) -> None:
     edit(copy, change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         SpeechAnimator.load(copy)
+    assert str(caught.value).startswith(str(copy / "config.json"))
+
+
+def as_format_1(config: dict) -> None:
+    """As releases before hosts wrote it."""
+    settings = config["model"].pop("host")["settings"]
+    settings.pop("feedback")
+    config["model"]["decoder"] = settings
+    config["format_version"] = 1
+
+
+def test_a_folder_of_format_1_gives_the_same_bits(copy: Path, speech, demo_motion) -> None:
+    edit(copy, as_format_1)
+    animator = SpeechAnimator.load(copy, engine="onnx")
+    assert animator.folder.config == ModelFolder.open(DEFAULT_MODEL).config
+    np.testing.assert_array_equal(animator.animate(*speech).weights_TK, demo_motion.weights_TK)
+
+
+def test_format_1_on_named_keys_is_faceformer(copy: Path) -> None:
+    edit(copy, as_format_1)
+    edit(copy, lambda config: config["model"].update(channels=["key_00", "bias"]))
+    assert ModelFolder.open(copy).config.host == FaceFormer(dropout=0.0)
+    edit(copy, lambda config: config["model"]["decoder"].update(dim="64"))
+    with pytest.raises(UserError, match=r'settings\.dim is "64"'):
+        ModelFolder.open(copy)
+
+
+def test_saving_writes_format_2(copy: Path, tmp_path: Path) -> None:
+    edit(copy, as_format_1)
+    old = ModelFolder.open(copy)
+    saved = save_model(tmp_path / "saved", old.config, old.tensors())
+    description = json.loads((saved.path / "config.json").read_text())
+    assert description["format_version"] == 2 and "decoder" not in description["model"]
+    assert description["model"]["host"]["kind"] == "faceformer_channels"
+    assert saved.config == old.config
 
 
 def test_missing_model_engine_device(tmp_path, copy: Path) -> None:
@@ -214,7 +272,7 @@ def test_missing_model_engine_device(tmp_path, copy: Path) -> None:
     with pytest.raises(ValueError, match="runs on the CPU"):
         SpeechAnimator.load(copy, engine="onnx", device="cuda")
     (copy / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="not a Wav2Sem model description"):
+    with pytest.raises(ValueError, match="not the description of a Wav2Sem model"):
         SpeechAnimator.load(copy)
 
 
@@ -230,4 +288,4 @@ def test_config_round_trip() -> None:
     config = ModelFolder.open(DEFAULT_MODEL).config
     assert ModelConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="30 fps with 1 or 25 fps with 2"):
-        dataclasses.replace(config.decoder, fps=25)
+        dataclasses.replace(config.host, fps=25)

@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.assets import DEFAULT_MODEL
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline import infer
 from wav2sem_blender.pipeline.audio import Speech, split_utterances
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import encoder_frames
 from wav2sem_blender.pipeline.infer import SpeechAnimator, choose_engine, style_weights
 from wav2sem_blender.pipeline.windows import plan
 
 RATE_HZ = 16_000
 N_VECTORS = 24
+ON_THE_CPU = "gpu ran out of memory: the CPU did the rest"
 FOLDER = ModelFolder.open(DEFAULT_MODEL)
-STYLES = FOLDER.config.styles
+STYLES, GRID = FOLDER.config.styles, FOLDER.config.host.grid
 
 
 class StandInEngine:
@@ -66,7 +67,7 @@ class StandInEngine:
 class StandInDecoder:
     """The memory is the motion."""
 
-    def decode(self, memory_RM, style_N, progress):
+    def decode(self, memory_RM, style_N, seed=0, progress=None):
         self.style_N = style_N
         progress(0.5)
         return memory_RM
@@ -82,7 +83,7 @@ def stand_in(engine: StandInEngine, wav2sem: bool = True) -> SpeechAnimator:
 
 def heard_seconds(speech: Speech) -> tuple[np.ndarray, np.ndarray]:
     """When each animation frame is, in seconds, and the sample there."""
-    at_sample_R = feature_positions(encoder_frames(speech.n_samples), FOLDER.config.decoder.fps) * 320
+    at_sample_R = GRID.positions(speech.n_samples) * 320
     samples_S = speech.read(0, speech.n_samples)
     return at_sample_R / RATE_HZ, np.interp(at_sample_R, np.arange(len(samples_S)), samples_S)
 
@@ -180,7 +181,7 @@ class TestOutOfMemory:
         motion = animator.animate_speech(minute, semantic_strength=0)
         assert animator.notes == [f"gpu ran out of memory: windows of {s} s instead" for s in (10, 5)]
         assert motion.info["notes"] == "; ".join(animator.notes) and motion.info["device"] == "gpu"
-        n_windows = len(plan(minute.n_samples, feature_positions(encoder_frames(minute.n_samples), 30), 5.0))
+        n_windows = len(plan(minute.n_samples, GRID.positions(minute.n_samples), 5.0))
         assert len(engine.windows_s) == n_windows and max(engine.windows_s) == 5.0
         np.testing.assert_allclose(motion.weights_TK[:, -1], heard_seconds(minute)[1], atol=1e-4)
         animator.animate_speech(minute, semantic_strength=0)  # remembers it
@@ -190,7 +191,7 @@ class TestOutOfMemory:
         engine = StandInEngine(limit_s=4.9)
         animator = stand_in(engine)
         motion = animator.animate_speech(minute, semantic_strength=0)
-        assert animator.notes[2:] == ["gpu ran out of memory: the CPU did the rest"] and len(animator.notes) == 3
+        assert animator.notes[2:] == [ON_THE_CPU] and len(animator.notes) == 3
         assert motion.info["device"] == "cpu" and len(engine.windows_s) == 4
         np.testing.assert_allclose(motion.weights_TK[:, -1], heard_seconds(minute)[1], atol=1e-4)
 
@@ -198,7 +199,7 @@ class TestOutOfMemory:
         engine = StandInEngine(limit_s=1.0)
         animator = stand_in(engine)
         weights_TK = animator.animate_speech(minute).weights_TK
-        assert animator.notes == ["gpu ran out of memory: the CPU did the rest"]
+        assert animator.notes == [ON_THE_CPU]
         assert len(engine.utterances) == len(split_utterances(minute)) and len(engine.windows_s) == 4
         np.testing.assert_array_equal(weights_TK[0, :2], [1, 0])
 
@@ -215,7 +216,7 @@ class TestOutOfMemory:
         animator = stand_in(StandInEngine(limit_s=1.0, too_small=("gpu", "cpu")))
         with pytest.raises(MemoryError):
             animator.animate_speech(minute)
-        assert animator.notes == ["gpu ran out of memory: the CPU did the rest"]
+        assert animator.notes == [ON_THE_CPU]
 
 
 class TestWhatComesBack:
@@ -283,6 +284,7 @@ class TestStyles:
             ("bob", "style 'bob': this model has ann, eve"),
             ("2", r"style 2: this model has styles 0 to 1 \(ann, eve\)"),
             (2, r"style 2: this model has styles 0 to 1 \(ann, eve\)"),
+            (5, r"style 5: this model has styles 0 to 1 \(ann, eve\)"),
             (-1, "style -1"),
             ([1.0], r"style weights of shape \(1,\): 2 finite numbers"),
             ([[1.0, 0.0]], r"shape \(1, 2\)"),
@@ -295,6 +297,13 @@ class TestStyles:
 
 
 class TestEngines:
+    def test_only_default_is_the_bundled_model(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        assert SpeechAnimator.load("default", engine="onnx").folder.path == DEFAULT_MODEL
+        for name in ("another", "default2", "zoe"):
+            with pytest.raises(MissingFileError, match=name):
+                SpeechAnimator.load(name)
+
     @pytest.mark.parametrize(
         ("has_onnx", "engine", "device", "installed", "expected"),
         [

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from transformers.audio_utils import mel_filter_bank, spectrogram  # noqa: E402
 
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames, feature_positions  # noqa: E402
+from wav2sem_blender.pipeline.frame_timing import FrameGrid, encoder_frames  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import LogMel, build_backbone, encode, resample_features  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED, SemanticFusion, Wav2Sem  # noqa: E402
 
@@ -29,19 +29,21 @@ TINY = {
     ("seconds", "frames_30", "frames_25"), [(1, 29, 24), (10, 299, 249), (20, 599, 499)]
 )  # fmt: skip
 def test_published_frame_counts(seconds: int, frames_30: int, frames_25: int) -> None:
-    enc_frames = encoder_frames(16000 * seconds)
-    assert (animation_frames(enc_frames, 30), animation_frames(enc_frames, 25)) == (frames_30, frames_25)
+    counted = [FrameGrid.at_rate(fps).animation_frames(16000 * seconds) for fps in (30, 25)]
+    assert counted == [frames_30, frames_25]
 
 
 def test_frame_count_keeps_the_float_expression() -> None:
-    assert [animation_frames(n, 30) for n in (205, 410, 820, 845)] == [int(n / 50.0 * 30) for n in (205, 410, 820, 845)]
-    assert any(animation_frames(n, 30) != 3 * n // 5 for n in (205, 410, 820, 845))
+    enc_frames = (205, 410, 820, 845)
+    counted = [FrameGrid(fps=30).animation_frames(400 + 320 * (n - 1)) for n in enc_frames]
+    assert counted == [int(n / 50.0 * 30) for n in enc_frames]
+    assert counted != [3 * n // 5 for n in enc_frames]
 
 
 @pytest.mark.parametrize("n_enc_frames", [49, 205, 733])
 def test_resampling_equals_interpolate(n_enc_frames: int) -> None:
     features = torch.randn(2, n_enc_frames, 5)
-    positions = torch.from_numpy(feature_positions(n_enc_frames, 30)).float().expand(2, -1)
+    positions = torch.from_numpy(FrameGrid(fps=30).positions(400 + 320 * (n_enc_frames - 1))).float().expand(2, -1)
     expected = F.interpolate(features.transpose(1, 2), size=positions.shape[1], mode="linear", align_corners=True)
     # Both hold positions in float32: 6e-5 of a frame at frame 700, on white noise.
     np.testing.assert_allclose(resample_features(features, positions), expected.transpose(1, 2), atol=6e-4)
@@ -52,7 +54,7 @@ def test_rate_is_converted_before_the_projection(kind: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(kind, TINY).eval()
     waveform = torch.randn(1, 16000)
-    positions = torch.from_numpy(feature_positions(49, 30)).float()[None]
+    positions = torch.from_numpy(FrameGrid(fps=30).positions(16000)).float()[None]
     with torch.no_grad():
         hidden, _ = encode(backbone, waveform, positions)
         native, _ = encode(backbone, waveform)

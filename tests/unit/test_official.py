@@ -15,7 +15,6 @@ from torch import nn  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator, official  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     BASIS_KEY,
-    DecoderConfig,
     EncoderConfig,
     ModelConfig,
     ModelFolder,
@@ -23,7 +22,8 @@ from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     open_folder,
     save_model,
 )
-from wav2sem_blender.pipeline.decoder import periodic_positions  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint_kinds import KIND_NAMES  # noqa: E402
+from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, biased_causal_mask  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED  # noqa: E402
@@ -75,7 +75,7 @@ def plain_faceformer(state: dict, waveform_S: np.ndarray, style: int) -> np.ndar
     hidden = backbone.encoder(backbone.feature_projection(features)[0]).last_hidden_state
     memory = F.linear(hidden, state["audio_feature_map.weight"], state["audio_feature_map.bias"])
     style_M = state["obj_vector.weight"][:, style]
-    positions = torch.from_numpy(periodic_positions(30, 64)).repeat(1 + n_frames // 30, 1)
+    positions = torch.from_numpy(FaceFormer().positions()).repeat(1 + n_frames // 30, 1)
     inputs = [style_M]
     for t in range(n_frames):
         target = torch.stack(inputs)[None] + positions[: t + 1]
@@ -137,7 +137,7 @@ def test_what_has_no_official_format_is_refused(tmp_path) -> None:
         name="small",
         encoder=EncoderConfig(kind="hubert", config={"num_attention_heads": 8}),
         wav2sem=None,
-        decoder=DecoderConfig(),
+        host=FaceFormer(),
         channels=("a", "b"),
         styles=("one",),
     )
@@ -145,7 +145,7 @@ def test_what_has_no_official_format_is_refused(tmp_path) -> None:
     folder = save_model(tmp_path / "model", config, with_basis)
     with pytest.raises(ValueError, match="num_attention_heads = 8; the official format has 12"):
         export_faceformer(folder, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="vertex head and no Wav2Sem"):
+    with pytest.raises(ValueError, match="holds its decoder and a vertex head, and no Wav2Sem"):
         export_faceformer(save_model(tmp_path / "bare", config, {}), tmp_path / "x.pth")
     with pytest.raises(ValueError, match="this Wav2Sem: its encoder has num_attention_heads = 8"):
         export_wav2sem(Wav2SemConfig(config=PAPER, target_dim=768), {}, tmp_path / "x.pth.tar")
@@ -155,14 +155,14 @@ def test_what_has_no_official_format_is_refused(tmp_path) -> None:
 def test_named_keys_and_vertices_are_one_model() -> None:
     """There and back, for a decoder with a feedback that only its own motions can show."""
     torch.manual_seed(0)
-    decoder = FaceDecoder(DecoderConfig(), 300, 2).eval()
+    decoder = FaceDecoder(FaceFormer(), 300, 2).eval()
     torch.nn.init.normal_(decoder.motion_head.weight, std=1e-2)
     torch.nn.init.normal_(decoder.motion_head.bias, std=1e-2)
     state = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
     on_keys, basis_KV3 = vertices_to_keys(state)
-    keyed = FaceDecoder(DecoderConfig(), 65, 2).eval()
+    keyed = FaceDecoder(FaceFormer(), 65, 2).eval()
     keyed.load_state_dict({key.removeprefix("decoder."): value for key, value in on_keys.items()})
-    back = FaceDecoder(DecoderConfig(), 300, 2).eval()
+    back = FaceDecoder(FaceFormer(), 300, 2).eval()
     on_vertices = keys_to_vertices(on_keys, basis_KV3)
     back.load_state_dict({key.removeprefix("decoder."): value for key, value in on_vertices.items()})
     memory, style = torch.randn(1, 40, 64), torch.eye(2)[:1]
@@ -225,11 +225,12 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
         "faceformer-vocaset": {head: torch.zeros(15069, 1)},
         "faceformer-biwi": {head: torch.zeros(70110, 1)},
     }
+    assert states.keys() == set(KIND_NAMES)
     assert {kind: official._kind_of(tmp_path, state) for kind, state in states.items()} == {
         kind: kind for kind in states
     }
     torch.save({head: torch.zeros(9, 1)}, tmp_path / "small.pth")
-    with pytest.raises(ValueError, match=r"small.pth: its keys are of none of the known checkpoints: wav2sem, "):
+    with pytest.raises(ValueError, match=r"small.pth: its keys fit no known checkpoint: wav2sem, "):
         import_official(tmp_path / "small.pth", "auto", tmp_path / "out")
 
 
@@ -247,7 +248,7 @@ def test_bad_files_are_named(tmp_path, capsys) -> None:
         ("none.pth", FileNotFoundError, "no such file"),
         ("cut.pth", ValueError, "cut.pth: 700 bytes that torch cannot read"),
         ("evil.pth", ValueError, "holds more than tensors"),
-        ("x.pth", ValueError, "key vertice_map_r.weight is missing"),
+        ("x.pth", ValueError, "the key vertice_map_r.weight is missing"),
     ]
     for name, error, message in cases:
         with pytest.raises(error, match=message):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech with the moving face that spoke it, whatever the layout on disk: VOCASET, BIWI, a studio's own recordings.
+"""Speech and the moving face that spoke it: the interface to VOCASET, BIWI and a studio's own recordings.
 
-`open_face_data("vocaset" | "biwi" | "custom", folder)` recognises the layout; every reader then gives the same things:
-samples at 16 kHz, vertices at the model's frame rate, the speaker's rest face, and the published split.
+`open_face_data("vocaset" | "biwi" | "custom", folder)` recognises the layout. Every reader gives samples at 16 kHz,
+vertices at the model's frame rate, the speaker's rest face, and the published split.
 
-Text for the oracle sentence embedding may lie beside the data: `sentences.tsv` with lines "CLIP<tab>TEXT", or
-`sentencestext/SUBJECT.txt` with the text of sentence n in line n. Neither is needed for training.
+Texts for the oracle sentence embedding are optional: `sentences.tsv` with lines "CLIP<tab>TEXT", or
+`sentencestext/SUBJECT.txt` with the text of sentence n in line n.
 
 Shapes: S samples at 16 kHz, T animation frames, V vertices.
 """
@@ -22,14 +22,14 @@ import numpy as np
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.audio import Speech
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import FrameGrid
 
 SENTENCES = "sentences.tsv"
 
-# Recording starts and stops differ by a few frames; more than this is another take's audio.
+# Audio and motion of one take differ by a few frames; a larger difference means another take.
 MAX_LENGTH_DIFFERENCE_S = 0.5
-# Mean distance of a clip's mean face from its template, in parts of the template's radius. People and visemes stay
-# below 0.1; another unit or pose is above 1.
+# Mean distance of a clip's mean face from its template, over the template's radius. It stays below 0.1 for the right
+# template; another unit or pose is above 1.
 MAX_TEMPLATE_DISTANCE = 0.25
 
 
@@ -44,7 +44,7 @@ class FaceClip:
 
 
 class FaceData(ABC):
-    """A data set of clips, opened for reading; nothing is decoded before it is asked for.
+    """A data set of clips, opened for reading; clips are decoded on demand.
 
     Attributes:
         name: "vocaset", "biwi" or "custom".
@@ -52,9 +52,9 @@ class FaceData(ABC):
         n_vertices: V.
         unit: "m", or "sqrt_area": lengths divided by the square root of the face's area (BIWI).
         topology: "flame", "biwi", or the studio's own name.
-        clips: Every clip of the published splits that is on disk, by split, subject and sentence.
+        clips: The clips on disk of the published splits, by split, subject and sentence.
         styles: The training subjects in the order of the style's one-hot columns.
-        skipped: Reason -> number of clips that the splits name and the folder lacks, or the other way round.
+        skipped: Reason -> number of clips that the splits name but the folder lacks, or the reverse.
     """
 
     name: str
@@ -73,7 +73,7 @@ class FaceData(ABC):
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """Every file that is read, for a hash of the data."""
+        """Every file that is read; the data's hash covers them."""
 
     @abstractmethod
     def _speech(self, clip: FaceClip) -> Speech: ...
@@ -88,14 +88,14 @@ class FaceData(ABC):
 
     @abstractmethod
     def _template(self, subject: str) -> np.ndarray:
-        """(V, 3) or (3V,), unchecked; KeyError where there is none."""
+        """(V, 3) or (3V,), unchecked; KeyError if there is none."""
 
     def samples(self, clip: FaceClip) -> np.ndarray:
         """Mono 16 kHz float32 (S,), resampled as the pipeline does, not normalised.
 
         Raises:
-            FileNotFoundError: the recording is gone.
-            ValueError: it cannot be decoded, or is silent; the message names it.
+            MissingFileError: the recording is gone.
+            UserError: it cannot be decoded, or is silent.
         """
         with self._speech(clip) as speech:
             self._n_samples[clip.name] = speech.n_samples
@@ -104,54 +104,53 @@ class FaceData(ABC):
     def vertices(self, clip: FaceClip) -> np.ndarray:
         """Motion at `fps`, float32 (T, V, 3).
 
-        At 30 fps (VOCASET) all frames stay: training interpolates the audio's features to them. At 25 fps (BIWI) the
-        motion is cropped to the audio's L // 2 frames where it is longer, as FaceFormer does.
+        At 30 fps (VOCASET) all frames stay, since training interpolates the audio's features to them. At 25 fps (BIWI)
+        longer motion is cropped to the audio's L // 2 frames, as in FaceFormer.
 
         Raises:
-            ValueError: wrong vertex count, NaN or infinity, or a template that is not this clip's; the message names
-                the clip.
+            UserError: wrong vertex count, NaN or infinity, or another subject's template.
         """
         vertices_TV3 = _checked_motion(clip.name, self._vertices(clip), self.n_vertices, self.fps)
         _check_template_fits(clip.name, vertices_TV3, self.template(clip.subject))
-        if self.fps != 25:
+        grid = FrameGrid.at_rate(self.fps)
+        if grid.interpolated:
             return vertices_TV3
         if clip.name not in self._n_samples:
             self.samples(clip)
-        return vertices_TV3[: animation_frames(encoder_frames(self._n_samples[clip.name]), self.fps)]
+        return vertices_TV3[: grid.animation_frames(self._n_samples[clip.name])]
 
     def template(self, subject: str) -> np.ndarray:
         """The subject's rest face, float32 (V, 3), in the unit and frame of `vertices`.
 
         Raises:
-            ValueError: there is none, or it has another vertex count, or a value that is not finite.
+            UserError: there is none, it has another vertex count, or a value is not finite.
         """
         try:
             template = np.asarray(self._template(subject))
         except KeyError as error:
             raise UserError(
-                "{name}: no template of subject {subject}; add it to the templates",
+                "{name}: there is no template of subject {subject}; add it",
                 name=self.name,
                 subject=subject,
             ) from error
         if template.dtype.kind != "f" or template.size != 3 * self.n_vertices:
             raise UserError(
-                "template of {subject}: {template_dtype} {template_shape}; floats of shape ({n_vertices}, 3) are "
-                "needed",
+                "template of {subject}: {dtype} {shape}; floats of shape ({n_vertices}, 3) are needed",
                 subject=subject,
-                template_dtype=template.dtype,
-                template_shape=template.shape,
+                dtype=template.dtype,
+                shape=template.shape,
                 n_vertices=self.n_vertices,
             )
         template_V3 = template.reshape(self.n_vertices, 3).astype(np.float32)
         if not np.isfinite(template_V3).all():
             raise UserError(
-                "template of {subject}: it holds NaN or infinity; copy or export it again",
+                "template of {subject}: holds NaN or infinity; copy or export it again",
                 subject=subject,
             )
         return template_V3
 
     def _different_lengths(self, clip: FaceClip) -> str | None:
-        """What is wrong where a clip's recording is another take's, or None."""
+        """The fault if a clip's recording belongs to another take, or None."""
         audio_s, motion_s = self._lengths_s(clip)
         if abs(motion_s - audio_s) <= MAX_LENGTH_DIFFERENCE_S:
             return None
@@ -163,22 +162,22 @@ def _checked_motion(name: str, vertices: np.ndarray, n_vertices: int, fps: int) 
     frame_size = vertices[0].size if vertices.ndim in (2, 3) and len(vertices) else 0
     if vertices.dtype.kind != "f" or frame_size != 3 * n_vertices:
         raise UserError(
-            "{name}: motion is {vertices_dtype} {vertices_shape}; floats of {n_vertices} vertices a frame are needed",
+            "{name}: motion is {dtype} {shape}; floats of {n_vertices} vertices a frame are needed",
             name=name,
-            vertices_dtype=vertices.dtype,
-            vertices_shape=vertices.shape,
+            dtype=vertices.dtype,
+            shape=vertices.shape,
             n_vertices=n_vertices,
         )
     vertices_TV3 = vertices.reshape(len(vertices), n_vertices, 3).astype(np.float32)
     finite_T = np.isfinite(vertices_TV3).all(axis=(1, 2))
     if not finite_T.all():
         raise UserError(
-            "{name}: {sum} frames with NaN or infinite vertices, the first at {argmin:.2f} s (frame {argmin_2} at "
+            "{name}: {count} frames have NaN or infinite vertices, the first at {time_s:.2f} s (frame {frame} at "
             "{fps} fps); repair or remove the clip",
             name=name,
-            sum=int((~finite_T).sum()),
-            argmin=int(np.argmin(finite_T)) / fps,
-            argmin_2=int(np.argmin(finite_T)),
+            count=int((~finite_T).sum()),
+            time_s=int(np.argmin(finite_T)) / fps,
+            frame=int(np.argmin(finite_T)),
             fps=fps,
         )
     return vertices_TV3
@@ -189,7 +188,7 @@ def _check_template_fits(name: str, vertices_TV3: np.ndarray, template_V3: np.nd
     distance = float(np.linalg.norm(vertices_TV3.mean(axis=0) - template_V3, axis=1).mean())
     if distance > MAX_TEMPLATE_DISTANCE * radius:
         raise UserError(
-            "{name}: its mean face lies {distance:.3g} from the subject's template, whose radius is {radius:.3g}; "
+            "{name}: its mean face is {distance:.3g} away from the subject's template, whose radius is {radius:.3g}; "
             "motion and template differ in unit, pose or person",
             name=name,
             distance=distance,
@@ -198,7 +197,7 @@ def _check_template_fits(name: str, vertices_TV3: np.ndarray, template_V3: np.nd
 
 
 def sentence_texts(folder: Path) -> Mapping[str, str]:
-    """Clip name (SUBJECT_eNN, SUBJECT_sentenceNN, …) or "SUBJECT/n" -> text, from the files beside the data."""
+    """Clip name (SUBJECT_eNN, SUBJECT_sentenceNN, …) or "SUBJECT/n" -> text, from the optional files."""
     texts: dict[str, str] = {}
     table = folder / SENTENCES
     if table.is_file():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer evaluate vocaset --data VOCASET --out work/evaluation --model work/face/model`
 
-A model folder, run as the extension runs it, against recorded meshes. The number of frames comes from the audio, never
-from the recording. results.md and results.json hold the table; metrics.jsonl every sequence; predictions/ what a
-second run need not predict again.
+Compares a model folder, run as in the extension, with recorded meshes. The number of frames comes from the audio, never
+from the recorded motion. results.md and results.json hold the table, metrics.jsonl has every sequence, and predictions/
+saves a second run from predicting again.
 
 Shapes: T animation frames, K channels, N styles, V vertices, E sentence space.
 """
@@ -53,13 +53,13 @@ def evaluate(
     Args:
         config: what to measure.
         data: the data set, prepared speech and motion for `EvaluateChannels`, or unpacked prompts.
-        out: folder to write; predictions that are there already and were made by the same model are taken as they are.
+        out: folder to write; predictions in it that the same model made are reused.
         model: a model folder, or "default".
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        FileNotFoundError: no model, data or vertex lists there.
-        ValueError: the model does not fit the data; the message says what differs.
+        MissingFileError: there is no model, no data or no vertex lists.
+        UserError: the model does not fit the data; the message says what differs.
     """
     FOLDER.claim(out)
     if isinstance(config, EvaluateChannels):
@@ -89,7 +89,7 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Channel weights under every style, and the model's own F_s, the mean over utterances (empty if not asked for)."""
+    """Channel weights under every style, and the mean over utterances of the model's own F_s (or an empty array)."""
 
     weights_NTK: np.ndarray
     semantic_E: np.ndarray
@@ -99,7 +99,7 @@ class Predictor:
     """Animates clips under their styles with any sentence vector, and keeps the channel weights on disk."""
 
     def __init__(self, animator: SpeechAnimator, styles: Sequence[str], folder: Path) -> None:
-        """`styles` is empty for the published choice; raises ValueError for one that the model does not have."""
+        """Empty `styles` take the published choice; a style that the model lacks is a UserError."""
         self.animator, self.engine = injecting(animator)
         self.config, self.basis_KV3 = animator.folder.config, animator.folder.basis()
         self._folder, self._styles = folder, tuple(styles)
@@ -107,13 +107,13 @@ class Predictor:
             style_weights(style, self.config.styles)
 
     def styles(self, subject: str) -> tuple[str, ...]:
-        """Those that were asked for; else the subject's own, and all of them for a subject that the model never saw."""
+        """The requested ones; else the subject's own, or all styles for an unseen subject."""
         if self._styles:
             return self._styles
         return (subject,) if subject in self.config.styles else self.config.styles
 
     def predict(self, clip: FaceClip, samples_S: np.ndarray, row: Semantics) -> Prediction:
-        """Predict a clip, or read it from disk where it is there for this model, audio and vector."""
+        """Predict a clip, or read the prediction for this model, audio and vector from disk."""
         vector_E = None if row.vectors is None else row.vectors[clip.name]
         styles = self.styles(clip.subject)
         path = self._folder / row.name / f"{clip.name}.npz"
@@ -134,7 +134,7 @@ class Predictor:
 
     def offsets(self, weights_TK: np.ndarray) -> np.ndarray:
         """Vertex displacements (T, V, 3) from the template."""
-        fps, channels = float(self.config.decoder.fps), self.config.channels
+        fps, channels = float(self.config.host.grid.fps), self.config.channels
         offsets_TV3 = Motion(
             weights_TK=weights_TK, channels=channels, fps=fps, basis_KV3=self.basis_KV3
         ).vertex_offsets()
@@ -155,7 +155,7 @@ def _read_prediction(path: Path, key: str) -> Prediction | None:
             if str(file["key"]) == key:
                 return Prediction(weights_NTK=file["weights_NTK"], semantic_E=file["semantic_E"])
     except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or damaged: it is predicted again
+        pass  # missing or damaged: predict again
     return None
 
 
@@ -164,7 +164,7 @@ def _clips(config: EvaluateVertices, faces: FaceData) -> list[FaceClip]:
     if not clips:
         splits = ", ".join(sorted({clip.split for clip in faces.clips}))
         raise UserError(
-            "{faces}: no clip of the {split} split is on disk; there are clips of: {splits}",
+            "{faces}: no clip of the {split} split is on disk, only clips of: {splits}",
             faces=faces.name,
             split=config.split,
             splits=splits,
@@ -176,19 +176,19 @@ def _check_fits(predictor: Predictor, faces: FaceData) -> None:
     config, basis_KV3 = predictor.config, predictor.basis_KV3
     if basis_KV3 is None:
         raise UserError(
-            "model {config}: it has no vertex basis, so its motion cannot be compared with meshes",
-            config=config.name,
+            "model {model}: has no vertex basis, so its motion cannot be compared with meshes",
+            model=config.name,
         )
     for what, of_model, of_data in (
         ("vertices", basis_KV3.shape[1], faces.n_vertices),
-        ("frames per second", config.decoder.fps, faces.fps),
+        ("frames per second", config.host.grid.fps, faces.fps),
         ("unit", config.basis_unit, faces.unit),
     ):
         if of_model != of_data:
             raise UserError(
-                "model {config} does not fit {faces} ({what}: {of_model} against {of_data}); evaluate a model "
-                "that was trained on this kind of data",
-                config=config.name,
+                "model {model} does not fit {faces} ({what}: {of_model} against {of_data}); evaluate a model "
+                "that was trained on such data",
+                model=config.name,
                 faces=faces.name,
                 what=what,
                 of_model=of_model,
@@ -199,7 +199,7 @@ def _check_fits(predictor: Predictor, faces: FaceData) -> None:
 def _semantics(
     config: EvaluateVertices, predictor: Predictor, faces: FaceData, clips: list[FaceClip]
 ) -> list[Semantics]:
-    """The table's rows; the controls are made of all clips' own F_s, so the model's own row is predicted first."""
+    """The table's rows. The controls need every clip's own F_s, so the model's own row is predicted first."""
     if predictor.config.wav2sem is None:
         return [Semantics(name=TRAINED, label=PLAIN_LABEL)]
     own = Semantics(name=TRAINED, label=LABELS[TRAINED])
@@ -220,7 +220,7 @@ def _semantics(
 def _measure(
     predictor: Predictor, faces: FaceData, clips: list[FaceClip], rows: list[Semantics], regions: Regions
 ) -> tuple[dict[str, ErrorTotals], ErrorTotals, list[dict[str, Any]]]:
-    """Totals by row, those of a face that never moves, and every sequence; one clip's meshes are held at a time."""
+    """Totals by row, those of a motionless face, and every sequence; only one clip's meshes are in memory."""
     totals, still = {row.name: ErrorTotals() for row in rows}, ErrorTotals()
     lines: list[dict[str, Any]] = []
     for clip in tqdm(clips, desc="predict and measure", unit="clip"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Experiments: functions that return a whole frozen config; a variant is a three-line `dataclasses.replace` of one.
+"""Experiments: functions that return a whole frozen config; a variant is a `dataclasses.replace` of another.
 
-One module a verb, and what several share. `python -m trainer VERB NAME` takes the verb's own;
-`package.module:function` and `file.py:function` take the user's.
+Each verb has a module here. `python -m trainer VERB NAME` takes one of its functions; `package.module:function` and
+`file.py:function` take your own.
 """
 
 from __future__ import annotations
@@ -23,25 +23,21 @@ MODULES = {
     "finetune": "face",
     "evaluate": "evaluation",
     "analyze": "analysis",
-    "export": "folders",
-    "import-official": "folders",
+    "export": "export",
 }
 
 
 def known(verb: str) -> dict[str, Any]:
-    """The verb's own experiments by name; each is a function."""
+    """The verb's own experiments (functions) by name."""
     module = importlib.import_module(f"{__name__}.{MODULES[verb]}")
-    experiments = module.EXPERIMENTS
-    if isinstance(experiments, dict):  # two verbs share a module
-        experiments = experiments[verb]
-    return {function.__name__: function for function in experiments}
+    return {function.__name__: function for function in module.EXPERIMENTS}
 
 
 def find(verb: str, name: str) -> Any:
     """The config of an experiment.
 
     Raises:
-        ValueError: there is none of that name, or the function is no experiment of this verb.
+        UserError: there is none of that name, or the function returns another verb's config.
     """
     source, separator, function_name = name.rpartition(":")
     own = known(verb)
@@ -67,9 +63,9 @@ def find(verb: str, name: str) -> Any:
     if type(config) not in kinds:
         wanted = " or ".join(sorted(kind.__name__ for kind in kinds))
         raise UserError(
-            "experiment {name!r}: returns {name_2}, `{verb}` needs {wanted}",
+            "experiment {name!r}: returns {found}, `{verb}` needs {wanted}",
             name=name,
-            name_2=type(config).__name__,
+            found=type(config).__name__,
             verb=verb,
             wanted=wanted,
         )
@@ -83,7 +79,7 @@ def _load(source: str, name: str) -> ModuleType:
         specification = importlib.util.spec_from_file_location(Path(source).stem, source)
         assert specification is not None and specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        sys.modules[specification.name] = module  # dataclasses look their module up
+        sys.modules[specification.name] = module  # dataclasses look up their module
         specification.loader.exec_module(module)
         return module
     except (ModuleNotFoundError, FileNotFoundError) as error:

@@ -2,8 +2,8 @@
 """`python -m trainer finetune bundled_ablation --data work --out OUT --hubert work/hubert --wav2sem work/wav2sem`
 
 Do semantics help the bundled face? The same fusion and decoder are trained with one kind of sentence vector after
-another, on the same features, crops and seeds, and judged on held-out clips with the same kind. Only what "wav2sem"
-gains over "constant" and "shuffled" is owed to what is said; "text" bounds what a perfect Wav2Sem could gain.
+another, on the same features, crops and seeds, and judged on held-out clips with the same kind. Only the gain of
+"wav2sem" over "constant" and "shuffled" comes from what is said; "text" bounds the gain of a perfect Wav2Sem.
 
 Shapes: T animation frames, D features, E sentence space, K channels.
 """
@@ -21,20 +21,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wav2sem_blender.files import write_atomically
-from wav2sem_blender.pipeline.decoder import MotionDecoder
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 
 from ..evaluation.evaluate_channels import motion_errors
 from ..evaluation.lipsync import Counts, judge, pool_closures
 from ..evaluation.tables import table
-from ..experiments.face import AblateSemantics, FinetuneChannels
 from ..motion.curves import MotionStore, paired_records
-from ..motion.face_loss import FaceLoss
 from ..motion.shapes import read_basis
 from ..runs.run import Run, data_hash
 from ..runs.stages import read_sentence_space
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from ..speech.sentences import TextTargets
+from .face_recipes import AblateSemantics, FinetuneChannels
 from .finetune_channels import (
     MAX_GRADIENT,
     ChannelLearner,
@@ -61,7 +60,7 @@ HEADS = {
 def ablate_semantics(
     config: AblateSemantics, data: Path, run: Run, hubert: Path, wav2sem: Path
 ) -> dict[str, list[Row]]:
-    """Train and judge; writes results.json after every model, which --resume goes on from, and results.md."""
+    """Train and judge. Write results.json after every model, where --resume continues, and results.md."""
     face = config.face
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     run.describe(data_sha256=data_hash(speech.files()), hubert=str(hubert), wav2sem=str(wav2sem))
@@ -95,13 +94,13 @@ def ablate_semantics(
 
 
 def _held_out(
-    face: FinetuneChannels, model: FaceFormer, speech: SpeechStore, motion: MotionStore, device: torch.device
+    face: FinetuneChannels, model: FaceModel, speech: SpeechStore, motion: MotionStore, device: torch.device
 ) -> list[Held]:
-    """Every validation clip, as it was recorded; a clip without motion has an empty target."""
+    """Every validation clip as recorded; a clip without motion has an empty target."""
     moved = {record.name: known for record, known in paired_records(speech, motion)}
     held = []
     for record in tqdm([r for r in speech.records if r.split == "valid" and r.phones], desc="held out", unit="clip"):
-        features_TD, semantic_E = listen(model, speech.samples(record), face.decoder.fps, device)
+        features_TD, semantic_E = listen(model, speech.samples(record), device)
         known = moved.get(record.name)
         target_TK = motion.weights(known) if known else np.zeros((0, len(motion.channels)), np.float32)
         style = face.styles.index(known.style) if known and known.style in face.styles else 0
@@ -139,19 +138,20 @@ def _given(
 
 
 def _learn(
-    face: FinetuneChannels, model: FaceFormer, groups: list[list[Example]], loss_fn: FaceLoss, run: Run
+    face: FinetuneChannels, model: FaceModel, groups: list[list[Example]], loss_fn: FaceLoss, run: Run
 ) -> ChannelLearner:
     """A new fusion and decoder; `draw` gives every kind the same crops.
 
-    Not `Run.steps`: a run holds one model with its checkpoints, this one trains many, each from its own seed.
+    Without `Run.steps`: a run holds one model and its checkpoints, and this trains many, each from its own seed.
     """
     torch.manual_seed(face.seed)
-    fresh = FaceFormer(model.config)
-    learner, loss_fn = ChannelLearner(fresh).to(run.device), loss_fn.to(run.device)
+    fresh = FaceModel(model.config)
+    fresh.decoder.criterion = loss_fn
+    learner = ChannelLearner(fresh).to(run.device)
     optimiser, schedule = descent(face, learner)
     for step in tqdm(range(face.steps), desc="face", unit="step", disable=not run.is_main):
         crops = draw(groups, face, np.random.default_rng([face.seed, step]))
-        loss = loss_of(crops, face, learner, loss_fn, run.device)
+        loss = loss_of(crops, face, learner, run.device)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), MAX_GRADIENT)
@@ -164,8 +164,8 @@ def _learn(
 def _judge(
     face: FinetuneChannels, learner: ChannelLearner, held: Sequence[Held], gap_K: np.ndarray, moving_KV3: np.ndarray
 ) -> Row:
-    """Pearson's r of the lip gap with filmed faces, closures of voices that nobody filmed, error of filmed mouths."""
-    decoder = MotionDecoder(face.decoder, {key: value.numpy() for key, value in learner.decoder.state_dict().items()})
+    """Pearson's r of the lip gap with filmed faces, closures for voices without film, error of filmed mouths."""
+    decoder = face.host.decoder({key: value.numpy() for key, value in learner.decoder.state_dict().items()})
     r: dict[str, list[float]] = {}
     errors_mm: list[float] = []
     counts: list[Counts] = []
@@ -179,7 +179,7 @@ def _judge(
             r.setdefault(record.corpus, []).append(float(np.corrcoef(gap_T[:n_frames], true_T)[0, 1]))
             errors_mm.append(float(motion_errors(weights_TK, target_TK, moving_KV3, gap_K)["mve_mm"]))
         else:
-            counts.append(judge(gap_T, face.decoder.fps, record.phones or [], record.n_samples / SAMPLE_RATE_HZ))
+            counts.append(judge(gap_T, face.host.fps, record.phones or [], record.n_samples / SAMPLE_RATE_HZ))
     scores = pool_closures(counts)
     by_corpus = {f"r_{corpus}": float(np.mean(values)) for corpus, values in r.items()}
     return by_corpus | {"mve_mm": float(np.mean(errors_mm)), "f1": scores.f1, "auc": scores.auc or 0.0}

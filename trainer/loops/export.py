@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer export bundled --data work/face --out wav2sem_blender/assets/models/default`
 
-A finetune run's RUN/model becomes a folder for the extension, or a file that the official code reads. The ONNX files
-are exported from the weights as they are stored, so that both engines run the same numbers.
+Convert a finetune run's RUN/model to a folder for the extension, or to a file for the official code. The ONNX files are
+exported from the stored weights, so that both engines compute with the same numbers.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from wav2sem_blender.pipeline.checkpoint import (
     save_model,
 )
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
 
-from ..experiments.folders import Export
 from ..runs.run import Run, read_run
 from ..runs.stages import read_wav2sem
+from .face_recipes import Export
 
 MODEL = "model"
 EXAMPLE_SAMPLES = 32_000
@@ -43,9 +42,9 @@ OPSET = 20
 
 
 class _Memory(nn.Module):
-    """What encoder.onnx computes: CNN, frame-rate conversion, transformer, fusion."""
+    """The graph of encoder.onnx: CNN, frame-rate conversion, transformer, fusion."""
 
-    def __init__(self, model: FaceFormer) -> None:
+    def __init__(self, model: FaceModel) -> None:
         super().__init__()
         self.model = model
 
@@ -54,18 +53,17 @@ class _Memory(nn.Module):
 
 
 def export(config: Export, run_folder: Path, out: Path) -> Path:
-    """Write what the experiment asks for into the folder `out`.
+    """Write the experiment's files into the folder `out`.
 
     Raises:
-        FileNotFoundError: the run is not finished.
-        ValueError: the model has no official format.
-        UserError: `out` holds something that no export made.
+        MissingFileError: The run is not finished.
+        UserError: The model has no official format, or `out` holds anything that no export made.
     """
     if not config.official:
         check_replaceable(out)
         _export_folder(config, run_folder, out)
         return out
-    # An official file bears no mark of ours, so none is ever replaced.
+    # An official file has no mark of ours, so it is never replaced.
     check_ours(out, "an export", lambda _folder: ())
     out.mkdir(parents=True, exist_ok=True)
     if (run_folder / MODEL).is_dir():
@@ -80,14 +78,15 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
     """RUN/model: a finished run's model, complete for `SpeechAnimator.load`.
 
     Args:
-        config: its provenance is filled with the run's own description.
-        state: `FaceFormer`'s state dict.
-        basis_KV3: vertex displacements of the channels in the config's unit.
+        run: Its description becomes the config's provenance.
+        config: The model's description.
+        state: The state dict of `FaceModel`.
+        basis_KV3: Vertex displacements of the channels in the config's unit.
     """
     described = read_run(run.folder)
     wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "sentence_space")
     provenance = {key: described[key] for key in wanted if described.get(key)}
-    # A model travels further than the folders of the machine that made it.
+    # Absolute paths mean nothing on another machine.
     for key in ("encoder", "hubert", "wav2sem"):
         if key in provenance and Path(provenance[key]).is_absolute():
             provenance[key] = Path(provenance[key]).name
@@ -103,7 +102,7 @@ def _finished(run_folder: Path) -> ModelFolder:
 
 def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
     folder = _finished(run_folder)
-    model = FaceFormer(folder.config).eval()
+    model = FaceModel(folder.config).eval()
     model.load_state_dict(load_state(folder))
     tensors = folder.tensors()
     if config.half_basis:
@@ -113,9 +112,9 @@ def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
         save_model(out, folder.config, tensors, onnx)
 
 
-def export_onnx(model: FaceFormer, config: ModelConfig, folder: Path) -> dict[str, Path]:
-    """encoder.onnx and, with a Wav2Sem, semantic.onnx; recordings of any length, one at a time."""
-    positions_R = feature_positions(encoder_frames(EXAMPLE_SAMPLES), config.decoder.fps)
+def export_onnx(model: FaceModel, config: ModelConfig, folder: Path) -> dict[str, Path]:
+    """encoder.onnx and, with a Wav2Sem, semantic.onnx, for one recording of any length."""
+    positions_R = config.host.grid.positions(EXAMPLE_SAMPLES)
     waveform_1S = torch.randn(1, EXAMPLE_SAMPLES)
     samples, frames = torch.export.Dim("samples", min=400), torch.export.Dim("frames", min=2)
     inputs: dict[str, Tensor] = {
@@ -154,7 +153,7 @@ def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, sha
 
 
 def _forget_origins(path: Path) -> None:
-    """Take out what the exporter notes of every node: the lines that it came from, with the paths of this machine."""
+    """Remove the source lines, with this machine's paths, that the exporter stores with every node."""
     import onnx
 
     model = onnx.load(path)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer finetune vocaset_wav2sem --data VOCASET --out work/face --wav2sem work/wav2sem`
 
-FaceFormer's recipe on vertices: the encoder's transformer, the fusion and the decoder learn recorded motion, one clip
-at a time, fed with what they said a frame before. RUN/model is a folder that the extension loads.
+FaceFormer's recipe on vertices: the encoder's transformer, the fusion and the host's network learn recorded motion, one
+clip at a time. RUN/model is a folder that the extension loads.
 
-What is frozen is computed once a clip: the CNN's features on the animation's grid, and the sentence vector.
+The frozen parts are computed once for each clip: the CNN's features and the sentence vector.
 
-Shapes: S samples, L encoder frames (50 Hz), T animation frames, R memory frames (T at 30 fps, 2T at 25 fps), C channels
-of the CNN, E sentence space, V vertices, X = 3V, N styles.
+Shapes: S samples, T animation frames, R memory frames, C channels of the CNN, E sentence space, V vertices, X = 3V, N
+styles.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.checkpoint import DecoderConfig, ModelConfig
-from wav2sem_blender.pipeline.frame_timing import encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import contextualise, convolve, resample_features
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.checkpoint import ModelConfig
+from wav2sem_blender.pipeline.nn import host_network
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
 
 from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.opening import open_face_data
-from ..experiments.face import AblateSemantics, FinetuneChannels, FinetuneVertices
 from ..runs.epochs import Epochs
 from ..runs.run import Run, data_hash
 from ..runs.stages import read_encoder, read_pretrained, read_sentence_space, read_wav2sem
@@ -38,6 +36,7 @@ from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .ablation import ablate_semantics
 from .export import write_model
+from .face_recipes import AblateSemantics, FinetuneChannels, FinetuneVertices
 from .finetune_channels import finetune_channels
 
 
@@ -48,10 +47,10 @@ def finetune(
     hubert: Path | None,
     wav2sem: Path | None,
 ) -> None:
-    """Train a face model by the recipe that the config belongs to, or many to compare them.
+    """Train the face model, or the models to compare, of an experiment.
 
     Raises:
-        ValueError: an earlier run that the experiment needs is missing from the command.
+        UserError: The command lacks an earlier run that the experiment needs.
     """
     if isinstance(config, FinetuneVertices):
         finetune_vertices(config, data, run, hubert, wav2sem)
@@ -66,20 +65,20 @@ def finetune(
 def finetune_vertices(
     config: FinetuneVertices, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
 ) -> None:
-    """Train; RUN/model is a folder that `SpeechAnimator.load` reads, RUN/valid.json its errors on held-out clips.
+    """Train, and write RUN/model for `SpeechAnimator.load` and RUN/valid.json, the errors on held-out clips.
 
     Raises:
-        FileNotFoundError: data, an encoder or an earlier run is missing.
-        ValueError: the parts do not fit together, a clip cannot be used, or the loss is not a number.
+        MissingFileError: The data, an encoder or an earlier run is missing.
+        UserError: The parts do not fit together, a clip cannot be used, or the loss is not finite.
     """
     faces = open_face_data(config.data, data)
     train = [clip for clip in faces.clips if clip.split == "train"]
     valid = [clip for clip in faces.clips if clip.split == "valid"][: config.valid_clips]
     if not train:
         raise UserError(
-            "{data}: no clip of the training split is here ({dict})",
+            "{data}: there is no clip of the training split ({skipped})",
             data=data,
-            dict=dict(faces.skipped),
+            skipped=dict(faces.skipped),
         )
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
@@ -93,7 +92,7 @@ def finetune_vertices(
         sentence_space=read_sentence_space(wav2sem) if config.semantics and wav2sem else {},
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # One kernel for the update: the same to rounding, several times as fast on a CPU.
+    # Fused: equal up to rounding, and several times as fast on a CPU.
     optimiser = torch.optim.Adam(learnt, lr=config.learning_rate, fused=True)
     learner = run.learn(Learner(config, model), optimiser)
     examples = Examples(model, faces, run.device)
@@ -108,12 +107,11 @@ def finetune_vertices(
             with run.autocast():
                 loss = learner(some)
             if not torch.isfinite(loss):
-                names = ", ".join(clip.name for clip in part)
                 raise UserError(
-                    "step {step}, {names}: the loss is {item}; the last checkpoint is as it was",
+                    "step {step}, {clips}: the loss is {loss}; the last checkpoint is unchanged",
                     step=step,
-                    names=names,
-                    item=loss.item(),
+                    clips=", ".join(clip.name for clip in part),
+                    loss=loss.item(),
                 )
             run.backward(loss)
         run.update()
@@ -124,41 +122,36 @@ def finetune_vertices(
         finish(model.eval(), examples, valid, run)
 
 
-def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, wav2sem: Path | None) -> FaceFormer:
-    """FaceFormer with 3V outputs, its encoders loaded and frozen as published.
+def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, wav2sem: Path | None) -> FaceModel:
+    """The host with 3V outputs, its encoders loaded and frozen as published.
 
     Raises:
-        ValueError: the experiment fuses a Wav2Sem and none is given, or the other way round.
+        UserError: The experiment fuses a Wav2Sem and none is given, or the other way round; or the host has no such
+            frame rate.
     """
-    if config.semantics != (wav2sem is not None):
-        wanted = "fuses a Wav2Sem: give --wav2sem RUN" if config.semantics else "has no semantics: leave --wav2sem out"
-        raise UserError("this experiment {wanted}", wanted=wanted)
+    if config.semantics and wav2sem is None:
+        raise UserError("this experiment fuses a Wav2Sem: give --wav2sem RUN")
+    if not config.semantics and wav2sem is not None:
+        raise UserError("this experiment has no semantics: leave --wav2sem out")
     encoder, weights = config.encoder, None
     if hubert is not None:
         encoder, weights = read_encoder(hubert)
     elif config.pretrained:
         encoder, weights = read_pretrained(config.pretrained, encoder.kind)
     sentences, sentence = read_wav2sem(wav2sem) if wav2sem is not None else (None, {})
+    host = config.host.at_rate(faces.fps)
     described = ModelConfig(
-        name=f"faceformer-{faces.name}",
+        name=f"{config.host.KIND}-{faces.name}",
         encoder=encoder,
         wav2sem=sentences,
-        decoder=DecoderConfig(
-            dim=config.dim,
-            heads=config.heads,
-            ffn_dim=2 * config.dim,
-            period=faces.fps,
-            fps=faces.fps,
-            memory_per_frame=2 if faces.fps == 25 else 1,
-            dropout=config.dropout,
-        ),
-        channels=key_channels(config.dim),
+        host=host,
+        channels=key_channels(host.memory_width),
         styles=faces.styles,
         topology=faces.topology,
         basis_unit=faces.unit,
         license=config.license,
     )
-    model = FaceFormer(described, 3 * faces.n_vertices)
+    model = FaceModel(described, 3 * faces.n_vertices)
     if weights is not None:
         model.audio_encoder.load_state_dict(weights)
     if model.wav2sem is not None:
@@ -180,12 +173,19 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
 class Example:
     """A clip on the device.
 
-    `features_RC` are the CNN's, `semantic_11E` is F_s or None, `target_TX` the offsets from the template, `style_KN`
-    the one-hot styles to predict it in: its own, or all of them for a subject that training does not know.
+    Attributes:
+        name: Of the clip.
+        convolved: Of `FaceModel.convolved`, (1, R, C) or (1, L, C).
+        positions_1R: Where the memory frames are read.
+        semantic_11E: F_s, or None without a Wav2Sem.
+        target_TX: Offsets from the template.
+        style_KN: One-hot styles to predict the clip in: its own, or all of them for a subject that is not trained.
+        audio_s: Its duration.
     """
 
     name: str
-    features_RC: Tensor
+    convolved: Tensor
+    positions_1R: Tensor
     semantic_11E: Tensor | None
     target_TX: Tensor
     style_KN: Tensor
@@ -193,22 +193,22 @@ class Example:
 
 
 class Examples:
-    """Clips made ready; what no training changes is computed once and kept."""
+    """Reads clips; what the frozen parts make of them is computed once and kept."""
 
-    def __init__(self, model: FaceFormer, faces: FaceData, device: torch.device) -> None:
+    def __init__(self, model: FaceModel, faces: FaceData, device: torch.device) -> None:
         self._model, self._faces, self._device = model, faces, device
-        self._kept: dict[str, tuple[Tensor, Tensor | None, float]] = {}
+        self._kept: dict[str, tuple[Tensor, Tensor, Tensor | None, float]] = {}
 
     def __call__(self, clip: FaceClip) -> Example:
         """Read a clip.
 
         Raises:
-            ValueError: it cannot be used (see `FaceData`), or a training clip's subject has no style.
+            UserError: It cannot be used (see `FaceData`), or a training clip's subject has no style.
         """
         faces, styles = self._faces, self._faces.styles
         if clip.split == "train" and clip.subject not in styles:
             raise UserError(
-                "{clip}: its subject {subject} is none of the styles ({styles})",
+                "{clip}: its subject {subject} is not among the styles ({styles})",
                 clip=clip.name,
                 subject=clip.subject,
                 styles=", ".join(styles),
@@ -216,12 +216,13 @@ class Examples:
         vertices_TV3 = faces.vertices(clip)
         if clip.name not in self._kept:
             self._kept[clip.name] = self._listen(faces.samples(clip), len(vertices_TV3))
-        features_RC, semantic_11E, audio_s = self._kept[clip.name]
+        convolved, positions_1R, semantic_11E, audio_s = self._kept[clip.name]
         target_TX = torch.from_numpy(vertices_TV3 - faces.template(clip.subject)).flatten(1)
         style_NN = torch.eye(len(styles), device=self._device)
         return Example(
             name=clip.name,
-            features_RC=features_RC,
+            convolved=convolved,
+            positions_1R=positions_1R,
             semantic_11E=semantic_11E,
             target_TX=target_TX.to(self._device),
             style_KN=style_NN[[styles.index(clip.subject)]] if clip.subject in styles else style_NN,
@@ -229,63 +230,55 @@ class Examples:
         )
 
     @torch.no_grad()
-    def _listen(self, samples_S: np.ndarray, n_anim_frames: int) -> tuple[Tensor, Tensor | None, float]:
-        """The frozen parts' features (R, C), F_s (1, 1, E), and the duration."""
+    def _listen(self, samples_S: np.ndarray, n_anim_frames: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
+        """The CNN's features, their positions (1, R), F_s (1, 1, E), and the duration.
+
+        As published, T is the number of recorded frames; inference counts it from the audio.
+        """
         model = self._model
         waveform = torch.from_numpy(normalise(samples_S))[None].to(self._device)
-        positions_R = training_positions(encoder_frames(len(samples_S)), n_anim_frames, self._faces.fps)
-        features_BLC = convolve(model.audio_encoder, waveform)
-        positions = torch.from_numpy(positions_R).float()[None].to(self._device)
-        features_RC = resample_features(features_BLC, positions)[0]
-        return features_RC, model.semantics(waveform), len(samples_S) / SAMPLE_RATE_HZ
-
-
-def training_positions(n_enc_frames: int, n_anim_frames: int, fps: int) -> np.ndarray:
-    """Where, in encoder frames, a recorded clip's features are read: its own number of frames, as published.
-
-    Training knows how many frames were recorded; inference counts them from the audio (`grid.feature_positions`).
-    """
-    if fps == 25:
-        return np.arange(2 * n_anim_frames, dtype=np.float64)
-    return np.linspace(0, n_enc_frames - 1, n_anim_frames)
+        positions_R = model.config.host.grid.positions(len(samples_S), n_anim_frames)
+        positions_1R = torch.from_numpy(positions_R).float()[None].to(self._device)
+        convolved = model.convolved(waveform, positions_1R)
+        return convolved, positions_1R, model.semantics(waveform), len(samples_S) / SAMPLE_RATE_HZ
 
 
 class Learner(nn.Module):
     """The model and its loss, for `Run.learn`."""
 
-    def __init__(self, config: FinetuneVertices, model: FaceFormer) -> None:
+    def __init__(self, config: FinetuneVertices, model: FaceModel) -> None:
         super().__init__()
         self.config, self.model = config, model
 
     def forward(self, examples: Sequence[Example]) -> Tensor:
-        """Mean over the clips of the mean squared error of their vertices."""
+        """Mean of the clips' losses."""
         return torch.stack([self._loss(example) for example in examples]).mean()
 
     def _loss(self, example: Example) -> Tensor:
-        masked_R = self._masked(len(example.features_RC))
-        memory_BRM = remember(self.model, example, masked_R)
-        decoder, style_BN, target_BTX = self.model.decoder, example.style_KN[:1], example.target_TX[None]
+        memory_BRM = remember(self.model, example, self._masked(example.convolved))
         # In full precision: rounding errors would be fed back frame after frame.
         with torch.autocast(memory_BRM.device.type, enabled=False):
-            memory_BRM = memory_BRM.float()
-            if self.config.feedback == "published":
-                predicted_BTX = decoder.recomputed(memory_BRM, style_BN)
-            else:
-                teacher = target_BTX if self.config.feedback == "teacher" else None
-                predicted_BTX = decoder(memory_BRM, style_BN, teacher)
-            return F.mse_loss(predicted_BTX, target_BTX)
+            return self.model.decoder.loss(
+                host_network.Example(
+                    memory_BRM=memory_BRM.float(),
+                    style_BN=example.style_KN[:1],
+                    target_BTX=example.target_TX[None],
+                )
+            )
 
-    def _masked(self, n_frames: int) -> Tensor | None:
+    def _masked(self, convolved: Tensor) -> Tensor | None:
         if not (self.training and self.config.mask_share):
             return None
-        masked_R = mask_spans(n_frames, self.config.mask_share, self.config.mask_frames, self.config.min_masks)
-        return masked_R.to(self.model.decoder.positions.device)
+        n_frames = convolved.shape[1]
+        masked = mask_spans(n_frames, self.config.mask_share, self.config.mask_frames, self.config.min_masks)
+        return masked.to(convolved.device)
 
 
 def mask_spans(n_frames: int, share: float, length: int, at_least: int) -> Tensor:
-    """SpecAugment in time as wav2vec 2.0 has it: bool (R,), distinct starts; drawn from torch's generator.
+    """SpecAugment in time as in wav2vec 2.0: bool (R,), drawn from torch's generator.
 
-    `share` of the frames over `length`, rounded up or down at random, is the number of spans; they may overlap.
+    The number of spans is `share` of the frames divided by `length`, rounded up or down at random. Their starts differ,
+    but they may overlap.
     """
     wanted = max(at_least, int(share * n_frames / length + torch.rand(()).item()))
     length = min(length, n_frames)
@@ -295,15 +288,14 @@ def mask_spans(n_frames: int, share: float, length: int, at_least: int) -> Tenso
     return masked_R
 
 
-def remember(model: FaceFormer, example: Example, masked_R: Tensor | None = None) -> Tensor:
-    """Decoder memory (1, R, M) of a clip."""
-    masked = None if masked_R is None else masked_R[None]
-    hidden_BRD = contextualise(model.audio_encoder, example.features_RC[None], masked_BT=masked)
-    return model.fusion(hidden_BRD, example.semantic_11E)
+def remember(model: FaceModel, example: Example, masked: Tensor | None = None) -> Tensor:
+    """The memory (1, R, M) of a clip."""
+    masked_BT = None if masked is None else masked[None]
+    return model.fusion(model.features(example.convolved, example.positions_1R, masked_BT), example.semantic_11E)
 
 
 @torch.no_grad()
-def validation_loss(model: FaceFormer, examples: Examples, clips: Sequence[FaceClip]) -> float:
+def validation_loss(model: FaceModel, examples: Examples, clips: Sequence[FaceClip]) -> float:
     """Mean over clips and styles of the squared error with teacher forcing, as published."""
     model.eval()
     losses = []
@@ -314,8 +306,8 @@ def validation_loss(model: FaceFormer, examples: Examples, clips: Sequence[FaceC
     return float(torch.stack(losses).mean())
 
 
-def finish(model: FaceFormer, examples: Examples, valid: Sequence[FaceClip], run: Run) -> None:
-    """Write RUN/model and, as an extension user would meet them, the errors of unguided motion."""
+def finish(model: FaceModel, examples: Examples, valid: Sequence[FaceClip], run: Run) -> None:
+    """Write RUN/model, and RUN/valid.json with the errors of motion that is fed its own frames, as in the extension."""
     on_keys, basis_KV3 = vertices_to_keys({key: value.detach().cpu() for key, value in model.state_dict().items()})
     write_model(run, model.config, on_keys, basis_KV3)
     if valid:
@@ -323,10 +315,10 @@ def finish(model: FaceFormer, examples: Examples, valid: Sequence[FaceClip], run
 
 
 @torch.no_grad()
-def free_running_errors(model: FaceFormer, examples: Examples, clips: Sequence[FaceClip]) -> dict[str, float]:
-    """Mean over clips and styles: `mse` of the vertices and `max_error`, the mean over frames of the largest distance.
+def free_running_errors(model: FaceModel, examples: Examples, clips: Sequence[FaceClip]) -> dict[str, float]:
+    """Mean over clips and styles: `mse` of the vertices, and `max_error`, the mean over frames of the largest distance.
 
-    The frames are the recorded ones, so this is for comparing runs; `python -m trainer evaluate` gives the table.
+    It uses the recorded number of frames, so it compares runs; `python -m trainer evaluate` gives the paper's table.
     """
     errors = []
     for example in map(examples, clips):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer finetune bundled --data work --out work/face --hubert work/hubert --wav2sem work/wav2sem`
 
-The bundled face model: fusion and decoder learn captured motion, as ARKit-named channels, from the frozen encoders'
-features, autoregressively, as FaceFormer was trained. The error is measured on the face (the basis' displacements), not
-on the channels.
+The bundled face model: fusion and decoder learn captured motion, as ARKit-named channels, from the features of frozen
+encoders, autoregressively, as FaceFormer was trained. The error is measured on the face that the channels make.
 
 Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
 """
@@ -19,13 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wav2sem_blender.pipeline.checkpoint import ModelConfig
-from wav2sem_blender.pipeline.frame_timing import encoder_frames, feature_positions
-from wav2sem_blender.pipeline.nn.encoders import encode
-from wav2sem_blender.pipeline.nn.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn import host_network
+from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
+from wav2sem_blender.pipeline.nn.face_model import FaceModel
 
-from ..experiments.face import FinetuneChannels
 from ..motion.curves import MotionRecord, MotionStore, paired_records
-from ..motion.face_loss import FaceLoss
 from ..motion.shapes import read_basis
 from ..motion.targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips, tuck_lower_lip
 from ..runs.run import Run, cosine_with_warmup, data_hash
@@ -35,15 +32,16 @@ from ..speech.augmentation import RECORDED
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .export import write_model
+from .face_recipes import FinetuneChannels
 
-PIECE_FRAMES = 600  # longer sequences are learnt in pieces of FaceFormer's own limit, 20 s
+PIECE_FRAMES = 600  # longer sequences are cut to FaceFormer's limit, 20 s
 SPEECHLESS_S = 8.0
 MAX_GRADIENT = 1.0  # the norm of all gradients together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A clip ready to learn from: features (T, D), sentence vector (E,), target (T, K), style index, what is said."""
+    """A clip to learn from; `style` is an index, `text` what is said."""
 
     text: str | None
     features_TD: Tensor
@@ -54,14 +52,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """Motion as it is taught (`motion/targets.py`): lips sealed on p, b, m, tucked on f, v, at rest in pauses."""
+    """Corrects captured motion (`motion/targets.py`): lips closed on p, b, m, tucked on f, v, at rest in pauses."""
 
     gap_K: np.ndarray
     channels: tuple[str, ...]
     rest_K: np.ndarray | None
 
     def __call__(self, target_TK: np.ndarray, record: SpeechRecord) -> np.ndarray:
-        """(T, K); motion without phone times is taught as it is."""
+        """(T, K); motion without phone times stays as it is."""
         if not record.phones or self.rest_K is None:
             return target_TK
         sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
@@ -72,19 +70,20 @@ class Teacher:
 
 
 class ChannelLearner(nn.Module):
-    """What is trained of the face model: its fusion and its decoder."""
+    """The trained parts of the face model: its fusion and its decoder."""
 
-    def __init__(self, model: FaceFormer) -> None:
+    def __init__(self, model: FaceModel) -> None:
         super().__init__()
         self.fusion, self.decoder = model.fusion, model.decoder
 
-    def forward(self, features_BTD: Tensor, semantic_B1E: Tensor, style_BN: Tensor) -> Tensor:
-        """Channel weights (B, T, K)."""
-        return self.decoder(self.fusion(features_BTD, semantic_B1E), style_BN)
+    def forward(self, features_BTD: Tensor, semantic_B1E: Tensor, style_BN: Tensor, target_BTK: Tensor) -> Tensor:
+        """The host's loss."""
+        memory_BTM = self.fusion(features_BTD, semantic_B1E)
+        return self.decoder.loss(host_network.Example(memory_BRM=memory_BTM, style_BN=style_BN, target_BTX=target_BTK))
 
 
 def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Path, wav2sem: Path) -> None:
-    """Train; RUN/model is a folder that `SpeechAnimator.load` reads."""
+    """Train, and write RUN/model for `SpeechAnimator.load`."""
     torch.manual_seed(config.seed)
     motion = MotionStore(data / "motion")
     files = [data / name for name in ("basis.npz", "speech/clips.json", "motion/clips.json", "motion/weights.npy")]
@@ -92,25 +91,25 @@ def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Pa
     run.describe(sentence_space=read_sentence_space(wav2sem))
     model = build_model(config, motion.channels, hubert, wav2sem).to(run.device)
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
-    loss_fn = FaceLoss(config, basis_KV3, gap_K).to(run.device)
+    model.decoder.criterion = FaceLoss(config, basis_KV3, gap_K).to(run.device)
     examples = training_examples(config, model, data, gap_K, run.device)
     learner = run.learn(ChannelLearner(model), *descent(config, ChannelLearner(model)), clip=MAX_GRADIENT)
     for step in run.steps(config.steps):
         crops = draw(examples, config, run.rng(step))
         for part in run.share(crops):
             with run.autocast():
-                loss = loss_of(part, config, learner, loss_fn, run.device)
+                loss = loss_of(part, config, learner, run.device)
             run.backward(loss)
         run.update()
-        run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.decoder.fps)
+        run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.host.fps)
     if run.is_main:
         write_model(run, model.config, model.state_dict(), basis_KV3)
 
 
 def training_examples(
-    config: FinetuneChannels, model: FaceFormer, data: Path, gap_K: np.ndarray, device: torch.device
+    config: FinetuneChannels, model: FaceModel, data: Path, gap_K: np.ndarray, device: torch.device
 ) -> list[list[Example]]:
-    """What is captured, and where the config has a share of it, what is driven."""
+    """The captured clips, and the driven ones if the config has a share of them."""
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
     timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
@@ -125,20 +124,20 @@ def training_examples(
     return [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in groups]
 
 
-def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceFormer:
-    """The whole model with both pretrained encoders in it, frozen: eval mode and no gradients."""
+def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceModel:
+    """The whole model with both pretrained encoders, which are frozen: eval mode and no gradients."""
     encoder, phones = read_encoder(hubert)
     sentences, sentence = read_wav2sem(wav2sem)
     described = ModelConfig(
         name="wav2sem-default",
         encoder=encoder,
         wav2sem=sentences,
-        decoder=config.decoder,
+        host=config.host,
         channels=channels,
         styles=config.styles,
         license="CC-BY-4.0; see LICENSE-weights",
     )
-    model = FaceFormer(described).eval()
+    model = FaceModel(described).eval()
     assert model.wav2sem is not None
     model.wav2sem.load_state_dict(sentence)
     model.audio_encoder.load_state_dict(phones)
@@ -147,18 +146,18 @@ def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Pat
 
 
 @torch.no_grad()
-def listen(model: FaceFormer, samples_S: np.ndarray, fps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def listen(model: FaceModel, samples_S: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """A whole clip's features (T, D) and sentence vector (E,), on the CPU."""
     assert model.wav2sem is not None
     waveform = torch.from_numpy(normalise(samples_S))[None].to(device)
-    positions_T = feature_positions(encoder_frames(waveform.shape[1]), fps)
-    features_1TD, _ = encode(model.audio_encoder, waveform, torch.from_numpy(positions_T).float()[None].to(device))
+    positions_1T = torch.from_numpy(model.config.host.grid.positions(waveform.shape[1])).float()[None].to(device)
+    features_1TD = model.features(model.convolved(waveform, positions_1T), positions_1T)
     return features_1TD[0].cpu(), model.wav2sem(waveform)[0].cpu()
 
 
 def _examples(
     config: FinetuneChannels,
-    model: FaceFormer,
+    model: FaceModel,
     speech: SpeechStore,
     motion: MotionStore,
     taught: Teacher,
@@ -166,7 +165,7 @@ def _examples(
     versions: int,
     device: torch.device,
 ) -> list[Example]:
-    """Every clip in `versions` copies, the first as recorded, the others augmented."""
+    """`versions` copies of every clip: the first as recorded, the others augmented."""
     rng = np.random.default_rng(config.seed)
     augmenters = [Augmenter(speech, config.augmentation, config.seed + i) for i in range(versions)]
     augmenters[0] = Augmenter(speech, RECORDED, config.seed)
@@ -175,9 +174,9 @@ def _examples(
         for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
             samples_S, target_TK = speech.samples(record), taught(motion.weights(moved), record)
             speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
-            for piece_S, piece_TK in _pieces(samples_S, target_TK, config.decoder.fps):
+            for piece_S, piece_TK in _pieces(samples_S, target_TK, config.host.fps):
                 changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
-                features_TD, semantic_E = listen(model, augment(changed_S), config.decoder.fps, device)
+                features_TD, semantic_E = listen(model, augment(changed_S), device)
                 n_frames = min(len(features_TD), len(changed_TK))
                 example = Example(
                     text=record.text,
@@ -191,15 +190,15 @@ def _examples(
 
 
 def _speechless(
-    config: FinetuneChannels, model: FaceFormer, speech: SpeechStore, rest_K: np.ndarray, device: torch.device
+    config: FinetuneChannels, model: FaceModel, speech: SpeechStore, rest_K: np.ndarray, device: torch.device
 ) -> list[Example]:
-    """Noise and music, to which a mouth rests, in every style."""
+    """Noise and music, to which the mouth rests, in every style."""
     augment = Augmenter(speech, config.augmentation, config.seed)
     examples = []
     for i in range(config.speechless):
         rng = np.random.default_rng([config.seed, i])
         sound_S = augment.speechless(int(SPEECHLESS_S * SAMPLE_RATE_HZ), rng)
-        features_TD, semantic_E = listen(model, sound_S, config.decoder.fps, device)
+        features_TD, semantic_E = listen(model, sound_S, device)
         target_TK = torch.from_numpy(rest_K).float().expand(len(features_TD), -1)
         style = i % len(config.styles)
         examples.append(
@@ -229,7 +228,7 @@ def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> 
 
 
 def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
-    """A global batch: crops of equal length, captured ones and driven ones by their shares."""
+    """A global batch: crops of equal length, captured and driven by their shares."""
     n_driven = round(config.driven_share * config.batch)
     some: list[Example] = []
     for group, count in zip(examples, (config.batch - n_driven, n_driven), strict=False):
@@ -250,12 +249,10 @@ def descent(
     return optimiser, cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
 
 
-def loss_of(
-    crops: list[Example], config: FinetuneChannels, learner: nn.Module, loss_fn: FaceLoss, device: torch.device
-) -> Tensor:
-    """The loss of crops of equal length: scalar."""
+def loss_of(crops: list[Example], config: FinetuneChannels, learner: nn.Module, device: torch.device) -> Tensor:
+    """The loss of crops of equal length: a scalar."""
     features_BTD = torch.stack([crop.features_TD for crop in crops]).to(device)
     semantic_B1E = torch.stack([crop.semantic_E for crop in crops])[:, None].to(device)
     target_BTK = torch.stack([crop.target_TK for crop in crops]).to(device)
     style_BN = torch.eye(len(config.styles))[[crop.style for crop in crops]].to(device)
-    return loss_fn(learner(features_BTD, semantic_B1E, style_BN), target_BTK)
+    return learner(features_BTD, semantic_B1E, style_BN, target_BTK)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`prepare driven`: motion for aligned speech that nobody filmed.
+"""`prepare driven`: phoneme-driven motion for aligned speech without a film.
 
-A small network learns from the captured speaker what each phone, among its neighbours, does to every channel; it then
-drives the phone times of all other voices. Lips are made to meet on p, b and m: an average alone leaves them ajar.
-The face model learns from both: captured motion says how a face moves, driven motion says it for many voices.
+A small network learns from the captured speaker how phones in context move every channel, and then turns the phone
+times of all other voices into motion. Lips are made to meet on p, b and m, which an average leaves ajar. The face model
+learns from both: captured motion shows how a face moves, driven motion shows it for many voices.
 
 Shapes: T animation frames, P phones, K channels.
 """
@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames
+from wav2sem_blender.pipeline.frame_timing import FrameGrid
+from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceWeights
+from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
 
 from ..speech.phones import BILABIALS, PHONES, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
 from .curves import FPS, Fitted, MotionStore, paired_records, write_motion
-from .face_loss import FaceLoss
-from .face_weights import FaceWeights
 from .shapes import read_basis
 from .targets import close_lips, part_lips, rest_in_pauses, rest_pose
 
 STEPS = 700
 CROP_FRAMES = 80
 BATCH = 32
-MOST_SYNTHETIC = {"flite": 300, "espeak": 240}  # clips: most of what the face hears are real voices
+MOST_SYNTHETIC = {"flite": 300, "espeak": 240}  # clips: the face model should hear mostly real voices
 
 
 class PhonesToMotion(nn.Sequential):
-    """Phone shares (B, T, P) -> channel weights (B, T, K); sees half a second to either side."""
+    """Phone shares (B, T, P) -> channel weights (B, T, K); sees half a second to each side."""
 
     def __init__(self, n_channels: int, width: int = 96) -> None:
         layers: list[nn.Module] = []
@@ -46,7 +46,7 @@ class PhonesToMotion(nn.Sequential):
 
 
 def phone_shares(phones: list[Timing], n_frames: int) -> np.ndarray:
-    """(T, P): which part of every frame (centred on its time) each phone fills; what nothing fills is silence."""
+    """(T, P): the part of every frame (centred on its time) that each phone fills; the rest is silence."""
     shares_TP = np.zeros((n_frames, len(PHONES)), np.float32)
     for phone, start, end in phones:
         first, last = max(0, int(start * FPS - 1)), min(n_frames, int(end * FPS + 2))
@@ -58,7 +58,7 @@ def phone_shares(phones: list[Timing], n_frames: int) -> np.ndarray:
 
 
 def prepare_driven(data: Path, out: Path, seed: int) -> None:
-    """Learn from the captured clips, drive every other aligned clip, write a folder like `prepare motion`'s."""
+    """Learn from the captured clips, drive every other aligned clip, and write a folder that `MotionStore` reads."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
@@ -81,7 +81,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     driven: list[Fitted] = []
     for record in spoken:
         assert record.phones is not None
-        n_frames = animation_frames(encoder_frames(record.n_samples), FPS)
+        n_frames = FrameGrid.at_rate(FPS).animation_frames(record.n_samples)
         with torch.no_grad():
             average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
         closed_TK = close_lips(average_TK, record.phones, closed_K)
@@ -114,7 +114,7 @@ def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng
 
 
 def _closed_lips(captured: list[tuple[np.ndarray, np.ndarray]], gap_K: np.ndarray) -> np.ndarray:
-    """The captured speaker's median channels (K,) in the middle of p, b, m, where the lips did meet."""
+    """The captured speaker's median channels (K,) inside p, b, m, in frames where the lips met."""
     columns = [PHONES.index(phone) for phone in BILABIALS]
     shut = [target[(phones[:, columns].sum(1) > 0.6) & (target @ gap_K < 0.0008)] for phones, target in captured]
     return np.median(np.concatenate(shut), axis=0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts that a face model is built from: what earlier runs, imports and hubs have made.
+"""The parts of a face model, from earlier runs, imports and hubs.
 
-Every reader gives a config and a state dict of the bare module, on the CPU.
+Every reader returns a config and a state dict of the bare module, on the CPU.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ def read_encoder(run: Path) -> tuple[EncoderConfig, State]:
     """The encoder of a pretrain-hubert run.
 
     Raises:
-        FileNotFoundError: the run is not there, or not finished.
+        MissingFileError: The run is missing or not finished.
     """
     config = read_run(run)["config"]
     return EncoderConfig(**config["encoder"]), below("audio_encoder.", read_recogniser(run))
 
 
 def read_recogniser(run: Path) -> State:
-    """All that a pretrain-hubert run has learnt: `audio_encoder.*` and the head.
+    """All weights of a pretrain-hubert run: `audio_encoder.*` and the head.
 
     Raises:
-        FileNotFoundError: the run is not there, or not finished.
+        MissingFileError: The run is missing or not finished.
     """
     read_run(run, "encoder.pt")
     return torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
 
 
 def fitting(theirs: State, ours: State) -> dict[str, Tensor]:
-    """Those of their tensors that have the name and the shape of one of ours."""
+    """Their tensors whose name and shape are those of one of ours."""
     return {key: value for key, value in theirs.items() if key in ours and ours[key].shape == value.shape}
 
 
 def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
-    """The Wav2Sem of a pretrain run, or of a folder that `import-official` wrote.
+    """The Wav2Sem of a pretrain run, or of a folder that `python -m wav2sem_blender import` wrote.
 
     Raises:
-        FileNotFoundError: nothing is there, or the run is not finished.
-        ValueError: it is a damaged folder, or another model's.
+        MissingFileError: Nothing is there, or the run is not finished.
+        UserError: The folder is damaged, or holds another model.
     """
     if (path / "config.json").is_file():
         folder = open_folder(path)
         if not isinstance(folder, Wav2SemFolder):
             raise UserError(
-                "{path}: a whole model; --wav2sem takes a pretrain run or an imported Wav2Sem",
-                path=path,
+                "{folder}: this is a whole model; --wav2sem takes a pretrain run or an imported Wav2Sem",
+                folder=path,
             )
         tensors = {key: torch.from_numpy(value) for key, value in folder.tensors("wav2sem.").items()}
         return folder.config, tensors
@@ -72,8 +72,8 @@ def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
 
 
 def read_sentence_space(path: Path) -> dict[str, Any]:
-    """Which text vectors a pretrain run learnt: `text_model`, `target` and `normalise_target`; {} of an import, whose
-    text model nobody has stated."""
+    """The text vectors of a pretrain run: `text_model`, `target` and `normalise_target`; {} for an import, whose text
+    model is unknown."""
     if not (path / "run.json").is_file():
         return {}
     run = read_run(path)
@@ -81,19 +81,19 @@ def read_sentence_space(path: Path) -> dict[str, Any]:
 
 
 def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, State]:
-    """Published weights of `kind` ("wav2vec2" or "hubert"), from a folder or, where there is a network, from a hub.
+    """Published weights of `kind` ("wav2vec2" or "hubert"), from a folder or, with a network, from a hub.
 
     Raises:
-        FileNotFoundError: neither a folder nor a hub has them.
-        ValueError: the folder holds another kind of encoder, which would load as noise without any error.
+        MissingFileError: Neither a folder nor a hub has them.
+        UserError: The folder holds another kind of encoder, which would load as noise without an error.
     """
     described = Path(folder_or_name) / "config.json"
     if described.is_file():
         found = json.loads(described.read_text(encoding="utf-8")).get("model_type")
         if found != kind:
             raise UserError(
-                "{folder_or_name}: a {found} encoder, the experiment asks for {kind}",
-                folder_or_name=folder_or_name,
+                "{folder}: a {found} encoder, the experiment asks for {kind}",
+                folder=folder_or_name,
                 found=found,
                 kind=kind,
             )
@@ -101,16 +101,16 @@ def read_pretrained(folder_or_name: str, kind: str) -> tuple[EncoderConfig, Stat
         backbone = load_backbone(folder_or_name, kind)
     except OSError as error:
         raise MissingFileError(
-            "encoder {folder_or_name!r}: no such folder with config.json and weights, and no hub gives it "
-            "({splitline}); name a folder in an experiment of your own, or give --hubert RUN",
-            folder_or_name=folder_or_name,
-            splitline=str(error).splitlines()[0],
+            "encoder {name!r}: there is no such folder with config.json and weights, and no hub provides it "
+            "({reason}); name a folder in an experiment of your own, or give --hubert RUN",
+            name=folder_or_name,
+            reason=str(error).splitlines()[0],
         ) from error
     return EncoderConfig(kind=kind, config=_changed(backbone.config, KINDS[kind][0]())), backbone.state_dict()
 
 
 def _changed(config: Any, base: Any) -> dict[str, Any]:
-    """What of a transformers config differs from its class's base size, and matters to the architecture."""
+    """The values of a transformers config that differ from the base size and belong to the architecture."""
     unimportant = {"architectures", "dtype", "transformers_version", "_name_or_path", "apply_spec_augment"}
     base_values = base.to_dict()
     return {

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech in, named shape-key curves out; no Blender here.
+"""Speech goes in, named shape-key curves come out; no Blender here.
 
-`infer.py` is the main path, read top to bottom. Importing this package costs nothing: the two classes load on first
-use.
+`infer.py` is the main path; read it from top to bottom. The two classes are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
     from .infer import SpeechAnimator
     from .motion import Motion
 
-__all__ = ["IMPORT_KINDS", "Motion", "SpeechAnimator"]
-
-# What `official.import_official` reads; here because the command line's help needs them without NumPy or torch.
-IMPORT_KINDS = ("wav2sem", "faceformer-vocaset", "faceformer-biwi", "codetalker-wav2sem")
+__all__ = ["Motion", "SpeechAnimator"]
 
 # Before any engine can be imported.
 silence_libraries()

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model folder: config.json + model.safetensors (+ encoder.onnx and semantic.onnx for the embedded engine).
+"""A model folder: config.json and model.safetensors; encoder.onnx and semantic.onnx for the ONNX engine.
 
-config.json names the sha256 of every other file, so a damaged or mixed-up folder is refused before it can speak
-nonsense. Reading needs numpy and safetensors only.
+config.json holds the sha256 of every other file, so a damaged or mixed-up folder is refused. Reading needs NumPy and
+safetensors only.
+
+Format 2 has `host: {kind, settings}` in the model's description. Format 1 had `decoder`, the settings of FaceFormer's
+decoder; it is read and migrated in memory.
 """
 
 from __future__ import annotations
@@ -15,25 +18,28 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import MissingFileError, UserError
+from ..errors import MissingFileError, Text, UserError
 from ..files import check_ours, replaced_folder
+from .hosts import host_class
+from .hosts.protocol import Host
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
 MADE_BY = "an import or export of a model"
-NO_FACE = "it is a Wav2Sem encoder alone, without a face; fuse it into a face model by `python -m trainer finetune`"
+NO_FACE = Text("it is a Wav2Sem encoder without a face; fuse it into a face model with `python -m trainer finetune`")
+Described = TypeVar("Described")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A transformers speech encoder: `kind` is "hubert" or "wav2vec2", `config` what differs from its base size."""
+    """A transformers encoder: `kind` is "hubert" or "wav2vec2", `config` holds what differs from its base size."""
 
     kind: str
     config: Mapping[str, Any]
@@ -41,31 +47,10 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2SemConfig:
-    """The Wav2Sem encoder (wav2vec 2.0 architecture) and the width of the sentence space it maps into."""
+    """The Wav2Sem encoder (wav2vec 2.0 architecture) and the width of its sentence space."""
 
     config: Mapping[str, Any]
     target_dim: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """FaceFormer's decoder: 64-d at 30 fps for FLAME, 128-d at 25 fps for BIWI."""
-
-    dim: int = 64
-    heads: int = 4
-    ffn_dim: int = 128
-    period: int = 30
-    fps: int = 30
-    memory_per_frame: int = 1
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if (self.fps, self.memory_per_frame) not in ((30, 1), (25, 2)):
-            raise UserError(
-                "decoder with {fps} fps and {memory_per_frame} memory frames: 30 fps with 1 or 25 fps with 2",
-                fps=self.fps,
-                memory_per_frame=self.memory_per_frame,
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +60,7 @@ class ModelConfig:
     name: str
     encoder: EncoderConfig
     wav2sem: Wav2SemConfig | None
-    decoder: DecoderConfig
+    host: Host
     channels: tuple[str, ...]
     styles: tuple[str, ...]
     topology: str = "flame"
@@ -86,21 +71,73 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        host = {"kind": self.host.KIND, "settings": dataclasses.asdict(self.host)}
+        return json.loads(json.dumps({**dataclasses.asdict(self), "host": host}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Raises ValueError for an unknown or missing key: a silent default would be another model."""
-        fields: dict[str, Any] = dict(data)
-        try:
-            wav2sem = fields["wav2sem"]
-            fields["encoder"] = EncoderConfig(**fields["encoder"])
-            fields["wav2sem"] = None if wav2sem is None else Wav2SemConfig(**wav2sem)
-            fields["decoder"] = DecoderConfig(**fields["decoder"])
-            fields["channels"], fields["styles"] = tuple(fields["channels"]), tuple(fields["styles"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise UserError("its model description does not fit this version: {error}", error=error) from error
+        """Read what `to_json` wrote.
+
+        Raises:
+            UserError: A key is unknown or missing, or a value is not of its type: a silent default would be another
+                model.
+        """
+        _check_keys(cls, data, "model")
+        wav2sem = data["wav2sem"]
+        host = _described(_HostDescription, data["host"], "model.host")
+        parsed = {
+            "encoder": _described(EncoderConfig, data["encoder"], "model.encoder"),
+            "wav2sem": None if wav2sem is None else _described(Wav2SemConfig, wav2sem, "model.wav2sem"),
+            "host": _described(host_class(host.kind), host.settings, "model.host.settings"),
+            "channels": tuple(data["channels"]),
+            "styles": tuple(data["styles"]),
+        }
+        return cls(**{**data, **parsed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _HostDescription:
+    kind: str
+    settings: Mapping[str, Any]
+
+
+def _described(wanted: type[Described], data: Any, name: str) -> Described:
+    """A dataclass from JSON; `name` is its place in config.json."""
+    _check_keys(wanted, data, name)
+    return wanted(**data)
+
+
+_JSON_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "string"),
+    "int": (int, "integer"),
+    "float": ((int, float), "number"),
+    "bool": (bool, "boolean"),
+    "tuple": (list, "array"),
+    **dict.fromkeys(("Mapping", "EncoderConfig", "Host"), (dict, "object")),
+}
+"""A field's annotation, up to its "[" -> the type of its JSON value, and that type's name."""
+
+
+_WRONG_TYPE = "{key} is {value}; its JSON type must be {type}"
+
+
+def _check_keys(wanted: type, data: Any, name: str) -> None:
+    """Raise UserError where a key is unknown or missing, or its value has the wrong type."""
+    if not isinstance(data, dict):
+        raise UserError(_WRONG_TYPE, key=name, value=json.dumps(data), type="object")
+    known = {field.name: field for field in dataclasses.fields(wanted)}
+    for key in data:
+        if key not in known:
+            raise UserError(
+                "unknown key {key}; this release knows {known}", key=f"{name}.{key}", known=", ".join(known)
+            )
+    for key, described in known.items():
+        if key in data:
+            types, type_name = _JSON_TYPES.get(str(described.type).partition("[")[0], (object, ""))
+            if not isinstance(data[key], types):
+                raise UserError(_WRONG_TYPE, key=f"{name}.{key}", value=json.dumps(data[key]), type=type_name)
+        elif described.default is described.default_factory is dataclasses.MISSING:
+            raise UserError("the key {key} is missing", key=f"{name}.{key}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +149,7 @@ class _Folder:
     files: frozenset[str]
 
     def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Weights whose names start with `prefix`, the prefix removed; half-precision storage becomes float32."""
+        """Weights whose names start with `prefix`, without it; half precision becomes float32."""
         from safetensors import safe_open
 
         with safe_open(self.path / WEIGHTS_FILE, framework="numpy") as file:
@@ -125,20 +162,20 @@ class _Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2SemFolder(_Folder):
-    """A Wav2Sem encoder alone: sentence vectors, no face."""
+    """A folder with a Wav2Sem encoder and no face."""
 
     config: Wav2SemConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder(_Folder):
-    """A model that animates."""
+    """A folder with a model that animates."""
 
     config: ModelConfig
 
     @classmethod
     def open(cls, path: str | Path) -> ModelFolder:
-        """As `open_folder`; ValueError for a Wav2Sem alone too."""
+        """As `open_folder`; UserError for a Wav2Sem alone."""
         folder = open_folder(path)
         if isinstance(folder, Wav2SemFolder):
             raise UserError("{path}: {no_face}", path=path, no_face=NO_FACE)
@@ -146,7 +183,7 @@ class ModelFolder(_Folder):
 
     @property
     def has_onnx(self) -> bool:
-        """Whether the embedded engine can run this model."""
+        """Whether the ONNX engine can run this model."""
         return ENCODER_ONNX in self.files
 
     def basis(self) -> np.ndarray | None:
@@ -155,11 +192,11 @@ class ModelFolder(_Folder):
 
 
 def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
-    """Read and verify a model folder, or one with a Wav2Sem alone.
+    """Read and verify the folder of a model, or of a Wav2Sem alone.
 
     Raises:
-        FileNotFoundError: no model there, or a file of it is missing.
-        ValueError: another format version, an unreadable config, or a file that is not the one described.
+        MissingFileError: No model is there, or one of its files is missing.
+        UserError: Another format version, an unreadable config, or a file that differs from its hash.
     """
     folder = Path(path)
     config_path = folder / CONFIG_FILE
@@ -171,41 +208,55 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         version, description, files = data["format_version"], data[kind], data["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            "{config_path}: not a Wav2Sem model description ({error})",
-            config_path=config_path,
-            error=error,
+            "{file}: not the description of a Wav2Sem model ({error})", file=config_path, error=error
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise UserError(
-            "{config_path}: format version {version}, this release reads version {format_version}; export the "
-            "model again with a matching release",
-            config_path=config_path,
+            "{file}: format version {version}, this release reads 1 and {newest}; export the model again with a "
+            "matching release",
+            file=config_path,
             version=version,
-            format_version=FORMAT_VERSION,
+            newest=FORMAT_VERSION,
         )
     for name, expected in files.items():
         if Path(name).name != name:
             raise UserError(
-                "{config_path}: {name!r} is no file of this folder; copy the whole model folder again",
-                config_path=config_path,
-                name=name,
+                "{file}: {name!r} is not in this folder; copy the whole model folder again", file=config_path, name=name
             )
         if not (folder / name).is_file():
-            raise MissingFileError("{folder}: missing; copy the whole model folder again", folder=folder / name)
+            raise MissingFileError("{file}: missing; copy the whole model folder again", file=folder / name)
         if sha256(folder / name) != expected:
-            raise UserError(
-                "{folder}: damaged (its sha256 differs from config.json); copy it again",
-                folder=folder / name,
-            )
-    weights_sha256, names = files[WEIGHTS_FILE], frozenset(files)
+            raise UserError("{file}: damaged (its sha256 differs from config.json); copy it again", file=folder / name)
+    if version == 1 and kind == "model":
+        description = _migrated(description)
     try:
+        known = ("format_version", kind, "files")
+        if unknown := [key for key in data if key not in known]:
+            raise UserError("unknown key {key}; this release knows {known}", key=unknown[0], known=", ".join(known))
+        common: dict[str, Any] = {
+            "path": folder,
+            "weights_sha256": files[WEIGHTS_FILE],
+            "files": frozenset(files),
+        }
         if kind == "wav2sem":
-            wav2sem = Wav2SemConfig(**description)
-            return Wav2SemFolder(path=folder, config=wav2sem, weights_sha256=weights_sha256, files=names)
-        model = ModelConfig.from_json(description)
-        return ModelFolder(path=folder, config=model, weights_sha256=weights_sha256, files=names)
-    except (TypeError, ValueError) as error:
-        raise UserError("{config_path}: {error}", config_path=config_path, error=error) from error
+            return Wav2SemFolder(config=_described(Wav2SemConfig, description, "wav2sem"), **common)
+        return ModelFolder(config=ModelConfig.from_json(description), **common)
+    except KeyError as error:
+        raise UserError("{file}: it names no {name}", file=config_path, name=WEIGHTS_FILE) from error
+    except UserError as error:
+        raise UserError("{file}: {error}", file=config_path, error=error.text) from error
+
+
+def _migrated(description: Any) -> Any:
+    """The model's description of format 1 as format 2 has it.
+
+    Format 1 had FaceFormer's decoder only. Keys that were made of a vertex head end with its bias.
+    """
+    if not isinstance(description, dict) or "decoder" not in description:
+        return description
+    kind = "faceformer" if "bias" in description.get("channels", ()) else "faceformer_channels"
+    others = {key: value for key, value in description.items() if key != "decoder"}
+    return {**others, "host": {"kind": kind, "settings": description["decoder"]}}
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
@@ -221,19 +272,20 @@ def sha256(path: Path) -> str:
 def save_model(
     folder: str | Path, config: ModelConfig, tensors: Mapping[str, np.ndarray], onnx: Mapping[str, Path] | None = None
 ) -> ModelFolder:
-    """Write a model folder; a model that is there is replaced, only when the new one is complete.
+    """Write a model folder. It replaces a model that is there, once it is complete.
 
     Args:
-        folder: target; its parent is created.
-        tensors: the torch modules' state dict as numpy, plus `basis_KV3` where there is a basis.
-        onnx: file name -> exported file, copied in.
+        folder: The target; its parent is created.
+        config: The model's description.
+        tensors: The state dict of `nn.face_model.FaceModel` as NumPy arrays, and `basis_KV3` where there is a basis.
+        onnx: File name -> exported file, which is copied.
     """
     _write_folder(Path(folder), {"model": config.to_json()}, tensors, onnx or {})
     return ModelFolder.open(folder)
 
 
 def save_wav2sem(folder: str | Path, config: Wav2SemConfig, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a folder with a Wav2Sem encoder and nothing else: it gives sentence vectors and animates nothing."""
+    """Write a folder with a Wav2Sem encoder alone."""
     _write_folder(Path(folder), {"wav2sem": dataclasses.asdict(config)}, tensors, {})
 
 
@@ -244,7 +296,7 @@ def _write_folder(
 
     with replaced_folder(folder, MADE_BY, model_files, CONFIG_FILE) as new:
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, new / WEIGHTS_FILE)
-        (new / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone
+        (new / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable only by its owner
         for name, source in onnx.items():
             shutil.copyfile(source, new / name)
         files = {path.name: sha256(path) for path in sorted(new.iterdir())}
@@ -253,10 +305,10 @@ def _write_folder(
 
 
 def copy_folder(source: str | Path, folder: str | Path) -> None:
-    """Copy a model folder, or one with a Wav2Sem alone: what its config.json names, and nothing else.
+    """Copy a model folder, or one with a Wav2Sem alone: only the files that its config.json names.
 
     Raises:
-        FileNotFoundError, ValueError: As in `open_folder`, of the source or of the copy.
+        UserError: As in `open_folder`, for the source or the copy.
     """
     opened = open_folder(source)
     with replaced_folder(Path(folder), MADE_BY, model_files, CONFIG_FILE) as new:
@@ -266,7 +318,7 @@ def copy_folder(source: str | Path, folder: str | Path) -> None:
 
 
 def model_files(folder: Path) -> tuple[str, ...]:
-    """The names in a folder that make it a model of ours; none where its config.json is not one that we wrote."""
+    """The files that make a folder one of our models; none unless we wrote its config.json."""
     try:
         description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         if "format_version" not in description or not {"model", "wav2sem"} & set(description):
@@ -277,5 +329,5 @@ def model_files(folder: Path) -> tuple[str, ...]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Before a long conversion: raises UserError where `folder` holds what is no model of ours, alone."""
+    """Raise UserError, before a long conversion, if `folder` holds anything but a model of ours."""
     check_ours(folder, MADE_BY, model_files)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The embedded default: encoders and fusion in ONNX Runtime, on the CPU; no torch.
+"""The default engine: encoders and fusion in ONNX Runtime, on the CPU, without torch.
 
-Shapes: S samples, R memory frames, E sentence space, M decoder width.
+Shapes: S samples, R memory frames, E sentence space, M memory width.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ class OnnxEngine:
     device = "cpu"
 
     def __init__(self, folder: ModelFolder) -> None:
-        """Raises ValueError when the model was not exported for this engine."""
+        """UserError if the model was not exported for this engine."""
         if not folder.has_onnx:
             raise UserError(
-                "model {config}: has no {encoder_onnx}; use the torch engine, or make it with `python -m trainer "
-                "export`",
-                config=folder.config.name,
-                encoder_onnx=ENCODER_ONNX,
+                "model {model} has no {file}; use the torch engine, or make it with `python -m trainer export`",
+                model=folder.config.name,
+                file=ENCODER_ONNX,
             )
         self._encoder = _session(folder, ENCODER_ONNX)
         self._semantic = _session(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
@@ -42,7 +41,7 @@ class OnnxEngine:
         return self._semantic.run(None, {"waveform": waveform_S[None]})[0][0]
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
-        """Fused features (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
+        """The memory (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
         inputs = {"waveform": waveform_S[None], "positions": positions_R[None].astype(np.float32)}
         if semantic_RE is not None:
             inputs["semantic"] = semantic_RE[None]
@@ -53,13 +52,13 @@ def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = min(4, os.cpu_count() or 1)
-    # No memory plan per input length: a long recording's utterances all differ in length, and plans are kept.
+    # A memory plan is kept for each input length, and utterances all differ in length.
     options.enable_mem_pattern = False
-    # Waiting threads sleep: spinning ones take the core from Blender, and from each other on a busy machine.
+    # Waiting threads sleep. Spinning, they would take the cores from Blender and from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(folder.path / file_name, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, a dozen of them, without a common base
+    except Exception as error:  # onnxruntime's exceptions have no common base
         raise UserError(
-            "{path}: ONNX Runtime cannot read it ({error})", path=folder.path / file_name, error=error
+            "{file}: ONNX Runtime cannot read it ({error})", file=folder.path / file_name, error=error
         ) from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""torch: any checkpoint, any size, on the GPU where there is one.
+"""The torch engine: any checkpoint of any size, on a GPU if there is one.
 
-Shapes: S samples, R memory frames, E sentence space, M decoder width.
+Shapes: S samples, R memory frames, E sentence space, M memory width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .checkpoint import BASIS_KEY, ModelFolder, Wav2SemFolder
-from .nn.faceformer import FaceFormer
+from .nn.face_model import FaceModel
 from .nn.wav2sem import Wav2Sem
 
 
@@ -23,7 +23,7 @@ def choose_device(wanted: str) -> str:
     """The torch device for "auto", "cuda", "mps", "xpu" or "cpu".
 
     Raises:
-        ValueError: the named device is not there.
+        UserError: The named device is not there.
     """
     available: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
@@ -57,7 +57,7 @@ class TorchEngine:
     def __init__(self, folder: ModelFolder | Wav2SemFolder, device: str) -> None:
         self.device = choose_device(device)
         if isinstance(folder, ModelFolder):
-            self._face = FaceFormer(folder.config)
+            self._face = FaceModel(folder.config)
             self._face.load_state_dict(load_state(folder))
             self._wav2sem = self._face.wav2sem
             self._whole: nn.Module = self._face
@@ -80,7 +80,7 @@ class TorchEngine:
             return self._wav2sem(self._tensor(waveform_S))[0].cpu().numpy()
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
-        """Fused features (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
+        """The memory (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
         semantic_BRE = None if semantic_RE is None else self._tensor(semantic_RE)
         with _memory_errors():
             memory_BRM = self._face.memory(self._tensor(waveform_S), self._tensor(positions_R), semantic_BRE)
@@ -91,7 +91,7 @@ class TorchEngine:
 
 
 def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:
-    """A folder's weights below `prefix` as a torch state dict (without the basis, which is no module's)."""
+    """A folder's weights below `prefix` as a torch state dict, without the basis."""
     return {key: torch.from_numpy(value) for key, value in folder.tensors(prefix).items() if key != BASIS_KEY}
 
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Time grids: samples -> encoder frames (50 Hz) -> animation frames, exactly as FaceFormer counts them.
+"""Frame grids: audio samples -> encoder frames (50 Hz) -> animation frames, counted exactly as FaceFormer counts them.
 
-Shapes: S samples, L encoder frames, T animation frames.
+Shapes: S samples, L encoder frames, T animation frames, R memory frames.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
+ENCODER_RATE_HZ = 50
 
 
 def encoder_frames(n_samples: int) -> int:
@@ -17,25 +20,49 @@ def encoder_frames(n_samples: int) -> int:
     return max(0, (n_samples - RECEPTIVE_FIELD_SAMPLES) // HOP_SAMPLES + 1)
 
 
-def animation_frames(n_enc_frames: int, fps: int) -> int:
-    """Number of animation frames for `n_enc_frames`, as the released code counts them.
+@dataclass(frozen=True, kw_only=True)
+class FrameGrid:
+    """Which encoder frames each animation frame is made from. A host that counts otherwise overrides the methods.
 
-    At 30 fps (VOCASET) this is `int(L / 50.0 * 30)`, in floats: it differs from floor(3 L / 5) at L = 205, 410, ….
-    At 25 fps (BIWI) two encoder frames make one animation frame and an odd last one is dropped.
+    Attributes:
+        fps: Animation frames per second.
+        memory_per_frame: Memory frames per animation frame.
+        interpolated: Memory frames lie evenly between the first and the last encoder frame. Otherwise they are the
+            encoder frames themselves.
+        before_transformer: Features are read at the memory frames before the encoder's transformer, not behind it.
     """
-    return n_enc_frames // 2 if fps == 25 else int(n_enc_frames / 50.0 * fps)
 
+    fps: int
+    memory_per_frame: int = 1
+    interpolated: bool = True
+    before_transformer: bool = True
 
-def feature_positions(n_enc_frames: int, fps: int) -> np.ndarray:
-    """Where, in encoder frames, the features of each animation frame are read.
+    @classmethod
+    def at_rate(cls, fps: int) -> FrameGrid:
+        """FaceFormer's grid: at half the encoder's rate (BIWI) frames are paired, at other rates interpolated."""
+        paired = 2 * fps == ENCODER_RATE_HZ
+        return cls(fps=fps, memory_per_frame=2 if paired else 1, interpolated=not paired)
 
-    Returns:
-        float64 (T,) for 30 fps: linear interpolation with aligned corners, T positions over [0, L-1];
-        float64 (2T,) for 25 fps: every encoder frame, two an animation frame.
-    """
-    n_anim_frames = animation_frames(n_enc_frames, fps)
-    if fps == 25:
-        return np.arange(2 * n_anim_frames, dtype=np.float64)
-    if n_anim_frames < 2:
-        return np.zeros(n_anim_frames)
-    return np.arange(n_anim_frames) * ((n_enc_frames - 1) / (n_anim_frames - 1))
+    def animation_frames(self, n_samples: int) -> int:
+        """T of a recording, as the released code counts it.
+
+        Interpolated, it is `int(L / 50.0 * fps)` in floats, which at 30 fps differs from floor(3 L / 5) at L = 205,
+        410, … Paired, an odd last encoder frame is dropped.
+        """
+        n_enc_frames = encoder_frames(n_samples)
+        if self.interpolated:
+            return int(n_enc_frames / 50.0 * self.fps)
+        return n_enc_frames // self.memory_per_frame
+
+    def positions(self, n_samples: int, n_anim_frames: int | None = None) -> np.ndarray:
+        """Where, in encoder frames, the memory frames are read: float64 (R,).
+
+        Args:
+            n_samples: Length of the recording.
+            n_anim_frames: T where it is known from recorded motion, as in training.
+        """
+        n_anim_frames = self.animation_frames(n_samples) if n_anim_frames is None else n_anim_frames
+        n_memory = n_anim_frames * self.memory_per_frame
+        if self.interpolated:
+            return np.linspace(0, encoder_frames(n_samples) - 1, n_memory)
+        return np.arange(n_memory, dtype=np.float64)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main path: speech -> sentence vectors -> fused features -> decoder -> Motion. Read `_animate` first.
 
-Shapes: S samples at 16 kHz, L encoder frames (50 Hz), T animation frames, R memory frames (T at 30 fps, 2T at 25 fps),
-E sentence space, M decoder width, N styles, K channels, V vertices.
+Shapes: S samples at 16 kHz, L encoder frames (50 Hz), T animation frames, R memory frames (see `FrameGrid`), E sentence
+space, M memory width, N styles, K channels, V vertices.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from ..assets import DEFAULT_MODEL
-from ..errors import UserError
+from ..errors import Text, UserError
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
 from .checkpoint import NO_FACE, ModelFolder, Wav2SemFolder, open_folder
-from .decoder import MotionDecoder
-from .frame_timing import HOP_SAMPLES, encoder_frames, feature_positions
+from .frame_timing import HOP_SAMPLES, encoder_frames
 from .motion import Motion
 from .windows import WINDOW_S, Window, plan, run_windows
 
@@ -36,13 +35,13 @@ UTTERANCE_FADE_S = 0.4
 
 
 class SpeechAnimator:
-    """A loaded model. `notes` says what had to be done differently than asked, in words for the user."""
+    """A loaded model. `notes` tells the user what was done differently than asked."""
 
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         self.folder = folder
         self.engine = engine
-        self.notes: list[str] = []
-        self._decoder = MotionDecoder(folder.config.decoder, folder.tensors("decoder."))
+        self.notes: list[Text] = []
+        self._decoder = folder.config.host.decoder(folder.tensors("decoder."), engine.device)
         self._basis_KV3 = folder.basis()
         self._wav2sem_config = folder.config.wav2sem
         self._window_s = WINDOW_S
@@ -51,17 +50,17 @@ class SpeechAnimator:
     def load(
         cls, model: str | os.PathLike[str] = "default", engine: str = "auto", device: str = "auto"
     ) -> SpeechAnimator:
-        """Load a model; of a folder with a Wav2Sem alone, a `SentenceEncoder`.
+        """Load a model; a folder with a Wav2Sem alone gives a `SentenceEncoder`.
 
         Args:
-            model: "default" (the bundled one) or a model folder.
-            engine: "onnx", "torch", or "auto": torch where it is installed and the model has no ONNX file or a GPU is
-                asked for, ONNX Runtime otherwise.
+            model: "default" (the bundled model) or a model folder.
+            engine: "onnx", "torch" or "auto": ONNX Runtime, unless the model has no ONNX file, a GPU is asked for, or
+                only torch is installed.
             device: "auto", "cuda", "mps", "xpu" or "cpu".
 
         Raises:
-            FileNotFoundError: no model there.
-            ValueError: a damaged model, an unknown engine or device, or an engine that is not installed.
+            MissingFileError: No model is there.
+            UserError: The model is damaged, the engine or device is unknown, or the engine is not installed.
         """
         folder = open_folder(DEFAULT_MODEL if str(model) == "default" else Path(model))
         name = choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
@@ -86,13 +85,14 @@ class SpeechAnimator:
         """Animate samples in memory.
 
         Args:
-            waveform: (N,) or (C, N), float or integer, any rate.
-            style: index, name, or weights (N,) of the model's speaking styles.
-            semantic_strength: scale of F_s; 0 is off, 1 as trained.
-            progress: called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
+            waveform: (N,) or (C, N), float or integer.
+            sample_rate: In Hz, any.
+            style: Index, name, or weights (N,) of the model's speaking styles.
+            semantic_strength: Scale of F_s; 0 is off, 1 as trained.
+            progress: Called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
 
         Raises:
-            ValueError: unusable audio, or an unknown style.
+            UserError: The audio cannot be used, or there is no such style.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
             return self._animate(speech, style, semantic_strength, progress or _silent)
@@ -107,7 +107,7 @@ class SpeechAnimator:
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
-        `temp_dir` takes the decoded samples, 230 MB an hour. Otherwise as `animate`; OSError for an unreadable file.
+        As `animate`; `temp_dir` takes the decoded samples, 230 MB an hour. OSError for an unreadable file.
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
             return self.animate_speech(speech, style, semantic_strength, progress)
@@ -119,18 +119,18 @@ class SpeechAnimator:
         semantic_strength: float = 1.0,
         progress: Progress | None = None,
     ) -> Motion:
-        """Animate a recording that was opened before, for whoever needs it for more than that; as `animate`."""
+        """Animate a recording that is open already; as `animate`."""
         return self._animate(speech, style, semantic_strength, progress or _silent)
 
     def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
         """The sentence vector F_s (E,) of one utterance, as trained.
 
         Args:
-            waveform: (N,) or (C, N), float or integer, any rate; taken whole, so the memory grows with its length.
-            sample_rate: in Hz.
+            waveform: (N,) or (C, N), float or integer. It is read whole, so memory grows with its length.
+            sample_rate: In Hz, any.
 
         Raises:
-            ValueError: unusable audio, or a model without a Wav2Sem.
+            UserError: The audio cannot be used, or the model has no Wav2Sem.
         """
         if self._wav2sem_config is None:
             raise UserError("this model has no Wav2Sem, so it gives no sentence vectors")
@@ -144,17 +144,17 @@ class SpeechAnimator:
                 semantic_strength=semantic_strength,
             )
         style_N = style_weights(style, self.folder.config.styles)
-        positions_R = feature_positions(encoder_frames(speech.n_samples), self.folder.config.decoder.fps)
+        positions_R = self.folder.config.host.grid.positions(speech.n_samples)
         semantic = self._sentence_vectors(speech, positions_R, semantic_strength, progress)
         memory_RM = self._fused_features(speech, positions_R, semantic, progress)
-        weights_TK = self._decoder.decode(memory_RM, style_N, lambda done: progress("motion", done))
+        weights_TK = self._decoder.decode(memory_RM, style_N, progress=lambda done: progress("motion", done))
         progress("motion", 1.0)
         return self._motion(weights_TK, speech, style_N, semantic_strength)
 
     def _sentence_vectors(
         self, speech: Speech, positions_R: np.ndarray, strength: float, progress: Progress
     ) -> Callable[[int, int], np.ndarray] | None:
-        """F_s of every utterance, faded over the pauses between them; returned as a reader of frames [first, last)."""
+        """A reader of memory frames [first, last) that gives each utterance's F_s, faded over the pauses between."""
         if self._wav2sem_config is None:
             return None
         utterances = split_utterances(speech, max_s=WINDOW_S)
@@ -202,7 +202,7 @@ class SpeechAnimator:
         return memory_RM
 
     def _sentence_vector(self, waveform_S: np.ndarray) -> np.ndarray:
-        """F_s (E,). It needs the utterance whole, so out of GPU memory no smaller window helps: on to the CPU."""
+        """F_s (E,). It takes a whole utterance, so if the GPU runs out of memory, the CPU does the rest."""
         try:
             return self.engine.semantic(waveform_S)
         except MemoryError as error:
@@ -210,7 +210,7 @@ class SpeechAnimator:
         return self.engine.semantic(waveform_S)
 
     def _survive(self, work: Callable[[float], np.ndarray]) -> np.ndarray:
-        """Do `work(window_s)`; out of GPU memory, do it again with smaller windows, then on the CPU, and note it."""
+        """Do `work(window_s)`. If the GPU runs out of memory, retry with smaller windows, then on the CPU."""
         while True:
             try:
                 return work(self._window_s)
@@ -220,13 +220,14 @@ class SpeechAnimator:
                     self._move_to_cpu(error)
                 else:
                     self._window_s /= 2
-                    self.notes.append(f"{device} ran out of memory: windows of {self._window_s:g} s instead")
+                    template = "{device} ran out of memory: windows of {window_s:g} s instead"
+                    self.notes.append(Text(template, device=device, window_s=self._window_s))
 
     def _move_to_cpu(self, error: MemoryError) -> None:
-        """Leave a GPU that is too small, and note it; on the CPU there is nowhere to go, and `error` is raised."""
+        """Move from a GPU that is too small, and note it; raise `error` if this is the CPU already."""
         if self.engine.device == "cpu":
             raise error
-        self.notes.append(f"{self.engine.device} ran out of memory: the CPU did the rest")
+        self.notes.append(Text("{device} ran out of memory: the CPU did the rest", device=self.engine.device))
         self.engine.move_to_cpu()  # type: ignore[union-attr]
         self._window_s = WINDOW_S
 
@@ -246,14 +247,14 @@ class SpeechAnimator:
         return Motion(
             weights_TK=weights_TK,
             channels=config.channels,
-            fps=float(config.decoder.fps),
+            fps=float(config.host.grid.fps),
             basis_KV3=self._basis_KV3,
             info=info,
         )
 
 
 class SentenceEncoder(SpeechAnimator):
-    """A Wav2Sem without a face: `semantic` works, animating raises ValueError."""
+    """A Wav2Sem without a face: `semantic` works, animating raises UserError."""
 
     def __init__(self, folder: Wav2SemFolder, engine: str, device: str) -> None:
         if engine != "torch":
@@ -267,17 +268,17 @@ class SentenceEncoder(SpeechAnimator):
         self._wav2sem_config = folder.config
 
     def animate(self, *arguments: object, **options: object) -> NoReturn:
-        """Raises ValueError: there is nothing to move."""
+        """Raises UserError: there is no face."""
         raise UserError("{path}: {no_face}", path=self._path, no_face=NO_FACE)
 
     animate_file = animate
 
 
 def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
-    """Weights (N,) of the styles: one-hot for an index or a name; given weights are used as they are.
+    """Weights (N,) of the styles: one-hot for an index or a name; given weights stay as they are.
 
     Raises:
-        ValueError: there is no such style.
+        UserError: There is no such style.
     """
     if isinstance(style, str):
         if style in names:
@@ -288,18 +289,18 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
     if isinstance(style, (int, np.integer)):
         if not 0 <= style < len(names):
             raise UserError(
-                "style {style}: this model has styles 0 to {n_names} ({names})",
+                "style {style}: this model has styles 0 to {last} ({names})",
                 style=style,
-                n_names=len(names) - 1,
+                last=len(names) - 1,
                 names=", ".join(names),
             )
         return np.eye(len(names), dtype=np.float32)[style]
     weights_N = np.asarray(style, np.float32)
     if weights_N.shape != (len(names),) or not np.isfinite(weights_N).all():
         raise UserError(
-            "style weights of shape {weights_N_shape}: {n_names} finite numbers are needed",
-            weights_N_shape=weights_N.shape,
-            n_names=len(names),
+            "style weights of shape {shape}: {n_styles} finite numbers are needed",
+            shape=weights_N.shape,
+            n_styles=len(names),
         )
     return weights_N
 
@@ -315,12 +316,11 @@ def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
         if missing["onnx"] and missing["torch"]:
             raise UserError("neither ONNX Runtime nor torch is installed for this Python; install `onnxruntime`")
     if missing[engine]:
-        remedy = "choose a Python that has it in the add-on's preferences, or pip install it"
         raise UserError(
-            "the {engine} engine needs {names}: {remedy}",
+            "the {engine} engine needs {modules}: choose a Python that has it in the add-on's preferences, or pip "
+            "install it",
             engine=engine,
-            names=" and ".join(missing[engine]),
-            remedy=remedy,
+            modules=" and ".join(missing[engine]),
         )
     if engine == "onnx" and device not in ("auto", "cpu"):
         raise UserError(
@@ -333,7 +333,7 @@ def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # blocked or half-removed: as good as absent
+    except (ImportError, ValueError):  # blocked or half removed
         return False
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Official checkpoints -> model folders: FaceFormer's vocaset.pth and biwi.pth, Wav2Sem's model.pth.tar, and the
-Wav2Sem part of a CodeTalker stage-2 file. And back: a model trained here in the format of the released files.
+"""Published checkpoints (`checkpoint_kinds.py`) become model folders, and models become files in the published format.
 
-FaceFormer's linear head becomes named keys without loss: its 64 columns are rotated so that the first keys carry most
-motion, and its bias is one more key that is always 1.
+A host's linear head on vertices becomes named keys without loss: its columns are rotated so that the first keys carry
+most of the motion, and its bias is one more key that is always 1.
 
 Shapes: M decoder width, K = M + 1 channels, V vertices, X = 3V.
 """
@@ -12,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,8 @@ import torch
 from torch import Tensor
 
 from ..errors import MissingFileError, UserError
-from . import IMPORT_KINDS
 from .checkpoint import (
     BASIS_KEY,
-    DecoderConfig,
     EncoderConfig,
     ModelConfig,
     ModelFolder,
@@ -33,24 +30,18 @@ from .checkpoint import (
     save_model,
     save_wav2sem,
 )
-from .decoder import periodic_positions
+from .checkpoint_kinds import AUTO, CHECKPOINT_KINDS, KIND_NAMES
+from .hosts import faceformer, host_module
+from .hosts.protocol import Release
 from .nn.encoders import KINDS, build_backbone
-from .nn.faceformer import FaceFormer
+from .nn.face_model import FaceModel
 from .nn.wav2sem import RELEASED, Wav2Sem
 
-AUTO = "auto"
 BERT_DIM = 768
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 BIAS_CHANNEL = "bias"
 PUBLISHED_FRAMES = 600
 Names = tuple[tuple[str, str], ...]
-_FACEFORMER_NAMES = (
-    ("audio_feature_map.", "fusion.audio_feature_map."),
-    ("transformer_decoder.layers.0.", "decoder.layer."),
-    ("obj_vector.", "decoder.style."),
-    ("vertice_map_r.", "decoder.motion_head."),
-    ("vertice_map.", "decoder.feedback_map."),
-)
 _WAV2SEM_NAMES = (
     ("FeatureExtractor.", "encoder.feature_extractor."),
     ("FeatureProjection.", "encoder.feature_projection."),
@@ -67,143 +58,113 @@ _ARCHITECTURE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Host:
-    decoder: DecoderConfig
-    n_vertices: int
-    topology: str
-    basis_unit: str
-    styles: tuple[str, ...]
-
-
-_HOSTS = {
-    "faceformer-vocaset": _Host(
-        decoder=DecoderConfig(dim=64, ffn_dim=128),
-        n_vertices=5023,
-        topology="flame",
-        basis_unit="m",
-        styles=tuple(
-            f"FaceTalk_{subject}_TA"
-            for subject in (
-                *("170728_03272", "170904_00128", "170725_00137", "170915_00223"),
-                *("170811_03274", "170913_03279", "170904_03276", "170912_03278"),
-            )
-        ),
-    ),
-    "faceformer-biwi": _Host(
-        decoder=DecoderConfig(dim=128, ffn_dim=256, period=25, fps=25, memory_per_frame=2),
-        n_vertices=23370,
-        topology="biwi",
-        basis_unit="sqrt_area",
-        styles=("F2", "F3", "F4", "M3", "M4", "M5"),
-    ),
-}
-
-
 def import_official(file: str | os.PathLike[str], kind: str, output: str | os.PathLike[str]) -> Path:
-    """Write a model folder from an official file.
+    """Write a model folder from a published file.
 
-    A FaceFormer becomes a whole model. A Wav2Sem is an encoder without a face: of its folder `SpeechAnimator.load`
-    gives sentence vectors, and training fuses it into a face model. Kind "auto" tells them apart by their keys.
+    A host becomes a whole model. A Wav2Sem is an encoder without a face: `SpeechAnimator.load` on its folder gives
+    sentence vectors, and training fuses it into a face model. Kind "auto" recognises the file by its keys.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown kind, or a file that is truncated, no checkpoint, or another model's; the message names
-            the size in bytes or the key.
-        UserError: `output` holds something that is no model of ours.
+        MissingFileError: There is no such file.
+        UserError: The kind is unknown; the file is truncated, no checkpoint, or another model's (the message names its
+            size or the key); or `output` holds anything but a model of ours.
     """
     path = Path(file)
-    if kind not in (AUTO, *IMPORT_KINDS):
-        raise UserError("kind {kind!r}: known are {names}", kind=kind, names=", ".join((AUTO, *IMPORT_KINDS)))
+    if kind not in (AUTO, *KIND_NAMES):
+        raise UserError("kind {kind!r}: known are {known}", kind=kind, known=", ".join((AUTO, *KIND_NAMES)))
     check_replaceable(Path(output))
     state = _read(path)
     if kind == AUTO:
         kind = _kind_of(path, state)
-    if kind in _HOSTS:
-        _import_faceformer(path, state, kind, Path(output))
+    host = _host_of(kind)
+    if host is not None:
+        _import_host(path, state, kind, host, Path(output))
     else:
         _import_wav2sem(path, state, kind, Path(output))
     return Path(output)
+
+
+def _host_of(kind: str) -> ModuleType | None:
+    """The module of the kind's host; None for a Wav2Sem."""
+    name = next(known.host for known in CHECKPOINT_KINDS if known.name == kind)
+    return host_module(name) if name else None
 
 
 def _kind_of(path: Path, state: Mapping[str, Tensor]) -> str:
     for prefix, kind in (("Wav2Bert.", "codetalker-wav2sem"), ("FeatureExtractor.", "wav2sem")):
         if any(key.startswith(prefix) for key in state):
             return kind
-    n_values = len(state["vertice_map_r.weight"]) if "vertice_map_r.weight" in state else 0
-    for kind, host in _HOSTS.items():
-        if n_values == 3 * host.n_vertices:
+    for kind in KIND_NAMES:
+        host = _host_of(kind)
+        if host and len(state.get(host.HEAD_KEY, ())) == 3 * host.RELEASES[kind].n_vertices:
             return kind
-    raise UserError(
-        "{path}: its keys are of none of the known checkpoints: {import_kinds}",
-        path=path.name,
-        import_kinds=", ".join(IMPORT_KINDS),
-    )
+    raise UserError("{file}: its keys fit no known checkpoint: {known}", file=path.name, known=", ".join(KIND_NAMES))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise MissingFileError("{path}: no such file", path=path)
+        raise MissingFileError("{file}: no such file", file=path)
     size = path.stat().st_size
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
         raise UserError(
-            "{path}: {size} bytes that torch cannot read as weights ({name}); the file is truncated, not a "
+            "{file}: {size} bytes that torch cannot read as weights ({error}); the file is truncated, not a "
             "checkpoint, or holds more than tensors. Download it again.",
-            path=path.name,
+            file=path.name,
             size=size,
-            name=type(error).__name__,
+            error=type(error).__name__,
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError("{path}: {size} bytes, but no state dict of tensors is in it", path=path.name, size=size)
+        raise UserError("{file}: {size} bytes without a state dict of tensors", file=path.name, size=size)
     return {key.removeprefix("module."): value.float() for key, value in state.items()}
 
 
-def _import_faceformer(path: Path, state: dict[str, Tensor], kind: str, output: Path) -> None:
-    host = _HOSTS[kind]
+def _import_host(path: Path, state: dict[str, Tensor], kind: str, host: ModuleType, output: Path) -> None:
+    release: Release = host.RELEASES[kind]
+    head = _take(path, state, host.HEAD_KEY)
+    if len(head) != 3 * release.n_vertices:
+        raise UserError(
+            "{file}: {key} has {n_rows} rows, {kind} has {n_expected}",
+            file=path.name,
+            key=host.HEAD_KEY,
+            n_rows=len(head),
+            kind=kind,
+            n_expected=3 * release.n_vertices,
+        )
     config = ModelConfig(
         name=path.stem,
         encoder=EncoderConfig(kind="wav2vec2", config=BASE_ENCODER),
         wav2sem=None,
-        decoder=host.decoder,
-        channels=key_channels(host.decoder.dim),
-        styles=host.styles,
-        topology=host.topology,
-        basis_unit=host.basis_unit,
+        host=release.host,
+        channels=key_channels(head.shape[1]),
+        styles=release.styles,
+        topology=release.topology,
+        basis_unit=release.basis_unit,
         provenance={"imported": kind},
     )
-    state.pop("PPE.pe", None)
-    n_values = len(_take(path, state, "vertice_map_r.weight"))
-    if n_values != 3 * host.n_vertices:
-        raise UserError(
-            "{path}: vertice_map_r.weight has {n_values} rows, {kind} has {n_vertices}",
-            path=path.name,
-            n_values=n_values,
-            kind=kind,
-            n_vertices=3 * host.n_vertices,
-        )
-    renamed = {_renamed(key, _FACEFORMER_NAMES): value for key, value in state.items()}
-    _check(path, renamed, FaceFormer(config, 3 * host.n_vertices).state_dict())
+    weights = {key: value for key, value in state.items() if key not in host.IGNORED_KEYS}
+    renamed = {_renamed(key, host.OFFICIAL_NAMES): value for key, value in weights.items()}
+    _check(path, renamed, FaceModel(config, 3 * release.n_vertices).state_dict())
     on_keys, basis_KV3 = vertices_to_keys(renamed)
     tensors = {key: value.numpy() for key, value in on_keys.items()}
     save_model(output, config, tensors | {BASIS_KEY: basis_KV3})
 
 
 def key_channels(width: int) -> tuple[str, ...]:
-    """The channels that `vertices_to_keys` makes of a decoder of this width."""
+    """The channels that `vertices_to_keys` makes from a decoder of this width."""
     return (*(f"key_{i:02d}" for i in range(width)), BIAS_CHANNEL)
 
 
 def vertices_to_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], np.ndarray]:
-    """A model whose head predicts vertices -> the same motion on named keys, with the fold of its feedback kept.
+    """Turn a model whose head predicts vertices into one on named keys, with the same motion and feedback.
 
     Args:
-        state: state dict of `FaceFormer` with 3V outputs.
+        state: State dict of a `FaceModel` with 3V outputs.
 
     Returns:
-        state dict of `FaceFormer` with the channels of `key_channels`, and the basis (K, V, 3) float32.
+        The state dict of a `FaceModel` with the channels of `key_channels`, and the basis (K, V, 3) float32.
     """
     head, norm = "decoder.motion_head", "decoder.layer.norm3"
     rotated, basis_KV3 = rotate_head(
@@ -218,7 +179,7 @@ def vertices_to_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], np
 def keys_to_vertices(state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> dict[str, Tensor]:
     """The reverse of `vertices_to_keys`, for any basis: a head that predicts 3V values with the same motion.
 
-    The feedback is found on the motions that the basis can make (least squares); no other motion is ever fed back.
+    The feedback is solved (least squares) on the motions that the basis can make; no other motion is fed back.
     """
     basis_XK = torch.from_numpy(basis_KV3.reshape(len(basis_KV3), -1).T).double()
     head, feedback = "decoder.motion_head", "decoder.feedback_map.weight"
@@ -231,7 +192,7 @@ def keys_to_vertices(state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> dict
 
 
 def _renamed(key: str, names: Names, *, back: bool = False) -> str:
-    """An official key as ours, or with `back` ours as the official one."""
+    """Our name of an official key, or with `back` the official name of ours."""
     prefixes, parts = ([pair[::-1] for pair in some] if back else some for some in (names, _WEIGHT_NORM_NAMES))
     for old, new in prefixes:
         if key.startswith(old):
@@ -243,16 +204,16 @@ def _renamed(key: str, names: Names, *, back: bool = False) -> str:
 
 
 def rotate_head(weight_XM: Tensor, bias_X: Tensor, norm: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], np.ndarray]:
-    """Head on vertices -> head on M rotated keys and a constant one, equal in what they say of every vertex.
+    """Turn a head on vertices into one on M rotated keys and a constant key, which give the same vertices.
 
-    The decoder's last layer norm gives h = gain * n + shift with |n| <= sqrt(M): the rotation is found for n, whose
-    components are alike, and the keys are scaled so that every weight lies in [-1, 1], inside Blender's sliders.
+    The decoder's last layer norm gives h = gain * n + shift with |n| <= sqrt(M). The rotation is solved for n, whose
+    components have the same scale, and the keys are scaled so that every weight lies in [-1, 1], as Blender's sliders.
 
     Returns:
-        motion_head's weight (K, M) and bias (K,) by their names in `FaceFormer`, and the basis (K, V, 3) float32.
+        The weight (K, M) and bias (K,) of motion_head by their names in `FaceModel`, and the basis (K, V, 3) float32.
     """
     gain, shift = norm["weight"].double().numpy(), norm["bias"].double().numpy()
-    if np.abs(gain).min() < 1e-4:  # a dead unit cannot be divided by; rotate the plain columns instead
+    if np.abs(gain).min() < 1e-4:  # a dead unit would divide by zero: rotate the plain columns
         gain, shift = np.full_like(gain, np.abs(gain).max()), np.zeros_like(shift)
     weight, bias = weight_XM.double().numpy(), bias_X.double().numpy()
     left, strength, right = np.linalg.svd(weight * gain, full_matrices=False)
@@ -276,7 +237,7 @@ def _import_wav2sem(path: Path, state: dict[str, Tensor], kind: str, output: Pat
         state = {key.removeprefix("Wav2Bert."): value for key, value in state.items() if key.startswith("Wav2Bert.")}
     renamed = {_renamed(key, _WAV2SEM_NAMES): value for key, value in state.items()}
     config = Wav2SemConfig(config=RELEASED, target_dim=BERT_DIM)
-    # The only tensor that the official file lacks: masking's embedding, unused outside pre-training.
+    # The official file lacks only the mask embedding, which is used in pre-training alone.
     renamed.setdefault("encoder.masked_spec_embed", build_backbone("wav2vec2", RELEASED).masked_spec_embed.detach())
     _check(path, renamed, Wav2Sem(config.config, config.target_dim).state_dict())
     tensors = {f"wav2sem.{key}": value.numpy() for key, value in renamed.items()}
@@ -284,32 +245,32 @@ def _import_wav2sem(path: Path, state: dict[str, Tensor], kind: str, output: Pat
 
 
 def export_faceformer(model: ModelFolder, file: Path) -> None:
-    """Write a model as FaceFormer's own code reads it: a bare state dict with the released names and shapes.
+    """Write a model for FaceFormer's own code: a bare state dict with the released names and shapes.
 
     Raises:
-        ValueError: that format has no place for the model: it has a Wav2Sem, no basis, or another architecture.
+        UserError: The format cannot hold the model: it has a Wav2Sem, no basis, or another architecture.
     """
-    config, basis_KV3 = model.config, model.basis()
-    if config.wav2sem is not None or basis_KV3 is None:
+    config, host, basis_KV3 = model.config, model.config.host, model.basis()
+    if not isinstance(host, faceformer.FaceFormer) or config.wav2sem is not None or basis_KV3 is None:
         raise UserError(
-            "{config}: FaceFormer's format has a vertex head and no Wav2Sem; this model has not",
-            config=config.name,
+            "{model}: FaceFormer's format holds its decoder and a vertex head, and no Wav2Sem; this model differs",
+            model=config.name,
         )
     _require_base(config.name, config.encoder.config, BASE_ENCODER)
     state = {key: torch.from_numpy(value) for key, value in model.tensors().items() if key != BASIS_KEY}
-    period, width = config.decoder.period, config.decoder.dim
-    positions_pM = torch.from_numpy(periodic_positions(period, width))
+    positions_pM = torch.from_numpy(host.positions())
     official = {
-        _renamed(key, _FACEFORMER_NAMES, back=True): value for key, value in keys_to_vertices(state, basis_KV3).items()
+        _renamed(key, faceformer.OFFICIAL_NAMES, back=True): value
+        for key, value in keys_to_vertices(state, basis_KV3).items()
     }
-    torch.save(official | {"PPE.pe": positions_pM.repeat(PUBLISHED_FRAMES // period + 1, 1)[None]}, file)
+    torch.save(official | {"PPE.pe": positions_pM.repeat(PUBLISHED_FRAMES // host.period + 1, 1)[None]}, file)
 
 
 def export_wav2sem(config: Wav2SemConfig, state: Mapping[str, Tensor], file: Path) -> None:
-    """Write a Wav2Sem (its state dict) as its released code reads it.
+    """Write a Wav2Sem (its state dict) for its released code.
 
     Raises:
-        ValueError: it has another architecture than the released one.
+        UserError: Its architecture is not the released one.
     """
     _require_base("this Wav2Sem", config.config, RELEASED)
     kept = {key: value for key, value in state.items() if not key.endswith("masked_spec_embed")}
@@ -317,13 +278,13 @@ def export_wav2sem(config: Wav2SemConfig, state: Mapping[str, Tensor], file: Pat
 
 
 def _require_base(name: str, config: Mapping[str, Any], base: Mapping[str, Any]) -> None:
-    """Head counts and norm orders leave no trace in the shapes: compare what the configs mean, defaults included."""
+    """Compare configs, defaults included: shapes do not show head counts and norm orders."""
     found, wanted = (KINDS["wav2vec2"][0](**some).to_dict() for some in (config, base))
     for key in _ARCHITECTURE:
         if found[key] != wanted[key]:
             raise UserError(
-                "{name}: its encoder has {key} = {found}; the official format has {wanted}",
-                name=name,
+                "{model}: its encoder has {key} = {found}; the official format has {wanted}",
+                model=name,
                 key=key,
                 found=found[key],
                 wanted=wanted[key],
@@ -332,7 +293,7 @@ def _require_base(name: str, config: Mapping[str, Any], base: Mapping[str, Any])
 
 def _take(path: Path, state: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in state:
-        raise UserError("{path}: key {key} is missing; it is another model's file", path=path.name, key=key)
+        raise UserError("{file}: the key {key} is missing; this is another model's file", file=path.name, key=key)
     return state[key]
 
 
@@ -341,24 +302,24 @@ def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tenso
     unknown = sorted(set(state) - set(expected))
     if missing:
         raise UserError(
-            "{path}: key {missing} is missing ({n_missing} in all); it is another model's file",
-            path=path.name,
-            missing=missing[0],
-            n_missing=len(missing),
+            "{file}: {n_keys} keys are missing, such as {key}; this is another model's file",
+            file=path.name,
+            n_keys=len(missing),
+            key=missing[0],
         )
     if unknown:
         raise UserError(
-            "{path}: unknown key {unknown} ({n_unknown} in all); it is another model's file",
-            path=path.name,
-            unknown=unknown[0],
-            n_unknown=len(unknown),
+            "{file}: {n_keys} keys are unknown, such as {key}; this is another model's file",
+            file=path.name,
+            n_keys=len(unknown),
+            key=unknown[0],
         )
     for key, value in state.items():
         if value.shape != expected[key].shape:
             raise UserError(
-                "{path}: {key} has shape {value_shape}, {shape} is expected",
-                path=path.name,
+                "{file}: {key} has shape {found}, {expected} is expected",
+                file=path.name,
                 key=key,
-                value_shape=tuple(value.shape),
-                shape=tuple(expected[key].shape),
+                found=tuple(value.shape),
+                expected=tuple(expected[key].shape),
             )

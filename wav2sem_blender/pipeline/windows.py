@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Long recordings for the encoders: overlapping windows on one time grid, cross-faded where they meet.
 
-Up to the longest window a recording is one piece, exactly as published. Beyond, every window reads its animation
-frames on the recording's own grid, and a frame in an overlap is a mixture of both windows: fusion is linear in the
-features, so fading its output fades the features.
+A recording that fits one window is encoded whole, as published. In a longer one each window reads its memory frames on
+the recording's own grid, and a frame in an overlap mixes both windows. The fusion is linear, so fading its output fades
+the features.
 
 Shapes: S samples, R memory frames, M decoder width.
 """
@@ -22,7 +22,7 @@ from .frame_timing import HOP_SAMPLES, encoder_frames
 WINDOW_S = 20.0
 OVERLAP_S = 4.0
 MARGIN_S = 1.0
-"""Next to its cut end a window has no context to look at: there the other window counts alone."""
+"""Near its cut end a window lacks context; there only the other window counts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Window:
 
 
 def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:
-    """Windows of at most `window_s`, equally spaced, starting on encoder frames; one if the recording fits."""
+    """Windows of at most `window_s`, equally spaced, that start on encoder frames; one if the recording fits."""
     size = int(window_s * SAMPLE_RATE_HZ)
     if n_samples <= size:
         return [Window(0, n_samples, 0, len(positions_R))]
@@ -79,7 +79,7 @@ def run_windows(
 
 
 def _fade(windows: list[Window], i: int) -> np.ndarray:
-    """Weight (r,) of a window's frames: 1 inside, a ramp across the middle of each overlap, 0 at the cut ends."""
+    """Weights (r,) of a window's frames: 1 inside, a ramp in the middle of each overlap, 0 at the cut ends."""
     window = windows[i]
     frames = np.arange(window.first, window.last, dtype=np.float32)
     weight_r = np.ones(len(frames), np.float32)

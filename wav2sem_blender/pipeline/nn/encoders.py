@@ -100,7 +100,7 @@ def load_backbone(folder_or_name: str, kind: str) -> Backbone:
 def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
     """Read features at fractional frame positions by linear interpolation.
 
-    With the positions of `grid.feature_positions` this equals `F.interpolate(mode="linear", align_corners=True)`, and
+    With the positions of `FrameGrid` this equals `F.interpolate(mode="linear", align_corners=True)`, and
     unlike it, it can read any window of a long recording on the recording's own grid.
     """
     lower_BT = positions_BT.floor().clamp(0, features_BLD.shape[1] - 1).long()

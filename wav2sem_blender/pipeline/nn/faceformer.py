@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""FaceFormer (CVPR 2022) with a linear motion head on a named basis, and Wav2Sem at its plug point.
+"""FaceFormer's decoder (CVPR 2022) in torch, with a linear motion head on a named basis.
 
-The motion head predicts K channel weights; `basis` maps them to vertex offsets. Since the head is linear, the channels
-of an official checkpoint are its own 64 columns (rotated) plus the bias: nothing is lost (`official.py`).
+The motion head predicts K channel weights; a basis maps them to vertex offsets. Because the head is linear, the
+channels of a released checkpoint are its own 64 columns (rotated) and its bias: nothing is lost (`official.py`).
 
-Shapes: B batch, S samples, T animation frames, R memory frames (T at 30 fps, 2T at 25 fps), M decoder width,
-H heads, K channels.
+Shapes: B batch, T animation frames, R memory frames (T at 30 fps, 2T at 25 fps), M decoder width, H heads, K channels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import DecoderConfig, ModelConfig
-from ..decoder import periodic_positions
-from .encoders import build_backbone, encode
-from .wav2sem import SemanticFusion, Wav2Sem
+from .host_network import Example, HostNetwork
+
+if TYPE_CHECKING:
+    from ..hosts.faceformer import FaceFormer
 
 
 def biased_causal_mask(n_frames: int, heads: int, period: int, device: torch.device | str = "cpu") -> Tensor:
@@ -38,19 +38,23 @@ def alignment_mask(n_frames: int, memory_per_frame: int, device: torch.device | 
     return torch.arange(n_frames, device=device)[:, None] != owner[None]
 
 
-class FaceDecoder(nn.Module):
-    """The autoregressive motion decoder; parameter names are FaceFormer's where the shapes are.
+class FaceDecoder(HostNetwork):
+    """The autoregressive motion decoder.
 
-    `motion_head` is FaceFormer's `vertice_map_r` and `feedback_map` its `vertice_map`: K is 3V while the published
-    recipe trains, and the number of named keys in a model folder. Only the head's product at the end depends on K: the
-    loop feeds hidden states back through `feedback_map(motion_head(h))`, folded into one (M, M) matrix.
+    `motion_head` is FaceFormer's `vertice_map_r`, and `feedback_map` its `vertice_map`. K is 3V in the published
+    training, and the number of named keys in a model folder. Only the head at the end depends on K: the loop feeds
+    hidden states back through `feedback_map(motion_head(h))`, folded into one (M, M) matrix.
+
+    Attributes:
+        criterion: What `loss` compares with: the mean squared error, unless training sets another.
     """
 
     positions: Tensor
 
-    def __init__(self, config: DecoderConfig, n_channels: int, n_styles: int) -> None:
+    def __init__(self, config: FaceFormer, n_channels: int, n_styles: int) -> None:
         super().__init__()
         self.config = config
+        self.criterion: nn.Module = nn.MSELoss()
         self.style = nn.Linear(n_styles, config.dim, bias=False)
         self.position_dropout = nn.Dropout(config.dropout)
         self.layer = nn.TransformerDecoderLayer(
@@ -60,8 +64,7 @@ class FaceDecoder(nn.Module):
         self.feedback_map = nn.Linear(n_channels, config.dim)
         nn.init.zeros_(self.motion_head.weight)
         nn.init.zeros_(self.motion_head.bias)
-        positions_pM = torch.from_numpy(periodic_positions(config.period, config.dim))
-        self.register_buffer("positions", positions_pM, persistent=False)
+        self.register_buffer("positions", torch.from_numpy(config.positions()), persistent=False)
 
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTK: Tensor | None = None) -> Tensor:
         """Channel weights (B, T, K), autoregressive with a key/value cache; gradients flow through the feedback.
@@ -72,10 +75,19 @@ class FaceDecoder(nn.Module):
             return self.motion_head(self._cached(memory_BRM, self.style(style_BN)))
         return self.motion_head(self._teacher_forced(memory_BRM, self.style(style_BN), target_BTK))
 
+    def loss(self, example: Example) -> Tensor:
+        """The criterion of a batch, with the feedback that the settings name."""
+        memory_BRM, style_BN, target_BTX = example.memory_BRM, example.style_BN, example.target_BTX
+        if self.config.feedback == "published":
+            predicted_BTX = self.recomputed(memory_BRM, style_BN)
+        else:
+            predicted_BTX = self(memory_BRM, style_BN, target_BTX if self.config.feedback == "teacher" else None)
+        return self.criterion(predicted_BTX, target_BTX)
+
     def recomputed(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
         """As `forward`, by FaceFormer's own training loop: every step decodes the whole prefix with fresh dropout.
 
-        What is fed back is always the newest pass; the result is the last one. Without dropout it equals `forward`.
+        The newest pass is fed back, and the last one is the result. Without dropout this equals `forward`.
         """
         style_BM, fold = self.style(style_BN), self._fold()
         n_frames = memory_BRM.shape[1] // self.config.memory_per_frame
@@ -88,12 +100,12 @@ class FaceDecoder(nn.Module):
         return self.motion_head(hidden_BtM)
 
     def _teacher_forced(self, memory_BRM: Tensor, style_BM: Tensor, target_BTK: Tensor) -> Tensor:
-        """Hidden states (B, T, M); as published, frame 0 is fed a motion of zero, not nothing."""
+        """Hidden states (B, T, M). As published, frame 0 is fed a motion of zero."""
         previous_BTK = F.pad(target_BTK[:, :-1], (0, 0, 1, 0))
         return self._layer(self.feedback_map(previous_BTK) + style_BM[:, None], memory_BRM)
 
     def _layer(self, inputs_BtM: Tensor, memory_BRM: Tensor) -> Tensor:
-        """One parallel pass over the first t frames; memory behind them is out of reach anyway."""
+        """One parallel pass over the first t frames and their memory."""
         config, (batch, n_frames, _) = self.config, inputs_BtM.shape
         index_t = torch.arange(n_frames, device=inputs_BtM.device)
         mask = biased_causal_mask(n_frames, config.heads, config.period, inputs_BtM.device)
@@ -145,12 +157,12 @@ class FaceDecoder(nn.Module):
         return attention.out_proj((weights_BH1t @ values_BHtd).flatten(1))
 
     def _cross_attention(self, memory_BRM: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """The cross-attention's output (B, M) for frame t; what does not depend on the query is done here."""
+        """A function that gives the output (B, M) for frame t; products without the query are computed here."""
         attention, width, per_frame = self.layer.multihead_attn, self.config.dim, self.config.memory_per_frame
         projected = F.linear(memory_BRM, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
         frames = projected.unflatten(1, (-1, per_frame)).unflatten(-1, (2, self.config.heads, -1))
         keys_TBHrd, values_TBHrd = frames.permute(3, 1, 0, 4, 2, 5).unbind()
-        if per_frame == 1:  # one key only: its softmax weight is 1, so the query plays no part
+        if per_frame == 1:  # the softmax of a single key is 1, whatever the query
             kept_TBH11 = F.dropout(torch.ones_like(values_TBHrd[..., :1]), attention.dropout, self.training)
             attended_TBM = attention.out_proj((kept_TBH11 * values_TBHrd).flatten(2)).unbind()
             return lambda x_BM, t: attended_TBM[t]
@@ -161,49 +173,3 @@ class FaceDecoder(nn.Module):
             return self._attend(self._heads(query_BM), keys[t], values[t], attention)
 
         return attend
-
-
-class FaceFormer(nn.Module):
-    """Speech -> channel weights: encoder, optional Wav2Sem, fusion, decoder.
-
-    The Wav2Sem is frozen, and that means eval mode for good: under `train()` its dropout and LayerDrop would blur F_s.
-    """
-
-    def __init__(self, config: ModelConfig, n_outputs: int | None = None) -> None:
-        """`n_outputs`: values that the motion head predicts where they are not the channels (3V in training)."""
-        super().__init__()
-        self.config = config
-        self.audio_encoder = build_backbone(config.encoder.kind, config.encoder.config)
-        self.wav2sem = Wav2Sem(config.wav2sem.config, config.wav2sem.target_dim) if config.wav2sem else None
-        if self.wav2sem is not None:
-            self.wav2sem.eval().requires_grad_(False)
-        self.fusion = SemanticFusion(
-            self.audio_encoder.config.hidden_size,
-            config.decoder.dim,
-            config.wav2sem.target_dim if config.wav2sem else None,
-            legacy_predict=config.legacy_predict,
-        )
-        self.decoder = FaceDecoder(config.decoder, n_outputs or len(config.channels), len(config.styles))
-
-    def train(self, mode: bool = True) -> FaceFormer:
-        """As every module's, but for the Wav2Sem."""
-        super().train(mode)
-        if self.wav2sem is not None:
-            self.wav2sem.eval()
-        return self
-
-    def semantics(self, waveform_BS: Tensor) -> Tensor | None:
-        """F_s (B, 1, E) without gradients, or None without a Wav2Sem."""
-        if self.wav2sem is None:
-            return None
-        with torch.no_grad():
-            return self.wav2sem(waveform_BS).unsqueeze(1)
-
-    def memory(self, waveform_BS: Tensor, positions_BR: Tensor, semantic_BTE: Tensor | None) -> Tensor:
-        """Fused features (B, R, M), what the decoder attends to; `semantic_BTE` is already scaled."""
-        features_BRD, _ = encode(self.audio_encoder, waveform_BS, positions_BR)
-        return self.fusion(features_BRD, semantic_BTE)
-
-    def forward(self, waveform_BS: Tensor, positions_BR: Tensor, style_BN: Tensor) -> Tensor:
-        """Channel weights (B, T, K), semantics at full strength."""
-        return self.decoder(self.memory(waveform_BS, positions_BR, self.semantics(waveform_BS)), style_BN)

@@ -44,24 +44,25 @@ class Wav2Sem(nn.Module):
 
 
 class SemanticFusion(nn.Module):
-    """FC(FC(F_s) + F_p): the one place where semantics enter, in training and in inference alike.
+    """FC(FC(F_s) + F_p): the one place where semantics enter, in training and in inference.
 
-    `semantic_dim` None is a plain FaceFormer: only the outer FC (`audio_feature_map`) is there. `legacy_predict` leaves
-    the inner FC out, as the released `predict` does although its `forward` applies it; it needs E = D.
+    Without `semantic_dim` there is only the outer FC (`audio_feature_map`), as in a host without Wav2Sem; without
+    `memory_dim` only the inner one. `legacy_predict` leaves the inner FC out, as the released `predict` does although
+    its `forward` applies it; it needs E = D.
     """
 
     def __init__(
-        self, feature_dim: int, memory_dim: int, semantic_dim: int | None, *, legacy_predict: bool = False
+        self, feature_dim: int, memory_dim: int | None, semantic_dim: int | None, *, legacy_predict: bool = False
     ) -> None:
         super().__init__()
         if legacy_predict and semantic_dim not in (None, feature_dim):
             raise UserError(
-                "legacy_predict adds F_s ({semantic_dim}) to F_p ({feature_dim}): widths must be equal",
+                "legacy_predict adds F_s ({semantic_dim} wide) to F_p ({feature_dim} wide); the widths must be equal",
                 semantic_dim=semantic_dim,
                 feature_dim=feature_dim,
             )
         self.legacy_predict = legacy_predict
-        self.audio_feature_map = nn.Linear(feature_dim, memory_dim)
+        self.audio_feature_map = nn.Linear(feature_dim, memory_dim) if memory_dim else nn.Identity()
         self.semantic_feature_map = nn.Linear(semantic_dim, feature_dim) if semantic_dim is not None else None
 
     def forward(self, features_BTD: Tensor, semantic_BTE: Tensor | None = None) -> Tensor:
@@ -76,7 +77,7 @@ class SemanticFusion(nn.Module):
         """
         if self.semantic_feature_map is not None:
             if semantic_BTE is None:
-                raise UserError("this model has a Wav2Sem: F_s is needed (zeros switch semantics off)")
+                raise ValueError("this model has a Wav2Sem: F_s is needed (zeros switch semantics off)")
             inner_BTD = semantic_BTE if self.legacy_predict else self.semantic_feature_map(semantic_BTE)
             features_BTD = features_BTD + inner_BTD
         return self.audio_feature_map(features_BTD)

@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an error of the channels weighs: measured on the face (the basis' displacements), not on the channels.
+"""The loss of the bundled model: measured on the face that the channels make, not on the channels.
 
 Shapes: B batch, T animation frames, K channels, V vertices.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .face_weights import FaceWeights
+if TYPE_CHECKING:
+    from ..hosts.faceformer_channels import FaceWeights
 
 CLOSED_GAP_M = 0.0012
 MOUTH_CORNERS = (1702, 2819)  # of FLAME, left and right: the vertices next to MediaPipe's landmarks 291 and 61
 
 
 class FaceLoss(nn.Module):
-    """Squared error on the face in units of 1 mm, its velocity, the lip gap, and how much the mouth's width moves.
+    """Squared error of the face in mm, of its velocity, of the lip gap, and of how much the mouth's width varies.
 
-    Rounding and spreading are heard with less certainty than opening, and a squared error makes of every doubt a
-    smaller movement: the spread of the width over a clip is therefore held to the captured one.
+    Rounding and spreading are harder to hear than opening, and a squared error shrinks every uncertain movement. The
+    last term keeps the width's standard deviation over a clip at the captured one.
 
-    `shape_KK` is the Gram matrix of the mouth's vertices, `gap_K` and `width_K` the change of the inner lip gap and of
-    the mouth's width per channel.
+    Attributes:
+        shape_KK: Gram matrix of the mouth's vertices.
+        gap_K: Change of the inner lip gap per channel, in mm.
+        width_K: Change of the mouth's width per channel, in mm.
     """
 
     shape_KK: Tensor
@@ -35,12 +40,14 @@ class FaceLoss(nn.Module):
         moved_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.001
         flat = 1000 * basis_KV3[:, moved_V].reshape(len(basis_KV3), -1)
         shape_KK = torch.from_numpy(flat @ flat.T / moved_V.sum()).float()
-        # Channels that hardly show (a press) still deserve to be right: a floor on every channel's own weight.
-        self.register_buffer("shape_KK", shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK)))
-        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float())
+        # Every channel has a least weight, so that those which hardly show (a press) are learnt as well.
+        shape_KK = shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK))
+        # Not persistent: a model that holds its loss saves the same tensors as one that does not.
+        self.register_buffer("shape_KK", shape_KK, persistent=False)
+        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float(), persistent=False)
         left, right = MOUTH_CORNERS
         width_K = torch.from_numpy(1000 * (basis_KV3[:, left, 0] - basis_KV3[:, right, 0])).float()
-        self.register_buffer("width_K", width_K)
+        self.register_buffer("width_K", width_K, persistent=False)
         self.weights = weights
 
     def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The published checkpoints that can be imported, for the command line and the add-on. Standard library only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CheckpointKind(NamedTuple):
+    """A kind of file that `official.import_official` reads.
+
+    Attributes:
+        name: Its name on the command line.
+        label: Its name in the add-on.
+        description: Which file it is.
+        host: Module of `hosts` that describes it in its `RELEASES`; empty for a Wav2Sem, which has no face.
+    """
+
+    name: str
+    label: str
+    description: str
+    host: str = ""
+
+
+CHECKPOINT_KINDS = (
+    CheckpointKind("wav2sem", "Wav2Sem", "Wav2Sem's model.pth.tar: an encoder without a face"),
+    CheckpointKind("faceformer-vocaset", "FaceFormer VOCASET", "FaceFormer's vocaset.pth", "faceformer"),
+    CheckpointKind("faceformer-biwi", "FaceFormer BIWI", "FaceFormer's biwi.pth", "faceformer"),
+    CheckpointKind("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
+)
+AUTO = "auto"
+"""Instead of a kind: recognise the file by its keys."""
+KIND_NAMES = tuple(kind.name for kind in CHECKPOINT_KINDS)
