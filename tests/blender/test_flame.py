@@ -152,7 +152,7 @@ def test_one_vertex_too_many(flame_reference, animate, scene_bytes):
         (lambda points_V3: points_V3 * [1, 3, 1], "Scale: the head is stretched 3.0 times"),
         (lambda points_V3: points_V3 * 0, "Scale: the vertices lie on one point"),
         (lambda points_V3: points_V3 * [-1, 1, 1], "Orientation: the head is mirrored"),
-        (lambda points_V3: points_V3 + 0.04 * np.sin(90 * points_V3[:, ::-1]), "Rest pose: the points lie"),
+        (lambda points_V3: points_V3 + 0.04 * np.sin(90 * points_V3[:, ::-1]), "Rest pose: the points are"),
     ],
 )
 def test_scale_orientation_and_rest_pose(flame_head, animate, scene_bytes, change, message):

@@ -82,7 +82,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
     if path.is_dir():
         raise UserError("{path} is a folder. Choose an audio file.", path=path)
     if not path.is_file():
-        raise MissingFileError("{path}: there is no such audio file. Choose it again where it lies now.", path=path)
+        raise MissingFileError("{file}: there is no such audio file. Choose it again where it is now.", file=path)
     readable = path.suffix.lower() in SOUNDFILE_SUFFIXES
     return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
 
