@@ -198,7 +198,10 @@ def test_damaged_models_are_refused(copy: Path) -> None:
         (lambda c: c.update(format_version=99), "format version 99, this release reads 1 and 2"),
         (lambda c: c["model"].pop("channels"), r"the key model\.channels is missing"),
         (lambda c: c["model"].update(channels="jawOpen"), r'model\.channels is "jawOpen"; its JSON type must be array'),
-        (lambda c: c.pop("model"), "model"),
+        (lambda c: c.pop("model"), "the key model is missing"),
+        (lambda c: c.update(model=[]), r"config\.json: model is \[\]; its JSON type must be object"),
+        (lambda c: c.update(files=[]), r"files is \[\]; its JSON type must be object"),
+        (lambda c: c["files"].pop("model.safetensors"), r"the key files\.model\.safetensors is missing"),
         (lambda c: c.update(surprise=1), "unknown key surprise; this release knows format_version, model, files"),
         (lambda c: c["model"].update(surprise=1), r"unknown key model\.surprise; this release knows name, encoder, "),
         (

@@ -49,7 +49,7 @@ def test_it_has_no_face_and_says_what_to_do(tmp_path, wav2sem) -> None:
     encoder = SpeechAnimator.load(tmp_path / "wav2sem")
     for animate in (lambda: encoder.animate(WAVEFORM_S, RATE_HZ), lambda: encoder.animate_file("speech.wav")):
         with pytest.raises(
-            ValueError, match=r"without a face; fuse it into a face model by `python -m trainer finetune`"
+            ValueError, match=r"without a face; fuse it into a face model with `python -m trainer finetune`"
         ):
             animate()
     with pytest.raises(ValueError, match="without a face"):

@@ -82,13 +82,13 @@ class ModelConfig:
             UserError: A key is unknown or missing, or a value is not of its type: a silent default would be another
                 model.
         """
-        _check_keys(cls, data, "model")
+        _check_keys(cls, data, "model.")
         wav2sem = data["wav2sem"]
-        host = _described(_HostDescription, data["host"], "model.host")
+        host = _described(_HostDescription, data["host"], "model.host.")
         parsed = {
-            "encoder": _described(EncoderConfig, data["encoder"], "model.encoder"),
-            "wav2sem": None if wav2sem is None else _described(Wav2SemConfig, wav2sem, "model.wav2sem"),
-            "host": _described(host_class(host.kind), host.settings, "model.host.settings"),
+            "encoder": _described(EncoderConfig, data["encoder"], "model.encoder."),
+            "wav2sem": None if wav2sem is None else _described(Wav2SemConfig, wav2sem, "model.wav2sem."),
+            "host": _described(host_class(host.kind), host.settings, "model.host.settings."),
             "channels": tuple(data["channels"]),
             "styles": tuple(data["styles"]),
         }
@@ -101,8 +101,22 @@ class _HostDescription:
     settings: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ModelFile:
+    format_version: int
+    model: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wav2SemFile:
+    format_version: int
+    wav2sem: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
 def _described(wanted: type[Described], data: Any, name: str) -> Described:
-    """A dataclass from JSON; `name` is its place in config.json."""
+    """A dataclass from JSON; `name` is its place in config.json, with a dot at its end."""
     _check_keys(wanted, data, name)
     return wanted(**data)
 
@@ -117,27 +131,24 @@ _JSON_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 """A field's annotation, up to its "[" -> the type of its JSON value, and that type's name."""
 
-
 _WRONG_TYPE = "{key} is {value}; its JSON type must be {type}"
 
 
 def _check_keys(wanted: type, data: Any, name: str) -> None:
     """Raise UserError where a key is unknown or missing, or its value has the wrong type."""
     if not isinstance(data, dict):
-        raise UserError(_WRONG_TYPE, key=name, value=json.dumps(data), type="object")
+        raise UserError(_WRONG_TYPE, key=name.rstrip("."), value=json.dumps(data), type="object")
     known = {field.name: field for field in dataclasses.fields(wanted)}
     for key in data:
         if key not in known:
-            raise UserError(
-                "unknown key {key}; this release knows {known}", key=f"{name}.{key}", known=", ".join(known)
-            )
+            raise UserError("unknown key {key}; this release knows {known}", key=name + key, known=", ".join(known))
     for key, described in known.items():
         if key in data:
             types, type_name = _JSON_TYPES.get(str(described.type).partition("[")[0], (object, ""))
             if not isinstance(data[key], types):
-                raise UserError(_WRONG_TYPE, key=f"{name}.{key}", value=json.dumps(data[key]), type=type_name)
+                raise UserError(_WRONG_TYPE, key=name + key, value=json.dumps(data[key]), type=type_name)
         elif described.default is described.default_factory is dataclasses.MISSING:
-            raise UserError("the key {key} is missing", key=f"{name}.{key}")
+            raise UserError("the key {key} is missing", key=name + key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +215,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         raise MissingFileError("{folder}: no model here (config.json is missing)", folder=folder)
     try:
         data = json.loads(config_path.read_text(encoding="utf-8"))
-        kind = "wav2sem" if "wav2sem" in data else "model"
-        version, description, files = data["format_version"], data[kind], data["files"]
+        version, is_wav2sem = data["format_version"], "wav2sem" in data
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             "{file}: not the description of a Wav2Sem model ({error})", file=config_path, error=error
@@ -218,6 +228,18 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
             version=version,
             newest=FORMAT_VERSION,
         )
+    config: ModelConfig | Wav2SemConfig
+    try:
+        _check_keys(_Wav2SemFile if is_wav2sem else _ModelFile, data, "")
+        files = data["files"]
+        if WEIGHTS_FILE not in files:
+            raise UserError("the key {key} is missing", key=f"files.{WEIGHTS_FILE}")
+        if is_wav2sem:
+            config = _described(Wav2SemConfig, data["wav2sem"], "wav2sem.")
+        else:
+            config = ModelConfig.from_json(_migrated(data["model"]) if version == 1 else data["model"])
+    except UserError as error:
+        raise UserError("{file}: {error}", file=config_path, error=error.text) from error
     for name, expected in files.items():
         if Path(name).name != name:
             raise UserError(
@@ -227,34 +249,19 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
             raise MissingFileError("{file}: missing; copy the whole model folder again", file=folder / name)
         if sha256(folder / name) != expected:
             raise UserError("{file}: damaged (its sha256 differs from config.json); copy it again", file=folder / name)
-    if version == 1 and kind == "model":
-        description = _migrated(description)
-    try:
-        known = ("format_version", kind, "files")
-        if unknown := [key for key in data if key not in known]:
-            raise UserError("unknown key {key}; this release knows {known}", key=unknown[0], known=", ".join(known))
-        common: dict[str, Any] = {
-            "path": folder,
-            "weights_sha256": files[WEIGHTS_FILE],
-            "files": frozenset(files),
-        }
-        if kind == "wav2sem":
-            return Wav2SemFolder(config=_described(Wav2SemConfig, description, "wav2sem"), **common)
-        return ModelFolder(config=ModelConfig.from_json(description), **common)
-    except KeyError as error:
-        raise UserError("{file}: it names no {name}", file=config_path, name=WEIGHTS_FILE) from error
-    except UserError as error:
-        raise UserError("{file}: {error}", file=config_path, error=error.text) from error
+    common: dict[str, Any] = {"path": folder, "weights_sha256": files[WEIGHTS_FILE], "files": frozenset(files)}
+    if isinstance(config, Wav2SemConfig):
+        return Wav2SemFolder(config=config, **common)
+    return ModelFolder(config=config, **common)
 
 
-def _migrated(description: Any) -> Any:
-    """The model's description of format 1 as format 2 has it.
-
-    Format 1 had FaceFormer's decoder only. Keys that were made of a vertex head end with its bias.
-    """
-    if not isinstance(description, dict) or "decoder" not in description:
+def _migrated(description: dict[str, Any]) -> dict[str, Any]:
+    """A model's description of format 1, which knew FaceFormer's decoder only, as format 2 has it."""
+    if "decoder" not in description:
         return description
-    kind = "faceformer" if "bias" in description.get("channels", ()) else "faceformer_channels"
+    channels = description.get("channels")
+    # The keys of a vertex head end with its bias.
+    kind = "faceformer" if isinstance(channels, list) and channels[-1:] == ["bias"] else "faceformer_channels"
     others = {key: value for key, value in description.items() if key != "decoder"}
     return {**others, "host": {"kind": kind, "settings": description["decoder"]}}
 
