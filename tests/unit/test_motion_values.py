@@ -72,6 +72,20 @@ class TestFiles:
         with pytest.raises(UserError, match=f"motion format {version}; this version reads format 1"):
             Motion.load(tmp_path / "x.npz")
 
+    def test_the_cause_is_the_first_line_of_what_went_wrong(self, tmp_path, monkeypatch):
+        for content in (b"", b"AB", b"PL", bytes([128])):
+            (tmp_path / "x.npz").write_bytes(content)
+            with pytest.raises(UserError, match=r"damaged, or no motion file \(it is not an npz archive\)"):
+                Motion.load(tmp_path / "x.npz")
+
+        def load(*arguments, **options):
+            raise ValueError("the first line.\nthe second")
+
+        (tmp_path / "x.npz").write_bytes(b"PK")
+        monkeypatch.setattr(np, "load", load)
+        with pytest.raises(UserError, match=r"damaged, or no motion file \(the first line\)"):
+            Motion.load(tmp_path / "x.npz")
+
 
 class TestMotion:
     @pytest.mark.parametrize(
@@ -89,6 +103,10 @@ class TestMotion:
     def test_what_does_not_fit(self, change, message):
         with pytest.raises(UserError, match=message):
             Motion(**{"weights_TK": np.zeros((4, 2)), "channels": ("a", "b"), "fps": 30.0, **change})
+
+    def test_hundreds_of_channels(self):
+        motion = as_motion(np.ones((2, 300)), n_vertices=4)
+        np.testing.assert_allclose(motion.vertex_offsets()[1], motion.basis_KV3.sum(axis=0), atol=1e-5)
 
     def test_it_is_a_value_that_nobody_changes(self):
         motion, same = as_motion(np.zeros((7, 1))), as_motion(np.zeros((7, 1)))

@@ -6,10 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wav2sem_blender.pipeline.frame_timing import animation_frames, encoder_frames, feature_positions
+from wav2sem_blender.pipeline.frame_timing import FrameGrid, encoder_frames
 from wav2sem_blender.pipeline.windows import Window, plan, run_windows
 
 RATE_HZ = 16_000
+AT_30, AT_25 = FrameGrid.at_rate(30), FrameGrid.at_rate(25)
+
+
+def samples_of(n_enc_frames: int) -> int:
+    """The shortest recording of so many encoder frames."""
+    return 400 + 320 * (n_enc_frames - 1) if n_enc_frames else 0
 
 
 def shares(windows: list[Window], n_frames: int) -> np.ndarray:
@@ -34,20 +40,31 @@ class TestFrameTiming:
         [(0, 0, 0), (1, 0, 0), (2, 1, 1), (4, 2, 2), (50, 30, 25), (99, 59, 49), (205, 122, 102), (3149, 1889, 1574)],
     )
     def test_animation_frames_are_counted_in_floats(self, n_enc_frames, at_30_fps, at_25_fps):
-        assert animation_frames(n_enc_frames, 30) == at_30_fps
-        assert animation_frames(n_enc_frames, 25) == at_25_fps
+        n_samples = samples_of(n_enc_frames)
+        assert (AT_30.animation_frames(n_samples), AT_25.animation_frames(n_samples)) == (at_30_fps, at_25_fps)
 
-    def test_feature_positions(self):
+    def test_positions(self):
         for n_enc_frames, expected in ((1, []), (2, [0]), (3, [0]), (4, [0, 3]), (6, [0, 2.5, 5]), (7, [0, 2, 4, 6])):
-            np.testing.assert_array_equal(feature_positions(n_enc_frames, 30), expected)
+            np.testing.assert_array_equal(AT_30.positions(samples_of(n_enc_frames)), expected)
         for n_enc_frames, expected in ((1, []), (2, [0, 1]), (3, [0, 1]), (5, [0, 1, 2, 3])):
-            np.testing.assert_array_equal(feature_positions(n_enc_frames, 25), expected)
+            np.testing.assert_array_equal(AT_25.positions(samples_of(n_enc_frames)), expected)
+
+    def test_positions_for_as_many_frames_as_were_recorded(self):
+        np.testing.assert_array_equal(AT_30.positions(samples_of(7), 4), [0, 2, 4, 6])
+        np.testing.assert_array_equal(AT_30.positions(samples_of(7), 3), [0, 3, 6])
+        np.testing.assert_array_equal(AT_25.positions(samples_of(7), 2), [0, 1, 2, 3])
+        assert len(AT_30.positions(samples_of(7), 0)) == 0
+
+    def test_half_the_encoders_rate_is_paired_and_any_other_interpolated(self):
+        assert FrameGrid(fps=25, memory_per_frame=2, interpolated=False) == AT_25
+        for fps in (24, 26, 30, 50, 60):
+            assert FrameGrid.at_rate(fps) == FrameGrid(fps=fps, memory_per_frame=1, interpolated=True)
 
 
 class TestPlan:
     def test_a_minute_by_hand(self):
         """Starts: a third of 688,077 samples apart, rounded up to whole encoder frames."""
-        positions_R = feature_positions(encoder_frames(1_008_077), 30)
+        positions_R = AT_30.positions(1_008_077)
         step = 3148 / 1888
         expected = []
         for start, n_samples in ((0, 320_000), (229_440, 320_000), (458_880, 320_000), (688_320, 319_757)):
@@ -57,13 +74,13 @@ class TestPlan:
         assert [(w.start, w.stop, w.first, w.last) for w in windows] == expected
         assert windows[-1].last == len(positions_R)
 
-    @pytest.mark.parametrize("fps", [25, 30])
+    @pytest.mark.parametrize("grid", [AT_30, AT_25], ids=["30fps", "25fps"])
     @pytest.mark.parametrize("window_s", [5.0, 10.0, 20.0])
-    def test_every_window_reads_all_frames_that_it_covers_and_no_other(self, fps, window_s):
+    def test_every_window_reads_all_frames_that_it_covers_and_no_other(self, grid, window_s):
         size, overlap = window_s * RATE_HZ, min(4, window_s / 3) * RATE_HZ
         for seconds in (window_s + 0.01, 1.5 * window_s, 63.0048, 180.5):
             n_samples = int(seconds * RATE_HZ)
-            positions_R = feature_positions(encoder_frames(n_samples), fps)
+            positions_R = grid.positions(n_samples)
             windows = plan(n_samples, positions_R, window_s)
             assert len(windows) == np.ceil((n_samples - overlap) / (size - overlap))
             assert windows[0].start == 0 and windows[-1].stop == n_samples
@@ -80,7 +97,7 @@ class TestPlan:
 
     def test_one_window_up_to_its_length_and_two_beyond(self):
         for n_samples, count in ((320_000, 1), (320_001, 2), (576_000, 2), (576_001, 3)):
-            positions_R = feature_positions(encoder_frames(n_samples), 30)
+            positions_R = AT_30.positions(n_samples)
             assert len(plan(n_samples, positions_R)) == count
         assert plan(320_000, np.arange(599.0)) == [Window(0, 320_000, 0, 599)]
 
@@ -94,7 +111,7 @@ class TestCrossFade:
         np.testing.assert_allclose(shares(windows, 200), np.stack([1 - later, later], 1), atol=1e-6)
 
     def test_a_second_beside_each_cut_end_counts_for_nothing(self):
-        positions_R = feature_positions(encoder_frames(60 * RATE_HZ), 30)
+        positions_R = AT_30.positions(60 * RATE_HZ)
         windows = plan(60 * RATE_HZ, positions_R)
         share_RW = shares(windows, len(positions_R))
         np.testing.assert_allclose(share_RW.sum(1), 1, atol=1e-6)
@@ -110,7 +127,9 @@ class TestCrossFade:
         expected = [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
         np.testing.assert_allclose(share_RW[[45, 60, 73, 90, 110]], expected, atol=1e-6)
 
-    def test_an_overlap_of_one_frame(self):
+    def test_an_overlap_of_three_frames_or_one(self):
+        three = shares([Window(0, 0, 0, 5), Window(0, 0, 2, 7)], 7)[:, 1]
+        np.testing.assert_allclose(three, [0, 0, 0, 1 / 6, 5 / 6, 1, 1], atol=1e-6)
         np.testing.assert_array_equal(shares([Window(0, 0, 0, 3), Window(0, 0, 2, 5)], 5)[:, 1], [0, 0, 0, 1, 1])
 
     def test_a_frame_that_no_window_reads_is_our_own_bug(self):
