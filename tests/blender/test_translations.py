@@ -180,8 +180,8 @@ def test_sentences_inside_sentences_are_translated_and_names_are_not():
     assert in_language(Text(speaking, face="Export"), "de") == '"Export" hat noch keine Sprachanimation'
     fault = Text("the mesh has {n_vertices} vertices, FLAME has {n_expected}.", n_vertices=8, n_expected=5023)
     inner = Text("{test}: {found}", test=Text("Vertex count"), found=fault)
-    whole = in_language(Text("The upper face is left alone. {error}", error=inner), "de")
-    assert whole == "Das Obergesicht bleibt unverändert. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
+    whole = in_language(Text("The upper face was left alone. {reason}", reason=inner), "de")
+    assert whole == "Das Obergesicht blieb unverändert. Punktzahl: das Mesh hat 8 Punkte, FLAME hat 5023."
 
 
 def test_texts_without_an_entry_stay_as_they_are():
