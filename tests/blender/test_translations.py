@@ -30,8 +30,15 @@ SHOWN = [
 ]
 SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmarks", "transfer")]
 
+# Files in which every `Text` and `UserError` is for Blender's users too; the rest of the pipeline also serves scripts.
+_PIPELINE = ("flame", "face_names", "sound_file", "checkpoint", "engine_onnx", "engine_torch")
+TEMPLATED = [PACKAGE / "errors.py", *sorted((PACKAGE / "worker").glob("*.py"))]
+TEMPLATED += [PACKAGE / "pipeline" / f"{name}.py" for name in _PIPELINE]
+
 # Names of data in the .blend file, which stay in English.
 NAMES_OF_DATA = {"Speech Rest"}
+# What takes a template.
+TEMPLATES_OF = {"Text", "UserError", "MissingFileError"}
 # Arguments of Blender's functions that are shown.
 SHOWN_BY = {"text", "heading", "placeholder", "title", "message", "confirm_text"}
 
@@ -77,14 +84,25 @@ def is_shown(text: str, by_drawing: bool) -> bool:
     return bool(is_sentence or (by_drawing and re.match(r"[A-Z][a-z]", words)))
 
 
+def templates(path: Path) -> dict[str, int]:
+    """Templates with words of the file's texts and errors, and their lines."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    first = [call.args[0] for call in calls if ast.unparse(call.func) in TEMPLATES_OF and call.args]
+    return {
+        text: node.lineno for node in first if (text := template(node)) and re.search("[A-Za-z]", OPEN.sub("", text))
+    }
+
+
 def sentences() -> dict[str, str]:
     """Texts that the sources show, and their places."""
-    return {
-        text: f"{path.relative_to(PACKAGE.parent)}:{line}"
+    found = {
+        (text, path): line
         for path in SHOWN
         for text, (line, by_drawing) in strings(path).items()
         if is_shown(text, by_drawing)
     }
+    found |= {(text, path): line for path in TEMPLATED for text, line in templates(path).items()}
+    return {text: f"{path.relative_to(PACKAGE.parent)}:{line}" for (text, path), line in found.items()}
 
 
 def rna_of(cls: type) -> bpy.types.Struct:
