@@ -18,8 +18,8 @@ Image = pytest.importorskip("PIL.Image")
 from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
 from trainer.analysis.analyze import analyze  # noqa: E402
-from trainer.analysis.encoders_under_test import Given, Subject, open_subjects, recognise, word_vectors  # noqa: E402
-from trainer.analysis.ground_truth import Utterance, read_utterances, write_times  # noqa: E402
+from trainer.analysis.encoders_under_test import Given, TestedEncoder, open_encoders, recognise, word_vectors  # noqa: E402
+from trainer.analysis.ground_truth import AlignedUtterance, read_utterances, write_times  # noqa: E402
 from trainer.analysis.homophones import Token  # noqa: E402
 from trainer.analysis.mouth_strips import SOUNDS, MouthRegion, at_times, columns, phones_at, sounds  # noqa: E402
 from trainer.analysis.pictures import (  # noqa: E402
@@ -32,7 +32,7 @@ from trainer.analysis.pictures import (  # noqa: E402
     near_homophone_map,
     training_curves,
 )
-from trainer.analysis.report import Literal, Note, Picture, Section, Table, number, write_report  # noqa: E402
+from trainer.analysis.report import Literal, Note, Picture, Section, Table, four_digits, write_report  # noqa: E402
 from trainer.datasets.corpora import list_clips  # noqa: E402
 from trainer.experiments.analysis import Analyze, librispeech, smoke, vocaset  # noqa: E402
 from trainer.motion.curves import write_motion  # noqa: E402
@@ -276,11 +276,11 @@ def test_an_encoder_takes_every_wav2sem_of_its_width(tmp_path, kind) -> None:
     (run / "run.json").write_text(json.dumps({"config": {"encoder_config": TINY}}))
     torch.save(Wav2Sem(TINY, 16).state_dict(), run / "wav2sem.pt")
     paths = [str(tmp_path / name) for name in ("encoder", "fitting", "wide", "run")]
-    subjects, notes = open_subjects(recognise(paths), "cpu")
-    named = [(subject.name, subject.kind) for subject in subjects]
+    tested_encoders, notes = open_encoders(recognise(paths), "cpu")
+    named = [(tested.name, tested.kind) for tested in tested_encoders]
     assert named == [("encoder + fitting", kind), ("encoder + run", kind)]
     assert notes == ["wide is not added to encoder: its F_s is not 16 wide."]
-    alone, _ = open_subjects(Given(encoders={"encoder": tmp_path / "encoder"}), "cpu")
+    alone, _ = open_encoders(Given(encoders={"encoder": tmp_path / "encoder"}), "cpu")
     assert alone[0].wav2sem is None and alone[0].note == "no Wav2Sem to add"
 
 
@@ -288,11 +288,13 @@ def test_slicing_by_hand() -> None:
     """Feature slicing averages the utterance's own frames; audio slicing hears nothing but the word."""
     torch.manual_seed(0)
     encoder, wav2sem = build_backbone("hubert", TINY).eval(), Wav2Sem(TINY, 16).eval()
-    subject = Subject(name="tiny", kind="hubert", encoder=encoder, wav2sem=wav2sem, inner=torch.nn.Identity(), note="")
+    tested = TestedEncoder(
+        name="tiny", kind="hubert", encoder=encoder, wav2sem=wav2sem, inner=torch.nn.Identity(), note=""
+    )
     sound_S = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-    utterance = Utterance(name="u", corpus="c", split="valid", text="", phones=[], samples=lambda: sound_S)
+    utterance = AlignedUtterance(name="u", corpus="c", split="valid", text="", phones=[], samples=lambda: sound_S)
     whole = [Token(word="all", start_s=0.0, end_s=1.0), Token(word="part", start_s=0.25, end_s=0.5)]
-    by_slice = {s: word_vectors(subject, [utterance], whole, s, "cpu") for s in ("audio", "features")}
+    by_slice = {s: word_vectors(tested, [utterance], whole, s, "cpu") for s in ("audio", "features")}
     np.testing.assert_allclose(by_slice["audio"][0][0], by_slice["features"][0][0], atol=1e-6)
     normal = torch.from_numpy((sound_S - sound_S.mean()) / sound_S.std())[None]
     with torch.inference_mode():
@@ -349,8 +351,8 @@ def test_the_report_escapes_and_embeds(tmp_path) -> None:
     page = outline(write_report(tmp_path / "r.html", "T < U", [Section(title="S", blocks=blocks)]))
     assert page.open == [] and page.tags.count("table") == 1 and "b" not in page.tags
     assert (
-        number(0.00012345) == "0.0001234"
-        and number(-1.5) == "−1.5"
-        and number(float("nan")) == "–"
-        and number(3) == "3"
+        four_digits(0.00012345) == "0.0001234"
+        and four_digits(-1.5) == "−1.5"
+        and four_digits(float("nan")) == "–"
+        and four_digits(3) == "3"
     )

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
+import string
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +130,16 @@ def test_a_fault_of_ours_is_an_internal_error_with_the_place_of_the_log(tmp_path
         f"Please report it with the end of {log}.\n"
     )
     assert "in planted\n" in log.read_text()
+
+
+def test_every_message_has_exactly_the_values_that_it_names() -> None:
+    """A missing value would hide the user's fault behind a KeyError."""
+    checked = 0
+    for path in sorted((Path(cli.__file__).parent).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "MissingFileError"):
+                template = ast.literal_eval(node.args[0])
+                named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+                assert named == {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"
+                checked += 1
+    assert checked > 100

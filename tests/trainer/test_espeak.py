@@ -17,7 +17,7 @@ from trainer.speech.espeak import (
     LEARNT_VARIANTS,
     pronounce,
     speak_languages,
-    synthesise,
+    synthesise_espeak,
     to_cmu,
 )
 from trainer.speech.phones import PHONES, Timing
@@ -50,7 +50,7 @@ def _after_vowels(phones: list[Timing], wanted: str) -> list[tuple[Timing, Timin
 @needs_espeak
 @pytest.mark.parametrize("voice", ["en-us", "en-us+m3", "en-us+f3", "en-gb+f1"])
 def test_voiceless_stops_begin_with_their_closure(voice: str) -> None:
-    samples_S, phones = synthesise("A paper cup, a puppy. A tuba to Peter, a copy to Jacob.", voice)
+    samples_S, phones = synthesise_espeak("A paper cup, a puppy. A tuba to Peter, a copy to Jacob.", voice)
     found = _after_vowels(phones, "P T K")
     assert len(found) >= 6
     for (_, vowel_s, start_s), (name, _, _), _ in found:
@@ -64,7 +64,9 @@ def test_voiceless_stops_begin_with_their_closure(voice: str) -> None:
 @needs_espeak
 @pytest.mark.parametrize("voice", ["en-us", "de+m3", "cmn-latn-pinyin+f1"])
 def test_lips_part_where_a_nasal_ends(voice: str) -> None:
-    samples_S, phones = synthesise("ma ma, ma mo, na mo." if voice != "de+m3" else "Mama, Mann, Oma, Name.", voice)
+    samples_S, phones = synthesise_espeak(
+        "ma ma, ma mo, na mo." if voice != "de+m3" else "Mama, Mann, Oma, Name.", voice
+    )
     pairs = [(a, b) for a, b in zip(phones, phones[1:], strict=False) if a[0] in ("M", "N") and b[0] in VOWELS]
     assert len(pairs) >= 4
     for (name, start_s, end_s), _ in pairs:
@@ -75,7 +77,7 @@ def test_lips_part_where_a_nasal_ends(voice: str) -> None:
 
 @needs_espeak
 def test_times_run_from_zero_to_the_end() -> None:
-    samples_S, phones = synthesise("Stop. Bob, wait!", "en-us", rate=120, pitch=70)
+    samples_S, phones = synthesise_espeak("Stop. Bob, wait!", "en-us", rate=120, pitch=70)
     assert samples_S.dtype == np.int16
     assert phones[0][1] == 0 and phones[-1][2] == pytest.approx(len(samples_S) / 16000, abs=1e-3)
     assert all(a[2] == b[1] for a, b in zip(phones, phones[1:], strict=False)) and all(e > s for _, s, e in phones)
@@ -86,12 +88,12 @@ def test_times_run_from_zero_to_the_end() -> None:
 
 @needs_espeak
 def test_rate_and_pitch_are_heard() -> None:
-    slow_S, _ = synthesise("Many people", "en-us", rate=100)
-    fast_S, _ = synthesise("Many people", "en-us", rate=250)
+    slow_S, _ = synthesise_espeak("Many people", "en-us", rate=100)
+    fast_S, _ = synthesise_espeak("Many people", "en-us", rate=250)
     assert len(slow_S) > 1.4 * len(fast_S)
 
     def pitch_hz(pitch: int) -> float:
-        samples_S, phones = synthesise("aaah", "en-us", pitch=pitch)
+        samples_S, phones = synthesise_espeak("aaah", "en-us", pitch=pitch)
         middle = samples_S[len(samples_S) // 4 :][:3200].astype(np.float64)
         similar = np.correlate(middle, middle, "full")[len(middle) :]
         return 16000 / (40 + int(similar[39:320].argmax()))
@@ -126,19 +128,19 @@ def test_every_language_is_spoken_in_its_own_phones() -> None:
     ],
 )
 def test_foreign_phones_become_the_nearest_in_lip_shape(voice: str, text: str, phones: str) -> None:
-    assert [p for p, _, _ in synthesise(text, voice)[1] if p != "SIL"] == phones.split()
+    assert [p for p, _, _ in synthesise_espeak(text, voice)[1] if p != "SIL"] == phones.split()
 
 
 @needs_espeak
 def test_what_the_voice_cannot_read_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'\(en\)'"):
-        synthesise("日本", "ja")
+        synthesise_espeak("日本", "ja")
     with pytest.raises(ValueError, match="nothing that the voice de could say"):
-        synthesise(" ", "de")
+        synthesise_espeak(" ", "de")
     with pytest.raises(ValueError, match="no variant 'nosuch'"):
-        synthesise("Hallo", "de+nosuch")
+        synthesise_espeak("Hallo", "de+nosuch")
     with pytest.raises(ValueError, match="'nosuch'.*espeak-ng --voices"):
-        synthesise("Hallo", "nosuch")
+        synthesise_espeak("Hallo", "nosuch")
 
 
 @needs_espeak

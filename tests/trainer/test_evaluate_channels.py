@@ -13,9 +13,9 @@ import soundfile as sf
 
 torch = pytest.importorskip("torch")
 
-from trainer.evaluation.channel_tables import markdown  # noqa: E402
+from trainer.evaluation.channel_tables import channels_markdown  # noqa: E402
 from trainer.evaluation.conditions import CLEAN, CONDITIONS  # noqa: E402
-from trainer.evaluation.evaluate_channels import POOLED, Mouth, evaluate_channels, judge_languages  # noqa: E402
+from trainer.evaluation.evaluate_channels import POOLED, MouthModel, evaluate_channels, judge_languages  # noqa: E402
 from trainer.evaluation.lipsync import correlations, judge, pool_closures  # noqa: E402
 from trainer.experiments.evaluation import EvaluateChannels, bundled, bundled_test  # noqa: E402
 from trainer.motion.curves import write_motion, write_tracked  # noqa: E402
@@ -102,7 +102,7 @@ def test_report_has_the_model_cards_tables(results, capsys) -> None:
     measured, out = results
     text = (out / "results.md").read_text()
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(measured))
-    assert text == markdown(measured)
+    assert text == channels_markdown(measured)
     r = measured["lip_sync"]["grid_s1"]["correlation"]["r"]
     assert f"| grid_s1 | 1 | {r:.3f} |" in text and "valid split" in text
     noisy = measured["conditions"]["noise"]["grid_s1"]["correlation"]["r"]
@@ -149,7 +149,7 @@ def test_languages_are_judged_apart(animator, work) -> None:
     spoken = [("de", "eins", demo_S[:LENGTH], PHONES), ("fr", "un", demo_S[LENGTH : 2 * LENGTH], PHONES)]
     spoken.append(("de", "zwei", demo_S[LENGTH : 2 * LENGTH], PHONES))
     _, gap_K = read_basis(work / "basis.npz", animator.folder.config.channels)
-    mouth = Mouth(animator=animator, gap_K=gap_K, semantic_strength=1.0)
+    mouth = MouthModel(animator=animator, gap_K=gap_K, semantic_strength=1.0)
     found = judge_languages(mouth, spoken)
     assert {name: scores["closures"]["bilabials"] for name, scores in found.items()} == {"de": 4, "fr": 2}
 

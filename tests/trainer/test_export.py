@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The bundled recipe on a miniature of its prepared data, and what becomes of a finished run."""
+"""The bundled recipe on miniature data, and the exports of a finished run."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_run_itself_is_a_model(face: Path, prepared: Path) -> None:
             np.testing.assert_array_equal(value, start[key])
     assert folder.tensors("decoder.")["motion_head.bias"].any()
     assert folder.config.provenance["experiment"] == "bundled_smoke"
-    assert folder.config.provenance["wav2sem"] == "wav2sem"  # not the folder of the machine that made it
+    assert folder.config.provenance["wav2sem"] == "wav2sem"  # without the path of the machine that made it
     space = {"text_model": "bert-of-ours", "target": "mean", "normalise_target": True}
     assert folder.config.provenance["sentence_space"] == space
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The published recipe on miniature data sets: what it learns, what stays frozen, what it refuses."""
+"""The published recipe on miniature data sets: what is learnt, what stays frozen, what is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def vocaset_run(vocaset: Path, tmp_path_factory) -> Path:
 
 
 def test_a_run_ends_with_a_model_that_animates(vocaset_run: Path, vocaset: Path) -> None:
-    """No further step; and what the folder says of every vertex is what the trained torch module says."""
+    """The model folder moves every vertex as the trained torch module does, without an export."""
     animator = SpeechAnimator.load(vocaset_run / "model")
     faces = open_face_data("vocaset", vocaset)
     clip = next(clip for clip in faces.clips if clip.split == "valid")
@@ -101,7 +101,7 @@ def without_noise(config):
 
 
 def test_one_clip_is_learnt_by_heart(tmp_path) -> None:
-    """As the extension runs it, from the audio alone: LVE below 1e-7 m²; at rest it is above 1e-4."""
+    """Run as in the extension, from audio alone, its LVE is below 1e-7 m²; that of a face at rest is above 1e-4."""
     write_vocaset(tmp_path, layout="exported", subjects=VOCASET_SUBJECTS[:1], sentences=(1,), seconds=0.5)
     faces = open_face_data("vocaset", tmp_path)
     clip = faces.clips[0]
@@ -123,7 +123,7 @@ def test_one_clip_is_learnt_by_heart(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def sentence_encoder(tmp_path_factory) -> Path:
-    """An imported Wav2Sem of 24 dimensions, which fit no encoder's: the fusion maps them."""
+    """An imported Wav2Sem of 24 dimensions, which the fusion maps to the encoder's width."""
     torch.manual_seed(1)
     config = Wav2SemConfig(config=smoke().encoder.config, target_dim=24)
     folder = tmp_path_factory.mktemp("imported") / "wav2sem"
@@ -142,7 +142,7 @@ def test_frozen_parts_stay_as_they_are(vocaset: Path, sentence_encoder: Path, tm
     assert not {key for key in changed if key.startswith(("audio_encoder.feature_extractor.", "wav2sem."))}
     for part in ("audio_encoder.encoder.", "audio_encoder.feature_projection.", "fusion.", "decoder.style."):
         kept = {key for key in start if key.startswith(part)} - changed
-        # What attention adds to every key alike, its softmax takes away again: no gradient but rounding.
+        # A bias of all keys cancels in the softmax, so its gradient is rounding only.
         assert not {key for key in kept if not key.endswith("k_proj.bias")}, part
     assert "audio_encoder.masked_spec_embed" in changed
     motion = SpeechAnimator.load(folder / "model").animate(np.random.default_rng(0).standard_normal(16_000), 16_000)
@@ -150,7 +150,7 @@ def test_frozen_parts_stay_as_they_are(vocaset: Path, sentence_encoder: Path, tm
 
 
 def test_frozen_means_eval(vocaset: Path, sentence_encoder: Path) -> None:
-    """Dropout and LayerDrop would make F_s another vector at every look; `train()` must not wake them."""
+    """Dropout and LayerDrop would change F_s at every call; `train()` must not switch them on."""
     model = build_model(smoke_wav2sem(), open_face_data("vocaset", vocaset), None, sentence_encoder)
     model.train()
     waveform = torch.randn(1, 16_000)
@@ -226,7 +226,7 @@ def test_biwi_and_a_studios_own_data_train_too(tmp_path) -> None:
         assert animator.folder.config.basis_unit == unit
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(vocaset: Path, tmp_path, monkeypatch) -> None:
+def test_a_stopped_run_continues_bit_for_bit(vocaset: Path, tmp_path, monkeypatch) -> None:
     config = replace(smoke(), epochs=2, checkpoint_every=3, valid_clips=0)
     whole = trained(config, vocaset, tmp_path / "whole")
     calls = iter(range(5))
@@ -269,7 +269,7 @@ def test_what_cannot_be_trained_is_named(vocaset: Path, sentence_encoder: Path, 
         Examples(build_model(plain, faces, None, None), faces, torch.device("cpu"))(clip)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(vocaset: Path, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(vocaset: Path, tmp_path) -> None:
     config = replace(smoke(), epochs=2, learning_rate=1e30, checkpoint_every=1)
     with pytest.raises(ValueError, match=r"step 1, FaceTalk_\w+_sentence\d\d: the loss is (nan|inf)"):
         trained(config, vocaset, tmp_path / "face")

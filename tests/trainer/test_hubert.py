@@ -23,8 +23,8 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.experiments import hubert  # noqa: E402
 from trainer.loops import clusters  # noqa: E402
 from trainer.loops.clusters import (  # noqa: E402
+    LabelledRecording,
     LabelledSpeech,
-    Recording,
     cluster_quality,
     fit_centroids,
     hidden_states,
@@ -332,7 +332,7 @@ def test_cluster_quality_by_hand(tmp_path: Path) -> None:
     quality = cluster_quality(speech, speech.recordings)
     expected = {"frames": 12, "phones": 3, "phone_purity": 0.75, "cluster_purity": 1.0, "pnmi": 2 / 3, "nmi": 0.8}
     assert quality == pytest.approx(expected)
-    assert cluster_quality(speech, [Recording("b.wav", "b", "train", 400, 0)]) == {}
+    assert cluster_quality(speech, [LabelledRecording("b.wav", "b", "train", 400, 0)]) == {}
 
 
 @needs_data

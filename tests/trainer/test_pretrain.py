@@ -18,7 +18,7 @@ from trainer.datasets.librispeech import LibriSpeech  # noqa: E402
 from trainer.experiments import wav2sem as experiments  # noqa: E402
 from trainer.experiments.wav2sem import PretrainWav2Sem  # noqa: E402
 from trainer.loops import pretrain as module  # noqa: E402
-from trainer.loops.pretrain import build_model, contrastive_loss, padded, pretrain, take_over  # noqa: E402
+from trainer.loops.pretrain import build_wav2sem, contrastive_loss, padded, pretrain, take_over  # noqa: E402
 from trainer.runs.epochs import Epochs, Loader  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
@@ -100,7 +100,7 @@ def test_impossible_configs_are_refused(change: dict) -> None:
 def test_published_weights_are_torchs_defaults() -> None:
     torch.manual_seed(0)
     plain = torch.nn.Conv1d(32, 32, 16, groups=4)
-    model = build_model(replace(SMOKE, published_init=True), 32)
+    model = build_wav2sem(replace(SMOKE, published_init=True), 32)
     bound = 32**-0.5
     for name, weight in model.state_dict().items():
         if name.endswith("q_proj.weight"):
@@ -109,7 +109,7 @@ def test_published_weights_are_torchs_defaults() -> None:
     assert position.shape == plain.weight.shape
     np.testing.assert_allclose(position.std(), plain.weight.detach().std(), rtol=0.05)
     assert position.abs().max() <= (8 * 16) ** -0.5 + 1e-6
-    own = build_model(SMOKE, 32).state_dict()["encoder.encoder.layers.0.attention.q_proj.weight"]
+    own = build_wav2sem(SMOKE, 32).state_dict()["encoder.encoder.layers.0.attention.q_proj.weight"]
     np.testing.assert_allclose(own.std(), 0.02, rtol=0.1)
 
 

@@ -90,10 +90,10 @@ def test_times_that_fit_badly_are_left_out() -> None:
 def test_a_voice_is_judged_and_another_text_is_not(packages, tmp_path) -> None:
     """espeak-ng's own French stands in for a person: its transcript passes, that of another sound does not."""
     pytest.importorskip("pocketsphinx")
-    from trainer.speech.espeak import synthesise
+    from trainer.speech.espeak import synthesise_espeak
 
     voice = next(packages.rglob("fr_CA_f_June"))
-    samples_S, _ = synthesise("Bonjour papa, au revoir ma belle maman.", "fr+f2", rate=140)
+    samples_S, _ = synthesise_espeak("Bonjour papa, au revoir ma belle maman.", "fr+f2", rate=140)
     pcm = tmp_path / "speech.raw"
     pcm.write_bytes(samples_S.tobytes())
     for name in ("right", "wrong"):

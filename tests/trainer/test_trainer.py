@@ -16,7 +16,7 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.datasets.corpora import list_clips  # noqa: E402
 from trainer.loops.ablation import HEADS  # noqa: E402
 from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
-from trainer.loops.pretrain_hubert import mask_spans  # noqa: E402
+from trainer.loops.pretrain_hubert import random_span_mask  # noqa: E402
 from trainer.motion.curves import MotionStore, solve  # noqa: E402
 from trainer.motion.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.motion.phoneme_driven import phone_shares  # noqa: E402
@@ -318,7 +318,7 @@ def test_semantics_are_ablated_and_a_stopped_ablation_goes_on(work: Path, capsys
 
 
 def test_mask_spans_have_their_length() -> None:
-    masked = mask_spans((1, 4000), chance=0.002, length=6, generator=torch.Generator().manual_seed(0))[0].numpy()
+    masked = random_span_mask((1, 4000), chance=0.002, length=6, generator=torch.Generator().manual_seed(0))[0].numpy()
     edges = np.flatnonzero(np.diff(np.pad(masked.astype(int), 1)))
     runs = edges[1::2] - edges[::2]
     assert len(runs) > 2 and np.all(runs[:-1] >= 6)

@@ -28,8 +28,16 @@ from wav2sem_blender.pipeline.motion import Motion
 
 from ..motion.shapes import flame_opening
 from ..runs.run import git_commit
-from .encoders_under_test import COLUMNS, Given, Subject, open_subjects, recognise, word_distances, word_vectors
-from .ground_truth import KnownMotion, Utterance, flame_mesh, known_motions, read_utterances
+from .encoders_under_test import (
+    PAIR_COLUMNS,
+    Given,
+    TestedEncoder,
+    open_encoders,
+    recognise,
+    word_distances,
+    word_vectors,
+)
+from .ground_truth import AlignedUtterance, TrueMotion, flame_mesh, read_utterances, true_motions
 from .homophones import (
     DISTANCES,
     PAIR_KINDS,
@@ -52,8 +60,8 @@ from .pictures import (
 from .protocol import Analyze
 from .report import Block, Literal, Note, Picture, Section, Table, write_report
 
-FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json", "alignments.tsv.gz", "*.png"))
-PUBLISHED = (("wav2vec 2.0", 0.0397, 0.0701), ("HuBERT", 0.2689, 0.2909))
+_FOLDER = FolderKind(made_by="an analysis", names=("report.html", "analysis.json", "alignments.tsv.gz", "*.png"))
+PUBLISHED_DISTANCES = (("wav2vec 2.0", 0.0397, 0.0701), ("HuBERT", 0.2689, 0.2909))
 NEAR, RANDOM, SAME = PAIR_KINDS
 CAVEAT = (
     "F_s is one vector for a whole utterance. Adding it to every frame changes no difference within the utterance; "
@@ -81,7 +89,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
     if not data.is_dir():
         raise MissingFileError("{data}: there is no such folder; check --data", data=data)
     given, device = recognise(model or ["default"]), choose_device(device)
-    FOLDER.claim(out)
+    _FOLDER.claim(out)
     sections, results = [_provenance(given)], dict[str, Any]()
     if {"homophones", "tsne"} & set(config.parts):
         blocks, results["homophones"] = _near_homophones(config, data, out, given, device)
@@ -138,9 +146,9 @@ def _provenance(given: Given) -> Section:
 def _near_homophones(
     config: Analyze, data: Path, out: Path, given: Given, device: str
 ) -> tuple[list[Block], list[dict[str, Any]]]:
-    subjects, notes = open_subjects(given, device)
+    tested_encoders, notes = open_encoders(given, device)
     blocks: list[Block] = [Note(text=note) for note in notes]
-    if not subjects:
+    if not tested_encoders:
         return [*blocks, Note(text="Left out: none of the given folders holds a speech encoder.")], []
     try:
         utterances = read_utterances(data, config, out)
@@ -158,21 +166,21 @@ def _near_homophones(
         Table(
             caption="Published (Wav2Sem, CVPR 2025); no unit or pair list was released, MSE per dimension is our guess",
             header=["encoder", "without Wav2Sem", "with Wav2Sem"],
-            rows=[list(row) for row in PUBLISHED],
+            rows=[list(row) for row in PUBLISHED_DISTANCES],
         )
     )
     rows: list[dict[str, Any]] = []
     if "homophones" in config.parts:
-        for subject in subjects:
-            some = word_distances(subject, utterances, tokens, draws, config, device)
-            blocks += _distance_tables(subject, some)
+        for tested in tested_encoders:
+            some = word_distances(tested, utterances, tokens, draws, config, device)
+            blocks += _distance_tables(tested, some)
             rows += some
     if "tsne" in config.parts:
-        blocks += [_tsne(subject, utterances, tokens, draws[0], config, out, device) for subject in subjects]
+        blocks += [_tsne(tested, utterances, tokens, draws[0], config, out, device) for tested in tested_encoders]
     return blocks, rows
 
 
-def _spoken(utterances: Sequence[Utterance], config: Analyze) -> tuple[list[Token], list[str]]:
+def _spoken(utterances: Sequence[AlignedUtterance], config: Analyze) -> tuple[list[Token], list[str]]:
     """Every spoken word that is long enough, and the vocabulary."""
     sentences = {text: number for number, text in enumerate(sorted({utterance.text for utterance in utterances}))}
     tokens = [
@@ -186,7 +194,7 @@ def _spoken(utterances: Sequence[Utterance], config: Analyze) -> tuple[list[Toke
 
 def _how(
     config: Analyze,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[AlignedUtterance],
     tokens: Sequence[Token],
     words: Sequence[str],
     near_P2: np.ndarray,
@@ -211,24 +219,24 @@ def _how(
     )
 
 
-def _distance_tables(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _distance_tables(tested: TestedEncoder, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     units = {"mse": "mean squared difference per dimension", "euclidean": "Euclidean distance", "cosine": "1 - cosine"}
     blocks: list[Block] = [
         Table(
-            caption=f"{subject.name} ({subject.kind}; {subject.note}): {units[distance]}, mean ± spread over seeds",
-            header=["slicing", "features", *COLUMNS],
+            caption=f"{tested.name} ({tested.kind}; {tested.note}): {units[distance]}, mean ± spread over seeds",
+            header=["slicing", "features", *PAIR_COLUMNS],
             rows=[
-                [row["slicing"], row["variant"], *(f"{row[c]['mean']:.4g} ± {row[c]['sd']:.1g}" for c in COLUMNS)]
+                [row["slicing"], row["variant"], *(f"{row[c]['mean']:.4g} ± {row[c]['sd']:.1g}" for c in PAIR_COLUMNS)]
                 for row in rows
                 if row["distance"] == distance
             ],
         )
         for distance in DISTANCES
     ]
-    return [*blocks, *_verdicts(subject, rows)]
+    return [*blocks, *_verdicts(tested, rows)]
 
 
-def _verdicts(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _verdicts(tested: TestedEncoder, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     by = {(row["slicing"], row["variant"]): row for row in rows if row["distance"] == "mse"}
     sentences: list[Block] = []
     for slicing in dict.fromkeys(row["slicing"] for row in rows):
@@ -242,7 +250,7 @@ def _verdicts(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> list[Block
             for name in ("near / random", "near / same word")
         }
         sentences.append(
-            f"{subject.name}, {slicing} slicing: Wav2Sem adds {gains[0]:.4g} to the MSE of near-homophones, "
+            f"{tested.name}, {slicing} slicing: Wav2Sem adds {gains[0]:.4g} to the MSE of near-homophones, "
             f"{gains[1]:.4g} to that of random pairs and {gains[2]:.4g} to that of the same word. Near to random: "
             f"{ratios['near / random']}. Near to the same word: {ratios['near / same word']}."
         )
@@ -250,8 +258,8 @@ def _verdicts(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> list[Block
 
 
 def _tsne(
-    subject: Subject,
-    utterances: Sequence[Utterance],
+    tested: TestedEncoder,
+    utterances: Sequence[AlignedUtterance],
     tokens: Sequence[Token],
     draw: Mapping[str, np.ndarray],
     config: Analyze,
@@ -267,16 +275,16 @@ def _tsne(
         if not {first, second} & {word for pair in pairs for word in pair} and len(pairs) < config.tsne_pairs:
             pairs.append((first, second))
     chosen = [i for pair in pairs for word in pair for i in examples[word][: config.tsne_tokens]]
-    features_ND, semantic_ND = word_vectors(subject, utterances, [tokens[i] for i in chosen], "audio", device)
-    panels = {f"{subject.name}: features alone": features_ND}
+    features_ND, semantic_ND = word_vectors(tested, utterances, [tokens[i] for i in chosen], "audio", device)
+    panels = {f"{tested.name}: features alone": features_ND}
     if semantic_ND is not None:
-        panels[f"{subject.name}: with F_s"] = features_ND + semantic_ND
-    path = out / f"tsne_{_file_name(subject.name)}.png"
+        panels[f"{tested.name}: with F_s"] = features_ND + semantic_ND
+    path = out / f"tsne_{_file_name(tested.name)}.png"
     near_homophone_map(path, panels, [tokens[i].word for i in chosen], pairs)
     caption = (
         "near-homophones that are spoken most often, audio slicing; one colour a pair, disc and cross its two words"
     )
-    return Picture(path=path, caption=f"t-SNE of {subject.name}: {caption}. Each panel is its own projection.")
+    return Picture(path=path, caption=f"t-SNE of {tested.name}: {caption}. Each panel is its own projection.")
 
 
 def _known_faces(
@@ -284,7 +292,7 @@ def _known_faces(
 ) -> tuple[list[Block], list[dict[str, Any]]]:
     if not given.models:
         return [Note(text="Left out: none of the given folders holds a model that animates.")], []
-    known, whose = known_motions(data, config)
+    known, whose = true_motions(data, config)
     if not known:
         return [Note(text=f"Left out: no clip with known motion. {whose}")], []
     animators = {name: SpeechAnimator.load(path, device=device) for name, path in given.models.items()}
@@ -323,7 +331,7 @@ def _moves_flame(animator: SpeechAnimator) -> bool:
 
 
 def _apertures(
-    face: KnownMotion, moved: Mapping[str, Motion], animators: Mapping[str, SpeechAnimator], out: Path
+    face: TrueMotion, moved: Mapping[str, Motion], animators: Mapping[str, SpeechAnimator], out: Path
 ) -> tuple[Block, list[dict[str, Any]]]:
     curves: list[Opening] = []
     true: Opening | None = None
@@ -357,7 +365,7 @@ def _agreement(curve: Opening, true: Opening) -> dict[str, float]:
     return {"r": r, "mean_error_mm": float(np.abs(said_T - true_T).mean())}
 
 
-def _add_errors(face: KnownMotion, moved: Mapping[str, Motion], totals: dict[str, list[np.ndarray]]) -> None:
+def _add_errors(face: TrueMotion, moved: Mapping[str, Motion], totals: dict[str, list[np.ndarray]]) -> None:
     for name, motion in moved.items():
         true_TV3, offsets_TV3 = face.offsets(motion), motion.vertex_offsets()
         if true_TV3 is None or offsets_TV3 is None or true_TV3.shape[1] != offsets_TV3.shape[1]:
@@ -372,7 +380,7 @@ def _add_errors(face: KnownMotion, moved: Mapping[str, Motion], totals: dict[str
 
 
 def _errors(
-    known: Sequence[KnownMotion],
+    known: Sequence[TrueMotion],
     totals: Mapping[str, list[np.ndarray]],
     animators: Mapping[str, SpeechAnimator],
     data: Path,

@@ -29,11 +29,11 @@ from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
 from ..runs.stages import read_wav2sem
 from ..speech.batches import frame_times_s, normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
-from .ground_truth import Utterance
+from .ground_truth import AlignedUtterance
 from .homophones import DISTANCES, PAIR_KINDS, Token, distances, with_semantics
 from .protocol import Analyze
 
-COLUMNS = (*PAIR_KINDS, "near / random", "near / same word")
+PAIR_COLUMNS = (*PAIR_KINDS, "near / random", "near / same word")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class TestedEncoder:
     """A speech encoder (`kind` "hubert" or "wav2vec2") and the inner(F_s) added to its features, if any."""
 
     name: str
@@ -101,11 +101,11 @@ def recognise(names: Sequence[str]) -> Given:
     return given
 
 
-def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
+def open_encoders(given: Given, device: str) -> tuple[list[TestedEncoder], list[str]]:
     """Every encoder with its own Wav2Sem, or with each given one of its width; and notes on those that fit none."""
-    subjects, notes = [], []
+    tested_encoders, notes = [], []
     for name, path in given.models.items():
-        subjects.append(_from_model(name, ModelFolder.open(path)))
+        tested_encoders.append(_from_model(name, ModelFolder.open(path)))
     semantics = {name: _wav2sem(path) for name, path in given.semantics.items()}
     for name, path in given.encoders.items():
         kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
@@ -117,21 +117,23 @@ def open_subjects(given: Given, device: str) -> tuple[list[Subject], list[str]]:
         ]
         for other, wav2sem in fitting.items():
             note, inner = "F_s added as it is", nn.Identity()
-            subject = Subject(
+            tested = TestedEncoder(
                 name=f"{name} + {other}", kind=kind, encoder=encoder, wav2sem=wav2sem, inner=inner, note=note
             )
-            subjects.append(subject)
+            tested_encoders.append(tested)
         if not fitting:
             note = "no Wav2Sem to add"
-            subjects.append(Subject(name=name, kind=kind, encoder=encoder, wav2sem=None, inner=None, note=note))
-    for subject in subjects:
-        for module in (subject.encoder, subject.wav2sem, subject.inner):
+            tested_encoders.append(
+                TestedEncoder(name=name, kind=kind, encoder=encoder, wav2sem=None, inner=None, note=note)
+            )
+    for tested in tested_encoders:
+        for module in (tested.encoder, tested.wav2sem, tested.inner):
             if module is not None:
                 module.eval().requires_grad_(False).to(device)
-    return subjects, notes
+    return tested_encoders, notes
 
 
-def _from_model(name: str, folder: ModelFolder) -> Subject:
+def _from_model(name: str, folder: ModelFolder) -> TestedEncoder:
     model = FaceModel(folder.config)
     model.load_state_dict(load_state(folder))
     inner: nn.Module | None = None
@@ -143,7 +145,7 @@ def _from_model(name: str, folder: ModelFolder) -> Subject:
         else:
             inner = model.fusion.semantic_feature_map
             note = f"F_s ({folder.config.wav2sem.target_dim}) added through the trained inner FC to {width} features"
-    return Subject(
+    return TestedEncoder(
         name=name, kind=folder.config.encoder.kind, encoder=model.audio_encoder, wav2sem=model.wav2sem, inner=inner,
         note=note,
     )  # fmt: skip
@@ -158,28 +160,28 @@ def _wav2sem(path: Path) -> tuple[Wav2Sem, int]:
 
 @torch.inference_mode()
 def word_vectors(
-    subject: Subject, utterances: Sequence[Utterance], tokens: Sequence[Token], slicing: str, device: str
+    tested: TestedEncoder, utterances: Sequence[AlignedUtterance], tokens: Sequence[Token], slicing: str, device: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean over time of each word's last-layer features (N, D), and inner(F_s) as (N, D) or None without a Wav2Sem.
 
     Audio slicing: both come from the word's own sound. Feature slicing: the whole utterance goes through the encoders,
     the frames whose middle lies in the word are kept, and F_s is the utterance's.
     """
-    features = torch.zeros(len(tokens), subject.encoder.config.hidden_size)
-    semantic = torch.zeros_like(features) if subject.wav2sem is not None else None
+    features = torch.zeros(len(tokens), tested.encoder.config.hidden_size)
+    semantic = torch.zeros_like(features) if tested.wav2sem is not None else None
     spoken: dict[int, list[int]] = {}
     for i, token in enumerate(tokens):
         spoken.setdefault(token.utterance, []).append(i)
-    for utterance, rows in tqdm(spoken.items(), desc=f"{subject.name}, {slicing} slicing", unit="clip", leave=False):
+    for utterance, rows in tqdm(spoken.items(), desc=f"{tested.name}, {slicing} slicing", unit="clip", leave=False):
         samples_S = utterances[utterance].samples()
         if slicing == "features":
-            hidden_LD, added_D = _encoded(subject, samples_S, device)
+            hidden_LD, added_D = _encoded(tested, samples_S, device)
             times_L = frame_times_s(np.arange(len(hidden_LD)))
         for i in rows:
             start_s, end_s = tokens[i].start_s, tokens[i].end_s
             if slicing == "audio":
                 clip_S = samples_S[int(start_s * SAMPLE_RATE_HZ) : int(np.ceil(end_s * SAMPLE_RATE_HZ))]
-                hidden_LD, added_D = _encoded(subject, clip_S, device)
+                hidden_LD, added_D = _encoded(tested, clip_S, device)
                 features[i] = hidden_LD.mean(0)
             else:
                 inside_L = (times_L >= start_s) & (times_L < end_s)
@@ -190,20 +192,20 @@ def word_vectors(
     return features.numpy(), None if semantic is None else semantic.numpy()
 
 
-def _encoded(subject: Subject, samples_S: np.ndarray, device: str) -> tuple[Tensor, Tensor | None]:
+def _encoded(tested: TestedEncoder, samples_S: np.ndarray, device: str) -> tuple[Tensor, Tensor | None]:
     """Features (L, D) and inner(F_s) (D,) of one piece of sound, on the CPU."""
     samples_S = np.pad(samples_S, (0, max(0, RECEPTIVE_FIELD_SAMPLES - len(samples_S))))
     waveform_BS = torch.from_numpy(normalise(samples_S))[None].to(device)
-    hidden_BLD, _ = encode(subject.encoder, waveform_BS)
+    hidden_BLD, _ = encode(tested.encoder, waveform_BS)
     added_D = None
-    if subject.wav2sem is not None and subject.inner is not None:
-        added_D = subject.inner(subject.wav2sem(waveform_BS))[0].cpu()
+    if tested.wav2sem is not None and tested.inner is not None:
+        added_D = tested.inner(tested.wav2sem(waveform_BS))[0].cpu()
     return hidden_BLD[0].cpu(), added_D
 
 
 def word_distances(
-    subject: Subject,
-    utterances: Sequence[Utterance],
+    tested: TestedEncoder,
+    utterances: Sequence[AlignedUtterance],
     tokens: Sequence[Token],
     draws: Sequence[Mapping[str, np.ndarray]],
     config: Analyze,
@@ -214,7 +216,7 @@ def word_distances(
     used = np.unique(np.concatenate([pairs.ravel() for draw in draws for pairs in draw.values()]))
     rows = []
     for slicing in config.slicings:
-        features_ND, semantic_ND = word_vectors(subject, utterances, [tokens[i] for i in used], slicing, device)
+        features_ND, semantic_ND = word_vectors(tested, utterances, [tokens[i] for i in used], slicing, device)
         owners_N = np.array([tokens[i].utterance for i in used]) if slicing == "features" else used
         measured: dict[tuple[str, str], list[list[float]]] = {}
         for seed, draw in zip(config.seeds, draws, strict=True):
@@ -232,13 +234,13 @@ def word_distances(
                         [near, random, same, near / random, near / same]
                     )
         for (variant, distance), seeds in measured.items():
-            rows.append(_row(subject.name, slicing, variant, distance, np.array(seeds)))
+            rows.append(_row(tested.name, slicing, variant, distance, np.array(seeds)))
     return rows
 
 
-def _row(subject: str, slicing: str, variant: str, distance: str, seeds_X5: np.ndarray) -> dict[str, Any]:
+def _row(model: str, slicing: str, variant: str, distance: str, seeds_X5: np.ndarray) -> dict[str, Any]:
     values = {
         name: {"mean": float(mean), "sd": float(sd)}
-        for name, mean, sd in zip(COLUMNS, seeds_X5.mean(0), seeds_X5.std(0), strict=True)
+        for name, mean, sd in zip(PAIR_COLUMNS, seeds_X5.mean(0), seeds_X5.std(0), strict=True)
     }
-    return {"model": subject, "slicing": slicing, "variant": variant, "distance": distance, **values}
+    return {"model": model, "slicing": slicing, "variant": variant, "distance": distance, **values}

@@ -23,23 +23,22 @@ from wav2sem_blender.pipeline.motion import Motion
 
 from ..datasets.corpora import Clip, list_clips
 from ..datasets.face_data import FaceClip, FaceData
-from ..datasets.librispeech import LibriSpeech, is_librispeech
-from ..datasets.librispeech import Utterance as LibriSpeechUtterance
+from ..datasets.librispeech import LibriSpeech, Utterance, is_librispeech
 from ..datasets.opening import open_face_data
 from ..motion.curves import FACEGOOD_TO_ARKIT, FPS, MotionStore, facegood
-from ..motion.landmarks import CHIN, inner_gap, landmark_basis, rest_pose, stabilise
+from ..motion.landmarks import CHIN, inner_gap, landmark_basis, stabilise, tracked_rest_pose
 from ..speech.align import Aligner, published_times
 from ..speech.phones import Timing
 from ..speech.prepared import SpeechStore
 from .protocol import Analyze
 
 FLAME_FILE = Path("flame2023_open") / "flame2023_open.npz"
-T = TypeVar("T")
-Recording: TypeAlias = Clip | LibriSpeechUtterance
+_T = TypeVar("_T")
+_Recording: TypeAlias = Clip | Utterance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Utterance:
+class AlignedUtterance:
     """A recording whose phones are known; `samples()` reads it: float32 (S,), 16 kHz."""
 
     name: str
@@ -51,7 +50,7 @@ class Utterance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownMotion:
+class TrueMotion:
     """A recording and the true motion of its face.
 
     `offsets(predicted)` gives the true displacements from rest (T, V, 3), or None where only the lips were tracked or
@@ -68,7 +67,7 @@ class KnownMotion:
     rest_V3: np.ndarray | None = None
 
 
-def read_utterances(data: Path, config: Analyze, out: Path) -> list[Utterance]:
+def read_utterances(data: Path, config: Analyze, out: Path) -> list[AlignedUtterance]:
     """Transcribed recordings of prepared speech, of LibriSpeech's layout, or of the development corpora.
 
     Phones without published times are aligned and kept in OUT/alignments.tsv.gz for the next run.
@@ -81,7 +80,7 @@ def read_utterances(data: Path, config: Analyze, out: Path) -> list[Utterance]:
         timed = [record for record in store.records if record.text and record.phones]
         chosen = _spread([r for r in timed if not config.corpora or r.corpus in config.corpora], config.max_utterances)
         return [
-            Utterance(name=r.name, corpus=r.corpus, split=r.split, text=r.text or "", phones=r.phones or [],
+            AlignedUtterance(name=r.name, corpus=r.corpus, split=r.split, text=r.text or "", phones=r.phones or [],
                       samples=partial(store.samples, r))
             for r in chosen
         ]  # fmt: skip
@@ -93,14 +92,14 @@ def read_utterances(data: Path, config: Analyze, out: Path) -> list[Utterance]:
     clips = _spread(clips, config.max_utterances)
     phones = _phone_times(clips, out)
     return [
-        Utterance(name=clip.name, corpus=clip.corpus, split=clip.split, text=clip.text or "", phones=phones[clip.name],
-                  samples=partial(_read, clip.path))
+        AlignedUtterance(name=clip.name, corpus=clip.corpus, split=clip.split, text=clip.text or "",
+                         phones=phones[clip.name], samples=partial(_read, clip.path))
         for clip in clips
         if clip.name in phones
     ]  # fmt: skip
 
 
-def known_motions(data: Path, config: Analyze) -> tuple[list[KnownMotion], str]:
+def true_motions(data: Path, config: Analyze) -> tuple[list[TrueMotion], str]:
     """Clips with true motion, and a sentence that names their source, or says why there are none."""
     if config.faces:
         faces = open_face_data(config.faces, data)
@@ -124,21 +123,21 @@ def flame_mesh(data: Path) -> tuple[np.ndarray, np.ndarray] | None:
         return file["v_template"], file["faces"]
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
+def _spread(items: Sequence[_T], count: int) -> list[_T]:
     """At most `count` of the items, evenly spaced; 0 takes all."""
     if not count or len(items) <= count:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
-def _recordings(data: Path, corpora: Sequence[str]) -> list[Recording]:
+def _recordings(data: Path, corpora: Sequence[str]) -> list[_Recording]:
     if is_librispeech(data):
         subsets = [data / name for name in corpora if (data / name).is_dir()] or [data]
         return [record for subset in subsets for record in LibriSpeech(subset).records]
     return list(list_clips(data))
 
 
-def _phone_times(clips: Sequence[Recording], out: Path) -> dict[str, list[Timing]]:
+def _phone_times(clips: Sequence[_Recording], out: Path) -> dict[str, list[Timing]]:
     ours = published_times(out)
     theirs: dict[str, list[Timing]] = {}
     for folder in sorted({clip.path.parent for clip in clips}):
@@ -174,10 +173,10 @@ def _weights_as_offsets(weights_TK: np.ndarray, channels: Sequence[str], predict
     return np.tensordot(weights_TK, predicted.basis_KV3[columns], 1)
 
 
-def _from_face_data(faces: FaceData, clip: FaceClip, longest_s: float) -> KnownMotion:
+def _from_face_data(faces: FaceData, clip: FaceClip, longest_s: float) -> TrueMotion:
     template_V3 = faces.template(clip.subject)
     offsets_TV3 = faces.vertices(clip)[: int(longest_s * faces.fps)] - template_V3
-    return KnownMotion(
+    return TrueMotion(
         name=clip.name,
         style=clip.subject,
         samples_S=faces.samples(clip)[: int(longest_s * SAMPLE_RATE_HZ)],
@@ -188,7 +187,7 @@ def _from_face_data(faces: FaceData, clip: FaceClip, longest_s: float) -> KnownM
     )
 
 
-def _prepared(data: Path, config: Analyze) -> list[KnownMotion]:
+def _prepared(data: Path, config: Analyze) -> list[TrueMotion]:
     store, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     recordings = {record.name: record for record in store.records}
     held_out = [moved for moved in motion.records if moved.split == "valid" and moved.name in recordings]
@@ -197,7 +196,7 @@ def _prepared(data: Path, config: Analyze) -> list[KnownMotion]:
         for moved in _spread([m for m in held_out if m.style == style], config.clips):
             record, weights_TK = recordings[moved.name], motion.weights(moved)[: int(config.longest_s * FPS)]
             known.append(
-                KnownMotion(
+                TrueMotion(
                     name=moved.name,
                     style=style,
                     samples_S=store.samples(record)[: int(config.longest_s * SAMPLE_RATE_HZ)],
@@ -209,13 +208,13 @@ def _prepared(data: Path, config: Analyze) -> list[KnownMotion]:
     return known
 
 
-def _animated(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[KnownMotion]:
+def _animated(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[TrueMotion]:
     """FACEGOOD's held-out sequence as its artists animated it."""
     paths = {clip.name: clip.path for clip in clips if clip.corpus == "facegood"}
     channels = tuple(FACEGOOD_TO_ARKIT)
     for name, style, split, weights_TK in facegood(data / "facegood", channels) if paths else ():
         if split == "valid" and name in paths:
-            yield KnownMotion(
+            yield TrueMotion(
                 name=name,
                 style=style,
                 samples_S=_read(paths[name])[: int(config.longest_s * SAMPLE_RATE_HZ)],
@@ -225,7 +224,7 @@ def _animated(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[Kn
             )
 
 
-def _tracked(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[KnownMotion]:
+def _tracked(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[TrueMotion]:
     """Held-out GRID clips: the tracked inner lips, nothing else of the face."""
     held_out = [clip for clip in clips if clip.corpus.startswith("grid") and clip.split == "valid"]
     if not held_out or not (data / FLAME_FILE).is_file():
@@ -236,10 +235,10 @@ def _tracked(data: Path, clips: Sequence[Clip], config: Analyze) -> Iterator[Kno
     aligner = Aligner()
     for clip in _spread(held_out, config.clips):
         used_TP3, found_T, fps = stabilise(clip.path.with_suffix(".npz"), rigid_R3)
-        rest_gap = float(inner_gap(rest_pose(used_TP3, found_T)[None])[0])
+        rest_gap = float(inner_gap(tracked_rest_pose(used_TP3, found_T)[None])[0])
         samples_S = _read(clip.path)
         phones = aligner((samples_S * 32767).astype(np.int16), clip.text or "")
-        yield KnownMotion(
+        yield TrueMotion(
             name=clip.name,
             style=clip.speaker,
             samples_S=samples_S[: int(config.longest_s * SAMPLE_RATE_HZ)],

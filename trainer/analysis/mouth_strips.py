@@ -25,7 +25,7 @@ from wav2sem_blender.pipeline.motion import Motion
 from ..datasets.corpora import Clip, list_clips
 from ..evaluation.lipsync import OPEN_VOWELS
 from ..motion.curves import FPS
-from ..motion.landmarks import CHIN, USED, landmark_basis, rest_pose, stabilise
+from ..motion.landmarks import CHIN, USED, landmark_basis, stabilise, tracked_rest_pose
 from ..speech.align import Aligner, published_times
 from ..speech.phones import BILABIALS, LABIODENTALS, PHONES, Timing, frame_labels
 from .ground_truth import FLAME_FILE
@@ -39,7 +39,7 @@ SOUNDS: Mapping[str, frozenset[str]] = {
     "open vowel": OPEN_VOWELS - {"AO"},  # many speakers round AO, above all before r
 }
 MIN_SOUND_S = 0.05  # one and a half animation frames: at least one column shows it
-COLUMNS = np.arange(-4, 5)
+COLUMN_FRAMES = np.arange(-4, 5)
 READERS = ("librispeech", "vctk")
 # MediaPipe's rings: from one corner of the mouth along the upper lip, and back along the lower.
 OUTER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
@@ -91,7 +91,7 @@ class MouthRegion:
     def filmed(self, name: str, track: Path, times_F: np.ndarray) -> Mouth:
         """The tracked lips; columns where no face was found are NaN."""
         used_TP3, found_T, fps = stabilise(track, self._rigid_R3)
-        rest_P3 = rest_pose(used_TP3, found_T)
+        rest_P3 = tracked_rest_pose(used_TP3, found_T)
         used_TP3 = np.where(found_T[:, None, None], used_TP3, np.nan)
         return _mouth(name, at_times(used_TP3, fps, times_F), rest_P3, None)
 
@@ -180,7 +180,7 @@ def columns(sound: Timing) -> tuple[np.ndarray, np.ndarray]:
     """Times (F,) of consecutive animation frames around the middle of a sound, in seconds, and flags: inside the
     sound."""
     _, start, end = sound
-    times_F = (round((start + end) / 2 * FPS) + COLUMNS) / FPS
+    times_F = (round((start + end) / 2 * FPS) + COLUMN_FRAMES) / FPS
     return times_F, (times_F >= start) & (times_F < end)
 
 

@@ -90,7 +90,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
     return path
 
 
-def number(value: float) -> str:
+def four_digits(value: float) -> str:
     """Four significant digits, a real minus sign; integers as they are."""
     if isinstance(value, (int, np.integer)):
         return str(value)
@@ -120,4 +120,4 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: str | float | int) -> str:
-    return f"<td>{escape(value)}</td>" if isinstance(value, str) else f'<td class="number">{number(value)}</td>'
+    return f"<td>{escape(value)}</td>" if isinstance(value, str) else f'<td class="number">{four_digits(value)}</td>'

@@ -129,7 +129,7 @@ def open_biwi(folder: Path) -> PublishedFaces:
     return ExportedFaces(BIWI, folder) if is_exported(folder) else OriginalBiwi(folder)
 
 
-def export(folder: Path, out: Path) -> PublishedFaces:
+def export_biwi(folder: Path, out: Path) -> PublishedFaces:
     """Write the exported layout from the corpus; training then need not preprocess every frame in every epoch.
 
     Returns:

@@ -31,8 +31,10 @@ from . import restricted_pickle
 from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
-VERTICES, RECORDINGS = "vertices_npy", "wav"
-FOLDER = FolderKind(made_by="an export of captured faces", names=(VERTICES, RECORDINGS, TEMPLATES, SENTENCES))
+VERTICES_FOLDER, RECORDINGS_FOLDER = "vertices_npy", "wav"
+_FOLDER = FolderKind(
+    made_by="an export of captured faces", names=(VERTICES_FOLDER, RECORDINGS_FOLDER, TEMPLATES, SENTENCES)
+)
 # If more clips than this have another take's audio, the layout or its frame rate is misread.
 MAX_SKIPPED_FRACTION = 0.1
 
@@ -116,15 +118,15 @@ class ExportedFaces(PublishedFaces):
     """`vertices_npy`, `wav` and `templates.pkl`."""
 
     def __init__(self, published: Published, folder: Path) -> None:
-        for name in (VERTICES, RECORDINGS, TEMPLATES):
+        for name in (VERTICES_FOLDER, RECORDINGS_FOLDER, TEMPLATES):
             if not (folder / name).exists():
                 raise MissingFileError(
                     "{folder} is missing; {data} needs it",
                     folder=folder / name,
                     data=published.name,
                 )
-        motions = {path.stem for path in (folder / VERTICES).glob("*.npy")}
-        recordings = {path.stem for path in (folder / RECORDINGS).glob("*.wav")}
+        motions = {path.stem for path in (folder / VERTICES_FOLDER).glob("*.npy")}
+        recordings = {path.stem for path in (folder / RECORDINGS_FOLDER).glob("*.wav")}
         self._templates = read_templates(folder / TEMPLATES)
         super().__init__(published, folder, motions, recordings)
 
@@ -148,15 +150,15 @@ class ExportedFaces(PublishedFaces):
         return self._templates[subject]
 
     def _motion(self, name: str) -> Path:
-        return self.folder / VERTICES / f"{name}.npy"
+        return self.folder / VERTICES_FOLDER / f"{name}.npy"
 
     def _recording(self, name: str) -> Path:
-        return self.folder / RECORDINGS / f"{name}.wav"
+        return self.folder / RECORDINGS_FOLDER / f"{name}.wav"
 
 
 def is_exported(folder: Path) -> bool:
     """Whether the folder has this layout."""
-    return (folder / VERTICES).is_dir()
+    return (folder / VERTICES_FOLDER).is_dir()
 
 
 def write_exported(data: PublishedFaces, out: Path) -> None:
@@ -165,8 +167,8 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
     Every clip is read as training reads it, so that NaN or a wrong template is found here (UserError). A file gets its
     name when it is complete, so that an interrupted export can go on.
     """
-    FOLDER.claim(out)
-    for name in (VERTICES, RECORDINGS):
+    _FOLDER.claim(out)
+    for name in (VERTICES_FOLDER, RECORDINGS_FOLDER):
         (out / name).mkdir(exist_ok=True)
 
     def write_vertices(clip: FaceClip, file: Path) -> None:
@@ -179,8 +181,8 @@ def write_exported(data: PublishedFaces, out: Path) -> None:
         sf.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
 
     for clip in tqdm(data.clips, desc=f"export {data.name}", unit="clip"):
-        _write_once(out / VERTICES / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
-        _write_once(out / RECORDINGS / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
+        _write_once(out / VERTICES_FOLDER / f"{clip.name}.npy", lambda file, clip=clip: write_vertices(clip, file))
+        _write_once(out / RECORDINGS_FOLDER / f"{clip.name}.wav", lambda file, clip=clip: write_recording(clip, file))
     subjects = sorted({clip.subject for clip in data.clips})
     content = pickle.dumps({subject: data.template(subject) for subject in subjects}, protocol=2)
     _write_once(out / TEMPLATES, lambda file: file.write_bytes(content))

@@ -8,7 +8,7 @@ Two layouts are read: the four original files, and the output of FaceFormer's sc
     raw_audio_fixed.pkl      [subject][sequence] -> {"audio": int16 (N,), "sample_rate": Hz}
     templates.pkl            [subject] -> (5023, 3)
 
-Opening the originals reads the audio's pickle whole (about 100 MB); after `export`, runs need not.
+Opening the originals reads the audio's pickle whole (about 100 MB); after `export_vocaset`, runs need not.
 
 Source: Cudeiro et al., "Capture, Learning, and Synthesis of 3D Speaking Styles" (VOCA), CVPR 2019; the splits are
 VOCA's and FaceFormer's.
@@ -39,8 +39,8 @@ from .exported_faces import (
 )
 from .face_data import FaceClip
 
-VERTICES, ROWS, AUDIO = "data_verts.npy", "subj_seq_to_idx.pkl", "raw_audio_fixed.pkl"
-ORIGINAL_FILES = (VERTICES, ROWS, AUDIO, TEMPLATES)
+VERTICES_FILE, ROWS_FILE, AUDIO_FILE = "data_verts.npy", "subj_seq_to_idx.pkl", "raw_audio_fixed.pkl"
+ORIGINAL_FILES = (VERTICES_FILE, ROWS_FILE, AUDIO_FILE, TEMPLATES)
 
 
 def _subjects(*numbers: str) -> tuple[str, ...]:
@@ -83,16 +83,16 @@ class OriginalVocaset(PublishedFaces):
                     original_files=", ".join(ORIGINAL_FILES),
                     templates=TEMPLATES,
                 )
-        self._vertices_MV3 = load_array(folder / VERTICES)
+        self._vertices_MV3 = load_array(folder / VERTICES_FILE)
         if self._vertices_MV3.shape[1:] != (VOCASET.n_vertices, 3):
             raise UserError(
                 "{file}: shape {shape}; (M, {n_vertices}, 3) is needed",
-                file=VERTICES,
+                file=VERTICES_FILE,
                 shape=self._vertices_MV3.shape,
                 n_vertices=VOCASET.n_vertices,
             )
-        self._rows = _by_clip(folder / ROWS)
-        self._audio = _by_clip(folder / AUDIO)
+        self._rows = _by_clip(folder / ROWS_FILE)
+        self._audio = _by_clip(folder / AUDIO_FILE)
         self._templates = read_templates(folder / TEMPLATES)
         super().__init__(VOCASET, folder, set(self._rows), set(self._audio))
 
@@ -109,7 +109,7 @@ class OriginalVocaset(PublishedFaces):
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 "{file}: {clip} lacks audio or sample_rate ({error})",
-                file=AUDIO,
+                file=AUDIO_FILE,
                 clip=clip.name,
                 error=error,
             ) from error
@@ -129,7 +129,7 @@ class OriginalVocaset(PublishedFaces):
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(
                 "{file}: {clip} does not map frames to rows ({error})",
-                file=ROWS,
+                file=ROWS_FILE,
                 clip=clip.name,
                 error=error,
             ) from error
@@ -137,17 +137,17 @@ class OriginalVocaset(PublishedFaces):
             raise UserError(
                 "{file}: {clip} has {n_frames} frames, up to row {last}, but {vertices} has {n_rows} rows; the "
                 "files are of different versions",
-                file=ROWS,
+                file=ROWS_FILE,
                 clip=clip.name,
                 n_frames=len(rows),
                 last=max(rows, default=-1),
-                vertices=VERTICES,
+                vertices=VERTICES_FILE,
                 n_rows=len(self._vertices_MV3),
             )
         return rows
 
     def _speech(self, clip: FaceClip) -> Speech:
-        return Speech.from_array(*self.recording(clip), name=f"{AUDIO}: {clip.name}")
+        return Speech.from_array(*self.recording(clip), name=f"{AUDIO_FILE}: {clip.name}")
 
     def _template(self, subject: str) -> np.ndarray:
         return self._templates[subject]
@@ -158,7 +158,7 @@ def open_vocaset(folder: Path) -> PublishedFaces:
     return ExportedFaces(VOCASET, folder) if is_exported(folder) else OriginalVocaset(folder)
 
 
-def export(folder: Path, out: Path) -> PublishedFaces:
+def export_vocaset(folder: Path, out: Path) -> PublishedFaces:
     """Write the exported layout from the four original files: 60 fps motion, recordings at their own rate.
 
     Returns:

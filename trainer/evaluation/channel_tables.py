@@ -19,11 +19,11 @@ from .conditions import (
 from .tables import table
 
 CLOSURES = ("recall", "precision", "f1", "auc", "chance", "closed", "silence_residual", "openness")
-HEADS = {"f1": "F1", "auc": "AUC", "silence_residual": "silence residual"}
+HEADINGS = {"f1": "F1", "auc": "AUC", "silence_residual": "silence residual"}
 NOTHING = "-"
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def channels_markdown(results: Mapping[str, Any]) -> str:
     """The whole report of results.json."""
     model = results["model"]
     parts = [
@@ -99,7 +99,7 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
 
 def _conditions(conditions: Mapping[str, Any]) -> str:
     columns = _condition_columns(conditions[CLEAN])
-    head = ("condition", *(f"{HEADS.get(key, key)}, {corpus}" for corpus, _, key in columns))
+    head = ("condition", *(f"{HEADINGS.get(key, key)}, {corpus}" for corpus, _, key in columns))
     lines = []
     for condition, corpora in conditions.items():
         cells = []
@@ -156,7 +156,7 @@ def _motion_caption(results: Mapping[str, Any]) -> str:
 
 
 def _heads(keys: tuple[str, ...]) -> list[str]:
-    return [HEADS.get(key, key) for key in keys]
+    return [HEADINGS.get(key, key) for key in keys]
 
 
 def _figure(value: float | None) -> str:

@@ -36,10 +36,10 @@ from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecti
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
 from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from .regions import Regions, find_regions
-from .tables import PUBLISHED, markdown, write_results
+from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
 
 SAMPLE_RATE_HZ = 16_000
-FOLDER = FolderKind(
+_FOLDER = FolderKind(
     made_by="an evaluation", names=("results.json", "results.md", "metrics.jsonl", "predictions", "apertures")
 )
 STILL = {"semantics": "still", "label": "a face that never moves", "unavailable": ""}
@@ -61,7 +61,7 @@ def evaluate(
         MissingFileError: there is no model, no data or no vertex lists.
         UserError: the model does not fit the data; the message says what differs.
     """
-    FOLDER.claim(out)
+    _FOLDER.claim(out)
     if isinstance(config, EvaluateChannels):
         from .evaluate_channels import evaluate_channels
 
@@ -83,7 +83,7 @@ def evaluate(
         "per_style": _per_style(lines),
     }
     results["data"] |= {"frames": totals[TRAINED].n_frames, "sequences": len(totals[TRAINED].sequences)}
-    write_results(out, results, markdown(results))
+    write_results(out, results, vertices_markdown(results))
     return results
 
 
@@ -283,7 +283,7 @@ def _described(
             "skipped": dict(faces.skipped),
         },
         "regions": {"lips": str(regions.lips), "upper": str(regions.upper)},
-        "published": [dataclasses.asdict(r) for r in PUBLISHED if (r.data, r.split) == (faces.name, config.split)],
+        "published": [dataclasses.asdict(r) for r in PUBLISHED_ROWS if (r.data, r.split) == (faces.name, config.split)],
         "date": date.today().isoformat(),
         "commit": git_commit(),
         "engine": predictor.engine.name,

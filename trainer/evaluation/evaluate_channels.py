@@ -28,7 +28,7 @@ from ..motion.landmarks import LipGap
 from ..motion.shapes import read_basis
 from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-from .channel_tables import markdown
+from .channel_tables import channels_markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
 from .protocols import EvaluateChannels
@@ -55,7 +55,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     records = _records(speech, config.split)
     basis_KV3, gap_K = read_basis(data / "basis.npz", animator.folder.config.channels)
-    mouth = Mouth(animator=animator, gap_K=gap_K, semantic_strength=config.semantic_strength)
+    mouth = MouthModel(animator=animator, gap_K=gap_K, semantic_strength=config.semantic_strength)
     moving_V = np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.002
     lips = motion.tracked_lips()
     truth = {record.name: moved for record, moved in paired_records(speech, motion)}
@@ -90,12 +90,12 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
         "motion": {style: {"clips": len(some)} | _means(some) for style, some in errors.items()},
         "motion_vertices": int(moving_V.sum()),
     }
-    write_results(out, results, markdown(results))
+    write_results(out, results, channels_markdown(results))
     return results
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mouth:
+class MouthModel:
     """A loaded model and what each of its channels does to the inner lip gap (K,), in metres."""
 
     animator: SpeechAnimator
@@ -186,7 +186,7 @@ def _scores(judged: Iterable[Judged]) -> dict[str, Any]:
 Spoken = tuple[str, str, np.ndarray, list[Timing]]
 
 
-def _languages(mouth: Mouth) -> tuple[dict[str, dict[str, Any]], str]:
+def _languages(mouth: MouthModel) -> tuple[dict[str, dict[str, Any]], str]:
     """Closures of synthetic speech by language, or nothing and the reason."""
     from ..speech.espeak import speak_languages
 
@@ -196,7 +196,7 @@ def _languages(mouth: Mouth) -> tuple[dict[str, dict[str, Any]], str]:
         return {}, f"Not measured: {error}."
 
 
-def judge_languages(mouth: Mouth, spoken: Iterable[Spoken]) -> dict[str, dict[str, Any]]:
+def judge_languages(mouth: MouthModel, spoken: Iterable[Spoken]) -> dict[str, dict[str, Any]]:
     """Closures by language of (language, name, int16 samples (S,) at 16 kHz, phones)."""
     counts: dict[str, list[Counts]] = {}
     for language, _, samples_S, phones in tqdm(spoken, desc="languages", unit="clip"):

@@ -28,7 +28,7 @@ from ..speech.align import Aligner
 from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .channel_tables import prompts_markdown
-from .evaluate_channels import Mouth
+from .evaluate_channels import MouthModel
 from .lipsync import judge, pool_closures
 from .prompt_times import TimedPrompt, timed_prompts
 from .protocols import EvaluatePrompts
@@ -62,19 +62,19 @@ def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str,
     return results
 
 
-Opening = tuple[np.ndarray, float]
+_Opening = tuple[np.ndarray, float]
 
 
-def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Callable[[TimedPrompt], Opening]:
+def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Callable[[TimedPrompt], _Opening]:
     """A function from a clip to the model's lip opening (T,) and frame rate."""
     animator = SpeechAnimator.load(model, device=device)
     basis_KV3 = animator.folder.basis()
     if basis_KV3 is None:
         raise UserError("{model}: has no basis, so its lip opening is unknown", model=model)
-    mouth = Mouth(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
+    mouth = MouthModel(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
     made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}"
 
-    def opening(clip: TimedPrompt) -> Opening:
+    def opening(clip: TimedPrompt) -> _Opening:
         path = out / "apertures" / made_by / clip.prompt.speaker / f"{clip.prompt.name}.npz"
         if not path.is_file():
             predicted = mouth.animate(clip.samples_S)
@@ -88,7 +88,7 @@ def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Cal
 
 
 def _closures(
-    clips: list[TimedPrompt], curves: list[Opening], phones: list[list[Timing] | None] | list[list[Timing]]
+    clips: list[TimedPrompt], curves: list[_Opening], phones: list[list[Timing] | None] | list[list[Timing]]
 ) -> dict[str, Any]:
     """Scores of the clips that have phones."""
     counts = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from wav2sem_blender.files import write_atomically
 
-COLUMNS = {
+ERROR_COLUMNS = {
     "lve_frames": "LVE, frames pooled",
     "lve_sequences": "LVE, mean of sequences",
     "mve_frames": "MVE, frames pooled",
@@ -30,7 +30,7 @@ def write_results(out: Path, results: Mapping[str, Any], report: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedRow:
     """A row of another evaluation; None if a figure is not stated or not reliable."""
 
     data: str
@@ -43,17 +43,17 @@ class Published:
 
 
 _WAV2SEM = "Wav2Sem, CVPR 2025"
-PUBLISHED = (
-    Published(data="vocaset", split="test", host="FaceFormer", source=_WAV2SEM, lve=4.1090e-5),
-    Published(data="vocaset", split="test", host="FaceFormer + Wav2Sem", source=_WAV2SEM, lve=3.9891e-5),
-    Published(data="vocaset", split="test", host="UniTalker", source=_WAV2SEM, lve=3.54e-5),
-    Published(data="vocaset", split="test", host="UniTalker", source="UniTalker's own (its issue 19)", lve=8.14e-6),
-    Published(data="biwi", split="test", host="FaceFormer", source=_WAV2SEM, lve=4.9847e-4),
-    Published(data="biwi", split="test", host="FaceFormer + Wav2Sem", source=_WAV2SEM, lve=4.9571e-4),
-    Published(
+PUBLISHED_ROWS = (
+    PublishedRow(data="vocaset", split="test", host="FaceFormer", source=_WAV2SEM, lve=4.1090e-5),
+    PublishedRow(data="vocaset", split="test", host="FaceFormer + Wav2Sem", source=_WAV2SEM, lve=3.9891e-5),
+    PublishedRow(data="vocaset", split="test", host="UniTalker", source=_WAV2SEM, lve=3.54e-5),
+    PublishedRow(data="vocaset", split="test", host="UniTalker", source="UniTalker's own (its issue 19)", lve=8.14e-6),
+    PublishedRow(data="biwi", split="test", host="FaceFormer", source=_WAV2SEM, lve=4.9847e-4),
+    PublishedRow(data="biwi", split="test", host="FaceFormer + Wav2Sem", source=_WAV2SEM, lve=4.9571e-4),
+    PublishedRow(
         data="biwi", split="test", host="CodeTalker", source="CodeTalker, CVPR 2023", lve=4.7914e-4, fdd=4.1170e-5
     ),
-    Published(data="biwi", split="test", host="FaceDiffuser", source="FaceDiffuser, MIG 2023", mve=6.8088e-3),
+    PublishedRow(data="biwi", split="test", host="FaceDiffuser", source="FaceDiffuser, MIG 2023", mve=6.8088e-3),
 )
 CAVEATS = (
     "The published figures may not follow one protocol: for VOCASET no paper states region lists, pooling or the "
@@ -68,7 +68,7 @@ CAVEATS = (
 )
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def vertices_markdown(results: Mapping[str, Any]) -> str:
     """The whole report of results.json."""
     model, data = results["model"], results["data"]
     caption = _caption(results)
@@ -88,7 +88,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def number(value: float | None) -> str:
+def five_digits(value: float | None) -> str:
     """Five digits; empty for None."""
     return "" if value is None else f"{value:.4e}"
 
@@ -129,10 +129,10 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         if row["unavailable"]:
-            lines.append([row["label"], f"not measured: {row['unavailable']}", *[""] * (len(COLUMNS) - 1)])
+            lines.append([row["label"], f"not measured: {row['unavailable']}", *[""] * (len(ERROR_COLUMNS) - 1)])
         else:
-            lines.append([row["label"], *(number(row[key]) for key in COLUMNS)])
-    return table(("semantics", *COLUMNS.values()), lines)
+            lines.append([row["label"], *(five_digits(row[key]) for key in ERROR_COLUMNS)])
+    return table(("semantics", *ERROR_COLUMNS.values()), lines)
 
 
 def _definitions(unit: str) -> str:
@@ -146,17 +146,17 @@ def _definitions(unit: str) -> str:
 
 
 def _by_style(per_style: Mapping[str, Mapping[str, float]]) -> str:
-    lines = [(style, *(number(row[key]) for key in COLUMNS)) for style, row in per_style.items()]
-    return table(("style", *COLUMNS.values()), lines)
+    lines = [(style, *(five_digits(row[key]) for key in ERROR_COLUMNS)) for style, row in per_style.items()]
+    return table(("style", *ERROR_COLUMNS.values()), lines)
 
 
 def _beside_published(results: Mapping[str, Any]) -> str:
     lines = [
-        (row["host"], row["source"], *(number(row[key]) for key in ("lve", "mve", "fdd")))
+        (row["host"], row["source"], *(five_digits(row[key]) for key in ("lve", "mve", "fdd")))
         for row in results["published"]
     ]
     for row in results["rows"]:
         if row["semantics"] in ("none", "trained"):
-            values = (number(row[key]) for key in ("lve_frames", "mve_frames", "fdd"))
+            values = (five_digits(row[key]) for key in ("lve_frames", "mve_frames", "fdd"))
             lines.append((f"{results['model']['name']}: {row['label']}", "this evaluation", *values))
     return table(("host", "source", "LVE", "MVE", "FDD"), lines)

@@ -52,7 +52,7 @@ Features = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Recording:
+class LabelledRecording:
     """One recording: its path below the data's root, its length, and the position of its first label."""
 
     path: str
@@ -69,14 +69,14 @@ class LabelledSpeech:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.source = source
         self.skipped: Mapping[str, int] = index["skipped"]
-        self.recordings = [Recording(*row) for row in index["recordings"]]
+        self.recordings = [LabelledRecording(*row) for row in index["recordings"]]
         self._labels_L = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
 
-    def samples(self, recording: Recording, first: int = 0, n_samples: int = -1) -> np.ndarray:
+    def samples(self, recording: LabelledRecording, first: int = 0, n_samples: int = -1) -> np.ndarray:
         """float32 (S,) in [-1, 1), from sample `first` on."""
         return self.source.samples(recording.path, first, n_samples)
 
-    def labels(self, recording: Recording, first: int = 0, n_frames: int | None = None) -> np.ndarray:
+    def labels(self, recording: LabelledRecording, first: int = 0, n_frames: int | None = None) -> np.ndarray:
         """int64 (L,), from encoder frame `first` on."""
         end = encoder_frames(recording.n_samples) if n_frames is None else first + n_frames
         return self._labels_L[recording.first + first : recording.first + end].astype(np.int64)
@@ -295,7 +295,7 @@ def _each(
                 yield result
 
 
-def cluster_quality(speech: LabelledSpeech, recordings: Sequence[Recording]) -> dict[str, float]:
+def cluster_quality(speech: LabelledSpeech, recordings: Sequence[LabelledRecording]) -> dict[str, float]:
     """How well clusters match phones, if the data have phone times; else {}.
 
     Phone purity and cluster purity as in HuBERT's section V-A; `pnmi` is the mutual information over the phones'

@@ -62,10 +62,10 @@ def prepare(config: Any, data: Path, out: Path) -> None:
 
             prepare_driven(data, out / "driven", config.seed)
         case PrepareVocaset():
-            from ..datasets.vocaset import export
+            from ..datasets.vocaset import export_vocaset
 
-            export(data, out)
+            export_vocaset(data, out)
         case PrepareBiwi():
-            from ..datasets.biwi import export as export_biwi
+            from ..datasets.biwi import export_biwi
 
             export_biwi(data, out)

@@ -58,7 +58,7 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
         text_model=text_model,
     )
     torch.manual_seed(config.seed)
-    model = build_model(config, targets.dim)
+    model = build_wav2sem(config, targets.dim)
     if hubert is not None:
         run.say(f"tensors copied from the phone encoder: {take_over(model, hubert)}")
         model.encoder.feature_extractor.requires_grad_(False)  # already trained, and its gradient takes most of a step
@@ -114,7 +114,7 @@ def open_speech(data: Path) -> LibriSpeech | SpeechStore:
     return LibriSpeech(data)
 
 
-def build_model(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
+def build_wav2sem(config: PretrainWav2Sem, target_dim: int) -> Wav2Sem:
     """A new Wav2Sem; parameters that training never uses get no gradients."""
     model = Wav2Sem(config.encoder_config, target_dim)
     if config.published_init:

@@ -38,7 +38,7 @@ from ..runs.stages import fitting, read_recogniser
 from ..speech.batches import CropSampler, frame_times_s, normalise
 from ..speech.phones import BILABIALS, PHONES, frame_labels
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-from .clusters import LabelledSpeech, Recording, cluster_quality, labelled_speech
+from .clusters import LabelledRecording, LabelledSpeech, cluster_quality, labelled_speech
 from .recipes import MaskedClusters, MaskedPhones, PretrainHubert
 
 BILABIAL_LABELS = [PHONES.index(phone) for phone in BILABIALS]
@@ -155,7 +155,7 @@ def save_encoder(encoder: nn.Module, folder: Path, normalised: bool) -> None:
 class Crop:
     """A part of a recording; `masked_L` is True at the frames to predict."""
 
-    recording: Recording
+    recording: LabelledRecording
     first_sample: int
     n_samples: int
     masked_L: np.ndarray
@@ -348,7 +348,7 @@ class PhoneRecogniser(nn.Module):
         return self.head(encode(self.audio_encoder, waveform_BS, positions_BT, masked_BT=masked_BT)[0])
 
 
-def mask_spans(shape: tuple[int, ...], chance: float, length: int, generator: torch.Generator) -> Tensor:
+def random_span_mask(shape: tuple[int, ...], chance: float, length: int, generator: torch.Generator) -> Tensor:
     """Bool (B, T): every frame starts a masked span of `length` frames with probability `chance`."""
     starts_BT = torch.rand(shape, generator=generator) < chance
     return F.max_pool1d(F.pad(starts_BT.float(), (length - 1, 0)), length, 1).bool()
@@ -379,7 +379,9 @@ class PhoneTask:
         """Waveform (S,), labels (T,), mask (T,)."""
         waveform_S, labels_T = self._sampler.crop(n_samples, self._positions(n_samples), rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
-        masked_1T = mask_spans((1, len(labels_T)), self.settings.mask_chance, self.settings.mask_frames, generator)
+        masked_1T = random_span_mask(
+            (1, len(labels_T)), self.settings.mask_chance, self.settings.mask_frames, generator
+        )
         return waveform_S, labels_T, masked_1T[0]
 
     def _positions(self, n_samples: int) -> np.ndarray:

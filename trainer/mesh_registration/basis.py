@@ -51,15 +51,15 @@ CHANNELS = (  # ARKit's order as in Live Link Face, without tongueOut, which ICT
     "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft",
     "noseSneerRight",
 )  # fmt: skip
-EYES = {"Left": slice(3931, 4477), "Right": slice(4477, 5023)}  # FLAME's eyeballs
+EYEBALLS = {"Left": slice(3931, 4477), "Right": slice(4477, 5023)}  # FLAME's eyeballs
 EYE_JOINTS = {"Left": 3, "Right": 4}
 GAZE_DEG = {"Up": (-20.0, 0.0), "Down": (25.0, 0.0), "In": (0.0, 30.0), "Out": (0.0, 30.0)}  # pitch, yaw at weight 1
 LID_RUNS = {"Right": ((36, 37, 38, 39), (36, 41, 40, 39)), "Left": ((42, 43, 44, 45), (42, 47, 46, 45))}  # upper, lower
 LIP_RUNS = ((60, 61, 62, 63, 64), (60, 67, 66, 65, 64))  # upper, lower; paired landmarks meet on the seam
 LID_CLEARANCE_M = 0.0004  # distance of a moved lid from the eyeball
 NEGLIGIBLE_M = 1e-5  # smaller motion is set to zero, which keeps shape keys local and files small
-JAW = 2  # FLAME's joint
-N_IDENTITIES, IDENTITY_UNIT_M = 40, 1e-4  # components in the preflight's reference, for one standard deviation each
+JAW_JOINT = 2  # FLAME's joint
+_N_IDENTITIES, _IDENTITY_UNIT_M = 40, 1e-4  # components in the preflight's reference, for one standard deviation each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +145,12 @@ def rotation_x(angle: float) -> np.ndarray:
 def jaw_opening(flame: dict[str, np.ndarray], angle: float) -> np.ndarray:
     """Skin displacement (V, 3) of FLAME's jaw joint rotated about x, with the model's pose correctives."""
     points = flame["v_template"].astype(float)
-    joint = flame["J_regressor"][JAW] @ points
+    joint = flame["J_regressor"][JAW_JOINT] @ points
     turn = rotation_x(angle)
-    corrective = flame["posedirs"][:, :, 9 * (JAW - 1) : 9 * JAW] @ (turn - np.eye(3)).ravel()
+    corrective = flame["posedirs"][:, :, 9 * (JAW_JOINT - 1) : 9 * JAW_JOINT] @ (turn - np.eye(3)).ravel()
     # The learned correctives also move the lids and the forehead; a jaw key must not.
     shaped = points + corrective * (1 - smoothstep(points[:, 1], -0.03, 0.0))[:, None]
-    weight = flame["lbs_weights"][:, JAW, None]
+    weight = flame["lbs_weights"][:, JAW_JOINT, None]
     moved = weight * ((shaped - joint) @ turn.T + joint) + (1 - weight) * shaped
     return (moved - points)[:HEAD_VERTICES]
 
@@ -221,7 +221,7 @@ def mouth_close(skin: Surface, jaw: np.ndarray, ict_open: np.ndarray, ict_close:
 
 def eyeball(flame: dict[str, np.ndarray], side: str) -> tuple[np.ndarray, float]:
     """Centre (3,) and radius of one of FLAME's eyes."""
-    points = flame["v_template"][EYES[side]].astype(float)
+    points = flame["v_template"][EYEBALLS[side]].astype(float)
     centre = flame["J_regressor"][EYE_JOINTS[side]] @ flame["v_template"]
     return centre, float(np.linalg.norm(points - centre, axis=1).max())
 
@@ -261,8 +261,8 @@ def gaze(flame: dict[str, np.ndarray], name: str) -> tuple[slice, np.ndarray] | 
     yaw *= outward if direction == "Out" else -outward
     turn_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     centre, _ = eyeball(flame, side)
-    points = flame["v_template"][EYES[side]].astype(float) - centre
-    return EYES[side], points @ (turn_y @ rotation_x(pitch)).T - points
+    points = flame["v_template"][EYEBALLS[side]].astype(float) - centre
+    return EYEBALLS[side], points @ (turn_y @ rotation_x(pitch)).T - points
 
 
 def build_basis(data_dir: Path) -> Basis:
@@ -285,7 +285,7 @@ def build_basis(data_dir: Path) -> Basis:
     ict_open = keys["jawOpen"]
     keys["jawOpen"] = jaw_open(flame, transfer, ict_open, int(skin.landmarks[8]))
     keys["mouthClose"] = mouth_close(skin, keys["jawOpen"], ict_open, keys["mouthClose"])
-    for side in EYES:
+    for side in EYEBALLS:
         keys = {name: clear_eyeball(flame, skin, key, side) for name, key in keys.items()}
         keys[f"eyeBlink{side}"] = blink(flame, skin, keys[f"eyeBlink{side}"], side)
     basis_KV3 = np.zeros((len(CHANNELS), len(flame["v_template"]), 3), np.float32)
@@ -336,8 +336,8 @@ def reference(flame: dict[str, np.ndarray], landmarks: np.ndarray, count: int = 
         "lip_pairs": pairs.tolist(),
         "lip_gaps_m": gaps.round(5).tolist(),
         "height_m": round(float(np.ptp(points[:, 1])), 5),
-        "identity_unit_m": IDENTITY_UNIT_M,
-        "identities": (flame["shapedirs"][ids, :, :N_IDENTITIES] / IDENTITY_UNIT_M).round().astype(int).tolist(),
+        "identity_unit_m": _IDENTITY_UNIT_M,
+        "identities": (flame["shapedirs"][ids, :, :_N_IDENTITIES] / _IDENTITY_UNIT_M).round().astype(int).tolist(),
     }
 
 

@@ -30,9 +30,9 @@ from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS
 from .registration import HEAD_VERTICES, MIRROR, Surface, edge_graph, lip_side, load_flame, mirror_map
 
 DATA = Path("../shared/data")
-JAW = 2  # FLAME's joint
-N_IDENTITIES, IDENTITY_UNIT_M, OFFSET_UNIT_M = 20, 2e-5, 2e-6
-LIPS, EYES = tuple(range(48, 68)), tuple(range(36, 48))  # iBUG 68 landmark numbers
+JAW_JOINT = 2  # FLAME's joint
+_N_IDENTITIES, _IDENTITY_UNIT_M, OFFSET_UNIT_M = 20, 2e-5, 2e-6
+LIP_LANDMARKS, EYE_LANDMARKS = tuple(range(48, 68)), tuple(range(36, 48))  # iBUG 68 landmark numbers
 # Spacing of the points in metres: (distance along the skin from the lips or eyes, spacing).
 SPACING = ((0.010, 0.0022), (0.035, 0.0048), (0.08, 0.008), (0.14, 0.014))
 EYE_SPACING = ((0.006, 0.0035), (0.025, 0.007), (0.06, 0.014))
@@ -92,7 +92,7 @@ def remesh(surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     fine = Surface(points_V3=points, triangles_F3=fine_F3, landmarks=surface.landmarks)
     graph = edge_graph(fine)
     spacing = np.full(len(points), np.inf)
-    for marks, steps in ((LIPS, SPACING), (EYES, EYE_SPACING)):
+    for marks, steps in ((LIP_LANDMARKS, SPACING), (EYE_LANDMARKS, EYE_SPACING)):
         away = dijkstra(graph, indices=surface.landmarks[list(marks)], min_only=True)
         distances, spacings = np.array(steps).T
         spacing = np.minimum(spacing, np.interp(away, distances, spacings))
@@ -128,17 +128,17 @@ def build(data: Path) -> dict[str, np.ndarray]:
     between_S2, triangles_F3 = remesh(skin)
     basis_KV3 = load_file(DEFAULT_MODEL / "model.safetensors")["basis_KV3"]
     channels = json.loads((DEFAULT_MODEL / "config.json").read_text(encoding="utf-8"))["model"]["channels"]
-    identities_V3I = flame["shapedirs"][:HEAD_VERTICES, :, :N_IDENTITIES].astype(float)
+    identities_V3I = flame["shapedirs"][:HEAD_VERTICES, :, :_N_IDENTITIES].astype(float)
     side_V = lip_side(skin)
     return {
         "points": skin.points_V3[between_S2].mean(1).astype(np.float32),
         "triangles": triangles_F3.astype(np.uint16),
         "flame_vertices": between_S2.astype(np.uint16),
         "side": np.sign(side_V[between_S2].sum(1)).astype(np.int8),
-        "joint": (flame["J_regressor"][JAW] @ flame["v_template"]).astype(np.float32),
+        "joint": (flame["J_regressor"][JAW_JOINT] @ flame["v_template"]).astype(np.float32),
         "landmarks": landmark_points(skin).astype(np.float32),
-        "identities": (identities_V3I[between_S2].mean(1) / IDENTITY_UNIT_M).round().astype(np.int16),
-        "identity_unit_m": np.array(IDENTITY_UNIT_M),
+        "identities": (identities_V3I[between_S2].mean(1) / _IDENTITY_UNIT_M).round().astype(np.int16),
+        "identity_unit_m": np.array(_IDENTITY_UNIT_M),
         "channels": np.array(channels),
         "offsets": (basis_KV3[:, between_S2].astype(np.float32).mean(2) / OFFSET_UNIT_M).round().astype(np.int16),
         "offset_unit_m": np.array(OFFSET_UNIT_M),

@@ -32,14 +32,14 @@ from .landmarks import (
     inner_gap,
     landmark_basis,
     lip_gap,
-    rest_pose,
     stabilise,
+    tracked_rest_pose,
 )
 
 FPS = 30
 MAX_WEIGHT = 1.2
 TRACKED = "tracked.npz"
-FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
+_FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
 MIRRORED = ("Left", "Right")
 DEPTH_WEIGHT = 0.25  # low, as the tracker guesses depth from one camera
 GAP_WEIGHT = 3.0  # high, as the lips' contact matters more than their place
@@ -148,7 +148,7 @@ Fitted = tuple[str, str, str, np.ndarray]
 
 def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> None:
     """Write a folder that `MotionStore` reads."""
-    FOLDER.claim(out)
+    _FOLDER.claim(out)
     records, first = [], 0
     for name, style, split, weights_TK in clips:
         records.append(MotionRecord(name=name, style=style, split=split, first=first, n_frames=len(weights_TK)))
@@ -186,14 +186,14 @@ def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> li
     tracks = {clip.name: stabilise(clip.path.with_suffix(".npz"), rigid_R3) for clip in tqdm(clips, desc="tracks")}
     rests: dict[str, list[np.ndarray]] = {}
     for clip in clips:
-        rests.setdefault(clip.speaker, []).append(rest_pose(*tracks[clip.name][:2]))
+        rests.setdefault(clip.speaker, []).append(tracked_rest_pose(*tracks[clip.name][:2]))
     chin_C3 = np.mean(rests["grid_s1"], axis=0)[-len(CHIN) :]
     landmarks = landmark_basis(flame, basis_KV3, chin_C3)
     fitted: list[Fitted] = []
     errors_mm, gaps = [], []
     for clip in tqdm(clips, desc="fit", unit="clip"):
         used_TP3, found_T, fps = tracks[clip.name]
-        rest_P3 = 0.5 * rest_pose(used_TP3, found_T) + 0.5 * np.median(rests[clip.speaker], axis=0)
+        rest_P3 = 0.5 * tracked_rest_pose(used_TP3, found_T) + 0.5 * np.median(rests[clip.speaker], axis=0)
         moved_TP3 = used_TP3 - rest_P3
         weights_TK = solve(landmarks, channels, moved_TP3, found_T)
         residual = np.einsum("tk,kpd->tpd", weights_TK, landmarks.basis_KP3) - moved_TP3

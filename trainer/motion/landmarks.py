@@ -103,7 +103,7 @@ def _points_px(track: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, i
     return points_TN3, {int(name): i for i, name in enumerate(track["lm_idx"])}
 
 
-def rest_pose(used_TP3: np.ndarray, found_T: np.ndarray) -> np.ndarray:
+def tracked_rest_pose(used_TP3: np.ndarray, found_T: np.ndarray) -> np.ndarray:
     """The speaker's closed, quiet mouth (P, 3): the median over the frames whose inner-lip gap is smallest."""
     gap_T = inner_gap(used_TP3)
     quiet_T = found_T & (gap_T <= np.quantile(gap_T[found_T], 0.2))

@@ -39,7 +39,7 @@ from wav2sem_blender.files import check_ours, write_atomically
 
 from .checkpoints import load_newest, save_checkpoint, to_bytes
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 LOG_EVERY = 50
 LOG_ALL_BEFORE = 10
 LOCK, TENSORBOARD = ".lock", "tensorboard"
@@ -209,7 +209,7 @@ class Run:
             save_checkpoint(self.folder / "checkpoints", step, state)
         self.accelerator.wait_for_everyone()
 
-    def share(self, items: Sequence[T]) -> Iterator[list[T]]:
+    def share(self, items: Sequence[_T]) -> Iterator[list[_T]]:
         """This process's part of a global batch, in `accumulate` micro-batches; gradients are averaged at the last.
 
         Parts of unequal size are weighted so that their mean losses add up to the mean over the whole batch.

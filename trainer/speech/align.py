@@ -124,7 +124,7 @@ def published_times(folder: Path) -> dict[str, list[Timing]]:
     return times
 
 
-def synthesise(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.ndarray, list[Timing]]:
+def synthesise_flite(text: str, voice: str, stretch: float, pitch: float) -> tuple[np.ndarray, list[Timing]]:
     """Speech of a flite voice with exact phone times.
 
     Args:

@@ -185,7 +185,7 @@ class _Engine:
 _engine = cache(_Engine)
 
 
-def synthesise(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tuple[np.ndarray, list[Timing]]:
+def synthesise_espeak(text: str, voice: str, *, rate: int = 175, pitch: int = 50) -> tuple[np.ndarray, list[Timing]]:
     """Speech of an espeak-ng voice with its phone times.
 
     The engine's times are corrected to those of the lips: a stop begins with its closure, which the engine counts to
@@ -243,7 +243,7 @@ def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
 
     Raises:
         MissingFileError: espeak-ng is not installed.
-        UserError: there is no such voice, or a symbol without counterpart, as in `synthesise`.
+        UserError: there is no such voice, or a symbol without counterpart, as in `synthesise_espeak`.
     """
     engine = _engine()
     engine.select(voice)
@@ -298,7 +298,7 @@ def _speak_file(
         for i, text in enumerate(spoken["sentences"] * times):
             variant = variants[i % len(variants)]
             rate, pitch = int(rng.integers(*rates)), int(rng.integers(35, 66))
-            samples_S, phones = synthesise(text, f"{spoken['voice']}+{variant}", rate=rate, pitch=pitch)
+            samples_S, phones = synthesise_espeak(text, f"{spoken['voice']}+{variant}", rate=rate, pitch=pitch)
             yield language, f"{language}_{variant}_{i:02d}", samples_S, phones
 
 

@@ -22,10 +22,10 @@ from wav2sem_blender.files import FolderKind, atomic_path, write_atomically
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
 from ..datasets.corpora import Clip, list_clips
-from .align import Aligner, published_times, synthesise
+from .align import Aligner, published_times, synthesise_flite
 from .phones import Timing
 
-FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
+_FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
@@ -93,11 +93,11 @@ class SpeechStore:
 
 
 def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
-    """Align every transcribed clip, synthesise more from their texts, add five languages, and write the folder.
+    """Align every transcribed clip, synthesise_flite more from their texts, add five languages, and write the folder.
 
     A stopped run with the same settings continues after its last clip.
     """
-    FOLDER.claim(out)
+    _FOLDER.claim(out)
     clips = list(list_clips(data))
     raw_path, lines_path = out / "audio.raw", out / "clips.jsonl"
     recipe = json.dumps(asdict(config) | {"clips": [clip.name for clip in clips]})
@@ -162,7 +162,7 @@ def _all_clips(
         if len(clips) + i < n_done:
             continue
         voice = FLITE_VOICES[i % len(FLITE_VOICES)]
-        samples_S, phones = synthesise(text, voice, stretch=stretch, pitch=pitch)
+        samples_S, phones = synthesise_flite(text, voice, stretch=stretch, pitch=pitch)
         clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
         yield clip, samples_S, phones
     if config.languages:
