@@ -14,7 +14,7 @@ bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install 
 
 import wav2sem_blender  # noqa: E402
 from wav2sem_blender.blender.addon_preferences import ADDON  # noqa: E402
-from wav2sem_blender.blender.animate import jobs  # noqa: E402
+from wav2sem_blender.blender.tasks.task import running_task  # noqa: E402
 from wav2sem_blender.pipeline import flame  # noqa: E402
 from wav2sem_blender.pipeline.any_head.geometry import edges_hash, face_edges  # noqa: E402
 from wav2sem_blender.worker import environment  # noqa: E402
@@ -43,7 +43,7 @@ def registered():
 def factory_settings(registered):
     bpy.ops.wm.read_factory_settings(use_empty=True)
     yield
-    assert jobs.current() is None
+    assert running_task() is None
 
 
 @pytest.fixture

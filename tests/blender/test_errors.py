@@ -14,6 +14,7 @@ import bpy
 import pytest
 
 from wav2sem_blender.blender.animate import jobs
+from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.worker import environment
 
 from . import rna_dump  # noqa: TID252
@@ -28,7 +29,7 @@ def fails(scene_bytes, animate):
         with pytest.raises(RuntimeError, match=message):
             animate(name, **options)
         assert scene_bytes() == before
-        assert jobs.current() is None
+        assert running_task() is None
 
     return check
 
@@ -88,7 +89,7 @@ def test_locked_against_selection(head, fails):
 
 
 def test_outside_the_view_layer(head, animate):
-    """By what Python sees: 5.1 and 5.2 save such a layer with a scrambled address, another one in every save."""
+    """Compared by Python's view of the file: 5.1 and 5.2 save an address of such a layer, which differs each time."""
     bpy.context.scene.collection.objects.unlink(head)
     bpy.data.scenes.new("Other").collection.objects.link(head)
     bpy.ops.mesh.primitive_cube_add()
@@ -96,7 +97,7 @@ def test_outside_the_view_layer(head, animate):
     with pytest.raises(RuntimeError, match="is not in the view layer"):
         animate("ok")
     assert rna_dump.dump() == before
-    assert jobs.current() is None
+    assert running_task() is None
 
 
 @pytest.mark.parametrize(
@@ -194,14 +195,15 @@ def test_unknown_and_corrupted_model(head, fails, tmp_path):
 
 
 def test_errors_of_the_worker(head, fails):
-    fails("memory is not sufficient", "memory")
+    fails("There is not enough memory", "memory")
     fails(r"Internal error \(KeyError.*worker\.log", "bug")
-    fails(r"The worker ended unexpectedly \(exit status 3\)\. Run it again; its .* in .*worker\.log", "crash")
+    fails(r"Internal error \(ValueError: operands could not be broadcast.*worker\.log", "shapes")
+    fails(r"The worker ended unexpectedly \(exit status 3\)\. Try again; its log is .*worker\.log", "crash")
 
 
 def test_worker_killed_in_the_middle(head, fails):
     def kill():
-        while jobs._client is None or jobs._client.pid is None or jobs.current() is None:
+        while jobs._client is None or jobs._client.pid is None or running_task() is None:
             time.sleep(0.02)
         time.sleep(0.5)
         os.kill(jobs._client.pid, signal.SIGKILL)
@@ -209,12 +211,12 @@ def test_worker_killed_in_the_middle(head, fails):
     jobs.shut_down()
     killer = threading.Thread(target=kill)
     killer.start()
-    fails("The worker was ended from outside .SIGKILL., often for want of memory", "slow_features")
+    fails(r"The worker was killed \(SIGKILL\), often because memory ran out", "slow_features")
     killer.join()
 
 
 def test_neither_engine(head, scene_bytes, monkeypatch, tmp_path, audio, fake_package):
-    """A Python without any library, as the preferences could name it."""
+    """A Python without any library, which the preferences could name."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     bare = environment.WorkerEnvironment(
         python=tmp_path / "bare" / "bin" / "python", boot=fake_package / "worker" / "boot.py"
@@ -237,7 +239,7 @@ def test_python_of_the_preferences_does_not_exist(head, scene_bytes, addon_prefe
 
 @pytest.fixture
 def small_disk(tmp_path, monkeypatch):
-    """A file system of 256 KiB takes the session's folder."""
+    """A file system of 256 KiB for the session's folder."""
     folder = tmp_path / "small"
     folder.mkdir()
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
@@ -252,7 +254,7 @@ def small_disk(tmp_path, monkeypatch):
 
 
 def test_full_disk_in_the_worker(small_disk, head, fails):
-    fails("The disk with the temporary files is full", "fill")
+    fails("The disk is full", "fill")
 
 
 def test_full_disk_while_decoding(small_disk, head, scene_bytes, fake_worker, tmp_path):
@@ -301,7 +303,7 @@ def test_only_one_job_at_a_time_and_cancel(head, fake_worker, audio, scene_bytes
     assert job.title == "Listening for Sounds"
     pid = jobs._client.pid
     job.cancel()
-    assert jobs.current() is None
+    assert running_task() is None
     assert not Path(f"/proc/{pid}").exists() or sys.platform != "linux"
     assert scene_bytes() == before
 

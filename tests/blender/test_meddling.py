@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What may happen between a run's first moment and its last: it is survived, or one sentence and an untouched file."""
+"""What the user may change while a run is in progress: it goes on, or fails with one sentence and an unchanged file."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ import pytest
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.scene.write_motion import applying
+from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.time_slicing import at_once, for_a_while
 from wav2sem_blender.pipeline.upper_face import Settings as UpperFaceSettings
@@ -37,7 +38,7 @@ VOWELS = ("A", "I", "U", "E", "O")
 
 @pytest.fixture
 def start_at(fake_worker, audio, tmp_path):
-    """Start a run of "Head", and return it when it lingers in a stage; `go` lets it go on."""
+    """Start a run of "Head" and return it when it lingers in a stage; the file "go" lets it continue."""
 
     def start(stage: str, **settings) -> jobs.Job:
         if stage == "model":
@@ -53,13 +54,13 @@ def start_at(fake_worker, audio, tmp_path):
         return job
 
     yield start
-    if jobs.current() is not None:
-        jobs.current().cancel()
+    if running_task() is not None:
+        running_task().cancel()
 
 
 @pytest.fixture
 def finish(tmp_path):
-    """Let a run go on, and write its curves."""
+    """Let a run continue, and write its curves."""
 
     def to_the_end(job: jobs.Job):
         (tmp_path / "go").touch()
@@ -72,21 +73,21 @@ def finish(tmp_path):
 
 @pytest.fixture
 def fails(scene_bytes, finish):
-    """Assert that a run ends with `message`, and that the file stays as it is now."""
+    """Assert that a run ends with `message` and changes nothing."""
 
     def check(job: jobs.Job, message: str) -> None:
         before = scene_bytes()
         with pytest.raises((ValueError, OSError), match=message):
             finish(job)
         assert scene_bytes() == before
-        assert jobs.current() is None
+        assert running_task() is None
 
     return check
 
 
 @pytest.fixture
 def vowels(head):
-    """The head's keys are VRM's vowels."""
+    """The head with VRM's vowels as keys."""
     for block in head.data.shape_keys.key_blocks[1:]:
         head.shape_key_remove(block)
     for number, name in enumerate(VOWELS):
@@ -95,7 +96,7 @@ def vowels(head):
 
 
 def is_running(pid: int) -> bool:
-    """Neither gone nor waiting to be buried; elsewhere than on Linux nobody can tell."""
+    """Whether a process runs and is not a zombie; only Linux can tell."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -107,12 +108,12 @@ def curves_in(action) -> list:
 
 
 class TestCancel:
-    """The worker ends, its files go, the file is byte for byte as before, and the next run works."""
+    """The worker ends, its files are removed, the file is byte for byte as before, and the next run works."""
 
     def check(self, job, scene_bytes, before):
         pid = jobs._client.pid
         job.cancel()
-        assert jobs.current() is None and not is_running(pid)
+        assert running_task() is None and not is_running(pid)
         assert not list(jobs._client.folder.glob("job*"))
         assert scene_bytes() == before
 
@@ -135,7 +136,7 @@ class TestCancel:
         self.check(start_at(stage, upper_face_only=True), scene_bytes, before)
 
     def test_half_written(self, head):
-        """Blender is quit while the curves are written."""
+        """Blender quits while the curves are being written."""
         before = rna_dump.dump()
         steps = applying(bpy.context, head, arkit_motion(3000))
         while not any(curves_in(action) for action in bpy.data.actions):
@@ -169,7 +170,7 @@ class TestMesh:
 
     @pytest.mark.parametrize("mode", ["EDIT", "SCULPT"])
     def test_another_mode(self, head, start_at, finish, mode):
-        """Blender writes such a file anew in every save, so what is there is counted instead."""
+        """Blender saves such a file differently each time, so the data is compared instead of the bytes."""
         job = start_at("features")
         bpy.ops.object.mode_set(mode=mode)
         with pytest.raises(ValueError, match="Mode. Return to Object Mode first"):
@@ -237,7 +238,7 @@ class TestAction:
 
 
 class TestAudio:
-    """The file is read once; after that nobody needs it."""
+    """The file is read once and not needed afterwards."""
 
     def test_moved_after_it_was_read(self, head, start_at, finish, curves_of, tmp_path):
         for name in LIDS:
@@ -284,7 +285,7 @@ class TestScene:
         fails(job, r'The scene "Scene" was deleted meanwhile\. Undo that')
 
     def test_another_view_layer(self, head, start_at, finish, curves_of):
-        """The head is not even in the layer that is looked at by then."""
+        """The window then shows a layer without the head."""
         job = start_at("features")
         layer = bpy.context.scene.view_layers.new("Empty")
         layer.layer_collection.exclude = True
@@ -299,7 +300,7 @@ class TestScene:
 
     @pytest.mark.parametrize(("fps", "fps_base"), [(24, 1.001), (60, 1.0)])
     def test_another_frame_rate(self, head, start_at, finish, curves_of, fps, fps_base):
-        """Of the rate at the end: the jaw opens widest one second after the first frame."""
+        """The rate at the end counts: the jaw opens widest one second after the first frame."""
         job = start_at("features", start_frame=11)
         bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = fps, fps_base
         finish(job)
@@ -308,7 +309,7 @@ class TestScene:
         assert len(frames_T) == round(61 / 30 * fps / fps_base)
 
     def test_undone(self, head, start_at, finish, curves_of):
-        """Undo makes every data-block anew; the run goes on with the mesh as it is then."""
+        """Undo replaces every data-block; the run continues with the mesh as it is then."""
         head.location.x = 1.0
         bpy.ops.ed.undo_push(message="First")
         head.location.x = 2.0
@@ -321,7 +322,7 @@ class TestScene:
 
 
 def arkit_motion(n_frames: int = 61) -> Motion:
-    """What the fake animator makes, of any length."""
+    """The fake animator's motion, of any length."""
     time_T = np.arange(n_frames) / 30
     jaw_T = 1 - np.abs(time_T % 2 - 1)
     return Motion(
@@ -333,7 +334,7 @@ def arkit_motion(n_frames: int = 61) -> Motion:
 
 
 class TestVisemes:
-    """The worker makes them, because a long recording's take seconds."""
+    """The worker makes them, because those of a long recording take seconds."""
 
     def test_they_are_those_that_blender_would_make(self, vowels, start_at, finish, curves_of):
         bpy.context.scene.render.fps = 30
@@ -350,7 +351,7 @@ class TestVisemes:
         finish(job)
 
     def test_a_key_deleted_meanwhile(self, vowels, start_at, finish, curves_of):
-        """What the worker made is of no use then; a table stays one of visemes, whatever keys are left."""
+        """Blender then makes the visemes itself, of the keys that are left."""
         bpy.context.scene.render.fps = 30
         bpy.ops.wav2sem.guess_mapping()
         job = start_at("visemes")
@@ -374,7 +375,7 @@ def test_slices_write_what_one_go_writes(head, curves_of):
 
 
 def test_ten_minutes_are_written_in_short_slices(head):
-    """52 keys, 36,000 frames each: no slice takes as long as a person notices."""
+    """52 keys, 36,000 frames each: no slice blocks the interface noticeably."""
     for number in range(49):
         head.shape_key_add(name=f"other{number}", from_mix=False)
     bpy.context.scene.render.fps = 60
@@ -421,7 +422,7 @@ if way == "unregister":
 
 @pytest.mark.parametrize("way", ["kill", "exit", "unregister"])
 def test_blenders_end_is_the_workers(fake_package, audio, way):
-    """Killed, ended, or the add-on switched off in mid-job: no process and no folder is left."""
+    """Blender is killed, exits, or the add-on is switched off in mid-job: no process and no folder is left."""
     boot = fake_package / "worker" / "boot.py"
     command = [sys.executable, "-c", A_BLENDER, str(boot), audio("slow_features"), way]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as blender:

@@ -15,7 +15,8 @@ from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.scene.demo_head import build_demo_head
 from wav2sem_blender.blender.sound import info as sound_info
 from wav2sem_blender.blender.sound import playback
-from wav2sem_blender.blender.tasks import running
+from wav2sem_blender.blender.tasks import task as task_module
+from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.blender.ui import animate as ui_animate
 from wav2sem_blender.blender.ui import panels, presets_menu, properties, status, widgets
 from wav2sem_blender.blender.ui.playback import WAV2SEM_OT_play_speech
@@ -231,7 +232,7 @@ class TestWhileItRuns:
         job = SimpleNamespace(
             title="Listening for Sounds", fraction=0.45, left_s=3.2, is_writing=False, doing="Speech is being animated"
         )
-        monkeypatch.setattr(running, "_current", job)
+        monkeypatch.setattr(task_module, "_running", job)
         for panel, rows in idle.items():
             busy = drawn(panel)
             if panel is panels.WAV2SEM_PT_animate:
@@ -243,7 +244,7 @@ class TestWhileItRuns:
                 busy = busy[:-2]
             assert [row[:2] for row in busy] == [row[:2] for row in rows]
             assert not any(enabled for *_, enabled in busy)
-        monkeypatch.setattr(running, "_current", None)
+        monkeypatch.setattr(task_module, "_running", None)
 
     def test_cancel_needs_a_job(self):
         assert ui_animate.WAV2SEM_OT_cancel.disabled_reason(bpy.context) == "Nothing is running"
@@ -251,7 +252,7 @@ class TestWhileItRuns:
     def test_cancel_ends_the_job(self, head, fake_worker, audio):
         job = jobs.Job(bpy.context, ui_animate.AnimateSettings(filepath=audio("slow"), object_name="Head"))
         assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
-        assert jobs.current() is None and job.left_s is None
+        assert running_task() is None and job.left_s is None
 
 
 class TestShaping:

@@ -20,11 +20,12 @@ from wav2sem_blender.blender.preferences import models as model_folders
 from wav2sem_blender.blender.preferences import page
 from wav2sem_blender.blender.preferences import python as runtime
 from wav2sem_blender.blender.tasks import in_process
+from wav2sem_blender.errors import Text
 from wav2sem_blender.worker import environment
 from wav2sem_blender.worker import runtime as worker_runtime
-from wav2sem_blender.worker.chore import Chore
 from wav2sem_blender.worker.probe import Report
 from wav2sem_blender.worker.runtime import Runtime
+from wav2sem_blender.worker.task import TaskProcess
 
 FULL = Report(
     python="3.13.1",
@@ -120,7 +121,7 @@ class TestModels:
         monkeypatch.setattr(
             model_folders,
             "_command_line",
-            lambda *_, text: Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, text),
+            lambda *_, text: TaskProcess([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, text),
         )
         bpy.ops.wav2sem.import_checkpoint(filepath=str(source / "config.json"))
         assert [path.name for path in models.iterdir()] == [".importing-phones"]
@@ -267,8 +268,8 @@ class TestPage:
         assert "Torch runtime: 1 MB in" in page and "Use It\nRemove" in page
         monkeypatch.setattr(worker_runtime, "REQUIREMENTS", ("torch==3.0",))
         assert "Update\nRemove" in drawn(addon_preferences)
-        chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
-        in_process._running[runtime.INSTALL] = in_process._Running(chore, lambda result, error: None)
+        task = TaskProcess([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
+        in_process._running[runtime.INSTALL] = in_process._Running(task, lambda result, error: None)
         try:
             page = drawn(addon_preferences)
             assert "Downloading torch   0:0" in page and "Cancel" in page and "Update" not in page
@@ -342,10 +343,11 @@ class TestInstalling:
     def test_what_is_half_made_is_not_used(self, addon_preferences, place, monkeypatch):
         """An update that fails leaves Blender's own Python in use."""
         addon_preferences.torch_python = str(Runtime(place).python)
-        runs(monkeypatch, "import sys; sys.exit('error: the disk is full')")
+        failed = json.dumps({"error": Text("The disk is full.").to_json()})
+        runs(monkeypatch, f"import sys; print('{failed}'); sys.exit(1)")
         bpy.ops.wav2sem.install_runtime()
         assert addon_preferences.torch_python == ""
-        assert runtime.message == ("the disk is full", True)
+        assert runtime.message == ("The disk is full.", True)
 
     def test_removing_deletes_the_folder_and_leaves_the_python(self, addon_preferences, place):
         assert runtime.WAV2SEM_OT_remove_runtime.disabled_reason(bpy.context) == "There is no torch runtime"
@@ -361,11 +363,11 @@ class TestInstalling:
 
 
 def test_cancelling_and_unregistering_end_the_process():
-    chore = Chore([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Waiting")
-    pid = chore.pid
-    in_process._running["install"] = in_process._Running(chore, lambda result, error: None)
+    task = TaskProcess([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Waiting")
+    pid = task.pid
+    in_process._running["install"] = in_process._Running(task, lambda result, error: None)
     assert bpy.ops.wav2sem.cancel_task(name="install") == {"FINISHED"}
-    assert chore.pid is None and not in_process.any_running() and runtime.message[0] == "Cancelled."
+    assert task.pid is None and not in_process.any_running() and runtime.message[0] == "Cancelled."
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -383,7 +385,7 @@ def runs(monkeypatch, code: str) -> list[tuple]:
 
     def installer(verb, target, *options):
         given.append((verb, target, *options))
-        return Chore([sys.executable, "-c", code], os.environ, "Starting")
+        return TaskProcess([sys.executable, "-c", code], os.environ, "Starting")
 
     monkeypatch.setattr(runtime, "_installer", installer)
     return given

@@ -15,7 +15,7 @@ from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.scene import actions, original_state, reduction, takes, upper_face
 from wav2sem_blender.blender.scene.key_offsets import key_offset, metres_per_unit
-from wav2sem_blender.blender.tasks import running
+from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.blender.ui import export, result, result_operators
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
@@ -501,7 +501,7 @@ class TestReduce:
         frames = np.arange(1, 91)
         before = positions(face, frames)
         tolerance_mm = 40.0 * scale_length
-        outcome = reduction.Reducing(face, takes.of_face(face)[0], bpy.context.scene, tolerance_mm).finish()
+        outcome = reduction.Reducing(face, takes.of_face(face)[0], bpy.context.scene, tolerance_mm).finish(bpy.context)
         worst_mm = 1000 * scale_length * np.linalg.norm(positions(face, frames) - before, axis=2).max()
         assert 0.3 * tolerance_mm < worst_mm <= tolerance_mm
         assert outcome.error_mm == pytest.approx(worst_mm, rel=1e-3)
@@ -567,7 +567,7 @@ class TestReduce:
         motion.weights_TK[:, 2] = 0.0
         apply_motion(bpy.context, face, motion)
         (take,) = takes.of_face(face)
-        outcome = reduction.Reducing(face, take, bpy.context.scene, 100.0).finish()
+        outcome = reduction.Reducing(face, take, bpy.context.scene, 100.0).finish(bpy.context)
         assert (outcome.closures, outcome.closures_kept) == (len(closed), len(closed))
         assert f"{len(closed)} of {len(closed)} closures stay closed" in outcome.words()
         frames, heights = curves_of(face)["jawOpen"]
@@ -601,7 +601,7 @@ class TestReduceBesideTheInterface:
     @pytest.fixture
     def reducing(self, face, monkeypatch):
         """Make every slice a single step."""
-        monkeypatch.setattr(reduction, "SLICE_S", 0.0)
+        monkeypatch.setattr(reduction.Reducing, "slice_s", 0.0)
 
         def start(n_frames=900):
             speak(face, motion={"n_frames": n_frames})
@@ -609,8 +609,8 @@ class TestReduceBesideTheInterface:
             return reduction.Reducing(face, takes.of_face(face)[0], bpy.context.scene, 20.0)
 
         yield start
-        if running.current() is not None:
-            running.current().cancel()
+        if running_task() is not None:
+            running_task().cancel()
 
     def test_it_is_what_a_script_gets(self, face, reducing, curves_of):
         job, before = reducing(), state(face)
@@ -621,7 +621,7 @@ class TestReduceBesideTheInterface:
         assert fractions == sorted(fractions) and 0 < job.fraction <= 1 and not job.is_writing
         while (outcome := job.write(bpy.context)) is None:
             assert job.is_writing
-        assert running.current() is None
+        assert running_task() is None
         assert reduction.last_outcome(takes.of_face(face)[0]) == outcome
         sliced = curves_of(face)
         assert sum(len(curve[0]) for curve in sliced.values()) == outcome.keys_after < outcome.keys_before
@@ -653,7 +653,7 @@ class TestReduceBesideTheInterface:
         for _ in range(n_slices):
             assert not job.poll()
         assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
-        assert running.current() is None
+        assert running_task() is None
         assert scene_bytes() == before
 
     def test_the_other_buttons_wait_and_say_so(self, face, reducing, audio):
@@ -684,7 +684,7 @@ class TestReduceBesideTheInterface:
             assert {name: curve[1].tobytes() for name, curve in curves_of(face).items()} == edited
         else:  # before anything was read
             assert to_the_end(job).keys_before == 9000
-        assert running.current() is None
+        assert running_task() is None
 
     @pytest.mark.parametrize("what", ["the take", "the face", "the key"])
     def test_removed_meanwhile(self, face, reducing, what):
@@ -698,7 +698,7 @@ class TestReduceBesideTheInterface:
             face.shape_key_remove(face.data.shape_keys.key_blocks["mouthPucker"])
         with pytest.raises(ValueError, match=r'^"talk".* while its keys were reduced\.'):
             to_the_end(job)
-        assert running.current() is None
+        assert running_task() is None
 
     def test_undone_meanwhile(self, face, reducing):
         """Undo replaces the Python objects; they have other addresses."""

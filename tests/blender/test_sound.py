@@ -14,6 +14,7 @@ from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.sound import decode, source
+from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.pipeline.motion import Motion
 
 from .applied import apply_motion  # noqa: TID252
@@ -102,8 +103,8 @@ def test_errors_of_the_second_blender_are_sentences(tmp_path, film, every_sound_
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match=r"The sound cannot be written to .*film\.wav"):
         file_of(source.audio_file(film, tmp_path / "taken" / "job"))
-    task = decode.Task(source=str(film), target=str(tmp_path / "none.wav"), label="film.mkv", start_s=99.0)
-    decoding = decode.Decoding(task)
+    part = decode.SoundPart(source=str(film), target=str(tmp_path / "none.wav"), label="film.mkv", start_s=99.0)
+    decoding = decode.Decoding(part)
     with pytest.raises(ValueError, match=r"^film\.mkv: the sound is empty\. Choose"):
         while not decoding.poll():
             time.sleep(0.02)
@@ -117,9 +118,10 @@ def test_a_run_goes_on_when_the_sound_is_decoded(film, head, fake_worker, curves
 def test_cancelled_while_decoding(film, head, fake_worker, every_sound_is_long):
     job = jobs.Job(bpy.context, AnimateSettings(filepath=str(film), object_name="Head"))
     assert not job.poll() and job.title == "Reading the Audio"
-    second_blender = job._decoding._process
+    second_blender = job._decoding._task
+    assert second_blender.pid is not None
     job.cancel()
-    assert second_blender.returncode is not None and jobs.current() is None
+    assert second_blender.pid is None and running_task() is None
     assert not list(jobs._client.folder.rglob("*.wav"))
 
 
@@ -273,7 +275,7 @@ def played(strip, rate_hz, folder) -> np.ndarray:
     scene.frame_end = times.start + times.duration
     bpy.ops.wm.save_as_mainfile(filepath=str(folder / "own.blend"), copy=True)
     names = {"source": str(folder / "own.wav"), "target": str(folder / "mono.wav"), "mix": str(folder / "own.blend")}
-    decoding = decode.Decoding(decode.Task(label="own", **names))
+    decoding = decode.Decoding(decode.SoundPart(label="own", **names))
     while not decoding.poll():
         time.sleep(0.02)
     begin_s = (times.start - scene.frame_start) / rate_hz

@@ -10,7 +10,7 @@ import pytest
 bpy = pytest.importorskip("bpy", reason="needs Blender as a module (pip install bpy)")
 
 from wav2sem_blender.blender.scene import any_head, character, upper_face  # noqa: E402
-from wav2sem_blender.blender.tasks import running  # noqa: E402
+from wav2sem_blender.blender.tasks.task import running_task  # noqa: E402
 from wav2sem_blender.blender.ui.any_head import WAV2SEM_PT_transfer  # noqa: E402
 from wav2sem_blender.pipeline.any_head.transfer import LANDMARKS, TemplateFace  # noqa: E402
 
@@ -145,11 +145,11 @@ class TestBesideTheInterface:
         bpy.ops.ed.undo_push(message="Landmarks")
 
         def start():
-            return any_head.creating_keys(bare_head, bpy.context).start()
+            return any_head.creating_keys(bare_head, bpy.context)
 
         yield start
-        if running.current() is not None:
-            running.current().cancel()
+        if running_task() is not None:
+            running_task().cancel()
 
     @pytest.fixture
     def at_once(self, monkeypatch):
@@ -168,10 +168,10 @@ class TestBesideTheInterface:
 
     def test_it_is_what_a_script_gets(self, bare_head, creating):
         job = creating()
-        assert running.current() is job and bare_head.data.shape_keys is None
+        assert running_task() is job and bare_head.data.shape_keys is None
         made = self.to_the_end(job)
         assert made.startswith('"Bare" has ') and 0 < job.fraction <= 1
-        assert running.current() is None
+        assert running_task() is None
         beside = offsets(bare_head, "jawOpen")
         bare_head.shape_key_clear()
         assert bpy.ops.wav2sem.create_speech_keys() == {"FINISHED"}
@@ -179,14 +179,14 @@ class TestBesideTheInterface:
 
     def test_landmarks_too(self, bare_head):
         bpy.context.view_layer.objects.active = bare_head
-        assert self.to_the_end(any_head.placing_landmarks(bare_head, bpy.context).start()) is True
+        assert self.to_the_end(any_head.placing_landmarks(bare_head, bpy.context)) is True
         assert set(any_head.landmark_empties(bare_head)) == set(LANDMARKS)
 
     def test_cancelled_it_changes_nothing_and_its_thread_ends(self, bare_head, creating):
         job = creating()
         (thread,) = (thread for thread in threading.enumerate() if thread.name == job.title)
         assert bpy.ops.wav2sem.cancel() == {"FINISHED"}
-        assert running.current() is None
+        assert running_task() is None
         thread.join(60)
         assert not thread.is_alive() and bare_head.data.shape_keys is None
         assert job.fraction < 1
@@ -205,7 +205,7 @@ class TestBesideTheInterface:
         bpy.context.view_layer.update()
         with pytest.raises(ValueError, match="do not form a face"):
             self.to_the_end(creating())
-        assert running.current() is None and bare_head.data.shape_keys is None
+        assert running_task() is None and bare_head.data.shape_keys is None
 
     @pytest.mark.parametrize("what", ["a vertex", "vertices", "a key", "Edit Mode", "the object"])
     def test_edited_meanwhile(self, bare_head, creating, at_once, what):
@@ -224,7 +224,7 @@ class TestBesideTheInterface:
         with pytest.raises(ValueError, match=r'^"Bare" was (edited|removed) meanwhile, so nothing was changed\.'):
             self.to_the_end(job)
         assert (mesh.shape_keys.key_blocks.keys() if mesh.shape_keys else None) == keys
-        assert running.current() is None
+        assert running_task() is None
 
     def test_moved_renamed_and_undone_meanwhile(self, bare_head, creating):
         """None of these edits the mesh. Undo replaces the Python objects."""

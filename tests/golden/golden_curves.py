@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Curves as an earlier commit made them: `python tests/golden/golden_curves.py record|compare FILE [--long]`.
 
-A refactoring must not move a curve by one bit. `record` animates fixed recordings with the bundled model and with two
-imported FaceFormers of random weights; `compare` does it again and says what differs. Both use the public contract
+A refactoring must not change a curve by one bit. `record` animates fixed recordings with the bundled model and with two
+imported FaceFormers of random weights; `compare` does it again and prints the differences. Both use the public API
 only, so a copy of this script runs in any commit's checkout:
 
     git worktree add /tmp/before COMMIT && cp -r tests/golden /tmp/before/tests/
@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Sums of many threads have other bits than those of one.
+# Sums by several threads have other bits than those by one.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402

@@ -120,12 +120,12 @@ def ready(gui: Gui, audio: Path) -> Steps[None]:
 
 def running() -> bool:
     """Whether a job is running."""
-    return part("blender.animate.jobs").current() is not None
+    return part("blender.tasks.task").running_task() is not None
 
 
 def phase() -> str:
     """What occupies the main loop: nothing of the add-on, a job that waits for its worker, or writing curves."""
-    job = part("blender.animate.jobs").current()
+    job = part("blender.tasks.task").running_task()
     if job is None:
         return "rest"
     return "writing" if job.is_writing else "job"
@@ -182,7 +182,7 @@ def worker_pid() -> int | None:
 
 def fraction() -> float:
     """The running job's progress, 0..1."""
-    job = part("blender.animate.jobs").current()
+    job = part("blender.tasks.task").running_task()
     return float(job.fraction) if job is not None else 1.0
 
 

@@ -235,7 +235,7 @@ def test_more_micro_batches_than_utterances_enlarge_the_batch(libri: Path, tmp_p
     train(config, libri, tmp_path / "run")
     assert "1 processes x 3 micro-batches need 3 utterances per update" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["global_batch"]["least"] == 3
-    with pytest.raises(ValueError, match="10 utterances cannot be shared by 11"):
+    with pytest.raises(ValueError, match="10 utterances are too few for 11"):
         train(replace(config, accumulate=11), libri, tmp_path / "other")
 
 

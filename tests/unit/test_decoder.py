@@ -95,7 +95,7 @@ def test_masks() -> None:
 @pytest.mark.parametrize("config", [FLAME, BIWI], ids=["30fps", "25fps"])
 @pytest.mark.parametrize("loop", ["forward", "recomputed"])
 def test_gradients_equal_the_plain_loops(config: FaceFormer, loop: str) -> None:
-    """The plain loop feeds back vertices; here they are folded away, and the feedback's gradient must not be lost."""
+    """The plain loop feeds back vertices. Folding them away must keep the gradient of the feedback."""
     decoder = random_decoder(config, channels=300)
     memory = torch.randn(1, 40 * config.memory_per_frame, config.dim, requires_grad=True)
     style, target = torch.eye(3)[:1], torch.randn(1, 40, 300)
@@ -111,7 +111,7 @@ def test_gradients_equal_the_plain_loops(config: FaceFormer, loop: str) -> None:
 
 @pytest.mark.parametrize("config", [FLAME, BIWI], ids=["30fps", "25fps"])
 def test_dropout_reaches_every_published_place(config: FaceFormer) -> None:
-    """One frame has no past, so the cached and the recomputing loop draw the same kinds of noise: equal moments."""
+    """With one frame, which has no past, the cached and the recomputing loop draw noise with equal moments."""
     decoder = random_decoder(config).train()
     memory = torch.randn(1, config.memory_per_frame, config.dim).expand(6000, -1, -1)
     style = torch.eye(3)[:1].expand(6000, -1)
@@ -124,7 +124,7 @@ def test_dropout_reaches_every_published_place(config: FaceFormer) -> None:
 
 
 def test_teacher_forcing_feeds_the_true_previous_frame() -> None:
-    """With its own motion as the truth it says the same, but for frame 0, which is fed a motion of zero."""
+    """Fed its own motion as the truth it predicts the same, except frame 0, which is fed a motion of zero."""
     decoder = random_decoder(FLAME)
     torch.nn.init.zeros_(decoder.feedback_map.bias)
     memory, style = torch.randn(1, 40, 64), torch.eye(3)[:1]

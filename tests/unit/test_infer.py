@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main path with the bundled model: both engines, long audio, styles, semantics, and models that are damaged."""
+"""The main path with the bundled model: both engines, long audio, styles, semantics, and damaged models."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_up_to_20_s_is_one_window() -> None:
 
 
 def test_windows_read_the_recordings_own_grid() -> None:
-    """Windows that encode time itself must come back as the unbroken ramp."""
+    """Windows that encode the time of each frame give one unbroken ramp."""
     n_samples = 16000 * 63 + 77
     positions = FrameGrid(fps=30).positions(n_samples)
     windows = plan(n_samples, positions)
@@ -116,7 +116,7 @@ def test_windows_read_the_recordings_own_grid() -> None:
 
 
 def test_no_seam_in_long_audio(onnx, speech, monkeypatch) -> None:
-    """Windows add no jump to what one window over the whole recording gives; without their cross-fade they do."""
+    """Windows add no jump compared with one window over the whole recording; without the cross-fade they do."""
     samples, rate = speech
     long = np.tile(samples, 8)
 

@@ -53,7 +53,8 @@ def test_importing_the_package_loads_no_library(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["client", "protocol", "environment", "boot", "chore", "runtime", "install", "probe"]
+    "module",
+    ["supervisor", "client", "task", "protocol", "environment", "boot", "child", "runtime", "install", "probe"],
 )
 def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> None:
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()
@@ -63,6 +64,7 @@ BLENDER_MAY_USE = {
     "any_head.geometry",
     "any_head.landmarks",
     "any_head.transfer",
+    "checkpoint_kinds",
     "curve_table",
     "face_names",
     "flame",

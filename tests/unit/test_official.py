@@ -112,7 +112,7 @@ def test_vocaset_speaks_as_the_official_code(tmp_path) -> None:
 
 
 def back_as_official(state: dict, folder: ModelFolder, file: Path) -> dict:
-    """The exported file: the released names and shapes, and every weight that the named keys did not rotate."""
+    """The exported file has the released names and shapes, and every weight that the import did not rotate."""
     export_faceformer(folder, file)
     exported = torch.load(file, weights_only=True)
     assert {key: value.shape for key, value in exported.items()} == {key: value.shape for key, value in state.items()}
@@ -132,7 +132,7 @@ def test_biwi_has_25_fps_and_its_own_vertices(tmp_path) -> None:
     assert motion.basis_KV3.shape == (129, 23370, 3)
 
 
-def test_what_has_no_official_format_is_refused(tmp_path) -> None:
+def test_a_model_without_an_official_format_is_refused(tmp_path) -> None:
     config = ModelConfig(
         name="small",
         encoder=EncoderConfig(kind="hubert", config={"num_attention_heads": 8}),

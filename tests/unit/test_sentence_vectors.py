@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""F_s by itself: of a Wav2Sem without a face, of a whole model, and when the GPU is too small for an utterance."""
+"""F_s: of a Wav2Sem without a face, of a whole model, and when an utterance does not fit the GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wav2sem(tmp_path) -> Wav2Sem:
     torch.manual_seed(0)
     model = Wav2Sem(TINY, 10).eval()
     tensors = {f"wav2sem.{key}": value.numpy() for key, value in model.state_dict().items()}
-    tensors["fusion.semantic_feature_map.bias"] = np.zeros(3, np.float32)  # a CodeTalker's, of no use here
+    tensors["fusion.semantic_feature_map.bias"] = np.zeros(3, np.float32)  # from a CodeTalker file; unused
     save_wav2sem(tmp_path / "wav2sem", Wav2SemConfig(config=TINY, target_dim=10), tensors)
     return model
 
@@ -74,7 +74,7 @@ def test_both_engines_agree_on_the_bundled_models_sentence_vector() -> None:
 
 @pytest.fixture
 def small_gpu(monkeypatch) -> SpeechAnimator:
-    """The bundled model on a GPU whose memory no utterance fits into; "cpu:0" is torch's CPU under another name."""
+    """The bundled model on a GPU too small for any utterance; "cpu:0" is torch's CPU under another name."""
     animator = SpeechAnimator.load(engine="torch", device="cpu")
     engine, forward = animator.engine, animator.engine._wav2sem.forward
     engine.device = "cpu:0"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Workers whose package has a fake `pipeline.infer`: real processes and files, no model."""
+"""Workers with a fake `pipeline.infer`: real processes and files, no model."""
 
 import os
 import subprocess

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for `pipeline/audio.py` in a package of the tests' own: a recording that is only its file's name."""
+"""Replaces `pipeline/audio.py` in the tests' package: of a recording only the file's name matters."""
 
 import time
 from pathlib import Path
 
+from ..errors import MissingFileError
+
 
 def linger(stage, path, progress=None):
-    """Stay in a stage while the recording's name is "slow_" and the stage's, until a file "go" lies beside it."""
+    """Stay in a stage if the recording is named "slow_<stage>", until there is a file "go" beside it."""
     end_s = time.monotonic() + 30
     while path.stem == f"slow_{stage}" and not path.with_name("go").exists() and time.monotonic() < end_s:
         if progress is not None:
@@ -25,7 +27,7 @@ class Speech:
         (speech.temp_dir / "waveform.raw").write_bytes(b"x" * 1000)
         linger("audio", speech.path, progress)
         if not speech.path.exists():
-            raise FileNotFoundError(f"{path}: there is no such audio file. Choose it again where it is now.")
+            raise MissingFileError("{file}: there is no such audio file. Choose it again where it is now.", file=path)
         return speech
 
     def __enter__(self):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for `pipeline/infer.py` in a package of the tests' own; the audio's name says what it does."""
+"""Replaces `pipeline/infer.py` in the tests' package; the recording's name says what it does."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from .audio import linger
 from .motion import Motion
 
@@ -21,7 +22,7 @@ class SpeechAnimator:
     @classmethod
     def load(cls, model="default", engine="auto", device="auto"):
         if "broken" in model:
-            raise ValueError(f"{model}: model.safetensors is damaged.")
+            raise UserError("{model}: model.safetensors is damaged.", model=model)
         linger("model", Path(model))
         LOADS.append(model)
         return cls(model, engine, device)
@@ -34,6 +35,8 @@ class SpeechAnimator:
             os._exit(3)
         elif speech.path.stem == "bug":
             raise KeyError("encoder.layers.7")
+        elif speech.path.stem == "shapes":
+            np.zeros(2) + np.zeros(3)
         elif speech.path.stem == "memory":
             raise MemoryError
         elif speech.path.stem == "fill":

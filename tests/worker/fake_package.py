@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A copy of the package with a fake animator; used by the tests of the worker and of Blender's side."""
+"""A copy of the package with a fake animator, for the tests of the worker and of Blender's side."""
 
 import shutil
 from pathlib import Path
@@ -9,13 +9,13 @@ PACKAGE = HERE.parents[1] / "wav2sem_blender"
 
 
 def make_fake_package(folder: Path) -> Path:
-    """Create it in `folder`; it is not named `wav2sem_blender`, as in an extension, whose folder has any name."""
+    """Create it in `folder`. As an extension's folder may be, it is not named `wav2sem_blender`."""
     package = folder / "some_other_name"
     (package / "pipeline").mkdir(parents=True)
     for name in ("__init__.py", "errors.py", "files.py", "offline.py"):
         shutil.copy(PACKAGE / name, package)
     shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__.py", "motion.py"):
+    for name in ("__init__.py", "motion.py", "retarget.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline")
     for name in ("prosody.py", "visemes.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline" / f"true_{name}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for `pipeline/prosody.py` in a package of the tests' own: every recording is two seconds of monotony."""
+"""Replaces `pipeline/prosody.py` in the tests' package: every recording is two seconds of silence."""
 
 import numpy as np
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`pipeline/visemes.py` in a package of the tests' own: the true one, which lingers when it is told to."""
+"""Wraps `pipeline/visemes.py` in the tests' package, so that it can linger."""
 
 from pathlib import Path
 
 from .audio import linger
-from .true_visemes import VISEME_SETS
+from .true_visemes import MEASURES, VISEME_SETS, closures
 from .true_visemes import as_visemes as as_visemes_at_once
 
-__all__ = ["VISEME_SETS", "as_visemes"]
+__all__ = ["MEASURES", "VISEME_SETS", "as_visemes", "closures"]
 
 
 def as_visemes(motion, visemes, available):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real worker process with a fake animator: results, warmth, errors, cancelling, death."""
+"""A real worker process with a fake animator: results, reuse, errors, cancelling, death."""
 
 import os
 import shutil
@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.retarget import prepared
+from wav2sem_blender.pipeline.visemes import VRM, as_visemes
 from wav2sem_blender.worker import protocol
 from wav2sem_blender.worker.client import JobFailedError, WorkerClient, WorkerDiedError, new_job_id
 from wav2sem_blender.worker.environment import WorkerEnvironment
@@ -25,7 +29,7 @@ def animate(client, audio, **options):
 
 
 def is_running(pid):
-    """True unless the process is gone or a zombie of somebody else's."""
+    """Whether the process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -79,8 +83,9 @@ def test_a_changed_model_folder_is_loaded_again(client, audio, tmp_path):
     ("name", "options", "parts"),
     [
         ("ok", {"model": "broken"}, ["model.safetensors is damaged"]),
-        ("memory", {}, ["memory is not sufficient"]),
+        ("memory", {}, ["There is not enough memory"]),
         ("bug", {}, ["Internal error (KeyError", "encoder.layers.7", "worker.log"]),
+        ("shapes", {}, ["Internal error (ValueError: operands could not be broadcast", "worker.log"]),
     ],
 )
 def test_errors_are_messages_and_the_worker_lives_on(client, audio, name, options, parts):
@@ -94,9 +99,24 @@ def test_errors_are_messages_and_the_worker_lives_on(client, audio, name, option
     assert client.wait().engine == "fake"
 
 
+def test_strength_and_smoothing_are_applied_once_at_the_speed_of_the_scene(client, audio):
+    settings = {"strength": 0.5, "smoothing_s": 0.1}
+    animate(client, audio("ok"), speed=2.0, visemes="VRM", available=["A", "O"], **settings)
+    made = Path(client.wait().result)
+    animate(client, audio("ok"))
+    plain = Motion.load(client.wait().result)
+    wanted = prepared(replace(plain, fps=60.0), **settings)
+    motion = Motion.load(made)
+    assert motion.fps == 60.0
+    np.testing.assert_array_equal(motion.weights_TK, wanted.weights_TK)
+    visemes = Motion.load(made.with_name("visemes.npz"))
+    assert visemes.channels == ("A", "O")
+    np.testing.assert_array_equal(visemes.weights_TK, as_visemes(wanted, VRM, ("A", "O")).weights_TK)
+
+
 def test_missing_file_is_a_message(client, tmp_path):
     animate(client, str(tmp_path / "ok.wav"))
-    with pytest.raises(JobFailedError, match="there is no such audio file"):
+    with pytest.raises(JobFailedError, match=r"^/.*ok\.wav: there is no such audio file"):
         client.wait()
 
 
@@ -131,7 +151,7 @@ def test_killed_in_the_middle(client, audio):
     animate(client, audio("slow_features"))
     wait_until(lambda: client.poll())
     os.kill(client.pid, signal.SIGKILL)
-    with pytest.raises(WorkerDiedError, match="ended from outside .SIGKILL."):
+    with pytest.raises(WorkerDiedError, match=r"^The worker was killed \(SIGKILL\)"):
         client.wait()
 
 
@@ -155,10 +175,11 @@ def test_close_ends_the_process_and_removes_the_folder(environment, audio, tmp_p
 
 
 def test_the_end_of_stdin_ends_a_running_job(environment, audio, tmp_path):
-    """What a crash of Blender looks like from the worker."""
+    """A crash of Blender, as the worker sees it."""
     folder = tmp_path / "session"
     folder.mkdir()
-    process = subprocess.Popen(environment.command(folder), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(environment.command(folder), stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
     process.stdin.write(protocol.encode(protocol.Animate(job="job1", audio=audio("slow_features"))))
     process.stdin.flush()
     wait_until(lambda: (folder / "job1" / "waveform.raw").exists())
@@ -219,7 +240,7 @@ def test_an_interpreter_that_does_not_start(tmp_path, audio):
     script.write_text("not a program")
     script.chmod(0o755)
     client = WorkerClient(WorkerEnvironment(python=script), tmp_path / "session")
-    with pytest.raises(OSError, match="cannot be started"):
+    with pytest.raises(UserError, match=r"python cannot be started \("):
         animate(client, audio("ok"))
     client.close()
 
@@ -248,7 +269,7 @@ def small_disk(tmp_path):
 def test_full_disk_is_a_message(environment, audio, small_disk):
     client = WorkerClient(environment, small_disk / "session")
     job = animate(client, audio("fill"))
-    with pytest.raises(JobFailedError, match="The disk with the temporary files is full"):
+    with pytest.raises(JobFailedError, match=r"^The disk is full"):
         client.wait()
     assert not (client.folder / job).exists()
     animate(client, audio("ok"))
@@ -261,7 +282,7 @@ def test_disk_that_is_full_from_the_start(environment, audio, small_disk):
     with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(b"x" * 4096)
-    with pytest.raises(OSError, match=r"full|[Nn]o space"):
+    with pytest.raises((OSError, UserError), match=r"full|[Nn]o space"):
         animate(client, audio("ok"))
         client.wait()
     client.close()

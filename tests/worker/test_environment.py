@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Python runs the worker, and what it says when libraries are missing."""
+"""The Python that runs the worker, and the messages about missing libraries."""
 
 import importlib.util
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.worker import environment, protocol
 from wav2sem_blender.worker.client import JobFailedError, WorkerClient
 
@@ -36,7 +37,7 @@ def run(client):
 
 
 def test_embedded_finds_every_library_of_this_python(tmp_path, fake_package):
-    """With the interpreter's own site-packages switched off, the paths alone must do."""
+    """Even without the interpreter's own site-packages."""
     found = environment.embedded()
     assert found.python == Path(sys.executable)
     assert "-I" in found.options
@@ -66,13 +67,13 @@ def test_a_chosen_python_must_exist_and_be_a_program(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such Python"):
         environment.from_python(tmp_path / "python")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(PermissionError, match="is no program"):
+    with pytest.raises(UserError, match="is not a program"):
         environment.from_python(tmp_path / "notes.txt")
     assert environment.from_python(sys.executable).python == Path(sys.executable)
 
 
 def test_nothing_heavy_is_imported():
-    """The client's half runs inside Blender: no numpy, no bpy, no engine."""
+    """The client runs inside Blender: no NumPy, no bpy, no engine."""
     code = (
         "import sys; from wav2sem_blender.worker import client, environment, protocol; environment.embedded();"
         "print([m for m in ('numpy', 'bpy', 'onnxruntime', 'torch', 'soundfile') if m in sys.modules])"

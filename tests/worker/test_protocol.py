@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every message survives the line it is written to; a wrong line names what is wrong."""
+"""Every message survives its line of JSON; a wrong line names what is wrong."""
 
 import json
 
 import pytest
 
+from wav2sem_blender.errors import Text
 from wav2sem_blender.worker import protocol
 
 MESSAGES = [
     protocol.Animate(job="job1", audio="/tmp/ä\udcff b.wav", model="m", style=[0.5, 0.5], semantic_strength=0.25),
+    protocol.Animate(job="job1", audio="a.wav", speed=0.5, strength=2.0, smoothing_s=0.1, available=["A", "I"]),
     protocol.Listen(job="job1", audio="/tmp/ä\udcff b.wav"),
-    protocol.Shutdown(),
     protocol.Ready(),
     protocol.Progress(job="job1", stage="audio", fraction=0.5),
     protocol.Done(job="job1", result="/r.npz", engine="onnx", device="cpu", notes=["one", "two\nlines"]),
@@ -23,8 +24,17 @@ def test_round_trip(message):
     line = protocol.encode(message)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     line.decode("ascii")
-    is_command = isinstance(message, protocol.Command)
-    assert (protocol.decode_command if is_command else protocol.decode_event)(line) == message
+    if isinstance(message, protocol.Command):
+        assert protocol.decode_command(line) == message
+    else:
+        assert protocol.decode_event(json.loads(line)) == message
+
+
+def test_a_text_keeps_its_template_and_values():
+    inner = Text("exit status {status}", status=3)
+    values = {"result": [Text("It ended ({how})", how=inner)], "plain": {"template": "x"}}
+    back = protocol.with_texts(json.loads(json.dumps(protocol.plain(values))))
+    assert back == values and back["result"][0].values["how"].values == {"status": 3}
 
 
 def test_the_command_line_is_the_documented_one():
@@ -38,6 +48,11 @@ def test_the_command_line_is_the_documented_one():
         "device": "auto",
         "style": 0,
         "semantic_strength": 1.0,
+        "speed": 1.0,
+        "strength": 1.0,
+        "smoothing_s": 0.0,
+        "visemes": "",
+        "available": [],
         "listen": False,
     }
 

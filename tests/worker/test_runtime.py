@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The torch runtime's installation, offline: a real environment and the real pip, with a package of four lines."""
+"""The installation of the torch runtime, offline: a real environment and the real pip, with a tiny package."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.worker import environment, install, runtime
-from wav2sem_blender.worker.chore import Chore, ChoreFailedError
 from wav2sem_blender.worker.runtime import Runtime
+from wav2sem_blender.worker.task import TaskFailedError, TaskProcess
 
 ROOT = Path(__file__).parents[2]
 NAME, SIZE_BYTES = "tiny-torch", 300_000
@@ -36,41 +37,41 @@ def wheels(tmp_path_factory) -> Path:
     return folder
 
 
-def installing(folder: Path, wheels: Path, *requirements: str) -> Chore:
+def installing(folder: Path, wheels: Path, *requirements: str) -> TaskProcess:
     own = environment.from_python(sys.executable)
     options = [f"--pip-option={option}" for option in ("--no-index", f"--find-links={wheels}")]
     options += [f"--requirement={requirement}" for requirement in requirements]
     variables = {name: value for name, value in own.variables().items() if not name.startswith("PIP_")}
-    return Chore(own.run("worker.install", "install", str(folder), *options), variables, "Starting")
+    return TaskProcess(own.run("worker.install", "install", str(folder), *options), variables, "Starting")
 
 
-def removing(folder: Path) -> Chore:
+def removing(folder: Path) -> TaskProcess:
     own = environment.from_python(sys.executable)
-    return Chore(own.run("worker.install", "remove", str(folder)), own.variables(), "Starting")
+    return TaskProcess(own.run("worker.install", "remove", str(folder)), own.variables(), "Starting")
 
 
 def test_it_is_made_found_unfinished_continued_and_removed(tmp_path, wheels):
     made = Runtime(tmp_path / "user" / "torch_runtime")
     assert not made.is_complete and not made.is_unfinished
 
-    # A package that cannot be had: the environment stays, half-made, and is not taken for a runtime.
-    with pytest.raises(ChoreFailedError, match=r"pip could not install .*there-is-no-such-package.* to go on"):
+    # A package that does not exist: the environment stays, unfinished, and is not taken for a runtime.
+    with pytest.raises(TaskFailedError, match=r"pip could not install .*there-is-no-such-package.* to continue"):
         installing(made.folder, wheels, "there-is-no-such-package").wait()
     assert made.is_unfinished and not made.is_complete and made.python.is_file()
-    (made.environment / "kept").write_text("the second try goes on with this one")
+    (made.environment / "kept").write_text("the second attempt continues with this one")
 
-    seen, chore = [], installing(made.folder, wheels, NAME)
-    while not chore.poll():
-        seen.append((chore.fraction, chore.text))
+    seen, task = [], installing(made.folder, wheels, NAME)
+    while not task.poll():
+        seen.append((task.fraction, task.text))
     assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
     assert (made.environment / "kept").is_file()
     assert made.is_complete and not made.is_unfinished and not made.cache.exists()
-    assert chore.result["python"] == str(made.python)
-    assert chore.result["size_bytes"] == made.size_bytes > SIZE_BYTES
+    assert task.result["python"] == str(made.python)
+    assert task.result["size_bytes"] == made.size_bytes > SIZE_BYTES
     asked = subprocess.run([made.python, "-c", "import tiny_torch; print(tiny_torch.ANSWER)"], capture_output=True)
     assert asked.stdout.strip() == b"42"
 
-    # As after an update of the add-on with other pins.
+    # As after an update of the add-on that pins other versions.
     record = made.folder / "complete.json"
     assert not made.is_outdated
     record.write_text(json.dumps({"requirements": ["torch==1.0"], "size_bytes": 1}))
@@ -80,24 +81,23 @@ def test_it_is_made_found_unfinished_continued_and_removed(tmp_path, wheels):
     assert list(made.folder.parent.iterdir()) == []
 
 
-def test_no_python_here_can_do_it(tmp_path, monkeypatch, capsys):
+def test_no_python_here_can_do_it(tmp_path, monkeypatch):
     """Debian's Python without python3-venv has neither ensurepip nor pip."""
     stand_in = tmp_path / "python3.13"
     stand_in.write_text("#!/bin/sh\necho '[[3, 13], true, false, false]'\n")
     stand_in.chmod(0o755)
     monkeypatch.setattr(install, "_candidates", lambda: iter([str(tmp_path / "nowhere"), str(stand_in)]))
-    assert install.main(["install", str(tmp_path / "made"), "--requirement", NAME]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: No Python of this machine can make an environment") and str(stand_in) in said
-    assert "apt install python3-venv" in said and said.endswith("Then press Install again.\n")
+    with pytest.raises(UserError) as error:
+        install.run(["install", str(tmp_path / "made"), "--requirement", NAME])
+    assert str(error.value).startswith(f"No Python on this computer can make an environment ({stand_in}: no pip).")
+    assert "apt install python3-venv" in str(error.value) and str(error.value).endswith("Then press Install again.")
 
 
-def test_a_full_disk_is_told_before_anything_is_downloaded(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_before_anything_is_downloaded(tmp_path, monkeypatch):
     usage = shutil._ntuple_diskusage(100, 99, 2_000_000)
     monkeypatch.setattr(install.shutil, "disk_usage", lambda path: usage)
-    assert install.main(["install", str(tmp_path / "made")]) == 1
-    said = capsys.readouterr().err
-    assert "has 2 MB left, and the installation needs" in said and "Free some space" in said
+    with pytest.raises(UserError, match=r"has 2 MB free, and the installation needs .* Free some space"):
+        install.run(["install", str(tmp_path / "made")])
     assert list((tmp_path / "made").iterdir()) == []
 
 
@@ -108,18 +108,18 @@ def test_the_pins_are_those_of_constraints():
     assert {*environment.REQUIRED_MODULES, *environment.TORCH_MODULES} <= named
 
 
-def test_what_pip_says_becomes_a_bar():
+def test_pips_output_becomes_progress():
     progress = install.Progress(1_000_000_000)
     lines = [
-        ("Looking in indexes: somewhere", "Asking for the Packages", 0.0),
-        ("Collecting torch==2.14.1 (from -r x)", "Asking for torch", 0.0),
+        ("Looking in indexes: somewhere", "Looking for the Packages", 0.0),
+        ("Collecting torch==2.14.1 (from -r x)", "Looking for torch", 0.0),
         ("  Downloading https://somewhere/torch-2.14.1-cp313.whl (800.0 MB)", "Downloading torch (1 MB of about", 0.0),
         ("Progress 400000000 of 800000000", "Downloading torch (400 MB of about 1.0 GB)", 0.3),
         ("  Using cached soxr-1.1.0.whl (200 kB)", "Downloading soxr (800 MB of about 1.0 GB)", 0.6),
         ("  Downloading huge-1.0.whl (3.0 GB)", "Downloading huge (800 MB of about 1.0 GB)", 0.6),
         ("Progress 3000000000 of 3000000000", "Downloading huge (3.8 GB of about 1.0 GB)", 0.75),
-        ("Installing collected packages: torch, soxr, huge", "Unpacking 3 Packages (some Minutes)", 0.75),
-        ("Successfully installed torch", "Unpacking 3 Packages (some Minutes)", 1.0),
+        ("Installing collected packages: torch, soxr, huge", "Unpacking 3 Packages (a few Minutes)", 0.75),
+        ("Successfully installed torch", "Unpacking 3 Packages (a few Minutes)", 1.0),
     ]
     for line, text, fraction in lines:
         progress.read(line)
@@ -149,8 +149,8 @@ class TestOtherPrograms:
         path.chmod(0o755)
         return path
 
-    def test_the_new_python_is_asked_as_long_as_it_likes(self, tmp_path):
-        """A chore ends with its stdin, on Windows at once."""
+    def test_the_new_python_has_an_open_stdin(self, tmp_path):
+        """A task ends when its stdin closes, on Windows at once."""
         made = Runtime(tmp_path)
         ended = "bool(select.select([sys.stdin], [], [], 0.5)[0])"
         self.stand_in(
@@ -159,8 +159,9 @@ class TestOtherPrograms:
             "print(json.dumps({'result': {'larger': '' if ended else 'torch', 'trouble': 'Ended.', 'versions': {}}}))",
         )
         assert install._check(made, runtime.REQUIREMENTS) == {}
-        self.stand_in(made.python, "import sys; sys.exit('error: torch is broken.')")
-        with pytest.raises(install.InstallError, match=r"does not load: torch is broken\. Remove it and try again\.$"):
+        answer = {"error": Text("torch is broken.").to_json()}
+        self.stand_in(made.python, f"import json; print(json.dumps({answer!r}))")
+        with pytest.raises(UserError, match=r"does not load\. torch is broken\. Remove the runtime and try again\.$"):
             install._check(made, runtime.REQUIREMENTS)
 
     def test_a_folder_in_another_encoding_hides_no_version(self, tmp_path):

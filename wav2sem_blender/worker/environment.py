@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Python runs the worker, and what it must be able to import. Standard library only."""
+"""The Python that runs child processes, and the libraries that it needs. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from ..offline import VARIABLES
 BOOT_SCRIPT = Path(__file__).with_name("boot.py")
 REQUIRED_MODULES = ("numpy", "soundfile", "soxr", "safetensors")
 ENGINE_MODULES = ("onnxruntime", "torch")
-# The torch engine.
 TORCH_MODULES = ("torch", "transformers")
 
-# Modules whose folders the worker may not find by itself: Blender keeps an extension's wheels apart from its own.
+# The worker may not find these by itself, because Blender keeps an extension's wheels in a separate folder.
 _LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "transformers")
 
-# They point another interpreter at Blender's libraries, or Blender's at somebody else's.
+# They would point another interpreter at Blender's libraries, or Blender's interpreter at other libraries.
 _FOREIGN_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 
@@ -33,13 +32,13 @@ class MissingModuleError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerEnvironment:
-    """How to start a worker.
+    """How to start a child process.
 
     Attributes:
         python: The interpreter.
-        options: Its own options, before the script.
-        paths: Folders appended to its `sys.path`.
-        boot: The script that it starts.
+        options: Its options, before the script.
+        paths: Folders that are appended to its `sys.path`.
+        boot: The script.
     """
 
     python: Path
@@ -48,11 +47,11 @@ class WorkerEnvironment:
     boot: Path = BOOT_SCRIPT
 
     def command(self, folder: Path) -> list[str]:
-        """The command line of a worker whose session lives in `folder`."""
+        """The command line of a worker whose session is in `folder`."""
         return [*self._start(), "--folder", str(folder)]
 
     def run(self, module: str, *arguments: str) -> list[str]:
-        """The command line that runs `main(arguments)` of a module of the package: "worker.probe", say."""
+        """The command line of a task: `run(arguments)` of a module of the package, such as "worker.probe"."""
         return [*self._start(), "--run", module, *arguments]
 
     def _start(self) -> list[str]:
@@ -60,32 +59,32 @@ class WorkerEnvironment:
         return [str(self.python), *self.options, str(self.boot), *paths]
 
     def variables(self) -> dict[str, str]:
-        """This process's environment variables, without another Python's, and with those that silence libraries."""
+        """This process's environment variables, without those of another Python, with those that stop telemetry."""
         own = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
         return {**own, **VARIABLES}
 
 
 def embedded() -> WorkerEnvironment:
-    """Blender's own interpreter with the libraries that Blender itself can import: the default engine.
+    """Blender's own interpreter with the libraries that Blender itself can import; the default.
 
     Raises:
-        FileNotFoundError: This Blender names no Python interpreter.
+        MissingFileError: This Blender has no Python interpreter.
     """
     folders: list[str] = []
     for name in _LOCATED_MODULES:
         folder = _folder_of(name)
         if folder and folder not in folders:
             folders.append(folder)
-    # -I: neither PYTHON* variables nor the user's own site-packages may change what Blender ships.
+    # -I: ignore PYTHON* variables and the user's site-packages.
     return WorkerEnvironment(python=_own_python(), options=("-I", "-X", "utf8"), paths=tuple(folders))
 
 
 def from_python(python: str | os.PathLike[str]) -> WorkerEnvironment:
-    """The interpreter that the user chose, with its own libraries: usually one that has torch.
+    """An interpreter that the user chose, with its own libraries; usually one that has torch.
 
     Raises:
-        FileNotFoundError: There is no such program.
-        PermissionError: The file cannot be executed.
+        MissingFileError: There is no such file.
+        UserError: It is not a program.
     """
     path = Path(python)
     if not path.is_file():
@@ -94,15 +93,15 @@ def from_python(python: str | os.PathLike[str]) -> WorkerEnvironment:
             path=path,
         )
     if not os.access(path, os.X_OK):
-        raise UserError("{path} is no program. Choose a Python interpreter in the add-on's preferences.", path=path)
+        raise UserError("{path} is not a program. Choose a Python interpreter in the add-on's preferences.", path=path)
     return WorkerEnvironment(python=path.absolute())
 
 
 def check_modules() -> None:
-    """Run inside the worker before the first job.
+    """Check this Python before the worker's first job.
 
     Raises:
-        MissingModuleError: A required library, or both engines, cannot be found.
+        MissingModuleError: A required library or both engines are missing.
     """
     missing = missing_modules(REQUIRED_MODULES)
     if missing:
@@ -122,17 +121,17 @@ def check_modules() -> None:
 
 
 def missing_modules(names: Iterable[str]) -> list[str]:
-    """Those that this Python cannot find; nothing is imported."""
+    """Those that this Python cannot find; none is imported."""
     return [name for name in names if find_spec(name) is None]
 
 
 def pip_command(python: str, names: Iterable[str]) -> str:
-    """What to type into a terminal so that a Python gets these libraries."""
+    """The terminal command that installs these libraries for a Python."""
     return f'"{python}" -m pip install {" ".join(names)}'
 
 
 def _folder_of(module: str) -> str | None:
-    """The folder to put on `sys.path` so that `module` is found; nothing is imported."""
+    """The folder that must be on `sys.path` to find `module`, which is not imported."""
     spec = find_spec(module)
     if spec is None:
         return None
@@ -142,7 +141,7 @@ def _folder_of(module: str) -> str | None:
 
 
 def _own_python() -> Path:
-    """The interpreter behind this process; `sys.executable` may be Blender itself in unusual builds."""
+    """The interpreter of this process; in unusual builds `sys.executable` is Blender itself."""
     if Path(sys.executable).name.lower().startswith("python"):
         return Path(sys.executable)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -153,6 +152,6 @@ def _own_python() -> Path:
     found = shutil.which(version)
     if found is None:
         raise MissingFileError(
-            "This build of Blender comes without a Python program. Choose a Python in the add-on's preferences.",
+            "This build of Blender has no Python program. Choose a Python in the add-on's preferences.",
         )
     return Path(found)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make or remove the torch runtime: `python boot.py --run worker.install {install,measure,remove} FOLDER`.
+"""Tasks that install, measure and remove the torch runtime: `boot.py --run worker.install VERB FOLDER`.
 
-Nothing here is Blender's: a plain environment by `venv`, filled by pip from wheels. Run again after a cancelled try, it
-goes on: pip takes what it has downloaded from its cache and leaves alone what is installed.
+The runtime is an ordinary `venv` that pip fills from wheels. After a cancelled installation, installing again continues
+it: pip finds its downloads in the cache and keeps what is installed.
 """
 
 from __future__ import annotations
@@ -14,91 +14,90 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import UserError
-from . import chore, environment
+from ..errors import Text, UserError
+from . import environment
+from .child import tell
 from .runtime import PYTHONS, REQUIREMENTS, Runtime, Size, disk_use, expected_size, in_words
+from .task import TaskFailedError, TaskProcess
 
-# The bar's parts: before the download, and before the unpacking.
+# Where each part begins on the progress bar; unpacking is a fraction of the download's part.
 _DOWNLOAD, _UNPACK, _CHECK = 0.05, 0.75, 0.95
-# From this version on, pip says how far a download is in lines that a program can read.
-_PIP_THAT_COUNTS = (24, 1)
+# The first version of pip that reports the progress of a download in lines for programs.
+_PIP_WITH_PROGRESS = (24, 1)
 _ASK = (
     "import importlib.util as u, json, sys; has = [u.find_spec(m) is not None for m in ('venv', 'ensurepip', 'pip')]; "
     "print(json.dumps([list(sys.version_info[:2]), *has]))"
 )
 
 
-class InstallError(UserError):
-    """The runtime cannot be made; the message names the remedy."""
+def run(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """Install, measure or remove a runtime.
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Do it, telling the progress as a chore."""
+    Raises:
+        UserError, OSError: It failed; the message names the remedy.
+    """
     parser = argparse.ArgumentParser(prog="worker.install")
     parser.add_argument("verb", choices=("install", "measure", "remove"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--index", default="", help="address of another package index, asked besides pip's own")
-    parser.add_argument("--pip-option", action="append", default=[], help="handed to pip; may be repeated")
-    parser.add_argument("--requirement", action="append", default=[], help="instead of the runtime's own")
+    parser.add_argument("--index", default="", help="URL of a package index that is used besides PyPI")
+    parser.add_argument("--pip-option", action="append", default=[], help="option for pip; may be repeated")
+    parser.add_argument(
+        "--requirement", action="append", default=[], help="installed instead of torch; may be repeated"
+    )
     options = parser.parse_args(arguments)
-    try:
-        if options.verb == "measure":
-            chore.answer({"size_bytes": disk_use(options.folder)})
-        elif options.verb == "remove":
-            chore.tell(0.0, "Removing")
-            shutil.rmtree(options.folder)
-        else:
-            pip_options = [*options.pip_option, *(["--extra-index-url", options.index] if options.index else [])]
-            size = Size(1, 1, "") if options.requirement else expected_size(bool(options.index))
-            _install(Runtime(options.folder), options.requirement or REQUIREMENTS, pip_options, size)
-    except OSError as error:
-        chore.complain(str(error))
-        return 1
-    return 0
+    if options.verb == "measure":
+        return {"size_bytes": disk_use(options.folder)}
+    if options.verb == "remove":
+        shutil.rmtree(options.folder)
+        return {}
+    pip_options = [*options.pip_option, *(["--extra-index-url", options.index] if options.index else [])]
+    size = Size(1, 1, "") if options.requirement else expected_size(bool(options.index))
+    return _install(Runtime(options.folder), options.requirement or REQUIREMENTS, pip_options, size)
 
 
-def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[str], size: Size) -> None:
+def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[str], size: Size) -> Mapping[str, Any]:
     runtime.folder.mkdir(parents=True, exist_ok=True)
     runtime.set_unfinished()
     missing_bytes = size.disk_bytes + size.download_bytes - disk_use(runtime.folder)
     free_bytes = shutil.disk_usage(runtime.folder).free
     if free_bytes < missing_bytes:
         raise UserError(
-            "The disk of {folder} has {in_words} left, and the installation needs {in_words_2} for a while. Free "
-            "some space and press Install again.",
+            "The disk of {folder} has {free} free, and the installation needs {needed}. Free some space and press "
+            "Install again.",
             folder=runtime.folder,
-            in_words=in_words(free_bytes),
-            in_words_2=in_words(missing_bytes),
+            free=in_words(free_bytes),
+            needed=in_words(missing_bytes),
         )
-    chore.tell(0.0, "Looking for a Python")
+    tell(0.0, Text("Looking for a Python"))
     pip = _make_environment(runtime)
-    # Only for the sake of the bar: whatever comes of it, the old one installs as well.
+    # Only the progress bar needs the newer pip; if the upgrade fails, the old one installs as well.
     upgrade = [*pip, "install", "--upgrade", "--quiet", "pip", *pip_options]
-    if _pip_version(pip) < _PIP_THAT_COUNTS and _run(upgrade).returncode == 0:
+    if _pip_version(pip) < _PIP_WITH_PROGRESS and _output_of(upgrade).returncode == 0:
         pip = _pip_of(runtime.python)
-    counting = _pip_version(pip) >= _PIP_THAT_COUNTS
+    has_progress = _pip_version(pip) >= _PIP_WITH_PROGRESS
     progress = Progress(size.download_bytes)
     command = [*pip, "install", "--cache-dir", str(runtime.cache), "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar", "raw" if counting else "off", *pip_options, *requirements]
-    for line in _output(command):
+    command += ["--progress-bar", "raw" if has_progress else "off", *pip_options, *requirements]
+    for line in _lines_of(command):
         if progress.read(line):
-            chore.tell(_DOWNLOAD + progress.fraction * (_CHECK - _DOWNLOAD), progress.text)
-    chore.tell(_CHECK, "Checking What Was Installed")
+            tell(_DOWNLOAD + progress.fraction * (_CHECK - _DOWNLOAD), progress.text)
+    tell(_CHECK, Text("Checking the Installation"))
     found = _check(runtime, requirements)
     runtime.set_complete()
     shutil.rmtree(runtime.cache, ignore_errors=True)
-    chore.answer({"python": str(runtime.python), "size_bytes": runtime.size_bytes, "versions": found})
+    return {"python": str(runtime.python), "size_bytes": runtime.size_bytes, "versions": found}
 
 
 def _make_environment(runtime: Runtime) -> list[str]:
-    """Make it, or find that it is there; returns the command that starts its pip.
+    """Make the environment if there is none; returns the command that starts its pip.
 
     Raises:
-        InstallError: No Python of this machine can do it.
+        UserError: No Python on this computer can make it.
     """
     there = _ask(str(runtime.python)) if runtime.python.is_file() else None
     if there is not None and there.has_pip:
@@ -111,21 +110,22 @@ def _make_environment(runtime: Runtime) -> list[str]:
         if not base.has_ensurepip and not base.has_pip:
             tried.append(candidate)
             continue
-        # Without a pip of its own, it is of use to another's only.
+        # An environment without pip is useful only to a Python of its version that has pip.
         if there is None or there.version != base.version or not base.has_pip:
-            chore.tell(_DOWNLOAD / 2, f"Making an Environment with Python {'.'.join(map(str, base.version))}")
+            version = ".".join(map(str, base.version))
+            tell(_DOWNLOAD / 2, Text("Making an Environment with Python {version}", version=version))
             command = [candidate, "-I", "-m", "venv", "--clear", str(runtime.environment)]
-            # A pip that is there serves as well as one of the environment's own, and at once.
+            # The Python's own pip can install into the environment, and is there at once.
             command += ["--without-pip"] if base.has_pip else []
-            if _run(command).returncode:
+            if _output_of(command).returncode:
                 tried.append(candidate)
                 continue
         return [*_pip_of(candidate), "--python", str(runtime.python)] if base.has_pip else _pip_of(runtime.python)
-    because = f" ({', '.join(tried)}: no pip to begin with)" if tried else ""
+    without_pip = Text(" ({pythons}: no pip)", pythons=", ".join(tried)) if tried else ""
     raise UserError(
-        "No Python of this machine can make an environment{because}. On Debian and Ubuntu, `sudo apt install "
-        "python3-venv` helps; elsewhere, install Python 3.13. Then press Install again.",
-        because=because,
+        "No Python on this computer can make an environment{without_pip}. On Debian and Ubuntu, run `sudo apt install "
+        "python3-venv`; elsewhere, install Python 3.13. Then press Install again.",
+        without_pip=without_pip,
     )
 
 
@@ -138,7 +138,7 @@ class _Base:
 
 
 def _candidates() -> Iterator[str]:
-    """Blender's own Python, then those that a terminal would find, newest well-tried first."""
+    """Blender's own Python, then those on the search path."""
     known = {os.path.realpath(sys.executable)}
     yield sys.executable
     for name in ("python3.13", "python3.12", "python3.11", "python3.14", "python3", "python"):
@@ -150,33 +150,33 @@ def _candidates() -> Iterator[str]:
 
 def _ask(python: str) -> _Base | None:
     try:
-        (major, minor), *has = json.loads(_run([python, "-I", "-c", _ASK], limit_s=60).stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):  # a stand-in that runs nothing
+        (major, minor), *has = json.loads(_output_of([python, "-I", "-c", _ASK], limit_s=60).stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):  # not a working Python
         return None
     return _Base((major, minor), *has)
 
 
 def _pip_of(python: str | Path) -> list[str]:
-    # -X utf8: what it prints about folders with other letters in their names can be read on Windows, too.
+    # -X utf8: pip's messages then have the same encoding on Windows.
     return [str(python), "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check"]
 
 
 def _pip_version(pip: list[str]) -> tuple[int, ...]:
-    found = re.match(r"pip (\d+)\.(\d+)", _run([*pip, "--version"]).stdout)
+    found = re.match(r"pip (\d+)\.(\d+)", _output_of([*pip, "--version"]).stdout)
     return tuple(map(int, found.groups())) if found else ()
 
 
-def _run(command: list[str], limit_s: float | None = None) -> subprocess.CompletedProcess[str]:
+def _output_of(command: list[str], limit_s: float | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", timeout=limit_s, check=False
     )
 
 
-def _output(command: list[str]) -> Iterator[str]:
+def _lines_of(command: list[str]) -> Iterator[str]:
     """The lines that pip prints.
 
     Raises:
-        InstallError: It failed; with what it says about that.
+        UserError: It failed; the message has pip's last error.
     """
     complaints: list[str] = []
     with subprocess.Popen(
@@ -188,60 +188,60 @@ def _output(command: list[str]) -> Iterator[str]:
             if line.startswith("ERROR: "):
                 complaints.append(line.removeprefix("ERROR: ").strip())
     if process.returncode:
-        what = complaints[-1] if complaints else f"exit status {process.returncode}"
+        status = Text("exit status {status}", status=process.returncode)
         raise UserError(
-            "pip could not install the runtime: {what}. Look after that, and press Install to go on.",
-            what=what,
+            "pip could not install the runtime: {reason}. Correct that, and press Install to continue.",
+            reason=complaints[-1] if complaints else status,
         )
 
 
 def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
-    """Have the new Python look at itself, which loads torch.
+    """Run the probe with the new Python, which loads torch; returns the libraries' versions.
 
     Raises:
-        InstallError: It cannot run the torch engine.
+        UserError: It cannot run the torch engine.
     """
     made = environment.from_python(runtime.python)
-    report, why = {}, ""
+    found: dict[str, Any] = {}
+    reason: str = ""
     try:
-        # A chore of this chore: it lives as long as its stdin is open, and ends with this process.
-        report = chore.Chore(made.run("worker.probe"), made.variables(), "").wait()
-    except chore.ChoreFailedError as error:
-        why = str(error)
-    if requirements == REQUIREMENTS and not report.get("larger"):
-        why = (report.get("trouble") or why).rstrip(".")
+        found = TaskProcess(made.run("worker.probe"), made.variables(), "").wait()
+    except TaskFailedError as error:
+        reason = error.text
+    if requirements == REQUIREMENTS and not found.get("larger"):
         raise UserError(
-            "The runtime was installed, but torch does not load: {why}. Remove it and try again.",
-            why=why,
+            "The runtime was installed, but torch does not load. {reason} Remove the runtime and try again.",
+            reason=found.get("trouble") or reason,
         )
-    return report.get("versions", {})
+    return found.get("versions", {})
 
 
 class Progress:
-    """What pip's output says about how far it is.
+    """The progress of an installation, read from pip's output.
 
     Attributes:
         fraction: 0..1 of download and unpacking.
-        text: What it is doing.
+        text: What pip is doing.
     """
 
     def __init__(self, expected_bytes: int) -> None:
-        self.fraction, self.text = 0.0, "Asking for the Packages"
+        self.fraction, self.text = 0.0, Text("Looking for the Packages")
         self._expected_bytes = expected_bytes
         self._finished_bytes = self._current_bytes = 0.0
         self._name, self._size_bytes = "", 0.0
 
     def read(self, line: str) -> bool:
-        """Take one line; True when there is news."""
+        """Read one line; True if it changed something."""
         if counted := re.match(r"Progress (\d+) of (\d+)", line):
             return self._set_current(float(counted[1]), float(counted[2]))
         if asked := re.match(r"\s*(?:Collecting|Requirement already satisfied:) ([\w.-]+)", line):
-            self.text = f"Asking for {asked[1]}"
+            self.text = Text("Looking for {package}", package=asked[1])
         elif got := re.match(r"\s*(?:Downloading|Using cached) (\S+)(?: \(([\d.]+) ([kMG]?)B\))?", line):
             self._begin(got[1], float(got[2] or 0) * {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}[got[3] or ""])
         elif line.startswith("Installing collected packages"):
             self.fraction = _UNPACK
-            self.text = f"Unpacking {line.count(',') + 1} Packages (some Minutes)"
+            n_packages = line.count(",") + 1
+            self.text = Text("Unpacking {n_packages} Packages (a few Minutes)", n_packages=n_packages)
         elif line.startswith("Successfully installed"):
             self.fraction = 1.0
         else:
@@ -249,7 +249,7 @@ class Progress:
         return True
 
     def _begin(self, file: str, size_bytes: float) -> None:
-        """Another file; the one before it is there."""
+        """Begin another file; the one before is complete."""
         self._finished_bytes += max(self._current_bytes, self._size_bytes)
         self._current_bytes = 0.0
         self._name, self._size_bytes = file.rpartition("/")[2].partition("-")[0], size_bytes
@@ -263,4 +263,9 @@ class Progress:
     def _show(self) -> None:
         done_bytes = self._finished_bytes + self._current_bytes
         self.fraction = max(self.fraction, _UNPACK * min(1.0, done_bytes / self._expected_bytes))
-        self.text = f"Downloading {self._name} ({in_words(done_bytes)} of about {in_words(self._expected_bytes)})"
+        self.text = Text(
+            "Downloading {package} ({done} of about {expected})",
+            package=self._name,
+            done=in_words(done_bytes),
+            expected=in_words(self._expected_bytes),
+        )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a Python can do for the add-on, asked of that Python itself: `python boot.py --run worker.probe [DEVICE]`.
+"""A task that finds out what a Python can do for the add-on: `python boot.py --run worker.probe [DEVICE]`.
 
-Only inside that process are the pipeline and the engines imported; `Report` is for Blender's side too.
+The pipeline and the engines are imported only inside that process; Blender's side reads the `Report`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
+from ..errors import Text, user_text
 from . import environment
-from .chore import answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found.
+    """What a Python can do.
 
     Attributes:
         python: Its version.
         executable: Its program.
-        versions: Library -> version, of those that are there.
-        missing: What it lacks to run a model.
-        missing_for_torch: What it lacks to run a model of any size, on a GPU too.
-        bundled: What runs a model with files for ONNX Runtime, as the bundled one; empty when nothing can.
-        larger: What runs any other model; empty when nothing can.
-        trouble: Why one of them is empty although nothing is missing.
+        versions: Versions of the installed libraries.
+        missing: Libraries that it lacks to run a model.
+        missing_for_torch: Libraries that it lacks to run models of any size, also on a GPU.
+        bundled: Engine for models with ONNX files, as the bundled one; empty if none works.
+        larger: Engine for any other model; empty if none works.
+        trouble: Why an engine does not work although nothing is missing.
     """
 
     python: str
@@ -41,15 +42,13 @@ class Report:
     trouble: str = ""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look at this Python; the one argument is the device that the preferences name."""
-    report = look(arguments[0] if arguments else "auto")
-    answer(asdict(report))
-    return 0
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Look at this Python; the argument is the device of the preferences."""
+    return asdict(look(arguments[0] if arguments else "auto"))
 
 
 def look(device: str) -> Report:
-    """Find out which engine and which device would be used here."""
+    """Find out which engine and which device this Python would use."""
     missing = environment.missing_modules(environment.REQUIRED_MODULES)
     missing_for_torch = missing + environment.missing_modules(environment.TORCH_MODULES)
     used = {"bundled": "", "larger": "", "trouble": ""}
@@ -57,10 +56,8 @@ def look(device: str) -> Report:
         try:
             if not missing and (has_onnx or not missing_for_torch):
                 used[name] = _engine_in_use(has_onnx, device)
-        except ValueError as error:
-            used["trouble"] = str(error)
-        except Exception as error:  # whatever a library that is there, but does not fit, raises while it is loaded
-            used["trouble"] = f"{type(error).__name__}: {error}"
+        except Exception as error:  # a library that does not fit raises anything while it is loaded
+            used["trouble"] = user_text(error) or f"{type(error).__name__}: {error}"
     return Report(
         python=sys.version.partition(" ")[0],
         executable=sys.executable,
@@ -72,15 +69,16 @@ def look(device: str) -> Report:
 
 
 def _engine_in_use(has_onnx: bool, device: str) -> str:
-    """In words: "torch 2.14.1 on the CPU".
+    """As in "torch 2.14.1 on the CPU".
 
     Raises:
-        ValueError: No engine, or no such device.
+        UserError: No engine, or no such device.
     """
     from ..pipeline.infer import choose_engine
 
     if choose_engine(has_onnx, "auto", device) == "onnx":
-        return f"ONNX Runtime {importlib.import_module('onnxruntime').__version__} on the CPU"
+        version = importlib.import_module("onnxruntime").__version__
+        return Text("ONNX Runtime {version} on the CPU", version=version)
     from ..pipeline.engine_torch import choose_device
 
     torch = importlib.import_module("torch")
@@ -89,14 +87,14 @@ def _engine_in_use(has_onnx: bool, device: str) -> str:
     names = {
         "cuda": lambda: f"{torch.cuda.get_device_name(chosen)} ({'ROCm' if torch.version.hip else 'CUDA'})",
         "xpu": lambda: f"{torch.xpu.get_device_name(chosen)} (XPU)",
-        "mps": lambda: "the Apple GPU (Metal)",
-        "cpu": lambda: "the CPU",
+        "mps": lambda: Text("the Apple GPU (Metal)"),
+        "cpu": lambda: Text("the CPU"),
     }
-    return f"torch {torch.__version__} on {names[kind]()}"
+    return Text("torch {version} on {device}", version=torch.__version__, device=names[kind]())
 
 
 def _versions() -> dict[str, str]:
-    """The distributions have the modules' names."""
+    """The distributions are named as their modules."""
     found = {}
     for name in (*environment.REQUIRED_MODULES, "onnxruntime", *environment.TORCH_MODULES):
         try:

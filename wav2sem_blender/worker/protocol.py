@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The messages between Blender and the worker: one JSON object a line, nothing else crosses.
+"""The messages between Blender and the worker, one JSON object a line.
 
-Commands go to the worker's stdin; events are appended to `EVENTS_FILE` in the session's folder. Both are plain
-dataclasses here; `encode` and `decode` are the only places that know JSON.
+Commands go to the worker's stdin, events come from its stdout. Both are plain dataclasses here.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,17 @@ PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
 JOB = "job"
 
-# The worker's exit status when it cannot even append an event (sysexits' EX_IOERR): the disk is full or gone.
+# Exit status of a child that cannot write its events (EX_IOERR of sysexits): the disk is full or gone.
 EXIT_EVENTS_LOST = 74
 
 
 def aside(folder: Path) -> Path:
-    """Where a session's folder goes before it is removed, so that a job that still writes makes no new files in it."""
+    """The name that a session's folder gets before it is removed, so that a running job cannot add files to it."""
     return folder.with_name(f"{folder.name}.gone")
 
 
 class ProtocolError(ValueError):
-    """A line that is no message of this protocol."""
+    """A message that is not of this protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,13 @@ class Animate:
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         style: Index, name or weights of the speaking style.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
-        listen: Do what `Listen` does, too.
+        speed: How many times as fast the scene plays the recording.
+        strength: Factor for all curves.
+        smoothing_s: Width of the smoothing, in seconds as the scene plays them.
+        visemes: Name of the face's viseme set; if it has one, and the model has ARKit's channels, the same motion as
+            visemes goes to `<folder>/<job>/visemes.npz`.
+        available: Those of its visemes that the face has.
+        listen: Also do what `Listen` does.
     """
 
     job: str
@@ -57,12 +62,17 @@ class Animate:
     device: str = "auto"
     style: int | str | list[float] = 0
     semantic_strength: float = 1.0
+    speed: float = 1.0
+    strength: float = 1.0
+    smoothing_s: float = 0.0
+    visemes: str = ""
+    available: list[str] = field(default_factory=list)
     listen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listen:
-    """Command: hear one recording, without a model; `<folder>/<job>/prosody.npz` tells the upper face what to do.
+    """Command: measure one recording for the upper face, without a model: `<folder>/<job>/prosody.npz`.
 
     Attributes:
         job: As in `Animate`.
@@ -71,28 +81,6 @@ class Listen:
 
     job: str
     audio: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert:
-    """Command: make visemes of a motion, `<folder>/<job>/visemes.npz`; for a long one that takes seconds.
-
-    Attributes:
-        job: As in `Animate`.
-        motion: Path of the motion, with ARKit's channels.
-        visemes: Name of the set.
-        available: Those of its visemes that the face has.
-    """
-
-    job: str
-    motion: str
-    visemes: str
-    available: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shutdown:
-    """Command: end after the job at hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +99,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Event: what the command asked for lies at `result`; `notes` are sentences for the user."""
+    """Event: `job` is done, and its main file is `result`; `notes` are sentences for the user."""
 
     job: str
     result: str
@@ -128,21 +116,15 @@ class Error:
     message: Text
 
 
-Job = Animate | Listen | Convert
-Command = Job | Shutdown
+Command = Animate | Listen
 Event = Ready | Progress | Done | Error
 
-_COMMANDS: dict[str, type[Command]] = {
-    "animate": Animate,
-    "listen": Listen,
-    "convert": Convert,
-    "shutdown": Shutdown,
-}
+_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "listen": Listen}
 _EVENTS: dict[str, type[Event]] = {"ready": Ready, "progress": Progress, "done": Done, "error": Error}
 
 
 def encode(message: Command | Event) -> bytes:
-    """One ASCII line with its newline; file names that are no Unicode survive as surrogate escapes.
+    """One ASCII line with its newline; file names that are not Unicode survive as surrogate escapes.
 
     Raises:
         ValueError: A number is NaN or infinite.
@@ -150,60 +132,56 @@ def encode(message: Command | Event) -> bytes:
     for tag, kinds in (("cmd", _COMMANDS), ("event", _EVENTS)):
         for name, kind in kinds.items():
             if type(message) is kind:
-                return json.dumps({tag: name, **_plain_fields(message)}, allow_nan=False).encode("ascii") + b"\n"
-    raise ProtocolError(f"{type(message).__name__} is no message")
+                return json.dumps({tag: name, **plain(vars(message))}, allow_nan=False).encode("ascii") + b"\n"
+    raise ProtocolError(f"{type(message).__name__} is not a message")
 
 
 def decode_command(line: bytes | str) -> Command:
     """Read one command.
 
     Raises:
-        ProtocolError: The line is no JSON object, names an unknown command, or has missing or unknown fields.
+        ProtocolError: The line is not a JSON object, names an unknown command, or has missing or unknown fields.
     """
-    command: Command = _decode(line, "cmd", _COMMANDS)
-    return command
-
-
-def decode_event(line: bytes | str) -> Event:
-    """Read one event.
-
-    Raises:
-        ProtocolError: As in `decode_command`.
-    """
-    event: Event = _decode(line, "event", _EVENTS)
-    return event
-
-
-def _plain_fields(message: Command | Event) -> dict[str, Any]:
-    """The fields as JSON, each `Text` with what it was made of."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Text):
-            return value.to_json()
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    return {field.name: plain(getattr(message, field.name)) for field in fields(message)}
-
-
-def _with_texts(value: Any) -> Any:
-    """The reverse."""
-    if isinstance(value, dict) and value.keys() == {"template", "values"}:
-        return Text.from_json(value)
-    return [_with_texts(item) for item in value] if isinstance(value, list) else value
-
-
-def _decode(line: bytes | str, tag: str, kinds: Mapping[str, type]) -> Any:
     try:
         message = json.loads(line)
     except ValueError as error:
         raise ProtocolError(f"Not a line of JSON: {line!r:.120}") from error
+    command: Command = _decode(message, "cmd", _COMMANDS)
+    return command
+
+
+def decode_event(message: Mapping[str, Any]) -> Event:
+    """Read one event from its JSON object; raises as `decode_command`."""
+    event: Event = _decode(message, "event", _EVENTS)
+    return event
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON data; a `Text` keeps its template."""
+    if isinstance(value, Text):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def with_texts(value: Any) -> Any:
+    """The inverse of `plain`."""
+    if isinstance(value, dict):
+        if value.keys() == {"template", "values"}:
+            return Text.from_json(value)
+        return {name: with_texts(item) for name, item in value.items()}
+    return [with_texts(item) for item in value] if isinstance(value, list) else value
+
+
+def _decode(message: Any, tag: str, kinds: Mapping[str, type]) -> Any:
     if not isinstance(message, dict) or message.get(tag) not in kinds:
-        raise ProtocolError(f"Unknown {tag}: {line!r:.120}")
-    kind = kinds[message.pop(tag)]
-    unknown = message.keys() - {field.name for field in fields(kind)}
+        raise ProtocolError(f"Unknown {tag}: {message!r:.120}")
+    kind, given = kinds[message[tag]], {name: value for name, value in message.items() if name != tag}
+    unknown = given.keys() - {known.name for known in fields(kind)}
     if unknown:
         raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}.")
     try:
-        return kind(**{name: _with_texts(value) for name, value in message.items()})
+        return kind(**given)
     except TypeError as error:
         raise ProtocolError(f"{kind.__name__} lacks a field: {error}.") from error

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The worker's loop: commands in, motion out, the model kept warm between jobs.
 
-What the user can mend becomes a message; anything else is a bug of ours, reported as an internal error with the
-traceback in the log.
+A job's error becomes one event; the log gets the traceback.
 """
 
 from __future__ import annotations
@@ -16,43 +15,28 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import report, user_text
 from ..files import check_ours
-from . import environment, protocol
+from . import child, environment, protocol
 
 if TYPE_CHECKING:
     from ..pipeline.audio import Speech
     from ..pipeline.infer import SpeechAnimator
+    from ..pipeline.motion import Motion
 
 _PROGRESS_INTERVAL_S = 0.05
 _REMOVALS = 10
 
 
-class EventLog:
-    """Appends events to the session's file, each in one write, so that lines never mix."""
-
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / protocol.EVENTS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def append(self, event: protocol.Event) -> None:
-        """Write one event; a worker that cannot report has nothing left to do, so failing to write ends it."""
-        line = protocol.encode(event)
-        try:
-            if os.write(self._descriptor, line) == len(line):
-                return
-        except OSError:
-            _log(traceback.format_exc())
-        os._exit(protocol.EXIT_EVENTS_LOST)
-
-
 class JobProgress:
-    """Passes progress on, at most every 50 ms, because an hour of audio has very many steps."""
+    """Reports progress, at most every 50 ms: an hour of audio has very many steps."""
 
-    def __init__(self, events: EventLog, job: str) -> None:
-        self._events, self._job = events, job
+    def __init__(self, job: str) -> None:
+        self._job = job
         self._stage, self._sent_s = "", 0.0
 
     def __call__(self, stage: str, fraction: float) -> None:
@@ -61,21 +45,21 @@ class JobProgress:
             return
         self._stage, self._sent_s = stage, now_s
         fraction = min(1.0, max(0.0, float(fraction)))
-        self._events.append(protocol.Progress(job=self._job, stage=stage, fraction=fraction))
+        _tell(protocol.Progress(job=self._job, stage=stage, fraction=fraction))
 
 
 class ModelCache:
-    """The last model that was used; one is kept, two would not fit many GPUs."""
+    """Keeps the model that was used last; two would not fit many GPUs."""
 
     def __init__(self) -> None:
         self._key: tuple | None = None
         self._animator: SpeechAnimator | None = None
 
     def get(self, model: str, engine: str, device: str) -> SpeechAnimator:
-        """The animator for these settings, loaded anew when the settings or the model's files changed.
+        """The animator for these settings; it is loaded again if they or the model's files changed.
 
         Raises:
-            ValueError, OSError: From `SpeechAnimator.load`, or a library is missing.
+            UserError: A library is missing, or as `SpeechAnimator.load`.
         """
         key = (model, engine, device, _fingerprint(model))
         if self._animator is None or key != self._key:
@@ -88,24 +72,23 @@ class ModelCache:
         return self._animator
 
 
-def serve(folder: Path, stream: BinaryIO) -> int:
-    """Answer commands from `stream` until it ends; returns the exit status."""
-    # The session's end removes the folder with all that is in it.
+def serve(folder: Path, stream: BinaryIO) -> None:
+    """Run the commands of `stream`; the process ends when that closes."""
+    # The folder is removed at the end, with everything in it.
     check_ours(folder, "a worker", lambda _folder: (protocol.EVENTS_FILE, protocol.LOG_FILE, f"{protocol.JOB}*"))
     folder.mkdir(parents=True, exist_ok=True)
-    events = EventLog(folder)
-    models = ModelCache()
-    commands = CommandReader(folder, stream)
-    events.append(protocol.Ready())
+    models, commands = ModelCache(), CommandReader(folder, stream)
+    _tell(protocol.Ready())
     for command in commands:
-        if isinstance(command, protocol.Shutdown):
-            break
-        events.append(_answer(command, folder, models, events))
-    return 0
+        _tell(_answer(command, folder, models))
+
+
+def _tell(event: protocol.Event) -> None:
+    child.write_event(protocol.encode(event))
 
 
 class CommandReader(Iterable[protocol.Command]):
-    """Reads commands in a thread, so that the end of the stream (Blender is gone) ends even a running job."""
+    """Reads commands in a thread, so that the end of the stream (Blender is gone) also ends a running job."""
 
     def __init__(self, folder: Path, stream: BinaryIO) -> None:
         self._folder, self._stream = folder, stream
@@ -124,8 +107,8 @@ class CommandReader(Iterable[protocol.Command]):
         except ValueError:
             _log(traceback.format_exc())
             os._exit(2)
-        # Blender is gone, or about to remove the folder itself. A running job may still write into it: under another
-        # name it gets no new files. Windows refuses that while a file is open; there the job has to be outrun.
+        # Blender is gone, or about to remove the folder itself. A running job may still write into the folder; under
+        # another name it gets no new files. Windows refuses to rename it while a file is open, hence the repetitions.
         aside = protocol.aside(self._folder)
         with contextlib.suppress(OSError):
             os.rename(self._folder, aside)
@@ -134,26 +117,23 @@ class CommandReader(Iterable[protocol.Command]):
             shutil.rmtree(self._folder, ignore_errors=True)
             if not (aside.exists() or self._folder.exists()):
                 break
-        os._exit(0)  # whatever the main thread computes: nobody waits for it
+        os._exit(0)  # nobody waits for what the main thread computes
 
 
-def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: EventLog) -> protocol.Event:
+def _answer(command: protocol.Command, folder: Path, models: ModelCache) -> protocol.Event:
     """Run one job; never raises."""
     job_folder = folder / command.job
     try:
-        job_folder.mkdir(exist_ok=True)  # and never its parent, which is gone where Blender is
-        progress = JobProgress(events, command.job)
+        job_folder.mkdir(exist_ok=True)  # never its parent, which is gone if Blender is
+        progress = JobProgress(command.job)
         if isinstance(command, protocol.Animate):
             return _animate(command, job_folder, models, progress)
         environment.check_modules()
-        if isinstance(command, protocol.Convert):
-            result = _convert(command, job_folder, progress)
-        else:
-            with _opened(command.audio, job_folder, progress) as speech:
-                result = _listen(speech, job_folder, progress)
+        with _opened(command.audio, job_folder, progress) as speech:
+            result = _listen(speech, job_folder, progress)
         return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
-    except Exception as error:  # the last barrier: a bug of ours must become one event, too
-        # Before anything is written: what a failed job leaves behind may be what filled the disk.
+    except Exception as error:
+        # First of all, because the job's files may be what filled the disk.
         shutil.rmtree(job_folder, ignore_errors=True)
         if user_text(error) is not None:
             _log(traceback.format_exc())
@@ -162,7 +142,7 @@ def _answer(command: protocol.Job, folder: Path, models: ModelCache, events: Eve
 
 
 def _log(text: str) -> None:
-    """Append to the log, which is this process's stderr; a full disk must not hide the error itself."""
+    """Append to the log; a full disk must not hide the error itself."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -171,6 +151,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     progress("model", 0.0)
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
+    from ..pipeline.retarget import prepared  # only now is NumPy known to be there
+
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
         if command.listen:
@@ -178,8 +160,12 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         motion = animator.animate_speech(
             speech, style=command.style, semantic_strength=command.semantic_strength, progress=progress
         )
+    motion = replace(motion, fps=motion.fps * command.speed)
+    motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
+    if command.visemes:
+        _convert(motion, command, job_folder, progress)
     return protocol.Done(
         job=command.job,
         result=str(result),
@@ -190,7 +176,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
 
 
 def _opened(audio: str, job_folder: Path, progress: JobProgress) -> Speech:
-    """The recording, decoded once: from here on nobody needs its file."""
+    """The recording, decoded once; its file is not needed afterwards."""
     from ..pipeline.audio import Speech
 
     return Speech.from_file(audio, job_folder, progress)
@@ -204,18 +190,19 @@ def _listen(speech: Speech, job_folder: Path, progress: JobProgress) -> Path:
     return result
 
 
-def _convert(command: protocol.Convert, job_folder: Path, progress: JobProgress) -> Path:
-    from ..pipeline.motion import Motion
-    from ..pipeline.visemes import VISEME_SETS, as_visemes
+def _convert(motion: Motion, command: protocol.Animate, job_folder: Path, progress: JobProgress) -> None:
+    """Make visemes, unless the model has none of ARKit's channels: then the face's other keys may play them."""
+    from ..pipeline.visemes import MEASURES, VISEME_SETS, as_visemes
 
+    if set(motion.channels).isdisjoint(MEASURES):
+        return
     progress("visemes", 0.0)
-    result = job_folder / protocol.VISEMES_FILE
-    as_visemes(Motion.load(command.motion), VISEME_SETS[command.visemes], tuple(command.available)).save(result)
-    return result
+    visemes = as_visemes(motion, VISEME_SETS[command.visemes], tuple(command.available))
+    visemes.save(job_folder / protocol.VISEMES_FILE)
 
 
 def _fingerprint(model: str) -> tuple:
-    """Names, sizes and times of a model folder's files: a retrained model at the same place is another model."""
+    """Names, sizes and times of a model folder's files, which change if it is trained again."""
     folder = Path(model)
     if model == "default" or not folder.is_dir():
         return ()

@@ -18,13 +18,14 @@ from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
 from ...pipeline.checkpoint_kinds import AUTO, CHECKPOINT_KINDS
 from ...worker import environment
-from ...worker.chore import Chore
 from ...worker.environment import WorkerEnvironment
 from ...worker.probe import Report
 from ...worker.runtime import in_words
+from ...worker.task import TaskProcess
 from .. import addon_preferences, compat
 from ..animate import jobs, settings
-from ..tasks import in_process, running
+from ..tasks import in_process
+from ..tasks.task import why_wait_for_its_end
 from ..translations import translated
 from ..ui.widgets import AddonOperator
 from . import python
@@ -232,7 +233,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         try:
             title = Text("Importing {file}", file=file.name)
             in_process.start(IMPORT, _command_line(worker, *arguments, text=title), take_over, clean_up)
-        except OSError:
+        except (OSError, UserError):
             clean_up()
             raise
 
@@ -249,7 +250,7 @@ class WAV2SEM_OT_remove_model(AddonOperator, bpy.types.Operator):
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
         """Nothing may be running that uses the model."""
-        if wait := running.why_wait_for_its_end():
+        if wait := why_wait_for_its_end():
             return wait
         return "" if models_folder(context) is not None else "Choose a models folder first"
 
@@ -335,8 +336,8 @@ def _python_with_torch(context: bpy.types.Context) -> WorkerEnvironment:
     return settings.worker_environment(context)
 
 
-def _command_line(worker: WorkerEnvironment, *arguments: str, text: str) -> Chore:
-    return Chore(worker.run("__main__", *arguments), worker.variables(), text)
+def _command_line(worker: WorkerEnvironment, *arguments: str, text: str) -> TaskProcess:
+    return TaskProcess(worker.run("__main__", *arguments), worker.variables(), text)
 
 
 def _name_of(file: Path) -> str:

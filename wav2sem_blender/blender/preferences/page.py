@@ -9,9 +9,9 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from ...errors import Text
-from ...worker.chore import Chore
 from ...worker.probe import Report
 from ...worker.runtime import Runtime, expected_size, in_words
+from ...worker.task import TaskProcess
 from ..addon_preferences import ADDON, DEVICES
 from ..tasks import in_process
 from ..translations import CONTEXT, translated
@@ -182,7 +182,7 @@ def _expected_size(chosen: Any) -> Text:
     )
 
 
-def _draw_progress(box: Any, name: str, task: Chore) -> None:
+def _draw_progress(box: Any, name: str, task: TaskProcess) -> None:
     minutes, seconds = divmod(int(task.elapsed_s), 60)
     row = box.split(factor=_BAR_SHARE)
     row.progress(factor=task.fraction, text=f"{translated(task.text)}   {minutes}:{seconds:02d}")

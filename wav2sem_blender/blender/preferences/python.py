@@ -12,13 +12,14 @@ from bpy.props import StringProperty
 
 from ...errors import Text, UserError, report
 from ...worker import environment
-from ...worker.chore import Chore
 from ...worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
 from ...worker.probe import Report
 from ...worker.runtime import Runtime
+from ...worker.task import TaskProcess
 from .. import addon_preferences, compat
 from ..animate import jobs
-from ..tasks import in_process, running
+from ..tasks import in_process
+from ..tasks.task import why_wait_for_its_end
 from ..ui.widgets import AddonOperator
 
 PROBE, USE, INSTALL, MEASURE, REMOVE = "probe", "use", "install", "measure", "remove"
@@ -111,8 +112,8 @@ def _to_ask(context: bpy.types.Context) -> _Asked:
     return bpy.path.abspath(chosen.torch_python), chosen.device
 
 
-def _probe(worker: WorkerEnvironment, device: str) -> Chore:
-    return Chore(worker.run("worker.probe", device), worker.variables(), "Checking the Python", _PROBE_LIMIT_S)
+def _probe(worker: WorkerEnvironment, device: str) -> TaskProcess:
+    return TaskProcess(worker.run("worker.probe", device), worker.variables(), "Checking the Python", _PROBE_LIMIT_S)
 
 
 def _understood(result: dict[str, Any], error: str) -> Report | str:
@@ -121,9 +122,9 @@ def _understood(result: dict[str, Any], error: str) -> Report | str:
     return Report(**result) if result else "It did not answer as a Python would. Choose another program."
 
 
-def _installer(verb: str, target: Path | None, *options: str) -> Chore:
+def _installer(verb: str, target: Path | None, *options: str) -> TaskProcess:
     own = environment.embedded()
-    return Chore(own.run("worker.install", verb, str(target), *options), own.variables(), "Starting")
+    return TaskProcess(own.run("worker.install", verb, str(target), *options), own.variables(), "Starting")
 
 
 def _is_unfinished() -> bool:
@@ -269,7 +270,7 @@ class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
         index = ("--index", chosen.package_index) if chosen.package_index else ()
         try:
             in_process.start(INSTALL, _installer("install", place, *index, *INSTALL_OPTIONS), use)
-        except OSError as error:
+        except (OSError, UserError) as error:
             return self._failed(error)
         return {"FINISHED"}
 
@@ -308,6 +309,8 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
             trash.mkdir(exist_ok=True)
             place.rename(trash / uuid4().hex)
             in_process.start(REMOVE, _installer("remove", trash), _removed)
+        except UserError as error:
+            return self._failed(error)
         except OSError as error:
             return self._failed(
                 Text(
@@ -366,7 +369,7 @@ def _no_preferences_reason(context: bpy.types.Context) -> str:
 
 
 def _no_change_reason(context: bpy.types.Context) -> str:
-    if wait := running.why_wait_for_its_end():
+    if wait := why_wait_for_its_end():
         return wait
     if in_process.current(INSTALL) is not None:
         return "The torch runtime is being installed"

@@ -13,7 +13,8 @@ from mathutils import Matrix
 from ...errors import Text, UserError
 from ...pipeline.any_head.transfer import LANDMARKS, NEGLIGIBLE_M, TemplateFace, transfer
 from ...pipeline.face_names import match_channels
-from ..tasks.in_thread import Computing, Progress
+from ...pipeline.time_slicing import Progress
+from ..tasks.in_thread import ThreadTask
 from . import checks
 from .character import Part, gather
 from .checks import value_path
@@ -28,7 +29,7 @@ def landmark_empties(face: bpy.types.Object) -> dict[str, bpy.types.Object]:
     return {child[LANDMARK_PROPERTY]: child for child in face.children if LANDMARK_PROPERTY in child}
 
 
-def placing_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> Computing:
+def placing_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> ThreadTask:
     """Add an empty for every landmark that has none. The task's result is whether a face was recognised.
 
     If not, the empties are placed in front of the mesh's upper end, and the user has to drag them into place.
@@ -51,7 +52,7 @@ def placing_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> Com
         _place(head.parts[0], found)
         return was_found
 
-    return Computing("Finding the Face", "Landmarks are being placed", compute, write)
+    return ThreadTask("Finding the Face", "Landmarks are being placed", compute, write)
 
 
 def _place(part: Part, found: dict[str, np.ndarray]) -> None:
@@ -81,7 +82,7 @@ def placed_at_the_top(known: TemplateFace, points_V3: np.ndarray) -> dict[str, n
     return dict(zip(LANDMARKS, origin_3 + scale * upright_L3, strict=True))
 
 
-def creating_keys(face: bpy.types.Object, context: bpy.types.Context) -> Computing:
+def creating_keys(face: bpy.types.Object, context: bpy.types.Context) -> ThreadTask:
     """Make the speech keys of the face and of the parts that follow it. The task's result is a sentence for the user.
 
     Raises:
@@ -117,7 +118,7 @@ def creating_keys(face: bpy.types.Object, context: bpy.types.Context) -> Computi
             for part, span in zip(head.parts, head.spans, strict=True)
         ]
 
-    return Computing("Making Keys", "Keys are being made", compute, lambda shapes: _write_all(head.parts, shapes))
+    return ThreadTask("Making Keys", "Keys are being made", compute, lambda shapes: _write_all(head.parts, shapes))
 
 
 def _write_all(parts: tuple[Part, ...], shapes: list[dict[str, np.ndarray]]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import UserError
 from ...pipeline.any_head.landmarks import guess_landmarks
 from ...pipeline.any_head.transfer import TemplateFace
-from ..tasks.in_thread import Progress
+from ...pipeline.time_slicing import Progress
 from .checks import rest_points
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes

@@ -57,10 +57,9 @@ def make_plan(target: bpy.types.Object, motion: Motion, visemes: Motion | None =
     return _plan_by_table(target, motion, table)
 
 
-def wanted_visemes(target: bpy.types.Object, channels: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
-    """The viseme set, and the visemes of it, that `make_plan` converts such a motion to; None if it does not."""
-    table = _table_in_use(target, channels)
-    return None if table is None else _visemes_of(target, table)
+def wanted_visemes(target: bpy.types.Object) -> tuple[str, tuple[str, ...]] | None:
+    """The face's viseme set, and the visemes of it that have a key; None if it has none."""
+    return _visemes_of(target, key_mapping.stored(target) or key_mapping.guessed(target))
 
 
 def _table_in_use(target: bpy.types.Object, channels: Sequence[str]) -> KeyMap | None:

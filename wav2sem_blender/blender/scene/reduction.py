@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from math import ceil, floor
 
@@ -20,9 +18,9 @@ import numpy as np
 from ...errors import Text, UserError
 from ...pipeline.key_reduction import CLOSED_MM, closure_frames, reducing_keys, with_keys_only
 from ...pipeline.motion import Motion
-from ...pipeline.time_slicing import Steps, at_once, for_a_while
+from ...pipeline.time_slicing import Steps, at_once
 from .. import compat
-from ..tasks.running import SLICE_S, Running
+from ..tasks.task import Task
 from . import actions, takes
 from .checks import value_path
 from .key_offsets import key_offset, metres_per_unit, opening_mm
@@ -35,8 +33,6 @@ _WRITTEN = "wav2sem_dense_of"
 _OUTCOME = "wav2sem_reduction"
 # The share of the progress bar for reading curves and keys.
 _READ = 0.1
-# Shorter than other slices: Blender redraws every keyframe after each.
-_WRITING_SLICE_S = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +77,12 @@ class _Chosen:
     outcome: Reduction
 
 
-class Reducing(Running):
+class Reducing(Task):
     """A reduction in progress. Until it writes, it keeps no reference to Blender data between two slices."""
 
     doing = "Keys are being reduced"
     poll_interval_s = 0.005
+    writing_slice_s = 0.004  # Blender redraws every keyframe after each slice
 
     def __init__(self, face: bpy.types.Object, take: Take, scene: bpy.types.Scene, tolerance_mm: float) -> None:
         """Begin to reduce a take so that every vertex stays within `tolerance_mm` at every whole frame.
@@ -106,57 +103,13 @@ class Reducing(Running):
         self._chosen: _Chosen | None = None
         self._begin()
 
-    def poll(self) -> bool:
-        """Choose keyframes for one slice; True when all are chosen.
-
-        Raises:
-            UserError: The face or the action is gone; nothing was changed.
-        """
-        with self._ending_on_errors():
-            if self._chosen is None:
-                self._chosen = for_a_while(self._choosing, SLICE_S)
+    def _go_on(self) -> bool:
+        if self._chosen is None:
+            self._chosen = self._for_a_slice(self._choosing, self.slice_s)
         return self._chosen is not None
 
-    def write(self, _context: bpy.types.Context) -> Reduction | None:
-        """Write curves for one slice; None while there are more. The caller must block user input until it is done.
-
-        Raises:
-            UserError: The curves were edited in the meantime; nothing was changed.
-        """
-        with self._ending_on_errors():
-            if self._writing is None:
-                assert self._chosen is not None
-                self._writing = self._write(self._chosen)
-            outcome = for_a_while(self._writing, _WRITING_SLICE_S)
-        if outcome is not None:
-            self._end()
-        return outcome
-
-    def finish(self) -> Reduction:
-        """Choose and write without a pause; raises as `poll` and `write`."""
-        try:
-            return at_once(self._write(at_once(self._choosing)))
-        finally:
-            self._end()
-
-    def cancel(self) -> None:
-        """Stop and change nothing. Once writing has begun it is completed, so that no take is left half reduced."""
+    def _release(self) -> None:
         self._choosing.close()
-        if self._writing is not None:
-            with suppress(ReferenceError):  # another file was opened
-                self._writing.close()
-        self._end()
-
-    @contextmanager
-    def _ending_on_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except ReferenceError as error:  # a script removed the data; user input is blocked
-            self._end()
-            raise self._edited() from error
-        except BaseException:
-            self._end()
-            raise
 
     def _found(self) -> tuple[bpy.types.Object, Take]:
         """The face and the take, looked up anew."""
@@ -224,9 +177,10 @@ class Reducing(Running):
             yield
         return first, dense, hashes
 
-    def _write(self, chosen: _Chosen) -> Steps[Reduction]:
-        """Check every curve, then write one curve a step. If it is closed after the first write, it writes the rest."""
-        face, take = self._found()
+    def _write(self, _context: bpy.types.Context) -> Steps[Reduction]:
+        """Check every curve, then write one curve a step. If closed after the first write, it writes the rest."""
+        chosen, (face, take) = self._chosen, self._found()
+        assert chosen is not None
         curves = _reducible(face, take)
         if curves.keys() != chosen.hashes.keys():
             raise self._edited()
@@ -245,7 +199,7 @@ class Reducing(Running):
             face.data.update_tag()
         return chosen.outcome
 
-    def _edited(self) -> UserError:
+    def _edited(self, _error: ReferenceError | None = None) -> UserError:
         return UserError(
             '"{name}" or its face was edited while its keys were reduced. Reduce them again.', name=self._name
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import Text
 from ...pipeline.motion import Motion
-from ...pipeline.retarget import prepared, resample
+from ...pipeline.retarget import resample
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import actions, checks, shape_keys
@@ -44,8 +44,6 @@ def applying(
     *,
     start_frame: int = 1,
     begins_s: float = 0.0,
-    strength: float = 1.0,
-    smoothing_s: float = 0.0,
     settings: Mapping[str, object] | None = None,
     visemes: Motion | None = None,
 ) -> Steps[Outcome]:
@@ -54,20 +52,16 @@ def applying(
     Args:
         context: Its scene (for the frame rate) and view layer are used.
         target: The mesh; `checks.check_target` says what it needs.
-        motion: Curves at any rate; they are resampled to the scene's.
+        motion: `retarget.prepared` curves at any rate; they are resampled to the scene's.
         start_frame: Scene frame from which `begins_s` counts.
         begins_s: Time of the motion's first sample. Keyframes lie on whole frames; the curves are shifted by the rest.
-        strength: Factor for all curves.
-        smoothing_s: See `retarget.smooth`.
         settings: Stored as JSON on the Action.
-        visemes: `prepared(motion)` as visemes, if that was computed beforehand: for ten minutes it takes seconds.
+        visemes: The same as visemes, if that was computed beforehand: for ten minutes it takes seconds.
 
     Raises:
         UserError: The target or a value does not allow it; nothing was changed.
     """
     checks.check_target(context, target)
-    yield
-    motion = prepared(motion, strength=strength, smoothing_s=smoothing_s)
     yield
     plan = make_plan(target, motion, visemes)
     yield

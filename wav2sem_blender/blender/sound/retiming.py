@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A sequencer strip that changes its speed, alone in a file: the second Blender of `decode.py` mixes it down."""
+"""Writes a sequencer strip that changes its speed alone into a file, for `second_blender.py` to mix down."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from . import decode
 
 
 def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
-    """Write a scene in which nothing but this strip is heard.
+    """Write a scene that plays only this strip.
 
     Returns:
-        Its first frame: that of the strip's scene, for what a strip plays depends on where the player began.
+        Its first frame. It is that of the strip's scene, because what a strip plays depends on where playback began.
 
     Raises:
-        ValueError: The strip begins before frame 0, from which on Blender renders sound.
-        OSError: The file cannot be written.
+        UserError: The strip begins before frame 0, where Blender renders no sound; or the file cannot be written.
     """
     scene: Any = strip.id_data
     times = compat.strip_times(strip)
@@ -47,7 +46,7 @@ def write_alone(strip: bpy.types.SoundStrip, path: Path) -> int:
 
 
 def _isolate(scene: bpy.types.Scene, name: str) -> None:
-    """Leave one strip, to be heard whatever is muted."""
+    """Remove the other strips, and whatever makes this one silent."""
     editor: Any = scene.sequence_editor
     strips = compat.sequencer_strips(editor)
     for other in [strip for strip in strips if strip.name != name]:
@@ -60,7 +59,7 @@ def _isolate(scene: bpy.types.Scene, name: str) -> None:
 
 
 def _let_go(scene: bpy.types.Scene) -> None:
-    """Point at nothing that the file would have to hold, too: objects, world, compositing."""
+    """Drop references to other data (objects, world, compositing), which would be written to the file as well."""
     for child in list(scene.collection.children):
         scene.collection.children.unlink(child)
     for found in list(scene.collection.objects):

@@ -60,7 +60,7 @@ class Audio:
         if self.decoded is None:
             return None
         return decode.Decoding(
-            decode.Task(
+            decode.SoundPart(
                 source=str(self.file),
                 target=str(self.decoded),
                 label=self.name,

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs beside the interface: threads, child processes, and the redraw of what shows them."""
+"""Tasks: what runs while the user works. `task` is the base; threads, child processes and the redraw are beside it."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preferences' chores: processes beside the interface that one timer looks after, each with a name.
+"""The preferences' tasks: processes, each with a name, which one timer watches.
 
-Blender's background mode has no timers: there `start` waits for the end.
+In background mode Blender has no timers, so `start` waits for the end.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 import bpy
 
 from ...errors import UserError, report
-from ...worker.chore import Chore
+from ...worker.task import TaskProcess
 from . import redraw as regions
 
 _INTERVAL_S = 0.1
 
-# A chore's result, or why there is none.
+# Gets a task's result, and why it failed; the other one is empty.
 AtEnd = Callable[[dict[str, Any], str], None]
 
 
 @dataclass(frozen=True)
 class _Running:
-    chore: Chore
+    task: TaskProcess
     at_end: AtEnd
     clean_up: Callable[[], None] = lambda: None
 
@@ -33,77 +33,77 @@ class _Running:
 _running: dict[str, _Running] = {}
 
 
-def start(name: str, chore: Chore, at_end: AtEnd, clean_up: Callable[[], None] = lambda: None) -> None:
-    """Look after a chore until its end; one of the same name is cancelled.
+def start(name: str, task: TaskProcess, at_end: AtEnd, clean_up: Callable[[], None] = lambda: None) -> None:
+    """Watch a task until its end.
 
     Args:
-        name: One of this name runs at a time.
-        chore: The process.
-        at_end: Called with its result, or why there is none; not when it is cancelled.
+        name: A running task of the same name is cancelled.
+        task: The process.
+        at_end: Called with its result, or why it failed; not if it is cancelled.
         clean_up: Called after that in any case.
     """
     cancel(name)
-    _running[name] = _Running(chore, at_end, clean_up)
+    _running[name] = _Running(task, at_end, clean_up)
     if bpy.app.background:
         wait(name)
     elif not bpy.app.timers.is_registered(_look):
-        # Loading a file ends other timers.
+        # persistent: loading a file ends other timers.
         bpy.app.timers.register(_look, first_interval=_INTERVAL_S, persistent=True)
     redraw()
 
 
-def current(name: str) -> Chore | None:
-    """The chore of that name while it runs."""
+def current(name: str) -> TaskProcess | None:
+    """The running task of that name."""
     running = _running.get(name)
-    return running.chore if running else None
+    return running.task if running else None
 
 
 def any_running() -> bool:
-    """Is something being done?"""
+    """Whether any task runs."""
     return bool(_running)
 
 
 def cancel(name: str) -> None:
-    """End it, with all the processes that it started; `at_end` is not called."""
+    """End a task and everything that it started; `at_end` is not called."""
     if name in _running:
         _cancel(name)
         redraw()
 
 
 def wait(name: str) -> None:
-    """Block until it is done."""
+    """Wait until a task is done."""
     while name in _running:
         look()
         time.sleep(0.02)
 
 
 def shut_down() -> None:
-    """End them all."""
+    """End all tasks."""
     for name in list(_running):
-        _cancel(name)  # Blender may be about to quit, with nothing left to draw
+        _cancel(name)  # without a redraw: Blender may be about to quit
     if bpy.app.timers.is_registered(_look):
         bpy.app.timers.unregister(_look)
 
 
 def look() -> None:
-    """See what became of them."""
+    """Poll every task."""
     for name, running in list(_running.items()):
         error: str = ""
         try:
-            if not running.chore.poll():
+            if not running.task.poll():
                 continue
         except (OSError, UserError) as failure:
             error = report(failure)
         del _running[name]
         try:
-            running.at_end(running.chore.result, error)
+            running.at_end(running.task.result, error)
         finally:
             running.clean_up()
 
 
 def _cancel(name: str) -> None:
     running = _running.pop(name)
-    running.chore.cancel()
+    running.task.cancel()
     running.clean_up()
 
 
@@ -114,5 +114,5 @@ def _look() -> float | None:
 
 
 def redraw() -> None:
-    """Show the news."""
+    """Redraw the preferences."""
     regions.redraw(bpy.context, "PREFERENCES", "WINDOW")

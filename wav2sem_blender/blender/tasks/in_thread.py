@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Arithmetic beside the interface: a thread that knows nothing of Blender computes, the main thread writes."""
+"""A task that computes in a thread, which knows nothing of Blender; the main thread then writes the result."""
 
 from __future__ import annotations
 
@@ -9,83 +9,63 @@ from typing import Any
 
 import bpy
 
-from .running import Running
-
-# Told the fraction that is done; what calls it ends there when nobody wants the result any more.
-Progress = Callable[[float], None]
+from ...pipeline.time_slicing import Progress, Steps
+from .task import Task
 
 
-class _GivenUpError(Exception):
-    """Nobody wants the result any more."""
+class _CancelledError(Exception):
+    """The result is not wanted any more."""
 
 
-class Computing(Running):
-    """Something computed in a thread."""
+class ThreadTask(Task):
+    """A computation in progress in a thread."""
 
     def __init__(self, title: str, doing: str, compute: Callable[[Progress], Any], write: Callable[[Any], Any]) -> None:
-        """Nothing begins before `start` or `finish`.
+        """Begin to compute.
 
         Args:
             title: As the progress bar calls it.
-            doing: What is going on, for who must wait.
-            compute: Runs in the thread, so it must not touch Blender's data; raises what `poll` shall raise.
-            write: Writes what `compute` returned, or raises ValueError and changes nothing.
+            doing: As `Task.doing`.
+            compute: Runs in the thread, so it must not touch Blender's data. It reports its progress, which ends it
+                after a cancellation.
+            write: Writes the result of `compute` and returns the outcome, or raises and changes nothing.
 
         Raises:
-            ValueError: Something runs already.
+            UserError: Another task runs.
         """
         super().__init__(title)
         self.doing = doing
-        self._compute, self._write = compute, write
-        self._given_up = threading.Event()
+        self._compute, self._write_all = compute, write
+        self._is_cancelled = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=title, daemon=True)
-
-    def start(self) -> Computing:
-        """Begin to compute beside the interface."""
         self._thread.start()
         self._begin()
-        return self
 
-    def poll(self) -> bool:
-        """Whether it is computed.
-
-        Raises:
-            ValueError, OSError, MemoryError: It cannot be; nothing was changed.
-        """
+    def _go_on(self) -> bool:
         if self._thread.is_alive():
             return False
         if self._error is not None:
-            self._end()
             raise self._error
         return True
 
-    def write(self, _context: bpy.types.Context) -> Any:
-        """Write it all; raises as `write` was said to."""
-        try:
-            return self._write(self._result)
-        finally:
-            self._end()
+    def _write(self, _context: bpy.types.Context) -> Steps[Any]:
+        yield
+        return self._write_all(self._result)
 
-    def finish(self) -> Any:
-        """Compute and write without a thread; raises as `poll` and `write`."""
-        return self._write(self._compute(self._tell))
-
-    def cancel(self) -> None:
-        """Give up; nothing was changed. The thread ends the next time that it tells how far it is."""
-        self._given_up.set()
-        self._end()
+    def _release(self) -> None:
+        self._is_cancelled.set()
 
     def _work(self) -> None:
         try:
-            self._result = self._compute(self._tell)
-        except _GivenUpError:
+            self._result = self._compute(self._report)
+        except _CancelledError:
             pass
         except BaseException as error:
             self._error = error
 
-    def _tell(self, fraction: float) -> None:
-        if self._given_up.is_set():
-            raise _GivenUpError
+    def _report(self, fraction: float) -> None:
+        if self._is_cancelled.is_set():
+            raise _CancelledError
         self.fraction = fraction

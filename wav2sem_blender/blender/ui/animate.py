@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main operator: collects the settings, runs a job and reports. No maths, no files."""
+"""The main operator: collects the settings, runs a task and reports. No maths, no files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,17 +17,17 @@ from ..animate import jobs
 from ..animate.settings import AnimateSettings
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 from ..scene.write_motion import Outcome, speech_summary
-from ..tasks import running
+from ..tasks.task import running_task
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
-from .task_operator import JobOperator
+from .task_operator import TaskOperator
 from .widgets import AddonOperator, in_sidebar
 
 # Do not reuse the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
 
 
-class SpeechJobOperator(JobOperator):
+class SpeechTaskOperator(TaskOperator):
     """Base of the operators that send speech to the worker: the speech, the mesh, and the waiting."""
 
     filepath: StringProperty(  # type: ignore[valid-type]
@@ -127,7 +127,7 @@ class SpeechJobOperator(JobOperator):
             range_end_s=self.range_end_s,
         )
 
-    def _finished(self, outcome: Outcome, notes: list[str]) -> compat.Result:
+    def _finished(self, outcome: Outcome, notes: Sequence[str]) -> compat.Result:
         for warning in outcome.warnings:
             self.tell({"WARNING"}, warning)
         for note in (*notes, *outcome.notes):
@@ -139,7 +139,7 @@ class SpeechJobOperator(JobOperator):
         return speech_summary(outcome)
 
 
-class WAV2SEM_OT_animate(SpeechJobOperator, bpy.types.Operator):
+class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
     """Animate the mesh's shape keys from speech. Anything not given is taken from the Speech panel"""
 
     bl_idname = "wav2sem.animate"
@@ -205,16 +205,16 @@ class WAV2SEM_OT_cancel(AddonOperator, bpy.types.Operator):
     @classmethod
     def disabled_reason(cls, _context: bpy.types.Context) -> str:
         """A task must be running that can still be cancelled."""
-        job = running.current()
-        if job is None:
+        task = running_task()
+        if task is None:
             return "Nothing is running"
-        return "The curves are being written; undo afterwards instead" if job.is_writing else ""
+        return "The curves are being written; undo afterwards instead" if task.is_writing else ""
 
     def execute(self, _context: bpy.types.Context) -> compat.Result:
         """Cancel; the task's operator notices and reports it."""
-        job = running.current()
-        assert job is not None
-        job.cancel()
+        task = running_task()
+        assert task is not None
+        task.cancel()
         return {"FINISHED"}
 
 

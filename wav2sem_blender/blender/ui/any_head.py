@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import bpy
 
 from .. import compat
 from ..scene import checks
 from ..scene.any_head import creating_keys, landmark_empties, made_keys, placing_landmarks
-from ..tasks.in_thread import Computing
-from ..tasks.running import current, why_wait
-from .task_operator import JobOperator, draw_progress
+from ..tasks.in_thread import ThreadTask
+from ..tasks.task import running_task, why_wait
+from .task_operator import TaskOperator, draw_progress
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
@@ -26,34 +28,16 @@ class _FaceOperator(AddonOperator):
         )
 
 
-class _ComputingOperator(JobOperator, _FaceOperator):
-    """Base of the buttons that compute in a thread before they write; `_computing` is the operator's own."""
-
-    def _make(self, context: bpy.types.Context) -> Computing:
-        return self._computing(context).start()
-
-    def execute(self, context: bpy.types.Context) -> compat.Result:
-        """Compute, then write in one go."""
-        try:
-            outcome = self._computing(context).finish()
-        except Exception as error:
-            return self._failed(error)
-        return self._finished(outcome, [])
-
-    def _computing(self, context: bpy.types.Context) -> Computing:
-        raise NotImplementedError
-
-
-class WAV2SEM_OT_place_landmarks(_ComputingOperator, bpy.types.Operator):
+class WAV2SEM_OT_place_landmarks(TaskOperator, _FaceOperator, bpy.types.Operator):
     """Place ten empties where nose, mouth, chin and eyes seem to be. Drag those that are off"""
 
     bl_idname = "wav2sem.place_landmarks"
     bl_label = "Place Landmarks"
 
-    def _computing(self, context: bpy.types.Context) -> Computing:
+    def _make(self, context: bpy.types.Context) -> ThreadTask:
         return placing_landmarks(chosen_face(context), context)
 
-    def _finished(self, was_found: bool, _notes: list[str]) -> compat.Result:
+    def _finished(self, was_found: bool, _notes: Sequence[str]) -> compat.Result:
         if was_found:
             self.tell({"INFO"}, "Landmarks placed; drag those that are off, then create the keys")
         else:
@@ -78,16 +62,16 @@ class WAV2SEM_OT_remove_landmarks(_FaceOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_create_speech_keys(_ComputingOperator, bpy.types.Operator):
+class WAV2SEM_OT_create_speech_keys(TaskOperator, _FaceOperator, bpy.types.Operator):
     """Create keys for mouth, jaw, lids and brows; teeth, tongue and eyes follow. A dense head takes a few seconds"""
 
     bl_idname = "wav2sem.create_speech_keys"
     bl_label = "Create Speech Keys"
 
-    def _computing(self, context: bpy.types.Context) -> Computing:
+    def _make(self, context: bpy.types.Context) -> ThreadTask:
         return creating_keys(chosen_face(context), context)
 
-    def _finished(self, made: str, _notes: list[str]) -> compat.Result:
+    def _finished(self, made: str, _notes: Sequence[str]) -> compat.Result:
         self.tell({"INFO"}, made)
         return {"FINISHED"}
 
@@ -106,9 +90,9 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Draw the buttons for landmarks, then for keys."""
-        layout, face, job = self.layout, chosen_face(context), current()
+        layout, face, task = self.layout, chosen_face(context), running_task()
         body = layout.column()
-        body.enabled = job is None
+        body.enabled = task is None
         placed = len(landmark_empties(face))
         if placed:
             draw_text(body, context, "Drag the landmarks into place", "EMPTY_AXIS")
@@ -116,8 +100,8 @@ class WAV2SEM_PT_transfer(FaceSubPanel, bpy.types.Panel):
         row.operator(WAV2SEM_OT_place_landmarks.bl_idname, icon="OUTLINER_OB_EMPTY")
         if placed:
             row.operator(WAV2SEM_OT_remove_landmarks.bl_idname, text="", icon="X")
-        if isinstance(job, Computing):
-            draw_progress(layout.row(align=True), job)
+        if isinstance(task, ThreadTask):
+            draw_progress(layout.row(align=True), task)
         else:
             body.operator(WAV2SEM_OT_create_speech_keys.bl_idname, icon="SHAPEKEY_DATA")
 

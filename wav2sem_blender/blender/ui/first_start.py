@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bpy
@@ -18,8 +19,8 @@ from ..animate.settings import AnimateSettings
 from ..scene.adding_demo_head import Before, add_demo_head, adding_blocked, find_demo_head, look_at
 from ..scene.demo_head import add_sound
 from ..scene.write_motion import Outcome
-from ..tasks import running
-from .animate import SpeechJobOperator
+from ..tasks.task import why_wait
+from .animate import SpeechTaskOperator
 from .widgets import AddonOperator
 
 
@@ -42,7 +43,7 @@ class WAV2SEM_OT_add_demo_head(AddonOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
+class WAV2SEM_OT_self_test(SpeechTaskOperator, bpy.types.Operator):
     """Add the demo head and animate it from a bundled recording, to see and hear that everything works"""
 
     bl_idname = "wav2sem.self_test"
@@ -55,7 +56,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
         """Why nothing can be added; the scene needs no mesh for it."""
-        return running.why_wait() or adding_blocked(context)
+        return why_wait() or adding_blocked(context)
 
     def _fill_from_panel(self, context: bpy.types.Context) -> None:
         """Take the demo recording and the demo head, which is added if it is missing; nothing comes from the panel."""
@@ -90,7 +91,7 @@ class WAV2SEM_OT_self_test(SpeechJobOperator, bpy.types.Operator):
         if head is not None and self._before is not None:
             self._before.bring_back(head)
 
-    def _finished(self, outcome: Outcome, notes: list[str]) -> compat.Result:
+    def _finished(self, outcome: Outcome, notes: Sequence[str]) -> compat.Result:
         self._new_head_uid = None
         self._prepare_playback(outcome)
         result = super()._finished(outcome, notes)

@@ -12,7 +12,7 @@ from bpy.props import EnumProperty, FloatProperty, StringProperty
 from ...errors import Text, UserError
 from .. import compat
 from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
-from ..tasks import running
+from ..tasks.task import running_task
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
 
@@ -112,7 +112,7 @@ class WAV2SEM_PT_jaw_bone(FaceSubPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Draw which bone it is, and the button to drive or release it."""
         layout, face = self.layout, face_of(context)
-        layout.enabled = running.current() is None
+        layout.enabled = running_task() is None
         armature = armature_of(face) if face else None
         driven = driven_bones(armature)
         if driven:

@@ -13,7 +13,7 @@ from ...errors import Text, UserError
 from ...pipeline.face_names import KeyMap
 from .. import compat
 from ..scene import key_mapping
-from ..tasks import running
+from ..tasks.task import running_task
 from ..translations import CONTEXT
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 
@@ -194,7 +194,7 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         """Draw the table and its problems."""
         layout, face = self.layout, face_of(context)
-        layout.enabled = running.current() is None
+        layout.enabled = running_task() is None
         if face is None:
             draw_text(layout, context, blocked_reason(face), "INFO")
             return

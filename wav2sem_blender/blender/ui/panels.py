@@ -11,7 +11,7 @@ from ...errors import UserError
 from .. import compat
 from ..sound import info as sound_info
 from ..sound import playback
-from ..tasks import running
+from ..tasks.task import running_task
 from ..translations import translated
 from . import status
 from .animate import WAV2SEM_OT_animate
@@ -81,7 +81,7 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
 
     def draw_header_preset(self, _context: bpy.types.Context) -> None:
         """The preset menu."""
-        self.layout.enabled = running.current() is None
+        self.layout.enabled = running_task() is None
         WAV2SEM_PT_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -119,11 +119,11 @@ def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> Non
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     """The button and why it is disabled; while a task runs, its progress in the same place."""
-    job = running.current()
-    row = layout.row(align=job is not None)
+    task = running_task()
+    row = layout.row(align=task is not None)
     row.scale_y = _BUTTON_HEIGHT
-    if job is not None:
-        draw_progress(row, job)
+    if task is not None:
+        draw_progress(row, task)
         return
     row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
     row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")

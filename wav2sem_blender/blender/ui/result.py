@@ -11,7 +11,7 @@ import bpy
 from bpy.props import IntProperty, StringProperty
 
 from ..scene import reduction, takes
-from ..tasks import running
+from ..tasks.task import running_task
 from .result_operators import (
     WAV2SEM_OT_make_active,
     WAV2SEM_OT_mute_take,
@@ -120,9 +120,9 @@ class WAV2SEM_PT_result(SpeechPanel, bpy.types.Panel):
         row.operator(WAV2SEM_OT_rebake.bl_idname, icon="FILE_REFRESH")
         row.operator(WAV2SEM_OT_remove_take.bl_idname, icon="TRASH")
         row = layout.row(align=True)
-        job = running.current()
-        if isinstance(job, reduction.Reducing):
-            draw_progress(row, job)
+        task = running_task()
+        if isinstance(task, reduction.Reducing):
+            draw_progress(row, task)
         else:
             row.prop(context.scene, "wav2sem_tolerance_mm", text="mm")
             row.operator(WAV2SEM_OT_reduce_keys.bl_idname)

@@ -18,8 +18,8 @@ from ..animate.settings import AnimateSettings
 from ..scene import reduction, takes, upper_face_strips
 from ..scene.takes import Take
 from . import status
-from .animate import FRESH, SpeechJobOperator
-from .task_operator import JobOperator
+from .animate import FRESH, SpeechTaskOperator
+from .task_operator import TaskOperator
 from .widgets import AddonOperator, blocked_reason, face_of
 
 
@@ -143,7 +143,7 @@ class WAV2SEM_OT_mute_take(TakeOperator, bpy.types.Operator):
         return []
 
 
-class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
+class WAV2SEM_OT_rebake(SpeechTaskOperator, bpy.types.Operator):
     """Make this action again from its audio with its original settings. Edits to its keyframes are lost"""
 
     bl_idname = "wav2sem.rebake"
@@ -167,7 +167,7 @@ class WAV2SEM_OT_rebake(SpeechJobOperator, bpy.types.Operator):
         return rebake_settings(self._take, self._face, self._device)
 
 
-class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
+class WAV2SEM_OT_reduce_keys(TaskOperator, TakeOperator, bpy.types.Operator):
     """Remove keyframes while the whole face stays within the tolerance. Each attempt starts from all of them again"""
 
     bl_idname = "wav2sem.reduce_keys"
@@ -181,18 +181,12 @@ class WAV2SEM_OT_reduce_keys(JobOperator, TakeOperator, bpy.types.Operator):
         return _read_only(take) or ("" if any(take.curves()) else "It moves no shape keys")
 
     def _make(self, context: bpy.types.Context) -> reduction.Reducing:
-        return self._reducing(context, face_of(context), self.take(context))  # type: ignore[arg-type]
-
-    def work(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
-        """Reduce its keys; reports how many are left and the largest error."""
-        return self._reducing(context, face, take).finish().words()
-
-    def _reducing(self, context: bpy.types.Context, face: bpy.types.Object, take: Take) -> reduction.Reducing:
         if not self.properties.is_property_set("tolerance_mm"):
             self.tolerance_mm = context.scene.wav2sem_tolerance_mm
-        return reduction.Reducing(face, take, context.scene, self.tolerance_mm)
+        face, take = face_of(context), self.take(context)
+        return reduction.Reducing(face, take, context.scene, self.tolerance_mm)  # type: ignore[arg-type]
 
-    def _finished(self, outcome: reduction.Reduction, _notes: list[str]) -> compat.Result:
+    def _finished(self, outcome: reduction.Reduction, _notes: Sequence[str]) -> compat.Result:
         for sentence in outcome.words():
             self.tell({"INFO"}, sentence)
         return {"FINISHED"}

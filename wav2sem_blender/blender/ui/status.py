@@ -13,7 +13,7 @@ from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
 from ..scene import checks, key_mapping
 from ..sound import info
-from ..tasks import running
+from ..tasks.task import why_wait
 from .widgets import chosen_object, face_of
 
 # How many missing keys are named.
@@ -34,7 +34,7 @@ def run_disabled_reason(context: bpy.types.Context) -> str:
     """Why no run can start in this scene, whatever the settings; empty when one can."""
     if context.scene is None:
         return "There is no scene"
-    if wait := running.why_wait():
+    if wait := why_wait():
         return wait
     if not any(candidate.type == "MESH" for candidate in context.scene.objects):
         return "The scene has no mesh; add or import a head first"

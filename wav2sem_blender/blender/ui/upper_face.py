@@ -15,14 +15,14 @@ from ..animate.settings import AnimateSettings
 from ..scene import upper_face, upper_face_strips
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 from ..scene.write_motion import Outcome
-from ..tasks import running
+from ..tasks.task import running_task
 from ..translations import CONTEXT
 from . import status, upper_face_properties
-from .animate import FRESH, SpeechJobOperator
+from .animate import FRESH, SpeechTaskOperator
 from .widgets import AddonOperator, AnimateSubPanel, chosen_object, columns
 
 
-class WAV2SEM_OT_add_upper_face(SpeechJobOperator, bpy.types.Operator):
+class WAV2SEM_OT_add_upper_face(SpeechTaskOperator, bpy.types.Operator):
     """Add blinks, brow motion and eye darts that fit the audio; the mouth stays as it is. Replaces earlier ones"""
 
     bl_idname = "wav2sem.add_upper_face"
@@ -108,7 +108,7 @@ class WAV2SEM_PT_upper_face(AnimateSubPanel, bpy.types.Panel):
 
     def draw_header(self, context: bpy.types.Context) -> None:
         """The checkbox that turns it on."""
-        self.layout.enabled = running.current() is None
+        self.layout.enabled = running_task() is None
         self.layout.prop(context.scene.wav2sem_upper_face, "enabled", text="")
 
     def draw(self, context: bpy.types.Context) -> None:

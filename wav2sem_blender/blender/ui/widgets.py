@@ -13,7 +13,7 @@ import bpy
 from ...errors import Text, report
 from .. import compat
 from ..sound.info import duration_words
-from ..tasks import running
+from ..tasks.task import Task, running_task
 from ..translations import CONTEXT, translated
 
 # Taken from a sidebar's width, in points: its tabs and the panel's margins; an icon before the text.
@@ -52,7 +52,7 @@ def columns(layout: bpy.types.UILayout) -> bpy.types.UILayout:
     """Put names left and values right; grey the layout out while a task runs."""
     layout.use_property_split = True
     layout.use_property_decorate = False
-    layout.enabled = running.current() is None
+    layout.enabled = running_task() is None
     return layout
 
 
@@ -103,7 +103,7 @@ def lines_of(text: str, room: float, width_of: Callable[[str], float]) -> list[s
     return lines
 
 
-def progress_text(task: running.Running) -> Text:
+def progress_text(task: Task) -> Text:
     """As in "Listening for Sounds: 45%, 3 s left"."""
     if task.left_s is None:
         return Text("{title}: {fraction:.0%}", title=task.title, fraction=task.fraction)

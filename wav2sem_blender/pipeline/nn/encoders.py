@@ -24,11 +24,11 @@ KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav
 
 
 def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
-    """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), any size.
+    """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), of any size.
 
-    SpecAugment is off by default: the released Wav2Sem has none, and at inference it is never wanted. Beside what
-    transformers knows, `config` may say `n_mels`: then a log-mel spectrogram of so many bands, at 100 Hz, stands before
-    the convolutions, which end at 50 Hz, on the same frames as the published ones.
+    SpecAugment is off by default: the released Wav2Sem has none, and inference never needs it. In addition to what
+    transformers knows, `config` may have `n_mels`: a log-mel spectrogram of so many bands, at 100 Hz, then precedes the
+    convolutions, which end at 50 Hz on the same frames as the published ones.
     """
     if kind not in KINDS:
         raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
@@ -42,11 +42,11 @@ def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
 class LogMel(nn.Module):
     """Log-mel spectrogram (B, M, 2L) of a waveform (B, 1, S): windows of the published receptive field, 10 ms apart.
 
-    The transform is two fixed products, so that ONNX Runtime computes what torch does; always in float32, whose range
-    bf16 products do not have.
+    The transform is two fixed products, so that ONNX Runtime computes the same as torch. It is always float32, because
+    bf16 lacks the precision.
     """
 
-    FLOOR = 1e-5  # of the power of a frame as loud as the recording's mean; what is quieter is silence
+    FLOOR = 1e-5  # relative to the power of a frame of mean loudness; below it is silence
     MEAN, SCALE = -2.0, 3.0
     waves_F1S: Tensor
     mels_MF: Tensor
@@ -71,7 +71,7 @@ class LogMel(nn.Module):
 
 
 class LogMelFeatureExtractor(nn.Module):
-    """Takes the place of transformers' convolutions on the waveform; `conv_layers` is what `convolve` runs."""
+    """Replaces transformers' convolutions on the waveform; `convolve` runs its `conv_layers`."""
 
     def __init__(self, config: HubertConfig | Wav2Vec2Config) -> None:
         super().__init__()
@@ -88,9 +88,9 @@ class LogMelFeatureExtractor(nn.Module):
 
 
 def load_backbone(folder_or_name: str, kind: str) -> Backbone:
-    """Pretrained weights of `kind` from a local folder, or from a hub where there is a network.
+    """Pretrained weights of `kind` from a local folder or, with a network, from a hub.
 
-    Loaded as float32 whatever the file holds: half-precision group norms lose the quiet recordings.
+    They are loaded as float32: group norms in half precision lose quiet recordings.
     """
     if kind not in KINDS:
         raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
@@ -100,8 +100,8 @@ def load_backbone(folder_or_name: str, kind: str) -> Backbone:
 def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
     """Read features at fractional frame positions by linear interpolation.
 
-    With the positions of `FrameGrid` this equals `F.interpolate(mode="linear", align_corners=True)`, and
-    unlike it, it can read any window of a long recording on the recording's own grid.
+    With the positions of `FrameGrid` this equals `F.interpolate(mode="linear", align_corners=True)`, but it can also
+    read any window of a long recording on the recording's own grid.
     """
     lower_BT = positions_BT.floor().clamp(0, features_BLD.shape[1] - 1).long()
     upper_BT = (lower_BT + 1).clamp(max=features_BLD.shape[1] - 1)
@@ -113,7 +113,7 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
 
 
 def convolve(backbone: Backbone, waveform_BS: Tensor) -> Tensor:
-    """The CNN's features (B, L, C). transformers' own loop also computes the waveform's gradient, for nobody."""
+    """The CNN's features (B, L, C). transformers' own loop would also compute an unused gradient of the waveform."""
     return _through(backbone.feature_extractor.conv_layers, waveform_BS).transpose(1, 2)
 
 
@@ -125,11 +125,11 @@ def _through(layers: nn.ModuleList, waveform_BS: Tensor) -> Tensor:
 
 
 def padded_features(backbone: Backbone, waveform_BS: Tensor, sample_lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The CNN's features (B, L, C) of padded recordings and the mask (B, L) of their real frames, exactly.
+    """The CNN's features (B, L, C) of padded recordings, exactly, and the mask (B, L) of their real frames.
 
-    Each recording goes through the convolutions by itself: the first layer's group norm has statistics over time, which
-    padding would change, and no time is spent on padding. What follows is exact too: transformers sets padded frames to
-    zero before the positional convolution, which pads with zeros itself, and keeps them out of the attention.
+    Each recording goes through the convolutions alone: padding would change the first layer's group norm, whose
+    statistics are over time. The rest is exact too: transformers sets padded frames to zero before the positional
+    convolution, which pads with zeros itself, and masks them in the attention.
     """
     each_LC = [
         convolve(backbone, waveform_S[None, :length])[0]
@@ -147,17 +147,17 @@ def encode(
     sample_lengths_B: Tensor | None = None,
     masked_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run an encoder, converting the frame rate where FaceFormer does: after the CNN, before the projection.
+    """Run an encoder; the frame rate is converted as in FaceFormer, after the CNN and before the projection.
 
     Args:
-        waveform_BS: normalised speech at 16 kHz.
-        positions_BT: encoder frames to read (see `resample_features`); None keeps the encoder's own 50 Hz.
-        sample_lengths_B: true lengths of padded recordings, each of one encoder frame at least; what follows them
-            changes nothing (see `padded_features`). Only without `positions_BT`.
-        masked_BT: True where the projected features are hidden behind the mask embedding (training only).
+        waveform_BS: Normalised speech at 16 kHz.
+        positions_BT: Encoder frames to read (see `resample_features`); None keeps the encoder's 50 Hz.
+        sample_lengths_B: True lengths of padded recordings, at least one encoder frame each; the padding has no effect
+            (see `padded_features`). Only without `positions_BT`.
+        masked_BT: True where the mask embedding replaces the projected features (training only).
 
     Returns:
-        hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
+        Hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
     """
     mask_BL = None
     if sample_lengths_B is None:
@@ -165,9 +165,7 @@ def encode(
     elif positions_BT is None:
         features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
     else:
-        raise UserError(
-            "padded recordings are read at the encoder's own rate: positions and lengths exclude each other",
-        )
+        raise ValueError("padded recordings keep the encoder's rate: positions and lengths exclude each other")
     if positions_BT is not None:
         features_BLD = resample_features(features_BLD, positions_BT)
     return contextualise(backbone, features_BLD, mask_BL, masked_BT), mask_BL

@@ -35,7 +35,7 @@ class Wav2Sem(nn.Module):
         self.projection = nn.Identity() if hidden == target_dim else nn.Linear(hidden, target_dim)
 
     def forward(self, waveform_BS: Tensor, sample_lengths_B: Tensor | None = None) -> Tensor:
-        """Sentence vectors F_s (B, E). With `sample_lengths_B` each row equals its recording alone, without padding."""
+        """Sentence vectors F_s (B, E). With `sample_lengths_B` a row equals that of its recording without padding."""
         hidden_BLD, mask_BL = encode(self.encoder, waveform_BS, sample_lengths_B=sample_lengths_B)
         if mask_BL is None:
             return self.projection(hidden_BLD.mean(1))

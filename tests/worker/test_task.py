@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Chores: processes that tell their progress, fail with a sentence, and leave nothing running."""
+"""Tasks in processes of their own: they report progress, fail with a sentence, and leave nothing running."""
 
 import json
 import os
@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from wav2sem_blender.worker import chore, environment, probe
-from wav2sem_blender.worker.chore import Chore, ChoreFailedError
+from wav2sem_blender.errors import Text, UserError
+from wav2sem_blender.worker import environment, probe
+from wav2sem_blender.worker.task import TaskDiedError, TaskFailedError, TaskProcess
 
 BOOT = str(environment.BOOT_SCRIPT)
 
 
-def script(code: str, limit_s: float | None = None) -> Chore:
-    return Chore([sys.executable, "-c", code], os.environ, "Starting", limit_s)
+def script(code: str, limit_s: float | None = None) -> TaskProcess:
+    return TaskProcess([sys.executable, "-c", code], os.environ, "Starting", limit_s)
 
 
 def is_running(pid: int) -> bool:
-    """A process that is no zombie."""
+    """Whether the process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -44,17 +45,44 @@ def test_progress_and_result_come_in_lines_and_chatter_is_ignored():
     assert (done.fraction, done.text, done.pid) == (1.0, "Half", None)
 
 
-def test_a_failure_is_its_own_sentence():
-    with pytest.raises(ChoreFailedError, match=r"^the disk is full$"):
-        script("import sys; print('error: the disk is full\\nwarning: later', file=sys.stderr); sys.exit(1)").wait()
-    with pytest.raises(ChoreFailedError, match=r"exit status 1: ZeroDivisionError: division by zero"):
+def test_an_error_crosses_with_its_template():
+    text = Text("{disk}: {reason}.", disk="/", reason=Text("full"))
+    failing = script(f"import sys; print({json.dumps({'error': text.to_json()})!r}); sys.exit(1)")
+    with pytest.raises(TaskFailedError, match=r"^/: full\.$") as error:
+        failing.wait()
+    assert (error.value.text.template, error.value.text.values) == ("{disk}: {reason}.", text.values)
+    assert not isinstance(error.value, TaskDiedError)
+
+
+def test_a_death_without_an_error_shows_the_last_line():
+    with pytest.raises(
+        TaskDiedError, match=r"^The task ended unexpectedly \(exit status 1\): ZeroDivisionError: division by zero$"
+    ):
         script("1 / 0").wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+def test_a_signal_is_named():
+    with pytest.raises(TaskDiedError, match=r"^The task ended unexpectedly \(SIGTERM\)\.$"):
+        script("import os, signal; os.kill(os.getpid(), signal.SIGTERM)").wait()
+    with pytest.raises(TaskDiedError, match=r"^The task was killed \(SIGKILL\)"):
+        script("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").wait()
+
+
+def test_the_errors_of_a_module_are_reported(tmp_path):
+    """A sentence for the user as it is, and a bug as an internal error that names the log."""
+    own = environment.from_python(sys.executable)
+    with pytest.raises(TaskFailedError, match=rf"^{tmp_path}/none: no model here"):
+        TaskProcess(own.run("__main__", "verify", str(tmp_path / "none")), own.variables(), "").wait()
+    with pytest.raises(TaskFailedError, match=r"^Internal error \(AttributeError: .*'run'.*wav2sem_errors\.log"):
+        TaskProcess(own.run("worker.runtime"), {**own.variables(), "TMPDIR": str(tmp_path)}, "").wait()
+    assert "Traceback" in (tmp_path / "wav2sem_errors.log").read_text()
 
 
 def test_one_that_hangs_is_ended():
     hanging = script("import time; time.sleep(600)", limit_s=0.5)
     pid = hanging.pid
-    with pytest.raises(ChoreFailedError, match="did not answer within 0 s"):
+    with pytest.raises(TaskFailedError, match="^The task did not answer within 0 s"):
         hanging.wait()
     assert not is_running(pid)
 
@@ -62,8 +90,8 @@ def test_one_that_hangs_is_ended():
 def test_what_cannot_be_started_says_so(tmp_path):
     (tmp_path / "python").write_text("no program")
     (tmp_path / "python").chmod(0o755)
-    with pytest.raises(OSError, match=r"python cannot be started \("):
-        Chore([str(tmp_path / "python")], os.environ, "Starting")
+    with pytest.raises(UserError, match=r"python cannot be started \("):
+        TaskProcess([str(tmp_path / "python")], os.environ, "Starting")
 
 
 WITH_CHILD = (
@@ -83,24 +111,18 @@ def test_cancelling_ends_what_it_started_too():
     parent.cancel()
     until(lambda: not is_running(child))
     assert not is_running(pid)
-    assert parent.poll(), "a cancelled chore is done"
+    assert parent.poll(), "a cancelled task is done"
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
-def test_a_chore_ends_when_the_one_who_started_it_is_gone(tmp_path):
-    """As when Blender crashes: nothing is left that downloads on."""
-    package = tmp_path / "package"
-    (package / "worker").mkdir(parents=True)
-    for name in ("__init__.py", "boot.py", "chore.py"):
-        source = environment.BOOT_SCRIPT.with_name(name)
-        (package / "worker" / name).write_bytes(source.read_bytes())
-    (package / "__init__.py").write_text("")
-    (package / "worker" / "slow.py").write_text(f"def main(arguments):\n    exec({WITH_CHILD!r})\n")
+def test_a_task_ends_with_its_parent(tmp_path, fake_package):
+    """When Blender crashes, nothing goes on downloading."""
+    (fake_package / "worker" / "slow.py").write_text(f"def run(arguments):\n    exec({WITH_CHILD!r})\n")
     blender = (
-        "import os, subprocess, sys, time\n"
-        f"command = [sys.executable, {str(package / 'worker' / 'boot.py')!r}, '--run', 'worker.slow']\n"
-        "chore = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)\n"
-        "print(chore.pid, chore.stdout.readline().decode(), flush=True)\n"
+        "import os, subprocess, sys\n"
+        f"command = [sys.executable, {str(fake_package / 'worker' / 'boot.py')!r}, '--run', 'worker.slow']\n"
+        "task = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)\n"
+        "print(task.pid, task.stderr.readline().decode(), flush=True)\n"
         "os.abort()"
     )
     said = subprocess.run([sys.executable, "-c", blender], capture_output=True, text=True).stdout
@@ -115,20 +137,21 @@ def test_a_python_that_is_too_old_is_named(tmp_path):
         "import runpy, sys; sys.version_info = (3, 8, 1, 'final', 0); "
         f"sys.argv = [{BOOT!r}, '--run', 'worker.probe']; runpy.run_path({BOOT!r}, run_name='__main__')"
     )
-    with pytest.raises(ChoreFailedError, match=r"is Python 3\.8\. Choose Python 3\.11 or newer\.$"):
+    with pytest.raises(TaskFailedError, match=r"is Python 3\.8\. Choose Python 3\.11 or newer\.$") as error:
         script(code).wait()
+    assert error.value.text.template == "{python} is Python {found}. Choose Python {needed} or newer."
 
 
-def test_a_python_says_what_it_has_and_what_it_lacks(bare_python):
+def test_a_python_reports_what_it_has_and_what_it_lacks(bare_python):
     own = environment.from_python(bare_python)
-    report = probe.Report(**Chore(own.run("worker.probe", "auto"), own.variables(), "Looking").wait())
+    report = probe.Report(**TaskProcess(own.run("worker.probe", "auto"), own.variables(), "Looking").wait())
     assert report.missing == ["numpy", "soundfile", "soxr", "safetensors"]
     assert report.missing_for_torch == [*report.missing, "torch", "transformers"]
     assert report.executable == str(bare_python) and report.python == sys.version.partition(" ")[0]
     assert (report.versions, report.bundled, report.larger, report.trouble) == ({}, "", "", "")
 
 
-def test_the_engine_in_use_is_told_in_words(monkeypatch):
+def test_the_engine_in_use_is_named(monkeypatch):
     pytest.importorskip("onnxruntime")
     import onnxruntime
 
@@ -139,7 +162,7 @@ def test_the_engine_in_use_is_told_in_words(monkeypatch):
     assert report.trouble == ""
 
 
-def test_a_device_that_is_not_there_is_told(monkeypatch):
+def test_a_missing_device_is_reported(monkeypatch):
     pytest.importorskip("onnxruntime")
     from wav2sem_blender.pipeline import infer
 
@@ -156,8 +179,3 @@ def test_a_library_that_does_not_load_is_trouble(monkeypatch):
     monkeypatch.setattr(probe, "_engine_in_use", broken)
     report = probe.look("auto")
     assert report.trouble == "RuntimeError: libcudart.so.13: no such file" and report.bundled == ""
-
-
-def test_complaints_are_one_line(capsys):
-    chore.complain("a\n  b")
-    assert capsys.readouterr().err == "error: a b\n"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The task of the second Blender: mix a strip down if need be, then decode the sound.
+
+`boot.py --run blender.sound.second_blender PART`, where PART is a `decode.SoundPart` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from ...errors import UserError
+from . import decode
+from .decode import SoundPart
+
+# The longest time in which a mixdown may not grow.
+_PATIENCE_S = 60.0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Mix down and decode.
+
+    Raises:
+        UserError: The file has no sound, or a file cannot be written.
+    """
+    part = SoundPart(**json.loads(arguments[0]))
+    if part.mix is not None:
+        _mix_down(part.mix, Path(part.source), part.label)
+    decode.decode(part)
+
+
+def _mix_down(mix: str, target: Path, label: str) -> None:
+    """Write what the scene of a .blend file plays."""
+    try:
+        target.unlink(missing_ok=True)
+        with bpy.data.libraries.load(mix) as (there, here):
+            here.scenes = there.scenes
+        scene: Any = here.scenes[0]
+        with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):
+            rate_hz = scene.render.ffmpeg.audio_mixrate
+            bpy.ops.sound.mixdown(filepath=str(target), container="WAV", codec="PCM", format="F32", mixrate=rate_hz)
+            _wait_for(target)
+    except (RuntimeError, OSError, UserError) as error:
+        raise UserError(
+            "{sound}: what the strip plays cannot be mixed down ({reason}). {remedy}",
+            sound=label,
+            reason=error.text if isinstance(error, UserError) else str(error).strip().rstrip("."),
+            remedy=decode.RENDER_IT,
+        ) from error
+
+
+def _wait_for(mixdown: Path) -> None:
+    """Since 5.2 the operator starts a job and reports no end; the file's header gets its length at the very end."""
+    n_bytes, changed_s = 0, time.monotonic()
+    while time.monotonic() - changed_s < _PATIENCE_S:
+        begin = b""
+        if mixdown.is_file():
+            with mixdown.open("rb") as file:
+                begin, found = file.read(8), os.fstat(file.fileno()).st_size
+            if len(begin) == 8 and struct.unpack("<4sI", begin) == (b"RIFF", found - 8):
+                return
+            if found != n_bytes:
+                n_bytes, changed_s = found, time.monotonic()
+        time.sleep(0.02)
+    raise UserError("no progress for {seconds:.0f} s", seconds=_PATIENCE_S)

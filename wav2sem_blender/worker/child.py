@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inside a child process of `supervisor.py`: it writes events, runs a task, and ends with its parent.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from ..errors import report
+from . import protocol
+from .supervisor import end_tree
+
+_events = 1
+
+
+def take_streams() -> BinaryIO:
+    """Keep stdin and stdout for the parent, and return stdin; what libraries print goes to stderr, the log.
+
+    On Windows a thread that waits on the pipe behind descriptor 0 blocks every library that looks at that descriptor
+    while it is loaded (NumPy's do), so descriptor 0 becomes the null device.
+    """
+    global _events
+    commands, _events = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return commands
+
+
+def write_event(line: bytes) -> None:
+    """Write one line in one piece. If that fails the process ends: nobody would learn what it does."""
+    try:
+        if os.write(_events, line) == len(line):
+            return
+    except OSError:
+        with suppress(OSError):
+            traceback.print_exc()
+    os._exit(protocol.EXIT_EVENTS_LOST)
+
+
+def tell(fraction: float, text: str) -> None:
+    """Tell how far a task is, 0..1, and what it is doing."""
+    _tell({"fraction": round(fraction, 4), "text": text})
+
+
+def run(module: str, arguments: list[str], stdin: BinaryIO) -> int:
+    """Run a task and return the exit status; `run(arguments)` of the module returns its result or raises."""
+    end_with(stdin)
+    try:
+        result = importlib.import_module(module).run(arguments)
+    except Exception as error:
+        _tell({"error": report(error)})
+        return 1
+    _tell({"result": result if isinstance(result, Mapping) else {}})
+    return 0
+
+
+def end_with(stdin: BinaryIO) -> None:
+    """End this process and everything that it started when stdin closes: the parent is gone."""
+
+    def watch() -> None:
+        while os.read(stdin.fileno(), 1):
+            pass
+        end_tree(os.getpid())
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _tell(event: Mapping[str, Any]) -> None:
+    write_event(json.dumps(protocol.plain(event)).encode("ascii") + b"\n")
