@@ -5,9 +5,9 @@
     write_biwi(folder, layout="original" | "exported", subjects=…, sentences=…, seconds=…)
     write_custom(folder, subjects=…, clips=…, seconds=…)
 
-Each writes every subject's every sentence and returns clip name -> what was written (`Written`). Speech is real: of
-../shared/data where it is here, else of the repository's demo. Faces move by the speech's envelope: VOCASET's by the
-shipped model's basis, BIWI's is a smooth deformation of a generated surface. Everything is deterministic.
+Each writes every sentence of every subject and returns clip name -> `Written`. Speech is real: from ../shared/data if
+it exists, else from the repository's demo. Faces follow the speech's envelope: VOCASET's by the bundled model's basis,
+BIWI's by a smooth deformation of a generated surface. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VOCASET_SUBJECTS = (*VOCASET.splits[0].subjects[:2], VOCASET.splits[1].subjects[
 
 @dataclass(frozen=True)
 class Written:
-    """One clip as it was written: motion and template in the file's unit and rate, the recording at its own rate."""
+    """One written clip: motion and template in the file's unit and rate, the recording at its own rate."""
 
     vertices_FV3: np.ndarray
     template_V3: np.ndarray
@@ -62,9 +62,9 @@ def write_vocaset(
     sentences: Sequence[int] = (1, 21),
     seconds: float = 1.0,
 ) -> dict[str, Written]:
-    """VOCASET's four original files (pickles as Python 2 wrote them), or the exported layout, and sentences.tsv.
+    """VOCASET's four original files (with pickles as from Python 2), or the exported layout, and sentences.tsv.
 
-    The default subjects are two of training, one of validation, one of test (which have sentences 21 to 40).
+    The default subjects are two of training, one of validation and one of test (the last two have sentences 21 to 40).
     """
     folder.mkdir(parents=True, exist_ok=True)
     clips: dict[str, Written] = {}
@@ -128,7 +128,7 @@ def write_custom(
 ) -> dict[str, Written]:
     """A studio's folder: SUBJECT_001 … of each subject on a mesh of `n_vertices`, with a template per subject.
 
-    The mesh is evenly picked vertices of FLAME; with n_vertices=5023 it is FLAME and dataset.json says so.
+    The mesh is an even subset of FLAME's vertices; with n_vertices=5023 it is FLAME, as dataset.json then says.
     """
     for name in ("wav", "vertices", "templates"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _preprocessed(clip: Written) -> Written:
 
 
 def write_obj(path: Path, vertices_V3: np.ndarray, triangles_G3: np.ndarray) -> None:
-    """A mesh with texture coordinates, as the scans have them."""
+    """A mesh with texture coordinates, like the scans."""
     lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices_V3.tolist()]
     lines += ["vt 0 0", *(f"f {a}/1 {b}/1 {c}/1" for a, b, c in (triangles_G3 + 1).tolist())]
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
@@ -216,7 +216,7 @@ def _write_texts(folder: Path, clips: Mapping[str, Written]) -> None:
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Protocol 2 as Python 2 with NumPy 1 wrote it: byte strings everywhere, and numpy.core's names."""
+    """Protocol 2 as from Python 2 with NumPy 1: byte strings everywhere, and numpy.core's names."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -266,7 +266,7 @@ def write_python2_pickle(path: Path, value: Any) -> None:
 
 @functools.cache
 def _recordings() -> list[tuple[Path, str]]:
-    """(file, text) of whole recordings; the texts are what is said in them."""
+    """(file, text) of whole recordings."""
     table = SHARED / "vctk" / "transcripts.tsv"
     if not table.is_file():
         return [(DEMO_SPEECH, "the demo's speech")]
@@ -304,7 +304,7 @@ def envelope(samples_N: np.ndarray, n_frames: int) -> np.ndarray:
 
 @functools.cache
 def _flame_neutral() -> np.ndarray:
-    """(5023, 3) m: FLAME's template where it is here, else an ellipsoid of its size."""
+    """(5023, 3) m: FLAME's template if it exists, else an ellipsoid of its size."""
     flame = SHARED / "flame2023_open" / "flame2023_open.npz"
     if flame.is_file():
         with np.load(flame) as file:
@@ -330,8 +330,8 @@ def _basis() -> dict[str, np.ndarray]:
 
 
 def flame_motion(subject: str, samples_N: np.ndarray, n_frames: int) -> np.ndarray:
-    """Offsets float32 (F, 5023, 3) m: the jaw by the envelope, the lips by what it was and will be; larger or smaller
-    by subject."""
+    """Offsets float32 (F, 5023, 3) m: the jaw follows the envelope, the lips its earlier and later values; the
+    amplitude depends on the subject."""
     loud_F = envelope(samples_N, n_frames) * (0.8 + 0.2 * np.sin(_number(subject)))
     weights = {
         "jawOpen": 0.6 * loud_F,

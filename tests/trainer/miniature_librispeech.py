@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A miniature LibriSpeech in the published layout: real speech where ../shared/data is, else the demo's.
+"""A miniature LibriSpeech in the published layout: real speech from ../shared/data if it exists, else from the demo.
 
     texts = write_librispeech(folder, subsets=…, speakers=…, utterances=…)
 
@@ -58,7 +58,7 @@ def write_librispeech(
 
 
 def _clips() -> Iterator[tuple[np.ndarray, str]]:
-    """Recordings (S,) and what they say ("" for the demo), over and over."""
+    """Recordings (S,) and their texts ("" for the demo), repeated."""
     lines = (SHARED / "transcripts.tsv").read_text().splitlines() if SHARED.is_dir() else []
     told = [line.split("\t") for line in lines if (SHARED / f"{line.split()[0]}.flac").is_file()]
     sources = [(SHARED / f"{name}.flac", " ".join(text.split()[:8])) for name, text, *_ in told]

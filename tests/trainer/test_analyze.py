@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The `analyze` verb: pictures, the report, and what it says when something is not there."""
+"""The `analyze` verb: pictures, the report, and its notes on what is missing."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PHONE_S = 0.1
 
 
 class Outline(HTMLParser):
-    """Collects what a file refers to, and whether every element that needs an end has one."""
+    """Collects a file's references, and checks that every element is closed."""
 
     VOID = ("meta", "img", "br")
 
@@ -174,7 +174,7 @@ def test_smoke_on_the_development_corpora(tmp_path) -> None:
 
 @needs_data
 def test_lips_are_measured_above_rest() -> None:
-    """A face that grows by a tenth: its lips are a tenth wider, and whatever gap they had at rest is too."""
+    """A face that grows by a tenth: its lips and their gap at rest grow by a tenth."""
     with np.load(SHARED / "flame2023_open" / "flame2023_open.npz") as flame:
         grown_KV3 = flame["v_template"][None]
     motion = Motion(weights_TK=np.array([[0], [0], [0.1]]), channels=("size",), fps=30, basis_KV3=grown_KV3)
@@ -188,7 +188,7 @@ def test_lips_are_measured_above_rest() -> None:
     assert mouth.shaded is not None and 0 < mouth.shaded.lip_V.mean() < 0.5
 
 
-def test_the_longest_sound_away_from_pauses_is_looked_at() -> None:
+def test_the_longest_sound_away_from_pauses_is_shown() -> None:
     said = [("SIL", 0, 0.2), ("B", 0.2, 0.6), ("UW", 0.6, 0.7), ("P", 0.7, 0.8), ("AE", 0.8, 0.84), ("F", 0.84, 0.9)]
     assert sounds(said) == {"p, b, m": ("P", 0.7, 0.8), "f, v": ("F", 0.84, 0.9), "w, oo": ("UW", 0.6, 0.7)}
     times_F, sounding_F = columns(("P", 0.7, 0.8))
@@ -205,7 +205,7 @@ def test_between_frames_and_beyond_the_ends() -> None:
 
 
 def test_the_nearer_skin_hides_what_is_behind_it(tmp_path) -> None:
-    """A lip before and behind a sheet of skin, and a lip seen from its back, in whatever order they are listed."""
+    """A lip in front of and behind a sheet of skin, and a lip seen from behind, listed in any order."""
     corners_3 = np.array([[-30, -30], [30, -30], [0, 15]])
     ring_FP2 = np.full((1, 3, 2), np.nan)
     red = []
@@ -226,8 +226,8 @@ def test_the_nearer_skin_hides_what_is_behind_it(tmp_path) -> None:
     assert red[0] > 1000 and red[1] == red[2] == 0
 
 
-def test_what_is_aligned_is_kept(tmp_path) -> None:
-    """LibriSpeech's layout brings no phone times; a second analysis finds those of the first."""
+def test_alignments_are_kept(tmp_path) -> None:
+    """LibriSpeech's layout has no phone times; a second analysis reuses those of the first."""
     texts = write_librispeech(tmp_path / "data", subsets=("dev-clean",), speakers=1, utterances=1)
     phones = [("SH", 0.0, 0.1), ("IH", 0.1, 0.2), ("P", 0.2, 0.3)]
     (tmp_path / "out").mkdir()
@@ -285,7 +285,7 @@ def test_an_encoder_takes_every_wav2sem_of_its_width(tmp_path, kind) -> None:
 
 
 def test_slicing_by_hand() -> None:
-    """Feature slicing averages the utterance's own frames; audio slicing hears nothing but the word."""
+    """Feature slicing averages the utterance's own frames; audio slicing hears only the word."""
     torch.manual_seed(0)
     encoder, wav2sem = build_backbone("hubert", TINY).eval(), Wav2Sem(TINY, 16).eval()
     tested = TestedEncoder(

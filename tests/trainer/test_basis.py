@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ARKit basis on FLAME's topology: lips, lids, symmetry, and what must not move. Lengths in millimetres."""
+"""The ARKit basis on FLAME's topology: lips, lids, symmetry, and the parts that must not move. Lengths in
+millimetres."""
 
 import hashlib
 import json
@@ -82,7 +83,7 @@ def test_jaw_open_moves_the_chin_down_and_leaves_the_upper_lip(keys):
 
 @needs_data
 def test_jaw_open_matches_the_chin_of_the_source(keys, flame):
-    """ICT's chin travels 4.2 cm; on FLAME's jaw joint the angle follows it, so 3.5 to 4 cm on the smaller head."""
+    """ICT's chin moves by 4.2 cm; FLAME's jaw turns by the same angle, which gives 3.5 to 4 cm on its smaller head."""
     assert 33 < np.linalg.norm(keys["jawOpen"][CHIN]) < 42
 
 
@@ -115,7 +116,7 @@ def test_mirrored_pairs_are_mirror_images(keys, skin):
     twin = mirror_map(skin)
     for name, key in keys.items():
         error = np.linalg.norm(MIRROR * key[:HEAD_VERTICES][twin] - keys[other_side(name)][:HEAD_VERTICES], axis=1)
-        # Around the eyes the lids follow the template's own eyeballs and openings, which differ by 1.5 mm.
+        # The lids follow the template's own eyeballs and eye openings, which differ by 1.5 mm.
         assert error.max() < (1.2 if name.startswith("eye") else 0.4), name
         assert np.percentile(error, 95) < 0.05, name
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line, frozen: scripts and papers name these verbs, options and experiments."""
+"""The command line is frozen: scripts and papers name these verbs, options and experiments."""
 
 from __future__ import annotations
 

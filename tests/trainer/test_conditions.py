@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Recordings made harder to hear: what each condition changes is measured, and that no condition moves the words."""
+"""Listening conditions: the change by each condition is measured, and none moves the words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Record:
 
 
 class Voices:
-    """Six people in two splits, who say four seconds of the demo each from another place on."""
+    """Six people in two splits; each says four seconds of the demo, from a different start."""
 
     def __init__(self, n_speakers: int = 6) -> None:
         demo_S, rate_hz = sf.read(ASSETS / "demo_speech.flac", dtype="float32")
@@ -59,7 +59,7 @@ def heard() -> dict[str, np.ndarray]:
 
 
 def lag_s(first_S: np.ndarray, second_S: np.ndarray) -> float:
-    """By how much the second's loudness follows the first's."""
+    """The delay of the second's loudness against the first's."""
     smooth = np.hanning(320)
     first, second = (np.convolve(np.abs(x), smooth, "same") for x in (first_S, second_S))
     correlation = signal.correlate(second - second.mean(), first - first.mean())
@@ -79,11 +79,11 @@ def test_no_condition_moves_the_words(heard, name: str) -> None:
         assert np.abs(heard[name] - heard[CLEAN]).max() > 0.01
 
 
-def test_conditions_are_the_same_every_time_and_of_every_clip_others() -> None:
+def test_conditions_are_repeatable_and_differ_between_clips() -> None:
     voices = Voices()
     first, again = (Conditions(voices, "test", seed=0) for _ in range(2))
     other_seed = Conditions(voices, "test", seed=1)
-    again.samples(voices.records[1], "noise")  # what was heard before must not matter
+    again.samples(voices.records[1], "noise")  # earlier calls must not matter
     for name in ("noise", "room", BABBLE):
         heard_S = first.samples(voices.records[0], name)
         np.testing.assert_array_equal(heard_S, again.samples(voices.records[0], name))
@@ -121,8 +121,8 @@ def test_a_telephone_has_a_narrow_band(heard) -> None:
     assert np.abs(change_db[(hz > 600) & (hz < 2500)]).max() < 2
 
 
-def test_a_room_rings_on(heard) -> None:
-    """After a click: 3 dB less than the click, 60 dB lost in half a second."""
+def test_a_room_reverberates(heard) -> None:
+    """After a click: echoes 3 dB below it, which decay by 60 dB in half a second."""
     voices = Voices()
     click_S = np.zeros(RATE_HZ, np.float32)
     click_S[1000] = 1
@@ -135,7 +135,7 @@ def test_a_room_rings_on(heard) -> None:
 
 
 def vowel(pitch_hz: float, formant_hz: float) -> np.ndarray:
-    """A second of pulses through one resonance."""
+    """One second of pulses through a resonance."""
     pulses_S = np.zeros(RATE_HZ)
     pulses_S[np.arange(0, RATE_HZ, RATE_HZ / pitch_hz).astype(int)] = 1
     pole = np.exp((-60 + 2j * formant_hz) * np.pi / RATE_HZ)
@@ -169,7 +169,7 @@ def test_formants_move_alone() -> None:
     assert formant_hz(moved_S) == pytest.approx(1950, rel=0.1)
 
 
-def test_stretched_speech_is_longer_and_otherwise_itself() -> None:
+def test_stretched_speech_is_longer_and_otherwise_unchanged() -> None:
     speech_S = vowel(100, 800)
     np.testing.assert_allclose(stretch(speech_S, 1.0)[:RATE_HZ], speech_S, atol=1e-6)
     longer_S = stretch(speech_S, 1.5)

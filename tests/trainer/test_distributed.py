@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real verbs under torchrun and kill -9: two gloo processes learn what one learns, a resumed run is the same."""
+"""The real verbs under torchrun and kill -9: two gloo processes give the weights of one, and so does a resumed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.trainer.miniature_faces import write_vocaset  # noqa: E402
 from tests.trainer.miniature_librispeech import write_librispeech  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-# Dropout is drawn by each process for itself; without it, what processes learn can be compared.
+# Each process draws its own dropout; without dropout, results can be compared.
 EXPERIMENTS = """
 from dataclasses import replace
 from trainer.experiments import face, hubert, wav2sem

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech of espeak-ng: its phone times hold against the energy of what is heard, in every language spoken."""
+"""Speech by espeak-ng: its phone times agree with the energy of the sound, in every language."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_times_run_from_zero_to_the_end() -> None:
 
 
 @needs_espeak
-def test_rate_and_pitch_are_heard() -> None:
+def test_rate_and_pitch_have_an_effect() -> None:
     slow_S, _ = synthesise_espeak("Many people", "en-us", rate=100)
     fast_S, _ = synthesise_espeak("Many people", "en-us", rate=250)
     assert len(slow_S) > 1.4 * len(fast_S)
@@ -179,7 +179,7 @@ def test_sentences_close_the_lips_often() -> None:
     assert all(len(s["sentences"]) == len(set(s["sentences"])) == 24 for s in spoken.values())
 
 
-def test_nothing_is_judged_that_was_learnt() -> None:
+def test_evaluation_and_training_share_no_sentence() -> None:
     judged, learnt = (json.loads(file.read_text(encoding="utf-8")) for file in (JUDGED_FILE, LEARNT_FILE))
     assert not set(JUDGED_VARIANTS) & set(LEARNT_VARIANTS)
     for language, spoken in learnt.items():

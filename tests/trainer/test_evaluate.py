@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`evaluate` on miniature VOCASET, BIWI and custom data with small random models: tables, controls, what is refused."""
+"""`evaluate` on miniature VOCASET, BIWI and custom data with small random models: tables, controls and refusals."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def save_tiny(
     host=None,
     unit: str = "m",
 ) -> Path:
-    """A model of random weights whose motion is some centimetres."""
+    """A model with random weights whose motion spans centimetres."""
     torch.manual_seed(0)
     host = host or FaceFormer(dim=16, ffn_dim=16)
     config = ModelConfig(
@@ -79,7 +79,7 @@ def save_tiny(
 
 @pytest.fixture(scope="module")
 def vocaset(tmp_path_factory) -> Path:
-    """Three test clips of one unseen subject, and one of training."""
+    """Three test clips of one unseen subject, and one training clip."""
     folder = tmp_path_factory.mktemp("vocaset")
     subjects = (VOCASET.splits[0].subjects[0], VOCASET.splits[2].subjects[0])
     miniature_faces.write_vocaset(folder, layout="exported", subjects=subjects, sentences=(21, 22, 23))
@@ -116,7 +116,7 @@ def test_every_control_is_a_row_with_its_own_figures(results) -> None:
     assert not any(r["unavailable"] for r in rows)
     assert all(r["lve_frames"] > 0 and r["mve_frames"] > 0 for r in rows)
     assert len({r["lve_frames"] for r in rows}) >= 6, "the vectors must reach the motion"
-    assert row(results[0], "bert_c")["lve_frames"] == row(results[0], "bert_m")["lve_frames"]  # one random source
+    assert row(results[0], "bert_c")["lve_frames"] == row(results[0], "bert_m")["lve_frames"]  # same random vectors
 
 
 def test_unseen_subjects_are_predicted_under_all_styles(results) -> None:
@@ -144,7 +144,7 @@ def test_a_known_subject_has_its_own_style(vocaset, tmp_path) -> None:
 
 
 def test_frames_come_from_the_audio_alone(vocaset, model, results) -> None:
-    """1 s is 29 frames for the model; the recording has 30."""
+    """1 s of audio is 29 frames for the model; the recorded motion has 30."""
     faces = open_face_data("vocaset", vocaset)
     assert len(faces.vertices(faces.clips[0])) == 30
     assert results[0]["data"]["frames"] == 3 * len(STYLES) * 29
@@ -212,7 +212,7 @@ def test_an_interrupted_evaluation_goes_on(vocaset, model, results, monkeypatch,
     assert len(calls) == 2 * len(STYLES) and again["rows"] == results[0]["rows"]
 
 
-def test_predictions_of_another_model_are_not_taken(vocaset, model, tmp_path) -> None:
+def test_predictions_of_another_model_are_not_reused(vocaset, model, tmp_path) -> None:
     config = EvaluateVertices(kind="vocaset", controls=False, max_clips=1)
     first = evaluate(config, vocaset, tmp_path / "out", str(model), "cpu")
     plain = save_tiny(tmp_path / "plain", semantic=False)
@@ -240,7 +240,7 @@ def test_constant_is_one_vector_and_shuffled_are_others() -> None:
     assert rows[NONE].strength == 0
 
 
-def test_missing_texts_and_widths_are_said_in_the_row(vocaset, model, tmp_path, monkeypatch) -> None:
+def test_missing_texts_and_other_widths_are_noted_in_the_row(vocaset, model, tmp_path, monkeypatch) -> None:
     heard = {"a": np.zeros(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
     untold = controls(heard, {"a": "hello", "b": None}, seed=0)
     assert [r.unavailable for r in untold if r.name == "bert_c"] == [
@@ -256,20 +256,20 @@ def test_missing_texts_and_widths_are_said_in_the_row(vocaset, model, tmp_path, 
 
 
 @pytest.mark.parametrize(("length", "warned"), [(1.0, False), (0.1, True), (9.0, True)])
-def test_text_vectors_of_another_length_are_remarked(monkeypatch, length: float, warned: bool) -> None:
+def test_text_vectors_of_another_length_are_noted(monkeypatch, length: float, warned: bool) -> None:
     monkeypatch.setattr(controls_module, "_text_vectors", lambda texts, *_a: np.full((len(texts), WIDTH), length))
     heard = {"a": np.ones(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
     rows = controls(heard, {"a": "hello", "b": "you"}, seed=0)
     assert [f"{length:.2g} times as long as F_s" in r.label for r in rows[-2:]] == [warned, warned]
 
 
-def test_a_text_model_that_is_not_there_is_said_in_the_row(tmp_path) -> None:
+def test_a_missing_text_model_is_noted_in_the_row(tmp_path) -> None:
     heard = {"a": np.zeros(WIDTH, np.float32), "b": np.ones(WIDTH, np.float32)}
     rows = controls(heard, {"a": "hello", "b": "you"}, 0, str(tmp_path / "nowhere"))
     assert all("nowhere" in r.unavailable for r in rows if r.name.startswith("bert"))
 
 
-def test_an_injected_vector_is_what_the_strength_scales(model) -> None:
+def test_the_strength_scales_an_injected_vector(model) -> None:
     animator, engine = injecting(SpeechAnimator.load(model))
     speech = np.random.default_rng(0).standard_normal(16_000)
     engine.start(None)
@@ -298,7 +298,7 @@ def test_a_model_of_other_data_is_refused(vocaset, tmp_path, options, message) -
         evaluate(EvaluateVertices(kind="vocaset"), vocaset, tmp_path / "out", str(tiny), "cpu")
 
 
-def test_a_split_that_is_not_there_is_refused(vocaset, model, tmp_path) -> None:
+def test_a_missing_split_is_refused(vocaset, model, tmp_path) -> None:
     with pytest.raises(ValueError, match="no clip of the valid split is on disk, only clips of: test, train"):
         evaluate(EvaluateVertices(kind="vocaset", split="valid"), vocaset, tmp_path, str(model), "cpu")
 

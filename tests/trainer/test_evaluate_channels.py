@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`evaluate bundled` with the model that ships, on a few seconds of the demo in the layout of prepared data."""
+"""`evaluate bundled` with the bundled model, on a few seconds of the demo in the layout of prepared data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def animator() -> SpeechAnimator:
 
 @pytest.fixture(scope="module")
 def work(animator, tmp_path_factory) -> Path:
-    """Three clips of two seconds: one with a face, two without; all have phones, the last is of the test split too."""
+    """Three clips of two seconds: one with a face, two without; all have phones, and the last is in the test split."""
     work = tmp_path_factory.mktemp("work")
     (work / "speech").mkdir()
     demo_S, _ = sf.read(ASSETS / "demo_speech.flac", dtype="int16")
@@ -68,7 +68,7 @@ def results(work, tmp_path_factory):
     return evaluate_channels(NO_VOICES, work, out, "default", "cpu"), out
 
 
-def test_scores_are_of_the_apertures_that_are_written(results, work) -> None:
+def test_scores_are_those_of_the_written_apertures(results, work) -> None:
     measured, out = results
     with np.load(out / "apertures" / "grid_s1" / "filmed.npz") as file:
         aperture_T, fps = file["aperture"], float(file["fps"])
@@ -129,7 +129,7 @@ def test_the_test_split_and_chosen_conditions(work, tmp_path) -> None:
         (EvaluateChannels(conditions=("rain",)), "condition 'rain': choose from clean, babble"),
     ],
 )
-def test_what_is_not_there_is_named(work, tmp_path, config, message) -> None:
+def test_missing_data_are_named(work, tmp_path, config, message) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_channels(config, work, tmp_path, "default", "cpu")
 
@@ -144,7 +144,7 @@ def test_motion_prepared_before_lips_were_kept_is_refused(work, tmp_path) -> Non
         evaluate_channels(NO_VOICES, tmp_path, tmp_path / "out", "default", "cpu")
 
 
-def test_languages_are_judged_apart(animator, work) -> None:
+def test_languages_are_scored_separately(animator, work) -> None:
     demo_S = np.load(work / "speech" / "audio.npy")
     spoken = [("de", "eins", demo_S[:LENGTH], PHONES), ("fr", "un", demo_S[LENGTH : 2 * LENGTH], PHONES)]
     spoken.append(("de", "zwei", demo_S[LENGTH : 2 * LENGTH], PHONES))
@@ -154,7 +154,7 @@ def test_languages_are_judged_apart(animator, work) -> None:
     assert {name: scores["closures"]["bilabials"] for name, scores in found.items()} == {"de": 4, "fr": 2}
 
 
-def test_languages_that_cannot_be_spoken_are_said_in_the_report(work, tmp_path, monkeypatch) -> None:
+def test_the_report_says_why_languages_were_not_measured(work, tmp_path, monkeypatch) -> None:
     def missing():
         raise MissingFileError("espeak-ng is not installed (Debian: `apt install espeak-ng`)")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Face data sets in their on-disk formats: what was written is what is read, and every bad input is said or counted."""
+"""Face data sets in their on-disk formats: data survive a round trip, and every bad input is named or counted."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_vocaset_gives_back_what_was_written(corpora, layout: str) -> None:
         np.testing.assert_array_equal(data.template(clip.subject), source.template_V3)
         assert clip.text == source.text
     assert data.vertices(data.clips[0]).dtype == np.float32
-    assert np.ptp(data.vertices(data.clips[0]), axis=0).max() > 0.005  # the face does move, by millimetres
+    assert np.ptp(data.vertices(data.clips[0]), axis=0).max() > 0.005  # the face moves by millimetres
 
 
 @pytest.mark.parametrize("layout", ["vocaset", "vocaset exported", "biwi", "biwi exported", "custom"])
-def test_samples_are_the_recording_at_16_khz_as_loud_as_it_was(corpora, layout: str) -> None:
+def test_samples_are_the_recording_at_16_khz_with_its_level(corpora, layout: str) -> None:
     folder, written = corpora[layout]
     data = open_face_data(_kind(layout), folder)
     clip = data.clips[-1]
@@ -180,7 +180,7 @@ def test_biwi_is_preprocessed_and_cropped_to_the_audio(corpora, layout: str) -> 
     ]  # fmt: skip
     for clip in data.clips:
         vertices_TV3 = data.vertices(clip)
-        # 0.4 s are 10 frames of motion, and (6400 - 400) // 320 + 1 = 19 encoder frames: 9 of 25 fps.
+        # 0.4 s are 10 frames of motion, and (6400 - 400) // 320 + 1 = 19 encoder frames, or 9 frames at 25 fps.
         assert vertices_TV3.shape == (9, 23_370, 3)
         source_FV3 = written[clip.name].vertices_FV3[:9]
         expected_TV3 = source_FV3 if "exported" in layout else [preprocess(frame, triangles) for frame in source_FV3]
@@ -190,7 +190,7 @@ def test_biwi_is_preprocessed_and_cropped_to_the_audio(corpora, layout: str) -> 
 
 
 @pytest.mark.parametrize("layout", ["biwi", "biwi exported"])
-def test_biwi_decodes_a_recording_once_for_all_looks_at_its_vertices(corpora, layout: str, monkeypatch) -> None:
+def test_biwi_decodes_a_recording_once_for_all_reads_of_its_vertices(corpora, layout: str, monkeypatch) -> None:
     decoded = []
     from_file = Speech.from_file
     monkeypatch.setattr(Speech, "from_file", lambda path: (decoded.append(path.stem), from_file(path))[1])
@@ -303,7 +303,7 @@ def test_a_bad_template_is_named_by_subject_on_opening(copy, corpora, layout: st
         open_face_data("vocaset", folder)
 
 
-def test_another_subjects_size_is_no_wrong_template_but_millimetres_are(copy, corpora) -> None:
+def test_a_larger_subject_passes_but_millimetres_are_refused(copy, corpora) -> None:
     folder = copy("vocaset")
     templates = {name.rpartition("_")[0]: clip.template_V3 for name, clip in corpora["vocaset"][1].items()}
     write_python2_pickle(folder / "templates.pkl", templates | {TRAIN: 1.1 * templates[TRAIN]})
@@ -316,7 +316,7 @@ def test_another_subjects_size_is_no_wrong_template_but_millimetres_are(copy, co
 
 
 @pytest.mark.parametrize("missing", ORIGINAL_FILES)
-def test_each_of_the_four_files_is_asked_for_by_name(copy, missing: str) -> None:
+def test_each_missing_file_is_named(copy, missing: str) -> None:
     folder = copy("vocaset")
     (folder / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"{missing} is missing"):
@@ -410,7 +410,7 @@ def test_motion_with_pickled_objects_is_refused(copy) -> None:
         open_face_data("vocaset", folder)
 
 
-def test_biwi_without_its_parts_says_which(copy) -> None:
+def test_missing_parts_of_biwi_are_named(copy) -> None:
     folder = copy("biwi")
     (folder / "rigid_scans" / "F2.obj").unlink()
     with pytest.raises(FileNotFoundError, match="F2.obj"):
@@ -460,7 +460,7 @@ def test_custom_rates_and_units(tmp_path: Path, fps: int, seen: int, step: int) 
     assert data.fps == seen
     source = written["anna_001"]
     vertices_TV3 = data.vertices(_clip(data, "anna_001"))
-    n_kept = 14 if seen == 25 else 18  # 29 encoder frames are heard: 14 of 25 fps
+    n_kept = 14 if seen == 25 else 18  # 29 encoder frames are 14 frames at 25 fps
     assert len(vertices_TV3) == n_kept
     np.testing.assert_allclose(vertices_TV3, source.vertices_FV3[::step][:n_kept] / 1000, rtol=1e-6)
     np.testing.assert_allclose(data.template("anna"), source.template_V3 / 1000, rtol=1e-6)
@@ -473,7 +473,7 @@ def test_custom_splits_by_list_or_by_rule(tmp_path: Path) -> None:
         "anna_001": "train", "anna_002": "valid", "anna_003": "train",
         "ben_001": "test", "ben_002": "test", "ben_003": "test",
     }  # fmt: skip
-    assert data.styles == ("anna",)  # a subject that is only tested has no style
+    assert data.styles == ("anna",)  # a subject without training clips has no style
     names = [f"clip_{i}" for i in range(400)]
     assert 30 < len(held_out(names)) < 70
     assert set(held_out(names[:200])) <= set(held_out(names))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Near-homophones: distances of words and of vectors that can be worked out by hand."""
+"""Near-homophones: distances of words and of vectors, worked out by hand."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def tokens() -> list[Token]:
     ]
 
 
-def test_pairs_are_of_their_kind_once_each_and_never_of_one_sentence(tokens: list[Token]) -> None:
+def test_pairs_have_their_kind_occur_once_and_span_two_sentences(tokens: list[Token]) -> None:
     words = ["sheep", "ship", "the", "zoo"]
     near_P2 = np.array([[0, 1], [2, 3]])
     drawn = draw_pairs(tokens, near_P2, words, n_words=1000, n_pairs=40, seed=3)
@@ -97,7 +97,7 @@ def test_pairs_are_of_their_kind_once_each_and_never_of_one_sentence(tokens: lis
     assert not np.array_equal(drawn["near-homophones"], other["near-homophones"])
 
 
-def test_words_heard_in_one_sentence_only_take_no_part(tokens: list[Token]) -> None:
+def test_words_of_only_one_sentence_are_left_out(tokens: list[Token]) -> None:
     rare = [token for token in tokens if token.word != "ship" or token.sentence == 0]
     drawn = draw_pairs(rare, np.array([[0, 1]]), ["sheep", "ship", "the", "zoo"], 1000, 40, seed=0)
     assert all(len(pairs) == 0 for pairs in drawn.values())
@@ -110,8 +110,8 @@ def test_distances_by_hand() -> None:
     np.testing.assert_allclose(found["cosine"], [1 - 1 / 3, 0], atol=1e-12)
 
 
-def test_a_constant_changes_no_distance_and_one_constant_a_clip_moves_clips_apart_alike() -> None:
-    """F_s is one vector a clip: within a clip nothing changes, between two clips d² grows by the same for all words."""
+def test_a_constant_changes_no_distance_and_a_constant_per_clip_moves_clips_apart_equally() -> None:
+    """F_s is one vector per clip: within a clip nothing changes; between two clips d² grows equally for all words."""
     rng = np.random.default_rng(0)
     clips_N = np.repeat([0, 1], 200)
     features_ND = np.concatenate([rng.normal(size=(200, 16)) for _ in range(2)])
@@ -135,7 +135,7 @@ def test_a_constant_changes_no_distance_and_one_constant_a_clip_moves_clips_apar
     assert mean_mse(after) - mean_mse(before) == pytest.approx(shift, rel=1e-9)
 
 
-def test_shuffling_gives_everybody_anothers_vector_and_an_owner_one_vector() -> None:
+def test_shuffling_gives_each_owner_one_vector_of_another() -> None:
     owners_N = np.array([5, 5, 9, 2, 2, 9])
     semantic_ND = owners_N[:, None] * np.ones((6, 3))
     shuffled = with_semantics(np.zeros((6, 3)), semantic_ND, owners_N, seed=1)["shuffled F_s"][:, 0]

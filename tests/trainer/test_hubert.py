@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HuBERT's masked prediction: labels that lie on the encoder's frames, the published loss, both iterations from end to
-end on real clips, and what can be checked by hand."""
+"""HuBERT's masked prediction: labels on the encoder's frames, the published loss, both iterations on real clips, and
+checks by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ CALM_SMOKE = replace(SMOKE, encoder=replace(SMOKE.encoder, config=dict(SMOKE.enc
 
 @pytest.fixture(scope="module")
 def vowels(tmp_path_factory) -> Path:
-    """Three speakers' recordings, 3 s and more, of four sounds in random order: a task that a toy encoder can learn."""
+    """Recordings of three speakers, at least 3 s each, with four sounds in random order, which a toy encoder can
+    learn."""
     root = tmp_path_factory.mktemp("vowels")
     rng = np.random.default_rng(0)
     for i in range(9):
@@ -145,7 +146,7 @@ def test_labels_are_kept_until_the_recipe_changes(vowels: Path, tmp_path: Path) 
 
 
 def test_prepared_speech_is_clustered_in_its_own_splits(tmp_path: Path) -> None:
-    """Its labels lie where its samples do, its test part stays unheard, and its phones judge the clusters."""
+    """Labels belong to its samples, its test part is unused, and its phones judge the clusters."""
     rng = np.random.default_rng(0)
     audio_S = (3000 * rng.standard_normal(3 * 48_000)).astype(np.int16)
     splits = ("train", "valid", "test")
@@ -199,7 +200,7 @@ def test_the_loss_is_the_published_one(task: ClusterTask) -> None:
         waveform = torch.from_numpy(np.stack([task._waveform(crop) for crop in crops]))
         energy = encoder.feature_extractor(waveform).square().mean()
         masked = torch.from_numpy(np.stack([crop.masked_L for crop in crops]))
-        encoder.config.apply_spec_augment = True  # transformers' own masking, which is off otherwise
+        encoder.config.apply_spec_augment = True  # transformers' own masking, otherwise off
         hidden = encoder(waveform, mask_time_indices=masked).last_hidden_state
         for crop, hidden_LD in zip(crops, hidden, strict=True):
             for frame in np.flatnonzero(crop.masked_L):
@@ -291,7 +292,7 @@ def test_micro_batches_do_not_change_the_loss(vowels: Path, tmp_path: Path) -> N
 
 
 def test_it_learns(vowels: Path, tmp_path: Path) -> None:
-    """A toy encoder guesses the masked sounds of nine recordings better than by their frequency."""
+    """A toy encoder predicts the masked sounds of nine recordings better than their frequencies do."""
     config = replace(CALM_SMOKE, steps=30, warmup_steps=5, peak_lr=3e-3)
     run = new_run(tmp_path / "run", config)
     pretrain_hubert(config, vowels, run)
@@ -319,7 +320,7 @@ def test_hidden_states_in_pieces(monkeypatch) -> None:
 
 
 def test_cluster_quality_by_hand(tmp_path: Path) -> None:
-    """12 frames: cluster 0 is all B, cluster 1 half AA, half SIL: 9 of 12 are their cluster's commonest phone."""
+    """12 frames: cluster 0 is all B, cluster 1 half AA, half SIL: 9 of 12 have their cluster's most frequent phone."""
     with gzip.open(tmp_path / "alignments.tsv.gz", "wt") as table:
         table.write("clip\ttier\tstart\tend\tlabel\na\tphones\t0.0\t0.12\tB\na\tphones\t0.12\t0.18\tAA\n")
     soundfile.write(tmp_path / "a.wav", np.zeros(400 + 11 * 320), 16_000)
@@ -337,7 +338,7 @@ def test_cluster_quality_by_hand(tmp_path: Path) -> None:
 
 @needs_data
 def test_any_folder_of_audio(tmp_path: Path) -> None:
-    """Flat, at any rate, with files that must be left out; and clusters of real speech know something of its phones."""
+    """A flat folder, any sample rate, files to leave out; and clusters of real speech carry phone information."""
     source = SHARED / "librispeech_4_aligned"
     root = tmp_path / "speech"
     root.mkdir()
@@ -438,7 +439,7 @@ def test_phones(tmp_path: Path, vowels: Path) -> None:
     second = hubert.smoke_features()
     with pytest.raises(ValueError, match="was taught phones at 30 Hz"):
         pretrain_hubert(second, vowels, new_run(tmp_path / "second", second), run.folder)
-    still = replace(config, steps=1, peak_lr=0.0)  # learns nothing: what it writes is what it began with
+    still = replace(config, steps=1, peak_lr=0.0)  # learns nothing, so it writes what it started with
     again = new_run(tmp_path / "again", still)
     pretrain_hubert(still, tmp_path, again, run.folder)
     assert torch.equal(torch.load(again.folder / "encoder.pt", weights_only=True)["head.weight"], state["head.weight"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""LibriSpeech's layout: every utterance is found wherever --data points, and what is broken is counted by reason."""
+"""LibriSpeech's layout: every utterance is found at any level of --data, and broken ones are counted by reason."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_merged_speakers_without_subsets(root: Path, tmp_path: Path) -> None:
     assert len(speech.records) == 24 and {record.corpus for record in speech.records} == {"merged"}
 
 
-def test_dev_is_validation_and_test_is_for_neither(tmp_path: Path) -> None:
+def test_dev_is_validation_and_test_is_unused(tmp_path: Path) -> None:
     write_librispeech(tmp_path, subsets=("train-clean-100", "dev-other", "test-clean"))
     splits = {record.corpus: record.split for record in LibriSpeech(tmp_path).records}
     assert splits == {"train-clean-100": "train", "dev-other": "valid", "test-clean": "test"}
@@ -73,7 +73,7 @@ def test_one_speaker_is_held_out_by_utterance(tmp_path: Path) -> None:
     assert splits.count("valid") == 1 and splits.count("train") == 9
 
 
-def test_what_is_broken_is_counted_by_reason(root: Path) -> None:
+def test_broken_files_are_counted_by_reason(root: Path) -> None:
     chapter = root / "train-clean-100" / "100" / "1000"
     transcript = chapter / "100-1000.trans.txt"
     first, second, third = transcript.read_text().splitlines()
@@ -105,7 +105,7 @@ def test_what_is_broken_is_counted_by_reason(root: Path) -> None:
     assert len(spoken.records) == len(speech.records) + 2, "sound alone is enough where texts are not needed"
 
 
-def test_a_transcript_that_is_no_text(root: Path) -> None:
+def test_a_transcript_that_is_not_text(root: Path) -> None:
     (root / "train-clean-100" / "100" / "1000" / "100-1000.trans.txt").write_bytes(b"\xff\xfe\x00garbage")
     assert counts(LibriSpeech(root)) == {"unreadable transcript": 1, "no transcript": 3}
 

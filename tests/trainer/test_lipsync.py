@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lip-sync scores: by hand on curves of a few steps, and equal to the tool that acceptance uses where that is."""
+"""Lip-sync scores: by hand on short curves, and equal to the acceptance tool's if that exists."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_mouth_that_closes_where_it_should() -> None:
     assert (found.bilabials, found.recall, found.precision, found.f1, found.auc) == (2, 1, 1, 1, 1)
     assert found.silence_residual == 0
     assert found.closed == pytest.approx(20 / 245)  # 20 steps of the 2.5 s less the 50 ms silence
-    # M and B with 60 ms on both sides, and 60 ms beside each pause; the silence of 50 ms is none.
+    # M and B with 60 ms on both sides, and 60 ms beside each pause; the silence of 50 ms does not count.
     assert found.chance == pytest.approx((22 + 22 + 6 + 6) / 245, abs=2.1 / 245)
 
 
@@ -84,7 +84,7 @@ def test_long_clips_weigh_more_but_silences_are_means_of_clips() -> None:
     assert found.precision is found.auc is None and found.f1 == 0
 
 
-def test_lag_tells_early_from_late() -> None:
+def test_the_lag_is_positive_for_an_early_mouth() -> None:
     rng = np.random.default_rng(0)
     gap_T = np.convolve(rng.random(104), np.ones(3), "valid")
     tracked = LipGap(gap_T=gap_T[2:], found_T=np.ones(100, bool), fps=25.0)
@@ -102,7 +102,7 @@ def test_frames_without_a_face_are_left_out() -> None:
     assert not correlations(gap_T, 25, LipGap(gap_T=gap_T, found_T=np.zeros(75, bool), fps=25.0)).any()
 
 
-def test_tracked_lips_travel_with_prepared_motion(tmp_path) -> None:
+def test_prepared_motion_keeps_the_tracked_lips(tmp_path) -> None:
     lips = {
         name: LipGap(gap_T=np.random.default_rng(n).random(n), found_T=np.arange(n) > 1, fps=25.0)
         for name, n in (("one", 3), ("two", 5))
@@ -121,7 +121,7 @@ def test_tracked_lips_travel_with_prepared_motion(tmp_path) -> None:
         assert read[name].fps == 25
 
 
-def test_lip_gap_is_measured_by_the_eyes(tmp_path) -> None:
+def test_the_lip_gap_is_relative_to_the_eyes(tmp_path) -> None:
     points_px = np.array([[100, 50, 0], [200, 50, 0], [150, 100, 5], [150, 130, 9]], float)  # 33, 263, 13, 14
     write_track(tmp_path / "track.npz", np.stack([points_px, 2 * points_px]), np.array([True, False]))
     found = lip_gap(tmp_path / "track.npz")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""LVE, MVE and FDD against numbers that were worked out on paper, and the vertex lists that they are measured on."""
+"""LVE, MVE and FDD against figures worked out on paper, and their vertex lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wav2sem_blender.assets import DEFAULT_MODEL
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 
 TEMPLATE = np.zeros((4, 3))
-LIPS, UPPER = np.array([0, 1, 1]), np.array([2, 3, 3])  # duplicates, as FLAME's lips have them
+LIPS, UPPER = np.array([0, 1, 1]), np.array([2, 3, 3])  # with duplicates, like FLAME's lips
 
 
 def moved(*frames: dict[int, tuple[float, float, float]]) -> np.ndarray:
@@ -42,7 +42,7 @@ def errors(predicted, truth, template=TEMPLATE) -> SequenceErrors:
 def test_lve_is_the_mean_of_the_largest_squared_lip_distance() -> None:
     predicted = moved({0: (3, 4, 0), 1: (1, 0, 0), 2: (9, 9, 9)}, {1: (0, 0, 2)})
     measured = errors(predicted, moved({}, {}))
-    assert measured.lve == pytest.approx((25 + 4) / 2)  # no root, and the upper face plays no part
+    assert measured.lve == pytest.approx((25 + 4) / 2)  # no root, and without the upper face
 
 
 def test_mve_is_the_mean_distance_of_all_vertices() -> None:
@@ -157,7 +157,7 @@ def test_without_any_list_flame_has_ours_and_other_meshes_a_remedy(tmp_path: Pat
         find_regions(tmp_path, "biwi", 23370)
 
 
-def test_our_lips_are_what_the_bundled_basis_says() -> None:
+def test_our_lips_are_those_of_the_bundled_basis() -> None:
     folder = ModelFolder.open(DEFAULT_MODEL)
     basis_KV3 = folder.basis()
     assert basis_KV3 is not None

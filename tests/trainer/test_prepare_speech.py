@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`prepare speech` goes on where it was stopped."""
+"""`prepare speech` continues after a stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALIGNED_ONLY = PrepareSpeech(synthetic=0, languages=False)
 
 
 class CountingAligner:
-    """Says one phone for each clip, and stops at one of them."""
+    """Gives one phone for each clip, and stops at one of them."""
 
     unknown: frozenset[str] = frozenset()
     heard = 0
@@ -56,13 +56,13 @@ def prepared(folder: Path) -> tuple[bytes, str]:
     return (folder / "audio.npy").read_bytes(), (folder / "clips.json").read_text()
 
 
-def test_a_stopped_run_goes_on_after_its_last_clip(corpus: type[CountingAligner], tmp_path: Path) -> None:
+def test_a_stopped_run_continues_after_its_last_clip(corpus: type[CountingAligner], tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     speech.prepare_speech(tmp_path, whole, ALIGNED_ONLY)
     corpus.heard, corpus.stops_at = 0, 4
     with pytest.raises(KeyboardInterrupt):
         speech.prepare_speech(tmp_path, stopped, ALIGNED_ONLY)
-    # A power cut may leave half a record, and samples without one.
+    # A power cut may leave half a record, and samples without a record.
     with (stopped / "clips.jsonl").open("a") as lines, (stopped / "audio.raw").open("ab") as raw:
         lines.write('{"name": "clip_3", "cor')
         raw.write(bytes(77))
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_after_its_last_clip(corpus: type[CountingAligner]
     assert prepared(stopped) == prepared(whole)
 
 
-def test_what_was_begun_differently_is_begun_anew(corpus: type[CountingAligner], tmp_path: Path) -> None:
+def test_other_settings_start_again(corpus: type[CountingAligner], tmp_path: Path) -> None:
     corpus.stops_at = 4
     with pytest.raises(KeyboardInterrupt):
         speech.prepare_speech(tmp_path, tmp_path / "out", ALIGNED_ONLY)

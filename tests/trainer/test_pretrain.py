@@ -129,7 +129,7 @@ def test_every_utterance_comes_once_an_epoch(shape: dict, count: int) -> None:
     assert again(2 * len(epochs)) == epochs(2 * len(epochs)), "a resumed run draws the same"
 
 
-def test_buckets_hold_like_lengths_within_their_limit() -> None:
+def test_buckets_hold_similar_lengths_within_their_limit() -> None:
     lengths = np.random.default_rng(1).integers(32_000, 256_000, 3000)
     limit = 100 * 16_000
     epochs = Epochs(lengths, rng, batch_samples=limit)
@@ -174,11 +174,11 @@ def test_contrastive_term_by_hand_and_shared() -> None:
     texts = ["a", "b", "c", "a", "d", "e"]
     unit = torch.nn.functional.normalize
     logits = (unit(vectors, dim=1) @ unit(targets, dim=1).T / 0.07).double()
-    logits[0, 3] = logits[3, 0] = -torch.inf  # the same sentence is not a wrong answer
+    logits[0, 3] = logits[3, 0] = -torch.inf  # a repeated sentence is not a wrong answer
     expected = -torch.log_softmax(logits, 1).diagonal().mean()
     np.testing.assert_allclose(contrastive_loss(vectors, targets, range(6), texts), expected, rtol=1e-5)
     parts = [contrastive_loss(vectors[i::2], targets, range(i, 6, 2), texts) for i in range(2)]
-    np.testing.assert_allclose(torch.stack(parts).mean(), expected, rtol=1e-5)  # processes' mean is one process's value
+    np.testing.assert_allclose(torch.stack(parts).mean(), expected, rtol=1e-5)  # as in one process
 
 
 def test_equal_lengths_need_no_mask() -> None:
@@ -195,7 +195,7 @@ def test_same_seed_same_weights(libri: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_what_a_run_leaves(libri: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_run(libri: Path, tmp_path: Path) -> None:
     state = train(replace(SMOKE, steps=52, validate_every=50), libri, tmp_path / "run")
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     config = described["config"]
@@ -245,7 +245,7 @@ def test_micro_batches_change_nothing(libri: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(cut[key], value, atol=2e-5, err_msg=key)
 
 
-def test_the_convolutions_of_a_phone_encoder_stay(libri: Path, tmp_path: Path) -> None:
+def test_the_convolutions_of_a_phone_encoder_are_frozen(libri: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     start = Wav2Sem(SMOKE.encoder_config, 384).encoder.state_dict()
     (tmp_path / "hubert").mkdir()
@@ -260,7 +260,7 @@ def test_the_convolutions_of_a_phone_encoder_stay(libri: Path, tmp_path: Path) -
 
 
 def test_the_bundled_recipe_on_prepared_speech(libri: Path, tmp_path: Path) -> None:
-    """Augmented, in bf16, and drawn by step: the same twice."""
+    """Augmented, in bf16, and drawn by step: two runs are equal."""
     recordings = [record for record in LibriSpeech(libri).records if record.split == "train"]
     samples = [np.int16(32767 * LibriSpeech(libri).samples(record)) for record in recordings]
     firsts = np.cumsum([0, *map(len, samples)]).tolist()

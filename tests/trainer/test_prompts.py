@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`evaluate prompts` on made-up packages: what is taken, what is left out, and where a closure is heard."""
+"""`evaluate prompts` on made-up packages: which prompts are used, and where closures are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOUNDS = {"bonjour": 2.0, "beep": 2.0, "lost": 2.0, "short": 0.5, "digits/deux":
 
 @pytest.fixture
 def packages(tmp_path) -> Path:
-    """Two unpacked packages, one with transcripts, one with recordings of nothing."""
+    """Two unpacked packages: one of transcripts, one of silent recordings."""
     doc = tmp_path / "fr" / "usr" / "share" / "doc" / "asterisk-core-sounds-fr"
     doc.mkdir(parents=True)
     (doc / "core-sounds-fr.txt.gz").write_bytes(gzip.compress(TRANSCRIPTS.encode()))
@@ -49,7 +49,7 @@ def packages(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_is_said_in_words_and_long_enough_is_taken(packages) -> None:
+def test_prompts_of_words_that_are_long_enough_are_used(packages) -> None:
     (language,) = found = list_prompts(packages, shortest_s=1.5, longest_s=8.0)
     assert language == "fr"
     assert {p.name: (p.text, p.duration_s, p.speaker) for p in found["fr"]} == {
@@ -64,8 +64,8 @@ def test_a_folder_without_packages_names_the_remedy(tmp_path) -> None:
         list_prompts(tmp_path, shortest_s=1.5, longest_s=8.0)
 
 
-def test_sound_that_is_weakest_in_the_stop_speaks_for_the_times() -> None:
-    """Noise with a gap of 60 ms: times that fit it, and the same a tenth of a second late."""
+def test_right_times_have_the_weakest_sound_in_the_stop() -> None:
+    """Noise with a gap of 60 ms: times that fit it, and times 0.1 s late."""
     samples_S = np.random.default_rng(0).normal(0, 3000, RATE_HZ)
     samples_S[int(0.50 * RATE_HZ) : int(0.56 * RATE_HZ)] *= 0.01
     clip_S = samples_S.astype(np.int16)
@@ -87,8 +87,8 @@ def test_times_that_fit_badly_are_left_out() -> None:
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed (`apt install ffmpeg`)")
 @pytest.mark.skipif(not ctypes.util.find_library("espeak-ng"), reason="espeak-ng is not installed")
-def test_a_voice_is_judged_and_another_text_is_not(packages, tmp_path) -> None:
-    """espeak-ng's own French stands in for a person: its transcript passes, that of another sound does not."""
+def test_the_right_text_passes_and_another_does_not(packages, tmp_path) -> None:
+    """espeak-ng's French replaces a person: its own transcript passes, another's does not."""
     pytest.importorskip("pocketsphinx")
     from trainer.speech.espeak import synthesise_espeak
 

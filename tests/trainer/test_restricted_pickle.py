@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What data sets pickle is read back equal; whatever else a pickle can name or claim is refused, unrun and by name."""
+"""Data are read back equal; any other name or claim in a pickle is refused by name and never run."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_claimed_lengths_take_no_memory(name: str, tmp_path: Path) -> None:
 
 
 def _laughs(opcode: bytes, hashed: bytes) -> bytes:
-    """A few bytes of nested containers, each twice in the next; the last is hashed."""
+    """Nested containers, each twice in the next, of which the last is hashed: a few bytes that take forever."""
     return b"\x80\x04}" + hashed.replace(b"LAUGHS", b")" + (b"2" + opcode) * 60)
 
 

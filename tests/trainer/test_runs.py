@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs: killed, resumed, damaged, shared between processes; what comes out does not depend on any of it."""
+"""Runs that are killed, resumed, damaged or shared between processes have the same result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_run(folder: Path, config: Config | None = None, **options) -> Run:
 
 
 def toy(*arguments: object, processes: int = 1, wait: bool = True) -> subprocess.Popen:
-    """Train the toy in processes of its own; with more than one, under torchrun (gloo)."""
+    """Train the toy in separate processes, under torchrun (gloo) if there is more than one."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
@@ -150,13 +150,13 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path) -> None:
 
 
 def learn_nothing(run: Run) -> None:
-    """One step, so that the folder holds a run."""
+    """Take one step, so that the folder holds a run."""
     model = torch.nn.Linear(1, 1)
     run.learn(model, torch.optim.SGD(model.parameters()))
     assert list(run.steps(1)) == [0]
 
 
-def test_a_run_that_never_began_is_in_nobodys_way(tmp_path) -> None:
+def test_a_run_that_never_began_does_not_block_the_folder(tmp_path) -> None:
     open_run(tmp_path / "run").close()
     open_run(tmp_path / "run").close()
 
@@ -185,7 +185,7 @@ def test_resuming_another_config_or_other_data_is_refused(tmp_path) -> None:
     again.close()
 
 
-def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(tmp_path) -> None:
     run = open_run(tmp_path / "run")
     model = torch.nn.Linear(2, 1)
     before = model.weight.detach().clone()
@@ -233,7 +233,7 @@ def test_data_hash_knows_names_and_sizes(tmp_path) -> None:
     assert data_hash((tmp_path / "a").rglob("[xyz]")) != hashes[0]
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_missing_device_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(ValueError, match="--device cuda:3: torch finds no CUDA device"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text targets: the published definitions on a small BERT, and a cache computed once and never believed blindly."""
+"""Text targets: the published definitions on a small BERT, and a cache that is computed once and verified."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 
 
 def by_hand(bert: Path, text: str) -> torch.Tensor:
-    """Last hidden states (L, E) of one text, alone."""
+    """Last hidden states (L, E) of one text without padding."""
     ids = [2, *(5 + WORDS.index(word) for word in text.split()), 3]
     with torch.no_grad():
         return BertModel.from_pretrained(bert).eval()(torch.tensor([ids])).last_hidden_state[0]
@@ -50,7 +50,7 @@ def by_hand(bert: Path, text: str) -> torch.Tensor:
 
 def test_targets_are_the_published_ones(bert: Path) -> None:
     cls, mean = (text_vectors(TEXTS, bert, target) for target in ("cls", "mean"))
-    for i, text in enumerate(TEXTS):  # in the order given, and untouched by the padding beside longer texts
+    for i, text in enumerate(TEXTS):  # in the given order, and unaffected by padding
         hidden_LE = by_hand(bert, text)
         np.testing.assert_allclose(cls[i], hidden_LE[0], atol=1e-5)
         np.testing.assert_allclose(mean[i], hidden_LE.mean(0), atol=1e-5)
@@ -117,7 +117,7 @@ def test_the_cache_lies_in_the_home_folder_by_default(monkeypatch) -> None:
     assert cache_folder() == Path.home() / ".cache" / "wav2sem-trainer"
 
 
-def test_a_full_disk_is_said_with_the_remedy(bert: Path, cache: Path, monkeypatch) -> None:
+def test_a_full_disk_is_reported_with_a_remedy(bert: Path, cache: Path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/training.md, run: every command of its walk-through, on miniature data sets and with the smoke experiments."""
+"""Runs every command of docs/training.md's walk-through, on miniature data sets and with the smoke experiments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wav2sem_blender.pipeline import Motion  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMOKE = {"base_features": "smoke_features", "vocaset_wav2sem": "smoke_wav2sem", "torch": "torch"}
-AS_THEY_ARE = "prepare"  # its experiments say what is prepared
+AS_THEY_ARE = "prepare"  # each of its experiments prepares something else
 
 
 def commands(heading: str) -> list[list[str]]:

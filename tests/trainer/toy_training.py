@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A training loop of the trainer's shape, in seconds, for test_runs.py: a program of its own, that can be killed."""
+"""A training loop that takes seconds, for test_runs.py: a separate program, so that it can be killed."""
 
 from __future__ import annotations
 
