@@ -40,7 +40,7 @@ def _mix_down(mix: str, target: Path, label: str) -> None:
     """Write what the scene of a .blend file plays."""
     try:
         target.unlink(missing_ok=True)
-        with bpy.data.libraries.load(mix) as (there, here):
+        with bpy.data.libraries.load(mix) as (there, here):  # type: ignore[attr-defined]  # the stubs say None
             here.scenes = there.scenes
         scene: Any = here.scenes[0]
         with bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0]):
