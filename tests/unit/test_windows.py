@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,13 @@ class TestFrameTiming:
         assert FrameGrid(fps=25, memory_per_frame=2, interpolated=False) == AT_25
         for fps in (24, 26, 30, 50, 60):
             assert FrameGrid.at_rate(fps) == FrameGrid(fps=fps, memory_per_frame=1, interpolated=True)
+        assert AT_25.before_transformer and AT_30.before_transformer, "as FaceFormer reads them"
+
+    def test_a_grid_is_a_value_that_nobody_changes(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            AT_30.fps = 25
+        with pytest.raises(TypeError):
+            FrameGrid(30)
 
 
 class TestPlan:
