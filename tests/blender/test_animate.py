@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator's result: curve values, evaluated positions, actions, and what happens when it runs again."""
+"""The operator's result: curve values, evaluated positions, actions, and running it again."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_other_audio_gets_its_own_action_and_the_earlier_one_is_kept(head, fake_
 
 
 def users_action(head):
-    """jawOpen 0.3 and a key of the user's own, blink 0 -> 1 over frames 1-11."""
+    """The user's own action: jawOpen 0.3, blink from 0 to 1 over frames 1-11."""
     head.shape_key_add(name="blink", from_mix=False).data[1].co = (1, 0, 1)
     keys = head.data.shape_keys
     for name, values in (("jawOpen", (0.3, 0.3)), ("blink", (0.0, 1.0))):
@@ -126,7 +126,7 @@ def test_the_users_action_plays_on_below(head, animate, point_at):
 
 
 def test_an_action_that_also_moves_the_object_keeps_moving_it(head, animate, point_at):
-    """One action with a slot for the object and one for its shape keys, as Blender makes them since 4.4."""
+    """Since 4.4 one action has a slot for the object and one for its shape keys."""
     bpy.context.scene.render.fps = 30
     mine = users_action(head)
     slot = mine.slots.new(id_type="OBJECT", name="Head")
@@ -161,7 +161,7 @@ def test_a_linked_action_of_the_user_plays_on_below(head, animate, point_at, tmp
 
 
 def test_cycles_of_the_users_action_go_on(head, animate, point_at):
-    """The strip spans the scene, so that what repeats beyond its keys still repeats."""
+    """The strip spans the scene, so a curve that repeats beyond its keys still repeats."""
     mine = users_action(head)
     bag = compat.channelbag(mine, mine.slots[0])
     bag.fcurves.find('key_blocks["blink"].value').modifiers.new("CYCLES")
@@ -185,7 +185,7 @@ def test_an_action_that_two_meshes_share_is_not_changed_for_both(head, animate, 
 
 
 def test_a_channel_that_the_next_model_lacks_returns_to_rest(head, animate, point_at, curves_of):
-    """As if the last model had had one channel more."""
+    """The previous model had one more channel."""
     animate()
     head.shape_key_add(name="cheekPuff", from_mix=False).data[2].co = (0, 1, 5)
     animation = head.data.shape_keys.animation_data

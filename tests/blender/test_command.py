@@ -62,6 +62,7 @@ def test_the_style_reaches_the_model(head, run, audio, capsys, given, style):
         (("--object", "Head"), 2, "required: --audio"),
         (("--audio", "x.wav", "--colour", "red"), 2, "unrecognized arguments: --colour"),
         (("--audio", "x.wav", "--from", "-1"), 2, "-1 s is impossible; it must be 0 or more"),
+        (("--audio", "x.wav", "--strength", "nan"), 2, "nan is not a finite number"),
         (("--audio", "missing.wav", "--object", "Head"), 1, "there is no such audio file"),
         (("--audio", __file__, "--object", "Nobody"), 1, 'no object named "Nobody"'),
         (("--audio", "ok.wav", "--object", "Head", "--output", "b.txt"), 1, "must be a .blend file"),
@@ -90,7 +91,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "animate_from_speech.py"
 
 @pytest.mark.parametrize(("name", "status"), [("ok", 0), ("bug", 1)])
 def test_the_example_script(head, tmp_path, audio, fake_package, name, status):
-    """As `blender -b scene.blend --python docs/examples/animate_from_speech.py -- …` runs it."""
+    """Run as by `blender -b scene.blend --python docs/examples/animate_from_speech.py -- …`."""
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
     code = (
         "import sys, runpy, bpy; from pathlib import Path; from wav2sem_blender.worker import environment;"

@@ -28,7 +28,7 @@ def run_command(arguments: list[str]) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
-    except SystemExit:  # argparse has said why, or has shown the help: no keys either way
+    except SystemExit:  # argparse has printed an error or the help; either way no keys are written
         return 2
     context = bpy.context
     settings = AnimateSettings(
@@ -69,49 +69,56 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--object", default="", metavar="NAME", help="the mesh (default: the active object)")
     parser.add_argument("--model", default="default", help="model folder, or its name in the models folder")
     parser.add_argument("--start-frame", type=int, default=1, metavar="N", help="scene frame where the audio begins")
-    parser.add_argument("--strength", type=float, default=1.0, metavar="X", help="factor for all curves")
+    parser.add_argument("--strength", type=_finite, default=1.0, metavar="X", help="factor for all curves")
     parser.add_argument("--smoothing", type=_at_least_0, default=0.0, metavar="S", help="seconds; 0.05 is gentle")
-    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="the face is so many seconds later")
-    parser.add_argument("--from", type=_at_least_0, default=0.0, metavar="S", dest="begin", help="speak from there on")
-    parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="speak up to there")
-    parser.add_argument("--semantic-strength", type=float, default=1.0, metavar="X", help="0: sounds alone")
+    parser.add_argument("--delay", type=_finite, default=0.0, metavar="S", help="seconds by which the face is late")
+    parser.add_argument(
+        "--from", type=_at_least_0, default=0.0, metavar="S", dest="begin", help="start of the part to speak"
+    )
+    parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="end of the spoken part")
+    parser.add_argument("--semantic-strength", type=_finite, default=1.0, metavar="X", help="0: without meaning")
     parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])
     return parser
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return number
+
+
 def _at_least_0(text: str) -> float:
-    seconds = float(text)
-    if not 0.0 <= seconds < math.inf:
+    seconds = _finite(text)
+    if seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} s is impossible; it must be 0 or more")
     return seconds
 
 
 def _check_output(output: Path) -> None:
-    """Before the long part."""
+    """Raise UserError if the file cannot be saved there, before the run takes its time."""
     if output.suffix != ".blend":
         raise UserError("{output}: the output must be a .blend file.", output=output)
     if not output.absolute().parent.is_dir():
         raise MissingFileError(
-            "{output}: the folder {parent} does not exist.",
-            output=output,
-            parent=output.absolute().parent,
+            "{output}: the folder {folder} does not exist.", output=output, folder=output.absolute().parent
         )
 
 
 def _save(output: Path) -> None:
     try:
         bpy.ops.wm.save_as_mainfile(filepath=str(output.absolute()), check_existing=False)
-    except RuntimeError as error:  # how an operator reports an error to Python
-        raise UserError("{output} cannot be saved ({strip}).", output=output, strip=str(error).strip()) from error
+    except RuntimeError as error:  # as operators report errors to Python
+        raise UserError("{output} cannot be saved ({reason}).", output=output, reason=str(error).strip()) from error
 
 
 _last_title = ""
 
 
 def _print_progress(_fraction: float, title: str) -> None:
-    """One line for each stage."""
+    """Print one line for each stage."""
     global _last_title
     if title != _last_title:
         _last_title = title

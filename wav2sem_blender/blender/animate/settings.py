@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one run needs to know, as plain data: the operator, the command and the demo all fill this in."""
+"""The settings of one run, as plain data that the operator, the command and the demo fill in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...worker.environment import WorkerEnvironment
 from .. import addon_preferences
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 
-# That part has a record of its own.
+# The upper face's action records these.
 _OF_THE_UPPER_FACE = ("upper_face", "upper_face_only", "sway")
 
 
@@ -26,7 +26,7 @@ class AnimateSettings:
     """One run of `wav2sem.animate`.
 
     Attributes:
-        filepath: Audio or film file; or else `sound` or `strip`.
+        filepath: Audio or film file; empty if `sound` or `strip` is given.
         sound: Name of a sound data-block.
         strip: Name of a sound strip in the scene's sequencer.
         object_name: The mesh; empty for the active object.
@@ -37,13 +37,13 @@ class AnimateSettings:
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         strength: Factor for all curves.
         smoothing_s: Width of the smoothing; closed lips stay closed.
-        delay_s: How much later than the audio the face moves; below 0 it leads.
-        start_frame: Scene frame of the audio's first moment.
-        range_start_s: Where the part of the audio that is spoken begins, as it plays in the scene.
-        range_end_s: Where it ends; 0 for the audio's end.
-        upper_face: How lively the upper face is; None leaves it alone.
-        upper_face_only: Do not move the mouth.
-        sway: What the head's sway moves.
+        delay_s: Delay of the face after the audio; below 0 it leads.
+        start_frame: Scene frame at which the audio begins.
+        range_start_s: Start of the part of the audio that is spoken, in seconds as the scene plays it.
+        range_end_s: End of that part; 0 for the end of the audio.
+        upper_face: How lively the upper face is; None to leave it alone.
+        upper_face_only: Leave the mouth alone.
+        sway: What the sway of the head moves.
     """
 
     filepath: str = ""
@@ -67,7 +67,7 @@ class AnimateSettings:
 
     @property
     def begins_s(self) -> float:
-        """When the face begins, counted from the audio's first moment."""
+        """When the face begins to move, in seconds from the start of the audio."""
         return self.range_start_s + self.delay_s
 
     def for_the_record(self) -> dict[str, object]:
@@ -77,10 +77,10 @@ class AnimateSettings:
 
 
 def resolve_model(context: bpy.types.Context, model: str) -> str:
-    """The folder behind a model's name.
+    """The folder of a model.
 
     Raises:
-        ValueError: There is no such model; the message lists those of the models folder.
+        UserError: There is no such model; the message lists those of the models folder.
     """
     if model in ("", "default"):
         return "default"
@@ -101,7 +101,7 @@ def resolve_model(context: bpy.types.Context, model: str) -> str:
 
 
 def model_names(context: bpy.types.Context) -> list[str]:
-    """The bundled model and those in the models folder of the preferences."""
+    """The bundled model and those in the models folder."""
     folder = addon_preferences.get(context).models_folder
     if not folder:
         return ["default"]
@@ -110,20 +110,20 @@ def model_names(context: bpy.types.Context) -> list[str]:
 
 
 def style_names(context: bpy.types.Context, model: str) -> list[str]:
-    """The speaking styles of a model, as its config.json names them; none where that cannot be read."""
+    """The speaking styles in a model's config.json; none if it cannot be read."""
     try:
         folder = resolve_model(context, model)
         config = (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
         return [str(name) for name in json.loads(config.read_text(encoding="utf-8"))["model"]["styles"]]
-    except (OSError, ValueError, KeyError, TypeError):  # only suggestions; a run says what is wrong with the model
+    except (OSError, ValueError, KeyError, TypeError):  # these are only suggestions; a run reports what is wrong
         return []
 
 
 def worker_environment(context: bpy.types.Context) -> WorkerEnvironment:
-    """The Python that the preferences name, otherwise Blender's own.
+    """The Python of the preferences, or Blender's own.
 
     Raises:
-        OSError: It does not exist.
+        UserError: It does not exist or is not a program.
     """
     python = addon_preferences.get(context).torch_python
     return environment.from_python(bpy.path.abspath(python)) if python else environment.embedded()
