@@ -85,7 +85,7 @@ def test_every_picture_is_made_by_the_scenario() -> None:
 
 def test_options_are_the_commands() -> None:
     source = (PACKAGE / "blender" / "animate" / "command.py").read_text(encoding="utf-8")
-    known = set(re.findall(r'add_argument\("(--[\w-]+)"', source)) | {"--help"}
+    known = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', source)) | {"--help"}
     batches = TEXT.split("## Batches")[1].split("\n## ")[0]
     used = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", batches)) - {"--command"}
     assert len(used) > 5
