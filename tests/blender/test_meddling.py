@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 import pytest
 
+from tests.processes import is_running
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.scene.write_motion import applying
@@ -93,14 +94,6 @@ def vowels(head):
     for number, name in enumerate(VOWELS):
         head.shape_key_add(name=name, from_mix=False).data[0].co[number % 3] += 1.0
     return head
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process runs and is not a zombie; only Linux can tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def curves_in(action) -> list:

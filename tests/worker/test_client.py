@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.processes import is_running, wait_until
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.retarget import prepared
@@ -26,21 +27,6 @@ def animate(client, audio, **options):
     command = protocol.Animate(job=new_job_id(), audio=audio, **options)
     client.submit(command)
     return command.job
-
-
-def is_running(pid):
-    """Whether the process runs and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def test_result_and_progress(client, audio):

@@ -5,11 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running, wait_until
 from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.worker import environment, probe
 from wav2sem_blender.worker.task import TaskDiedError, TaskFailedError, TaskProcess
@@ -19,22 +19,6 @@ BOOT = str(environment.BOOT_SCRIPT)
 
 def script(code: str, limit_s: float | None = None) -> TaskProcess:
     return TaskProcess([sys.executable, "-c", code], os.environ, "Starting", limit_s)
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process runs and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(condition, limit_s: float = 60.0):
-    end_s = time.monotonic() + limit_s
-    while not (found := condition()):
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
-    return found
 
 
 def test_progress_and_result_come_in_lines_and_chatter_is_ignored():
@@ -105,11 +89,11 @@ WITH_CHILD = (
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_cancelling_ends_what_it_started_too():
     parent = script(WITH_CHILD)
-    child = int(until(lambda: parent.poll() or (parent.text.isdecimal() and parent.text)))
+    child = int(wait_until(lambda: parent.poll() or (parent.text.isdecimal() and parent.text), 60.0))
     pid = parent.pid
     assert is_running(pid) and is_running(child)
     parent.cancel()
-    until(lambda: not is_running(child))
+    wait_until(lambda: not is_running(child), 60.0)
     assert not is_running(pid)
     assert parent.poll(), "a cancelled task is done"
 
@@ -128,7 +112,7 @@ def test_a_task_ends_with_its_parent(tmp_path, fake_package):
     said = subprocess.run([sys.executable, "-c", blender], capture_output=True, text=True).stdout
     pid, _, text = said.strip().partition(" ")
     assert text, said
-    until(lambda: not is_running(int(pid)) and not is_running(int(json.loads(text)["text"])))
+    wait_until(lambda: not is_running(int(pid)) and not is_running(int(json.loads(text)["text"])), 60.0)
 
 
 def test_a_python_that_is_too_old_is_named(tmp_path):
