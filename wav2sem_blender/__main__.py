@@ -12,13 +12,13 @@ Exit codes: 0 success, 1 a failure (one line on stderr for each), 2 wrong usage,
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .argument_types import finite
 from .errors import MissingFileError, UserError, report
 from .files import same_file_name
 from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
@@ -70,20 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--semantic-strength",
         default=1.0,
-        type=_finite,
+        type=finite,
         metavar="X",
         help="influence of the meaning: 0 is none, 1 as trained (default)",
     )
-    animate.add_argument(
-        "--strength", default=1.0, type=_finite, metavar="X", help="factor for all curves (default: 1)"
-    )
+    animate.add_argument("--strength", default=1.0, type=finite, metavar="X", help="factor for all curves (default: 1)")
     animate.add_argument(
         "--smoothing", default=0.0, type=_width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs (default: 0)"
     )
     animate.add_argument(
         "--delay",
         default=0.0,
-        type=_finite,
+        type=finite,
         metavar="S",
         help="delay of the face in seconds; below 0 it leads the audio",
     )
@@ -110,23 +108,13 @@ def _style(text: str) -> int | str | list[float]:
     if text.isdecimal():
         return int(text)
     try:
-        return [_finite(part) for part in text.split(",")] if "," in text else text
+        return [finite(part) for part in text.split(",")] if "," in text else text
     except argparse.ArgumentTypeError:
         return text  # a name with a comma
 
 
-def _finite(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return number
-
-
 def _width(text: str) -> float:
-    seconds = _finite(text)
+    seconds = finite(text)
     if seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return seconds

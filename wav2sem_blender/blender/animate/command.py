@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 import bpy
 
+from ...argument_types import finite
 from ...errors import MissingFileError, UserError, report
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
@@ -69,29 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--object", default="", metavar="NAME", help="the mesh (default: the active object)")
     parser.add_argument("--model", default="default", help="model folder, or its name in the models folder")
     parser.add_argument("--start-frame", type=int, default=1, metavar="N", help="scene frame where the audio begins")
-    parser.add_argument("--strength", type=_finite, default=1.0, metavar="X", help="factor for all curves")
+    parser.add_argument("--strength", type=finite, default=1.0, metavar="X", help="factor for all curves")
     parser.add_argument("--smoothing", type=_at_least_0, default=0.0, metavar="S", help="seconds; 0.05 is gentle")
-    parser.add_argument("--delay", type=_finite, default=0.0, metavar="S", help="seconds by which the face is late")
+    parser.add_argument("--delay", type=finite, default=0.0, metavar="S", help="seconds by which the face is late")
     parser.add_argument(
         "--from", type=_at_least_0, default=0.0, metavar="S", dest="begin", help="start of the part to speak"
     )
     parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="end of the spoken part")
-    parser.add_argument("--semantic-strength", type=_finite, default=1.0, metavar="X", help="0: without meaning")
+    parser.add_argument("--semantic-strength", type=finite, default=1.0, metavar="X", help="0: without meaning")
     parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])
     return parser
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return number
-
-
 def _at_least_0(text: str) -> float:
-    seconds = _finite(text)
+    seconds = finite(text)
     if seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} s is impossible; it must be 0 or more")
     return seconds
