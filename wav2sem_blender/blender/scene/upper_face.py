@@ -112,15 +112,9 @@ def apply_upper_face(
 
 def upper_face_summary(outcome: Outcome) -> Text:
     """What was written, in one sentence."""
-    last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
-    return Text(
+    return outcome.summary(
         'The upper face of "{object_name}" moves from frame {first_scene_frame} to {last_frame}: {n_curves} '
-        'curves in the action "{action_name}"',
-        object_name=outcome.object_name,
-        first_scene_frame=outcome.first_scene_frame,
-        last_frame=last_frame,
-        n_curves=outcome.n_curves,
-        action_name=outcome.action_name,
+        'curves in the action "{action_name}"'
     )
 
 

@@ -36,6 +36,17 @@ class Outcome:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def summary(self, template: str) -> Text:
+        """What was written, in one sentence; the template has `object_name`, the frames, and the curves' action."""
+        return Text(
+            template,
+            object_name=self.object_name,
+            first_scene_frame=self.first_scene_frame,
+            last_frame=self.first_scene_frame + self.n_scene_frames - 1,
+            n_curves=self.n_curves,
+            action_name=self.action_name,
+        )
+
 
 def applying(
     context: bpy.types.Context,
@@ -134,13 +145,7 @@ def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
 
 def speech_summary(outcome: Outcome) -> Text:
     """What was written, in one sentence."""
-    last_frame = outcome.first_scene_frame + outcome.n_scene_frames - 1
-    return Text(
+    return outcome.summary(
         '"{object_name}" speaks from frame {first_scene_frame} to {last_frame}: {n_curves} curves in the '
-        'action "{action_name}"',
-        object_name=outcome.object_name,
-        first_scene_frame=outcome.first_scene_frame,
-        last_frame=last_frame,
-        n_curves=outcome.n_curves,
-        action_name=outcome.action_name,
+        'action "{action_name}"'
     )
