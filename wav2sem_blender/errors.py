@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LOG = Path(tempfile.gettempdir()) / "wav2sem_errors.log"
+LOG: Path | None = None
+"""Where `report` writes tracebacks of internal errors. None is `wav2sem_errors.log` in the temporary folder: to find that,
+Python writes a file there, which an import should not do."""
 
 
 class Text(str):
@@ -103,7 +105,7 @@ def report(error: BaseException, log: Path | None = None) -> Text:
     text = user_text(error)
     if text is not None:
         return text
-    log = log or LOG
+    log = log or LOG or Path(tempfile.gettempdir()) / "wav2sem_errors.log"
     lines = (str(error).strip() or "no message").splitlines()
     try:
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:

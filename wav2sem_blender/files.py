@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -184,6 +185,4 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
 
 def same_file_name(path: Path) -> str:
     """Equal for two paths that may be the same file: the disks of Windows and macOS ignore upper and lower case."""
-    import unicodedata
-
     return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()

@@ -21,13 +21,13 @@ from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
 from .checkpoint import NO_FACE, ModelFolder, Wav2SemFolder, open_folder
 from .frame_timing import HOP_SAMPLES, encoder_frames
 from .motion import Motion
+from .sound_file import StageProgress
 from .windows import WINDOW_S, Window, plan, run_windows
 
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
     from .engine_torch import TorchEngine
 
-Progress = Callable[[str, float], None]
 Style = int | str | Sequence[float] | np.ndarray
 ENGINES = ("auto", "onnx", "torch")
 MIN_WINDOW_S = 5.0
@@ -80,7 +80,7 @@ class SpeechAnimator:
         sample_rate: float,
         style: Style = 0,
         semantic_strength: float = 1.0,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> Motion:
         """Animate samples in memory.
 
@@ -102,7 +102,7 @@ class SpeechAnimator:
         path: str | os.PathLike[str],
         style: Style = 0,
         semantic_strength: float = 1.0,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
         temp_dir: str | os.PathLike[str] | None = None,
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
@@ -117,7 +117,7 @@ class SpeechAnimator:
         speech: Speech,
         style: Style = 0,
         semantic_strength: float = 1.0,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> Motion:
         """Animate a recording that is open already; as `animate`."""
         return self._animate(speech, style, semantic_strength, progress or _silent)
@@ -137,7 +137,7 @@ class SpeechAnimator:
         with Speech.from_array(waveform, sample_rate) as speech:
             return self._sentence_vector(speech.read(0, speech.n_samples))
 
-    def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: Progress) -> Motion:
+    def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: StageProgress) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
                 "semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)",
@@ -152,7 +152,7 @@ class SpeechAnimator:
         return self._motion(weights_TK, speech, style_N, semantic_strength)
 
     def _sentence_vectors(
-        self, speech: Speech, positions_R: np.ndarray, strength: float, progress: Progress
+        self, speech: Speech, positions_R: np.ndarray, strength: float, progress: StageProgress
     ) -> Callable[[int, int], np.ndarray] | None:
         """A reader of memory frames [first, last) that gives each utterance's F_s, faded over the pauses between."""
         if self._wav2sem_config is None:
@@ -183,7 +183,7 @@ class SpeechAnimator:
         speech: Speech,
         positions_R: np.ndarray,
         semantic: Callable[[int, int], np.ndarray] | None,
-        progress: Progress,
+        progress: StageProgress,
     ) -> np.ndarray:
         """Decoder memory (R, M), window by window."""
 
