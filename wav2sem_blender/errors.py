@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 LOG: Path | None = None
-"""Where `report` writes tracebacks of internal errors. None is `wav2sem_errors.log` in the temporary folder: to find that,
-Python writes a file there, which an import should not do."""
+"""Where `report` writes the tracebacks of internal errors. None is `wav2sem_errors.log` in the temporary folder. Python
+finds that by writing a file there, which an import should not do."""
 
 
 class Text(str):
