@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from tqdm import tqdm
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import atomic_path, write_atomically
 from wav2sem_blender.pipeline.checkpoint import sha256
+
+from ..datasets.published_files import cache_folder
 
 TARGETS = ("cls", "mean")
 _IDENTITY_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
@@ -133,11 +134,6 @@ class TextTargets:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """float32 (B, E)."""
         return torch.from_numpy(self.vectors_NE[[self._row[text] for text in texts]])
-
-
-def cache_folder() -> Path:
-    """`WAV2SEM_CACHE`, else ~/.cache/wav2sem-trainer."""
-    return Path(os.environ.get("WAV2SEM_CACHE") or Path.home() / ".cache" / "wav2sem-trainer")
 
 
 def model_identity(model: str) -> str:
