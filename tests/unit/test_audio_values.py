@@ -48,6 +48,18 @@ class TestSamples:
             offset_S = (pieces_S - whole_S)[inner]
             assert np.ptp(offset_S) < 2e-6
 
+    @pytest.mark.parametrize("n_channels", [1, 2, 8, 9])
+    @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+    def test_a_file_is_mixed_with_equal_weights(self, tmp_path, n_channels, subtype):
+        soundfile.write(tmp_path / "x.wav", RNG.uniform(-0.9, 0.9, (5000, n_channels)), 16_000, subtype=subtype)
+        mean_N = soundfile.read(tmp_path / "x.wav", always_2d=True)[0].mean(1)
+        np.testing.assert_allclose(stored(Speech.from_file(tmp_path / "x.wav")), mean_N - mean_N.mean(), atol=1e-7)
+
+    def test_channels_that_cancel_are_no_silence(self):
+        square_N = np.where(np.arange(16_000) // 40 % 2, 32_767, -32_767).astype(np.int16)
+        with pytest.raises(UserError, match="channels cancel each other"):
+            Speech.from_array(np.stack([square_N, -square_N]), 16_000)
+
     def test_limits_are_included(self):
         tone_N = np.sin(np.arange(1_600_000) * 0.01)
         for rate_hz in (4_000, 1_600_000):

@@ -34,13 +34,14 @@ class _ForwardOnly(soundfile.SoundFile):
 
 
 def file_blocks(source: soundfile.SoundFile, name: str, progress: StageProgress | None) -> Iterator[np.ndarray]:
-    """Blocks of float32 (samples, C); raises UserError if the file is shorter than its header says."""
+    """Blocks (samples, C) of int16 or float32; raises UserError if the file is shorter than its header says."""
     n_read, rate_hz = 0, source.samplerate
+    dtype = "int16" if source.subtype == "PCM_16" else "float32"  # libsndfile converts slower than it reads
     # libsndfile returns the largest integer if the header has no length (flac from a pipe).
     n_promised = source.frames if 0 <= source.frames < 2**60 else 0
     while True:
         try:
-            block_NC = source.read(BLOCK, dtype="float32", always_2d=True)
+            block_NC = source.read(BLOCK, dtype=dtype, always_2d=True)
         except soundfile.LibsndfileError as error:
             raise _cut_off(name, n_read / rate_hz, n_promised / rate_hz) from error
         if not len(block_NC):
