@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CMU dictionary's 39 phones and silence, their times (seconds), and their labels on frames."""
+"""Phones with their times (seconds), and their labels on frames."""
 
 from __future__ import annotations
 
 import numpy as np
 
-PHONES = (
-    "SIL AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
-)
+from wav2sem_blender.pipeline.phones import PHONES
+
+__all__ = ["BILABIALS", "LABIODENTALS", "PHONES", "Timing", "frame_labels"]
+
 BILABIALS = ("P", "B", "M")
 LABIODENTALS = ("F", "V")
 Timing = tuple[str, float, float]

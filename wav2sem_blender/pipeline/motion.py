@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import MissingFileError, UserError
 from ..files import atomic_file
+from .phones import Phones
 
 MOTION_FORMAT_VERSION = 1
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
@@ -58,6 +59,7 @@ class Motion:
         basis_KV3: Displacement of every vertex at weight 1 in metres, float32, in FLAME's frame (y up, z forward);
             or None.
         info: The origin of the motion, as text (model, weights_sha256, audio, audio_sha256, engine, …).
+        phones: What was heard, on the motion's time; None if the model does not tell.
 
     Raises:
         UserError: The parts do not fit together; the message names the part.
@@ -68,6 +70,7 @@ class Motion:
     fps: float
     basis_KV3: np.ndarray | None = None
     info: Mapping[str, str] = field(default_factory=dict)
+    phones: Phones | None = None
 
     def __post_init__(self) -> None:
         weights_TK = _real_array(self.weights_TK, "weights_TK", n_axes=2)
@@ -106,6 +109,10 @@ class Motion:
     def duration_s(self) -> float:
         """Length in seconds; every frame lasts `1 / fps`."""
         return self.n_frames / self.fps
+
+    def at_speed(self, speed: float) -> Motion:
+        """The same frames played `speed` times as fast."""
+        return replace(self, fps=self.fps * speed, phones=self.phones and self.phones.at_speed(speed))
 
     def vertex_offsets(self, start: int = 0, stop: int | None = None) -> np.ndarray | None:
         """Vertex displacements from rest, float32 (T, V, 3) in metres; None without a basis.
@@ -156,6 +163,12 @@ class Motion:
         }
         if self.basis_KV3 is not None:
             arrays["basis_KV3"] = self.basis_KV3
+        if self.phones is not None:  # earlier releases ignore these
+            arrays |= {
+                "phone_names": np.array(self.phones.names, dtype=np.str_),
+                "phone_posteriors_LP": self.phones.posteriors_LP,
+                "phone_timing": np.array([self.phones.rate_hz, self.phones.first_s]),
+            }
         np.savez(file, **arrays)
 
     def _write_live_link(self, file: IO[bytes]) -> None:
@@ -189,6 +202,7 @@ class Motion:
                     fps=float(arrays["fps"]),
                     basis_KV3=arrays.get("basis_KV3"),
                     info=json.loads(str(arrays["info"])),
+                    phones=_phones(arrays) if "phone_names" in arrays else None,
                 )
         except KeyError as error:
             raise UserError(
@@ -234,6 +248,16 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError("it is not an npz archive")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def _phones(arrays: Mapping[str, np.ndarray]) -> Phones:
+    rate_hz, first_s = arrays["phone_timing"].tolist()
+    return Phones(
+        names=tuple(str(name) for name in arrays["phone_names"]),
+        posteriors_LP=arrays["phone_posteriors_LP"],
+        rate_hz=rate_hz,
+        first_s=first_s,
+    )
 
 
 def _real_array(array: np.ndarray, name: str, n_axes: int) -> np.ndarray:

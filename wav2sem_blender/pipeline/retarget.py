@@ -48,7 +48,8 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
         return replace(motion, fps=float(fps))
     n_frames = max(1, round(motion.n_frames * fps / motion.fps))
     positions_T = np.arange(n_frames) * (motion.fps / fps) - offset
-    return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps))
+    phones = motion.phones and motion.phones.later(later_s)
+    return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps), phones=phones)
 
 
 def shift(motion: Motion, milliseconds: float) -> Motion:

@@ -203,6 +203,7 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
         channels=names,
         fps=motion.fps,
         info=motion.info,
+        phones=motion.phones,
     )
 
 
@@ -210,7 +211,8 @@ def as_arkit(motion: Motion, visemes: VisemeSet) -> Motion:
     """The ARKit curves that the visemes describe."""
     channels = tuple(MEASURES)
     described_NK = np.array([[visemes.weights[name].get(c, 0.0) for c in channels] for name in motion.channels])
-    return Motion(weights_TK=motion.weights_TK @ described_NK, channels=channels, fps=motion.fps, info=motion.info)
+    weights_TK = motion.weights_TK @ described_NK
+    return Motion(weights_TK=weights_TK, channels=channels, fps=motion.fps, info=motion.info, phones=motion.phones)
 
 
 def measured(motion: Motion) -> np.ndarray:

@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -160,8 +159,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         motion = animator.animate_speech(
             speech, style=command.style, semantic_strength=command.semantic_strength, progress=progress
         )
-    motion = replace(motion, fps=motion.fps * command.speed)
-    motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
+    motion = prepared(motion.at_speed(command.speed), strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
     if command.visemes:

@@ -91,13 +91,14 @@ def applying(
 
 def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:
     """Resample a few channels a step: all channels of an hour take a second."""
-    parts = []
+    parts, phones = [], motion.phones
     for first in range(0, len(motion.channels), _CHANNELS_IN_A_STEP):
         some = slice(first, first + _CHANNELS_IN_A_STEP)
         part = replace(motion, weights_TK=motion.weights_TK[:, some], channels=motion.channels[some], basis_KV3=None)
-        parts.append(resample(part, rate_hz, later_s).weights_TK)
+        resampled = resample(part, rate_hz, later_s)
+        parts, phones = [*parts, resampled.weights_TK], resampled.phones
         yield
-    return replace(motion, weights_TK=np.concatenate(parts, axis=1), fps=rate_hz)
+    return replace(motion, weights_TK=np.concatenate(parts, axis=1), fps=rate_hz, phones=phones)
 
 
 def _writing(
