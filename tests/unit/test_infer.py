@@ -89,6 +89,28 @@ def test_styles(onnx, speech) -> None:
             style_weights(wrong, names)
 
 
+def test_articulation_ends_at_two_of_the_styles(copy: Path, speech) -> None:
+    edit(copy, lambda config: config["model"].update(articulation=config["model"]["styles"][:2]))
+    animator = SpeechAnimator.load(copy, engine="onnx")
+    mumbled, clear = animator.folder.config.articulation or ()
+    for value, style in ((-1.0, mumbled), (1.0, clear)):
+        np.testing.assert_array_equal(
+            animator.animate(*speech, style=clear, articulation=value).weights_TK,
+            animator.animate(*speech, style=style).weights_TK,
+        )
+    half = animator.animate(*speech, style=clear, articulation=-0.5)
+    assert half.info["style"] == f"0.5 {mumbled} + 0.5 {clear}"
+
+
+def test_a_model_says_whether_it_has_articulation(copy: Path) -> None:
+    edit(copy, lambda config: config["model"].pop("articulation", None))
+    assert ModelFolder.open(copy).config.articulation is None, "folders of earlier releases have no such key"
+    edit(copy, lambda config: config["model"].update(articulation=None))
+    assert ModelFolder.open(copy).config.articulation is None
+    config = dataclasses.replace(ModelFolder.open(copy).config, styles=("a", "b", "c"), articulation=("c", "a"))
+    assert ModelConfig.from_json(config.to_json()) == config
+
+
 def test_progress_runs_through_all_stages(onnx, tmp_path) -> None:
     seen: list[tuple[str, float]] = []
     onnx.animate_file(DEMO_SPEECH, progress=lambda stage, fraction: seen.append((stage, fraction)))
@@ -224,6 +246,9 @@ def test_damaged_models_are_refused(copy: Path) -> None:
         ),
         (lambda c: c["model"]["host"]["settings"].update(fps=24), "it has 30 fps with 1 or 25 fps with 2"),
         (lambda c: c["model"].update(host=[]), r"model\.host is \[\]; its JSON type must be object"),
+        (lambda c: c["model"].update(articulation="ab"), r'model\.articulation is "ab"; its JSON type must be array'),
+        (lambda c: c["model"].update(articulation=["a", "b"]), r"articulation is \[.a., .b.\]; two of the styles"),
+        (lambda c: c["model"].update(articulation=c["model"]["styles"][:1]), "two of the styles"),
     ],
 )
 def test_other_formats_are_refused(copy: Path, change, message: str) -> None:

@@ -21,7 +21,7 @@ from wav2sem_blender.pipeline import infer
 from wav2sem_blender.pipeline.audio import Speech, split_utterances
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig
 from wav2sem_blender.pipeline.frame_timing import encoder_frames
-from wav2sem_blender.pipeline.infer import SpeechAnimator, choose_engine, style_weights
+from wav2sem_blender.pipeline.infer import SpeechAnimator, articulated, choose_engine, style_weights
 from wav2sem_blender.pipeline.windows import plan
 
 RATE_HZ = 16_000
@@ -243,6 +243,26 @@ class TestWhatComesBack:
         }
         assert motion.channels == FOLDER.config.channels and motion.fps == 30.0
         np.testing.assert_array_equal(motion.basis_KV3, FOLDER.basis())
+
+    def test_articulation_mixes_the_styles(self, minute, sentence):
+        config = dataclasses.replace(FOLDER.config, styles=("clear", "mumbled"), articulation=("mumbled", "clear"))
+        style_N = np.array([0.5, 0.5], np.float32)
+        assert articulated(style_N, 0.0, config) is style_N
+        np.testing.assert_allclose(articulated(style_N, 0.5, config), [0.75, 0.25])
+        np.testing.assert_allclose(articulated(style_N, -0.5, config), [0.25, 0.75])
+        np.testing.assert_array_equal(articulated(style_N, 1, config), [1, 0])
+        np.testing.assert_array_equal(articulated(style_N, -1, config), [0, 1])
+        for wrong in (1.01, -2, float("nan"), float("inf")):
+            with pytest.raises(UserError, match="from -1"):
+                articulated(style_N, wrong, config)
+        with pytest.raises(UserError, match="no mumbled and clear"):
+            articulated(style_N, 0.1, dataclasses.replace(config, articulation=None))
+        animator = stand_in(StandInEngine())
+        animator.folder = dataclasses.replace(FOLDER, config=config)
+        motion = animator.animate_speech(minute, style="clear", articulation=-0.25)
+        assert motion.info["style"] == "0.75 clear + 0.25 mumbled"
+        animator.animate(sentence, RATE_HZ, "clear", articulation=-1)
+        np.testing.assert_array_equal(animator._decoder.style_N, [0, 1])
 
     def test_an_array_a_file_and_an_opened_recording_are_one_motion(self, sentence, tmp_path):
         soundfile = pytest.importorskip("soundfile")

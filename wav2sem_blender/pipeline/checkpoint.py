@@ -68,6 +68,8 @@ class ModelConfig:
     legacy_predict: bool = False
     license: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    articulation: tuple[str, str] | None = None
+    """The mumbled and the clear style, if every mixture with them was trained."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -91,8 +93,16 @@ class ModelConfig:
             "host": _described(host_class(host.kind), host.settings, "model.host.settings."),
             "channels": tuple(data["channels"]),
             "styles": tuple(data["styles"]),
+            "articulation": None if (ends := data.get("articulation")) is None else tuple(ends),
         }
-        return cls(**{**data, **parsed})
+        config = cls(**{**data, **parsed})
+        if ends is not None and not (len(ends) == 2 and set(ends) <= set(config.styles)):
+            raise UserError(
+                "model.articulation is {value}; two of the styles {styles} are needed",
+                value=json.dumps(ends),
+                styles=json.dumps(data["styles"]),
+            )
+        return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +155,8 @@ def _check_keys(wanted: type, data: Any, name: str) -> None:
     for key, described in known.items():
         if key in data:
             types, type_name = _JSON_TYPES.get(str(described.type).partition("[")[0], (object, ""))
-            if not isinstance(data[key], types):
+            may_be_null = str(described.type).endswith("| None")
+            if not isinstance(data[key], types) and not (may_be_null and data[key] is None):
                 raise UserError(_WRONG_TYPE, key=name + key, value=json.dumps(data[key]), type=type_name)
         elif described.default is described.default_factory is dataclasses.MISSING:
             raise UserError("the key {key} is missing", key=name + key)

@@ -18,7 +18,7 @@ import numpy as np
 from ..assets import DEFAULT_MODEL
 from ..errors import Text, UserError
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
-from .checkpoint import NO_FACE, ModelFolder, Wav2SemFolder, open_folder
+from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
 from .frame_timing import HOP_SAMPLES, encoder_frames
 from .motion import Motion
 from .sound_file import StageProgress
@@ -81,6 +81,7 @@ class SpeechAnimator:
         style: Style = 0,
         semantic_strength: float = 1.0,
         progress: StageProgress | None = None,
+        articulation: float = 0.0,
     ) -> Motion:
         """Animate samples in memory.
 
@@ -90,12 +91,13 @@ class SpeechAnimator:
             style: Index, name, or weights (N,) of the model's speaking styles.
             semantic_strength: Scale of F_s; 0 is off, 1 as trained.
             progress: Called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
+            articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated; see `articulated`.
 
         Raises:
-            UserError: The audio cannot be used, or there is no such style.
+            UserError: The audio cannot be used, there is no such style, or the model has no articulation.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
-            return self._animate(speech, style, semantic_strength, progress or _silent)
+            return self._animate(speech, style, semantic_strength, progress or _silent, articulation)
 
     def animate_file(
         self,
@@ -104,13 +106,14 @@ class SpeechAnimator:
         semantic_strength: float = 1.0,
         progress: StageProgress | None = None,
         temp_dir: str | os.PathLike[str] | None = None,
+        articulation: float = 0.0,
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
         As `animate`; `temp_dir` takes the decoded samples, 230 MB an hour. OSError for an unreadable file.
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
-            return self.animate_speech(speech, style, semantic_strength, progress)
+            return self.animate_speech(speech, style, semantic_strength, progress, articulation)
 
     def animate_speech(
         self,
@@ -118,9 +121,10 @@ class SpeechAnimator:
         style: Style = 0,
         semantic_strength: float = 1.0,
         progress: StageProgress | None = None,
+        articulation: float = 0.0,
     ) -> Motion:
         """Animate a recording that is open already; as `animate`."""
-        return self._animate(speech, style, semantic_strength, progress or _silent)
+        return self._animate(speech, style, semantic_strength, progress or _silent, articulation)
 
     def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
         """The sentence vector F_s (E,) of one utterance, as trained.
@@ -137,13 +141,21 @@ class SpeechAnimator:
         with Speech.from_array(waveform, sample_rate) as speech:
             return self._sentence_vector(speech.read(0, speech.n_samples))
 
-    def _animate(self, speech: Speech, style: Style, semantic_strength: float, progress: StageProgress) -> Motion:
+    def _animate(
+        self,
+        speech: Speech,
+        style: Style,
+        semantic_strength: float,
+        progress: StageProgress,
+        articulation: float,
+    ) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
                 "semantic strength {semantic_strength}: a finite number is needed (0 off, 1 as trained)",
                 semantic_strength=semantic_strength,
             )
-        style_N = style_weights(style, self.folder.config.styles)
+        config = self.folder.config
+        style_N = articulated(style_weights(style, config.styles), articulation, config)
         positions_R = self.folder.config.host.grid.positions(speech.n_samples)
         semantic = self._sentence_vectors(speech, positions_R, semantic_strength, progress)
         memory_RM = self._fused_features(speech, positions_R, semantic, progress)
@@ -303,6 +315,25 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
             n_styles=len(names),
         )
     return weights_N
+
+
+def articulated(style_N: np.ndarray, articulation: float, config: ModelConfig) -> np.ndarray:
+    """Mix a style with the model's mumbled style (below 0) or its clear one (above 0); weights (N,).
+
+    Raises:
+        UserError: The value is not in -1..1, or it is not 0 and the model has no such styles.
+    """
+    if not -1 <= articulation <= 1:
+        raise UserError(
+            "articulation {articulation}: a number from -1 (mumbled) to 1 (clear) is needed", articulation=articulation
+        )
+    if articulation == 0:
+        return style_N
+    if config.articulation is None:
+        raise UserError("this model has no mumbled and clear styles; set articulation to 0")
+    mumbled, clear = config.articulation
+    share = np.float32(abs(articulation))
+    return (1 - share) * style_N + share * style_weights(clear if articulation > 0 else mumbled, config.styles)
 
 
 def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
