@@ -41,7 +41,7 @@ def biwi() -> PrepareBiwi:
 
 def smoke() -> PrepareSpeech:
     """`speech` without synthesis."""
-    return replace(speech(), synthetic=0, languages=False)
+    return replace(speech(), synthetic=0, languages=False, kokoro=False)
 
 
 EXPERIMENTS = (basis, speech, motion, driven, vocaset, biwi, smoke)

@@ -23,6 +23,14 @@ from .phones import PHONES, Timing
 _PAD_S = 0.2
 _FLITE_TO_CMU = {"PAU": "SIL", "AX": "AH", "AXR": "ER", "IX": "IH", "EL": "L", "EM": "M", "EN": "N", "DX": "D"}
 
+_FESTVOX_TO_CMU = {
+    label: tuple(phones.split(","))
+    for label, phones in (pair.split(":") for pair in """
+    pau:SIL a:AH aa:AA ay:AH ae:IH e:EH ee:EH i:IY ii:IY y:IH yy:IH oo:OW u:UW uu:UW ur:UW c:T,S ch:CH sch:SH sh:SH
+    zh:ZH h:HH hh:HH j:Y
+    """.split())
+}  # fmt: skip  # any other label is its consonant's letter, once or twice
+
 
 class Aligned(NamedTuple):
     """Phone times, and their score: the acoustic model's mean over the 10 ms steps of phones other than silence; it is
@@ -48,11 +56,15 @@ class Aligner:
     def __call__(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
         """Phone times of `text` in `samples_S` (int16, 16 kHz); None if alignment fails or a word has no known
         pronunciation (such words are in `unknown`)."""
+        aligned = self.scored(samples_S, text)
+        return aligned and aligned.phones
+
+    def scored(self, samples_S: np.ndarray, text: str) -> Aligned | None:
+        """As a call, with the score, by which two hearings of a recording compare."""
         words = [word.strip("'") for word in text.split()]
         if not words or not all([self._knows(word) for word in words]):
             return None
-        aligned = self._align(samples_S, words)
-        return aligned and aligned.phones
+        return self._align(samples_S, words)
 
     def pronounced(self, samples_S: np.ndarray, words: Sequence[Sequence[str]]) -> Aligned | None:
         """Phone times of words with given phones: speech in any language, or another pronunciation."""
@@ -121,6 +133,25 @@ def published_times(folder: Path) -> dict[str, list[Timing]]:
             phone = label.upper().rstrip("012")
             if tier == "phones":
                 times.setdefault(clip, []).append((phone if phone in PHONES else "SIL", float(start), float(end)))
+    return times
+
+
+def festvox_times(folder: Path) -> dict[str, list[Timing]]:
+    """Phone times of festvox-ru (phones.tsv.gz: clip, start, end, label), by clip name; {} if `folder` has none.
+
+    A doubled vowel is stressed, a doubled consonant is soft; `ay`, `ae` and `ur` are reduced vowels.
+    """
+    times: dict[str, list[Timing]] = {}
+    if not (folder / "phones.tsv.gz").is_file():
+        return times
+    with gzip.open(folder / "phones.tsv.gz", "rt", encoding="utf-8") as table:
+        next(table)
+        for line in table:
+            clip, start, end, label = line.split()
+            phones = _FESTVOX_TO_CMU.get(label) or (label[0].upper(),)
+            at, step = float(start), (float(end) - float(start)) / len(phones)
+            timed = times.setdefault(clip, [])
+            timed += [(phone, at + i * step, at + (i + 1) * step) for i, phone in enumerate(phones)]
     return times
 
 

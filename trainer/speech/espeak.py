@@ -48,8 +48,8 @@ _CMU = {
     ɔy:OY oʊ:OW əʊ:OW ou:OW oɹ:AO,R oɪ:OY onɡ:OW,NG yɛ:W,EH yæ:W,AE yə:W,AH ər:ER i.:IH i̪:IH l̩:AH,L n̩:AH,N
     m̩:AH,M uo:W,AO uə:W,AH ua:W,AA uai:W,AY uei:W,EY iɛ:Y,EH iɑ:Y,AA iou:Y,OW
     p:P b:B t:T d:D ʈ:T ɖ:D c:K ɟ:G k:K ɡ:G g:G q:K ɢ:G ʔ:T ??:T ph:P th:T kh:K tʃ:CH dʒ:JH tɕ:CH tɕh:CH dʑ:JH
-    ts.:CH ts.h:CH tsh:T,S m:M ɱ:M n:N ɳ:N ɲ:N ŋ:NG ɴ:NG r:R ʀ:R ʁ:R ɹ:R ɻ:R ɾ:D ɽ:D l:L ɫ:L ɬ:L ɭ:L ʎ:L ʟ:L ɸ:F β:V
-    f:F v:V ʋ:V θ:TH ð:DH s:S z:Z s.:SH ʃ:SH ʒ:ZH ʂ:SH ʐ:ZH ɕ:SH ʑ:ZH ç:HH ʝ:Y x:HH χ:HH ɣ:G ħ:HH h:HH ɦ:HH j:Y ʲ:Y
+    ts.:CH ts.h:CH tsh:T,S m:M ɱ:M n:N ɳ:N ɲ:N ŋ:NG ɴ:NG r:R ʀ:R ʁ:R ɹ:R ɻ:R ɾ:D ɽ:D r.:D l:L ɫ:L ɬ:L ɭ:L ʎ:L ʟ:L ɸ:F
+    β:V f:F v:V ʋ:V θ:TH ð:DH s:S z:Z s.:SH ʃ:SH ʒ:ZH ʂ:SH ʐ:ZH ɕ:SH ʑ:ZH ç:HH ʝ:Y x:HH χ:HH ɣ:G ħ:HH h:HH ɦ:HH j:Y ʲ:Y
     w:W ʍ:W ɥ:W ɰ:G
     """.split())
 }  # fmt: skip
@@ -238,6 +238,14 @@ def pronounce(word: str) -> list[str] | None:
     return found or None
 
 
+def pronounced_symbols(text: str, voice: str) -> list[list[str]]:
+    """IPA symbols of a text in the voice's language, word by word, with stress marks; errors as in
+    `pronounce_words`."""
+    engine = _engine()
+    engine.select(voice)
+    return [word for word in engine.words(text) if word]
+
+
 def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
     """CMU phones of a text in the voice's language, word by word, as pronounced in context.
 
@@ -245,9 +253,7 @@ def pronounce_words(text: str, voice: str) -> list[tuple[str, ...]]:
         MissingFileError: espeak-ng is not installed.
         UserError: there is no such voice, or a symbol without counterpart, as in `synthesise_espeak`.
     """
-    engine = _engine()
-    engine.select(voice)
-    words = [tuple(phone for symbol in word for phone in to_cmu(symbol)) for word in engine.words(text)]
+    words = [tuple(phone for symbol in word for phone in to_cmu(symbol)) for word in pronounced_symbols(text, voice)]
     return [word for word in words if word]
 
 

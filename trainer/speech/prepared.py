@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,21 +20,25 @@ from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import FolderKind, atomic_path, write_atomically
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 
-from ..datasets.corpora import Clip, list_clips
-from .align import Aligner, published_times, synthesise_flite
+from ..datasets.corpora import CORPORA, HEARD, Clip, list_clips
+from .align import Aligner, festvox_times, published_times, synthesise_flite
 from .phones import Timing
 
-_FOLDER = FolderKind(made_by="prepare speech", names=("audio.npy", "clips.json", "audio.raw", "clips.jsonl"))
+_FOLDER = FolderKind(
+    made_by="prepare speech", names=("audio.npy", "clips.json", "recipe.json", "audio.raw", "clips.jsonl")
+)
+_SPOKEN_TEXTS = ("grid_s1", "librispeech_4_aligned", "vctk", "librispeech_251")  # Picovoice's repeat few words
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpeech:
     """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
-    espeak-ng's German, Spanish, French, Mandarin and Japanese."""
+    espeak-ng's German, Spanish, French, Mandarin and Japanese; `kokoro` adds native voices of six languages."""
 
     synthetic: int = 1800
     languages: bool = True
+    kokoro: bool = True
     seed: int = 0
 
 
@@ -93,18 +96,20 @@ class SpeechStore:
 
 
 def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
-    """Align every transcribed clip, synthesise_flite more from their texts, add five languages, and write the folder.
+    """Align every transcribed clip, synthesise more in English and other languages, and write the folder.
 
-    A stopped run with the same settings continues after its last clip.
+    A stopped run with the same settings continues after its last clip. A complete folder gets what it lacks: Kokoro's
+    speech may come later, so it stands last.
     """
     _FOLDER.claim(out)
     clips = list(list_clips(data))
     raw_path, lines_path = out / "audio.raw", out / "clips.jsonl"
-    recipe = json.dumps(asdict(config) | {"clips": [clip.name for clip in clips]})
+    recipe = json.dumps(asdict(replace(config, kokoro=True)) | {"clips": [clip.name for clip in clips]})
+    _reopen(out, raw_path, lines_path, recipe)
     records = _begun(raw_path, lines_path, recipe)
     first = sum(record.n_samples for record in records)
     with raw_path.open("ab") as raw, lines_path.open("a", encoding="utf-8") as lines:
-        for clip, samples_S, phones in _all_clips(clips, config, len(records)):
+        for clip, samples_S, phones in _all_clips(data, clips, config, {record.name for record in records}):
             record = SpeechRecord(
                 name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
                 first=first, n_samples=len(samples_S), phones=phones,
@@ -118,9 +123,21 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
     with atomic_path(out / "audio.npy") as whole:
         np.save(whole, np.memmap(raw_path, np.int16, "r"))
     write_atomically(out / "clips.json", json.dumps([asdict(record) for record in records]).encode())
+    write_atomically(out / "recipe.json", recipe.encode())
     lines_path.unlink()
     raw_path.unlink()
     _report(records)
+
+
+def _reopen(out: Path, raw_path: Path, lines_path: Path, recipe: str) -> None:
+    """Make a complete folder of the same recipe a begun one. It stays readable."""
+    made = out / "recipe.json"
+    if lines_path.is_file() or not made.is_file() or made.read_text(encoding="utf-8") != recipe:
+        return
+    store = SpeechStore(out)
+    store.audio_S.tofile(raw_path)
+    lines = [recipe, *(json.dumps(asdict(record)) for record in store.records)]
+    write_atomically(lines_path, ("\n".join(lines) + "\n").encode())
 
 
 def _begun(raw_path: Path, lines_path: Path, recipe: str) -> list[SpeechRecord]:
@@ -139,39 +156,56 @@ def _begun(raw_path: Path, lines_path: Path, recipe: str) -> list[SpeechRecord]:
 
 
 def _all_clips(
-    clips: list[Clip], config: PrepareSpeech, n_done: int
+    data: Path, clips: list[Clip], config: PrepareSpeech, done: set[str]
 ) -> Iterator[tuple[Clip, np.ndarray, list[Timing] | None]]:
-    """All clips but the first `n_done`."""
-    aligner = Aligner()
-    published = _published_times({clip.path.parent for clip in clips})
-    for clip in tqdm(clips[n_done:], desc="align", unit="clip"):
-        samples_S = _decode(clip.path)
-        phones = published.get(clip.name) or (aligner(samples_S, clip.text) if clip.text else None)
+    """All clips whose names are not in `done`."""
+    yield from _aligned_clips([clip for clip in clips if clip.name not in done], _published_times(data))
+    rng = np.random.default_rng(config.seed)
+    texts = sorted(
+        {clip.text for clip in clips if clip.text and clip.corpus in _SPOKEN_TEXTS and clip.split == "train"}
+    )
+    for i in tqdm(range(config.synthetic), desc="synthesise", unit="clip"):
+        text, stretch, pitch = _shuffled_words(texts, rng), rng.uniform(0.8, 1.3), rng.uniform(0.75, 1.35)
+        if (name := f"flite_{i}") in done:
+            continue
+        voice = FLITE_VOICES[i % len(FLITE_VOICES)]
+        samples_S, phones = synthesise_flite(text, voice, stretch=stretch, pitch=pitch)
+        clip = Clip(name=name, corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
         yield clip, samples_S, phones
+    for wanted, spoken in ((config.languages, _foreign_clips(config.seed)), (config.kokoro, _kokoro_clips())):
+        if wanted:
+            yield from (found for found in spoken if found[0].name not in done)
+
+
+def _aligned_clips(
+    clips: list[Clip], published: dict[str, list[Timing]]
+) -> Iterator[tuple[Clip, np.ndarray, list[Timing] | None]]:
+    """Recordings with published times or aligned words: of two hearings, those that the aligner scores higher."""
+    aligner = Aligner()
+    n_others = 0
+    for clip in tqdm(clips, desc="align", unit="clip"):
+        samples_S = _decode(clip.path)
+        if (phones := published.get(clip.name)) or clip.text is None:
+            yield clip, samples_S, phones
+            continue
+        aligned = aligner.scored(samples_S, clip.text)
+        other = aligner.scored(samples_S, clip.other_text) if clip.other_text else None
+        if other and (aligned is None or other.score > aligned.score):
+            clip, aligned = replace(clip, text=clip.other_text), other
+            n_others += 1
+        yield clip, samples_S, aligned and aligned.phones
+    if n_others:
+        print(f"{n_others} clips: Whisper's words fit better than those of {HEARD.name}")
     if aligner.unknown:
         print(
             f"warning: clips with {len(aligner.unknown)} words that the dictionary lacks, as {min(aligner.unknown)!r}, "
             "have no phone times; espeak-ng (`apt install espeak-ng`) can pronounce them"
         )
-    rng = np.random.default_rng(config.seed)
-    texts = sorted(
-        {clip.text for clip in clips if clip.text and clip.corpus != "grid_others" and clip.split == "train"}
-    )
-    for i in tqdm(range(config.synthetic), desc="synthesise", unit="clip"):
-        text, stretch, pitch = _shuffled_words(texts, rng), rng.uniform(0.8, 1.3), rng.uniform(0.75, 1.35)
-        if len(clips) + i < n_done:
-            continue
-        voice = FLITE_VOICES[i % len(FLITE_VOICES)]
-        samples_S, phones = synthesise_flite(text, voice, stretch=stretch, pitch=pitch)
-        clip = Clip(name=f"flite_{i}", corpus="flite", speaker=f"flite/{voice}", path=Path(), text=text, split="train")
-        yield clip, samples_S, phones
-    if config.languages:
-        # Speak all of them again, as the engine's voice depends on what it said before.
-        yield from islice(_foreign_clips(config.seed), max(0, n_done - len(clips) - config.synthetic), None)
 
 
 def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
-    """Speech in other languages, if espeak-ng is installed; without text, since sentence models are English."""
+    """Speech in other languages, if espeak-ng is installed; without text, since sentence models are English. All of it
+    is spoken even if some is known, as the engine's voice depends on what it said before."""
     from .espeak import speak_foreign
 
     try:
@@ -183,8 +217,20 @@ def _foreign_clips(seed: int) -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]
         print(f"warning: no speech in other languages: {error}")
 
 
-def _published_times(folders: set[Path]) -> dict[str, list[Timing]]:
-    return {name: times for folder in sorted(folders) for name, times in published_times(folder).items()}
+def _kokoro_clips() -> Iterator[tuple[Clip, np.ndarray, list[Timing]]]:
+    """Kokoro's native voices, from its cache or spoken now."""
+    from .kokoro import speak_all
+
+    for spoken in speak_all():
+        yield Clip(
+            name=f"kokoro_{spoken.name}", corpus="kokoro", speaker=f"kokoro/{spoken.voice}", path=Path(),
+            text=spoken.text if spoken.language == "en" else None, split="train",
+        ), spoken.samples_S, spoken.phones  # fmt: skip
+
+
+def _published_times(data: Path) -> dict[str, list[Timing]]:
+    tables = (read(data / corpus) for corpus in CORPORA for read in (published_times, festvox_times))
+    return {name: times for table in tables for name, times in table.items()}
 
 
 def _shuffled_words(texts: list[str], rng: np.random.Generator) -> str:
