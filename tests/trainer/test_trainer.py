@@ -295,7 +295,7 @@ def test_no_speaker_is_in_two_parts() -> None:
             parts.setdefault(clip.speaker, set()).add(clip.split)
     assert all(len(splits) == 1 for splits in parts.values())
     tested = {clip.corpus for clip in clips if clip.split == "test"}
-    assert tested == {"grid_s1", "librispeech_251", "vctk"}
+    assert tested == {"grid_s1", "librispeech_251", "vctk", "picovoice_orders", "picovoice_words"}
     assert all(clip.text for clip in clips if clip.corpus == "librispeech_251")
 
 
