@@ -2,7 +2,8 @@
 """The command line, without Blender.
 
 python -m wav2sem_blender animate speech.wav more/*.flac --output curves
-python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --semantic-strength 0.5
+python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --articulation 0.5
+python -m wav2sem_blender animate speech.wav --output curves --phones speech.tsv
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
 python -m wav2sem_blender verify models/*
 
@@ -68,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         "--style", default=0, type=_style, help="speaking style: index, name, or weights such as 0.5,0.5"
     )
     animate.add_argument(
+        "--articulation",
+        default=0.0,
+        type=finite,
+        metavar="X",
+        help="-1: mumbled, 0: the style itself (default), 1: over-articulated",
+    )
+    animate.add_argument(
         "--semantic-strength",
         default=1.0,
         type=finite,
@@ -87,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     animate.add_argument(
         "--format", default="npz", choices=("npz", "csv"), help="csv has the columns of Live Link Face"
+    )
+    animate.add_argument("--no-tongue", action="store_true", help="no curves of the tongue, which follow a rule")
+    animate.add_argument(
+        "--phones", type=Path, metavar="FILE.tsv", help="also write what was heard: start, end, phone, confidence"
     )
     animate.set_defaults(run=_animate)
 
@@ -130,6 +142,8 @@ def _animate(arguments: argparse.Namespace) -> int:
     from .pipeline.motion import is_motion_file
 
     _check_is_no_file(arguments.output)
+    if arguments.phones is not None:
+        _check_phone_table(arguments.phones, arguments.speech)
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -168,16 +182,38 @@ def _animate(arguments: argparse.Namespace) -> int:
     return 1 if n_failed else 0
 
 
+def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
+    from .pipeline.phones import is_phone_table
+
+    if len(speech) > 1:
+        raise UserError("--phones writes one table; give one recording at a time.")
+    if table.is_dir() or same_file_name(table) == same_file_name(speech[0]):
+        raise UserError("{table} cannot be the table of phones; choose another file.", table=table)
+    if table.exists() and not is_phone_table(table):
+        raise UserError("{table} exists and was not made by this command; choose another file.", table=table)
+
+
 def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
     from .pipeline.retarget import prepared, shift
+    from .pipeline.tongue import TONGUE_CHANNELS, with_tongue
 
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
     begin_s = time.perf_counter()
     try:
         motion = animator.animate_file(
-            speech, style=arguments.style, semantic_strength=arguments.semantic_strength, progress=progress
+            speech,
+            style=arguments.style,
+            semantic_strength=arguments.semantic_strength,
+            progress=progress,
+            articulation=arguments.articulation,
         )
+        if arguments.phones is not None:
+            if motion.phones is None:
+                raise UserError("This model does not tell which phones it hears; leave out --phones.")
+            motion.phones.save_table(arguments.phones)
+        if not arguments.no_tongue:
+            motion = with_tongue(motion, TONGUE_CHANNELS if arguments.format == "npz" else ("tongueOut",))
         motion = prepared(motion, strength=arguments.strength, smoothing_s=arguments.smoothing)
         shift(motion, 1000 * arguments.delay).save(result)
     finally:

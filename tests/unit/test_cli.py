@@ -22,6 +22,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.phones import Phones
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,7 @@ class FakeAnimator:
     """Reads the speech, so that its errors are real, and opens the jaw with the level."""
 
     channels = ("jawOpen",)
+    phones = None
     loads: list[tuple] = []
     calls: list[dict] = []
 
@@ -43,8 +45,9 @@ class FakeAnimator:
         cls.loads.append((model, engine, device))
         return cls()
 
-    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None):
-        self.calls.append({"path": path, "style": style, "semantic_strength": semantic_strength})
+    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None, articulation=0.0):
+        settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation}
+        self.calls.append({"path": path, **settings})
         with Speech.from_file(path, temp_dir, progress) as speech:
             progress("motion", 0.5)
             progress("motion", 1.0)
@@ -53,7 +56,9 @@ class FakeAnimator:
             if "note" in speech.name:
                 self.notes.append("CUDA ran out of memory; used the CPU")
             weights = np.abs(speech.read(0, speech.n_samples)[::533, None])
-            return Motion(weights_TK=weights, channels=self.channels, fps=30.0, info={"audio": speech.name})
+            return Motion(
+                weights_TK=weights, channels=self.channels, fps=30.0, info={"audio": speech.name}, phones=self.phones
+            )
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +67,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(FakeAnimator, "loads", [])
     monkeypatch.setattr(FakeAnimator, "calls", [])
     monkeypatch.setattr(FakeAnimator, "channels", ("jawOpen",))
+    monkeypatch.setattr(FakeAnimator, "phones", None)
 
 
 @pytest.fixture
@@ -97,9 +103,11 @@ def test_one_file_one_line_one_result(speech, tmp_path, capsys):
 
 def test_settings_reach_the_model(speech, tmp_path):
     options = "--model folder --engine torch --device cuda --style 2 --semantic-strength 0.25".split()
+    options += ["--articulation", "-0.5"]
     assert run("animate", speech(), "--output", tmp_path / "out", *options) == 0
     assert FakeAnimator.loads == [("folder", "torch", "cuda")]
-    assert FakeAnimator.calls[0]["style"] == 2 and FakeAnimator.calls[0]["semantic_strength"] == 0.25
+    settings = {"style": 2, "semantic_strength": 0.25, "articulation": -0.5}
+    assert FakeAnimator.calls[0].items() >= settings.items()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,8 @@ def test_styles(text, style):
 def test_defaults(speech, tmp_path):
     assert run("animate", speech(), "--output", tmp_path / "out") == 0
     assert FakeAnimator.loads == [("default", "auto", "auto")]
-    assert FakeAnimator.calls[0]["style"] == 0 and FakeAnimator.calls[0]["semantic_strength"] == 1.0
+    settings = {"style": 0, "semantic_strength": 1.0, "articulation": 0.0}
+    assert FakeAnimator.calls[0].items() >= settings.items()
 
 
 def test_strength_smoothing_and_delay_shape_the_curves(speech, tmp_path):
@@ -126,6 +135,46 @@ def test_strength_smoothing_and_delay_shape_the_curves(speech, tmp_path):
     smooth = retarget.smooth(Motion.load(tmp_path / "plain" / "talk.npz"), 0.2).weights_TK[:, 0]
     assert np.abs(smooth - plain).max() > 0.01
     np.testing.assert_allclose(jaw("calm", "--smoothing", "0.2"), smooth, atol=1e-6)
+
+
+@pytest.fixture
+def hears_an_l(monkeypatch):
+    """SIL for a second, then L for a second."""
+    posteriors_LP = np.repeat(np.eye(2), 50, axis=0)
+    monkeypatch.setattr(FakeAnimator, "phones", Phones(names=("SIL", "L"), posteriors_LP=posteriors_LP, first_s=0.01))
+
+
+def test_the_tongue_follows_the_phones(speech, tmp_path, hears_an_l):
+    assert run("animate", speech(), "--output", tmp_path / "out", "--strength", "0.5") == 0
+    motion = Motion.load(tmp_path / "out" / "talk.npz")
+    assert motion.channels == ("jawOpen", "tongueOut", "tongueTipUp")
+    up_T = motion.weights_TK[:, 2]
+    assert up_T[:28].max() == 0 and up_T[33:58].min() == pytest.approx(0.4), "half of 0.8"
+    assert [span.name for span in motion.phones.spans()] == ["SIL", "L"]
+    assert run("animate", speech(), "--output", tmp_path / "still", "--no-tongue") == 0
+    assert Motion.load(tmp_path / "still" / "talk.npz").channels == ("jawOpen",)
+    assert run("animate", speech(), "--output", tmp_path / "csv", "--format", "csv") == 0, "ARKit has no tongueTipUp"
+
+
+def test_a_table_of_the_phones(speech, tmp_path, capsys, hears_an_l, monkeypatch):
+    path, table = speech(), tmp_path / "talk.tsv"
+    options = "--output", tmp_path / "out", "--phones", table
+    assert run("animate", path, *options, "--delay", "0.5") == 0
+    written = "start_s\tend_s\tphone\tconfidence\n0.000\t1.000\tSIL\t1.00\n1.000\t2.000\tL\t1.00\n"
+    assert table.read_text() == written, "in the time of the recording"
+    assert run("animate", path, *options) == 0, "its own table is replaced"
+    capsys.readouterr()
+    assert run("animate", path, speech("more.wav"), *options) == 1
+    assert "one table; give one recording" in capsys.readouterr().err
+    assert run("animate", path, "--output", tmp_path / "out", "--phones", path) == 1
+    assert "choose another file" in capsys.readouterr().err
+    monkeypatch.setattr(FakeAnimator, "phones", None)
+    assert run("animate", path, "--output", tmp_path / "new", "--phones", table) == 1
+    assert "does not tell which phones it hears" in capsys.readouterr().err
+    assert table.read_text() == written and not list((tmp_path / "new").iterdir())
+    table.write_text("my notes\n")
+    assert run("animate", path, *options) == 1
+    assert "was not made by this command" in capsys.readouterr().err and table.read_text() == "my notes\n"
 
 
 def test_csv(speech, tmp_path, capsys, monkeypatch):

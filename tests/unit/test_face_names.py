@@ -40,11 +40,26 @@ class TestARKitNames:
             ("eyeLookInRight", "Eye_Look_In_R eyeLookIn_R EyeLookInRight A10_Eye_Look_In_Right"),
             ("mouthRollUpper", "Mouth_Roll_Upper mouthRollUpper"),
             ("browInnerUp", "A01_Brow_Inner_Up brow_inner_up"),
+            ("tongueOut", "tongueOut Tongue_Out A52_Tongue_Out tongue_out CTRL_expressions_tongueOut"),
+            (
+                "tongueTipUp",
+                "tongueTipUp Tongue_Tip_Up T06_Tongue_Tip_Up TongueTipUp Tongue_Up T01_Tongue_Up tongueUp V_Tongue_Up "
+                "V_Tongue_Raise TongueCurlUp",
+            ),
         ],
     )
     def test_usual_spellings(self, channel, keys):
         for key in keys.split():
             assert match_channels([channel], ["Basis", key, "other"]) == {channel: key}
+
+    def test_the_tip_is_preferred_to_the_whole_tongue(self):
+        keys = ["Tongue_Up", "Tongue_Tip_Up", "Tongue_Tip_Down", "Tongue_Out"]
+        assert match_channels(["tongueTipUp"], keys) == {"tongueTipUp": "Tongue_Tip_Up"}
+        for key in ("Tongue_Tip_Down", "Tongue_Down", "Tongue_Tip_Left", "Tongue_Tip_Up_L", "Tongue"):
+            assert match_channels(["tongueTipUp"], [key]) == {}
+
+    def test_a_guess_includes_the_tongue(self):
+        assert guess_key_map([*ARKIT_CHANNELS, "Tongue_Up"]).rows[-1] == Row("tongueTipUp", "Tongue_Up")
 
     def test_spaces(self):
         assert match_channels(["jawOpen"], ["Jaw Open"]) == {"jawOpen": "Jaw Open"}

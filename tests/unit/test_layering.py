@@ -73,6 +73,7 @@ BLENDER_MAY_USE = {
     "prosody",
     "retarget",
     "time_slicing",
+    "tongue",
     "upper_face",
     "visemes",
 }

@@ -3,6 +3,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from .audio import linger
 from .motion import Motion
+from .phones import Phones
 
 LOADS = []
 
@@ -27,7 +29,7 @@ class SpeechAnimator:
         LOADS.append(model)
         return cls(model, engine, device)
 
-    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None):
+    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None, articulation=0.0):
         for stage in ("semantics", "features", "motion"):
             linger(stage, speech.path, progress)
         if speech.path.stem == "crash":
@@ -46,8 +48,18 @@ class SpeechAnimator:
         info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
         info |= {"audio": speech.path.name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
         info |= {"style": str(style), "semantic_strength": str(semantic_strength), "path": str(speech.path)}
+        info |= {"articulation": str(articulation)}
         self.notes.append(f"style {style}")
-        return make_motion(info)
+        phones = one_l() if speech.path.stem == "phones" else None
+        return replace(make_motion(info), phones=phones)
+
+
+def one_l():
+    """The phone L from 0.5 to 1 s of two seconds."""
+    posteriors_LP = np.zeros((100, 2))
+    posteriors_LP[:, 0] = 1
+    posteriors_LP[25:50] = 0, 1
+    return Phones(names=("SIL", "L"), posteriors_LP=posteriors_LP, first_s=0.01)
 
 
 def make_motion(info):

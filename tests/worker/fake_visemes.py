@@ -4,10 +4,10 @@
 from pathlib import Path
 
 from .audio import linger
-from .true_visemes import MEASURES, VISEME_SETS, closures
+from .true_visemes import MEASURE_NAMES, MEASURES, VISEME_SETS, closures, measured
 from .true_visemes import as_visemes as as_visemes_at_once
 
-__all__ = ["MEASURES", "VISEME_SETS", "as_visemes", "closures"]
+__all__ = ["MEASURES", "MEASURE_NAMES", "VISEME_SETS", "as_visemes", "closures", "measured"]
 
 
 def as_visemes(motion, visemes, available):

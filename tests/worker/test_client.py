@@ -100,6 +100,19 @@ def test_strength_and_smoothing_are_applied_once_at_the_speed_of_the_scene(clien
     np.testing.assert_array_equal(visemes.weights_TK, as_visemes(wanted, VRM, ("A", "O")).weights_TK)
 
 
+def test_articulation_and_the_tongue(client, audio):
+    animate(client, audio("phones"), articulation=0.5, tongue=["tongueTipUp"], strength=0.5, speed=2.0)
+    motion = Motion.load(client.wait().result)
+    assert motion.info["articulation"] == "0.5"
+    assert motion.channels == ("jawOpen", "mouthPucker", "mouthSmileLeft", "tongueTipUp")
+    up_T = motion.weights_TK[:, 3]
+    assert up_T.max() == pytest.approx(0.4), "0.8 at half the strength"
+    # L is from 0.5 to 1 s of the recording, which plays twice as fast.
+    middle_s = np.average(np.arange(61) / motion.fps, weights=up_T)
+    assert middle_s == pytest.approx(0.375, abs=0.01)
+    assert motion.phones.spans()[1].start_s == pytest.approx(0.25)
+
+
 def test_missing_file_is_a_message(client, tmp_path):
     animate(client, str(tmp_path / "ok.wav"))
     with pytest.raises(JobFailedError, match=r"^/.*ok\.wav: there is no such audio file"):

@@ -11,6 +11,7 @@ from wav2sem_blender.worker import protocol
 MESSAGES = [
     protocol.Animate(job="job1", audio="/tmp/ä\udcff b.wav", model="m", style=[0.5, 0.5], semantic_strength=0.25),
     protocol.Animate(job="job1", audio="a.wav", speed=0.5, strength=2.0, smoothing_s=0.1, available=["A", "I"]),
+    protocol.Animate(job="job1", audio="a.wav", articulation=-0.5, tongue=["tongueOut"]),
     protocol.Listen(job="job1", audio="/tmp/ä\udcff b.wav"),
     protocol.Ready(),
     protocol.Progress(job="job1", stage="audio", fraction=0.5),
@@ -47,12 +48,14 @@ def test_the_command_line_is_the_documented_one():
         "engine": "auto",
         "device": "auto",
         "style": 0,
+        "articulation": 0.0,
         "semantic_strength": 1.0,
         "speed": 1.0,
         "strength": 1.0,
         "smoothing_s": 0.0,
         "visemes": "",
         "available": [],
+        "tongue": [],
         "listen": False,
     }
 

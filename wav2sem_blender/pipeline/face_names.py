@@ -18,14 +18,23 @@ from typing import NamedTuple
 from ..errors import MissingFileError, Text, UserError
 from ..files import atomic_file
 from .motion import ARKIT_CHANNELS
+from .tongue import TONGUE_CHANNELS
 from .visemes import VISEME_SETS
 
-__all__ = ["SPEECH_CHANNELS", "KeyMap", "Row", "guess_key_map", "match_channels"]
+__all__ = ["KNOWN_CHANNELS", "SPEECH_CHANNELS", "KeyMap", "Row", "guess_key_map", "match_channels"]
 
 # The channels of speech; a face needs at least one of them.
 SPEECH_CHANNELS: tuple[str, ...] = tuple(name for name in ARKIT_CHANNELS if name.startswith(("jaw", "mouth")))
 
-_ARKIT_BY_LOWER = {name.lower(): name for name in ARKIT_CHANNELS}
+# ARKit's, and those that the tongue's rule adds.
+KNOWN_CHANNELS = tuple(dict.fromkeys((*ARKIT_CHANNELS, *TONGUE_CHANNELS)))
+# A key that raises the whole tongue (Character Creator, VRChat) plays its tip where no key raises the tip alone.
+_TONGUE_UP = "tongueUp"
+_INSTEAD = {"tongueTipUp": _TONGUE_UP}
+
+_BY_LOWER = {name.lower(): name for name in KNOWN_CHANNELS} | dict.fromkeys(
+    ("tongueup", "tonguecurlup", "vtongueup", "vtongueraise"), _TONGUE_UP
+)
 _SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
 # Words that exporters add to a blendshape's name: "bs_jawOpen", "ARKit jawOpen", "jawOpen_shape", "CTRL_expressions_…".
 _DECORATION = {
@@ -218,6 +227,7 @@ def match_channels(channels: Iterable[str], key_names: Iterable[str]) -> dict[st
     matches: dict[str, str] = {}
     for channel in channels:
         found = channel if channel in keys else by_lower.get(channel.lower()) or by_meaning.get(channel)
+        found = found or by_meaning.get(_INSTEAD.get(channel, ""))
         if found and found not in matches.values():
             matches[channel] = found
     return matches
@@ -238,7 +248,7 @@ def _arkit_meaning(key: str) -> str | None:
         tokens = tokens[:-1]
     sides = [_SIDES[token] for token in tokens if token in _SIDES]
     base = "".join(token for token in tokens if token not in _SIDES)
-    return _ARKIT_BY_LOWER.get(base + "".join(sides)) if len(sides) <= 1 else None
+    return _BY_LOWER.get(base + "".join(sides)) if len(sides) <= 1 else None
 
 
 def _split_namespace(key: str) -> tuple[str, str]:
@@ -270,10 +280,10 @@ def _speech_count(key_map: KeyMap) -> int:
 
 
 def _arkit_map(keys: list[str]) -> KeyMap:
-    return KeyMap(rows=tuple(Row(channel, key) for channel, key in match_channels(ARKIT_CHANNELS, keys).items()))
+    return KeyMap(rows=tuple(Row(channel, key) for channel, key in match_channels(KNOWN_CHANNELS, keys).items()))
 
 
-# MetaHuman's names of ARKit's channels; {s} is the side, U and D are the upper and the lower lip. Versions of the rig
+# MetaHuman's names of these channels; {s} is the side, U and D are the upper and the lower lip. Versions of the rig
 # differ, so every name that a face has is used.
 _METAHUMAN_NAMES: dict[str, str] = {
     "eyeBlink{}": "eyeBlink{s}",
@@ -308,6 +318,7 @@ _METAHUMAN_NAMES: dict[str, str] = {
     "cheekSquint{}": "eyeCheekRaise{s}",
     "noseSneer{}": "noseWrinkle{s}",
     "tongueOut": "tongueOut",
+    "tongueTipUp": "tongueTipUp",
 }
 _METAHUMAN: dict[str, tuple[str, ...]] = {
     channel.format(side): tuple(names.format(s=side[:1]).lower().split())
@@ -322,7 +333,7 @@ def _metahuman_map(keys: list[str]) -> KeyMap:
         by_name.setdefault(re.sub(r"^ctrl_expressions[_.]", "", _split_namespace(key)[1].lower()), key)
     rows = [
         Row(channel, by_name[name])
-        for channel in ARKIT_CHANNELS
+        for channel in KNOWN_CHANNELS
         for name in _METAHUMAN.get(channel, ())
         if name in by_name
     ]

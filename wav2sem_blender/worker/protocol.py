@@ -45,6 +45,7 @@ class Animate:
         engine: "auto", "onnx" or "torch".
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         style: Index, name or weights of the speaking style.
+        articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         speed: How many times as fast the scene plays the recording.
         strength: Factor for all curves.
@@ -52,6 +53,7 @@ class Animate:
         visemes: Name of the face's viseme set; if it has one, and the model has ARKit's channels, the same motion as
             visemes goes to `<folder>/<job>/visemes.npz`.
         available: Those of its visemes that the face has.
+        tongue: Channels of the tongue that are added by rule, if the model tells which phones it heard.
         listen: Also do what `Listen` does.
     """
 
@@ -61,12 +63,14 @@ class Animate:
     engine: str = "auto"
     device: str = "auto"
     style: int | str | list[float] = 0
+    articulation: float = 0.0
     semantic_strength: float = 1.0
     speed: float = 1.0
     strength: float = 1.0
     smoothing_s: float = 0.0
     visemes: str = ""
     available: list[str] = field(default_factory=list)
+    tongue: list[str] = field(default_factory=list)
     listen: bool = False
 
 

@@ -151,15 +151,21 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
     from ..pipeline.retarget import prepared  # only now is NumPy known to be there
+    from ..pipeline.tongue import with_tongue
 
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
         if command.listen:
             _listen(speech, job_folder, progress)
         motion = animator.animate_speech(
-            speech, style=command.style, semantic_strength=command.semantic_strength, progress=progress
+            speech,
+            style=command.style,
+            semantic_strength=command.semantic_strength,
+            progress=progress,
+            articulation=command.articulation,
         )
-    motion = prepared(motion.at_speed(command.speed), strength=command.strength, smoothing_s=command.smoothing_s)
+    motion = with_tongue(motion.at_speed(command.speed), command.tongue)
+    motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
     if command.visemes:

@@ -38,9 +38,11 @@ def run_command(arguments: list[str]) -> int:
         engine=options.engine,
         device=options.device or addon_preferences.get(context).device,
         style=options.style,
+        articulation=options.articulation,
         semantic_strength=options.semantic_strength,
         strength=options.strength,
         smoothing_s=options.smoothing,
+        tongue=not options.no_tongue,
         delay_s=options.delay,
         start_frame=options.start_frame,
         range_start_s=options.begin,
@@ -78,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=_at_least_0, default=0.0, metavar="S", dest="end", help="end of the spoken part")
     parser.add_argument("--semantic-strength", type=finite, default=1.0, metavar="X", help="0: without meaning")
     parser.add_argument("--style", default="", metavar="NAME", help="speaking style: its name, or its number from 0")
+    parser.add_argument(
+        "--articulation", type=finite, default=0.0, metavar="X", help="-1: mumbled, 0: the style itself, 1: clear"
+    )
+    parser.add_argument("--no-tongue", action="store_true", help="leave the tongue's keys alone")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])
     return parser

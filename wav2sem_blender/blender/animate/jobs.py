@@ -176,12 +176,14 @@ class Job(Task):
             engine=settings.engine,
             device=settings.device,
             style=settings.style or 0,
+            articulation=settings.articulation,
             semantic_strength=settings.semantic_strength,
             speed=self._audio.speed,
             strength=settings.strength,
             smoothing_s=settings.smoothing_s,
             visemes=visemes,
             available=list(available),
+            tongue=list(plan.tongue_channels(target)) if settings.tongue else [],
             listen=settings.upper_face is not None,
         )
 

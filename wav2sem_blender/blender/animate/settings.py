@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -34,9 +36,11 @@ class AnimateSettings:
         engine: auto, onnx or torch.
         device: auto, cpu, cuda, mps or xpu.
         style: Name of the speaking style, or its index in digits; empty for the first one.
+        articulation: From -1, mumbled, to 1, over-articulated, where the model has such styles.
         semantic_strength: 0 switches the semantic features off, 1 is as trained.
         strength: Factor for all curves.
         smoothing_s: Width of the smoothing; closed lips stay closed.
+        tongue: Move the tongue by rule, where the face has keys for it.
         delay_s: Delay of the face after the audio; below 0 it leads.
         start_frame: Scene frame at which the audio begins.
         range_start_s: Start of the part of the audio that is spoken, in seconds as the scene plays it.
@@ -54,9 +58,11 @@ class AnimateSettings:
     engine: str = "auto"
     device: str = "auto"
     style: str = ""
+    articulation: float = 0.0
     semantic_strength: float = 1.0
     strength: float = 1.0
     smoothing_s: float = 0.0
+    tongue: bool = True
     delay_s: float = 0.0
     start_frame: int = 1
     range_start_s: float = 0.0
@@ -112,11 +118,31 @@ def model_names(context: bpy.types.Context) -> list[str]:
 def style_names(context: bpy.types.Context, model: str) -> list[str]:
     """The speaking styles in a model's config.json; none if it cannot be read."""
     try:
-        folder = resolve_model(context, model)
-        config = (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
-        return [str(name) for name in json.loads(config.read_text(encoding="utf-8"))["model"]["styles"]]
+        return [str(name) for name in _description(context, model)["styles"]]
     except (OSError, ValueError, KeyError, TypeError):  # these are only suggestions; a run reports what is wrong
         return []
+
+
+def articulation_problem(context: bpy.types.Context, model: str) -> str:
+    """Why Articulation has no effect with a model; empty when it has, or when the model cannot be read."""
+    try:
+        has_ends = _description(context, model).get("articulation")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run reports what is wrong
+        return ""
+    return "" if has_ends else "This model has no mumbled and clear styles to mix"
+
+
+def _description(context: bpy.types.Context, model: str) -> dict[str, Any]:
+    """What a model's config.json says about it. Panels ask at every redraw, so it is read when it has changed."""
+    folder = resolve_model(context, model)
+    config = (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
+    return _read_description(config, config.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read_description(config: Path, _mtime_ns: int) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model"]
+    return description
 
 
 def worker_environment(context: bpy.types.Context) -> WorkerEnvironment:

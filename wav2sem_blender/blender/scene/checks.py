@@ -210,6 +210,15 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
     return []
 
 
+def is_free(target: bpy.types.Object, row: Row) -> bool:
+    """Whether the key of a row can be animated."""
+    try:
+        check_keys(target, (row,))
+    except UserError:
+        return False
+    return True
+
+
 def _driven_keys(keys: bpy.types.Key) -> frozenset[str]:
     if keys.animation_data is None:
         return frozenset()

@@ -10,8 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from ...pipeline.face_names import KeyMap, Row, guess_key_map
-from ...pipeline.motion import ARKIT_CHANNELS
+from ...pipeline.face_names import KNOWN_CHANNELS, KeyMap, Row, guess_key_map
 from ...pipeline.visemes import VISEME_SETS
 
 
@@ -33,7 +32,7 @@ _guess = lru_cache(maxsize=64)(guess_key_map)
 
 def _suggest_channels(row: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
     visemes = row.id_data.wav2sem_mapping_channels
-    return ARKIT_CHANNELS if visemes == "MODEL" else VISEME_SETS[visemes].names
+    return KNOWN_CHANNELS if visemes == "MODEL" else VISEME_SETS[visemes].names
 
 
 class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):

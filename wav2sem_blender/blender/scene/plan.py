@@ -13,6 +13,7 @@ from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, listed, match_channels
 from ...pipeline.flame import FlameMismatchError
 from ...pipeline.motion import Motion
+from ...pipeline.tongue import TONGUE_CHANNELS
 from ...pipeline.visemes import VISEME_SETS, as_visemes
 from . import checks, key_mapping
 
@@ -60,6 +61,19 @@ def make_plan(target: bpy.types.Object, motion: Motion, visemes: Motion | None =
 def wanted_visemes(target: bpy.types.Object) -> tuple[str, tuple[str, ...]] | None:
     """The face's viseme set, and the visemes of it that have a key; None if it has none."""
     return _visemes_of(target, key_mapping.stored(target) or key_mapping.guessed(target))
+
+
+def tongue_channels(target: bpy.types.Object) -> tuple[str, ...]:
+    """The channels of the tongue for which the face has a key that is free; none with visemes, which have a tongue."""
+    table = key_mapping.in_use(target)
+    if table.visemes:
+        return ()
+    rows = [row for row in table.rows if row.key in key_mapping.key_names(target)]
+    return tuple(
+        channel
+        for channel in TONGUE_CHANNELS
+        if any(row.channel == channel and checks.is_free(target, row) for row in rows)
+    )
 
 
 def _table_in_use(target: bpy.types.Object, channels: Sequence[str]) -> KeyMap | None:

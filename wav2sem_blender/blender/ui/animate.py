@@ -14,7 +14,7 @@ from ...pipeline.upper_face import Settings as UpperFaceSettings
 from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
 from ..animate import jobs
-from ..animate.settings import AnimateSettings
+from ..animate.settings import AnimateSettings, articulation_problem
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 from ..scene.write_motion import Outcome, speech_summary
 from ..tasks.task import running_task
@@ -150,6 +150,8 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
     semantic_strength: properties.semantic_strength_property(**FRESH)  # type: ignore[valid-type]
     smoothing_s: properties.smoothing_property(**FRESH)  # type: ignore[valid-type]
     style: properties.style_property(**FRESH)  # type: ignore[valid-type]
+    articulation: properties.articulation_property(**FRESH)  # type: ignore[valid-type]
+    tongue: properties.tongue_property(**FRESH)  # type: ignore[valid-type]
     engine: EnumProperty(name="Engine", description="Engine that runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
         name="Device",
@@ -165,7 +167,10 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
     )
 
     _upper_face: tuple[UpperFaceSettings, SwayTarget] = UpperFaceSettings(), NOTHING_SWAYS
-    _from_panel = ("model", "strength", "semantic_strength", "smoothing_s", "style", "delay_s")
+    _from_panel = (
+        *("model", "style", "articulation", "strength", "semantic_strength", "smoothing_s", "delay_s"),
+        "tongue",
+    )
 
     @classmethod
     def _panel_reason(cls, context: bpy.types.Context) -> str:
@@ -178,7 +183,10 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
         if not self.properties.is_property_set("upper_face"):
             self.upper_face = upper_face_properties.is_enabled(context.scene, self._by_hand)
         self._upper_face = upper_face_properties.panel_settings(context.scene)
+        by_caller = self.properties.is_property_set("articulation")
         super()._fill_from_panel(context)
+        if not by_caller and articulation_problem(context, self.model):
+            self.articulation = 0.0  # the panel shows it greyed out
 
     def _settings(self) -> AnimateSettings:
         return replace(
@@ -187,9 +195,11 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
             engine=self.engine,
             device=self.device,
             style=self.style,
+            articulation=self.articulation,
             semantic_strength=self.semantic_strength,
             strength=self.strength,
             smoothing_s=self.smoothing_s,
+            tongue=self.tongue,
             upper_face=self._upper_face[0] if self.upper_face else None,
             sway=self._upper_face[1],
         )

@@ -9,6 +9,7 @@ import bpy
 
 from ...errors import UserError
 from .. import compat
+from ..animate.settings import articulation_problem
 from ..sound import info as sound_info
 from ..sound import playback
 from ..tasks.task import running_task
@@ -90,9 +91,11 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         column = columns(layout.column())
         column.prop(settings, "model")
         column.prop(settings, "style", placeholder=translated("First"))
+        _draw_articulation(column, context)
         column.separator()
         for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
             column.prop(settings, name)
+        column.prop(settings, "tongue")
         column.separator()
         _draw_start_frame(column, context.scene)
         row = column.row(heading="Range")
@@ -103,6 +106,17 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         part.prop(settings, "range_start_s", text="")
         part.prop(settings, "range_end_s", text="")
         _draw_button(layout, context)
+
+
+def _draw_articulation(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The slider; greyed out, with the reason, where the model has no such styles."""
+    settings = context.scene.wav2sem
+    problem = articulation_problem(context, settings.model)
+    row = layout.row()
+    row.enabled = not problem
+    row.prop(settings, "articulation", slider=True)
+    if problem:
+        draw_text(layout, context, problem, "INFO")
 
 
 def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:

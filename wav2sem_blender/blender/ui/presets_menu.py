@@ -13,7 +13,7 @@ from bl_ui.utils import PresetPanel
 SUBFOLDER = "wav2sem"
 # Holds presets/wav2sem/*.py.
 _OURS = str(Path(__file__).parent)
-VALUES = ("model", "style", "strength", "semantic_strength", "smoothing_s", "delay_s")
+VALUES = ("model", "style", "articulation", "strength", "semantic_strength", "smoothing_s", "delay_s", "tongue")
 
 
 class WAV2SEM_PT_presets(PresetPanel, bpy.types.Panel):

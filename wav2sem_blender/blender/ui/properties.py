@@ -108,11 +108,36 @@ def _seconds(name: str, description: str, **options: Any) -> Any:
     )
 
 
+def articulation_property(**options: Any) -> object:
+    """How clearly the mouth articulates."""
+    return FloatProperty(
+        name="Articulation",
+        description="How clearly the mouth articulates: -1 mumbles, 0 is the style itself, 1 over-articulates. "
+        "Lips that close stay closed at every value",
+        default=0.0,
+        min=-1.0,
+        max=1.0,
+        **options,
+    )
+
+
+def tongue_property(**options: Any) -> object:
+    """Whether the tongue moves."""
+    return BoolProperty(
+        name="Tongue",
+        description="Move the tongue in l, t, d, n and th, where the face has keys for it. It follows a rule: the "
+        "model never saw a tongue",
+        default=True,
+        **options,
+    )
+
+
 def semantic_strength_property(**options: Any) -> object:
     """Factor for the semantic features."""
     return FloatProperty(
         name="Semantics",
-        description="How much the meaning of the sentence shapes the motion; 0 uses the sounds alone",
+        description="How much the meaning of the sentence shapes the motion; 0 uses the sounds alone. With the bundled "
+        "model, measurements found no gain",
         default=1.0,
         min=0.0,
         max=10.0,
@@ -168,6 +193,8 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     delay_s: delay_property()  # type: ignore[valid-type]
     semantic_strength: semantic_strength_property()  # type: ignore[valid-type]
     style: style_property()  # type: ignore[valid-type]
+    articulation: articulation_property()  # type: ignore[valid-type]
+    tongue: tongue_property()  # type: ignore[valid-type]
 
 
 def start_frame(scene: bpy.types.Scene) -> int:
