@@ -106,6 +106,11 @@ MAX_CACHED_FRAMES = 600
 """How far self-attention looks back: 20 s, the longest recording that FaceFormer is defined for. Up to there decoding
 is exact. Beyond it the cache slides, so that a frame costs the same at minute 1 and at minute 60."""
 
+_LARGEST_PRODUCT = 9216
+"""OpenBLAS computes a product of a vector and a matrix in threads if the matrix has at least this many elements. At
+30 frames a second with several products each, on a machine with other work, that made a frame 300 times as slow. A
+width of 64 stays below; `threads.py` limits the threads in our own processes."""
+
 
 class MotionDecoder:
     """Memory in, channel weights out; equal to `nn.faceformer.FaceDecoder` in eval mode."""
@@ -118,11 +123,12 @@ class MotionDecoder:
         width = config.dim
         scale = np.ones(3 * width)
         scale[:width] = 1 / math.sqrt(width // config.heads)  # the query's 1/sqrt(d)
-        # From the sum of a frame's inputs to itself, its query, its key and its value, side by side.
-        self._spread = np.concatenate([np.eye(width), w["layer.self_attn.in_proj_weight"].T * scale], 1)
-        self._spread_bias = np.concatenate([np.zeros(width), w["layer.self_attn.in_proj_bias"] * scale])
+        # From the sum of a frame's inputs to itself, its query, its key and its value.
+        spread_M4M = np.concatenate([np.eye(width), w["layer.self_attn.in_proj_weight"].T * scale], 1)
+        self._spread_4MM = np.stack(np.split(spread_M4M, 4, axis=1))
+        self._spread_bias_4M = np.stack([np.zeros(width), *np.split(w["layer.self_attn.in_proj_bias"] * scale, 3)])
         fold = w["motion_head.weight"].T.astype(float) @ w["feedback_map.weight"].T
-        self._step = (fold @ self._spread).astype(np.float32)
+        self._step_4MM = (fold @ self._spread_4MM).astype(np.float32)
         self._fold_bias = w["feedback_map.weight"] @ w["motion_head.bias"] + w["feedback_map.bias"]
 
     def decode(
@@ -140,8 +146,9 @@ class MotionDecoder:
         weights_TK = np.empty((n_frames, len(w["motion_head.bias"])), np.float32)
         past = _Past(config, n_frames, self._lag_bias(max_cached_frames))
         inputs_pM = config.positions() + w["style.weight"] @ np.asarray(style_N, np.float32)
-        first_4M = (inputs_pM[0] @ self._spread + self._spread_bias).astype(np.float32)
-        later_p4M = ((inputs_pM + self._fold_bias) @ self._spread + self._spread_bias).astype(np.float32)
+        first_4M = (inputs_pM[0] @ self._spread_4MM + self._spread_bias_4M).astype(np.float32)
+        later_4pM = (inputs_pM + self._fold_bias) @ self._spread_4MM + self._spread_bias_4M[:, None]
+        later_p4M = np.ascontiguousarray(later_4pM.swapaxes(0, 1), np.float32)
         out_weight, out_bias = w["layer.self_attn.out_proj.weight"].T, w["layer.self_attn.out_proj.bias"]
         linear1, linear2 = w["layer.linear1.weight"].T, w["layer.linear2.weight"].T
         bias1, bias2 = w["layer.linear1.bias"], w["layer.linear2.bias"]
@@ -152,11 +159,11 @@ class MotionDecoder:
                 progress(start / n_frames)
             stop = min(start + config.fps, n_frames)
             cross = self._cross_attention(memory_RM[start * config.memory_per_frame : stop * config.memory_per_frame])
-            # In this loop `dot` is the faster `@`.
+            # Here `dot` is the faster `@`, and no product is large enough for threads (`_LARGEST_PRODUCT`).
             for i, t in enumerate(range(start, stop)):
                 # Before the first frame of a second comes the last of the one before.
-                frame_4M = later_p4M[t % config.period] + hidden_tM[i - 1].dot(self._step) if t else first_4M
-                x = frame_4M[: config.dim] + past.attend(frame_4M[config.dim :]).dot(out_weight) + out_bias
+                frame_4M = later_p4M[t % config.period] + hidden_tM[i - 1] @ self._step_4MM if t else first_4M
+                x = frame_4M[0] + past.attend(frame_4M[1:]).dot(out_weight) + out_bias
                 x = norm1(x)
                 x = norm2(x + cross(x, i))
                 hidden_tM[i] = norm3(x + np.maximum(x.dot(linear1) + bias1, 0).dot(linear2) + bias2)
@@ -213,36 +220,42 @@ class MotionDecoder:
 class _Past:
     """The keys and values of the newest frames, and self-attention over them.
 
+    The d dimensions of a head are in P parts, as many as keep each product below `_LARGEST_PRODUCT`.
+
     Attributes:
-        keys_HdC: As columns, so that the scores of a head are one product of a row and a matrix.
-        values_HCd: As rows.
+        keys: (H P, d / P, C), so that the scores of a part are one product of a row and a matrix.
+        values: (H, P, C, d / P).
     """
 
     def __init__(self, config: FaceFormer, n_frames: int, bias_HC: np.ndarray) -> None:
         """`bias_HC` is added to the scores of the newest C frames, which are all that is looked back at."""
         self._limit, size = bias_HC.shape[1], config.dim // config.heads
         capacity = self._limit + min(self._limit, max(n_frames, 1))
-        self._bias_H1C = bias_HC[:, None]
-        self.keys_HdC = np.zeros((config.heads, size, capacity), np.float32)
-        self.values_HCd = np.zeros((config.heads, capacity, size), np.float32)
+        parts = next((n for n in range(1, size) if size % n == 0 and size // n * self._limit < _LARGEST_PRODUCT), size)
+        self._bias_HC = bias_HC
+        self.keys = np.zeros((config.heads * parts, size // parts, capacity), np.float32)
+        self.values = np.zeros((config.heads, parts, capacity, size // parts), np.float32)
         self._end = 0  # one past the newest frame
 
     def attend(self, frame_3M: np.ndarray) -> np.ndarray:
         """Append a frame (query, key, value); the attended values (M,)."""
-        query_Hd, key_Hd, value_Hd = frame_3M.reshape(3, len(self.keys_HdC), -1)
-        if self._end == self.keys_HdC.shape[2]:  # slide: one copy in `_limit` frames keeps the newest contiguous
+        query, key, value = frame_3M
+        if self._end == self.keys.shape[2]:  # slide: one copy in `_limit` frames keeps the newest contiguous
             kept, self._end = slice(self._end - self._limit + 1, None), self._limit - 1
-            self.keys_HdC[..., : self._end] = self.keys_HdC[..., kept].copy()
-            self.values_HCd[:, : self._end] = self.values_HCd[:, kept].copy()
-        self.keys_HdC[..., self._end], self.values_HCd[:, self._end] = key_Hd, value_Hd
+            self.keys[..., : self._end] = self.keys[..., kept].copy()
+            self.values[:, :, : self._end] = self.values[:, :, kept].copy()
+        self.keys[..., self._end] = key.reshape(self.keys.shape[:2])
+        heads, parts, _, size = self.values.shape
+        self.values[:, :, self._end] = value.reshape(heads, parts, size)
         self._end += 1
         start = max(0, self._end - self._limit)
-        scores_H1C = query_Hd[:, None] @ self.keys_HdC[..., start : self._end]
-        scores_H1C += self._bias_H1C[..., start - self._end :]
-        scores_H1C -= scores_H1C.max(-1, keepdims=True)
-        np.exp(scores_H1C, out=scores_H1C)
-        mixed_H1d = scores_H1C @ self.values_HCd[:, start : self._end]
-        return (mixed_H1d / scores_H1C.sum(-1, keepdims=True)).reshape(-1)
+        by_part = query.reshape(-1, 1, size) @ self.keys[..., start : self._end]
+        scores_HC = np.add.reduce(by_part.reshape(heads, parts, -1), 1)
+        scores_HC += self._bias_HC[:, start - self._end :]
+        scores_HC -= scores_HC.max(-1, keepdims=True)
+        np.exp(scores_HC, out=scores_HC)
+        mixed = scores_HC[:, None, None] @ self.values[:, :, start : self._end]
+        return (mixed.reshape(heads, -1) / scores_HC.sum(-1, keepdims=True)).reshape(-1)
 
 
 OFFICIAL_NAMES = (
