@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wav2sem_blender import threads
 from wav2sem_blender.errors import MissingFileError, UserError, report
 
 from .experiments import find, known
@@ -198,4 +199,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    threads.limit()
     sys.exit(main())

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import threads
 from .argument_types import finite
 from .errors import MissingFileError, UserError, report
 from .files import same_file_name
@@ -293,4 +294,5 @@ def _complain(message: str) -> None:
 
 
 if __name__ == "__main__":
+    threads.limit()
     sys.exit(main())

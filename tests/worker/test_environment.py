@@ -2,16 +2,19 @@
 """The Python that runs the worker, and the messages about missing libraries."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from wav2sem_blender import threads
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.worker import environment, protocol
 from wav2sem_blender.worker.client import JobFailedError, WorkerClient
 
+ROOT = Path(__file__).parents[2]
 LIBRARIES = ("numpy", "numpy.libs", "soundfile.py", "_soundfile.py", "_soundfile_data", "soxr", "cffi", "safetensors")
 
 
@@ -45,6 +48,30 @@ def test_embedded_finds_every_library_of_this_python(tmp_path, fake_package):
         python=found.python, options=("-I", "-S"), paths=found.paths, boot=fake_package / "worker" / "boot.py"
     )
     assert run(WorkerClient(bare, tmp_path / "session")).engine == "fake"
+
+
+def test_a_child_limits_its_threads_unless_the_user_did(monkeypatch):
+    for name in threads.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    variables = environment.from_python(sys.executable).variables()
+    assert variables["OPENBLAS_NUM_THREADS"] == "1"
+    assert variables["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ, "this process is not ours"
+
+
+@pytest.mark.parametrize("package", ["wav2sem_blender", "trainer"])
+def test_a_command_line_limits_its_threads_before_numpy_is_loaded(tmp_path, package):
+    """And only where it is the process: not where a program imports it."""
+    (tmp_path / "numpy.py").write_text("import os; print(os.environ.get('OPENBLAS_NUM_THREADS')); raise SystemExit\n")
+    own = {name: value for name, value in os.environ.items() if name not in threads.VARIABLES}
+    run_it = f"import runpy; runpy.run_module('{package}', run_name='__main__', alter_sys=True); import numpy"
+    import_it = f"import {package}.__main__; import numpy"
+    for code, expected in ((run_it, "1"), (import_it, "None")):
+        command = [sys.executable, "-c", f"import sys; sys.argv[1:] = ['--help']; sys.exit = lambda *_: None; {code}"]
+        variables = {**own, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+        said = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert said.stdout.split()[-1:] == [expected], said.stdout + said.stderr
 
 
 def test_no_library_is_named(tmp_path, bare_python, fake_package):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from .. import offline, threads
 from ..errors import MissingFileError, UserError
-from ..offline import VARIABLES
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.py")
 REQUIRED_MODULES = ("numpy", "soundfile", "soxr", "safetensors")
@@ -59,9 +59,9 @@ class WorkerEnvironment:
         return [str(self.python), *self.options, str(self.boot), *paths]
 
     def variables(self) -> dict[str, str]:
-        """This process's environment variables, without those of another Python, with those that stop telemetry."""
+        """This process's environment variables, without those of another Python; `offline` and `threads` add theirs."""
         own = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
-        return {**own, **VARIABLES}
+        return {**threads.VARIABLES, **own, **offline.VARIABLES}
 
 
 def embedded() -> WorkerEnvironment:
