@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare a model of the published size, with random weights, with its two encoders alone (768-d, 12 layers).
 
+Both sides do the same work in the encoders: the phone encoder's transformer runs at the animation's rate, 30 Hz, as
+published.
+
 python tests/bench/full_size.py [--short] [--device cuda]
 """
 
@@ -21,6 +24,7 @@ from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig, Wav2SemConfig, save_model
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
+from wav2sem_blender.pipeline.nn.encoders import encode
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.nn.wav2sem import RELEASED
 
@@ -54,11 +58,13 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     model.to(animator.engine.device)
     with Speech.from_array(samples_S, RATE_HZ) as speech:
         waveform_BS = torch.from_numpy(speech.read(0, speech.n_samples)[None]).to(animator.engine.device)
+        positions_R = model.config.host.grid.positions(speech.n_samples).astype(np.float32)
+    positions_BR = torch.from_numpy(positions_R)[None].to(animator.engine.device)
 
     def encoders_alone() -> np.ndarray:
         with torch.inference_mode():
             semantic = model.wav2sem.encoder(waveform_BS).last_hidden_state.mean()
-            return (model.audio_encoder(waveform_BS).last_hidden_state.mean() + semantic).cpu().numpy()
+            return (encode(model.audio_encoder, waveform_BS, positions_BR)[0].mean() + semantic).cpu().numpy()
 
     def end_to_end() -> None:
         animator.animate(samples_S, RATE_HZ)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2sem_blender import threads
+
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_SPEECH = ROOT / "wav2sem_blender/assets/demo_speech.flac"
 DEFAULT_MODEL = ROOT / "wav2sem_blender/assets/models/default"
@@ -54,10 +56,11 @@ def run_alone(measure: Callable[[argparse.Namespace], list[Row]]) -> None:
 
 
 def limit_cores(n_cores: int) -> None:
-    """Bind this process and its children to `n_cores` cores, if the system can."""
+    """Bind this process and its children to `n_cores` cores, if the system can; their threads wait as the worker's."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:n_cores]))
     os.environ["OMP_NUM_THREADS"] = str(n_cores)
+    threads.limit()
 
 
 def best_s(work: Callable[[], object], repeats: int = 3) -> float:
