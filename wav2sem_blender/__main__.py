@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from . import threads
 from .argument_types import finite
-from .errors import MissingFileError, UserError, report
+from .errors import MissingFileError, Text, UserError, report
 from .files import same_file_name
 from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 
@@ -241,8 +241,11 @@ def _import(arguments: argparse.Namespace) -> int:
         ) from error
     if not arguments.file.is_file():
         raise MissingFileError("{file}: there is no such checkpoint file.", file=arguments.file)
-    import_official(arguments.file, arguments.kind, arguments.output)
+    notes: list[Text] = []
+    import_official(arguments.file, arguments.kind, arguments.output, notes)
     print(f"{arguments.file}: {arguments.kind}, {arguments.output}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 

@@ -18,7 +18,7 @@ import soundfile
 
 from wav2sem_blender import __main__ as cli
 from wav2sem_blender import errors, pipeline
-from wav2sem_blender.errors import UserError
+from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
@@ -346,10 +346,12 @@ class TestImport:
         calls = []
         official = pytest.importorskip("wav2sem_blender.pipeline.official", reason="torch is not installed here")
 
-        def import_official(file, kind, output):
+        def import_official(file, kind, output, notes):
             if file.name.startswith("broken"):
                 raise UserError("{file}: the key 'PPE.pe' is missing.", file=file.name)
             calls.append((file, kind, output))
+            if file.name.startswith("half"):
+                notes.append(Text("{file}: its weights are in half precision.", file=file.name))
 
         monkeypatch.setattr(official, "import_official", import_official)
         return calls
@@ -361,6 +363,11 @@ class TestImport:
         assert run("import", file, "--kind", kind, "--output", tmp_path / "out") == 0
         assert calls == [(file, kind, tmp_path / "out")]
         assert capsys.readouterr().out == f"{file}: {kind}, {tmp_path / 'out'}\n"
+
+    def test_what_the_user_should_know_is_said(self, calls, tmp_path, capsys):
+        (tmp_path / "half.pth").write_bytes(b"x")
+        assert run("import", tmp_path / "half.pth", "--kind", "wav2sem", "--output", tmp_path / "out") == 0
+        assert capsys.readouterr().err == "note: half.pth: its weights are in half precision.\n"
 
     def test_errors(self, calls, tmp_path, capsys):
         (tmp_path / "broken.pth").write_bytes(b"x")
