@@ -29,11 +29,19 @@ needs_espeak = pytest.mark.skipif(not ctypes.util.find_library("espeak-ng"), rea
         ("tsː", "it", [("ʦ", ("T", "S")), ("ː", ("-",))]),
         ("pʰ", "hi", [("p", ("P",)), ("ʰ", ("HH",))]),  # the lips are open in the aspiration
         ("cʰ", "hi", [("c", ("CH",)), ("ʰ", ("HH",))]),
+        ("tɕ", "ja", [("ʨ", ("CH",))]),
+        ("o̞o̞", "ja", [("o", ("OW", "OW")), ("ː", ("-",))]),
+        ("ph", "cmn-latn-pinyin", [("p", ("P",)), ("ʰ", ("HH",))]),
+        ("ˈɑu5", "cmn-latn-pinyin", [("ɑ", ("+",)), ("ʊ", ("AW",)), ("↘", ("-",))]),
         ("ˈɔ̃", "fr-fr", [("ˈ", ("+",)), ("ɔ", ("AO",)), ("\u0303", ("-",))]),
     ],
 )
 def test_symbols_of_espeak_as_kokoro_reads_them(symbol: str, language: str, read: list[tuple[str, tuple]]) -> None:
-    assert kokoro._read(symbol, language) == read
+    assert kokoro._tokens(symbol, language) == read
+
+
+def test_the_japanese_n_closes_the_lips_before_p_b_and_m() -> None:
+    assert kokoro._japanese(["ɕ", "i", "ũ", "ˈb", "ɯᵝ", "ˈũ", "k", "ũ"]) == ["ɕ", "i", "m", "ˈb", "ɯᵝ", "ŋ", "k", "ɴ"]
 
 
 def test_marks_join_their_sound_and_short_gaps_the_next_one() -> None:

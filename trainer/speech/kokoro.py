@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech by Kokoro-82M (Apache-2.0) in native voices of six languages, with its phone times.
+"""Speech by Kokoro-82M (Apache-2.0) in native voices of eight languages, with its phone times.
 
 espeak-ng gives the symbols, which name the phones and which the model reads. Its duration predictor says how many
 frames each symbol lasts. What is spoken is kept in the cache, so a stopped run continues.
@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import tarfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,13 @@ VOICES = {
     "it": ("if_sara", "im_nicola"),
     "pt": ("pf_dora", "pm_alex", "pm_santa"),
     "hi": ("hf_alpha", "hm_omega", "hf_beta", "hm_psi"),
+    "ja": ("jf_alpha", "jm_kumo", "jf_gongitsune", "jf_nezumi", "jf_tebukuro"),
+    "cmn": (
+        *("zf_xiaobei", "zm_yunjian", "zf_xiaoni", "zm_yunxi"),
+        *("zf_xiaoxiao", "zm_yunxia", "zf_xiaoyi", "zm_yunyang"),
+    ),
 }
-TIMES = {"en": 3, "es": 3, "it": 3, "fr": 2, "pt": 2, "hi": 2}
+TIMES = {"en": 3, "es": 3, "it": 3, "fr": 2, "pt": 2, "hi": 2, "ja": 2, "cmn": 2}
 """How often each sentence is said, by another voice each time where there is one."""
 
 _RATE_HZ, _FRAME = 24000, 600
@@ -58,13 +64,28 @@ _SILENT_DB = -38.0  # under the loudest 10 ms: a sound that fades so far before 
 _STOPS = frozenset("P T K B D G CH JH".split())
 _DURATIONS = "/encoder/Clip_output_0"  # frames per symbol, inside the graph
 _MARKS = "ˈˌ"  # spoken with the sound after
-_AFTER = "ːʲ\u0303"  # spoken with the sound before
-# What the model reads for espeak-ng's symbols; the longest first.
-_READ = {"aɪ": "I", "aʊ": "W", "eɪ": "A", "oʊ": "O", "əʊ": "Q", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ", "ts": "ʦ", "dz": "ʣ"}
-_READ |= {"r.": "ɽ"}
-_READ_ENGLISH = {"əl": "ᵊl", "ʔn̩": "tn", "n̩": "ᵊn", "ɐ": "ə", "r": "ɹ", "x": "k", "ʔ": "t"}
-_READ_AMERICAN = {"ɜː": "ɜɹ", "ɚ": "əɹ", "ɾ": "T", "ː": ""}
-_AFFRICATES = {"hi": {"c": "tʃ", "ɟ": "dʒ"}}  # Hindi's palatal stops, which espeak-ng writes so
+_AFTER = "ːʲ\u0303→↗↓↘"  # spoken with the sound before
+_ENGLISH_TEXT = "əl:ᵊl ʔn̩:tn n̩:ᵊn ɐ:ə r:ɹ x:k ʔ:t"
+# What the model reads for espeak-ng's symbols, in this order. espeak-ng does not tell Mandarin's first tone from its
+# fourth; the lips are the same.
+_READ = {
+    language: [tuple(pair.split(":")) for pair in table.split()]
+    for language, table in {
+        "": "aɪ:I aʊ:W eɪ:A oʊ:O əʊ:Q ɔɪ:Y dʒ:ʤ tʃ:ʧ ts:ʦ dz:ʣ c\u0327:ç r.:ɽ -: ^:",
+        "en-us": _ENGLISH_TEXT + " ɜː:ɜɹ ɚ:əɹ ɾ:T ː:",
+        "en-gb": _ENGLISH_TEXT,
+        "ja": "ˈ: ˌ: \u0308: \u031e: ᵝ: aa:aː ii:iː ɯɯ:ɯː ee:eː oo:oː tɕ:ʨ dʑ:ʥ ɽ:ɾ",
+        "cmn-latn-pinyin": """
+            ˈ: tɕh:ʨʰ tɕ:ʨ ts.h:ꭧʰ ts.:ꭧ ʦ.h:ꭧʰ ʦ.:ꭧ ʦh:ʦʰ s.:ʂ ʐ:ɻ χ:x ph:pʰ th:tʰ kh:kʰ onɡ:ʊŋ iou:jou uei:weɪ uai:waɪ
+            uo:wo ua:wa uə:wə iɛ:jɛ iɑ:jɑ yɛ:ɥɛ yæ:ɥɛ yə:y yu:jʊ i\u032a:ɨ i.:ɨ ər:ɚ ɑu:ɑʊ
+            ei:eɪ ai:aɪ ou:oʊ jj:j 5:↘ ɜ:↗ 2:↓ 1:
+            """,
+    }.items()
+}
+# Hindi's affricates are written as palatal stops, and Mandarin's symbols have tones.
+_SOUNDS_AS = {"hi": {"c": "tʃ", "ɟ": "dʒ"}, "cmn-latn-pinyin": dict.fromkeys("125ɜ", "")}
+_MARKS_ELSEWHERE = str.maketrans("।、。，！？；：", ".,.,!?;:")
+_JAPANESE_N = {"p": "m", "b": "m", "m": "m", "k": "ŋ", "ɡ": "ŋ"} | dict.fromkeys("t d n s z ts tɕ dʑ ɽ".split(), "n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,34 +215,34 @@ def _read_voice(voice: str) -> np.ndarray:
 def _symbols(text: str, language: str) -> tuple[list[str], list[tuple[str, ...]]]:
     """The N symbols that the model reads, and what the mouth does at each: phones, or ("+",) for what belongs to the
     sound after it, ("-",) to the one before."""
-    read: list[str] = []
-    phones: list[tuple[str, ...]] = []
-    for clause, mark in re.findall(r"([^,.;:!?…।]+)([,.;:!?…।]*)", text):
+    symbols: list[tuple[str, tuple[str, ...]]] = []
+    for clause, mark in re.findall(r"([^,.;:!?…।、。，！？；：]+)(\W*)", text):
         for word in pronounced_symbols(clause.strip(), language):
-            for symbol in word:
-                for token, phone in _read(symbol, language):
-                    read.append(token)
-                    phones.append(phone)
-            read.append(" ")
-            phones.append(("SIL",))
-        if mark and read:
-            read[-1:] = [mark[0].replace("।", "."), " "]
-            phones.append(("SIL",))
-    return read[:-1], phones[:-1]
+            for symbol in _japanese(word) if language == "ja" else word:
+                symbols += _tokens(symbol, language)
+            symbols.append((" ", ("SIL",)))
+        if mark.strip() and symbols:
+            symbols[-1:] = [(mark.strip()[0].translate(_MARKS_ELSEWHERE), ("SIL",)), (" ", ("SIL",))]
+    return [symbol for symbol, _ in symbols[:-1]], [phones for _, phones in symbols[:-1]]
 
 
-def _read(symbol: str, language: str) -> list[tuple[str, tuple[str, ...]]]:
+def _japanese(word: list[str]) -> list[str]:
+    """espeak-ng's Japanese symbols with the syllable's n (ũ) as it sounds before the next one."""
+    following = [unicodedata.normalize("NFD", symbol).lstrip(_MARKS) for symbol in [*word[1:], ""]]
+    return [
+        _JAPANESE_N.get(after.rstrip("ʲ"), "ɴ") if "u\u0303" in unicodedata.normalize("NFD", symbol) else symbol
+        for symbol, after in zip(word, following, strict=True)
+    ]
+
+
+def _tokens(symbol: str, language: str) -> list[tuple[str, tuple[str, ...]]]:
     """One of espeak-ng's symbols as the model's, with their phones."""
-    sounds = symbol
-    for theirs, ours in _AFFRICATES.get(language, {}).items():
+    sounds, text = symbol, unicodedata.normalize("NFD", symbol)
+    for theirs, ours in _SOUNDS_AS.get(language, {}).items():
         sounds = sounds.replace(theirs, ours)
     phones = to_cmu(sounds)
-    tables = [_READ, *([_READ_ENGLISH] if language.startswith("en") else [])]
-    tables += [_READ_AMERICAN] if language == "en-us" else []
-    text = symbol.replace("-", "").replace("^", "")
-    for table in tables:
-        for theirs, ours in table.items():
-            text = text.replace(theirs, ours)
+    for theirs, ours in [*_READ[""], *_READ.get(language, ())] if language != "ja" else [*_READ["ja"], *_READ[""]]:
+        text = text.replace(theirs, ours)
     marks = {**dict.fromkeys(_MARKS, "+"), **dict.fromkeys(_AFTER, "-"), "ʰ": "HH"}
     tokens: list[tuple[str, tuple[str, ...]]] = [(token, (marks[token],) if token in marks else ()) for token in text]
     sounding = [i for i, (_, phone) in enumerate(tokens) if not phone]

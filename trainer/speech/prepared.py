@@ -34,7 +34,7 @@ FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 @dataclass(frozen=True, kw_only=True)
 class PrepareSpeech:
     """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
-    espeak-ng's German, Spanish, French, Mandarin and Japanese; `kokoro` adds native voices of six languages."""
+    espeak-ng's German, Spanish, French, Mandarin and Japanese; `kokoro` adds native voices of eight languages."""
 
     synthetic: int = 1800
     languages: bool = True
