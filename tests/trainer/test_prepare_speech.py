@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from trainer.experiments.preparation import PrepareSpeech  # noqa: E402
 from trainer.speech import prepared as speech  # noqa: E402
 from trainer.speech.align import Aligned  # noqa: E402
 from trainer.speech.kokoro import Spoken  # noqa: E402
+from wav2sem_blender.errors import UserError  # noqa: E402
 
 ALIGNED_ONLY = PrepareSpeech(synthetic=0, languages=False, kokoro=False)
 SCORES = {"ah": -3.0, "or": -2.0, "uh": -4.0}
@@ -75,6 +77,28 @@ def test_a_stopped_run_continues_after_its_last_clip(corpus: type[CountingAligne
     speech.prepare_speech(tmp_path, stopped, ALIGNED_ONLY)
     assert corpus.heard == 3
     assert prepared(stopped) == prepared(whole)
+
+
+class TooLong(np.ndarray):
+    """Samples for which the disk has no room."""
+
+    def tobytes(self) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_names_the_step_and_a_rerun_continues(
+    corpus: type[CountingAligner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, decode = tmp_path / "out", speech._decode
+    with monkeypatch.context() as full:
+        full.setattr(
+            speech, "_decode", lambda path: decode(path).view(TooLong if path.stem == "clip_3" else np.ndarray)
+        )
+        with pytest.raises(UserError, match=r"clip_3 cannot be written \(No space left.*it continues"):
+            speech.prepare_speech(tmp_path, out, ALIGNED_ONLY)
+    speech.prepare_speech(tmp_path, out, ALIGNED_ONLY)
+    assert [record.name for record in speech.SpeechStore(out).records] == [f"clip_{i}" for i in range(6)]
+    assert corpus.heard == 4 + 3
 
 
 def test_other_settings_start_again(corpus: type[CountingAligner], tmp_path: Path) -> None:

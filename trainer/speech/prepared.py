@@ -107,19 +107,27 @@ def prepare_speech(data: Path, out: Path, config: PrepareSpeech) -> None:
     recipe = json.dumps(asdict(replace(config, kokoro=True)) | {"clips": [clip.name for clip in clips]})
     _reopen(out, raw_path, lines_path, recipe)
     records = _begun(raw_path, lines_path, recipe)
-    first = sum(record.n_samples for record in records)
-    with raw_path.open("ab") as raw, lines_path.open("a", encoding="utf-8") as lines:
-        for clip, samples_S, phones in _all_clips(data, clips, config, {record.name for record in records}):
-            record = SpeechRecord(
-                name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
-                first=first, n_samples=len(samples_S), phones=phones,
-            )  # fmt: skip
-            raw.write(samples_S.tobytes())
-            raw.flush()
-            lines.write(json.dumps(asdict(record)) + "\n")
-            lines.flush()
-            records.append(record)
-            first += len(samples_S)
+    try:
+        with raw_path.open("ab") as raw, lines_path.open("a", encoding="utf-8") as lines:
+            for clip, samples_S, phones in _all_clips(data, clips, config, {record.name for record in records}):
+                first = records[-1].first + records[-1].n_samples if records else 0
+                record = SpeechRecord(
+                    name=clip.name, corpus=clip.corpus, speaker=clip.speaker, split=clip.split, text=clip.text,
+                    first=first, n_samples=len(samples_S), phones=phones,
+                )  # fmt: skip
+                raw.write(samples_S.tobytes())
+                raw.flush()
+                lines.write(json.dumps(asdict(record)) + "\n")
+                lines.flush()
+                records.append(record)
+    except OSError as error:
+        if isinstance(error, UserError) or error.filename:
+            raise
+        raise UserError(  # a full disk names no file
+            "{folder}: the speech cannot be written ({reason}). Free some space and repeat the command: it continues",
+            folder=out,
+            reason=error.strerror or str(error),
+        ) from error
     with atomic_path(out / "audio.npy") as whole:
         np.save(whole, np.memmap(raw_path, np.int16, "r"))
     write_atomically(out / "clips.json", json.dumps([asdict(record) for record in records]).encode())
