@@ -90,11 +90,10 @@ def test_a_full_disk_names_the_step_and_a_rerun_continues(
     corpus: type[CountingAligner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, decode = tmp_path / "out", speech._decode
+    kind = {"clip_3": TooLong}
     with monkeypatch.context() as full:
-        full.setattr(
-            speech, "_decode", lambda path: decode(path).view(TooLong if path.stem == "clip_3" else np.ndarray)
-        )
-        with pytest.raises(UserError, match=r"clip_3 cannot be written \(No space left.*it continues"):
+        full.setattr(speech, "_decode", lambda path: decode(path).view(kind.get(path.stem, np.ndarray)))
+        with pytest.raises(UserError, match=r"the speech cannot be written \(No space left.*it continues"):
             speech.prepare_speech(tmp_path, out, ALIGNED_ONLY)
     speech.prepare_speech(tmp_path, out, ALIGNED_ONLY)
     assert [record.name for record in speech.SpeechStore(out).records] == [f"clip_{i}" for i in range(6)]
