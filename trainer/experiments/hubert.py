@@ -59,6 +59,8 @@ ANYWHERE = Augmentation(
 NOISY_PLACES = replace(
     ANYWHERE, room_chance=0.45, noise_chance=0.7, noise_snr_db=(0.0, 28.0), one_voice_share=0.12, crowd_share=0.35
 )
+# For the ear of the bundled model, whose spectrogram has no overall level.
+EVERYWHERE = replace(NOISY_PLACES, level_db=(0.0, 0.0), passage_chance=0.3, room_chance=0.35, noise_snr_db=(3.0, 30.0))
 
 
 _BASE = MaskedClusters(source="mfcc", n_clusters=100)
@@ -173,6 +175,54 @@ def bundled_anywhere() -> PretrainHubert:
     return replace(first, task=task, steps=8000, peak_lr=7e-4)
 
 
+WHISPER_BASE = "openai/whisper-base"
+_EAR = {
+    "d_model": 512,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "hidden_size": 256,
+}
+EAR_CORPORA = {
+    **{"grid_s1": 0.1, "librispeech_4_aligned": 0.06, "librispeech_251": 0.36, "vctk": 0.14},
+    **{"picovoice_orders": 0.09, "picovoice_words": 0.05, "festvox_ru": 0.09, "flite": 0.07, "espeak": 0.04},
+}
+
+
+def ear() -> PretrainHubert:
+    """The bundled model's ear: the first four layers of Whisper base, fine-tuned on the phones of prepared speech."""
+    return PretrainHubert(
+        encoder=EncoderConfig(kind="whisper", config=_EAR | {"dropout": 0.05}),
+        task=MaskedPhones(corpus_weights=EAR_CORPORA, augmentation=EVERYWHERE, batch=12, fps=50, mask_chance=0.0),
+        steps=1500,
+        peak_lr=1e-3,
+        warmup_steps=100,
+        decay="cosine",
+        adam_eps=1e-8,
+        clip=1.0,
+        precision="bf16",
+        checkpoint_every=250,
+        pretrained=WHISPER_BASE,
+        pretrained_rate=0.05,
+    )
+
+
+def ear_frozen() -> PretrainHubert:
+    """The ceiling: all six layers of Whisper base as published, with an adapter that learns the phones."""
+    return replace(
+        ear(),
+        encoder=EncoderConfig(kind="whisper", config=_EAR | {"encoder_layers": 6}),
+        pretrained_rate=0.0,
+        steps=600,
+    )
+
+
+def student() -> PretrainHubert:
+    """The bundled HuBERT of 2.2 M parameters again, with the ear of --hubert as its teacher."""
+    task = MaskedPhones(corpus_weights=EAR_CORPORA, augmentation=EVERYWHERE, batch=16, teacher_weight=0.7)
+    return replace(bundled(), task=task, steps=7000)
+
+
 def bundled_short() -> PretrainHubert:
     """`bundled` in a fifth of its steps; run it with and without --hubert RUN_OF_BUNDLED_UNLABELLED to compare."""
     return replace(bundled(), steps=1500)
@@ -208,6 +258,9 @@ EXPERIMENTS = (
     small_features,
     bundled,
     bundled_anywhere,
+    ear,
+    ear_frozen,
+    student,
     bundled_short,
     bundled_unlabelled,
     smoke,

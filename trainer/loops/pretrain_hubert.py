@@ -30,14 +30,16 @@ from transformers import HubertModel, Wav2Vec2FeatureExtractor, get_linear_sched
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, FrameGrid, encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode
+from wav2sem_blender.pipeline.nn.encoders import WHISPER, build_backbone, encode, sound_for
 
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
-from ..runs.stages import fitting, read_recogniser
+from ..runs.stages import fitting, read_encoder, read_recogniser
 from ..speech.batches import CropSampler, frame_times_s, normalise
 from ..speech.phones import BILABIALS, PHONES, frame_labels
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
+from ..speech.whisper import published_whisper
 from .clusters import LabelledRecording, LabelledSpeech, cluster_quality, labelled_speech
 from .recipes import MaskedClusters, MaskedPhones, PretrainHubert
 
@@ -73,7 +75,7 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
         data: a folder of recordings (clusters only), or prepared data.
         run: the open run.
         hubert: an earlier run. Experiments with source "features" cluster its hidden states; experiments that learn
-            phones start from its weights.
+            phones start from its weights, or have it as their teacher.
 
     Raises:
         MissingFileError: there are no recordings, no prepared speech, or no finished run at `hubert`.
@@ -82,7 +84,7 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
     torch.manual_seed(config.seed)
     task = _task(config, data, run, hubert)
     optimiser = torch.optim.AdamW(
-        task.model.parameters(), lr=config.peak_lr, betas=(0.9, 0.98), eps=config.adam_eps, weight_decay=0.01
+        parameter_groups(task.model, config), betas=(0.9, 0.98), eps=config.adam_eps, weight_decay=0.01
     )
     schedule = schedule_of(config, optimiser)
     model = run.learn(task.model, optimiser, schedule, clip=config.clip)
@@ -98,7 +100,7 @@ def pretrain_hubert(config: PretrainHubert, data: Path, run: Run, hubert: Path |
     task.model = unwrap(model).eval()
     run.save("encoder.pt", task.model.state_dict())
     if run.is_main:
-        if "n_mels" not in config.encoder.config:
+        if config.encoder.kind == "hubert" and "n_mels" not in config.encoder.config:
             normalised = isinstance(config.task, MaskedPhones) or config.task.normalise
             save_encoder(task.model.get_submodule("audio_encoder"), run.folder / "encoder", normalised)
         run.report("valid", task.evaluate())
@@ -109,11 +111,53 @@ def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> 
         return ClusterTask(config, labelled_speech(config.task, data, run, hubert), run)
     store = SpeechStore(data / "speech")
     run.describe(data_sha256=data_hash(store.files()))
-    task = PhoneTask(config, store, run)
+    teacher = None
+    if config.task.teacher_weight:
+        if hubert is None:
+            raise UserError("this experiment learns from a teacher: name its run by --hubert")
+        teacher = read_teacher(hubert)
+    task = PhoneTask(config, store, run, teacher)
+    if config.pretrained:
+        begin_with_whisper(task.model, config.pretrained)
     if hubert is not None:
-        begin_with(task.model, hubert)
+        if teacher is None:
+            begin_with(task.model, hubert)
         run.describe(hubert=str(hubert))
     return task
+
+
+def read_teacher(run: Path) -> PhoneRecogniser:
+    """A finished run that learned phones, in eval mode."""
+    teacher = PhoneRecogniser(read_encoder(run)[0])
+    teacher.load_state_dict(read_recogniser(run))
+    return teacher.eval().requires_grad_(False)
+
+
+def begin_with_whisper(model: PhoneRecogniser, name: str) -> None:
+    """Start from the first layers of a published Whisper encoder."""
+    own = model.audio_encoder.state_dict()
+    same = fitting(published_whisper(name), own)
+    if missing := {key for key in own if not key.startswith("adapter.")} - same.keys():
+        raise UserError(
+            "{name}: has no {keys} of the experiment's size", name=name, keys=", ".join(sorted(missing)[:3])
+        )
+    model.audio_encoder.load_state_dict(same, strict=False)
+
+
+def parameter_groups(model: nn.Module, config: PretrainHubert) -> list[dict[str, Any]]:
+    """What the optimiser learns: pretrained layers at their own rate."""
+    pretrained, new = [], []
+    for name, parameter in model.named_parameters():
+        is_new = not config.pretrained or not name.startswith("audio_encoder.") or ".adapter." in name
+        (new if is_new else pretrained).append(parameter)
+    if config.pretrained and not config.pretrained_rate:
+        for parameter in pretrained:
+            parameter.requires_grad_(False)
+        pretrained = []
+    groups = [{"params": new, "lr": config.peak_lr}]
+    if pretrained:
+        groups.append({"params": pretrained, "lr": config.peak_lr * config.pretrained_rate})
+    return groups
 
 
 def begin_with(model: nn.Module, run: Path) -> None:
@@ -338,13 +382,18 @@ def span_mask(shape: tuple[int, int], share: float, length: int, rng: np.random.
 class PhoneRecogniser(nn.Module):
     """The encoder and a linear layer to the phones."""
 
-    def __init__(self, config: PretrainHubert) -> None:
+    def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.audio_encoder = build_backbone(config.encoder.kind, config.encoder.config)
+        self.kind = encoder.kind
+        self.audio_encoder = build_backbone(encoder.kind, encoder.config)
         self.head = nn.Linear(self.audio_encoder.config.hidden_size, len(PHONES))
 
+    def hears(self, samples_BS: np.ndarray) -> Tensor:
+        """What the encoder reads of recordings of equal length: their samples, or spectrograms."""
+        return torch.from_numpy(np.stack([sound_for(self.kind, samples_S) for samples_S in samples_BS]))
+
     def forward(self, waveform_BS: Tensor, positions_BT: Tensor, masked_BT: Tensor | None = None) -> Tensor:
-        """Phone logits (B, T, P)."""
+        """Phone logits (B, T, P) of what `hears` returned."""
         return self.head(encode(self.audio_encoder, waveform_BS, positions_BT, masked_BT=masked_BT)[0])
 
 
@@ -359,13 +408,18 @@ class PhoneTask:
 
     model: nn.Module
 
-    def __init__(self, config: PretrainHubert, store: SpeechStore, run: Run) -> None:
+    def __init__(
+        self, config: PretrainHubert, store: SpeechStore, run: Run, teacher: PhoneRecogniser | None = None
+    ) -> None:
         assert isinstance(config.task, MaskedPhones)
+        self._teacher = teacher and teacher.to(run.device)
         self.settings, self._store, self._run = config.task, store, run
         self._train = [record for record in store.records if record.split == "train" and record.phones]
         self._sampler = CropSampler(store, self._train, self.settings.corpus_weights, self.settings.augmentation)
-        self.model = PhoneRecogniser(config)
-        choose_attention(self.model.audio_encoder, run)
+        self._recogniser = PhoneRecogniser(config.encoder)
+        self.model = self._recogniser
+        if config.encoder.kind != WHISPER:
+            choose_attention(self._recogniser.audio_encoder, run)
 
     def batch(self, step: int) -> tuple[list[tuple[int, np.random.Generator]], float]:
         """The common length (samples) and the random numbers of each crop; a process makes only its own crops."""
@@ -375,14 +429,9 @@ class PhoneTask:
         items = [(n_samples, self._run.rng(step, i)) for i in range(settings.batch)]
         return items, settings.batch * n_samples / SAMPLE_RATE_HZ
 
-    def _crop(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Waveform (S,), labels (T,), mask (T,)."""
-        waveform_S, labels_T = self._sampler.crop(n_samples, self._positions(n_samples), rng)
+    def _mask(self, n_frames: int, rng: np.random.Generator) -> Tensor:
         generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
-        masked_1T = random_span_mask(
-            (1, len(labels_T)), self.settings.mask_chance, self.settings.mask_frames, generator
-        )
-        return waveform_S, labels_T, masked_1T[0]
+        return random_span_mask((1, n_frames), self.settings.mask_chance, self.settings.mask_frames, generator)[0]
 
     def _positions(self, n_samples: int) -> np.ndarray:
         return FrameGrid.at_rate(self.settings.fps).positions(n_samples)
@@ -390,19 +439,23 @@ class PhoneTask:
     def loss(
         self, model: nn.Module, items: Sequence[tuple[int, np.random.Generator]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross-entropy of all frames, masked or not."""
-        crops = [self._crop(*item) for item in items]
-        device = self._run.device
-        waveform_BS, labels_BT = (np.stack([crop[i] for crop in crops]) for i in range(2))
-        target_BT = torch.from_numpy(labels_BT).to(device)
-        positions_T = torch.from_numpy(self._positions(waveform_BS.shape[1])).float()
-        masked_BT = torch.stack([crop[2] for crop in crops])
+        """Mean cross-entropy of all frames, masked or not, with the labels and, by its weight, with the teacher."""
+        device, settings = self._run.device, self.settings
+        positions_T = self._positions(items[0][0])
+        crops = [self._sampler.crop(n_samples, positions_T, rng) for n_samples, rng in items]
+        masked_BT = torch.stack([self._mask(len(positions_T), rng) for _, rng in items]).to(device)
+        target_BT = torch.from_numpy(np.stack([crop.labels_T for crop in crops])).to(device)
+        positions_BT = torch.from_numpy(positions_T).float().to(device).expand(len(crops), -1)
+        heard = self._recogniser.hears(np.stack([crop.samples_S for crop in crops])).to(device)
         with self._run.autocast():
-            positions_BT = positions_T.to(device).expand(len(crops), -1)
-            logits_BTP = model(torch.from_numpy(waveform_BS).to(device), positions_BT, masked_BT.to(device)).float()
-        loss = F.cross_entropy(
-            logits_BTP.flatten(0, 1), target_BT.flatten(), label_smoothing=self.settings.label_smoothing
-        )
+            logits_BTP = model(heard, positions_BT, masked_BT).float()
+        loss = F.cross_entropy(logits_BTP.flatten(0, 1), target_BT.flatten(), label_smoothing=settings.label_smoothing)
+        if self._teacher is not None:
+            clean = self._teacher.hears(np.stack([crop.clean_S for crop in crops])).to(device)
+            with torch.no_grad(), self._run.autocast():
+                taught_BTP = self._teacher(clean, positions_BT).float().softmax(-1)
+            taught = F.cross_entropy(logits_BTP.flatten(0, 1), taught_BTP.flatten(0, 1))
+            loss = (1 - settings.teacher_weight) * loss + settings.teacher_weight * taught
         return loss, {"accuracy": (logits_BTP.argmax(-1) == target_BT).float().mean()}
 
     @torch.no_grad()
@@ -428,6 +481,6 @@ class PhoneTask:
     def _recognise(self, record: SpeechRecord) -> tuple[np.ndarray, np.ndarray]:
         samples_S = self._store.samples(record)
         positions_T = self._positions(len(samples_S))
-        waveform = torch.from_numpy(normalise(samples_S))[None].to(self._run.device)
-        logits_TP = self.model(waveform, torch.from_numpy(positions_T).float()[None].to(self._run.device))[0]
+        heard = self._recogniser.hears(normalise(samples_S)[None]).to(self._run.device)
+        logits_TP = self.model(heard, torch.from_numpy(positions_T).float()[None].to(self._run.device))[0]
         return logits_TP.argmax(-1).cpu().numpy(), frame_labels(record.phones or [], frame_times_s(positions_T))

@@ -60,7 +60,10 @@ class MaskedPhones:
     """Predict aligned phones at every animation frame, masked or not.
 
     `mask_chance` is the share of frames that start a masked span of `mask_frames`; `batch` crops of one random length
-    within `crop_s` (s) make an update.
+    within `crop_s` (s) make an update. `fps` 50 keeps the encoder's own frames.
+
+    `teacher_weight` is that of the phone probabilities that the run of --hubert gives for the same crop without noise,
+    beside the labels: a student then learns what its teacher hears.
     """
 
     corpus_weights: Mapping[str, float]
@@ -71,6 +74,7 @@ class MaskedPhones:
     mask_frames: int = 6
     label_smoothing: float = 0.05
     fps: int = 30
+    teacher_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ class PretrainHubert:
     """Frame-label prediction under masking, with AdamW; `decay` after the warm-up is "linear" or "cosine", to zero.
 
     `accumulate` micro-batches on each process make an update: on one GPU, take as many as the published recipe had
-    GPUs.
+    GPUs. `pretrained` names Whisper's published encoder (a folder or hub name) for an encoder of kind "whisper", whose
+    layers then learn at `pretrained_rate` times the rate of what is new; 0 freezes them.
     """
 
     encoder: EncoderConfig
@@ -92,6 +97,8 @@ class PretrainHubert:
     precision: str = "fp16"
     accumulate: int = 1
     checkpoint_every: int = 5000
+    pretrained: str = ""
+    pretrained_rate: float = 1.0
     seed: int = 0
 
 
@@ -100,7 +107,10 @@ class PretrainWav2Sem:
     """Audio into a text model's sentence space.
 
     Attributes:
-        encoder_config: what differs from wav2vec 2.0's base size; see `EncoderConfig`.
+        encoder_config: what differs from wav2vec 2.0's base size; see `EncoderConfig`. Of a `shared` one, the sizes of
+            `nn.wav2sem.FeatureReader`.
+        shared: read the features of the encoder that --hubert names, instead of the recording.
+        versions: of a shared one: how many augmented copies of a recording are heard.
         text_model: folder or hub name of a BERT-architecture model. "" is the MiniLM from PyPI (384-d instead of BERT's
             768, so a projection follows the encoder); it also replaces a hub's model if no hub can be reached.
             run.json names the model used.
@@ -126,6 +136,8 @@ class PretrainWav2Sem:
     """
 
     encoder_config: Mapping[str, Any]
+    shared: bool = False
+    versions: int = 3
     text_model: str = ""
     target: str = "cls"
     normalise_target: bool = False

@@ -45,6 +45,16 @@ class Augmenter:
             samples_S = self._coded(samples_S, rng)
         return samples_S
 
+    def passages(self, samples_S: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A copy (S,) in which some parts are quieter, as when somebody turns away or another person speaks."""
+        if rng.random() >= self._settings.passage_chance:
+            return samples_S
+        seconds = len(samples_S) / SAMPLE_RATE_HZ
+        knots = np.sort(rng.uniform(0, len(samples_S), max(2, int(rng.uniform(0.5, 2) * seconds))))
+        knots_S = np.repeat(knots, 2)[1:-1] + np.tile([0, 0.05 * SAMPLE_RATE_HZ], len(knots) - 1)
+        gains_db = np.repeat(rng.uniform(-self._settings.passage_db, 0, len(knots) - 1), 2)
+        return samples_S * 10 ** (np.interp(np.arange(len(samples_S)), knots_S, gains_db) / 20)
+
     def speechless(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """Noise or music (S,) of any level, at which a mouth should not move."""
         sound_S = self._music(n_samples, rng) if rng.random() < 0.4 else self._noise(n_samples, rng)

@@ -8,6 +8,7 @@ which would change the group norm's statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,15 @@ def frame_times_s(positions_T: np.ndarray) -> np.ndarray:
 def normalise(samples_S: np.ndarray) -> np.ndarray:
     """Zero mean, unit variance, as the pipeline does for a whole recording."""
     return ((samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + VARIANCE_EPSILON)).astype(np.float32)
+
+
+class Crop(NamedTuple):
+    """A part of a recording: `samples_S` as it is heard, `clean_S` without the augmentation (both float32 (S,),
+    normalised), and its phones, int64 (T,)."""
+
+    samples_S: np.ndarray
+    clean_S: np.ndarray
+    labels_T: np.ndarray
 
 
 class CropSampler:
@@ -56,16 +66,18 @@ class CropSampler:
         weights = np.array([corpus_weights[corpus] for corpus in self._corpora])
         self._weights = weights / weights.sum()
 
-    def crop(self, n_samples: int, positions_T: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A normalised waveform float32 (S,) and phone labels int64 (T,) at the given encoder positions."""
+    def crop(self, n_samples: int, positions_T: np.ndarray, rng: np.random.Generator) -> Crop:
+        """A crop with labels at the given encoder positions."""
         settings = self._settings
         if rng.random() < settings.speechless_chance:
-            samples_S, phones = self._augment.speechless(n_samples, rng), [("SIL", 0.0, n_samples / SAMPLE_RATE_HZ)]
+            clean_S, phones = self._augment.speechless(n_samples, rng), [("SIL", 0.0, n_samples / SAMPLE_RATE_HZ)]
+            samples_S = clean_S
         else:
-            samples_S, phones = self._speech(n_samples, rng)
-            samples_S = normalise(self._augment(samples_S, rng))
+            clean_S, phones = self._speech(n_samples, rng)
+            samples_S = self._augment.passages(normalise(self._augment(clean_S, rng)), rng)
         level = 10 ** (rng.uniform(*settings.level_db) / 20)
-        return (level * samples_S).astype(np.float32), frame_labels(phones, frame_times_s(positions_T))
+        labels_T = frame_labels(phones, frame_times_s(positions_T))
+        return Crop((level * samples_S).astype(np.float32), normalise(clean_S), labels_T)
 
     def _speech(self, n_samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Timing]]:
         speakers = self._speakers[self._corpora[rng.choice(len(self._corpora), p=self._weights)]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
@@ -18,25 +19,39 @@ from transformers.audio_utils import mel_filter_bank
 from ...errors import UserError
 from ..audio import SAMPLE_RATE_HZ
 from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
+from ..log_mel import hear
+from .whisper import Whisper
 
-Backbone: TypeAlias = HubertModel | Wav2Vec2Model
+Backbone: TypeAlias = HubertModel | Wav2Vec2Model | Whisper
 KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
+WHISPER = "whisper"
 
 
 def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
-    """A randomly initialised encoder of `kind` ("hubert" or "wav2vec2"), of any size.
+    """A randomly initialised encoder of `kind` ("hubert", "wav2vec2" or "whisper"), of any size.
 
     SpecAugment is off by default: the released Wav2Sem has none, and inference never needs it. In addition to what
     transformers knows, `config` may have `n_mels`: a log-mel spectrogram of so many bands, at 100 Hz, then precedes the
     convolutions, which end at 50 Hz on the same frames as the published ones.
     """
-    if kind not in KINDS:
-        raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
-    config_class, model_class = KINDS[kind]
+    if kind == WHISPER:
+        return Whisper(config)
+    config_class, model_class = _classes(kind)
     backbone = model_class(config_class(**{"apply_spec_augment": False, **config}))
     if "n_mels" in config:
         backbone.feature_extractor = LogMelFeatureExtractor(backbone.config)
     return backbone
+
+
+def _classes(kind: str) -> tuple[Any, Any]:
+    if kind not in KINDS:
+        raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join((*KINDS, WHISPER)))
+    return KINDS[kind]
+
+
+def sound_for(kind: str, samples_S: np.ndarray) -> np.ndarray:
+    """What an encoder of `kind` reads of a whole recording at 16 kHz: the samples, or a spectrogram (F, M)."""
+    return hear(samples_S) if kind == WHISPER else samples_S
 
 
 class LogMel(nn.Module):
@@ -92,9 +107,7 @@ def load_backbone(folder_or_name: str, kind: str) -> Backbone:
 
     They are loaded as float32: group norms in half precision lose quiet recordings.
     """
-    if kind not in KINDS:
-        raise UserError("encoder kind {kind!r}: known are {kinds}", kind=kind, kinds=", ".join(KINDS))
-    return KINDS[kind][1].from_pretrained(folder_or_name, dtype=torch.float32)
+    return _classes(kind)[1].from_pretrained(folder_or_name, dtype=torch.float32)
 
 
 def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
@@ -113,7 +126,12 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
 
 
 def convolve(backbone: Backbone, waveform_BS: Tensor) -> Tensor:
-    """The CNN's features (B, L, C). transformers' own loop would also compute an unused gradient of the waveform."""
+    """The CNN's features (B, L, C) of a waveform, or of a spectrogram (B, F, M) for Whisper.
+
+    transformers' own loop would also compute an unused gradient of the waveform.
+    """
+    if isinstance(backbone, Whisper):
+        return backbone.convolve(waveform_BS)
     return _through(backbone.feature_extractor.conv_layers, waveform_BS).transpose(1, 2)
 
 
@@ -156,6 +174,8 @@ def encode(
             (see `padded_features`). Only without `positions_BT`.
         masked_BT: True where the mask embedding replaces the projected features (training only).
 
+    Whisper is read at `positions_BT` behind its transformer, which was trained at 50 Hz.
+
     Returns:
         Hidden states (B, T or L, D), and the mask (B, L) of real frames (None without lengths).
     """
@@ -166,6 +186,9 @@ def encode(
         features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
     else:
         raise ValueError("padded recordings keep the encoder's rate: positions and lengths exclude each other")
+    if isinstance(backbone, Whisper):
+        hidden_BLD = contextualise(backbone, features_BLD)
+        return hidden_BLD if positions_BT is None else resample_features(hidden_BLD, positions_BT), None
     if positions_BT is not None:
         features_BLD = resample_features(features_BLD, positions_BT)
     return contextualise(backbone, features_BLD, mask_BL, masked_BT), mask_BL
@@ -174,7 +197,12 @@ def encode(
 def contextualise(
     backbone: Backbone, features_BLC: Tensor, mask_BL: Tensor | None = None, masked_BT: Tensor | None = None
 ) -> Tensor:
-    """Hidden states (B, L, D) of the CNN's features: the second half of `encode`, from the projection on."""
+    """Hidden states (B, L, D) of the CNN's features: the second half of `encode`, from the projection on.
+
+    Whisper takes neither mask: it has no mask embedding, and its recordings are not padded.
+    """
+    if isinstance(backbone, Whisper):
+        return backbone.contextualise(features_BLC)
     projected = backbone.feature_projection(features_BLC)
     hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
     if masked_BT is not None:
