@@ -18,11 +18,11 @@ RATE_HZ = 16_000
 
 def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
     """Weights (T, K) with a single window; the utterances of F_s do not change."""
-    animator._window_s = len(samples) / RATE_HZ + 1
+    animator._listener.window_s = len(samples) / RATE_HZ + 1
     try:
         return animator.animate(samples, RATE_HZ).weights_TK
     finally:
-        animator._window_s = windows.WINDOW_S
+        animator._listener.window_s = windows.WINDOW_S
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:

@@ -143,7 +143,7 @@ def test_no_seam_in_long_audio(onnx, speech, monkeypatch) -> None:
     long = np.tile(samples, 8)
 
     def steps(window_s: float) -> np.ndarray:
-        monkeypatch.setattr(onnx, "_window_s", window_s)
+        monkeypatch.setattr(onnx._listener, "window_s", window_s)
         return np.diff(onnx.animate(long, rate).weights_TK, axis=0)
 
     whole = steps(60.0)

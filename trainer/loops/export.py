@@ -29,6 +29,7 @@ from wav2sem_blender.pipeline.checkpoint import (
     save_model,
 )
 from wav2sem_blender.pipeline.engine_torch import load_state
+from wav2sem_blender.pipeline.log_mel import N_MELS
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
 
@@ -39,6 +40,17 @@ from .face_recipes import Export
 MODEL = "model"
 EXAMPLE_SAMPLES = 32_000
 OPSET = 20
+
+
+class _Ear(nn.Module):
+    """The graph of a shared encoder: its features and the phones' probabilities."""
+
+    def __init__(self, model: FaceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.hear(spectrogram)
 
 
 class _Memory(nn.Module):
@@ -107,6 +119,8 @@ def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
     tensors = folder.tensors()
     if config.half_basis:
         tensors[BASIS_KEY] = tensors[BASIS_KEY].astype(np.float16)
+    if folder.config.one_encoder:  # trained in bf16, which has fewer digits
+        tensors |= {key: t.astype(np.float16) for key, t in tensors.items() if key.startswith("audio_encoder.")}
     with tempfile.TemporaryDirectory() as temp:
         onnx = export_onnx(model, folder.config, Path(temp)) if config.onnx else {}
         save_model(out, folder.config, tensors, onnx)
@@ -114,6 +128,8 @@ def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
 
 def export_onnx(model: FaceModel, config: ModelConfig, folder: Path) -> dict[str, Path]:
     """encoder.onnx and, with a Wav2Sem, semantic.onnx, for one recording of any length."""
+    if config.one_encoder:
+        return _export_shared(model, folder)
     positions_R = config.host.grid.positions(EXAMPLE_SAMPLES)
     waveform_1S = torch.randn(1, EXAMPLE_SAMPLES)
     samples, frames = torch.export.Dim("samples", min=400), torch.export.Dim("frames", min=2)
@@ -128,12 +144,37 @@ def export_onnx(model: FaceModel, config: ModelConfig, folder: Path) -> dict[str
         shapes["semantic"] = {1: frames}
         files[SEMANTIC_ONNX] = folder / SEMANTIC_ONNX
         semantic_shapes = {"waveform_BS": {1: samples}, "sample_lengths_B": None}
-        _export(model.wav2sem, (waveform_1S,), ["waveform"], "semantic", semantic_shapes, files[SEMANTIC_ONNX])
-    _export(_Memory(model), tuple(inputs.values()), list(inputs), "memory", shapes, files[ENCODER_ONNX])
+        _export(model.wav2sem, (waveform_1S,), ["waveform"], ["semantic"], semantic_shapes, files[SEMANTIC_ONNX])
+    _export(_Memory(model), tuple(inputs.values()), list(inputs), ["memory"], shapes, files[ENCODER_ONNX])
     return files
 
 
-def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, shapes: dict, path: Path) -> None:
+def _export_shared(model: FaceModel, folder: Path) -> dict[str, Path]:
+    """As `export_onnx`, for an encoder that phones, sentence vectors and face share. Its matrices are 8-bit."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    files = {ENCODER_ONNX: folder / ENCODER_ONNX}
+    frames = torch.export.Dim("frames", min=4, max=3000)
+    spectrogram_1FM = torch.randn(1, EXAMPLE_SAMPLES // 160, N_MELS)
+    exact = folder / "exact.onnx"
+    outputs = ["features", "phones"]
+    _export(_Ear(model), (spectrogram_1FM,), ["spectrogram"], outputs, {"spectrogram": {1: frames}}, exact)
+    quantize_dynamic(
+        exact,
+        files[ENCODER_ONNX],
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["MatMul", "Gemm"],
+    )
+    if model.wav2sem is not None:
+        files[SEMANTIC_ONNX] = folder / SEMANTIC_ONNX
+        features_1LD = torch.randn(1, EXAMPLE_SAMPLES // 320, model.audio_encoder.config.hidden_size)
+        shapes = {"features_BLD": {1: torch.export.Dim("frames", min=4, max=1500)}, "lengths_B": None}
+        _export(model.wav2sem, (features_1LD,), ["features"], ["semantic"], shapes, files[SEMANTIC_ONNX])
+    return files
+
+
+def _export(module: nn.Module, inputs: tuple, names: list[str], outputs: list[str], shapes: dict, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
@@ -143,7 +184,7 @@ def _export(module: nn.Module, inputs: tuple, names: list[str], output: str, sha
             dynamo=True,
             opset_version=OPSET,
             input_names=names,
-            output_names=[output],
+            output_names=outputs,
             dynamic_shapes=shapes if len(shapes) == len(inputs) else dict(list(shapes.items())[: len(inputs)]),
             verbose=False,
         )

@@ -39,7 +39,8 @@ Described = TypeVar("Described")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A transformers encoder: `kind` is "hubert" or "wav2vec2", `config` holds what differs from its base size."""
+    """A transformers encoder: `kind` is "hubert" or "wav2vec2", `config` holds what differs from its base size; or
+    "whisper", whose `config` holds the sizes."""
 
     kind: str
     config: Mapping[str, Any]
@@ -47,10 +48,15 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2SemConfig:
-    """The Wav2Sem encoder (wav2vec 2.0 architecture) and the width of its sentence space."""
+    """The Wav2Sem encoder (wav2vec 2.0 architecture) and the width of its sentence space.
+
+    A `shared` one reads the features of the phone-level encoder instead of the recording; its `config` is that of
+    `nn.wav2sem.FeatureReader`.
+    """
 
     config: Mapping[str, Any]
     target_dim: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,13 @@ class ModelConfig:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     articulation: tuple[str, str] | None = None
     """The mumbled and the clear style, if every mixture with them was trained."""
+    phones: tuple[str, ...] = ()
+    """What the encoder's phone head tells apart, if it has one."""
+
+    @property
+    def one_encoder(self) -> bool:
+        """Whether phones, sentence vectors and face all read one encoder."""
+        return self.encoder.kind == "whisper"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types only."""
@@ -93,6 +106,7 @@ class ModelConfig:
             "host": _described(host_class(host.kind), host.settings, "model.host.settings."),
             "channels": tuple(data["channels"]),
             "styles": tuple(data["styles"]),
+            "phones": tuple(data.get("phones", ())),
             "articulation": None if (ends := data.get("articulation")) is None else tuple(ends),
         }
         config = cls(**{**data, **parsed})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The default engine: encoders and fusion in ONNX Runtime, on the CPU, without torch.
 
-Shapes: S samples, R memory frames, E sentence space, M memory width.
+Shapes: S samples, F spectrogram frames, M mel bands or memory width, L encoder frames, D features, R memory frames, E sentence space, M memory width.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ class OnnxEngine:
         self._encoder = _session(folder, ENCODER_ONNX)
         self._semantic = _session(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
 
-    def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
-        """F_s (E,) of one utterance."""
+    def semantic(self, heard: np.ndarray) -> np.ndarray:
+        """F_s (E,) of one utterance: of its samples (S,), or of its features (L, D) if the encoder is shared."""
         assert self._semantic is not None
-        return self._semantic.run(None, {"waveform": waveform_S[None]})[0][0]
+        return self._semantic.run(None, {self._semantic.get_inputs()[0].name: heard[None]})[0][0]
+
+    def hear(self, spectrogram_FM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A shared encoder's features (L, D), and the phones' probabilities (L, P)."""
+        features_1LD, phones_1LP = self._encoder.run(None, {"spectrogram": spectrogram_FM[None]})
+        return features_1LD[0], phones_1LP[0]
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
         """The memory (R, M) of one window, read at `positions_R` (encoder frames of the window)."""

@@ -73,11 +73,17 @@ class TorchEngine:
             torch.cuda.empty_cache()
         self.device = "cpu"
 
-    def semantic(self, waveform_S: np.ndarray) -> np.ndarray:
-        """F_s (E,) of one utterance."""
+    def semantic(self, heard: np.ndarray) -> np.ndarray:
+        """F_s (E,) of one utterance: of its samples (S,), or of its features (L, D) if the encoder is shared."""
         assert self._wav2sem is not None
         with _memory_errors():
-            return self._wav2sem(self._tensor(waveform_S))[0].cpu().numpy()
+            return self._wav2sem(self._tensor(heard))[0].cpu().numpy()
+
+    def hear(self, spectrogram_FM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A shared encoder's features (L, D), and the phones' probabilities (L, P)."""
+        with _memory_errors():
+            features_1LD, phones_1LP = self._face.hear(self._tensor(spectrogram_FM))
+            return features_1LD[0].cpu().numpy(), phones_1LP[0].cpu().numpy()
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
         """The memory (R, M) of one window, read at `positions_R` (encoder frames of the window)."""

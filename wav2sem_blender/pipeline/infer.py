@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from ..assets import DEFAULT_MODEL
-from ..errors import Text, UserError
-from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
+from ..errors import UserError
+from .audio import Speech
 from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
-from .frame_timing import HOP_SAMPLES, encoder_frames
+from .listening import Listener, SeparateEncoders, SharedEncoder
 from .motion import Motion
+from .phones import Phones
 from .sound_file import StageProgress
-from .windows import WINDOW_S, Window, plan, run_windows
 
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Style = int | str | Sequence[float] | np.ndarray
 ENGINES = ("auto", "onnx", "torch")
-MIN_WINDOW_S = 5.0
-UTTERANCE_FADE_S = 0.4
 
 
 class SpeechAnimator:
@@ -40,11 +38,13 @@ class SpeechAnimator:
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         self.folder = folder
         self.engine = engine
-        self.notes: list[Text] = []
+        self._listener = (
+            SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
+        )
+        self.notes = self._listener.notes
         self._decoder = folder.config.host.decoder(folder.tensors("decoder."), engine.device)
         self._basis_KV3 = folder.basis()
         self._wav2sem_config = folder.config.wav2sem
-        self._window_s = WINDOW_S
 
     @classmethod
     def load(
@@ -139,7 +139,7 @@ class SpeechAnimator:
         if self._wav2sem_config is None:
             raise UserError("this model has no Wav2Sem, so it gives no sentence vectors")
         with Speech.from_array(waveform, sample_rate) as speech:
-            return self._sentence_vector(speech.read(0, speech.n_samples))
+            return self._listener.sentence_vector(speech, 0, speech.n_samples)
 
     def _animate(
         self,
@@ -156,94 +156,14 @@ class SpeechAnimator:
             )
         config = self.folder.config
         style_N = articulated(style_weights(style, config.styles), articulation, config)
-        positions_R = self.folder.config.host.grid.positions(speech.n_samples)
-        semantic = self._sentence_vectors(speech, positions_R, semantic_strength, progress)
-        memory_RM = self._fused_features(speech, positions_R, semantic, progress)
-        weights_TK = self._decoder.decode(memory_RM, style_N, progress=lambda done: progress("motion", done))
+        heard = self._listener.listen(speech, semantic_strength, progress)
+        weights_TK = self._decoder.decode(heard.memory_RM, style_N, progress=lambda done: progress("motion", done))
         progress("motion", 1.0)
-        return self._motion(weights_TK, speech, style_N, semantic_strength)
+        return self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
 
-    def _sentence_vectors(
-        self, speech: Speech, positions_R: np.ndarray, strength: float, progress: StageProgress
-    ) -> Callable[[int, int], np.ndarray] | None:
-        """A reader of memory frames [first, last) that gives each utterance's F_s, faded over the pauses between."""
-        if self._wav2sem_config is None:
-            return None
-        utterances = split_utterances(speech, max_s=WINDOW_S)
-        vectors_UE = np.zeros((len(utterances), self._wav2sem_config.target_dim), np.float32)
-        if strength:
-            for i, (start, stop) in enumerate(utterances):
-                vectors_UE[i] = strength * self._sentence_vector(speech.read(start, stop))
-                progress("semantics", (i + 1) / len(utterances))
-        cuts_s = np.array([stop for _, stop in utterances[:-1]]) / SAMPLE_RATE_HZ
-        knots_s = np.stack([cuts_s - UTTERANCE_FADE_S / 2, cuts_s + UTTERANCE_FADE_S / 2], 1).ravel()
-        knot_values = np.repeat(np.arange(len(utterances)), 2)[1:-1]
-
-        def read(first: int, last: int) -> np.ndarray:
-            times_s = positions_R[first:last] * HOP_SAMPLES / SAMPLE_RATE_HZ
-            if len(utterances) == 1:
-                return np.repeat(vectors_UE, last - first, 0)
-            at = np.interp(times_s, knots_s, knot_values)
-            lower = np.minimum(at.astype(int), len(utterances) - 2)
-            mix = (at - lower)[:, None].astype(np.float32)
-            return vectors_UE[lower] * (1 - mix) + vectors_UE[lower + 1] * mix
-
-        return read
-
-    def _fused_features(
-        self,
-        speech: Speech,
-        positions_R: np.ndarray,
-        semantic: Callable[[int, int], np.ndarray] | None,
-        progress: StageProgress,
-    ) -> np.ndarray:
-        """Decoder memory (R, M), window by window."""
-
-        def encode(window: Window) -> np.ndarray:
-            local_r = positions_R[window.first : window.last] - window.start / HOP_SAMPLES
-            local_r = local_r.clip(0, encoder_frames(window.stop - window.start) - 1)
-            semantic_rE = semantic(window.first, window.last) if semantic else None
-            return self.engine.memory(speech.read(window.start, window.stop), local_r, semantic_rE)
-
-        def all_windows(window_s: float) -> np.ndarray:
-            windows = plan(speech.n_samples, positions_R, window_s)
-            return run_windows(windows, len(positions_R), encode, lambda done: progress("features", done))
-
-        memory_RM = self._survive(all_windows)
-        progress("features", 1.0)
-        return memory_RM
-
-    def _sentence_vector(self, waveform_S: np.ndarray) -> np.ndarray:
-        """F_s (E,). It takes a whole utterance, so if the GPU runs out of memory, the CPU does the rest."""
-        try:
-            return self.engine.semantic(waveform_S)
-        except MemoryError as error:
-            self._move_to_cpu(error)
-        return self.engine.semantic(waveform_S)
-
-    def _survive(self, work: Callable[[float], np.ndarray]) -> np.ndarray:
-        """Do `work(window_s)`. If the GPU runs out of memory, retry with smaller windows, then on the CPU."""
-        while True:
-            try:
-                return work(self._window_s)
-            except MemoryError as error:
-                device = self.engine.device
-                if device == "cpu" or self._window_s / 2 < MIN_WINDOW_S:
-                    self._move_to_cpu(error)
-                else:
-                    self._window_s /= 2
-                    template = "{device} ran out of memory: windows of {window_s:g} s instead"
-                    self.notes.append(Text(template, device=device, window_s=self._window_s))
-
-    def _move_to_cpu(self, error: MemoryError) -> None:
-        """Move from a GPU that is too small, and note it; raise `error` if this is the CPU already."""
-        if self.engine.device == "cpu":
-            raise error
-        self.notes.append(Text("{device} ran out of memory: the CPU did the rest", device=self.engine.device))
-        self.engine.move_to_cpu()  # type: ignore[union-attr]
-        self._window_s = WINDOW_S
-
-    def _motion(self, weights_TK: np.ndarray, speech: Speech, style_N: np.ndarray, strength: float) -> Motion:
+    def _motion(
+        self, weights_TK: np.ndarray, phones: Phones | None, speech: Speech, style_N: np.ndarray, strength: float
+    ) -> Motion:
         config = self.folder.config
         info = {
             "model": config.name,
@@ -262,6 +182,7 @@ class SpeechAnimator:
             fps=float(config.host.grid.fps),
             basis_KV3=self._basis_KV3,
             info=info,
+            phones=phones,
         )
 
 
@@ -274,8 +195,8 @@ class SentenceEncoder(SpeechAnimator):
         from .engine_torch import TorchEngine
 
         self.engine = TorchEngine(folder, device)
-        self.notes = []
-        self._window_s = WINDOW_S
+        self._listener = Listener(self.engine)
+        self.notes = self._listener.notes
         self._path = folder.path
         self._wav2sem_config = folder.config
 

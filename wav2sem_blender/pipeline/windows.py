@@ -27,12 +27,28 @@ MARGIN_S = 1.0
 
 @dataclass(frozen=True)
 class Window:
-    """Samples [start, stop) and the memory frames [first, last) that are read from them."""
+    """Samples [start, stop) and the memory frames [first, last) that are read from them.
+
+    `first_frame` and `last_frame` bound the encoder frames of the recording that no other window answers for, where
+    windows are utterances.
+    """
 
     start: int
     stop: int
     first: int
     last: int
+    first_frame: int = 0
+    last_frame: int = 0
+
+    def local_positions(self, positions_R: np.ndarray) -> np.ndarray:
+        """Where the window's memory frames lie among its own encoder frames, float64 (r,)."""
+        local_r = positions_R[self.first : self.last] - self.start / HOP_SAMPLES
+        return local_r.clip(0, encoder_frames(self.stop - self.start) - 1)
+
+    def own_frames(self, n_frames: int) -> tuple[int, int]:
+        """The own frames [first, last) among the window's `n_frames` encoder frames."""
+        before = self.start // HOP_SAMPLES
+        return self.first_frame - before, min(self.last_frame - before, n_frames)
 
 
 def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .encoders import build_backbone, contextualise, convolve, resample_features
-from .wav2sem import SemanticFusion, Wav2Sem
+from .encoders import build_backbone, contextualise, convolve, encode, resample_features
+from .wav2sem import FeatureReader, SemanticFusion, Wav2Sem
 
 if TYPE_CHECKING:
     from ..checkpoint import ModelConfig
@@ -30,11 +30,16 @@ class FaceModel(nn.Module):
         super().__init__()
         self.config = config
         self.audio_encoder = build_backbone(config.encoder.kind, config.encoder.config)
-        self.wav2sem = Wav2Sem(config.wav2sem.config, config.wav2sem.target_dim) if config.wav2sem else None
+        self.wav2sem: Wav2Sem | FeatureReader | None = None
+        if config.wav2sem is not None:
+            architecture = FeatureReader if config.wav2sem.shared else Wav2Sem
+            self.wav2sem = architecture(config.wav2sem.config, config.wav2sem.target_dim)
         if self.wav2sem is not None:
             self.wav2sem.eval().requires_grad_(False)
+        width = self.audio_encoder.config.hidden_size
+        self.phone_head = nn.Linear(width, len(config.phones)) if config.phones else None
         self.fusion = SemanticFusion(
-            config.host.feature_width(self.audio_encoder.config.hidden_size),
+            config.host.feature_width(width),
             config.host.memory_width,
             config.wav2sem.target_dim if config.wav2sem else None,
             legacy_predict=config.legacy_predict,
@@ -54,6 +59,13 @@ class FaceModel(nn.Module):
             return None
         with torch.no_grad():
             return self.wav2sem(waveform_BS).unsqueeze(1)
+
+    def hear(self, spectrogram_BFM: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a shared encoder: its features (B, L, D) and the phones' probabilities (B, L, P)."""
+        features_BLD, _ = encode(self.audio_encoder, spectrogram_BFM)
+        if self.phone_head is None:
+            return features_BLD, features_BLD.new_zeros(*features_BLD.shape[:2], 0)
+        return features_BLD, self.phone_head(features_BLD).softmax(-1)
 
     def convolved(self, waveform_BS: Tensor, positions_BR: Tensor) -> Tensor:
         """The CNN's features (B, R, C), or (B, L, C) for a host that reads positions behind the transformer."""

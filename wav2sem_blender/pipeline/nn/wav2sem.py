@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
 from .encoders import build_backbone, encode
+from .whisper import sinusoids
 
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
 RELEASED = {**_BASE, "num_attention_heads": 12, "do_stable_layer_norm": False}
@@ -41,6 +43,50 @@ class Wav2Sem(nn.Module):
             return self.projection(hidden_BLD.mean(1))
         mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLD.dtype)
         return self.projection((hidden_BLD * mask_BL1).sum(1) / mask_BL1.sum(1))
+
+
+class FeatureReader(nn.Module):
+    """A Wav2Sem that reads the phone-level features (B, L, D) instead of the recording.
+
+    Every `stride` frames become one, at 12.5 Hz for 4; a small transformer, the mean over time and a projection follow.
+    `config` has `feature_size` (D), `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `stride` and `dropout`.
+    """
+
+    def __init__(self, config: Mapping[str, Any], target_dim: int) -> None:
+        super().__init__()
+        self.stride, width = config["stride"], config["hidden_size"]
+        self.joined = nn.Conv1d(config["feature_size"], width, self.stride, self.stride)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                config["num_attention_heads"],
+                4 * width,
+                config.get("dropout", 0.0),
+                "gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config["num_hidden_layers"])
+        )
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, target_dim)
+
+    def forward(self, features_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Sentence vectors F_s (B, E). `lengths_B` are the frames of padded recordings, at least `stride` each."""
+        hidden_BLH = self.joined(features_BLD.transpose(1, 2)).transpose(1, 2)
+        hidden_BLH = hidden_BLH + sinusoids(hidden_BLH.shape[1], hidden_BLH.shape[2], hidden_BLH.device)
+        padding_BL = None
+        if lengths_B is not None:
+            padding_BL = (
+                torch.arange(hidden_BLH.shape[1], device=hidden_BLH.device) >= (lengths_B // self.stride)[:, None]
+            )
+        for layer in self.layers:
+            hidden_BLH = layer(hidden_BLH, src_key_padding_mask=padding_BL)
+        hidden_BLH = self.norm(hidden_BLH)
+        if padding_BL is None:
+            return self.projection(hidden_BLH.mean(1))
+        real_BL1 = (~padding_BL).unsqueeze(-1).to(hidden_BLH.dtype)
+        return self.projection((hidden_BLH * real_BL1).sum(1) / real_BL1.sum(1))
 
 
 class SemanticFusion(nn.Module):
