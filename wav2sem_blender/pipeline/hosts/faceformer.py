@@ -158,7 +158,9 @@ class MotionDecoder:
             if progress:
                 progress(start / n_frames)
             stop = min(start + config.fps, n_frames)
-            cross = self._cross_attention(memory_RM[start * config.memory_per_frame : stop * config.memory_per_frame])
+            cross = self._cross_attention(
+                self._memory(memory_RM, start * config.memory_per_frame, stop * config.memory_per_frame)
+            )
             # Here `dot` is the faster `@`, and no product is large enough for threads (`_LARGEST_PRODUCT`).
             for i, t in enumerate(range(start, stop)):
                 # Before the first frame of a second comes the last of the one before.
@@ -169,6 +171,10 @@ class MotionDecoder:
                 hidden_tM[i] = norm3(x + np.maximum(x.dot(linear1) + bias1, 0).dot(linear2) + bias2)
             weights_TK[start:stop] = hidden_tM[: stop - start] @ w["motion_head.weight"].T + w["motion_head.bias"]
         return weights_TK
+
+    def _memory(self, memory_RM: np.ndarray, first: int, last: int) -> np.ndarray:
+        """What is attended to in memory frames [first, last)."""
+        return memory_RM[first:last]
 
     def _lag_bias(self, n_frames: int) -> np.ndarray:
         """(H, C): -4^-(h+1) * floor(lag / p), newest frame last."""

@@ -1,25 +1,93 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The bundled face model: FaceFormer's decoder on named channels, such as ARKit's, instead of vertices.
 
-Its loss measures the face that the channels make (`nn/face_loss.py`). No released checkpoint has this form.
+Its loss measures the face that the channels make (`nn/face_loss.py`). No released checkpoint has this form. Two things
+differ from FaceFormer: weights are clipped to [0, 1], as ARKit has no others; and two convolutions over the memory let
+a frame see what is said soon, since the lips prepare for a sound before it is heard.
+
+Shapes: T animation frames, R memory frames, M decoder width, N styles, K channels, W taps of a convolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from .faceformer import FaceFormer
+import numpy as np
+
+from .faceformer import MAX_CACHED_FRAMES, FaceFormer, MotionDecoder
+
+if TYPE_CHECKING:
+    from ..nn.faceformer_channels import ChannelNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaceFormerChannels(FaceFormer):
-    """FaceFormer's settings with the bundled model's defaults."""
+    """FaceFormer's settings with the bundled model's defaults.
+
+    Attributes:
+        look_ahead: How many frames each of the two convolutions sees on either side; 0 leaves them out.
+    """
 
     KIND: ClassVar[str] = "faceformer_channels"
 
     dropout: float = 0.0
     feedback: str = "cached"
+    look_ahead: int = 0
+
+    def decoder(self, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> ChannelDecoder:
+        """On the CPU."""
+        return ChannelDecoder(self, tensors)
+
+    def network(self, n_outputs: int, n_styles: int) -> ChannelNetwork:
+        """The torch decoder."""
+        from ..nn.faceformer_channels import ChannelNetwork
+
+        return ChannelNetwork(self, n_outputs, n_styles)
+
+
+class ChannelDecoder(MotionDecoder):
+    """Equal to `nn.faceformer_channels.ChannelNetwork` in eval mode, then clipped."""
+
+    def __init__(self, config: FaceFormerChannels, tensors: Mapping[str, np.ndarray]) -> None:
+        super().__init__(config, tensors)
+        self._look_ahead = config.look_ahead
+        if self._look_ahead:
+            # (W * M, M): a convolution is one product of the neighbouring frames, side by side.
+            self._taps = [
+                self._tensors[f"context.{name}.weight"].transpose(2, 1, 0).reshape(-1, config.dim) for name in "02"
+            ]
+
+    def decode(
+        self,
+        memory_RM: np.ndarray,
+        style_N: np.ndarray,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_cached_frames: int = MAX_CACHED_FRAMES,
+    ) -> np.ndarray:
+        """As `protocol.Decoder`; every weight is in [0, 1]."""
+        return super().decode(memory_RM, style_N, seed, progress, max_cached_frames).clip(0, 1)
+
+    def _memory(self, memory_RM: np.ndarray, first: int, last: int) -> np.ndarray:
+        if not self._look_ahead:
+            return super()._memory(memory_RM, first, last)
+        reach, n_frames = self._look_ahead, len(memory_RM)
+        begin, end = first - reach, last + reach
+        around_RM = memory_RM[max(0, begin - reach) : end + reach]
+        padding = max(0, reach - begin), max(0, end + reach - n_frames)
+        inner_RM = np.maximum(self._convolved(np.pad(around_RM, (padding, (0, 0))), 0), 0)
+        # Beyond the recording there is nothing, not even the bias of the first convolution.
+        inner_RM[: max(0, -begin)] = 0
+        inner_RM[len(inner_RM) - max(0, end - n_frames) :] = 0
+        return memory_RM[first:last] + self._convolved(inner_RM, 1)
+
+    def _convolved(self, frames_RM: np.ndarray, layer: int) -> np.ndarray:
+        """The frames that have all neighbours, through a convolution."""
+        neighbours_RMW = np.lib.stride_tricks.sliding_window_view(frames_RM, 2 * self._look_ahead + 1, axis=0)
+        flat_RW = neighbours_RMW.transpose(0, 2, 1).reshape(len(neighbours_RMW), -1)
+        return flat_RW @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +96,15 @@ class FaceWeights:
 
     Attributes:
         velocity_weight: Of the shape's change from frame to frame.
-        aperture_weight: Of the gap between the lips.
-        closed_factor: Multiplies `aperture_weight` where the lips touch.
-        width_spread_weight: Of how much the mouth's width varies.
+        aperture_weight: Of the gap between the lips, and in proportion to their scales of the mouth's width, the lips'
+            thickness and their protrusion.
+        closed_factor: Multiplies `aperture_weight` of the gap where the lips touch.
+        spread_weight: Of how much each of these varies over a clip.
+        outside_weight: Of channels outside [0, 1].
     """
 
     velocity_weight: float = 0.5
     aperture_weight: float = 3.0
     closed_factor: float = 5.0
-    width_spread_weight: float = 3.0
+    spread_weight: float = 3.0
+    outside_weight: float = 10.0
