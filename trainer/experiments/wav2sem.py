@@ -121,10 +121,30 @@ def bundled() -> PretrainWav2Sem:
     )
 
 
+def shared() -> PretrainWav2Sem:
+    """The bundled model's Wav2Sem: it reads the features of the ear (--hubert) and learns MiniLM's mean vectors."""
+    return replace(
+        bundled(),
+        encoder_config={
+            "feature_size": 256,
+            "hidden_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "stride": 4,
+            "dropout": 0.1,
+        },
+        shared=True,
+        corpora=("grid_s1", "librispeech_4_aligned", "librispeech_251", "vctk", "picovoice_orders", "flite"),
+        batch=32,
+        steps=3000,
+        precision="no",
+    )
+
+
 def bundled_smoke() -> PretrainWav2Sem:
     """A few steps of `bundled` at toy size."""
     config = hubert.bundled_smoke().encoder.config
     return replace(bundled(), encoder_config=config, corpora=("grid_s1", "vctk"), steps=3, batch=2, warmup_steps=1)
 
 
-EXPERIMENTS = (paper, paper_mean, released, fast, bundled, smoke, bundled_smoke)
+EXPERIMENTS = (paper, paper_mean, released, fast, bundled, shared, smoke, bundled_smoke)

@@ -4,7 +4,7 @@
 Wav2Sem maps a whole utterance's audio into a text model's sentence space, by L1 (the paper's loss) and an optional
 contrastive term that keeps vectors from collapsing onto the mean sentence.
 
-Shapes: B batch of one process, G global batch, S samples, E sentence space, N held-out utterances.
+Shapes: B batch of one process, G global batch, S samples, L encoder frames, D features, E sentence space, N held-out utterances.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
-from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
+from wav2sem_blender.pipeline.nn.encoders import build_backbone, encode, sound_for
+from wav2sem_blender.pipeline.nn.wav2sem import FeatureReader, Wav2Sem
 
 from ..datasets.librispeech import LibriSpeech, is_librispeech
 from ..runs.epochs import Epochs, Item, Loader
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
-from ..runs.stages import below, fitting
+from ..runs.stages import below, fitting, read_encoder
 from ..speech.augment import Augmenter
 from ..speech.batches import normalise
 from ..speech.prepared import Speech, SpeechStore
@@ -58,15 +59,11 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
         text_model=text_model,
     )
     torch.manual_seed(config.seed)
-    model = build_wav2sem(config, targets.dim)
-    if hubert is not None:
-        run.say(f"tensors copied from the phone encoder: {take_over(model, hubert)}")
-        model.encoder.feature_extractor.requires_grad_(False)  # already trained, and its gradient takes most of a step
-    choose_attention(model.encoder, run)
+    model, hear = _model(config, targets.dim, hubert, run)
     draw, total, per_epoch = _drawing(config, train, run)
     learner = run.learn(model, *_optimiser(config, model, total, per_epoch), clip=config.clip).train()
-    evaluation = Evaluation(speech, held_out, train, targets)
-    with Loader(draw, _loading(config, speech, train, run), total, run.process, run.n_processes) as loader:
+    evaluation = Evaluation(speech, held_out, train, targets, hear)
+    with Loader(draw, _loading(config, speech, train, run, hear), total, run.process, run.n_processes) as loader:
         for step in run.steps(total):
             items = loader(step)
             records = [train[item.index] for item in items]
@@ -81,6 +78,37 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     run.save("wav2sem.pt", unwrap(learner).state_dict())
     if run.is_main and held_out:
         run.report("valid", evaluation(unwrap(learner), run.device))
+
+
+def _model(
+    config: PretrainWav2Sem, target_dim: int, hubert: Path | None, run: Run
+) -> tuple[Wav2Sem | FeatureReader, Callable[[np.ndarray], np.ndarray]]:
+    """The model to train, and what it hears of a recording's samples (S,): (S,) normalised, or features (L, D)."""
+    if config.shared:
+        if hubert is None:
+            raise UserError("this Wav2Sem reads the features of an ear: name its run by --hubert")
+        return FeatureReader(config.encoder_config, target_dim), feature_hearing(hubert, run.device)
+    model = build_wav2sem(config, target_dim)
+    if hubert is not None:
+        run.say(f"tensors copied from the phone encoder: {take_over(model, hubert)}")
+        model.encoder.feature_extractor.requires_grad_(False)  # already trained, and its gradient takes most of a step
+    choose_attention(model.encoder, run)
+    return model, normalise
+
+
+def feature_hearing(run_folder: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """The features (L, D) that the encoder of a finished run has of a recording's samples (S,)."""
+    config, state = read_encoder(run_folder)
+    encoder = build_backbone(config.kind, config.config)
+    encoder.load_state_dict(state)
+    encoder.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def hear(samples_S: np.ndarray) -> np.ndarray:
+        sound = torch.from_numpy(sound_for(config.kind, normalise(samples_S)))[None].to(device)
+        return encode(encoder, sound)[0][0].float().cpu().numpy()
+
+    return hear
 
 
 def _text_model(config: PretrainWav2Sem, run: Run) -> str:
@@ -185,8 +213,15 @@ class Evaluation:
     """On held-out speech: L1 to the text vector, compared with a constant (the training texts' median), and how often
     the right text is the nearest of the corpus' held-out texts, compared with chance."""
 
-    def __init__(self, speech: Speech, held_out: Sequence[Any], train: Sequence[Any], targets: TextTargets) -> None:
-        self._speech, self._targets = speech, targets
+    def __init__(
+        self,
+        speech: Speech,
+        held_out: Sequence[Any],
+        train: Sequence[Any],
+        targets: TextTargets,
+        hear: Callable[[np.ndarray], np.ndarray] = normalise,
+    ) -> None:
+        self._speech, self._targets, self._hear = speech, targets, hear
         self._corpora: dict[str, list[Any]] = {}
         for record in held_out:
             self._corpora.setdefault(record.corpus, []).append(record)
@@ -199,7 +234,7 @@ class Evaluation:
         model.eval()
         results: dict[str, dict[str, float]] = {}
         for corpus, records in sorted(self._corpora.items()):
-            waveforms = (torch.from_numpy(normalise(self._speech.samples(record)))[None] for record in records)
+            waveforms = (torch.from_numpy(self._hear(self._speech.samples(record)))[None] for record in records)
             vector_NE = torch.cat([model(waveform.to(device)).float().cpu() for waveform in waveforms])
             target_NE = self._targets([record.text for record in records])
             texts = sorted({record.text for record in records})
@@ -293,15 +328,30 @@ def similar_lengths(ascending: Sequence[int], train: Sequence[Any], size: int, r
 
 
 def _loading(
-    config: PretrainWav2Sem, speech: Speech, train: Sequence[Any], run: Run
+    config: PretrainWav2Sem,
+    speech: Speech,
+    train: Sequence[Any],
+    run: Run,
+    hear: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[[int, int, int], np.ndarray]:
     augment = Augmenter(speech, config.augmentation, config.seed) if config.augmentation else None
 
     def load(step: int, place: int, index: int) -> np.ndarray:
         samples_S = speech.samples(train[index])
-        return normalise(augment(samples_S, run.rng(1, step, place)) if augment else samples_S)
+        return hear(augment(samples_S, run.rng(1, step, place)) if augment else samples_S)
 
-    return load
+    if not config.shared:
+        return load
+    # Hearing takes nearly all of a step, and nothing in it learns: each recording is heard in a few versions only.
+    heard: dict[tuple[int, int], np.ndarray] = {}
+
+    def load_once(step: int, place: int, index: int) -> np.ndarray:
+        version = int(run.rng(1, step, place).integers(config.versions))
+        if (index, version) not in heard:
+            heard[index, version] = load(version, index, index).astype(np.float16)
+        return heard[index, version].astype(np.float32)
+
+    return load_once
 
 
 def _optimiser(

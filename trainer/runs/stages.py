@@ -66,6 +66,10 @@ def read_wav2sem(path: Path) -> tuple[Wav2SemConfig, State]:
         return folder.config, tensors
     config = read_run(path, "wav2sem.pt")["config"]
     state = torch.load(path / "wav2sem.pt", weights_only=True, map_location="cpu")
+    if config.get("shared"):
+        return Wav2SemConfig(
+            config=config["encoder_config"], target_dim=len(state["projection.bias"]), shared=True
+        ), state
     width = len(state["encoder.encoder.layer_norm.bias"])
     target_dim = len(state["projection.bias"]) if "projection.bias" in state else width
     return Wav2SemConfig(config=config["encoder_config"], target_dim=target_dim), state
