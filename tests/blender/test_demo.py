@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender.demo import __main__, contact_sheet, flame_head, mouth
+from wav2sem_blender.blender.scene import upper_face_strips
 from wav2sem_blender.blender.scene.demo_head import build_demo_head
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS
 
 from .applied import apply_motion  # noqa: TID252
 
@@ -102,6 +104,7 @@ def test_a_short_run_writes_the_four_files(fake_worker, tmp_path, monkeypatch):
     assert names == {".made_by.json", "demo.blend", "demo.mp4", "contact_sheet.png", "report.json"}
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert (report["heads"][0]["curves"], report["mouth"]["frames"]) == (3, 5)
+    assert report["heads"][0]["upper_face"] == sorted(UPPER_FACE_CHANNELS)
     assert report["timings_s"].keys() >= {"render demo.mp4", "total"}
     film = (tmp_path / "out" / "demo.mp4").read_bytes()
     assert b"avc1" in film and b"mp4a" in film, "a picture track and a sound track"
@@ -112,3 +115,5 @@ def test_a_short_run_writes_the_four_files(fake_worker, tmp_path, monkeypatch):
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "out" / "demo.blend"))
     assert bpy.data.sounds[0].packed_file is not None
     assert bpy.context.scene.frame_end == 5
+    (sway,) = upper_face_strips.strips_on(bpy.data.objects[report["heads"][0]["object"]])
+    assert sway[1].name == "Upper Face", "the head sways"

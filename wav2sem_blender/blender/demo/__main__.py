@@ -25,6 +25,7 @@ from ...errors import report
 from ...files import FolderKind
 from .. import compat, registration
 from ..scene.demo_head import add_sound, build_demo_head, build_stage
+from ..scene.upper_face_strips import animated_keys, strips_on
 from . import contact_sheet, film, flame_head, mouth
 
 FPS = 30
@@ -78,8 +79,9 @@ def run_demo(speech: Path, mesh: Path | None, output: Path, model: str = "defaul
             film.make_room_for_two(scene)
     for head in heads:
         with timings.stage(f"animate {head.name}"):
+            scene.wav2sem_upper_face.sway_object = head
             bpy.ops.wav2sem.animate(  # type: ignore[attr-defined]
-                filepath=str(speech), object=head.name, model=model, start_frame=FIRST_FRAME
+                filepath=str(speech), object=head.name, model=model, start_frame=FIRST_FRAME, upper_face=True
             )
     with timings.stage("measure the mouth"):
         n_frames = _animated_frames(heads[0])
@@ -163,6 +165,7 @@ def _head_report(head: bpy.types.Object) -> dict[str, Any]:
         "shape_keys": len(keys.key_blocks) - 1,
         "curves": len(bag.fcurves),
         "keyframes": sum(len(curve.keyframe_points) for curve in bag.fcurves),
+        "upper_face": sorted({key for *_, strip in strips_on(keys) for key in animated_keys(strip.action)}),
         "action": action.name,
         "model": action["wav2sem_model"],
         "weights_sha256": action["wav2sem_weights_sha256"],
