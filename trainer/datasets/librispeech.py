@@ -10,11 +10,13 @@ Shapes: S samples.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +24,43 @@ import numpy as np
 import soundfile as sf
 
 from wav2sem_blender.errors import MissingFileError, UserError
+from wav2sem_blender.files import atomic_path
 from wav2sem_blender.pipeline.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
 
+from ..runs.sharing import divide
+from .published_files import cache_folder
+
 VALID_SHARE = 0.05
+# The list of a folder with at least this many files is kept; another format makes another list.
+INDEXED_FROM, INDEX_FORMAT = 5_000, 1
 MAX_DEPTH = 4  # LibriSpeech/SUBSET/SPEAKER/CHAPTER, seen from the folder above
 _PUBLISHED = {"README.TXT", "LICENSE.TXT", "BOOKS.TXT", "CHAPTERS.TXT", "SPEAKERS.TXT"}
 _UTTERANCE = re.compile(r"(\d+)-(\d+)-\d+\.flac")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """One recording; `text` is lower-case, or "" without a transcript.
 
-    `corpus` is the subset ("train-clean-100"), `split` "train", "valid" or "test".
+    `corpus` is the subset ("train-clean-100"), `split` "train", "valid" or "test". `file` is its path as a string: the
+    paths of 281,241 utterances would take 0.4 GB.
     """
 
     name: str
     corpus: str
     speaker: str
-    path: Path
+    file: str
     text: str
     split: str = "train"
     n_samples: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The recording."""
+        return Path(self.file)
+
+
+_FIELDS = tuple(field.name for field in fields(Utterance))
 
 
 @dataclass
@@ -70,6 +87,9 @@ class LibriSpeech:
     def __init__(self, root: Path, *, transcribed: bool = True) -> None:
         """List the folder; lengths come from the flac headers, and the last sample of each file must be readable.
 
+        The list of a large folder is kept in the cache as long as its files keep their names, sizes and times. One
+        process makes it, and others that list the same folder wait for it.
+
         Args:
             transcribed: leave out recordings without a transcript.
 
@@ -78,27 +98,13 @@ class LibriSpeech:
         """
         if not root.is_dir():
             raise MissingFileError("{root}: there is no such folder; --data names LibriSpeech's folder", root=root)
-        skipped = _Skipped()
-        listed = [utterance for chapter in _chapters(root, skipped) for utterance in _utterances(chapter, skipped)]
-        if transcribed:
-            listed = [utterance for utterance in listed if utterance.text]
-        with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
-            lengths = list(threads.map(_n_samples, [utterance.path for utterance in listed], chunksize=64))
-        records = []
-        for utterance, length in zip(listed, lengths, strict=True):
-            if isinstance(length, str):
-                skipped.add(length, str(utterance.path.relative_to(root)))
-            else:
-                records.append(replace(utterance, n_samples=length))
-        self.skipped: Mapping[str, Mapping[str, Any]] = skipped.reasons
-        if not records:
-            found = [f"; {reason}: {some['count']}, as {some['example']}" for reason, some in self.skipped.items()]
-            raise MissingFileError(
-                "{root}: no usable utterance in LibriSpeech's layout (SUBSET/SPEAKER/CHAPTER/*.flac and *.trans.txt)"
-                "{found}",
-                root=root, found="".join(found),
-            )  # fmt: skip
-        self.records = with_splits(sorted(records, key=lambda utterance: (utterance.corpus, utterance.name)))
+        self.skipped: Mapping[str, Mapping[str, Any]]
+        index = _index_file(root, transcribed)
+        if index is None:
+            self.records, self.skipped = _listed(root, transcribed)
+            return
+        divide([index], make=lambda index: _write_index(index, *_listed(root, transcribed)))
+        self.records, self.skipped = _read_index(index)
 
     def samples(self, record: Utterance) -> np.ndarray:
         """float32 (S,) in [-1, 1).
@@ -120,6 +126,72 @@ class LibriSpeech:
         return (record.path for record in self.records)
 
 
+def _listed(root: Path, transcribed: bool) -> tuple[list[Utterance], Mapping[str, Mapping[str, Any]]]:
+    """The utterances, and what was left out; raises MissingFileError if none is left."""
+    skipped = _Skipped()
+    listed = [utterance for chapter in _chapters(root, skipped) for utterance in _utterances(chapter, skipped)]
+    if transcribed:
+        listed = [utterance for utterance in listed if utterance.text]
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
+        lengths = list(threads.map(_n_samples, [utterance.file for utterance in listed], chunksize=64))
+    records = []
+    for utterance, length in zip(listed, lengths, strict=True):
+        if isinstance(length, str):
+            skipped.add(length, str(utterance.path.relative_to(root)))
+        else:
+            records.append(replace(utterance, n_samples=length))
+    if not records:
+        found = [f"; {reason}: {some['count']}, as {some['example']}" for reason, some in skipped.reasons.items()]
+        raise MissingFileError(
+            "{root}: no usable utterance in LibriSpeech's layout (SUBSET/SPEAKER/CHAPTER/*.flac and *.trans.txt)"
+            "{found}",
+            root=root, found="".join(found),
+        )  # fmt: skip
+    return with_splits(sorted(records, key=lambda utterance: (utterance.corpus, utterance.name))), skipped.reasons
+
+
+def _index_file(root: Path, transcribed: bool) -> Path | None:
+    """Where the list of the folder as it is now is kept, or None if the folder is small."""
+    digest = hashlib.sha256()
+    n_files = 0
+    for folder, _, files in _folders(root):
+        for name in files:
+            path = os.path.join(folder, name)
+            with suppress(OSError):  # a broken link
+                status = os.stat(path)
+                digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+                n_files += 1
+    if n_files < INDEXED_FROM:
+        return None
+    asked = hashlib.sha256(f"{INDEX_FORMAT} {transcribed} {root}".encode(errors="surrogateescape"))
+    return cache_folder() / "librispeech" / f"{asked.hexdigest()[:16]}-{digest.hexdigest()[:16]}.jsonl"
+
+
+def _write_index(index: Path, records: Iterable[Utterance], skipped: Mapping[str, Mapping[str, Any]]) -> None:
+    with atomic_path(index) as unfinished, unfinished.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(json.dumps(skipped) + "\n")
+        file.writelines(json.dumps([getattr(record, name) for name in _FIELDS]) + "\n" for record in records)
+    for outdated in index.parent.glob(f"{index.name.partition('-')[0]}-*.jsonl"):
+        if outdated != index:
+            outdated.unlink(missing_ok=True)
+
+
+def _read_index(index: Path) -> tuple[list[Utterance], Mapping[str, Mapping[str, Any]]]:
+    shared: dict[str, str] = {}  # subsets, speakers and splits repeat
+    with index.open(encoding="utf-8", errors="surrogateescape") as file:
+        skipped = json.loads(next(file))
+        records = []
+        for line in file:
+            name, corpus, speaker, path, text, split, n_samples = json.loads(line)
+            corpus, speaker, split = (shared.setdefault(value, value) for value in (corpus, speaker, split))
+            records.append(
+                Utterance(
+                    name=name, corpus=corpus, speaker=speaker, file=path, text=text, split=split, n_samples=n_samples
+                )
+            )
+    return records, skipped
+
+
 def is_librispeech(root: Path) -> bool:
     """Whether a chapter of LibriSpeech lies below `root`."""
     return next(_chapters(root, _Skipped()), None) is not None
@@ -127,43 +199,49 @@ def is_librispeech(root: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Chapter:
-    folder: Path
+    folder: str
     files: list[str]
     subset: str
     name: str  # SPEAKER-CHAPTER
 
 
 def _chapters(root: Path, skipped: _Skipped) -> Iterator[_Chapter]:
-    for path, folders, files in os.walk(root, followlinks=True):
-        folder = Path(path)
-        parts = folder.relative_to(root).parts
-        folders[:] = sorted(folders) if len(parts) < MAX_DEPTH else []
+    for folder, parts, files in _folders(root):
         if len(parts) >= 2 and parts[-1].isdecimal() and parts[-2].isdecimal():
             subset = parts[-3] if len(parts) > 2 else root.resolve().name
-            yield _Chapter(folder, sorted(files), subset, f"{parts[-2]}-{parts[-1]}")
+            yield _Chapter(folder, files, subset, f"{parts[-2]}-{parts[-1]}")
         else:
             for name in sorted(set(files) - _PUBLISHED):
-                skipped.add("stray file", str(folder / name))
+                skipped.add("stray file", os.path.join(folder, name))
+
+
+def _folders(root: Path) -> Iterator[tuple[str, tuple[str, ...], list[str]]]:
+    """Every folder down to `MAX_DEPTH`: its path, the parts of its path below `root`, and its files' names, sorted."""
+    for path, folders, files in os.walk(root, followlinks=True):
+        parts = Path(path).relative_to(root).parts
+        folders[:] = sorted(folders) if len(parts) < MAX_DEPTH else []
+        yield path, parts, sorted(files)
 
 
 def _utterances(chapter: _Chapter, skipped: _Skipped) -> Iterator[Utterance]:
     transcript = f"{chapter.name}.trans.txt"
-    texts = _texts(chapter.folder / transcript, skipped) if transcript in chapter.files else {}
+    texts = _texts(Path(chapter.folder, transcript), skipped) if transcript in chapter.files else {}
     speaker = chapter.name.partition("-")[0]
     for file in chapter.files:
-        path = chapter.folder / file
+        path = os.path.join(chapter.folder, file)
         match = _UTTERANCE.fullmatch(file)
         if file == transcript:
             continue
         if match is None or f"{match[1]}-{match[2]}" != chapter.name:
-            skipped.add("stray file", str(path))
+            skipped.add("stray file", path)
             continue
-        text = texts.pop(path.stem, None)
+        name = file.removesuffix(".flac")
+        text = texts.pop(name, None)
         if not text:
-            skipped.add("no transcript" if text is None else "empty transcript", str(path))
-        yield Utterance(name=path.stem, corpus=chapter.subset, speaker=speaker, path=path, text=text or "")
+            skipped.add("no transcript" if text is None else "empty transcript", path)
+        yield Utterance(name=name, corpus=chapter.subset, speaker=speaker, file=path, text=text or "")
     for name in texts:
-        skipped.add("transcript without a recording", f"{name} in {chapter.folder / transcript}")
+        skipped.add("transcript without a recording", f"{name} in {os.path.join(chapter.folder, transcript)}")
 
 
 def _texts(path: Path, skipped: _Skipped) -> dict[str, str]:
@@ -177,7 +255,7 @@ def _texts(path: Path, skipped: _Skipped) -> dict[str, str]:
     return {name: " ".join(said) for name, *said in words}
 
 
-def _n_samples(path: Path) -> int | str:
+def _n_samples(path: str) -> int | str:
     """Length of a recording, or why it cannot be used. Seeking to the end detects cut-off files without decoding."""
     try:
         with sf.SoundFile(path) as file:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """HuBERT's labels, which need no transcripts: k-means clusters of Kaldi MFCC, or of an earlier encoder's hidden states.
 
-The main process computes them once, into the run's folder, where a resumed run finds them:
+One process computes them once, into the run's folder, where a resumed run finds them:
 
     labels/labels.npy     uint16 (L,), every recording's labels end to end, one for each encoder frame (50 Hz)
     labels/index.json     their recipe (another recipe makes new labels), and the recordings
@@ -17,8 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +38,7 @@ from wav2sem_blender.pipeline.sound_file import file_sha256
 
 from ..datasets.librispeech import Utterance
 from ..runs.run import Run, data_hash, read_run
+from ..runs.sharing import divide
 from ..speech.batches import frame_times_s, normalise
 from ..speech.phones import frame_labels
 from ..speech.recordings import Recordings, open_recordings
@@ -146,7 +146,7 @@ def nearest(features_ND: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
 
 
 def labelled_speech(settings: MaskedClusters, data: Path, run: Run, earlier: Path | None) -> LabelledSpeech:
-    """The labels of every recording below `data`: found in the run's folder, or made by its main process.
+    """The labels of every recording below `data`: found in the run's folder, or made by one of its processes.
 
     Args:
         earlier: the pretrain-hubert run whose hidden states are clustered, when the experiment says "features".
@@ -159,16 +159,17 @@ def labelled_speech(settings: MaskedClusters, data: Path, run: Run, earlier: Pat
     recipe = _recipe(settings, source.files(), run.config.seed, earlier)
     run.describe(data_sha256=recipe["data_sha256"])
     folder = run.folder / "labels"
-    if run.is_main and _recipe_of(folder) != recipe:
-        _write(folder, recipe, settings, source, _features(settings, earlier, run.device))
-    while _recipe_of(folder) != recipe:  # not a barrier: 960 h take hours, and barriers give up after minutes
-        time.sleep(1)
+    divide(
+        [folder],
+        make=lambda folder: _write(folder, recipe, settings, source, _features(settings, earlier, run.device)),
+        is_done=lambda folder: _recipe_of(folder) == recipe,
+    )
     speech = LabelledSpeech(source, folder)
     run.describe(recordings=len(speech.recordings), skipped=dict(speech.skipped))
     return speech
 
 
-def _recipe(settings: MaskedClusters, files: Sequence[Path], seed: int, earlier: Path | None) -> dict[str, Any]:
+def _recipe(settings: MaskedClusters, files: Iterable[Path], seed: int, earlier: Path | None) -> dict[str, Any]:
     """Everything that the labels depend on, as plain JSON."""
     if (settings.source == "features") != (earlier is not None):
         if earlier is None:

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import random
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -347,12 +348,25 @@ def _cosine(warmup: int, total: int) -> Callable[[int], float]:
 def data_hash(files: Iterable[Path]) -> str:
     """sha256 over the files' names (relative to their common folder) and sizes; hashing a corpus' bytes would take
     hours."""
-    paths = sorted(path.resolve() for path in files)
-    if not paths:
-        return hashlib.sha256().hexdigest()
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    lines = [f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in paths]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    resolved: dict[str, str] = {}
+    found: list[tuple[str, int]] = []
+    for file in files:  # hundreds of thousands: `Path.resolve` would look at each of their parents every time
+        folder, name = os.path.split(file)
+        if folder not in resolved:
+            resolved[folder] = os.path.realpath(folder)
+        path = os.path.join(resolved[folder], name)
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path, status = os.path.realpath(path), os.stat(path)
+        found.append((path.replace(os.sep, "\0"), status.st_size))  # sorts as the parts of a path do
+    digest = hashlib.sha256()
+    if found:
+        root = os.path.commonpath({os.path.dirname(path.replace("\0", os.sep)) for path, _ in found})
+        n_root = len(root.rstrip(os.sep)) + 1
+        lines = (f"{path[n_root:].replace(chr(0), '/')} {size}" for path, size in sorted(found))
+        for number, line in enumerate(lines):
+            digest.update((f"\n{line}" if number else line).encode())
+    return digest.hexdigest()
 
 
 def git_commit() -> str:

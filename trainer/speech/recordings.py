@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,7 @@ class Recordings(Protocol):
 
     root: Path
 
-    def files(self) -> Sequence[Path]:
+    def files(self) -> Iterable[Path]:
         """The files that the data's hash covers."""
 
     def utterances(self) -> tuple[list[Utterance], Counter[str]]:
@@ -74,7 +74,7 @@ class PreparedSpeech:
                 name=r.name,
                 corpus=r.corpus,
                 speaker=r.speaker,
-                path=Path(r.name),
+                file=r.name,
                 text="",
                 split=r.split,
                 n_samples=r.n_samples,
@@ -104,9 +104,9 @@ class SoundFiles:
         """Raises MissingFileError if there is no recording."""
         walk = os.walk(root, followlinks=True)
         self.root = root
-        self._files = sorted(
-            Path(folder, name) for folder, _, names in walk for name in names if name.lower().endswith(AUDIO_SUFFIXES)
-        )
+        found = (os.path.join(folder, name) for folder, _, names in walk for name in names)
+        suited = (path for path in found if path.lower().endswith(AUDIO_SUFFIXES))
+        self._files = sorted(suited, key=lambda path: path.replace(os.sep, "\0"))  # as paths are sorted
         if not self._files:
             raise MissingFileError(
                 "{root}: no recordings here ({audio_suffixes}); --data names a folder of speech, such as "
@@ -115,8 +115,8 @@ class SoundFiles:
                 audio_suffixes=", ".join(AUDIO_SUFFIXES),
             )
 
-    def files(self) -> list[Path]:
-        return self._files
+    def files(self) -> Iterator[Path]:
+        return map(Path, self._files)
 
     def utterances(self) -> tuple[list[Utterance], Counter[str]]:
         if is_librispeech(self.root):
@@ -133,13 +133,13 @@ class SoundFiles:
                         name=path.stem,
                         corpus=path.relative_to(self.root).parts[0],
                         speaker=path.stem.replace("-", "_").partition("_")[0],
-                        path=path,
+                        file=str(path),
                         text="",
                     )
-                    for path in self._files
+                    for path in self.files()
                 ]
             )
-        named = [replace(utterance, path=utterance.path.relative_to(self.root)) for utterance in utterances]
+        named = [replace(utterance, file=str(utterance.path.relative_to(self.root))) for utterance in utterances]
         return [utterance for utterance in named if utterance.split != "test"], skipped
 
     def samples(self, path: str, first: int = 0, n_samples: int = -1) -> np.ndarray:
