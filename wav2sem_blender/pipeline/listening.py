@@ -209,7 +209,8 @@ def utterance_windows(speech: Speech, positions_R: np.ndarray, window_s: float =
     around = int(min(SURROUNDINGS_S, window_s / 6) * SAMPLE_RATE_HZ)
     size = int(window_s * SAMPLE_RATE_HZ)
     whole = speech.n_samples <= size
-    utterances = split_utterances(speech, max_s=window_s if whole else (size - 2 * around) / SAMPLE_RATE_HZ)
+    longest_s = window_s if whole else (size - 2 * around) / SAMPLE_RATE_HZ
+    utterances = split_utterances(speech, max_s=longest_s, min_s=min(2.0, longest_s / 2))
     fade = UTTERANCE_FADE_S / 2 * SAMPLE_RATE_HZ
     windows = []
     for begin, end in utterances:
