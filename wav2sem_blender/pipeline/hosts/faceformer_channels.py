@@ -85,9 +85,10 @@ class ChannelDecoder(MotionDecoder):
 
     def _convolved(self, frames_RM: np.ndarray, layer: int) -> np.ndarray:
         """The frames that have all neighbours, through a convolution."""
-        neighbours_RMW = np.lib.stride_tricks.sliding_window_view(frames_RM, 2 * self._look_ahead + 1, axis=0)
-        flat_RW = neighbours_RMW.transpose(0, 2, 1).reshape(len(neighbours_RMW), -1)
-        return flat_RW @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
+        width = self.config.dim
+        row = (2 * self._look_ahead + 1) * width
+        neighbours_RW = np.lib.stride_tricks.sliding_window_view(np.ascontiguousarray(frames_RM).ravel(), row)[::width]
+        return neighbours_RW @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
