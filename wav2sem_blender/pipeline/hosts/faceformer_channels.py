@@ -56,7 +56,8 @@ class ChannelDecoder(MotionDecoder):
         if self._look_ahead:
             # (W * M, M): a convolution is one product of the neighbouring frames, side by side.
             self._taps = [
-                self._tensors[f"context.{name}.weight"].transpose(2, 1, 0).reshape(-1, config.dim) for name in "02"
+                np.ascontiguousarray(self._tensors[f"context.{name}.weight"].transpose(2, 1, 0).reshape(-1, config.dim))
+                for name in "02"
             ]
 
     def decode(
@@ -88,7 +89,8 @@ class ChannelDecoder(MotionDecoder):
         width = self.config.dim
         row = (2 * self._look_ahead + 1) * width
         neighbours_RW = np.lib.stride_tricks.sliding_window_view(np.ascontiguousarray(frames_RM).ravel(), row)[::width]
-        return neighbours_RW @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
+        # Overlapping rows would keep NumPy from BLAS.
+        return np.ascontiguousarray(neighbours_RW) @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
