@@ -207,6 +207,15 @@ def ear() -> PretrainHubert:
     )
 
 
+def ear_languages() -> PretrainHubert:
+    """Continues `ear` (--hubert) with Kokoro's native voices in a third of the crops."""
+    first = ear()
+    assert isinstance(first.task, MaskedPhones)
+    others = {corpus: 0.65 * weight for corpus, weight in EAR_CORPORA.items()}
+    task = replace(first.task, corpus_weights=others | {"kokoro": 0.35})
+    return replace(first, task=task, steps=400, peak_lr=5e-4, warmup_steps=40)
+
+
 def ear_frozen() -> PretrainHubert:
     """The ceiling: all six layers of Whisper base as published, with an adapter that learns the phones."""
     return replace(
@@ -259,6 +268,7 @@ EXPERIMENTS = (
     bundled,
     bundled_anywhere,
     ear,
+    ear_languages,
     ear_frozen,
     student,
     bundled_short,

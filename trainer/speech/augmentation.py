@@ -11,9 +11,9 @@ class Augmentation:
     """Chances (0..1) and ranges of the changes to a crop.
 
     `speed` changes tempo, pitch and formants together. `level_db` changes the level after normalisation, since a
-    recording's variance depends on its pauses. With `passage_chance` parts of the crop are up to `passage_db` quieter than
-    the rest. `speechless_chance` is that of a crop of only noise or music. Of the
-    disturbances, `one_voice_share` are another speaker, `crowd_share` several, `MUSIC_SHARE` music, the rest noise.
+    recording's variance depends on its pauses. With `passage_chance` parts of the crop are up to `passage_db` quieter
+    than the rest. `speechless_chance` is that of a crop of only noise or music. Of the disturbances, `one_voice_share`
+    are another speaker, `crowd_share` several, `MUSIC_SHARE` music, the rest noise.
     """
 
     speed: tuple[float, float] = (0.85, 1.18)

