@@ -21,21 +21,38 @@ EYE_CORNERS = (33, 263)
 RIGID = (33, 133, 263, 362, 168, 6, 197, 195, 5, 4)
 CHIN = (152, 148, 377, 176, 400)
 INNER_LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
+CORNER_PAIRS = ((291, 61), (308, 78))
+UPPER_LIP_PAIRS, LOWER_LIP_PAIRS = ((0, 13), (37, 82), (267, 312)), ((14, 17), (87, 84), (317, 314))
 MOUTH_AND_NOSE = (
     *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191, 267, 269, 270, 291),
     *(308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415, 2, 97, 98, 326, 327, 129, 358),
 )
 USED = MOUTH_AND_NOSE + CHIN
+LIPS = (0, 13, 14, 17, 61, 78, 81, 82, 87, 178, 291, 308, 311, 312, 317, 402)
+FLAME_EYES_MM = 88.5  # distance of FLAME's outer eye corners
 
 
 @dataclass(frozen=True, kw_only=True)
 class LipGap:
-    """A filmed mouth's opening: the image distance of the inner lips over that of the outer eye corners (T,), and the
-    frames in which a face was found (T,)."""
+    """A filmed mouth's opening: the image distance of the inner lips over that of the outer eye corners (T,), the
+    frames in which a face was found (T,), and `filmed_lips`."""
 
     gap_T: np.ndarray
     found_T: np.ndarray
     fps: float
+    points_TP2: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipPoints:
+    """The points `LIPS` of a mesh in mm, seen from the front: at rest (16, 2), and moved by each channel (K, 16, 2)."""
+
+    rest_P2: np.ndarray
+    basis_KP2: np.ndarray
+
+    def moved(self, weights_TK: np.ndarray) -> np.ndarray:
+        """(T, 16, 2)."""
+        return self.rest_P2 + np.einsum("tk,kpd->tpd", weights_TK, self.basis_KP2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +80,12 @@ def landmark_basis(flame: dict[str, np.ndarray], basis_KV3: np.ndarray, tracked_
     basis_KP3 = np.stack([np.concatenate([read(key, MOUTH_AND_NOSE), key[chin]]) for key in basis_KV3])
     rest_P3 = np.concatenate([read(rest_V3, MOUTH_AND_NOSE), rest_V3[chin]])
     return LandmarkBasis(basis_KP3=basis_KP3, rest_P3=rest_P3, rigid_R3=read(rest_V3, RIGID))
+
+
+def lip_points(landmarks: LandmarkBasis) -> LipPoints:
+    """The mesh's lips as a film shows them."""
+    rows = [USED.index(name) for name in LIPS]
+    return LipPoints(rest_P2=1000 * landmarks.rest_P3[rows, :2], basis_KP2=1000 * landmarks.basis_KP3[:, rows, :2])
 
 
 def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -95,6 +118,28 @@ def lip_gap(path: Path) -> LipGap:
 
     gap_T = distance(INNER_LIP_PAIRS[0]) / np.maximum(distance(EYE_CORNERS), 1e-6)
     return LipGap(gap_T=gap_T, found_T=found_T, fps=fps)
+
+
+def filmed_lips(path: Path) -> np.ndarray | None:
+    """The points `LIPS` (T, 16, 2) in mm seen from the front, x to the character's left, y up, at the film's rate.
+
+    The head is turned in the image plane so that the eyes are level, and scaled to FLAME's by the outer eye corners.
+    None where the face was lost.
+    """
+    with np.load(path) as track:
+        points_TN3, names = _points_px(track)
+    points_TN2 = points_TN3[..., :2] * (1, -1)
+    right_T2, left_T2 = (points_TN2[:, names[name]] for name in EYE_CORNERS)
+    across_T2 = left_T2 - right_T2
+    size_T = np.linalg.norm(across_T2, axis=1)
+    if not (size_T > 0).all():
+        return None
+    c_T1, s_T1 = (across_T2 / size_T[:, None]).T[:, :, None]
+    lips_TP2 = points_TN2[:, [names[name] for name in LIPS]] - ((left_T2 + right_T2) / 2)[:, None]
+    x_TP, y_TP = lips_TP2[..., 0], lips_TP2[..., 1]
+    level_TP2 = np.stack([x_TP * c_T1 + y_TP * s_T1, y_TP * c_T1 - x_TP * s_T1], -1)
+    level_TP2 *= FLAME_EYES_MM / np.median(size_T)
+    return level_TP2 if np.isfinite(level_TP2).all() else None
 
 
 def _points_px(track: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
