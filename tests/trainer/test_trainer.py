@@ -24,11 +24,17 @@ from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
     PARTED_M,
     PRESSED_M,
+    ROUNDED_GAP_M,
+    ROUNDED_SHARE,
     TUCKED,
     TUCKED_GAP_M,
+    Mouth,
     close_lips,
+    manners,
+    mixed,
     part_lips,
     rest_in_pauses,
+    round_lips,
     seal_lips,
     tuck_lower_lip,
 )
@@ -42,6 +48,15 @@ from wav2sem_blender.pipeline.frame_timing import FrameGrid  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")
+
+LIPS = (*("jawOpen", "mouthClose", "mouthPucker", "mouthPressLeft", "mouthPressRight"), *TUCKED, *AGAINST_THE_TUCK)
+LIPS_GAP_K = 0.001 * np.array([31, -31, 1, -1.4, -1.4, -5, 4, 4, -1, -7, 3, 3])  # about what the bundled basis does
+MOUTH = Mouth(channels=LIPS, gap_K=LIPS_GAP_K)
+
+
+def speaking(**weights: float) -> np.ndarray:
+    """A second (30, K) of these weights."""
+    return np.tile([weights.get(name, 0.0) for name in LIPS], (30, 1))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +131,9 @@ def test_captured_motion_follows_the_tracked_lips(work: Path) -> None:
     grid = [record for record in store.records if record.style == "grid_s1"]
     for record in grid:
         weights_TK = store.weights(record)
-        assert weights_TK.min() >= 0 and weights_TK.max() <= 1.2
-        assert weights_TK[:, jaw].max() > 0.15
+        assert weights_TK.min() >= 0 and weights_TK.max() <= 1
+        assert weights_TK[:, jaw].max() > 0.05
+        assert (weights_TK[:, store.channels.index("mouthClose")] <= weights_TK[:, jaw] + 1e-6).all()
 
 
 @needs_data
@@ -164,36 +180,28 @@ def test_driven_lips_meet_on_bilabials_only() -> None:
     shares = phone_shares(phones, 30)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
     assert shares[13, PHONES.index("B")] == 1 and shares[6, PHONES.index("AA")] == 1
-    driven = close_lips(np.full((30, 2), 0.5), phones, closed_K=np.array([0.1, 0.0]))
-    np.testing.assert_allclose(driven[12:16], [[0.1, 0.0]] * 4, atol=1e-9)
-    np.testing.assert_allclose(driven[[0, 5, 20, 29]], 0.5)
+    spoken = speaking(jawOpen=0.3, mouthPucker=0.2, mouthUpperUpLeft=0.1)
+    driven = close_lips(spoken, phones, MOUTH)
+    np.testing.assert_allclose(MOUTH.gap(driven)[12:16], -PRESSED_M, atol=1e-9)
+    np.testing.assert_array_equal(driven[[0, 5, 20, 29]], spoken[[0, 5, 20, 29]])
+    np.testing.assert_array_equal(driven[:, LIPS.index("mouthPucker")], 0.2)  # rounded neighbours reach into a b
 
 
 def test_lips_that_nearly_met_are_sealed_on_bilabials() -> None:
-    """Two channels, jaw (30 mm) and mouthClose (-30 mm): 1.5 mm of gap go, 12 mm are another sound's, and stay."""
-    gap_K = np.array([0.03, -0.03])
+    """1.5 mm of gap go; 12 mm are another sound's, and stay."""
     phones = [("AA", 0.0, 0.4), ("B", 0.4, 0.5), ("AA", 0.5, 1.0)]
-    for jaw, left_mm in ((0.05, -0.3), (0.4, 12.0)):
-        target = np.tile([jaw, 0.0], (30, 1))
-        sealed = seal_lips(target, phones, gap_K, mouth_close=1)
-        np.testing.assert_allclose(1000 * sealed[12:16] @ gap_K, left_mm, atol=1e-6)
+    for gap_mm, left_mm in ((1.5, -0.3), (12.0, 12.0)):
+        target = speaking(jawOpen=gap_mm / 31)
+        sealed = seal_lips(target, phones, MOUTH)
+        np.testing.assert_allclose(1000 * MOUTH.gap(sealed)[12:16], left_mm, atol=1e-6)
         np.testing.assert_array_equal(sealed[[0, 5, 20, 29]], target[[0, 5, 20, 29]])
         np.testing.assert_array_equal(sealed[:, 0], target[:, 0])
-
-
-LIPS = (*("jawOpen", "mouthClose", "mouthPucker"), *TUCKED, *AGAINST_THE_TUCK)
-LIPS_GAP_K = 0.001 * np.array([31, -31, 1, -5, 4, 4, -1, -7, 3, 3])  # about what the bundled basis does
-
-
-def speaking(**weights: float) -> np.ndarray:
-    """A second (30, K) of these weights."""
-    return np.tile([weights.get(name, 0.0) for name in LIPS], (30, 1))
 
 
 @pytest.mark.parametrize("jaw, close", [(0.25, 0.1), (0.25, 0.25), (0.02, 0.0)], ids=["wide", "closed", "jaw shut"])
 def test_the_lower_lip_goes_to_the_teeth_on_f_and_lips_stay_apart(jaw: float, close: float) -> None:
     target = speaking(jawOpen=jaw, mouthClose=close, mouthPucker=0.4, mouthRollUpper=0.1, mouthLowerDownLeft=0.2)
-    tucked = tuck_lower_lip(target, [("AA", 0.0, 0.4), ("F", 0.4, 0.5), ("UW", 0.5, 1.0)], LIPS_GAP_K, LIPS)
+    tucked = tuck_lower_lip(target, [("AA", 0.0, 0.4), ("F", 0.4, 0.5), ("UW", 0.5, 1.0)], MOUTH)
     moved = dict(zip(LIPS, tucked.T, strict=True))
     for name, weight in TUCKED.items():
         np.testing.assert_allclose(moved[name][13:16], weight)
@@ -209,12 +217,12 @@ def test_the_lower_lip_goes_to_the_teeth_on_f_and_lips_stay_apart(jaw: float, cl
 def test_a_tuck_is_less_on_a_short_v_and_where_the_lips_stay_far_apart() -> None:
     roll, spoken = LIPS.index("mouthRollLower"), speaking(jawOpen=0.2, mouthClose=0.1)
     long, short = (
-        tuck_lower_lip(spoken, [("AA", 0.0, 0.4), ("V", 0.4, end), ("AA", end, 1.0)], LIPS_GAP_K, LIPS)[:, roll].max()
+        tuck_lower_lip(spoken, [("AA", 0.0, 0.4), ("V", 0.4, end), ("AA", end, 1.0)], MOUTH)[:, roll].max()
         for end in (0.5, 0.44)
     )
     assert 0.5 * long < short < 0.7 * long
     swallowed = speaking(jawOpen=0.5)
-    np.testing.assert_array_equal(tuck_lower_lip(swallowed, [("V", 0.4, 0.5)], LIPS_GAP_K, LIPS), swallowed)
+    np.testing.assert_array_equal(tuck_lower_lip(swallowed, [("V", 0.4, 0.5)], MOUTH), swallowed)
 
 
 @pytest.mark.parametrize("phones", ["M F", "F M", "B V", "V P"])
@@ -223,7 +231,7 @@ def test_lips_beside_f_and_v_stay_sealed(phones: str) -> None:
     first, second = phones.split()
     timed = [("AA", 0.0, 0.4), (first, 0.4, 0.55), (second, 0.55, 0.7), ("AA", 0.7, 1.0)]
     record = SpeechRecord(name="", corpus="", speaker="", split="", text="", first=0, n_samples=16000, phones=timed)
-    taught = Teacher(gap_K=LIPS_GAP_K, channels=LIPS, rest_K=np.zeros(len(LIPS)))(speaking(jawOpen=0.08), record)
+    taught = Teacher(mouth=MOUTH)(speaking(jawOpen=0.08), record)
     gap_T, roll_T = taught @ LIPS_GAP_K, taught[:, LIPS.index("mouthRollLower")]
     early, late = slice(12, 17), slice(17, 22)
     labial, dental = (early, late) if first in BILABIALS else (late, early)
@@ -234,31 +242,69 @@ def test_lips_beside_f_and_v_stay_sealed(phones: str) -> None:
 
 def test_lips_part_for_the_tongue_and_stay_closed_for_themselves() -> None:
     """th and n, between closed lips and rounded ones: only the first two are opened, by the jaw alone."""
-    gap_K = np.array([0.04, -0.02])
     phones = [("SIL", 0.0, 0.3), ("M", 0.3, 0.4), ("DH", 0.6, 0.8), ("N", 0.8, 0.9), ("W", 1.0, 1.2)]
-    nearly_closed = np.full((40, 2), (0.02, 0.0))
-    parted = part_lips(nearly_closed, phones, gap_K, jaw_open=0)
-    np.testing.assert_allclose((parted @ gap_K)[18:27], PARTED_M)
+    nearly_closed = np.tile(speaking(jawOpen=0.04, mouthClose=0.02)[:1], (40, 1))
+    parted = part_lips(nearly_closed, phones, MOUTH)
+    np.testing.assert_allclose(MOUTH.gap(parted)[18:27], PARTED_M)
     for untouched in (slice(0, 15), slice(29, 40)):
         np.testing.assert_array_equal(parted[untouched], nearly_closed[untouched])
-    np.testing.assert_array_equal(parted[:, 1], 0)
-    wide = np.full((40, 2), (0.3, 0.0))
-    np.testing.assert_array_equal(part_lips(wide, phones, gap_K, jaw_open=0), wide)
+    assert parted[20, LIPS.index("mouthClose")] < 1e-9, "it lets go before the jaw drops"
+    wide = np.tile(speaking(jawOpen=0.3)[:1], (40, 1))
+    np.testing.assert_array_equal(part_lips(wide, phones, MOUTH), wide)
+
+
+def test_the_lips_nearly_close_and_narrow_on_w() -> None:
+    phones = [("AA", 0.0, 0.4), ("W", 0.4, 0.5), ("AA", 0.5, 1.0)]
+    spoken = speaking(jawOpen=0.2)
+    rounded = round_lips(spoken, phones, MOUTH)
+    np.testing.assert_allclose(MOUTH.gap(rounded)[13:15], ROUNDED_GAP_M, atol=1e-9)
+    np.testing.assert_allclose(rounded[13:15, LIPS.index("mouthPucker")], 0.75 * ROUNDED_SHARE)
+    np.testing.assert_array_equal(rounded[[0, 5, 20, 29]], spoken[[0, 5, 20, 29]])
+
+
+TOLD = [("SIL", 0.0, 0.4), ("AA", 0.4, 0.6), ("M", 0.6, 0.7), ("UW", 0.7, 0.9), ("V", 0.9, 1.0)]
+
+
+@pytest.mark.parametrize("weights", [{"natural": 1.0}, {"clear": 1.0}, {"mumbled": 1.0}, {"clear": 0.5, "artist": 0.5}])
+def test_every_manner_can_be_animated_and_closes_the_lips(weights: dict[str, float]) -> None:
+    """Weights in [0, 1], left as right, mouthClose within the jaw, rest in silence, lips sealed on m: mixtures too."""
+    rough = speaking(jawOpen=0.09, mouthUpperUpLeft=0.04, mouthPucker=0.1) - 0.01
+    taught = mixed(manners(rough, TOLD, 1.0, MOUTH), weights)
+    assert taught.min() >= 0 and taught.max() <= 1
+    np.testing.assert_array_equal(taught[:, LIPS.index("mouthPressLeft")], taught[:, LIPS.index("mouthPressRight")])
+    assert (taught[:, 1] <= taught[:, 0] + 1e-9).all() and taught[:4].max() == 0
+    assert MOUTH.gap(taught)[18:21].max() < 1e-9
+
+
+def test_clear_motion_rounds_and_opens_more_and_mumbled_motion_less() -> None:
+    by_manner = manners(speaking(jawOpen=0.12, mouthPucker=0.1), TOLD, 1.0, MOUTH)
+    pucker, jaw = ({name: motion[:, k] for name, motion in by_manner.items()} for k in (LIPS.index("mouthPucker"), 0))
+    assert pucker["clear"][24] > 0.6 and pucker["natural"][24] == 0.1 and pucker["mumbled"][24] < 0.06
+    assert jaw["clear"][15] > 0.35 and jaw["natural"][15] == 0.12 and jaw["mumbled"][15] < 0.06
+
+
+def test_motion_without_phone_times_is_not_corrected() -> None:
+    spoken = speaking(jawOpen=0.4, mouthPucker=0.3)
+    by_manner = manners(spoken, None, 1.0, MOUTH)
+    for name in ("natural", "clear", "artist"):
+        np.testing.assert_array_equal(by_manner[name], spoken)
+    np.testing.assert_allclose(by_manner["mumbled"][0, :3], [0.18, 0, 0.165])
 
 
 def test_driven_mouth_rests_in_pauses() -> None:
     phones = [("SIL", 0.0, 0.5), ("AA", 0.5, 1.0), ("SIL", 1.0, 1.1), ("AA", 1.1, 1.5), ("SIL", 1.5, 2.0)]
-    rested = rest_in_pauses(np.ones((60, 1)), phones, 2.0, rest_K=np.zeros(1))[:, 0]
+    rested = rest_in_pauses(np.ones((60, 1)), phones, 2.0)[:, 0]
     assert rested[:10].max() == 0 and rested[53:].max() < 1e-9 + 1 / 6
     assert rested[15:45].min() == 1, "sounds and short gaps keep their motion"
 
 
 def test_speed_moves_sound_and_motion_together() -> None:
     samples = np.sin(np.arange(16000) * 0.01).astype(np.float32)
-    target = np.linspace(0, 1, 31)[:, None].astype(np.float32)
-    faster, moved = change_speed(samples, target, 1.25)
-    assert len(faster) == 12800 and len(moved) == 24
-    np.testing.assert_allclose(moved[:, 0], np.arange(24) * 1.25 / 30, atol=1e-6)
+    ramp = np.linspace(0, 1, 31)[:, None].astype(np.float32)
+    faster, moved = change_speed(samples, np.stack([ramp, 2 * ramp]), 1.25)
+    assert len(faster) == 12800 and moved.shape == (2, 24, 1)
+    np.testing.assert_allclose(moved[0, :, 0], np.arange(24) * 1.25 / 30, atol=1e-6)
+    np.testing.assert_allclose(moved[1], 2 * moved[0], atol=1e-6)
 
 
 @needs_data
@@ -281,9 +327,9 @@ def test_crops_without_speech_are_silence_to_the_labels(work: Path) -> None:
     sampler = CropSampler(store, store.records, {"vctk": 1.0}, Augmentation(speechless_chance=1.0))
     positions = FrameGrid(fps=30).positions(32_000)
     for seed in range(4):
-        waveform, labels = sampler.crop(32_000, positions, np.random.default_rng(seed))
-        assert labels.max() == 0 and len(labels) == len(positions) and np.isfinite(waveform).all()
-        assert waveform.std() > 1e-4
+        crop = sampler.crop(32_000, positions, np.random.default_rng(seed))
+        assert crop.labels_T.max() == 0 and len(crop.labels_T) == len(positions) and np.isfinite(crop.samples_S).all()
+        assert crop.samples_S.std() > 1e-4
 
 
 @needs_data

@@ -4,7 +4,7 @@
 GRID: bounded least squares of the basis on the tracked landmarks, per frame, slightly smoothed over time. The tracker's
 own ARKit scores are not used: they are flat, and gaze leaks into the mouth. FACEGOOD: the artists' FACS curves,
 renamed. Layout of the folder: weights.npy float32 (T, K), all clips end to end; clips.json; tracked.npz, the filmed
-lips of every GRID clip, which serve to judge predictions, never to learn.
+lips of every GRID clip and the mesh's, which serve to judge predictions, never to learn.
 
 Shapes: N clips, T animation frames, P landmarks, K channels.
 """
@@ -12,7 +12,7 @@ Shapes: N clips, T animation frames, P landmarks, K channels.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,27 +25,39 @@ from ..datasets.corpora import FACEGOOD_HELD_OUT, Clip, list_clips
 from ..speech.prepared import SpeechRecord, SpeechStore
 from .landmarks import (
     CHIN,
+    CORNER_PAIRS,
     INNER_LIP_PAIRS,
+    LIPS,
+    LOWER_LIP_PAIRS,
+    UPPER_LIP_PAIRS,
     USED,
     LandmarkBasis,
     LipGap,
+    LipPoints,
+    filmed_lips,
     inner_gap,
     landmark_basis,
     lip_gap,
+    lip_points,
     stabilise,
     tracked_rest_pose,
 )
 
 FPS = 30
-MAX_WEIGHT = 1.2
 TRACKED = "tracked.npz"
 _FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
 MIRRORED = ("Left", "Right")
+SIDEWAYS = ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
 DEPTH_WEIGHT = 0.25  # low, as the tracker guesses depth from one camera
-GAP_WEIGHT = 3.0  # high, as the lips' contact matters more than their place
-EFFORT_M2 = 1.5e-5  # linear cost of a channel at weight 1: favours explanations with fewer channels
-SMOOTHNESS = 0.6
-SYMMETRY_M = 0.003
+LIPS_WEIGHT = 6.0  # high, as a mouth is read from its opening, width and lips more than from their place
+LOWER_LIP_WEIGHT = 2.0  # in speech the lower lip is fuller than at rest, which only antagonists could follow
+EFFORT_M2 = 5e-6  # linear cost of a channel at weight 1: favours explanations with fewer channels
+EFFORTS = {  # times that cost: of channels that would fight another one, or that viewers take for an expression
+    "mouthClose": 50.0, "mouthFrownLeft": 6.0, "mouthStretchLeft": 6.0, "mouthPressLeft": 2.0, "mouthShrugLower": 2.0,
+    "mouthShrugUpper": 2.0, "mouthLowerDownLeft": 2.0,
+}  # fmt: skip
+MOST = {"mouthFrownLeft": 0.6}  # weight; corners sink with the jaw, but a deep frown is an expression
+SMOOTHNESS = 0.05
 ITERATIONS = 250
 
 FACEGOOD_TO_ARKIT = {
@@ -112,12 +124,24 @@ class MotionStore:
                 folder=self.folder / TRACKED,
             )
         with np.load(self.folder / TRACKED) as file:
-            gap_T, found_T = file["gap_T"], file["found_T"]
+            gap_T, found_T, points_TP2 = file["gap_T"], file["found_T"], file["points_TP2"]
             clips = zip(file["names"], np.cumsum(file["n_frames"]), file["n_frames"], file["fps"], strict=True)
             return {
-                str(name): LipGap(gap_T=gap_T[end - n : end], found_T=found_T[end - n : end], fps=float(fps))
+                str(name): LipGap(
+                    gap_T=gap_T[end - n : end],
+                    found_T=found_T[end - n : end],
+                    fps=float(fps),
+                    points_TP2=points_TP2[end - n : end] if np.isfinite(points_TP2[end - n : end]).all() else None,
+                )
                 for name, end, n, fps in clips
             }
+
+    def mesh_lips(self) -> LipPoints | None:
+        """The mesh's lips, which predictions move; None without any film."""
+        with np.load(self.folder / TRACKED) as file:
+            if not len(file["mesh_rest_P2"]):
+                return None
+            return LipPoints(rest_P2=file["mesh_rest_P2"], basis_KP2=file["mesh_basis_KP2"])
 
 
 def paired_records(speech: SpeechStore, motion: MotionStore) -> list[tuple[SpeechRecord, MotionRecord]]:
@@ -140,7 +164,10 @@ def prepare_motion(data: Path, basis_path: Path, out: Path) -> None:
     channels = tuple(names[i] for i in keep)
     clips = fit_grid(data, basis_KV3, channels) + facegood(data / "facegood", channels)
     write_motion(out, channels, clips)
-    write_tracked(out, {clip.name: lip_gap(clip.path.with_suffix(".npz")) for clip in _filmed(data)})
+    mesh = lip_points(landmark_basis(_flame(data), basis_KV3, np.zeros((len(CHIN), 3))))
+    tracks = {clip.name: clip.path.with_suffix(".npz") for clip in _filmed(data)}
+    lips = {name: replace(lip_gap(track), points_TP2=filmed_lips(track)) for name, track in tracks.items()}
+    write_tracked(out, lips, mesh)
 
 
 Fitted = tuple[str, str, str, np.ndarray]
@@ -159,8 +186,13 @@ def write_motion(out: Path, channels: tuple[str, ...], clips: list[Fitted]) -> N
     write_atomically(out / "clips.json", json.dumps(description).encode())
 
 
-def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
-    """Write what `MotionStore.tracked_lips` reads, even without any film: an empty table differs from an old store."""
+def write_tracked(out: Path, lips: dict[str, LipGap], mesh: LipPoints | None = None) -> None:
+    """Write what `MotionStore.tracked_lips` and `mesh_lips` read, even without any film: an empty table differs from
+    an old store."""
+    lost_P2 = np.full((1, len(LIPS), 2), np.nan)
+    points = [
+        np.repeat(lost_P2, len(lip.gap_T), 0) if lip.points_TP2 is None else lip.points_TP2 for lip in lips.values()
+    ]
     with atomic_file(out / TRACKED) as file:
         np.savez(
             file,
@@ -169,6 +201,9 @@ def write_tracked(out: Path, lips: dict[str, LipGap]) -> None:
             fps=np.array([lip.fps for lip in lips.values()]),
             gap_T=np.concatenate([np.zeros(0), *(lip.gap_T for lip in lips.values())]),
             found_T=np.concatenate([np.zeros(0, bool), *(lip.found_T for lip in lips.values())]),
+            points_TP2=np.concatenate([lost_P2[:0], *points]).astype(np.float32),
+            mesh_rest_P2=mesh.rest_P2 if mesh else np.zeros((0, 2)),
+            mesh_basis_KP2=mesh.basis_KP2 if mesh else np.zeros((0, 0, 2)),
         )
 
 
@@ -179,8 +214,7 @@ def _filmed(data: Path) -> list[Clip]:
 
 def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> list[Fitted]:
     """(name, style, split, weights (T, K) at 30 fps) of every tracked GRID clip."""
-    with np.load(data / "flame2023_open" / "flame2023_open.npz") as file:
-        flame = {key: file[key] for key in file.files}
+    flame = _flame(data)
     clips = _filmed(data)
     rigid_R3 = landmark_basis(flame, basis_KV3[:1], np.zeros((len(CHIN), 3))).rigid_R3
     tracks = {clip.name: stabilise(clip.path.with_suffix(".npz"), rigid_R3) for clip in tqdm(clips, desc="tracks")}
@@ -189,6 +223,7 @@ def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> li
         rests.setdefault(clip.speaker, []).append(tracked_rest_pose(*tracks[clip.name][:2]))
     chin_C3 = np.mean(rests["grid_s1"], axis=0)[-len(CHIN) :]
     landmarks = landmark_basis(flame, basis_KV3, chin_C3)
+    jaw, close = channels.index("jawOpen"), channels.index("mouthClose")
     fitted: list[Fitted] = []
     errors_mm, gaps = [], []
     for clip in tqdm(clips, desc="fit", unit="clip"):
@@ -201,59 +236,77 @@ def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> li
         rebuilt_TP3 = landmarks.rest_P3 + np.einsum("tk,kpd->tpd", weights_TK, landmarks.basis_KP3)
         gaps.append(np.corrcoef(inner_gap(rebuilt_TP3)[found_T], inner_gap(used_TP3)[found_T])[0, 1])
         style = "grid_s1" if clip.corpus == "grid_s1" else clip.speaker
-        fitted.append((clip.name, style, clip.split, _resample(weights_TK, fps)))
+        resampled_TK = _resample(weights_TK, fps)
+        resampled_TK[:, close] = np.minimum(resampled_TK[:, close], resampled_TK[:, jaw])  # a spline overshoots
+        fitted.append((clip.name, style, clip.split, resampled_TK))
     print(f"GRID fit: {np.mean(errors_mm):.2f} mm a landmark, lip gap r = {np.nanmean(gaps):.3f} with the tracked one")
     return fitted
+
+
+def _flame(data: Path) -> dict[str, np.ndarray]:
+    with np.load(data / "flame2023_open" / "flame2023_open.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def free_channels(channels: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The variables of the fit: their names (J), and each one's weights of all channels (J, K).
+
+    Left and right are one variable. Nothing moves sideways. `mouthClose` opens the jaw as far as it closes the lips,
+    so that its weight is at most `jawOpen`'s.
+    """
+    names = tuple(name for name in channels if name not in SIDEWAYS and not name.endswith(MIRRORED[1]))
+    free_JK = np.zeros((len(names), len(channels)))
+    for j, name in enumerate(names):
+        free_JK[j, [channels.index(one) for one in {name, name.replace(*MIRRORED)}]] = 1
+    if "mouthClose" in names:
+        free_JK[names.index("mouthClose"), channels.index("jawOpen")] = 1
+    return names, free_JK
 
 
 def solve(
     landmarks: LandmarkBasis, channels: tuple[str, ...], moved_TP3: np.ndarray, found_T: np.ndarray
 ) -> np.ndarray:
-    """Channel weights (T, K) in [0, `MAX_WEIGHT`] that move the landmarks as tracked.
+    """Channel weights (T, K) in [0, 1] that move the landmarks as tracked.
 
-    Minimises misfit + effort + left-right difference + second difference over time by accelerated projected gradient.
+    Minimises misfit + effort + second difference over time by accelerated projected gradient.
     """
-    design_QK, target_TQ = _equations(landmarks, moved_TP3)
-    gram_KK = design_QK.T @ design_QK
-    pull_TK = (target_TQ @ design_QK) * found_T[:, None] - EFFORT_M2
-    gram_KK = gram_KK + SYMMETRY_M**2 * _asymmetry(channels)
-    smooth = SMOOTHNESS * np.diag(gram_KK).mean()
-    step = 1 / (np.linalg.eigvalsh(gram_KK)[-1] + 16 * smooth)
+    names, free_JK = free_channels(channels)
+    design_JQ, target_TQ = _equations(np.einsum("jk,kpd->jpd", free_JK, landmarks.basis_KP3)), _equations(moved_TP3)
+    gram_JJ = design_JQ @ design_JQ.T
+    effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in names])
+    most_J = np.array([MOST.get(name, 1.0) for name in names])
+    pull_TJ = (target_TQ @ design_JQ.T) * found_T[:, None] - effort_J
+    smooth = SMOOTHNESS * np.diag(gram_JJ).mean()
+    step = 1 / (np.linalg.eigvalsh(gram_JJ)[-1] + 16 * smooth)
     found = found_T[:, None].astype(float)
-    x_TK = np.zeros((len(moved_TP3), len(channels)))
-    y_TK, momentum = x_TK, 1.0
+    x_TJ = np.zeros((len(moved_TP3), len(names)))
+    y_TJ, momentum = x_TJ, 1.0
     for _ in range(ITERATIONS):
-        gradient = (y_TK @ gram_KK) * found - pull_TK + smooth * _fourth_difference(y_TK)
-        new_TK = np.clip(y_TK - step * gradient, 0, MAX_WEIGHT)
+        gradient = (y_TJ @ gram_JJ) * found - pull_TJ + smooth * _fourth_difference(y_TJ)
+        new_TJ = np.clip(y_TJ - step * gradient, 0, most_J)
         new_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        y_TK = new_TK + (momentum - 1) / new_momentum * (new_TK - x_TK)
-        x_TK, momentum = new_TK, new_momentum
-    return x_TK
+        y_TJ = new_TJ + (momentum - 1) / new_momentum * (new_TJ - x_TJ)
+        x_TJ, momentum = new_TJ, new_momentum
+    return np.minimum(x_TJ @ free_JK, 1.0)
 
 
-def _equations(landmarks: LandmarkBasis, moved_TP3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows: every landmark's three axes, and the heights of the lip gap; (Q, K) and (T, Q)."""
-    axes = np.array([1.0, 1.0, DEPTH_WEIGHT])
-    pairs = [(USED.index(a), USED.index(b)) for a, b in INNER_LIP_PAIRS]
-    upper, lower = [a for a, _ in pairs], [b for _, b in pairs]
+def _equations(field_XP3: np.ndarray) -> np.ndarray:
+    """Every landmark's three axes, and the mouth's gap, width and thickness, weighed: (X, Q)."""
 
-    def rows(field_XP3: np.ndarray) -> np.ndarray:
-        gap_XG = GAP_WEIGHT * (field_XP3[:, upper, 1] - field_XP3[:, lower, 1])
-        return np.concatenate([(field_XP3 * axes).reshape(len(field_XP3), -1), gap_XG], axis=1)
+    def apart(pairs: tuple[tuple[int, int], ...], axis: int) -> np.ndarray:
+        first, second = ([USED.index(pair[i]) for pair in pairs] for i in (0, 1))
+        return field_XP3[:, first, axis] - field_XP3[:, second, axis]
 
-    return rows(landmarks.basis_KP3).T, rows(moved_TP3)
-
-
-def _asymmetry(channels: tuple[str, ...]) -> np.ndarray:
-    """Quadratic form (K, K) of the left-right differences of the paired mouth channels."""
-    form = np.zeros((len(channels), len(channels)))
-    for i, name in enumerate(channels):
-        other = name.replace(*MIRRORED)
-        if name.endswith(MIRRORED[0]) and name not in ("jawLeft", "mouthLeft") and other in channels:
-            difference = np.zeros(len(channels))
-            difference[i], difference[channels.index(other)] = 1, -1
-            form += np.outer(difference, difference) * 10
-    return form
+    return np.concatenate(
+        [
+            (field_XP3 * (1.0, 1.0, DEPTH_WEIGHT)).reshape(len(field_XP3), -1),
+            LIPS_WEIGHT * apart(INNER_LIP_PAIRS, 1),
+            LIPS_WEIGHT * apart(CORNER_PAIRS, 0),
+            LIPS_WEIGHT * apart(UPPER_LIP_PAIRS, 1),
+            LOWER_LIP_WEIGHT * apart(LOWER_LIP_PAIRS, 1),
+        ],
+        axis=1,
+    )
 
 
 def _fourth_difference(x_TK: np.ndarray) -> np.ndarray:
@@ -279,7 +332,7 @@ def facegood(folder: Path, channels: tuple[str, ...]) -> list[Fitted]:
                 weights_TK[:, k] += amount * source_TJ[:, names.index(source)]
         name = path.stem.removeprefix("bs_")
         split = "valid" if name == FACEGOOD_HELD_OUT else "train"
-        fitted.append((name, "facegood", split, _resample(weights_TK.clip(0, 1), fps)))
+        fitted.append((name, "artist", split, _resample(weights_TK.clip(0, 1), fps)))
     return fitted
 
 
@@ -290,4 +343,4 @@ def _resample(weights_TK: np.ndarray, fps: float) -> np.ndarray:
     times_s = np.arange(len(weights_TK)) / fps
     wanted_s = np.arange(int(len(weights_TK) * FPS / fps)) / FPS
     spline = make_interp_spline(times_s, weights_TK, k=3)
-    return spline(np.minimum(wanted_s, times_s[-1])).clip(0, MAX_WEIGHT).astype(np.float32)
+    return spline(np.minimum(wanted_s, times_s[-1])).clip(0, 1).astype(np.float32)

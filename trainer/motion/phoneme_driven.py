@@ -20,11 +20,11 @@ from wav2sem_blender.pipeline.frame_timing import FrameGrid
 from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceWeights
 from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
 
-from ..speech.phones import BILABIALS, PHONES, Timing
+from ..speech.phones import PHONES, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
 from .curves import FPS, Fitted, MotionStore, paired_records, write_motion
 from .shapes import read_basis
-from .targets import close_lips, part_lips, rest_in_pauses, rest_pose
+from .targets import Mouth, close_lips, part_lips, rest_in_pauses, round_lips
 
 STEPS = 700
 CROP_FRAMES = 80
@@ -70,8 +70,7 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     ]
     captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
     model = _learn(captured, FaceLoss(FaceWeights(), basis_KV3, gap_K), rng)
-    closed_K, jaw_open = _closed_lips(captured, gap_K), motion.channels.index("jawOpen")
-    rest_K = rest_pose((motion.weights(moved), record.phones) for record, moved in filmed if record.phones)
+    mouth = Mouth(channels=motion.channels, gap_K=gap_K)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
     spoken = [record for record in todo if record.corpus not in MOST_SYNTHETIC]
@@ -82,14 +81,20 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     for record in spoken:
         assert record.phones is not None
         n_frames = FrameGrid.at_rate(FPS).animation_frames(record.n_samples)
-        with torch.no_grad():
-            average_TK = model(torch.from_numpy(phone_shares(record.phones, n_frames))[None])[0].numpy().clip(0, 1.2)
-        closed_TK = close_lips(average_TK, record.phones, closed_K)
-        parted_TK = part_lips(closed_TK, record.phones, gap_K, jaw_open)
-        driven_TK = rest_in_pauses(parted_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, rest_K)
+        driven_TK = drive(model, record.phones, n_frames, mouth)
+        driven_TK = rest_in_pauses(driven_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ)
         driven.append((record.name, "grid_s1", "train", driven_TK))
     write_motion(out, motion.channels, driven)
     print(f"{len(driven)} clips driven, {sum(len(clip[3]) for clip in driven) / FPS / 60:.1f} min")
+
+
+def drive(model: nn.Module, phones: list[Timing], n_frames: int, mouth: Mouth) -> np.ndarray:
+    """The motion (T, K) of these phones, with closed, parted and rounded lips where an average has none."""
+    with torch.no_grad():
+        average_TK = model(torch.from_numpy(phone_shares(phones, n_frames))[None])[0].numpy()
+    rounded_TK = round_lips(mouth.animatable(average_TK), phones, mouth)
+    closed_TK = close_lips(rounded_TK, phones, mouth)
+    return mouth.animatable(part_lips(closed_TK, phones, mouth))
 
 
 def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng: np.random.Generator) -> nn.Module:
@@ -111,10 +116,3 @@ def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng
         schedule.step()
     print(f"phones to motion: loss {loss.item():.3f}")
     return model.eval()
-
-
-def _closed_lips(captured: list[tuple[np.ndarray, np.ndarray]], gap_K: np.ndarray) -> np.ndarray:
-    """The captured speaker's median channels (K,) inside p, b, m, in frames where the lips met."""
-    columns = [PHONES.index(phone) for phone in BILABIALS]
-    shut = [target[(phones[:, columns].sum(1) > 0.6) & (target @ gap_K < 0.0008)] for phones, target in captured]
-    return np.median(np.concatenate(shut), axis=0)

@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Corrections of training targets by phone: lips meet on p, b and m, the lower lip goes to the upper teeth on f and v,
-and the mouth rests in silence.
+"""What is taught, made of motion and phone times, in four manners.
 
-Captured motion needs them: the tracker leaves closed lips about 1 mm apart and misses lips that roll in, and speakers
-open the mouth for breath without any sound. A model trained on it has lips that never seal, no f, and a mouth that
-gapes before the first word. Errors are still measured against the uncorrected motion.
+`natural`: the motion as captured or driven. Lips meet on p, b and m, the lower lip goes to the upper teeth on f and v,
+and the mouth rests in silence. Captured motion needs these corrections: the tracker leaves closed lips about 1 mm apart
+and misses lips that roll in, and speakers open the mouth for breath without any sound. A model trained on it has lips
+that never seal, no f, and a mouth that gapes before the first word. Errors are still measured against the uncorrected
+motion.
+`clear`: the same, drawn towards the full shape of every sound (`POSES`). `mumbled`: the same, smaller. `artist`: an
+animator's curves, where there are any; otherwise natural. Lips are closed on p, b and m in all of them.
 
-Shapes: T animation frames, K channels.
+Every weight is in [0, 1], left and right are equal, and `mouthClose` is at most `jawOpen`; mixtures keep all of this.
+
+Shapes: T animation frames, K channels, V poses, M manners.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from wav2sem_blender.errors import UserError
-
 from ..speech.phones import BILABIALS, LABIODENTALS, Timing
-from .curves import FPS
+from .curves import FPS, MIRRORED, SIDEWAYS
+
+MANNERS = ("natural", "clear", "mumbled", "artist")
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 SEALING_S = 0.035  # shorter, for captured motion, whose lips already close and part
@@ -29,6 +35,7 @@ NEARLY_MET_M = 0.0035  # inner-lip gap; a wider one on p, b, m is an error of th
 PRESSED_M = 0.0003
 # f and v, chosen by eye on the basis and the demo head: the lower lip is at the upper teeth, whose edge shows.
 TUCKED = {"mouthRollLower": 0.8, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25}
+TUCKED_CLEARLY = {"mouthRollLower": 0.9, "mouthUpperUpLeft": 0.35, "mouthUpperUpRight": 0.35}
 TUCKED_GAP_M = 0.0012  # the gap then; filmed lips are 2 to 4 mm apart on f and v, and up to 1.6 on p, b, m
 AGAINST_THE_TUCK = ("mouthRollUpper", "mouthShrugLower", "mouthLowerDownLeft", "mouthLowerDownRight")
 # Filmed lips are still half open when an f begins, and nearest in its second half.
@@ -40,6 +47,118 @@ NEARLY_TUCKED_M = 0.006  # with a far wider gap, the sound was swallowed or misa
 NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".split()))
 PARTED_M = 0.003
 PARTING_S = 0.03
+
+ROUNDED_GAP_M, ROUNDED_SHARE, ROUNDING_S = 0.001, 0.4, 0.07  # of w and oo in driven motion
+
+MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
+MUMBLED_LIPS = 0.55
+COMPRESSED = {"mouthPressLeft": 0.5, "mouthPressRight": 0.5, "mouthRollUpper": 0.25, "mouthRollLower": 0.25}
+SHORTEST_POSE_S, FULL_POSE_S = 0.04, 0.10  # a sound of the first length gets half of its pose
+CLEARNESS = 0.85  # share of the pose in clear motion; the rest is how the speaker moved
+POSE_FLANK_S = {"round": 0.12, "rounded": 0.10, "r": 0.09, "sh": 0.09}
+OTHER_FLANK_S = 0.06
+
+# The full shape of the sounds, in weights of both sides, chosen by eye on the demo head: "" stands for Left and Right.
+# The second value says how much a pose insists: one that leaves the lips free gives way to its neighbours.
+POSES: Mapping[str, tuple[float, dict[str, float]]] = {
+    "round": (1.0, {"mouthPucker": 0.75, "mouthFunnel": 0.06, "jawOpen": 0.05, "mouthClose": 0.05}),
+    "rounded": (0.9, {"mouthPucker": 0.45, "mouthFunnel": 0.25, "jawOpen": 0.14}),
+    "aw": (0.8, {"mouthPucker": 0.15, "mouthFunnel": 0.35, "jawOpen": 0.3}),
+    "r": (0.7, {"mouthPucker": 0.35, "mouthFunnel": 0.2, "jawOpen": 0.06}),
+    "sh": (0.9, {"mouthPucker": 0.3, "mouthFunnel": 0.35, "jawOpen": 0.04, "mouthLowerDown": 0.1, "mouthUpperUp": 0.1}),
+    "ee": (
+        0.8,
+        {"mouthSmile": 0.35, "mouthStretch": 0.3, "jawOpen": 0.07, "mouthLowerDown": 0.25, "mouthUpperUp": 0.12},
+    ),
+    "e": (0.7, {"mouthSmile": 0.2, "mouthStretch": 0.15, "jawOpen": 0.26, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}),
+    "a": (0.8, {"mouthSmile": 0.12, "mouthStretch": 0.15, "jawOpen": 0.42, "mouthLowerDown": 0.2, "mouthUpperUp": 0.1}),
+    "ah": (0.9, {"jawOpen": 0.5, "mouthLowerDown": 0.1, "mouthUpperUp": 0.05}),
+    "uh": (0.6, {"jawOpen": 0.32, "mouthLowerDown": 0.05}),
+    "th": (0.6, {"jawOpen": 0.14, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}),
+    "l": (0.5, {"jawOpen": 0.18, "mouthLowerDown": 0.12, "mouthUpperUp": 0.05}),
+    "s": (0.6, {"jawOpen": 0.03, "mouthStretch": 0.22, "mouthLowerDown": 0.3, "mouthUpperUp": 0.15}),
+    "t": (0.35, {"jawOpen": 0.08, "mouthLowerDown": 0.18, "mouthUpperUp": 0.06}),
+    "k": (0.25, {"jawOpen": 0.15}),
+}
+ROUNDED = ("W", "UW")
+OPEN_POSES = ("aw", "ee", "e", "a", "ah", "uh", "l", "k")  # the jaw is open at least as far as the speaker's
+POSE_OF: Mapping[str, tuple[str, ...]] = {  # diphthongs have two
+    **dict.fromkeys(ROUNDED, ("round",)), "OW": ("rounded", "round"), "UH": ("rounded",), "AO": ("aw",),
+    "OY": ("aw", "ee"), **dict.fromkeys(("R", "ER"), ("r",)), **dict.fromkeys(("SH", "CH", "JH", "ZH"), ("sh",)),
+    **dict.fromkeys(("IY", "Y"), ("ee",)), **dict.fromkeys(("EH", "IH"), ("e",)), "EY": ("e", "ee"), "AE": ("a",),
+    "AY": ("ah", "ee"), "AW": ("ah", "round"), "AA": ("ah",), "AH": ("uh",), **dict.fromkeys(("TH", "DH"), ("th",)),
+    "L": ("l",), **dict.fromkeys(("S", "Z"), ("s",)), **dict.fromkeys(("T", "D", "N"), ("t",)),
+    **dict.fromkeys(("K", "G", "NG", "HH"), ("k",)),
+}  # fmt: skip
+
+
+KEPT_WHEN_CLOSING = ("jawOpen", "mouthPucker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mouth:
+    """The channels (K), and how much each of them opens the lips (K,), in metres."""
+
+    channels: tuple[str, ...]
+    gap_K: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.gap_K[self["jawOpen"]] > 0 > self.gap_K[self["mouthClose"]]
+
+    def __getitem__(self, name: str) -> int:
+        return self.channels.index(name)
+
+    def gap(self, weights_TK: np.ndarray) -> np.ndarray:
+        """The opening (T,) in metres."""
+        return weights_TK @ self.gap_K
+
+    def pose(self, weights: Mapping[str, float]) -> np.ndarray:
+        """(K,); a name without its side means both."""
+        pose_K = np.zeros(len(self.channels))
+        for name, weight in weights.items():
+            for side in ("", *MIRRORED):
+                if name + side in self.channels:
+                    pose_K[self[name + side]] = weight
+        return pose_K
+
+    def animatable(self, weights_TK: np.ndarray) -> np.ndarray:
+        """The nearest weights that an animator would make: in [0, 1], left as right, nothing sideways, and no
+        `mouthClose` beyond `jawOpen`."""
+        tidy_TK = weights_TK.clip(0, 1)
+        for k, name in enumerate(self.channels):
+            if name in SIDEWAYS:
+                tidy_TK[:, k] = 0
+            elif name.endswith(MIRRORED[0]):
+                pair = [k, self[name.replace(*MIRRORED)]]
+                tidy_TK[:, pair] = tidy_TK[:, pair].mean(1, keepdims=True)
+        jaw, close = self["jawOpen"], self["mouthClose"]
+        tidy_TK[:, close] = np.minimum(tidy_TK[:, close], tidy_TK[:, jaw])
+        return tidy_TK
+
+    def with_gap(self, weights_TK: np.ndarray, wanted_T: np.ndarray) -> np.ndarray:
+        """Open or close the lips to a gap in metres.
+
+        Opening lets go of `mouthClose` and then drops the jaw. Closing takes `mouthClose` as far as the jaw is open,
+        then less of what draws the lips apart, then a press.
+        """
+        set_TK = np.array(weights_TK, dtype=float)
+        jaw, close = self["jawOpen"], self["mouthClose"]
+        missing_T = np.maximum(wanted_T - self.gap(set_TK), 0)
+        let_go_T = np.minimum(set_TK[:, close], missing_T / -self.gap_K[close])
+        set_TK[:, close] -= let_go_T
+        missing_T += let_go_T * self.gap_K[close]
+        set_TK[:, jaw] = np.minimum(set_TK[:, jaw] + missing_T / self.gap_K[jaw], 1)
+        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
+        room_T = np.maximum(set_TK[:, jaw] - set_TK[:, close], 0)
+        set_TK[:, close] += np.minimum(surplus_T / -self.gap_K[close], room_T)
+        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
+        openers = [k for k, name in enumerate(self.channels) if self.gap_K[k] > 0 and name not in KEPT_WHEN_CLOSING]
+        opened_T = set_TK[:, openers] @ self.gap_K[openers]
+        set_TK[:, openers] *= 1 - np.minimum(surplus_T / np.maximum(opened_T, 1e-9), 1)[:, None]
+        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
+        presses = [self[name] for name in ("mouthPressLeft", "mouthPressRight")]
+        set_TK[:, presses] += (surplus_T / -self.gap_K[presses].sum())[:, None]
+        return set_TK.clip(0, 1)
 
 
 def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
@@ -70,81 +189,137 @@ def _held(n_frames: int, spans: list[tuple[float, float, float]], onset_s: float
     return held_T
 
 
-def close_lips(average_TK: np.ndarray, phones: list[Timing], closed_K: np.ndarray) -> np.ndarray:
-    """Blend to closed lips during every p, b, m."""
-    closed_T1 = closures(len(average_TK), phones, ONSET_S, RELEASE_S)[:, None]
-    return average_TK * (1 - closed_T1) + closed_K * closed_T1
+def close_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Bring the lips together during every p, b, m; the mouth's width stays."""
+    gap_T = mouth.gap(moving_TK)
+    closing_T = closures(len(moving_TK), phones, ONSET_S, RELEASE_S) * np.maximum(gap_T + PRESSED_M, 0)
+    return np.where(closing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T - closing_T), moving_TK)
 
 
-def seal_lips(target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, mouth_close: int) -> np.ndarray:
-    """Close, by channel `mouth_close`, the gap that the tracker leaves on p, b, m.
-
-    Args:
-        gap_K: change of the inner lips' gap per channel, in metres; negative for `mouth_close`.
-    """
-    gap_T = target_TK @ gap_K
+def seal_lips(target_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Close the gap that the tracker leaves on p, b, m."""
+    gap_T = mouth.gap(target_TK)
     met_T = np.clip(2 - gap_T / NEARLY_MET_M, 0, 1)
     closed_T = closures(len(target_TK), phones, SEALING_S, SEALING_S)
     missing_T = closed_T * met_T * np.maximum(gap_T + PRESSED_M, 0)
-    sealed_TK = np.array(target_TK)
-    sealed_TK[:, mouth_close] += missing_T / -gap_K[mouth_close]
-    return sealed_TK
+    return np.where(missing_T[:, None] > 0, mouth.with_gap(target_TK, gap_T - missing_T), target_TK)
 
 
 def tuck_lower_lip(
-    target_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, channels: tuple[str, ...]
+    target_TK: np.ndarray, phones: list[Timing], mouth: Mouth, tucked: Mapping[str, float] = TUCKED
 ) -> np.ndarray:
     """Move the lower lip in and up to the edge of the upper teeth on f and v, without changing the mouth's width.
 
-    The lips do not meet: `mouthClose` sets the final gap, or the jaw if the gap is too small.
-
-    Args:
-        gap_K: change of the inner lips' gap per channel, in metres; negative for `mouthClose`.
+    The lips do not meet: the final gap is `TUCKED_GAP_M`.
     """
-    gap_T = target_TK @ gap_K
+    gap_T = mouth.gap(target_TK)
     tuck_T = tucks(len(target_TK), phones) * np.clip(2 - gap_T / NEARLY_TUCKED_M, 0, 1)
     tucked_TK = np.array(target_TK)
-    for name, weight in TUCKED.items():
-        k = channels.index(name)
+    for name, weight in tucked.items():
+        k = mouth[name]
         tucked_TK[:, k] += tuck_T * np.maximum(weight - target_TK[:, k], 0)
-    tucked_TK[:, [channels.index(name) for name in AGAINST_THE_TUCK]] *= 1 - tuck_T[:, None]
-    jaw, close = channels.index("jawOpen"), channels.index("mouthClose")
+    tucked_TK[:, [mouth[name] for name in AGAINST_THE_TUCK]] *= 1 - tuck_T[:, None]
     wanted_T = gap_T + tuck_T * (TUCKED_GAP_M - gap_T)
-    closing_T = tucked_TK[:, close] + (tucked_TK @ gap_K - wanted_T) / -gap_K[close]
-    tucked_TK[:, close] = np.maximum(closing_T, 0)
-    tucked_TK[:, jaw] += np.minimum(closing_T, 0) * gap_K[close] / gap_K[jaw]
-    return tucked_TK
+    return np.where(tuck_T[:, None] > 0, mouth.with_gap(tucked_TK, wanted_T), target_TK)
 
 
-def part_lips(moving_TK: np.ndarray, phones: list[Timing], gap_K: np.ndarray, jaw_open: int) -> np.ndarray:
-    """Keep the lips apart, by channel `jaw_open`, in all phones that need neither closed nor rounded lips.
+def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Keep the lips apart in all phones that need neither closed nor rounded lips.
 
     A tongue between the teeth, as in "the", needs room, which an average of one speaker's few words may not show.
-
-    Args:
-        gap_K: change of the inner lips' gap per channel, in metres; positive for `jaw_open`.
     """
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone not in NEARLY_CLOSED]
     closed_T = closures(n_frames, phones, ONSET_S, RELEASE_S)
     apart_T = _held(n_frames, spans, PARTING_S, PARTING_S) * (1 - closed_T) * (1 - tucks(n_frames, phones))
-    parted_TK = np.array(moving_TK)
-    parted_TK[:, jaw_open] += apart_T * np.maximum(PARTED_M - moving_TK @ gap_K, 0) / gap_K[jaw_open]
-    return parted_TK
+    gap_T = mouth.gap(moving_TK)
+    missing_T = apart_T * np.maximum(PARTED_M - gap_T, 0)
+    return np.where(missing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T + missing_T), moving_TK)
 
 
-def rest_pose(captured: Iterable[tuple[np.ndarray, list[Timing]]]) -> np.ndarray:
-    """Median channels (K,) of the first frames of clips that begin in silence."""
-    begun = [target_TK[:4] for target_TK, phones in captured if min(s for p, s, _ in phones if p != "SIL") > 10 / FPS]
-    if not begun:
-        raise UserError("no captured clip begins in silence, so the speaker's mouth at rest is unknown")
-    return np.median(np.concatenate(begun), axis=0)
+def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Draw w and oo towards their pose and nearly close them, as most speakers do and the captured one hardly does."""
+    n_frames = len(moving_TK)
+    spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
+    amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))
+    share_T1 = ROUNDED_SHARE * amount_T[:, None]
+    rounded_TK = moving_TK * (1 - share_T1) + mouth.pose(POSES["round"][1]) * share_T1
+    gap_T = mouth.gap(rounded_TK)
+    surplus_T = amount_T * np.maximum(gap_T - ROUNDED_GAP_M, 0)
+    return np.where(surplus_T[:, None] > 0, mouth.with_gap(rounded_TK, gap_T - surplus_T), rounded_TK)
+
+
+def shown(n_frames: int, phones: list[Timing]) -> dict[str, np.ndarray]:
+    """How much (T,) of every pose is seen, 0..1; together 1 at most."""
+    spans: dict[str, list[tuple[float, float, float]]] = {name: [] for name in POSES}
+    for phone, start, end in phones:
+        poses = POSE_OF.get(phone, ())
+        long = np.interp(end - start, (SHORTEST_POSE_S, FULL_POSE_S), (0.5, 1.0))
+        for i, name in enumerate(poses):
+            part = (end - start) / len(poses)
+            spans[name].append((start + i * part, start + (i + 1) * part, float(long * POSES[name][0])))
+    amount_VT = np.stack([
+        _held(n_frames, spans[name], *2 * (POSE_FLANK_S.get(name, OTHER_FLANK_S),)) for name in POSES
+    ])  # fmt: skip
+    amount_VT /= np.maximum(amount_VT.sum(0), 1)
+    return dict(zip(POSES, amount_VT, strict=True))
+
+
+def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Draw every sound towards its full shape, and press the lips together on p, b, m."""
+    n_frames = len(moving_TK)
+    amounts = shown(n_frames, phones)
+    jaw = mouth["jawOpen"]
+    clear_TK = moving_TK * (1 - CLEARNESS * sum(amounts.values())[:, None])  # type: ignore[index]
+    for name, amount_T in amounts.items():
+        pose_TK = np.tile(mouth.pose(POSES[name][1]), (n_frames, 1))
+        if name in OPEN_POSES:
+            pose_TK[:, jaw] = np.maximum(pose_TK[:, jaw], moving_TK[:, jaw] - moving_TK[:, mouth["mouthClose"]])
+        clear_TK += CLEARNESS * amount_T[:, None] * pose_TK
+    closed_T1 = closures(n_frames, phones, ONSET_S, RELEASE_S)[:, None]
+    pressed_K = mouth.pose(COMPRESSED)
+    clear_TK += closed_T1 * (np.maximum(pressed_K, clear_TK) - clear_TK)
+    return close_lips(clear_TK, phones, mouth)
+
+
+def mumble(moving_TK: np.ndarray, mouth: Mouth) -> np.ndarray:
+    """The same, smaller; the jaw more so."""
+    share_K = np.array([MUMBLED.get(name, MUMBLED_LIPS) for name in mouth.channels])
+    return moving_TK * share_K
+
+
+def manners(
+    target_TK: np.ndarray, phones: list[Timing] | None, duration_s: float, mouth: Mouth
+) -> dict[str, np.ndarray]:
+    """The motion (T, K) in every one of `MANNERS`. Without phone times nothing is corrected or made clearer."""
+    target_TK = mouth.animatable(target_TK)
+    if not phones:
+        kept = dict.fromkeys(MANNERS, target_TK)
+        return kept | {"mumbled": mumble(target_TK, mouth)}
+
+    def finished(moving_TK: np.ndarray, tucked: Mapping[str, float] = TUCKED) -> np.ndarray:
+        lips_TK = tuck_lower_lip(seal_lips(moving_TK, phones, mouth), phones, mouth, tucked)
+        return mouth.animatable(rest_in_pauses(lips_TK, phones, duration_s, BREATH_S))
+
+    natural_TK = finished(target_TK)
+    return {
+        "natural": natural_TK,
+        "clear": finished(speak_clearly(target_TK, phones, mouth), TUCKED_CLEARLY),
+        "mumbled": finished(mumble(target_TK, mouth)),
+        "artist": natural_TK,
+    }
+
+
+def mixed(by_manner: Mapping[str, np.ndarray], manner_weights: Mapping[str, float]) -> np.ndarray:
+    """The motion (T, K) between manners. Weights add up to 1."""
+    assert abs(sum(manner_weights.values()) - 1) < 1e-6
+    return sum(weight * by_manner[name] for name, weight in manner_weights.items())  # type: ignore[return-value]
 
 
 def rest_in_pauses(
-    moving_TK: np.ndarray, phones: list[Timing], duration_s: float, rest_K: np.ndarray, prepare_s: float = PREPARE_S
+    moving_TK: np.ndarray, phones: list[Timing], duration_s: float, prepare_s: float = PREPARE_S
 ) -> np.ndarray:
-    """Blend to the rest pose in pauses, before the first sound (up to `prepare_s` before it) and after the last."""
+    """Blend to the head's rest in pauses, before the first sound (up to `prepare_s` before it) and after the last."""
     times_s = np.arange(len(moving_TK)) / FPS
     sounds = [(start, end) for phone, start, end in phones if phone != "SIL"]
     edges = [0.0, *(edge for sound in sounds for edge in sound), duration_s]
@@ -155,4 +330,4 @@ def rest_in_pauses(
             fall = np.clip((end - times_s) / prepare_s, 0, 1) if end < duration_s else 1.0
             inside = (times_s >= start) & (times_s <= end)
             resting_T = np.maximum(resting_T, np.minimum(rise, fall) * inside)
-    return moving_TK * (1 - resting_T[:, None]) + rest_K * resting_T[:, None]
+    return moving_TK * (1 - resting_T[:, None])
