@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The loss of the bundled model: measured on the face that the channels make, not on the channels.
 
-Shapes: B batch, T animation frames, K channels, V vertices.
+Shapes: B batch, T animation frames, K channels, V vertices, M measures of the mouth.
 """
 
 from __future__ import annotations
@@ -16,24 +16,42 @@ if TYPE_CHECKING:
     from ..hosts.faceformer_channels import FaceWeights
 
 CLOSED_GAP_M = 0.0012
-MOUTH_CORNERS = (1702, 2819)  # of FLAME, left and right: the vertices next to MediaPipe's landmarks 291 and 61
+# FLAME's vertices next to MediaPipe's landmarks 291, 61, 0, 13, 14, 17; for each measure, what it adds: an axis, the
+# vertices that count and those that count against it, and how much 1 mm of it counts as 1 mm of the lip gap. The last
+# is the ratio of the filmed standard deviations: the width varies half as much as the gap, the rest a quarter.
+LEFT_CORNER, RIGHT_CORNER, UPPER_OUTER, UPPER_INNER, LOWER_INNER, LOWER_OUTER = 1702, 2819, 3541, 3531, 3504, 3511
+MEASURES = {
+    "width": (0, (LEFT_CORNER,), (RIGHT_CORNER,), 2.0),
+    "upper": (1, (UPPER_OUTER,), (UPPER_INNER,), 4.0),
+    "lower": (1, (LOWER_INNER,), (LOWER_OUTER,), 4.0),
+    "protrusion": (2, (UPPER_OUTER, LOWER_OUTER), (LEFT_CORNER, RIGHT_CORNER), 2.0),
+}
+GAP = 0  # the first measure
+
+
+def mouth_measures(basis_KV3: np.ndarray, gap_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Changes (K, M) in mm of the lip gap and of `MEASURES` per channel, and the scales (M,)."""
+    columns, scales = [gap_K], [1.0]
+    for axis, plus, minus, scale in MEASURES.values():
+        columns.append(basis_KV3[:, plus, axis].mean(1) - basis_KV3[:, minus, axis].mean(1))
+        scales.append(scale)
+    return 1000 * np.stack(columns, axis=1), np.array(scales)
 
 
 class FaceLoss(nn.Module):
-    """Squared error of the face in mm, of its velocity, of the lip gap, and of how much the mouth's width varies.
+    """Squared error of the face in mm, of its velocity, of the mouth's measures, and of how much these vary.
 
-    Rounding and spreading are harder to hear than opening, and a squared error shrinks every uncertain movement. The
-    last term keeps the width's standard deviation over a clip at the captured one.
+    A squared error shrinks every uncertain movement, and rounding and spreading are harder to hear than opening. So
+    each measure is weighed by its own scale, and its standard deviation over a clip is kept at the captured one.
+    Channels count as they are decoded, within [0, 1]; gradients pass, and what lies outside is punished a little.
 
     Attributes:
         shape_KK: Gram matrix of the mouth's vertices.
-        gap_K: Change of the inner lip gap per channel, in mm.
-        width_K: Change of the mouth's width per channel, in mm.
+        measures_KM: Change of the mouth's measures per channel, in mm times their scales; the first is the lip gap.
     """
 
     shape_KK: Tensor
-    gap_K: Tensor
-    width_K: Tensor
+    measures_KM: Tensor
 
     def __init__(self, weights: FaceWeights, basis_KV3: np.ndarray, gap_K: np.ndarray) -> None:
         super().__init__()
@@ -44,24 +62,28 @@ class FaceLoss(nn.Module):
         shape_KK = shape_KK + 0.05 * shape_KK.diagonal().mean() * torch.eye(len(shape_KK))
         # Not persistent: a model that holds its loss saves the same tensors as one that does not.
         self.register_buffer("shape_KK", shape_KK, persistent=False)
-        self.register_buffer("gap_K", torch.from_numpy(1000 * gap_K).float(), persistent=False)
-        left, right = MOUTH_CORNERS
-        width_K = torch.from_numpy(1000 * (basis_KV3[:, left, 0] - basis_KV3[:, right, 0])).float()
-        self.register_buffer("width_K", width_K, persistent=False)
+        measures_KM, scale_M = mouth_measures(basis_KV3, gap_K)
+        self.register_buffer("measures_KM", torch.from_numpy(measures_KM * scale_M).float(), persistent=False)
         self.weights = weights
 
     def forward(self, predicted_BTK: Tensor, target_BTK: Tensor) -> Tensor:
         """Scalar."""
-        error_BTK = predicted_BTK - target_BTK
-        shape = self._shape(error_BTK)
-        velocity = self._shape(error_BTK.diff(dim=1))
-        gap_BT = (target_BTK @ self.gap_K).clamp(min=0)
-        weight_BT = 1 + (self.weights.closed_factor - 1) * (gap_BT < 1000 * CLOSED_GAP_M)
-        gap = (weight_BT * (error_BTK @ self.gap_K) ** 2).mean()
-        spread_B, true_spread_B = ((motion @ self.width_K).std(dim=1) for motion in (predicted_BTK, target_BTK))
-        spread = ((spread_B - true_spread_B) ** 2).mean()
-        weighed = self.weights.velocity_weight * velocity + self.weights.aperture_weight * 0.1 * gap
-        return shape + weighed + self.weights.width_spread_weight * spread
+        outside_BTK = predicted_BTK - predicted_BTK.clamp(0, 1)
+        decoded_BTK = predicted_BTK - outside_BTK.detach()
+        error_BTK = decoded_BTK - target_BTK
+        shape = self._shape(error_BTK) + self.weights.velocity_weight * self._shape(error_BTK.diff(dim=1))
+        predicted_BTM, target_BTM = decoded_BTK @ self.measures_KM, target_BTK @ self.measures_KM
+        closed_BT = target_BTM[..., GAP] < 1000 * CLOSED_GAP_M
+        error_BTM = (predicted_BTM - target_BTM) ** 2
+        gap = ((1 + (self.weights.closed_factor - 1) * closed_BT) * error_BTM[..., GAP]).mean()
+        others = error_BTM[..., GAP + 1 :].sum(-1).mean()
+        spread = ((predicted_BTM.std(dim=1) - target_BTM.std(dim=1)) ** 2).sum(-1).mean()
+        return (
+            shape
+            + 0.1 * self.weights.aperture_weight * (gap + others)
+            + 0.1 * self.weights.spread_weight * spread
+            + self.weights.outside_weight * (outside_BTK**2).sum(-1).mean()
+        )
 
     def _shape(self, error_BTK: Tensor) -> Tensor:
         return ((error_BTK @ self.shape_KK) * error_BTK).sum(-1).mean()
