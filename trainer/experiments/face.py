@@ -88,8 +88,9 @@ def custom_smoke() -> FinetuneVertices:
 def bundled() -> FinetuneChannels:
     """The bundled face model: FaceFormer's 64-d decoder on the ARKit-named basis."""
     return FinetuneChannels(
-        host=FaceFormerChannels(),
-        styles=("grid_s1", "facegood"),
+        host=FaceFormerChannels(look_ahead=4),
+        styles=("natural", "clear", "mumbled", "artist"),
+        articulation=("mumbled", "clear"),
         augmentation=replace(ANYWHERE, speed=(0.85, 1.18)),
     )
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +48,16 @@ from .finetune_channels import (
 )
 
 Row = dict[str, float]
-Held = tuple[SpeechRecord, Example]
+
+
+class Held(NamedTuple):
+    """A held-out clip: its speech, what is heard of it, and its captured motion (T, K), empty where there is none."""
+
+    record: SpeechRecord
+    example: Example
+    target_TK: np.ndarray
+
+
 HEADS = {
     "r_grid_s1": "aperture r, known speaker",
     "r_grid_others": "aperture r, other faces",
@@ -69,7 +79,7 @@ def ablate_semantics(
     groups = training_examples(face, model, data, gap_K, run.device)
     held = _held_out(face, model, speech, motion, run.device)
     space = read_sentence_space(wav2sem)
-    texts = [e.text for e in (*(e for group in groups for e in group), *(e for _, e in held)) if e.text]
+    texts = [e.text for e in (*(e for group in groups for e in group), *(h.example for h in held)) if e.text]
     targets = TextTargets(texts, space["text_model"], space["target"], normalise=space["normalise_target"])
     moving_KV3 = basis_KV3[:, np.linalg.norm(basis_KV3, axis=-1).max(0) > 0.002]
     path = run.folder / "results.json"
@@ -80,9 +90,11 @@ def ablate_semantics(
             if any(row["seed"] == seed for row in done):
                 continue
             given = [_given(kind, group, groups[0], targets, seed) for group in groups]
-            told = _given(kind, [e for _, e in held], groups[0], targets, seed)
+            told = _given(kind, [h.example for h in held], groups[0], targets, seed)
             learner = _learn(replace(face, seed=seed), model, given, FaceLoss(face, basis_KV3, gap_K), run)
-            row = _judge(face, learner, [(r, e) for (r, _), e in zip(held, told, strict=True)], gap_K, moving_KV3)
+            row = _judge(
+                face, learner, [h._replace(example=e) for h, e in zip(held, told, strict=True)], gap_K, moving_KV3
+            )
             run.keep()
             done.append({"seed": seed} | row)
             write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
@@ -96,22 +108,22 @@ def ablate_semantics(
 def _held_out(
     face: FinetuneChannels, model: FaceModel, speech: SpeechStore, motion: MotionStore, device: torch.device
 ) -> list[Held]:
-    """Every validation clip as recorded; a clip without motion has an empty target."""
+    """Every validation clip as recorded."""
     moved = {record.name: known for record, known in paired_records(speech, motion)}
     held = []
     for record in tqdm([r for r in speech.records if r.split == "valid" and r.phones], desc="held out", unit="clip"):
         features_TD, semantic_E = listen(model, speech.samples(record), device)
         known = moved.get(record.name)
         target_TK = motion.weights(known) if known else np.zeros((0, len(motion.channels)), np.float32)
-        style = face.styles.index(known.style) if known and known.style in face.styles else 0
+        style = face.styles.index(known.style) if known and known.style in face.styles else None
         example = Example(
             text=record.text,
             features_TD=features_TD,
             semantic_E=semantic_E,
-            target_TK=torch.from_numpy(np.array(target_TK)),
-            style=style,
+            targets_NTK=torch.zeros(0),
+            only_style=style,
         )
-        held.append((record, example))
+        held.append(Held(record, example, target_TK))
     return held
 
 
@@ -169,11 +181,10 @@ def _judge(
     r: dict[str, list[float]] = {}
     errors_mm: list[float] = []
     counts: list[Counts] = []
-    for record, example in held:
-        memory_TM = learner.fusion(example.features_TD[None], example.semantic_E[None, None])[0].numpy()
-        weights_TK = decoder.decode(memory_TM, np.eye(len(face.styles))[example.style])
+    for record, example, target_TK in held:
+        memory_TM = learner.fusion(example.features_TD[None].float(), example.semantic_E[None, None])[0].numpy()
+        weights_TK = decoder.decode(memory_TM, np.eye(len(face.styles))[example.only_style or 0])
         gap_T = np.maximum(weights_TK @ gap_K, 0)
-        target_TK = example.target_TK.numpy()
         if n_frames := min(len(target_TK), len(gap_T)):
             true_T = np.maximum(target_TK[:n_frames] @ gap_K, 0)
             r.setdefault(record.corpus, []).append(float(np.corrcoef(gap_T[:n_frames], true_T)[0, 1]))

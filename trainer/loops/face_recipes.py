@@ -66,7 +66,9 @@ class FinetuneChannels(FaceWeights):
 
     Attributes:
         host: The face model.
-        styles: Names of its speaking styles: the captured speakers.
+        styles: Names of its speaking styles, which are `motion.targets.MANNERS`; the first is the default.
+        articulation: The two ends of *Articulation*, mumbled and clear, of `styles`.
+        clear_share: How often the clear end is drawn, where either end or a mixture with it is.
         augmentation: How the copies of a clip are changed.
         versions: Copies of each captured clip; the first is as recorded. Their features are computed once.
         driven_share: Share of each batch that is driven by phone times (`motion/phoneme_driven.py`).
@@ -76,6 +78,8 @@ class FinetuneChannels(FaceWeights):
 
     host: FaceFormerChannels
     styles: tuple[str, ...]
+    articulation: tuple[str, str]
+    clear_share: float = 0.65
     augmentation: Augmentation
     versions: int = 5
     driven_share: float = 0.4

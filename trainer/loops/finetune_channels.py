@@ -4,12 +4,14 @@
 The bundled face model: fusion and decoder learn captured motion, as ARKit-named channels, from the features of frozen
 encoders, autoregressively, as FaceFormer was trained. The error is measured on the face that the channels make.
 
-Shapes: B batch, S samples, T animation frames, D features, E sentence space, K channels, V vertices.
+Shapes: B batch, S samples, L encoder frames, T animation frames, D features, E sentence space, N styles, K channels,
+V vertices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +19,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import ModelConfig
 from wav2sem_blender.pipeline.nn import host_network
+from wav2sem_blender.pipeline.nn.encoders import WHISPER, resample_features, sound_for
 from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
+from wav2sem_blender.pipeline.phones import PHONES
 
 from ..motion.curves import MotionRecord, MotionStore, paired_records
 from ..motion.shapes import read_basis
-from ..motion.targets import BREATH_S, rest_in_pauses, rest_pose, seal_lips, tuck_lower_lip
+from ..motion.targets import Mouth, manners, mixed
 from ..runs.run import Run, cosine_with_warmup, data_hash
-from ..runs.stages import read_encoder, read_sentence_space, read_wav2sem
+from ..runs.stages import below, read_encoder, read_recogniser, read_sentence_space, read_wav2sem
 from ..speech.augment import Augmenter
 from ..speech.augmentation import RECORDED
 from ..speech.batches import normalise
@@ -41,32 +46,47 @@ MAX_GRADIENT = 1.0  # the norm of all gradients together
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A clip to learn from; `style` is an index, `text` what is said."""
+    """A clip to learn from.
+
+    Attributes:
+        text: What is said.
+        features_TD: Half precision.
+        targets_NTK: The motion in every style.
+        only_style: Index of the one style that was captured, if the others are not to be learnt from this clip.
+    """
 
     text: str | None
     features_TD: Tensor
     semantic_E: Tensor
+    targets_NTK: Tensor
+    only_style: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A part of an example, with the motion in one style or between two."""
+
+    features_TD: Tensor
+    semantic_E: Tensor
     target_TK: Tensor
-    style: int
+    style_N: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """Corrects captured motion (`motion/targets.py`): lips closed on p, b, m, tucked on f, v, at rest in pauses."""
+    """Turns prepared motion into what is taught (`motion/targets.py`)."""
 
-    gap_K: np.ndarray
-    channels: tuple[str, ...]
-    rest_K: np.ndarray | None
+    mouth: Mouth
 
-    def __call__(self, target_TK: np.ndarray, record: SpeechRecord) -> np.ndarray:
-        """(T, K); motion without phone times stays as it is."""
-        if not record.phones or self.rest_K is None:
-            return target_TK
-        sealed_TK = seal_lips(target_TK, record.phones, self.gap_K, self.channels.index("mouthClose"))
-        tucked_TK = tuck_lower_lip(sealed_TK, record.phones, self.gap_K, self.channels)
-        duration_s = record.n_samples / SAMPLE_RATE_HZ
-        rested_TK = rest_in_pauses(tucked_TK, record.phones, duration_s, self.rest_K, BREATH_S)
-        return rested_TK.astype(np.float32)
+    def manners(self, target_TK: np.ndarray, record: SpeechRecord) -> dict[str, np.ndarray]:
+        """The motion (T, K) in every manner."""
+        return manners(target_TK, record.phones, record.n_samples / SAMPLE_RATE_HZ, self.mouth)
+
+    def __call__(
+        self, target_TK: np.ndarray, record: SpeechRecord, manner_weights: Mapping[str, float] = {"natural": 1.0}
+    ) -> np.ndarray:
+        """(T, K), between manners."""
+        return mixed(self.manners(target_TK, record), manner_weights).astype(np.float32)
 
 
 class ChannelLearner(nn.Module):
@@ -101,7 +121,7 @@ def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Pa
                 loss = loss_of(part, config, learner, run.device)
             run.backward(loss)
         run.update()
-        run.log(step, audio_s=sum(len(crop.target_TK) for crop in crops) / config.host.fps)
+        run.log(step, audio_s=sum(len(crop.features_TD) for crop in crops) / config.host.fps)
     if run.is_main:
         write_model(run, model.config, model.state_dict(), basis_KV3)
 
@@ -112,22 +132,28 @@ def training_examples(
     """The captured clips, and the driven ones if the config has a share of them."""
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
-    timed = [(motion.weights(moved), record.phones) for record, moved in train if record.phones]
-    taught = Teacher(gap_K=gap_K, channels=motion.channels, rest_K=rest_pose(timed) if timed else None)
+    taught = Teacher(mouth=Mouth(channels=motion.channels, gap_K=gap_K))
     groups = [_examples(config, model, speech, motion, taught, train, config.versions, device)]
     if config.driven_share:
         driven = MotionStore(data / "driven")
         pairs = paired_records(speech, driven)
         groups.append(_examples(config, model, speech, driven, taught, pairs, config.driven_versions, device))
-        if taught.rest_K is not None:
-            groups[1] += _speechless(config, model, speech, taught.rest_K, device)
-    return [[e for e in group if len(e.target_TK) > config.crop_frames // 2] for group in groups]
+        groups[1] += _speechless(config, model, speech, device)
+    return [[e for e in group if len(e.features_TD) > config.crop_frames // 2] for group in groups]
 
 
 def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Path, wav2sem: Path) -> FaceModel:
     """The whole model with both pretrained encoders, which are frozen: eval mode and no gradients."""
-    encoder, phones = read_encoder(hubert)
+    encoder, state = read_encoder(hubert)
     sentences, sentence = read_wav2sem(wav2sem)
+    shared = encoder.kind == WHISPER
+    if shared != sentences.shared:
+        raise UserError(
+            "--wav2sem {wav2sem} does not fit --hubert {hubert}: a Wav2Sem that reads features (`pretrain shared`) "
+            "goes with an ear (`pretrain-hubert ear`), any other with a HuBERT",
+            wav2sem=wav2sem,
+            hubert=hubert,
+        )
     described = ModelConfig(
         name="wav2sem-default",
         encoder=encoder,
@@ -135,24 +161,35 @@ def build_model(config: FinetuneChannels, channels: tuple[str, ...], hubert: Pat
         host=config.host,
         channels=channels,
         styles=config.styles,
+        articulation=config.articulation,
+        phones=PHONES if shared else (),
         license="CC-BY-4.0; see LICENSE-weights",
     )
     model = FaceModel(described).eval()
     assert model.wav2sem is not None
     model.wav2sem.load_state_dict(sentence)
-    model.audio_encoder.load_state_dict(phones)
+    model.audio_encoder.load_state_dict(state)
+    if model.phone_head is not None:
+        model.phone_head.load_state_dict(below("head.", read_recogniser(hubert)))
+        model.phone_head.requires_grad_(False)
     model.audio_encoder.requires_grad_(False)
     return model
 
 
 @torch.no_grad()
 def listen(model: FaceModel, samples_S: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A whole clip's features (T, D) and sentence vector (E,), on the CPU."""
+    """A whole clip's features (T, D) in half precision, and its sentence vector (E,), on the CPU."""
     assert model.wav2sem is not None
-    waveform = torch.from_numpy(normalise(samples_S))[None].to(device)
-    positions_1T = torch.from_numpy(model.config.host.grid.positions(waveform.shape[1])).float()[None].to(device)
-    features_1TD = model.features(model.convolved(waveform, positions_1T), positions_1T)
-    return features_1TD[0].cpu(), model.wav2sem(waveform)[0].cpu()
+    samples_S = normalise(samples_S)
+    positions_1T = torch.from_numpy(model.config.host.grid.positions(len(samples_S))).float()[None].to(device)
+    sound = torch.from_numpy(sound_for(model.config.encoder.kind, samples_S))[None].to(device)
+    if model.config.one_encoder:
+        heard_1LD, _ = model.hear(sound)
+        features_1TD, semantic_1E = resample_features(heard_1LD, positions_1T), model.wav2sem(heard_1LD)
+    else:
+        features_1TD = model.features(model.convolved(sound, positions_1T), positions_1T)
+        semantic_1E = model.wav2sem(sound)
+    return features_1TD[0].half().cpu(), semantic_1E[0].cpu()
 
 
 def _examples(
@@ -172,26 +209,27 @@ def _examples(
     examples = []
     for version, augment in enumerate(augmenters):
         for record, moved in tqdm(pairs, desc=f"features {version + 1}/{versions}", unit="clip"):
-            samples_S, target_TK = speech.samples(record), taught(motion.weights(moved), record)
+            only_style = config.styles.index(moved.style) if moved.style in config.styles else None
+            by_manner = taught.manners(motion.weights(moved), record)
+            targets_NTK = np.stack([by_manner[style] for style in config.styles])
+            samples_S = speech.samples(record)
             speed = 1.0 if version == 0 else rng.uniform(*config.augmentation.speed)
-            for piece_S, piece_TK in _pieces(samples_S, target_TK, config.host.fps):
-                changed_S, changed_TK = change_speed(piece_S, piece_TK, speed)
+            for piece_S, piece_NTK in _pieces(samples_S, targets_NTK, config.host.fps):
+                changed_S, changed_NTK = change_speed(piece_S, piece_NTK, speed)
                 features_TD, semantic_E = listen(model, augment(changed_S), device)
-                n_frames = min(len(features_TD), len(changed_TK))
+                n_frames = min(len(features_TD), changed_NTK.shape[1])
                 example = Example(
                     text=record.text,
                     features_TD=features_TD[:n_frames],
                     semantic_E=semantic_E,
-                    target_TK=torch.tensor(changed_TK[:n_frames]),
-                    style=config.styles.index(moved.style),
+                    targets_NTK=torch.from_numpy(changed_NTK[:, :n_frames]),
+                    only_style=only_style,
                 )
                 examples.append(example)
     return examples
 
 
-def _speechless(
-    config: FinetuneChannels, model: FaceModel, speech: SpeechStore, rest_K: np.ndarray, device: torch.device
-) -> list[Example]:
+def _speechless(config: FinetuneChannels, model: FaceModel, speech: SpeechStore, device: torch.device) -> list[Example]:
     """Noise and music, to which the mouth rests, in every style."""
     augment = Augmenter(speech, config.augmentation, config.seed)
     examples = []
@@ -199,46 +237,70 @@ def _speechless(
         rng = np.random.default_rng([config.seed, i])
         sound_S = augment.speechless(int(SPEECHLESS_S * SAMPLE_RATE_HZ), rng)
         features_TD, semantic_E = listen(model, sound_S, device)
-        target_TK = torch.from_numpy(rest_K).float().expand(len(features_TD), -1)
-        style = i % len(config.styles)
-        examples.append(
-            Example(text=None, features_TD=features_TD, semantic_E=semantic_E, target_TK=target_TK, style=style)
-        )
+        rest_NTK = torch.zeros(len(config.styles), len(features_TD), len(model.config.channels))
+        examples.append(Example(text=None, features_TD=features_TD, semantic_E=semantic_E, targets_NTK=rest_NTK))
     return examples
 
 
-def _pieces(samples_S: np.ndarray, target_TK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pieces(samples_S: np.ndarray, targets_NTK: np.ndarray, fps: int) -> list[tuple[np.ndarray, np.ndarray]]:
     per_frame = SAMPLE_RATE_HZ / fps
-    starts = range(0, max(1, len(target_TK) - PIECE_FRAMES // 4), PIECE_FRAMES)
+    starts = range(0, max(1, targets_NTK.shape[1] - PIECE_FRAMES // 4), PIECE_FRAMES)
     return [
-        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], target_TK[i : i + PIECE_FRAMES])
+        (samples_S[int(i * per_frame) : int((i + PIECE_FRAMES) * per_frame)], targets_NTK[:, i : i + PIECE_FRAMES])
         for i in starts
     ]
 
 
-def change_speed(samples_S: np.ndarray, target_TK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+def change_speed(samples_S: np.ndarray, targets_NTK: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
     """Speech and motion `speed` times as fast (and the voice that much higher)."""
+    targets_NTK = targets_NTK.astype(np.float32)
     if speed == 1.0:
-        return samples_S, target_TK
+        return samples_S, targets_NTK
     at_S = np.arange(int(len(samples_S) / speed)) * speed
-    at_T = np.arange(int(len(target_TK) / speed)) * speed
-    frames_T = np.arange(len(target_TK))
-    moved_TK = np.stack([np.interp(at_T, frames_T, target_T) for target_T in target_TK.T], 1)
-    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_TK.astype(np.float32)
+    n_frames = targets_NTK.shape[1]
+    at_T = np.minimum(np.arange(int(n_frames / speed)) * speed, n_frames - 1)
+    lower_T = np.minimum(at_T.astype(int), max(0, n_frames - 2))
+    share_T1 = (at_T - lower_T)[:, None].astype(np.float32)
+    upper_T = np.minimum(lower_T + 1, n_frames - 1)
+    moved_NTK = targets_NTK[:, lower_T] * (1 - share_T1) + targets_NTK[:, upper_T] * share_T1
+    return np.interp(at_S, np.arange(len(samples_S)), samples_S).astype(np.float32), moved_NTK
 
 
-def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Example]:
-    """A global batch: crops of equal length, captured and driven by their shares."""
+def draw(examples: list[list[Example]], config: FinetuneChannels, rng: np.random.Generator) -> list[Crop]:
+    """A global batch: crops of equal length, captured and driven by their shares, in random manners."""
     n_driven = round(config.driven_share * config.batch)
     some: list[Example] = []
     for group, count in zip(examples, (config.batch - n_driven, n_driven), strict=False):
         some += [group[i] for i in rng.integers(len(group), size=count)]
-    n_frames = min(config.crop_frames, *(len(example.target_TK) for example in some))
-    starts = [int(rng.integers(len(example.target_TK) - n_frames + 1)) for example in some]
-    return [
-        replace(e, features_TD=e.features_TD[i : i + n_frames], target_TK=e.target_TK[i : i + n_frames])
-        for e, i in zip(some, starts, strict=True)
-    ]
+    n_frames = min(config.crop_frames, *(len(example.features_TD) for example in some))
+    crops = []
+    for example in some:
+        first = int(rng.integers(len(example.features_TD) - n_frames + 1))
+        style_N = torch.from_numpy(draw_style(config, example.only_style, rng))
+        part_NTK = example.targets_NTK[:, first : first + n_frames]
+        crops.append(
+            Crop(
+                features_TD=example.features_TD[first : first + n_frames],
+                semantic_E=example.semantic_E,
+                target_TK=torch.einsum("n,ntk->tk", style_N, part_NTK),
+                style_N=style_N,
+            )
+        )
+    return crops
+
+
+def draw_style(config: FinetuneChannels, only_style: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Weights (N,) of the styles: the captured one; or the first, an end of *Articulation*, or a mixture of both."""
+    weights_N = np.zeros(len(config.styles), np.float32)
+    if only_style is not None:
+        weights_N[only_style] = 1
+        return weights_N
+    end = config.styles.index(config.articulation[int(rng.random() < config.clear_share)])
+    kind = rng.random()
+    share = 0.0 if kind < 0.5 else 1.0 if kind < 0.75 else rng.random()
+    weights_N[0] += 1 - share
+    weights_N[end] += share
+    return weights_N
 
 
 def descent(
@@ -249,10 +311,10 @@ def descent(
     return optimiser, cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
 
 
-def loss_of(crops: list[Example], config: FinetuneChannels, learner: nn.Module, device: torch.device) -> Tensor:
+def loss_of(crops: list[Crop], config: FinetuneChannels, learner: nn.Module, device: torch.device) -> Tensor:
     """The loss of crops of equal length: a scalar."""
-    features_BTD = torch.stack([crop.features_TD for crop in crops]).to(device)
+    features_BTD = torch.stack([crop.features_TD for crop in crops]).float().to(device)
     semantic_B1E = torch.stack([crop.semantic_E for crop in crops])[:, None].to(device)
     target_BTK = torch.stack([crop.target_TK for crop in crops]).to(device)
-    style_BN = torch.eye(len(config.styles))[[crop.style for crop in crops]].to(device)
+    style_BN = torch.stack([crop.style_N for crop in crops]).to(device)
     return learner(features_BTD, semantic_B1E, style_BN, target_BTK)
