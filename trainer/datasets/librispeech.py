@@ -34,6 +34,7 @@ VALID_SHARE = 0.05
 # The list of a folder with at least this many files is kept; another format makes another list.
 INDEXED_FROM, INDEX_FORMAT = 5_000, 1
 MAX_DEPTH = 4  # LibriSpeech/SUBSET/SPEAKER/CHAPTER, seen from the folder above
+_CHUNK = 256  # files that a thread opens in a row
 _PUBLISHED = {"README.TXT", "LICENSE.TXT", "BOOKS.TXT", "CHAPTERS.TXT", "SPEAKERS.TXT"}
 _UTTERANCE = re.compile(r"(\d+)-(\d+)-\d+\.flac")
 
@@ -132,8 +133,11 @@ def _listed(root: Path, transcribed: bool) -> tuple[list[Utterance], Mapping[str
     listed = [utterance for chapter in _chapters(root, skipped) for utterance in _utterances(chapter, skipped)]
     if transcribed:
         listed = [utterance for utterance in listed if utterance.text]
+    chunks = [listed[start : start + _CHUNK] for start in range(0, len(listed), _CHUNK)]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
-        lengths = list(threads.map(_n_samples, [utterance.file for utterance in listed], chunksize=64))
+        lengths = [
+            n for some in threads.map(lambda chunk: [_n_samples(one.file) for one in chunk], chunks) for n in some
+        ]
     records = []
     for utterance, length in zip(listed, lengths, strict=True):
         if isinstance(length, str):

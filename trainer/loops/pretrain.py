@@ -4,7 +4,8 @@
 Wav2Sem maps a whole utterance's audio into a text model's sentence space, by L1 (the paper's loss) and an optional
 contrastive term that keeps vectors from collapsing onto the mean sentence.
 
-Shapes: B batch of one process, G global batch, S samples, L encoder frames, D features, E sentence space, N held-out utterances.
+Shapes: B batch of one process, G global batch, S samples, L encoder frames, D features, E sentence space, N held-out
+utterances.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ def pretrain(config: PretrainWav2Sem, data: Path, run: Run, hubert: Path | None 
     speech = open_speech(data)
     train, held_out, skipped = _chosen(config, speech, run)
     text_model = _text_model(config, run)
-    with run.accelerator.local_main_process_first():  # one process computes the text vectors, the others read the cache
-        texts = [record.text for record in (*train, *held_out)]
-        targets = TextTargets(texts, text_model, config.target, normalise=config.normalise_target, device=run.device)
+    texts = [record.text for record in (*train, *held_out)]
+    targets = TextTargets(texts, text_model, config.target, normalise=config.normalise_target, device=run.device)
     run.describe(
         data_sha256=data_hash(speech.files()),
         utterances={"train": len(train), "valid": len(held_out)},

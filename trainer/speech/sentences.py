@@ -9,9 +9,11 @@ Shapes: N texts, B batch, L tokens, E sentence space.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import atomic_path, write_atomically
 from wav2sem_blender.pipeline.checkpoint import sha256
 
 from ..datasets.published_files import cache_folder
+from ..runs.sharing import divide
 
 TARGETS = ("cls", "mean")
+BATCH = 32
+PART_TEXTS = 32 * BATCH
+"""BERT-base needs 100 s of a CPU's core for a part; a stopped run loses no more."""
+Embed = Callable[[Sequence[str]], np.ndarray]
 _IDENTITY_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
 
 
@@ -85,18 +91,22 @@ def text_vectors(
         UserError: an unknown target, or a model of another architecture.
         MissingFileError: there is no such folder, and no hub has the name.
     """
-    vectors_NE: np.ndarray | None = None
-    for rows, vector_BE in _vectors(texts, str(model) or default_text_model(), target, normalise, device):
-        if vectors_NE is None:
-            vectors_NE = np.empty((len(texts), vector_BE.shape[1]), np.float32)
-        vectors_NE[rows] = vector_BE
-    if vectors_NE is None:
+    embed = _embedder(str(model) or default_text_model(), target, normalise, device)
+    if not texts:
         raise UserError("there are no texts to compute vectors of")
+    order = _longest_first(texts)
+    sorted_NE = embed([texts[row] for row in order])
+    vectors_NE = np.empty_like(sorted_NE)
+    vectors_NE[order] = sorted_NE
     return torch.from_numpy(vectors_NE)
 
 
 class TextTargets:
-    """Every text's sentence vector, read from the cache if an earlier run computed it."""
+    """Every text's sentence vector, read from the cache if an earlier run computed it.
+
+    They are computed in parts, each a file in the cache, by all processes that open the same targets: a stopped run
+    goes on where it was, and nobody waits in a barrier.
+    """
 
     def __init__(
         self,
@@ -119,9 +129,16 @@ class TextTargets:
             "n_texts": len(distinct),
         }
         path = folder / f"{hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]}.npy"
+        parts = path.with_suffix(".parts")
+        if not distinct:
+            raise UserError("there are no texts to compute vectors of")
+        has_json = path.with_suffix(".json").is_file()
         if not _is_whole(path, described):
-            vectors_NE = text_vectors(distinct, model, target, normalise=normalise, device=device)
-            _write(path, vectors_NE.numpy(), described)
+            if has_json:  # of a damaged file, not one that another process has finished since
+                path.with_suffix(".json").unlink(missing_ok=True)
+            embed = functools.cache(lambda: _embedder(str(model) or default_text_model(), target, normalise, device))
+            _compute(path, parts, distinct, lambda texts: embed()(texts), described)
+        shutil.rmtree(parts, ignore_errors=True)
         self.vectors_NE: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         self.path = path
         self._row = {text: row for row, text in enumerate(distinct)}
@@ -154,38 +171,73 @@ def _is_whole(path: Path, described: dict[str, Any]) -> bool:
         return False
 
 
-def _write(path: Path, vectors_NE: np.ndarray, described: dict[str, Any]) -> None:
-    """The vectors first, then their description, which makes them valid."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+def _compute(path: Path, parts: Path, distinct: Sequence[str], embed: Embed, described: dict[str, Any]) -> None:
+    """Compute what no other process has in hand, then let one process join the parts."""
+    order = _longest_first(distinct)
+    rows_of = {
+        parts / f"{start:08d}.npy": order[start : start + PART_TEXTS] for start in range(0, len(order), PART_TEXTS)
+    }
+    described_in = path.with_suffix(".json")
+
+    def write_part(part: Path) -> None:
+        _save(part, embed([distinct[row] for row in rows_of[part]]))
+
+    def join(path: Path) -> None:
+        width = np.load(next(iter(rows_of)), mmap_mode="r").shape[1]
         with atomic_path(path) as unfinished:
-            np.save(unfinished, vectors_NE)
-        described = described | {"sha256": sha256(path)}
-        write_atomically(path.with_suffix(".json"), (json.dumps(described, indent=1) + "\n").encode())
+            vectors_NE = np.lib.format.open_memmap(unfinished, "w+", np.float32, (len(distinct), width))
+            for part, rows in rows_of.items():
+                vectors_NE[rows] = np.load(part, allow_pickle=False)
+            vectors_NE.flush()
+        # The description makes the vectors valid.
+        content = json.dumps(described | {"sha256": sha256(path)}, indent=1)
+        write_atomically(described_in, (content + "\n").encode())
+
+    try:
+        divide(
+            list(rows_of),
+            write_part,
+            is_done=lambda part: part.is_file() or described_in.is_file(),
+            title="text vectors",
+        )
+        divide([path], join, is_done=lambda path: _is_whole(path, described))
     except UserError as error:
         raise UserError("{error} WAV2SEM_CACHE names another folder.", error=error.text) from error
 
 
-@torch.no_grad()
-def _vectors(
-    texts: Sequence[str], model: str, target: str, normalise: bool, device: str | torch.device, batch: int = 32
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Rows of `texts` and their vectors (B, E). The longest come first, so that memory peaks at the first batch."""
+def _save(path: Path, vectors_NE: np.ndarray) -> None:
+    with atomic_path(path) as unfinished:
+        np.save(unfinished, vectors_NE)
+
+
+def _longest_first(texts: Sequence[str]) -> list[int]:
+    """Rows in the order of computing: texts of a batch have similar lengths, and memory peaks at the first batch."""
+    return sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
+
+
+def _embedder(model: str, target: str, normalise: bool, device: str | torch.device) -> Embed:
+    """A function that gives the vectors (N, E) of texts, in batches in their order."""
     if target not in TARGETS:
         raise UserError("text target {target!r}: choose from {targets}", target=target, targets=", ".join(TARGETS))
     tokenizer, bert = _load(model)
     bert = bert.to(device)
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
-    for start in tqdm(range(0, len(texts), batch), desc="text vectors", unit="batch", disable=len(texts) < 20 * batch):
-        rows = order[start : start + batch]
-        tokens = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt").to(device)
-        hidden_BLE = bert(**tokens).last_hidden_state
-        mask_BL1 = tokens["attention_mask"].unsqueeze(-1)
-        mean_BE = (hidden_BLE * mask_BL1).sum(1) / mask_BL1.sum(1)
-        vector_BE = hidden_BLE[:, 0] if target == "cls" else mean_BE
-        if normalise:
-            vector_BE = F.normalize(vector_BE, dim=-1) * vector_BE.shape[-1] ** 0.5
-        yield rows, vector_BE.cpu().numpy()
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        vectors: list[np.ndarray] = []
+        for start in range(0, len(texts), BATCH):
+            batch = list(texts[start : start + BATCH])
+            tokens = tokenizer(batch, padding=True, truncation=True, return_tensors="pt").to(device)
+            hidden_BLE = bert(**tokens).last_hidden_state
+            mask_BL1 = tokens["attention_mask"].unsqueeze(-1)
+            mean_BE = (hidden_BLE * mask_BL1).sum(1) / mask_BL1.sum(1)
+            vector_BE = hidden_BLE[:, 0] if target == "cls" else mean_BE
+            if normalise:
+                vector_BE = F.normalize(vector_BE, dim=-1) * vector_BE.shape[-1] ** 0.5
+            vectors.append(vector_BE.cpu().numpy())
+        return np.concatenate(vectors)
+
+    return embed
 
 
 def _load(model: str) -> tuple[Any, Any]:
