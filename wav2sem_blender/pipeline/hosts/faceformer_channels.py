@@ -69,7 +69,8 @@ class ChannelDecoder(MotionDecoder):
         max_cached_frames: int = MAX_CACHED_FRAMES,
     ) -> np.ndarray:
         """As `protocol.Decoder`; every weight is in [0, 1]."""
-        return super().decode(memory_RM, style_N, seed, progress, max_cached_frames).clip(0, 1)
+        weights_TK = super().decode(memory_RM, style_N, seed, progress, max_cached_frames)
+        return weights_TK.clip(0, 1, out=weights_TK)
 
     def _memory(self, memory_RM: np.ndarray, first: int, last: int) -> np.ndarray:
         if not self._look_ahead:
