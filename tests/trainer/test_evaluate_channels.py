@@ -17,9 +17,10 @@ from trainer.evaluation.channel_tables import channels_markdown  # noqa: E402
 from trainer.evaluation.conditions import CLEAN, CONDITIONS  # noqa: E402
 from trainer.evaluation.evaluate_channels import POOLED, MouthModel, evaluate_channels, judge_languages  # noqa: E402
 from trainer.evaluation.lipsync import correlations, judge, pool_closures  # noqa: E402
+from trainer.evaluation.mouth_shape import at_film_rate  # noqa: E402
 from trainer.experiments.evaluation import EvaluateChannels, bundled, bundled_test  # noqa: E402
 from trainer.motion.curves import write_motion, write_tracked  # noqa: E402
-from trainer.motion.landmarks import LipGap  # noqa: E402
+from trainer.motion.landmarks import LipGap, LipPoints  # noqa: E402
 from trainer.motion.shapes import read_basis  # noqa: E402
 from trainer.speech.prepared import SpeechRecord  # noqa: E402
 from wav2sem_blender.assets import ASSETS  # noqa: E402
@@ -29,6 +30,7 @@ from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 LENGTH = 2 * 16_000
 CLIPS = (("filmed", "grid_s1", "grid_s1"), ("read", "vctk", "vctk/a"), ("told", "librispeech_251", "librispeech/b"))
 PHONES = [("SIL", 0.0, 0.3), ("M", 0.3, 0.4), ("AA", 0.4, 0.9), ("T", 0.9, 1.0), ("B", 1.2, 1.3), ("SIL", 1.7, 2.0)]
+TAUGHT = [f"taught{i}" for i in range(8)]  # films of the lip reader
 NO_VOICES = replace(bundled(), languages=False)
 
 
@@ -52,13 +54,22 @@ def work(animator, tmp_path_factory) -> Path:
         for i, (name, corpus, speaker) in enumerate(CLIPS)
     ]  # fmt: skip
     records.append(replace(records[-1], name="unheard", split="test", first=3 * LENGTH))
+    records += [replace(records[0], name=name, split="train") for name in TAUGHT]
     (work / "speech" / "clips.json").write_text(json.dumps([asdict(record) for record in records]))
     channels = animator.folder.config.channels
     np.savez(work / "basis.npz", names=np.array(channels), basis_KV3=animator.folder.basis())
     own_TK = animator.animate(demo_S[:LENGTH].astype(np.float32) / 32768, 16_000).weights_TK
     write_motion(work / "motion", channels, [("filmed", "grid_s1", "valid", own_TK)])
-    gap_T = np.random.default_rng(0).random(50)
-    write_tracked(work / "motion", {"filmed": LipGap(gap_T=gap_T, found_T=np.ones(50, bool), fps=25.0)})
+    rng = np.random.default_rng(0)
+    gap_T = rng.random(50)
+    mesh = LipPoints(rest_P2=rng.normal(0, 20, (16, 2)), basis_KP2=rng.normal(0, 5, (len(channels), 16, 2)))
+    points = {"filmed": at_film_rate(mesh.moved(own_TK), 30.0, 50)}
+    points |= {name: rng.normal(0, 20, (50, 16, 2)) for name in TAUGHT}
+    films = {
+        name: LipGap(gap_T=gap_T, found_T=np.ones(50, bool), fps=25.0, points_TP2=points_TP2)
+        for name, points_TP2 in points.items()
+    }
+    write_tracked(work / "motion", films, mesh)
     return work
 
 
@@ -98,6 +109,18 @@ def test_the_models_own_motion_has_no_error(results) -> None:
     assert row["clips"] == 1 and row["mve_mm"] == 0 < row["rest_mve_mm"] and row["aperture_r"] == pytest.approx(1)
 
 
+def test_the_models_own_motion_has_its_own_shape(results) -> None:
+    """The film in the fixture is what the model itself moves, and the reader learnt from another."""
+    measured, out = results
+    (row,) = measured["shapes"].values()
+    assert row["clips"] == 1 and row["width_r"] == pytest.approx(1) and row["width_sd_ratio"] == pytest.approx(1)
+    assert row["legibility"] == row["legibility_film"] and row["means"]["pbm"] == pytest.approx(
+        row["means_film"]["pbm"], abs=1e-4
+    )
+    text = (out / "results.md").read_text()
+    assert "| grid_s1 | 1 | 1.000 | 1.000 |" in text and "pbm: p b m" in text
+
+
 def test_report_has_the_model_cards_tables(results, capsys) -> None:
     measured, out = results
     text = (out / "results.md").read_text()
@@ -109,7 +132,7 @@ def test_report_has_the_model_cards_tables(results, capsys) -> None:
     assert f"| noise | {noisy:.3f} ({100 * (noisy / r - 1):+.0f} %) |" in text
     assert "Not asked for." in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 3
+    assert len(tables) == 5
     for block in tables:
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
@@ -125,7 +148,7 @@ def test_the_test_split_and_chosen_conditions(work, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (EvaluateChannels(split="spare"), "no recording of the spare split, only of: test, valid"),
+        (EvaluateChannels(split="spare"), "no recording of the spare split, only of: test, train, valid"),
         (EvaluateChannels(conditions=("rain",)), "condition 'rain': choose from clean, babble"),
     ],
 )

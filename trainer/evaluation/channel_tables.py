@@ -16,11 +16,17 @@ from .conditions import (
     SNR_DB,
     TELEPHONE_HZ,
 )
+from .mouth_shape import CLASSES, DISTANCES
 from .tables import table
 
 CLOSURES = ("recall", "precision", "f1", "auc", "chance", "closed", "silence_residual", "openness")
 HEADINGS = {"f1": "F1", "auc": "AUC", "silence_residual": "silence residual"}
 NOTHING = "-"
+SHAPES_CAPTION = (
+    "Legibility: share of 11 kinds of sounds that a lip reader tells, which learnt from film; chance 0.09. By kind: "
+    "mean difference in mm from the clip's mean, in brackets the film's: the mouth's width, the gap, the upper lip's "
+    "thickness and the lower one's. See `trainer/evaluation/mouth_shape.py`."
+)
 
 
 def channels_markdown(results: Mapping[str, Any]) -> str:
@@ -39,6 +45,8 @@ def channels_markdown(results: Mapping[str, Any]) -> str:
     if len(results["conditions"]) > 1:
         parts += ["## Under harder conditions", _conditions(results["conditions"]), _conditions_caption()]
     parts += ["## Other languages, synthetic voices", _languages(results["languages"]) or results["languages_note"]]
+    if results["shapes"]:
+        parts += ["## Shape of the mouth", _shapes(results["shapes"]), *_class_means(results["shapes"]), SHAPES_CAPTION]
     if results["motion"]:
         parts += ["## Against held-out motion", _motion(results["motion"]), _motion_caption(results)]
     return "\n\n".join(parts) + "\n"
@@ -153,6 +161,31 @@ def _motion_caption(results: Mapping[str, Any]) -> str:
         "frames of a clip, then over clips. lve_mm: the largest distance (not squared). rest_mve_mm: the error of a "
         "motionless face. aperture_r: Pearson's r of the lip gap with the fitted one."
     )
+
+
+def _shapes(shapes: Mapping[str, Any]) -> str:
+    head = ("recordings", "clips", "width r", "width sd ratio", "legibility", "of the film")
+    keys = ("width_r", "width_sd_ratio", "legibility", "legibility_film")
+    return table(
+        head, [(name, str(row["clips"]), *(_figure(row[key]) for key in keys)) for name, row in shapes.items()]
+    )
+
+
+def _class_means(shapes: Mapping[str, Any]) -> list[str]:
+    return [
+        table(
+            (name, "n", *DISTANCES),
+            [
+                (
+                    f"{sound}: {' '.join(CLASSES[sound]).lower()}",
+                    str(mean["n"]),
+                    *(f"{mean[key]:+.1f} ({row['means_film'][sound][key]:+.1f})" for key in DISTANCES),
+                )
+                for sound, mean in row["means"].items()
+            ],
+        )
+        for name, row in shapes.items()
+    ]
 
 
 def _heads(keys: tuple[str, ...]) -> list[str]:

@@ -10,8 +10,8 @@ Shapes: S samples at 16 kHz, T animation frames, K channels, V vertices, L lags.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import channels_markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
+from .mouth_shape import FILM_FPS, SpokenLips, at_film_rate, judge_shapes, learn_to_read
 from .protocols import EvaluateChannels
 from .tables import write_results
 
 POOLED = "unseen voices"
+READ = "grid_s1"  # whose films teach the lip reader
 UNSEEN_VOICES = ("librispeech_4_aligned", "librispeech_251", "vctk")
 
 
@@ -45,7 +47,8 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
     `conditions`, the same by condition and corpus; `languages`, `closures` by language; and `motion` by style:
     `mve_mm`, the mean error over frames and vertices of the mouth region; `lve_mm`, the mean over frames of the
     largest error; `rest_mve_mm`, the mean error of a motionless face; `aperture_r`, the mean over clips of Pearson's r
-    with the held-out lip gap.
+    with the held-out lip gap; and `shapes` by corpus, `mouth_shape.judge_shapes` against the films, read by a lip
+    reader that learnt from GRID speaker 1's training films (nothing without such films).
 
     Raises:
         MissingFileError: there is no model, or speech, motion or tracked lips were not prepared.
@@ -61,6 +64,8 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
     truth = {record.name: moved for record, moved in paired_records(speech, motion)}
     heard = Conditions(speech, config.split, config.seed)
     asked = _asked(config, records)
+    mesh, films = motion.mesh_lips(), {r.name: spoken for r in speech.records if (spoken := _film(r, lips.get(r.name)))}
+    shapes: dict[str, list[tuple[SpokenLips, SpokenLips]]] = {}
     judged: list[Judged] = []
     errors: dict[str, list[dict[str, float]]] = {}
     for record in tqdm(records, desc="animate", unit="clip"):
@@ -73,6 +78,10 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
                 target = out / "apertures" / record.corpus / f"{record.name}.npz"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(target, aperture=aperture_T, fps=predicted.fps)
+                if mesh and record.name in films:
+                    film = films[record.name]
+                    ours_TP2 = at_film_rate(mesh.moved(predicted.weights_TK), predicted.fps, len(film.lips_TP2))
+                    shapes.setdefault(record.corpus, []).append((replace(film, lips_TP2=ours_TP2), film))
                 if known:
                     row = motion_errors(predicted.weights_TK, motion.weights(known), basis_KV3[:, moving_V], gap_K)
                     errors.setdefault(known.style.split("/")[0], []).append(row)
@@ -87,11 +96,30 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
         "conditions": by_condition,
         "languages": languages,
         "languages_note": note,
+        "shapes": _shapes(speech, films, shapes),
         "motion": {style: {"clips": len(some)} | _means(some) for style, some in errors.items()},
         "motion_vertices": int(moving_V.sum()),
     }
     write_results(out, results, channels_markdown(results))
     return results
+
+
+def _film(record: SpeechRecord, tracked: LipGap | None) -> SpokenLips | None:
+    """A film whose face was never lost, at the reader's rate, with phone times."""
+    if tracked is None or tracked.points_TP2 is None or tracked.fps != FILM_FPS or not record.phones:
+        return None
+    return SpokenLips(lips_TP2=tracked.points_TP2, phones=record.phones)
+
+
+def _shapes(
+    speech: SpeechStore, films: Mapping[str, SpokenLips], pairs: Mapping[str, list[tuple[SpokenLips, SpokenLips]]]
+) -> dict[str, dict[str, Any]]:
+    """`judge_shapes` by corpus."""
+    taught = [films[r.name] for r in speech.records if r.corpus == READ and r.split == "train" and r.name in films]
+    if not taught or not pairs:
+        return {}
+    reader = learn_to_read(taught)
+    return {corpus: judge_shapes(reader, some) for corpus, some in pairs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
