@@ -23,6 +23,7 @@ from trainer.motion.phoneme_driven import phone_shares  # noqa: E402
 from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
     PARTED_M,
+    POSES,
     PRESSED_M,
     ROUNDED_GAP_M,
     ROUNDED_SHARE,
@@ -258,7 +259,9 @@ def test_the_lips_nearly_close_and_narrow_on_w() -> None:
     spoken = speaking(jawOpen=0.2)
     rounded = round_lips(spoken, phones, MOUTH)
     np.testing.assert_allclose(MOUTH.gap(rounded)[13:15], ROUNDED_GAP_M, atol=1e-9)
-    np.testing.assert_allclose(rounded[13:15, LIPS.index("mouthPucker")], 0.75 * ROUNDED_SHARE)
+    np.testing.assert_allclose(
+        rounded[13:15, LIPS.index("mouthPucker")], POSES["round"][1]["mouthPucker"] * ROUNDED_SHARE
+    )
     np.testing.assert_array_equal(rounded[[0, 5, 20, 29]], spoken[[0, 5, 20, 29]])
 
 

@@ -212,17 +212,17 @@ def _draw_shaded(axes: Axes, shaded: ShadedMouth, inner_mm_P2: np.ndarray, colum
     """The mesh in daylight, with the mouth's dark between the lips."""
     vertices_V3, triangles_G3 = shaded.vertices_mm_FV3[column], shaded.triangles_G3
     light_V = np.zeros(len(vertices_V3))
-    np.add.at(light_V, triangles_G3, _daylight(vertices_V3[triangles_G3])[:, None])
+    np.add.at(light_V, triangles_G3, daylight(vertices_V3[triangles_G3])[:, None])
     light_V /= np.maximum(np.bincount(triangles_G3.ravel(), minlength=len(light_V)), 1)
     skin_3, lip_3, mouth_3 = (np.array(to_rgb(colour)) for colour in (SKIN, LIP, MOUTH))
     rgb_V3 = (skin_3 + shaded.lip_V[:, None] * (lip_3 - skin_3)) * light_V[:, None]
     rgb_V3 += shaded.inside_V[:, None] * (mouth_3 - rgb_V3)
     axes.fill(*inner_mm_P2.T, facecolor=MOUTH, linewidth=0, zorder=-1)  # behind the image
-    image_YX4 = _nearest_surface(vertices_V3, triangles_G3, rgb_V3)
+    image_YX4 = nearest_surface(vertices_V3, triangles_G3, rgb_V3)
     axes.imshow(image_YX4, extent=(*MOUTH_VIEW_MM[0], *MOUTH_VIEW_MM[1]), origin="lower", interpolation="antialiased")
 
 
-def _nearest_surface(vertices_mm_V3: np.ndarray, triangles_G3: np.ndarray, rgb_V3: np.ndarray) -> np.ndarray:
+def nearest_surface(vertices_mm_V3: np.ndarray, triangles_G3: np.ndarray, rgb_V3: np.ndarray) -> np.ndarray:
     """Image (Y, X, 4) of `MOUTH_VIEW_MM`, transparent where there is nothing. It uses a depth buffer: sorted triangles
     leave notches where pressed lips intersect."""
     size = 2 * MOUTH_PX  # shown at half this size, which smooths the edges
@@ -275,7 +275,7 @@ def error_maps(
             order = np.argsort(rest_V3[faces_F3, 2].mean(1))
             corners_F33 = rest_V3[faces_F3[order]]
             rgba_F4 = np.asarray(colours.to_rgba(error_V[faces_F3[order]].mean(1)))
-            rgba_F4[:, :3] *= _daylight(corners_F33)[:, None]
+            rgba_F4[:, :3] *= daylight(corners_F33)[:, None]
             axes.add_collection(
                 PolyCollection(list(corners_F33[:, :, :2]), facecolors=rgba_F4, edgecolors="face", lw=0.3)
             )
@@ -286,7 +286,7 @@ def error_maps(
     return _save(figure, path)
 
 
-def _daylight(corners_F33: np.ndarray) -> np.ndarray:
+def daylight(corners_F33: np.ndarray) -> np.ndarray:
     """Brightness (F,) of triangles lit from above the viewer, which makes eyes and nose visible."""
     normals_F3 = np.cross(corners_F33[:, 1] - corners_F33[:, 0], corners_F33[:, 2] - corners_F33[:, 0])
     normals_F3 /= np.maximum(np.linalg.norm(normals_F3, axis=1, keepdims=True), 1e-20)

@@ -52,27 +52,30 @@ ROUNDED_GAP_M, ROUNDED_SHARE, ROUNDING_S = 0.001, 0.4, 0.07  # of w and oo in dr
 
 MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
 MUMBLED_LIPS = 0.55
-COMPRESSED = {"mouthPressLeft": 0.5, "mouthPressRight": 0.5, "mouthRollUpper": 0.25, "mouthRollLower": 0.25}
+COMPRESSED = {"mouthPress": 0.4, "mouthRollUpper": 0.15, "mouthRollLower": 0.15}  # once the lips have met
 SHORTEST_POSE_S, FULL_POSE_S = 0.04, 0.10  # a sound of the first length gets half of its pose
-CLEARNESS = 0.85  # share of the pose in clear motion; the rest is how the speaker moved
+CLEARNESS = 0.9  # share of the pose in clear motion; the rest is how the speaker moved
 POSE_FLANK_S = {"round": 0.12, "rounded": 0.10, "r": 0.09, "sh": 0.09}
 OTHER_FLANK_S = 0.06
 
 # The full shape of the sounds, in weights of both sides, chosen by eye on the demo head: "" stands for Left and Right.
 # The second value says how much a pose insists: one that leaves the lips free gives way to its neighbours.
 POSES: Mapping[str, tuple[float, dict[str, float]]] = {
-    "round": (1.0, {"mouthPucker": 0.75, "mouthFunnel": 0.06, "jawOpen": 0.05, "mouthClose": 0.05}),
+    "round": (1.0, {"mouthPucker": 0.85, "mouthFunnel": 0.05, "jawOpen": 0.16, "mouthClose": 0.15}),
     "rounded": (0.9, {"mouthPucker": 0.45, "mouthFunnel": 0.25, "jawOpen": 0.14}),
     "aw": (0.8, {"mouthPucker": 0.15, "mouthFunnel": 0.35, "jawOpen": 0.3}),
     "r": (0.7, {"mouthPucker": 0.35, "mouthFunnel": 0.2, "jawOpen": 0.06}),
-    "sh": (0.9, {"mouthPucker": 0.3, "mouthFunnel": 0.35, "jawOpen": 0.04, "mouthLowerDown": 0.1, "mouthUpperUp": 0.1}),
+    "sh": (
+        0.9,
+        {"mouthPucker": 0.35, "mouthFunnel": 0.45, "jawOpen": 0.03, "mouthLowerDown": 0.1, "mouthUpperUp": 0.1},
+    ),
     "ee": (
         0.8,
         {"mouthSmile": 0.35, "mouthStretch": 0.3, "jawOpen": 0.07, "mouthLowerDown": 0.25, "mouthUpperUp": 0.12},
     ),
     "e": (0.7, {"mouthSmile": 0.2, "mouthStretch": 0.15, "jawOpen": 0.26, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}),
     "a": (0.8, {"mouthSmile": 0.12, "mouthStretch": 0.15, "jawOpen": 0.42, "mouthLowerDown": 0.2, "mouthUpperUp": 0.1}),
-    "ah": (0.9, {"jawOpen": 0.5, "mouthLowerDown": 0.1, "mouthUpperUp": 0.05}),
+    "ah": (1.0, {"jawOpen": 0.6, "mouthLowerDown": 0.1, "mouthUpperUp": 0.05}),
     "uh": (0.6, {"jawOpen": 0.32, "mouthLowerDown": 0.05}),
     "th": (0.6, {"jawOpen": 0.14, "mouthLowerDown": 0.15, "mouthUpperUp": 0.1}),
     "l": (0.5, {"jawOpen": 0.18, "mouthLowerDown": 0.12, "mouthUpperUp": 0.05}),
@@ -276,10 +279,9 @@ def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> 
         if name in OPEN_POSES:
             pose_TK[:, jaw] = np.maximum(pose_TK[:, jaw], moving_TK[:, jaw] - moving_TK[:, mouth["mouthClose"]])
         clear_TK += CLEARNESS * amount_T[:, None] * pose_TK
-    closed_T1 = closures(n_frames, phones, ONSET_S, RELEASE_S)[:, None]
-    pressed_K = mouth.pose(COMPRESSED)
-    clear_TK += closed_T1 * (np.maximum(pressed_K, clear_TK) - clear_TK)
-    return close_lips(clear_TK, phones, mouth)
+    closed_TK = close_lips(clear_TK, phones, mouth)
+    pressed_T1 = closures(n_frames, phones, SEALING_S, SEALING_S)[:, None]
+    return closed_TK + pressed_T1 * np.maximum(mouth.pose(COMPRESSED) - closed_TK, 0)
 
 
 def mumble(moving_TK: np.ndarray, mouth: Mouth) -> np.ndarray:
