@@ -251,16 +251,12 @@ def _flame(data: Path) -> dict[str, np.ndarray]:
 def free_channels(channels: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
     """The variables of the fit: their names (J), and each one's weights of all channels (J, K).
 
-    Left and right are one variable. Nothing moves sideways. `mouthClose` opens the jaw as far as it closes the lips,
-    so that its weight is at most `jawOpen`'s.
+    `mouthClose` opens the jaw as far as it closes the lips, so that its weight is at most `jawOpen`'s.
     """
-    names = tuple(name for name in channels if name not in SIDEWAYS and not name.endswith(MIRRORED[1]))
-    free_JK = np.zeros((len(names), len(channels)))
-    for j, name in enumerate(names):
-        free_JK[j, [channels.index(one) for one in {name, name.replace(*MIRRORED)}]] = 1
-    if "mouthClose" in names:
-        free_JK[names.index("mouthClose"), channels.index("jawOpen")] = 1
-    return names, free_JK
+    free_KK = np.eye(len(channels))
+    if "mouthClose" in channels:
+        free_KK[channels.index("mouthClose"), channels.index("jawOpen")] = 1
+    return channels, free_KK
 
 
 def solve(
@@ -273,8 +269,9 @@ def solve(
     names, free_JK = free_channels(channels)
     design_JQ, target_TQ = _equations(np.einsum("jk,kpd->jpd", free_JK, landmarks.basis_KP3)), _equations(moved_TP3)
     gram_JJ = design_JQ @ design_JQ.T
-    effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in names])
-    most_J = np.array([MOST.get(name, 1.0) for name in names])
+    sides = [name.replace(*reversed(MIRRORED)) for name in names]
+    effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in sides])
+    most_J = np.array([MOST.get(name, 1.0) for name in sides])
     pull_TJ = (target_TQ @ design_JQ.T) * found_T[:, None] - effort_J
     smooth = SMOOTHNESS * np.diag(gram_JJ).mean()
     step = 1 / (np.linalg.eigvalsh(gram_JJ)[-1] + 16 * smooth)
@@ -287,7 +284,16 @@ def solve(
         new_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         y_TJ = new_TJ + (momentum - 1) / new_momentum * (new_TJ - x_TJ)
         x_TJ, momentum = new_TJ, new_momentum
-    return np.minimum(x_TJ @ free_JK, 1.0)
+    return one_sided(np.minimum(x_TJ @ free_JK, 1.0), channels)
+
+
+def one_sided(weights_TK: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
+    """The same without what jaw or mouth move to the left and back to the right."""
+    for left, right in (SIDEWAYS[:2], SIDEWAYS[2:]):
+        if left in channels:
+            pair = [channels.index(left), channels.index(right)]
+            weights_TK[:, pair] -= weights_TK[:, pair].min(1, keepdims=True)
+    return weights_TK
 
 
 def _equations(field_XP3: np.ndarray) -> np.ndarray:

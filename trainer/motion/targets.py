@@ -9,7 +9,7 @@ motion.
 `clear`: the same, drawn towards the full shape of every sound (`POSES`). `mumbled`: the same, smaller. `artist`: an
 animator's curves, where there are any; otherwise natural. Lips are closed on p, b and m in all of them.
 
-Every weight is in [0, 1], left and right are equal, and `mouthClose` is at most `jawOpen`; mixtures keep all of this.
+Every weight is in [0, 1], left and right differ only as the face did (in `clear` not at all), and `mouthClose` is at most `jawOpen`; mixtures keep all of this.
 
 Shapes: T animation frames, K channels, V poses, M manners.
 """
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..speech.phones import BILABIALS, LABIODENTALS, Timing
-from .curves import FPS, MIRRORED, SIDEWAYS
+from .curves import FPS, MIRRORED, SIDEWAYS, one_sided
 
 MANNERS = ("natural", "clear", "mumbled", "artist")
 
@@ -48,7 +48,8 @@ NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".
 PARTED_M = 0.003
 PARTING_S = 0.03
 
-ROUNDED_GAP_M, ROUNDED_SHARE, ROUNDING_S = 0.001, 0.4, 0.07  # of w and oo in driven motion
+ROUNDED_SHARE, ROUNDING_S = 0.35, 0.07  # of w and oo, in driven and in clear motion
+ROUNDED_GAP_M, CLEARLY_ROUNDED_GAP_M = 0.0015, 0.003  # an opening that is seen tells a clear oo from a p
 
 MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
 MUMBLED_LIPS = 0.55
@@ -124,16 +125,21 @@ class Mouth:
                     pose_K[self[name + side]] = weight
         return pose_K
 
-    def animatable(self, weights_TK: np.ndarray) -> np.ndarray:
-        """The nearest weights that an animator would make: in [0, 1], left as right, nothing sideways, and no
-        `mouthClose` beyond `jawOpen`."""
-        tidy_TK = weights_TK.clip(0, 1)
+    def even(self, weights_TK: np.ndarray) -> np.ndarray:
+        """The same with left as right, and nothing sideways."""
+        even_TK = np.array(weights_TK)
         for k, name in enumerate(self.channels):
             if name in SIDEWAYS:
-                tidy_TK[:, k] = 0
+                even_TK[:, k] = 0
             elif name.endswith(MIRRORED[0]):
                 pair = [k, self[name.replace(*MIRRORED)]]
-                tidy_TK[:, pair] = tidy_TK[:, pair].mean(1, keepdims=True)
+                even_TK[:, pair] = even_TK[:, pair].mean(1, keepdims=True)
+        return even_TK
+
+    def animatable(self, weights_TK: np.ndarray) -> np.ndarray:
+        """The nearest weights that an animator would make: in [0, 1], to one side at a time, and no `mouthClose` beyond
+        `jawOpen`."""
+        tidy_TK = one_sided(weights_TK.clip(0, 1), self.channels)
         jaw, close = self["jawOpen"], self["mouthClose"]
         tidy_TK[:, close] = np.minimum(tidy_TK[:, close], tidy_TK[:, jaw])
         return tidy_TK
@@ -240,15 +246,15 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.n
     return np.where(missing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T + missing_T), moving_TK)
 
 
-def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
-    """Draw w and oo towards their pose and nearly close them, as most speakers do and the captured one hardly does."""
+def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth, gap_m: float = ROUNDED_GAP_M) -> np.ndarray:
+    """Draw w and oo towards their pose and close them to `gap_m`: most speakers do, the captured one hardly does."""
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
     amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))
     share_T1 = ROUNDED_SHARE * amount_T[:, None]
     rounded_TK = moving_TK * (1 - share_T1) + mouth.pose(POSES["round"][1]) * share_T1
     gap_T = mouth.gap(rounded_TK)
-    surplus_T = amount_T * np.maximum(gap_T - ROUNDED_GAP_M, 0)
+    surplus_T = amount_T * np.maximum(gap_T - gap_m, 0)
     return np.where(surplus_T[:, None] > 0, mouth.with_gap(rounded_TK, gap_T - surplus_T), rounded_TK)
 
 
@@ -279,7 +285,7 @@ def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> 
         if name in OPEN_POSES:
             pose_TK[:, jaw] = np.maximum(pose_TK[:, jaw], moving_TK[:, jaw] - moving_TK[:, mouth["mouthClose"]])
         clear_TK += CLEARNESS * amount_T[:, None] * pose_TK
-    closed_TK = close_lips(clear_TK, phones, mouth)
+    closed_TK = close_lips(round_lips(clear_TK, phones, mouth, CLEARLY_ROUNDED_GAP_M), phones, mouth)
     pressed_T1 = closures(n_frames, phones, SEALING_S, SEALING_S)[:, None]
     return closed_TK + pressed_T1 * np.maximum(mouth.pose(COMPRESSED) - closed_TK, 0)
 
@@ -306,7 +312,7 @@ def manners(
     natural_TK = finished(target_TK)
     return {
         "natural": natural_TK,
-        "clear": finished(speak_clearly(target_TK, phones, mouth), TUCKED_CLEARLY),
+        "clear": finished(speak_clearly(mouth.even(target_TK), phones, mouth), TUCKED_CLEARLY),
         "mumbled": finished(mumble(target_TK, mouth)),
         "artist": natural_TK,
     }
