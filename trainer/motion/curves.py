@@ -51,7 +51,7 @@ SIDEWAYS = ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
 DEPTH_WEIGHT = 0.25  # low, as the tracker guesses depth from one camera
 LIPS_WEIGHT = 6.0  # high, as a mouth is read from its opening, width and lips more than from their place
 LOWER_LIP_WEIGHT = 2.0  # in speech the lower lip is fuller than at rest, which only antagonists could follow
-EFFORT_M2 = 5e-6  # linear cost of a channel at weight 1: favours explanations with fewer channels
+EFFORT_M2 = 3e-6  # linear cost of a channel at weight 1: favours explanations with fewer channels
 EFFORTS = {  # times that cost: of channels that would fight another one, or that viewers take for an expression
     "mouthClose": 50.0, "mouthFrownLeft": 6.0, "mouthStretchLeft": 6.0, "mouthPressLeft": 2.0, "mouthShrugLower": 2.0,
     "mouthShrugUpper": 2.0, "mouthLowerDownLeft": 2.0,
@@ -270,7 +270,9 @@ def solve(
     design_JQ, target_TQ = _equations(np.einsum("jk,kpd->jpd", free_JK, landmarks.basis_KP3)), _equations(moved_TP3)
     gram_JJ = design_JQ @ design_JQ.T
     sides = [name.replace(*reversed(MIRRORED)) for name in names]
-    effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in sides])
+    # A pair of channels costs as much as one.
+    shares = [0.5 if any(side in name for side in MIRRORED) and name not in SIDEWAYS else 1.0 for name in names]
+    effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in sides]) * shares
     most_J = np.array([MOST.get(name, 1.0) for name in sides])
     pull_TJ = (target_TQ @ design_JQ.T) * found_T[:, None] - effort_J
     smooth = SMOOTHNESS * np.diag(gram_JJ).mean()
@@ -280,15 +282,15 @@ def solve(
     y_TJ, momentum = x_TJ, 1.0
     for _ in range(ITERATIONS):
         gradient = (y_TJ @ gram_JJ) * found - pull_TJ + smooth * _fourth_difference(y_TJ)
-        new_TJ = np.clip(y_TJ - step * gradient, 0, most_J)
+        new_TJ = one_sided(np.clip(y_TJ - step * gradient, 0, most_J), names)
         new_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         y_TJ = new_TJ + (momentum - 1) / new_momentum * (new_TJ - x_TJ)
         x_TJ, momentum = new_TJ, new_momentum
-    return one_sided(np.minimum(x_TJ @ free_JK, 1.0), channels)
+    return np.minimum(x_TJ @ free_JK, 1.0)
 
 
 def one_sided(weights_TK: np.ndarray, channels: tuple[str, ...]) -> np.ndarray:
-    """The same without what jaw or mouth move to the left and back to the right."""
+    """The same array without what jaw or mouth move to the left and back to the right; changed in place."""
     for left, right in (SIDEWAYS[:2], SIDEWAYS[2:]):
         if left in channels:
             pair = [channels.index(left), channels.index(right)]

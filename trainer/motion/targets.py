@@ -9,7 +9,8 @@ motion.
 `clear`: the same, drawn towards the full shape of every sound (`POSES`). `mumbled`: the same, smaller. `artist`: an
 animator's curves, where there are any; otherwise natural. Lips are closed on p, b and m in all of them.
 
-Every weight is in [0, 1], left and right differ only as the face did (in `clear` not at all), and `mouthClose` is at most `jawOpen`; mixtures keep all of this.
+Every weight is in [0, 1], left and right differ only as the face did (in `clear` not at all), and `mouthClose` is at
+most `jawOpen`; mixtures keep all of this.
 
 Shapes: T animation frames, K channels, V poses, M manners.
 """
@@ -45,11 +46,11 @@ NEARLY_TUCKED_M = 0.006  # with a far wider gap, the sound was swallowed or misa
 
 # Phones with nearly closed or rounded lips; in all others the lips are at least `PARTED_M` apart.
 NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".split()))
-PARTED_M = 0.003
+PARTED_M = 0.0035
 PARTING_S = 0.03
 
 ROUNDED_SHARE, ROUNDING_S = 0.35, 0.07  # of w and oo, in driven and in clear motion
-ROUNDED_GAP_M, CLEARLY_ROUNDED_GAP_M = 0.0015, 0.003  # an opening that is seen tells a clear oo from a p
+ROUNDED_GAP_M, CLEARLY_ROUNDED_GAP_M = 0.0026, 0.003  # an opening that is seen tells a clear oo from a p
 
 MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
 MUMBLED_LIPS = 0.55
