@@ -18,10 +18,10 @@ from .test_panels import drawn  # noqa: TID252
 
 @pytest.fixture
 def models(tmp_path):
-    """Two model folders, of which the first has articulation, as far as a panel reads them."""
-    for name, ends in (("manners", ["mumbled", "clear"]), ("plain", None)):
+    """Two model folders, of which the first has articulation and phones, as far as a panel reads them."""
+    for name, ends, phones in (("manners", ["mumbled", "clear"], ["SIL", "L"]), ("plain", None, [])):
         (tmp_path / name).mkdir()
-        model = {"styles": ["natural", "clear", "mumbled"], "articulation": ends}
+        model = {"styles": ["natural", "clear", "mumbled"], "articulation": ends, "phones": phones}
         (tmp_path / name / "config.json").write_text(json.dumps({"model": model}))
     return tmp_path
 
@@ -38,24 +38,34 @@ def record(head):
     return json.loads(head.data.shape_keys.animation_data.action["wav2sem_settings"])
 
 
-def test_which_models_have_it(models):
+def test_which_models_have_them(models):
     assert settings.articulation_problem(bpy.context, str(models / "manners")) == ""
     assert "no mumbled and clear styles" in settings.articulation_problem(bpy.context, str(models / "plain"))
+    assert settings.tongue_problem(bpy.context, str(models / "manners")) == ""
+    assert "which sounds it hears" in settings.tongue_problem(bpy.context, str(models / "plain"))
     assert settings.articulation_problem(bpy.context, "nowhere") == "", "the run reports that"
+    assert settings.tongue_problem(bpy.context, "nowhere") == ""
     config = models / "plain" / "config.json"
     config.write_text((models / "manners" / "config.json").read_text())
     assert settings.articulation_problem(bpy.context, str(models / "plain")) == "", "it is read again when it changed"
 
 
-def test_the_panel_disables_the_slider_and_says_why(head, models):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("articulation", "This model has no mumbled and clear styles to mix"),
+        ("tongue", "This model does not tell which sounds it hears"),
+    ],
+)
+def test_the_panel_disables_what_a_model_lacks_and_says_why(head, models, name, why):
     panel, chosen = panels.WAV2SEM_PT_animate, bpy.context.scene.wav2sem
     chosen.model = str(models / "manners")
-    assert ("prop", "articulation", True) in drawn(panel)
+    assert ("prop", name, True) in drawn(panel)
     chosen.model = str(models / "plain")
     rows = drawn(panel)
-    at = rows.index(("prop", "articulation", False))
+    at = rows.index(("prop", name, False))
     words = " ".join(text for kind, text, _ in rows[at + 1 :] if kind == "label")
-    assert words.startswith("This model has no mumbled and clear styles to mix")
+    assert words.startswith(why)
 
 
 def test_the_panels_value_reaches_the_worker_and_the_record(head, models, fake_worker, audio):

@@ -125,11 +125,20 @@ def style_names(context: bpy.types.Context, model: str) -> list[str]:
 
 def articulation_problem(context: bpy.types.Context, model: str) -> str:
     """Why Articulation has no effect with a model; empty when it has, or when the model cannot be read."""
+    return "" if _may_have(context, model, "articulation") else "This model has no mumbled and clear styles to mix"
+
+
+def tongue_problem(context: bpy.types.Context, model: str) -> str:
+    """Why Tongue has no effect with a model; empty when it has, or when the model cannot be read."""
+    return "" if _may_have(context, model, "phones") else "This model does not tell which sounds it hears"
+
+
+def _may_have(context: bpy.types.Context, model: str, key: str) -> bool:
+    """Whether a model's config.json has something under `key`; True if it cannot be read, which a run reports."""
     try:
-        has_ends = _description(context, model).get("articulation")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a run reports what is wrong
-        return ""
-    return "" if has_ends else "This model has no mumbled and clear styles to mix"
+        return bool(_description(context, model).get(key))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
 
 
 def _description(context: bpy.types.Context, model: str) -> dict[str, Any]:

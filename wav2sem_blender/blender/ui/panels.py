@@ -9,7 +9,7 @@ import bpy
 
 from ...errors import UserError
 from .. import compat
-from ..animate.settings import articulation_problem
+from ..animate.settings import articulation_problem, tongue_problem
 from ..sound import info as sound_info
 from ..sound import playback
 from ..tasks.task import running_task
@@ -91,11 +91,11 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         column = columns(layout.column())
         column.prop(settings, "model")
         column.prop(settings, "style", placeholder=translated("First"))
-        _draw_articulation(column, context)
+        _draw_if_possible(column, context, "articulation", articulation_problem(context, settings.model))
         column.separator()
         for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
             column.prop(settings, name)
-        column.prop(settings, "tongue")
+        _draw_if_possible(column, context, "tongue", tongue_problem(context, settings.model))
         column.separator()
         _draw_start_frame(column, context.scene)
         row = column.row(heading="Range")
@@ -108,13 +108,11 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         _draw_button(layout, context)
 
 
-def _draw_articulation(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    """The slider; greyed out, with the reason, where the model has no such styles."""
-    settings = context.scene.wav2sem
-    problem = articulation_problem(context, settings.model)
+def _draw_if_possible(layout: bpy.types.UILayout, context: bpy.types.Context, name: str, problem: str) -> None:
+    """A setting; greyed out, with the reason, where the model cannot do it."""
     row = layout.row()
     row.enabled = not problem
-    row.prop(settings, "articulation", slider=True)
+    row.prop(context.scene.wav2sem, name, slider=True)
     if problem:
         draw_text(layout, context, problem, "INFO")
 
