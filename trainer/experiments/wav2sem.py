@@ -134,9 +134,10 @@ def shared() -> PretrainWav2Sem:
             "dropout": 0.1,
         },
         shared=True,
-        corpora=("grid_s1", "librispeech_4_aligned", "librispeech_251", "vctk", "picovoice_orders", "flite"),
+        versions=2,
+        corpora=("grid_s1", "librispeech_4_aligned", "librispeech_251", "vctk", "picovoice_orders"),
         batch=32,
-        steps=3000,
+        steps=2000,
         precision="no",
     )
 

