@@ -44,6 +44,9 @@ def channels_markdown(results: Mapping[str, Any]) -> str:
     ]
     if len(results["conditions"]) > 1:
         parts += ["## Under harder conditions", _conditions(results["conditions"]), _conditions_caption()]
+    if results["levels"]:
+        rows = [(place, f"{row['share']:.2f}", f"{row['r']:.2f}") for place, row in results["levels"].items()]
+        parts += ["## At other levels", table(("a passage", "moves, of its motion alone", "r with it"), rows)]
     parts += ["## Other languages, synthetic voices", _languages(results["languages"]) or results["languages_note"]]
     if results["shapes"]:
         parts += ["## Shape of the mouth", _shapes(results["shapes"]), *_class_means(results["shapes"]), SHAPES_CAPTION]

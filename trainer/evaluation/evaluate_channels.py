@@ -30,6 +30,7 @@ from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import channels_markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
+from .levels import judge_levels
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
 from .mouth_shape import FILM_FPS, SpokenLips, at_film_rate, judge_shapes, learn_to_read
 from .protocols import EvaluateChannels
@@ -85,6 +86,9 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
                 if known:
                     row = motion_errors(predicted.weights_TK, motion.weights(known), basis_KV3[:, moving_V], gap_K)
                     errors.setdefault(known.style.split("/")[0], []).append(row)
+    voices = [r for r in records if r.phones and not r.corpus.startswith("grid")]
+    some = [speech.samples(r) for r in voices[:: -(-len(voices) // max(config.level_clips, 1)) or 1]]
+    levels = _levels(mouth, some, config) if config.level_clips and len(some) > 1 else {}
     languages, note = _languages(mouth) if config.languages else ({}, "Not asked for.")
     by_condition = {name: _by_corpus([j for j in judged if j.condition == name]) for name in asked}
     results = {
@@ -94,6 +98,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
         "date": date.today().isoformat(),
         "lip_sync": by_condition[CLEAN],
         "conditions": by_condition,
+        "levels": levels,
         "languages": languages,
         "languages_note": note,
         "shapes": _shapes(speech, films, shapes),
@@ -138,6 +143,12 @@ class MouthModel:
     def aperture(self, predicted: Motion) -> np.ndarray:
         """Lip opening (T,) in metres; 0 is closed, as at rest."""
         return np.maximum(predicted.weights_TK @ self.gap_K, 0)
+
+
+def _levels(mouth: MouthModel, clips_S: list[np.ndarray], config: EvaluateChannels) -> dict[str, dict[str, float]]:
+    fps = float(mouth.animator.folder.config.host.grid.fps)
+    moved = judge_levels(lambda clip_S: mouth.aperture(mouth.animate(clip_S)), clips_S, fps, config.seed)
+    return {place: row._asdict() for place, row in moved.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,7 @@ class EvaluateChannels:
         conditions: from `trainer/evaluation/conditions.py`, in addition to clean; None is all (babble needs a second
             speaker in the split).
         languages: also measure other languages, spoken by espeak-ng.
+        level_clips: also measure how many clips move at other levels (`trainer/evaluation/levels.py`); 0 is none.
         semantic_strength: scales F_s; 0 is off, 1 as trained.
         seed: of the noises and rooms.
     """
@@ -52,6 +53,7 @@ class EvaluateChannels:
     split: str = "valid"
     conditions: tuple[str, ...] | None = None
     languages: bool = True
+    level_clips: int = 20
     semantic_strength: float = 1.0
     seed: int = 0
 
