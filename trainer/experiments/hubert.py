@@ -2,9 +2,9 @@
 """Experiments of `pretrain-hubert`.
 
 `base_mfcc`, then `base_features --hubert RUN_OF_BASE_MFCC`, repeat HuBERT base; `small_mfcc` and `small_features` do
-the same for an encoder that a CPU can train. `bundled`, then `bundled_anywhere --hubert RUN_OF_BUNDLED`, train the
-bundled model's phone encoder. `bundled_unlabelled` and `bundled_short` measure what clusters before the phones are
-worth.
+the same for an encoder that a CPU can train. `ear`, then `ear_languages --hubert RUN_OF_EAR`, train the bundled model's
+ear; `ear_frozen` and `student --hubert RUN_OF_EAR` stand beside it. `bundled`, then `bundled_anywhere`, trained that of
+0.1.0; `bundled_unlabelled` and `bundled_short` measure what clusters before its phones are worth.
 """
 
 from __future__ import annotations
