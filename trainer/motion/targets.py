@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..speech.phones import BILABIALS, LABIODENTALS, Timing
+from ..speech.phones import BILABIALS, LABIODENTALS, PHONES, Timing
 from .curves import FPS, MIRRORED, SIDEWAYS, one_sided
 
 MANNERS = ("natural", "clear", "mumbled", "artist")
@@ -44,13 +44,14 @@ TUCK_AFTER_S, TUCKING_S, UNTUCKING_S = 0.025, 0.07, 0.07
 WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # in a shorter f or v the lip moves less
 NEARLY_TUCKED_M = 0.006  # with a far wider gap, the sound was swallowed or misaligned
 
-# Phones with nearly closed or rounded lips; in all others the lips are at least `PARTED_M` apart.
-NEARLY_CLOSED = frozenset((*BILABIALS, *LABIODENTALS, *"W UW UH OW OY AO R SIL".split()))
+# Phones with rounded lips, at least `ROUNDED_GAP_M` apart; in all others but labials they are `PARTED_M` apart.
+NEARLY_CLOSED = frozenset("W UW UH OW OY AO R ER".split())
+PARTED = frozenset(PHONES) - NEARLY_CLOSED - {*BILABIALS, *LABIODENTALS, "SIL"}
 PARTED_M = 0.0035
 PARTING_S = 0.03
 
 ROUNDED_SHARE, ROUNDING_S = 0.35, 0.07  # of w and oo, in driven and in clear motion
-ROUNDED_GAP_M, CLEARLY_ROUNDED_GAP_M = 0.0026, 0.003  # an opening that is seen tells a clear oo from a p
+ROUNDED_GAP_M = 0.003  # an opening that is seen tells a clear oo from a p
 
 MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
 MUMBLED_LIPS = 0.55
@@ -234,28 +235,30 @@ def tuck_lower_lip(
 
 
 def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
-    """Keep the lips apart in all phones that need neither closed nor rounded lips.
+    """Keep the lips apart in all phones that do not need closed lips, and so far apart that no p is seen.
 
     A tongue between the teeth, as in "the", needs room, which an average of one speaker's few words may not show.
     """
     n_frames = len(moving_TK)
-    spans = [(start, end, 1.0) for phone, start, end in phones if phone not in NEARLY_CLOSED]
-    closed_T = closures(n_frames, phones, ONSET_S, RELEASE_S)
-    apart_T = _held(n_frames, spans, PARTING_S, PARTING_S) * (1 - closed_T) * (1 - tucks(n_frames, phones))
+    apart_T = np.zeros(n_frames)
+    for least_m, some in ((ROUNDED_GAP_M, NEARLY_CLOSED), (PARTED_M, PARTED)):
+        spans = [(start, end, least_m) for phone, start, end in phones if phone in some]
+        apart_T = np.maximum(apart_T, _held(n_frames, spans, PARTING_S, PARTING_S))
+    apart_T *= (1 - closures(n_frames, phones, SEALING_S, SEALING_S)) * (1 - tucks(n_frames, phones))
     gap_T = mouth.gap(moving_TK)
-    missing_T = apart_T * np.maximum(PARTED_M - gap_T, 0)
+    missing_T = np.maximum(apart_T - gap_T, 0)
     return np.where(missing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T + missing_T), moving_TK)
 
 
-def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth, gap_m: float = ROUNDED_GAP_M) -> np.ndarray:
-    """Draw w and oo towards their pose and close them to `gap_m`: most speakers do, the captured one hardly does."""
+def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+    """Draw w and oo towards their pose and close them to `ROUNDED_GAP_M`: most speakers do, the captured one hardly does."""
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
     amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))
     share_T1 = ROUNDED_SHARE * amount_T[:, None]
     rounded_TK = moving_TK * (1 - share_T1) + mouth.pose(POSES["round"][1]) * share_T1
     gap_T = mouth.gap(rounded_TK)
-    surplus_T = amount_T * np.maximum(gap_T - gap_m, 0)
+    surplus_T = amount_T * np.maximum(gap_T - ROUNDED_GAP_M, 0)
     return np.where(surplus_T[:, None] > 0, mouth.with_gap(rounded_TK, gap_T - surplus_T), rounded_TK)
 
 
@@ -286,7 +289,7 @@ def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> 
         if name in OPEN_POSES:
             pose_TK[:, jaw] = np.maximum(pose_TK[:, jaw], moving_TK[:, jaw] - moving_TK[:, mouth["mouthClose"]])
         clear_TK += CLEARNESS * amount_T[:, None] * pose_TK
-    closed_TK = close_lips(round_lips(clear_TK, phones, mouth, CLEARLY_ROUNDED_GAP_M), phones, mouth)
+    closed_TK = close_lips(round_lips(clear_TK, phones, mouth), phones, mouth)
     pressed_T1 = closures(n_frames, phones, SEALING_S, SEALING_S)[:, None]
     return closed_TK + pressed_T1 * np.maximum(mouth.pose(COMPRESSED) - closed_TK, 0)
 
@@ -307,14 +310,14 @@ def manners(
         return kept | {"mumbled": mumble(target_TK, mouth)}
 
     def finished(moving_TK: np.ndarray, tucked: Mapping[str, float] = TUCKED) -> np.ndarray:
-        lips_TK = tuck_lower_lip(seal_lips(moving_TK, phones, mouth), phones, mouth, tucked)
+        lips_TK = tuck_lower_lip(seal_lips(part_lips(moving_TK, phones, mouth), phones, mouth), phones, mouth, tucked)
         return mouth.animatable(rest_in_pauses(lips_TK, phones, duration_s, BREATH_S))
 
     natural_TK = finished(target_TK)
     return {
         "natural": natural_TK,
         "clear": finished(speak_clearly(mouth.even(target_TK), phones, mouth), TUCKED_CLEARLY),
-        "mumbled": finished(mumble(target_TK, mouth)),
+        "mumbled": mouth.animatable(rest_in_pauses(mumble(natural_TK, mouth), phones, duration_s, BREATH_S)),
         "artist": natural_TK,
     }
 
