@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer pretrain-hubert base_mfcc --data LibriSpeech --out work/hubert1`
 `python -m trainer pretrain-hubert base_features --data LibriSpeech --out work/hubert2 --hubert work/hubert1`
-`python -m trainer pretrain-hubert bundled --data work --out work/hubert`
-`python -m trainer pretrain-hubert bundled_unlabelled --data work --out work/hubert0`
-`python -m trainer pretrain-hubert bundled_anywhere --data work --out work/hubert2 --hubert work/hubert`
+`python -m trainer pretrain-hubert ear --data work --out work/ear`
+`python -m trainer pretrain-hubert ear_languages --data work --out work/ear2 --hubert work/ear`
 
-Trains a speech encoder by masked prediction of frame labels. The labels are clusters, as in HuBERT (Hsu et al. 2021;
-first of MFCC, then of the first encoder's hidden states), or aligned phones at the 30 Hz animation frames, where the
-face model will read the encoder.
+Trains a speech encoder by prediction of frame labels. The labels are clusters of masked frames, as in HuBERT (Hsu et
+al. 2021; first of MFCC, then of the first encoder's hidden states), or aligned phones, of every frame: at the encoder's
+own 50 Hz, or at the 30 Hz animation frames where the face model will read the encoder.
 
 Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames, D features, K clusters, P phones, N masked
 frames of a batch.
