@@ -91,6 +91,9 @@ def bundled() -> FinetuneChannels:
         host=FaceFormerChannels(look_ahead=4),
         styles=("natural", "clear", "mumbled", "artist"),
         articulation=("mumbled", "clear"),
+        versions=3,
+        driven_versions=1,
+        steps=4000,
         augmentation=replace(ANYWHERE, speed=(0.85, 1.18)),
     )
 
