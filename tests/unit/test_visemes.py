@@ -23,6 +23,7 @@ from wav2sem_blender.pipeline.visemes import (
 )
 
 ASSETS = Path(__file__).parents[2] / "wav2sem_blender" / "assets"
+_LIFTED = {"mouthUpperUpLeft": 0.21, "mouthUpperUpRight": 0.21}
 OPENING, TUCK = MEASURE_NAMES.index("opening"), MEASURE_NAMES.index("tuck")
 
 
@@ -126,7 +127,7 @@ class TestEverySet:
         animated = as_visemes(spoken, VISEME_SETS[name])
         assert animated.channels == VISEME_SETS[name].names
         assert animated.weights_TK.min() >= 0
-        assert animated.weights_TK.max() <= 1.2
+        assert animated.weights_TK.max() <= 1
         assert animated.fps == spoken.fps and animated.n_frames == spoken.n_frames
         assert animated.basis_KV3 is None
         assert animated.info == spoken.info
@@ -158,9 +159,11 @@ class TestEverySet:
         noticeable[OPENING] += 0.1 * wanted[OPENING]
         mixture = Motion(weights_TK=weights_N[None], channels=visemes.names, fps=30)
         misses = (measured(as_arkit(mixture, visemes))[0] - wanted) / noticeable
-        ridge = [6.0 if name in visemes.by_tongue else 2.0 for name in visemes.names if visemes.weights[name]]
-        sounding = [w for w, name in zip(weights_N, visemes.names, strict=True) if visemes.weights[name]]
-        return 0.5 * np.sum(misses**2) + 0.5 * np.dot(ridge, np.square(sounding))
+        ridge = np.array([6.0 if name in visemes.by_tongue else 2.0 for name in visemes.names])
+        closed = {"Oculus visemes": ("PP", "FF"), "Rhubarb mouth shapes": ("A", "G"), "VRM vowels": ()}[visemes.label]
+        ridge += [20.0 * (name in closed) for name in visemes.names]
+        ridge *= [bool(visemes.weights[name]) for name in visemes.names]
+        return 0.5 * np.sum(misses**2) + 0.5 * np.dot(ridge, np.square(weights_N))
 
     def test_frame_rate_changes_nothing(self, name):
         slow, fast = (as_visemes(babble(n, fps), VISEME_SETS[name]) for n, fps in ((120, 30.0), (240, 60.0)))
@@ -200,6 +203,29 @@ def test_a_tucked_lip_is_f(name, viseme):
     pose = held(jawOpen=0.1, mouthClose=0.05, mouthRollLower=0.4, mouthUpperUpLeft=0.1, mouthUpperUpRight=0.1)
     weights = weights_of(as_visemes(pose, VISEME_SETS[name]))
     assert max(weights, key=weights.get) == viseme and weights[viseme] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("viseme", "pose"),
+    [
+        ("U", {"jawOpen": 0.28, "mouthClose": 0.2, "mouthPucker": 0.65, "mouthRollUpper": 0.31}),
+        ("U", {"jawOpen": 0.18, "mouthClose": 0.13, "mouthPucker": 0.63}),
+        ("FF", {"jawOpen": 0.17, "mouthClose": 0.1, "mouthPucker": 0.35, "mouthRollLower": 0.72, **_LIFTED}),
+        ("FF", {"jawOpen": 0.16, "mouthPucker": 0.14, "mouthRollLower": 0.72, **_LIFTED}),
+    ],
+)
+def test_p_has_no_part_in_other_narrow_mouths(viseme, pose):
+    """The bundled model's w, oo and f, in two of its styles."""
+    weights = weights_of(as_visemes(held(**pose), VISEME_SETS["OCULUS"]))
+    assert max(weights, key=weights.get) == viseme and weights[viseme] > 0.4
+    assert weights["PP"] < 0.5 * weights[viseme]
+
+
+def test_p_has_no_part_in_an_open_mouth(spoken):
+    animated = as_visemes(spoken, VISEME_SETS["OCULUS"])
+    pressed_T = animated.weights_TK[:, animated.channels.index("PP")]
+    opening_T = measured(spoken)[:, OPENING]
+    assert pressed_T[opening_T > 5].mean() < 0.25 < 0.7 < pressed_T[opening_T < 0].mean()
 
 
 @pytest.mark.parametrize(

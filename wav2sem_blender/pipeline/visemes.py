@@ -108,7 +108,7 @@ def _viseme_set(label: str, by_tongue: str = "", **visemes: dict[str, float]) ->
 _PRESSED = {"jawOpen": 0.05, "mouthClose": 0.06, "mouthPress": 0.4, "mouthRollLower": 0.1, "mouthRollUpper": 0.05}
 _TUCKED = {"jawOpen": 0.12, "mouthClose": 0.07, "mouthRollLower": 0.4, "mouthUpperUp": 0.15}
 _WIDE_OPEN = {"jawOpen": 0.55}
-_PUCKERED = {"jawOpen": 0.1, "mouthPucker": 0.7, "mouthFunnel": 0.3}
+_PUCKERED = {"jawOpen": 0.08, "mouthPucker": 0.75, "mouthFunnel": 0.15}
 _ROUND = {"jawOpen": 0.3, "mouthFunnel": 0.45, "mouthPucker": 0.25}
 _SPREAD = {"jawOpen": 0.15, "mouthSmile": 0.25, "mouthStretch": 0.2, "mouthLowerDown": 0.1, "mouthUpperUp": 0.05}
 _HALF_OPEN = {"jawOpen": 0.32, "mouthSmile": 0.1, "mouthStretch": 0.1, "mouthUpperUp": 0.05}
@@ -151,19 +151,22 @@ RHUBARB = _viseme_set(
 
 VISEME_SETS: dict[str, VisemeSet] = {"OCULUS": OCULUS, "RHUBARB": RHUBARB, "VRM": VRM}
 
-# Cost of a viseme's weight, so that no visemes are mixed that cancel out, and of its change in 1/30 s.
-_RIDGE, _RIDGE_BY_TONGUE, _STEADINESS = 2.0, 6.0, 8.0
+# Cost of a viseme's weight, so that no visemes are mixed that cancel out, and of its change in 1/30 s. A viseme
+# with closed lips costs more in an open mouth, and one with pressed lips while the lower lip is under the teeth:
+# otherwise p would take part in an oo that is narrow, and in f.
+_RIDGE, _RIDGE_BY_TONGUE, _RIDGE_OTHER, _STEADINESS = 2.0, 6.0, 20.0, 8.0
 # A closure has lips nearer than the first, within this time of lips as far apart as the third; the last is how much
 # farther they are pressed together.
 _CLOSED_MM, _CLOSURE_S, _OPEN_MM, _PRESS_MM = 1.5, 0.2, 4.0, 1.5
-_MAX_STEPS, _TOLERANCE = 2000, 2e-4
+_TUCKED_MM = 2.0  # of an f
+_LARGEST, _MAX_STEPS, _TOLERANCE = 1.0, 2000, 2e-4
 
 
 def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | None = None) -> Motion:
     """The visemes that look most like an ARKit motion.
 
-    Twice the motion gives nearly twice the weights. The viseme of the mouth at rest, if the set has one, gets the rest
-    of the weights' sum to 1.
+    Weights are 0 to 1. Below 1, twice the motion gives nearly twice the weights. The viseme of the mouth at rest, if
+    the set has one, gets the rest of the weights' sum to 1.
 
     Args:
         motion: Curves with ARKit's names; channels without measures are ignored.
@@ -192,10 +195,14 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
         )
     sounding = [name for name in names if visemes.weights[name]]
     described_NM = np.stack([_measures_of(visemes.weights[name]) for name in sounding])
-    ridge_N = np.array([_RIDGE_BY_TONGUE if name in visemes.by_tongue else _RIDGE for name in sounding])
     target_TM = _sealed(measured(motion), motion.fps)
+    ridge_N = np.array([_RIDGE_BY_TONGUE if name in visemes.by_tongue else _RIDGE for name in sounding])
+    open_T = np.square(np.clip(target_TM[:, 0] / _OPEN_MM, 0, 1))
+    tucked_T = np.square(np.clip(target_TM[:, -1] / _TUCKED_MM, 0, 1))
+    closed_N, pressed_N = described_NM[:, 0] < _CLOSED_MM, described_NM[:, 0] < 0
+    ridge_TN = ridge_N + _RIDGE_OTHER * (np.outer(open_T, closed_N) + np.outer(tucked_T, pressed_N))
     steadiness = _STEADINESS * (motion.fps / 30) ** 2
-    weights_TN = _accelerated_projected_gradients(described_NM, target_TM, ridge_N, steadiness)
+    weights_TN = _accelerated_projected_gradients(described_NM, target_TM, ridge_TN, steadiness)
     columns = dict(zip(sounding, weights_TN.T, strict=True))
     rest_T = np.clip(1 - weights_TN.sum(axis=1), 0, 1)
     return Motion(
@@ -251,7 +258,7 @@ def _measures_of(weights: Mapping[str, float]) -> np.ndarray:
 
 
 def _accelerated_projected_gradients(
-    described_NM: np.ndarray, target_TM: np.ndarray, ridge_N: np.ndarray, steadiness: float
+    described_NM: np.ndarray, target_TM: np.ndarray, ridge_TN: np.ndarray, steadiness: float
 ) -> np.ndarray:
     """Non-negative least squares of all frames together (T, N); Nesterov's momentum with restarts."""
     scale_TM = 1 / (
@@ -260,15 +267,15 @@ def _accelerated_projected_gradients(
     square_TM = np.square(scale_TM)
     # The step is the inverse of an upper bound of the curvature, at the narrowest opening.
     sharpest_MN = described_NM.T * scale_TM.max(axis=0, initial=0.0)[:, None]
-    step = 1 / (np.linalg.eigvalsh(sharpest_MN.T @ sharpest_MN)[-1] + ridge_N.max() + 4 * steadiness)
+    step = 1 / (np.linalg.eigvalsh(sharpest_MN.T @ sharpest_MN)[-1] + ridge_TN.max(initial=0.0) + 4 * steadiness)
     weights_TN = np.zeros((len(target_TM), len(described_NM)))
     ahead_TN, momentum = weights_TN, 1.0
     for _ in range(_MAX_STEPS):
-        slope_TN = ((ahead_TN @ described_NM - target_TM) * square_TM) @ described_NM.T + ridge_N * ahead_TN
+        slope_TN = ((ahead_TN @ described_NM - target_TM) * square_TM) @ described_NM.T + ridge_TN * ahead_TN
         change_TN = steadiness * np.diff(ahead_TN, axis=0)
         slope_TN[1:] += change_TN
         slope_TN[:-1] -= change_TN
-        new_TN = np.maximum(ahead_TN - step * slope_TN, 0)
+        new_TN = np.clip(ahead_TN - step * slope_TN, 0, _LARGEST)
         moved_TN = new_TN - weights_TN
         if np.sum((ahead_TN - new_TN) * moved_TN) > 0:
             momentum = 1.0
