@@ -50,7 +50,7 @@ def test_smoothing_delay_and_range_are_the_operators(head, run, tmp_path, curves
     assert curves_of(saved)["jawOpen"][0][0] == 1 + round(0.75 * fps)
 
 
-@pytest.mark.parametrize(("given", "style"), [((), 0), (("--style", "grid_s1"), "grid_s1"), (("--style", "1"), "1")])
+@pytest.mark.parametrize(("given", "style"), [((), 0), (("--style", "artist"), "artist"), (("--style", "1"), "1")])
 def test_the_style_reaches_the_model(head, run, audio, capsys, given, style):
     assert run("--audio", audio("ok"), "--object", "Head", *given) == 0
     assert f"wav2sem: style {style}\n" in capsys.readouterr().out, "the fake animator's note"

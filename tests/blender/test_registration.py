@@ -97,10 +97,12 @@ def test_models_of_the_preferences(addon_preferences, tmp_path):
         settings.resolve_model(bpy.context, "small")
 
 
-def test_styles_are_suggested_by_name(tmp_path):
-    assert settings.style_names(bpy.context, "default")[0] == "grid_s1"
+def test_styles_are_suggested_by_name_but_those_that_articulation_mixes(tmp_path):
+    assert settings.style_names(bpy.context, "default") == ["natural", "artist"]
     (tmp_path / "config.json").write_text('{"model": {"styles": ["calm", "loud"]}}')
     assert settings.style_names(bpy.context, str(tmp_path)) == ["calm", "loud"]
+    (tmp_path / "config.json").write_text('{"model": {"styles": ["dull", "sharp"], "articulation": ["dull", "sharp"]}}')
+    assert settings.style_names(bpy.context, str(tmp_path)) == ["dull"], "the default"
     (tmp_path / "config.json").write_text('{"wav2sem": {}}')
     assert settings.style_names(bpy.context, str(tmp_path)) == []
     assert settings.style_names(bpy.context, "nowhere") == []

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Style = int | str | Sequence[float] | np.ndarray
 ENGINES = ("auto", "onnx", "torch")
+# Takes, presets and scripts of 0.1.0 name the styles of its bundled model, which were named after their data sets.
+_RENAMED = {"grid_s1": "natural", "facegood": "artist"}
 
 
 class SpeechAnimator:
@@ -214,6 +216,8 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
         UserError: There is no such style.
     """
     if isinstance(style, str):
+        if style not in names and _RENAMED.get(style) in names:
+            style = _RENAMED[style]
         if style in names:
             return np.eye(len(names), dtype=np.float32)[list(names).index(style)]
         if not style.isdecimal():

@@ -116,9 +116,14 @@ def model_names(context: bpy.types.Context) -> list[str]:
 
 
 def style_names(context: bpy.types.Context, model: str) -> list[str]:
-    """The speaking styles in a model's config.json; none if it cannot be read."""
+    """The first speaking style of a model's config.json, then those that Articulation does not reach.
+
+    None if it cannot be read.
+    """
     try:
-        return [str(name) for name in _description(context, model)["styles"]]
+        description = _description(context, model)
+        first, *others = map(str, description["styles"])
+        return [first, *(name for name in others if name not in (description.get("articulation") or ()))]
     except (OSError, ValueError, KeyError, TypeError):  # these are only suggestions; a run reports what is wrong
         return []
 

@@ -9,7 +9,7 @@ import bpy
 
 from ...errors import UserError
 from .. import compat
-from ..animate.settings import articulation_problem, tongue_problem
+from ..animate.settings import articulation_problem, style_names, tongue_problem
 from ..sound import info as sound_info
 from ..sound import playback
 from ..tasks.task import running_task
@@ -90,7 +90,7 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         layout, settings = self.layout, context.scene.wav2sem
         column = columns(layout.column())
         column.prop(settings, "model")
-        column.prop(settings, "style", placeholder=translated("First"))
+        column.prop(settings, "style", placeholder=next(iter(style_names(context, settings.model)), ""))
         _draw_if_possible(column, context, "articulation", articulation_problem(context, settings.model))
         column.separator()
         for name in ("strength", "semantic_strength", "smoothing_s", "delay_s"):
