@@ -21,10 +21,10 @@ from wav2sem_blender.assets import DEFAULT_MODEL
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.frame_timing import RECEPTIVE_FIELD_SAMPLES
-from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_backbone
+from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
+from wav2sem_blender.pipeline.nn.encoders import KINDS, Backbone, encode, load_backbone, sound_for
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
-from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
+from wav2sem_blender.pipeline.nn.wav2sem import FeatureReader, Wav2Sem
 
 from ..runs.stages import read_wav2sem
 from ..speech.batches import frame_times_s, normalise
@@ -49,12 +49,12 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class TestedEncoder:
-    """A speech encoder (`kind` "hubert" or "wav2vec2") and the inner(F_s) added to its features, if any."""
+    """A speech encoder (`kind` "hubert", "wav2vec2" or "whisper") and the inner(F_s) added to its features, if any."""
 
     name: str
     kind: str
     encoder: Backbone
-    wav2sem: Wav2Sem | None
+    wav2sem: Wav2Sem | FeatureReader | None
     inner: nn.Module | None
     note: str
 
@@ -194,12 +194,14 @@ def word_vectors(
 
 def _encoded(tested: TestedEncoder, samples_S: np.ndarray, device: str) -> tuple[Tensor, Tensor | None]:
     """Features (L, D) and inner(F_s) (D,) of one piece of sound, on the CPU."""
-    samples_S = np.pad(samples_S, (0, max(0, RECEPTIVE_FIELD_SAMPLES - len(samples_S))))
-    waveform_BS = torch.from_numpy(normalise(samples_S))[None].to(device)
-    hidden_BLD, _ = encode(tested.encoder, waveform_BS)
+    reader = tested.wav2sem if isinstance(tested.wav2sem, FeatureReader) else None
+    shortest = reader.stride * HOP_SAMPLES if reader else RECEPTIVE_FIELD_SAMPLES
+    samples_S = np.pad(samples_S, (0, max(0, shortest - len(samples_S))))
+    heard_BX = torch.from_numpy(sound_for(tested.kind, normalise(samples_S)))[None].to(device)
+    hidden_BLD, _ = encode(tested.encoder, heard_BX)
     added_D = None
     if tested.wav2sem is not None and tested.inner is not None:
-        added_D = tested.inner(tested.wav2sem(waveform_BS))[0].cpu()
+        added_D = tested.inner(tested.wav2sem(hidden_BLD if reader else heard_BX))[0].cpu()
     return hidden_BLD[0].cpu(), added_D
 
 

@@ -33,7 +33,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES, encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import Backbone, load_backbone
+from wav2sem_blender.pipeline.nn.encoders import WaveformBackbone, load_backbone
 from wav2sem_blender.pipeline.sound_file import file_sha256
 
 from ..datasets.librispeech import Utterance
@@ -97,7 +97,7 @@ def mfcc(samples_S: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def hidden_states(backbone: Backbone, layer: int, normalised: bool, samples_S: np.ndarray) -> np.ndarray:
+def hidden_states(backbone: WaveformBackbone, layer: int, normalised: bool, samples_S: np.ndarray) -> np.ndarray:
     """The output of layer `layer` (1 is the first) of an encoder in eval mode, float32 (L, D)."""
     samples_S = normalise(samples_S) if normalised else samples_S
     overlap = RECEPTIVE_FIELD_SAMPLES - HOP_SAMPLES

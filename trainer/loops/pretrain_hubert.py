@@ -31,7 +31,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import replaced_folder
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES, FrameGrid, encoder_frames
-from wav2sem_blender.pipeline.nn.encoders import WHISPER, build_backbone, encode, sound_for
+from wav2sem_blender.pipeline.nn.encoders import WHISPER, build_backbone, convolve, encode, sound_for
 
 from ..runs.run import Run, choose_attention, cosine_with_warmup, data_hash, unwrap
 from ..runs.stages import fitting, read_encoder, read_recogniser
@@ -117,7 +117,7 @@ def _task(config: PretrainHubert, data: Path, run: Run, hubert: Path | None) -> 
         teacher = read_teacher(hubert)
     task = PhoneTask(config, store, run, teacher)
     if config.pretrained:
-        begin_with_whisper(task.model, config.pretrained)
+        begin_with_whisper(task.recogniser, config.pretrained)
     if hubert is not None:
         if teacher is None:
             begin_with(task.model, hubert)
@@ -145,7 +145,8 @@ def begin_with_whisper(model: PhoneRecogniser, name: str) -> None:
 
 def parameter_groups(model: nn.Module, config: PretrainHubert) -> list[dict[str, Any]]:
     """What the optimiser learns: pretrained layers at their own rate."""
-    pretrained, new = [], []
+    pretrained: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_new = not config.pretrained or not name.startswith("audio_encoder.") or ".adapter." in name
         (new if is_new else pretrained).append(parameter)
@@ -213,8 +214,9 @@ class ClusterPredictor(nn.Module):
         """Raises UserError if the encoder's convolutions do not give the labels' 50 Hz."""
         super().__init__()
         encoder = build_backbone(config.encoder.kind, config.encoder.config)
-        frames = [encoder.feature_extractor(torch.zeros(1, n_samples)).shape[2] for n_samples in (16_079, 16_080)]
-        if not isinstance(encoder, HubertModel) or frames != [49, 50]:
+        if not isinstance(encoder, HubertModel) or [
+            convolve(encoder, torch.zeros(1, n_samples)).shape[1] for n_samples in (16_079, 16_080)
+        ] != [49, 50]:
             raise UserError("masked prediction of clusters needs a `hubert` encoder with one frame every 320 samples")
         self.audio_encoder = encoder
         self.projection = nn.Linear(encoder.config.hidden_size, settings.head_dim)
@@ -415,10 +417,10 @@ class PhoneTask:
         self.settings, self._store, self._run = config.task, store, run
         self._train = [record for record in store.records if record.split == "train" and record.phones]
         self._sampler = CropSampler(store, self._train, self.settings.corpus_weights, self.settings.augmentation)
-        self._recogniser = PhoneRecogniser(config.encoder)
-        self.model = self._recogniser
+        self.recogniser = PhoneRecogniser(config.encoder)
+        self.model = self.recogniser
         if config.encoder.kind != WHISPER:
-            choose_attention(self._recogniser.audio_encoder, run)
+            choose_attention(self.recogniser.audio_encoder, run)
 
     def batch(self, step: int) -> tuple[list[tuple[int, np.random.Generator]], float]:
         """The common length (samples) and the random numbers of each crop; a process makes only its own crops."""
@@ -445,7 +447,7 @@ class PhoneTask:
         masked_BT = torch.stack([self._mask(len(positions_T), rng) for _, rng in items]).to(device)
         target_BT = torch.from_numpy(np.stack([crop.labels_T for crop in crops])).to(device)
         positions_BT = torch.from_numpy(positions_T).float().to(device).expand(len(crops), -1)
-        heard = self._recogniser.hears(np.stack([crop.samples_S for crop in crops])).to(device)
+        heard = self.recogniser.hears(np.stack([crop.samples_S for crop in crops])).to(device)
         with self._run.autocast():
             logits_BTP = model(heard, positions_BT, masked_BT).float()
         loss = F.cross_entropy(logits_BTP.flatten(0, 1), target_BT.flatten(), label_smoothing=settings.label_smoothing)
@@ -480,6 +482,6 @@ class PhoneTask:
     def _recognise(self, record: SpeechRecord) -> tuple[np.ndarray, np.ndarray]:
         samples_S = self._store.samples(record)
         positions_T = self._positions(len(samples_S))
-        heard = self._recogniser.hears(normalise(samples_S)[None]).to(self._run.device)
+        heard = self.recogniser.hears(normalise(samples_S)[None]).to(self._run.device)
         logits_TP = self.model(heard, torch.from_numpy(positions_T).float()[None].to(self._run.device))[0]
         return logits_TP.argmax(-1).cpu().numpy(), frame_labels(record.phones or [], frame_times_s(positions_T))

@@ -269,7 +269,8 @@ def solve(
     names, free_JK = free_channels(channels)
     design_JQ, target_TQ = _equations(np.einsum("jk,kpd->jpd", free_JK, landmarks.basis_KP3)), _equations(moved_TP3)
     gram_JJ = design_JQ @ design_JQ.T
-    sides = [name.replace(*reversed(MIRRORED)) for name in names]
+    left, right = MIRRORED
+    sides = [name.replace(right, left) for name in names]
     # A pair of channels costs as much as one.
     shares = [0.5 if any(side in name for side in MIRRORED) and name not in SIDEWAYS else 1.0 for name in names]
     effort_J = EFFORT_M2 * np.array([EFFORTS.get(name, 1.0) for name in sides]) * shares

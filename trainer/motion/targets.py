@@ -251,7 +251,7 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.n
 
 
 def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
-    """Draw w and oo towards their pose and close them to `ROUNDED_GAP_M`: most speakers do, the captured one hardly does."""
+    """Draw w and oo towards their pose and close them to `ROUNDED_GAP_M`: most speakers do, the captured one not."""
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
     amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))

@@ -40,7 +40,7 @@ class SpeechAnimator:
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         self.folder = folder
         self.engine = engine
-        self._listener = (
+        self._listener: Listener = (
             SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
         )
         self.notes = self._listener.notes

@@ -53,14 +53,21 @@ class Listener:
         self.window_s = WINDOW_S
         self._engine = engine
 
+    def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
+        """The memory of a whole recording, and its phones if the model tells them; `strength` scales F_s."""
+        raise NotImplementedError
+
     def sentence_vector(self, speech: Speech, start: int, stop: int) -> np.ndarray:
         """F_s (E,) of samples [start, stop). It takes a whole utterance, so if the GPU runs out of memory, the CPU does
         the rest."""
         samples_S = speech.read(start, stop)
         try:
-            return self._engine.semantic(samples_S)
+            return self._vector(samples_S)
         except MemoryError as error:
             self._move_to_cpu(error)
+        return self._vector(samples_S)
+
+    def _vector(self, samples_S: np.ndarray) -> np.ndarray:
         return self._engine.semantic(samples_S)
 
     def _survive(self, work: Callable[[float], np.ndarray]) -> np.ndarray:
@@ -94,7 +101,7 @@ class SeparateEncoders(Listener):
         self._grid, self._wav2sem = folder.config.host.grid, folder.config.wav2sem
 
     def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
-        """The memory of a whole recording; `strength` scales F_s."""
+        """As `Listener`, without phones."""
         positions_R = self._grid.positions(speech.n_samples)
         semantic = self._sentence_vectors(speech, positions_R, strength, progress)
 
@@ -152,7 +159,7 @@ class SharedEncoder(Listener):
             self._inner = fusion["semantic_feature_map.weight"].T, fusion["semantic_feature_map.bias"]
 
     def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
-        """The memory of a whole recording, and its phones; `strength` scales F_s."""
+        """As `Listener`."""
         positions_R = self._grid.positions(speech.n_samples)
         level_F = _levels(speech)
         posteriors_LP = np.zeros((encoder_frames(speech.n_samples), len(self._phones)), np.float16)
@@ -176,10 +183,8 @@ class SharedEncoder(Listener):
         phones = Phones(names=self._phones, posteriors_LP=posteriors_LP) if self._phones else None
         return Heard(memory_RM, phones)
 
-    def sentence_vector(self, speech: Speech, start: int, stop: int) -> np.ndarray:
-        """F_s (E,) of samples [start, stop)."""
-        part_S = speech.read(start, stop)
-        features_LD, _ = self._engine.hear(log_mel.hear(part_S))
+    def _vector(self, samples_S: np.ndarray) -> np.ndarray:
+        features_LD, _ = self._engine.hear(log_mel.hear(samples_S))
         return self._engine.semantic(features_LD)
 
     def _inner_part(self, features_LD: np.ndarray, strength: float) -> np.ndarray | float:

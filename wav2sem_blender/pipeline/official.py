@@ -33,7 +33,7 @@ from .checkpoint import (
 from .checkpoint_kinds import AUTO, CHECKPOINT_KINDS, KIND_NAMES
 from .hosts import faceformer, host_module
 from .hosts.protocol import Release
-from .nn.encoders import KINDS, build_backbone
+from .nn.encoders import KINDS
 from .nn.face_model import FaceModel
 from .nn.wav2sem import RELEASED, Wav2Sem
 
@@ -261,9 +261,10 @@ def _import_wav2sem(path: Path, state: dict[str, Tensor], kind: str, output: Pat
         state = {key.removeprefix("Wav2Bert."): value for key, value in state.items() if key.startswith("Wav2Bert.")}
     renamed = {_renamed(key, _WAV2SEM_NAMES): value for key, value in state.items()}
     config = Wav2SemConfig(config=RELEASED, target_dim=BERT_DIM)
+    fresh = Wav2Sem(config.config, config.target_dim).state_dict()
     # The official file lacks only the mask embedding, which is used in pre-training alone.
-    renamed.setdefault("encoder.masked_spec_embed", build_backbone("wav2vec2", RELEASED).masked_spec_embed.detach())
-    _check(path, renamed, Wav2Sem(config.config, config.target_dim).state_dict())
+    renamed.setdefault("encoder.masked_spec_embed", fresh["encoder.masked_spec_embed"])
+    _check(path, renamed, fresh)
     tensors = {f"wav2sem.{key}": value.numpy() for key, value in renamed.items()}
     save_wav2sem(output, config, tensors | {key: value.numpy() for key, value in fusion.items()})
 

@@ -91,7 +91,8 @@ def applying(
 
 def _resampling(motion: Motion, rate_hz: float, later_s: float) -> Steps[Motion]:
     """Resample a few channels a step: all channels of an hour take a second."""
-    parts, phones = [], motion.phones
+    parts: list[np.ndarray] = []
+    phones = motion.phones
     for first in range(0, len(motion.channels), _CHANNELS_IN_A_STEP):
         some = slice(first, first + _CHANNELS_IN_A_STEP)
         part = replace(motion, weights_TK=motion.weights_TK[:, some], channels=motion.channels[some], basis_KV3=None)

@@ -22,7 +22,8 @@ from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 from ..log_mel import hear
 from .whisper import Whisper
 
-Backbone: TypeAlias = HubertModel | Wav2Vec2Model | Whisper
+WaveformBackbone: TypeAlias = HubertModel | Wav2Vec2Model
+Backbone: TypeAlias = WaveformBackbone | Whisper
 KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
 WHISPER = "whisper"
 
@@ -102,7 +103,7 @@ class LogMelFeatureExtractor(nn.Module):
         return _through(self.conv_layers, waveform_BS)
 
 
-def load_backbone(folder_or_name: str, kind: str) -> Backbone:
+def load_backbone(folder_or_name: str, kind: str) -> WaveformBackbone:
     """Pretrained weights of `kind` from a local folder or, with a network, from a hub.
 
     They are loaded as float32: group norms in half precision lose quiet recordings.

@@ -23,12 +23,9 @@ class ChannelNetwork(FaceDecoder):
         super().__init__(config, n_channels, n_styles)
         self.context: nn.Sequential | None = None
         if reach := config.look_ahead:
-            self.context = nn.Sequential(
-                nn.Conv1d(config.dim, config.dim, 2 * reach + 1, padding=reach),
-                nn.ReLU(),
-                nn.Conv1d(config.dim, config.dim, 2 * reach + 1, padding=reach),
-            )
-            nn.init.zeros_(self.context[2].weight)
+            first, last = (nn.Conv1d(config.dim, config.dim, 2 * reach + 1, padding=reach) for _ in range(2))
+            nn.init.zeros_(last.weight)
+            self.context = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTK: Tensor | None = None) -> Tensor:
         """As `FaceDecoder`."""

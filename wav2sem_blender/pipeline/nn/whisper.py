@@ -31,8 +31,8 @@ class Whisper(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config = SimpleNamespace(**config)
-        sizes = {key: value for key, value in config.items() if key != "hidden_size"}
-        layer_config = WhisperConfig(num_mel_bins=N_MELS, attn_implementation="sdpa", **sizes)
+        settings: dict[str, Any] = {"num_mel_bins": N_MELS, "attn_implementation": "sdpa"}
+        layer_config = WhisperConfig(**settings | {k: v for k, v in config.items() if k != "hidden_size"})
         width, features = layer_config.d_model, config["hidden_size"]
         self.conv1 = nn.Conv1d(N_MELS, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
