@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main path with a stand-in engine and decoder: what each step is given, exactly, and what is made of its answer.
+"""The main path of separate encoders, as published, with a stand-in engine and decoder: what each step is given, exactly,
+and what is made of its answer. The path of a shared encoder is in test_listening.py.
 
 The n-th sentence vector of the stand-in engine is the n-th unit vector. Its features are the F_s that it was given, and
 the samples that it heard at the positions that it was told to read. So the weights that come out show which utterance
@@ -19,7 +20,7 @@ from wav2sem_blender.assets import DEFAULT_MODEL
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline import infer
 from wav2sem_blender.pipeline.audio import Speech, split_utterances
-from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder, Wav2SemConfig
 from wav2sem_blender.pipeline.frame_timing import encoder_frames
 from wav2sem_blender.pipeline.infer import SpeechAnimator, articulated, choose_engine, style_weights
 from wav2sem_blender.pipeline.windows import plan
@@ -27,7 +28,18 @@ from wav2sem_blender.pipeline.windows import plan
 RATE_HZ = 16_000
 N_VECTORS = 24
 ON_THE_CPU = "gpu ran out of memory: the CPU did the rest"
-FOLDER = ModelFolder.open(DEFAULT_MODEL)
+DEFAULT = ModelFolder.open(DEFAULT_MODEL)
+FOLDER = dataclasses.replace(
+    DEFAULT,
+    config=dataclasses.replace(
+        DEFAULT.config,
+        encoder=EncoderConfig(kind="hubert", config={}),
+        wav2sem=Wav2SemConfig(config={}, target_dim=N_VECTORS),
+        styles=("calm", "lively"),
+        articulation=None,
+        phones=(),
+    ),
+)
 STYLES, GRID = FOLDER.config.styles, FOLDER.config.host.grid
 
 
@@ -74,9 +86,8 @@ class StandInDecoder:
 
 
 def stand_in(engine: StandInEngine, wav2sem: bool = True) -> SpeechAnimator:
-    config = Wav2SemConfig(config={}, target_dim=N_VECTORS) if wav2sem else None
-    folder = dataclasses.replace(FOLDER, config=dataclasses.replace(FOLDER.config, wav2sem=config))
-    animator = SpeechAnimator(folder, engine)  # type: ignore[arg-type]
+    without = dataclasses.replace(FOLDER, config=dataclasses.replace(FOLDER.config, wav2sem=None))
+    animator = SpeechAnimator(FOLDER if wav2sem else without, engine)  # type: ignore[arg-type]
     animator._decoder = StandInDecoder()  # type: ignore[assignment]
     return animator
 

@@ -66,10 +66,13 @@ def test_a_damaged_wav2sem_is_refused(tmp_path, wav2sem) -> None:
 
 
 def test_both_engines_agree_on_the_bundled_models_sentence_vector() -> None:
+    """In direction, 0.9999; each number differs by up to 1 % of the largest, since the graph's matrices have 8 bits."""
     by_onnx_E, by_torch_E = (
         SpeechAnimator.load(engine=e, device="cpu").semantic(WAVEFORM_S, RATE_HZ) for e in ("onnx", "torch")
     )
-    np.testing.assert_allclose(by_onnx_E, by_torch_E, atol=1e-4 * np.abs(by_torch_E).max())
+    lengths = np.linalg.norm(by_onnx_E), np.linalg.norm(by_torch_E)
+    assert by_onnx_E @ by_torch_E / np.prod(lengths) > 0.999 and lengths[0] == pytest.approx(lengths[1], rel=0.02)
+    np.testing.assert_allclose(by_onnx_E, by_torch_E, atol=0.03 * np.abs(by_torch_E).max())
 
 
 @pytest.fixture
@@ -88,9 +91,20 @@ def small_gpu(monkeypatch) -> SpeechAnimator:
     return animator
 
 
-def test_an_utterance_too_large_for_the_gpu_goes_to_the_cpu_at_once(small_gpu) -> None:
-    motion = small_gpu.animate(WAVEFORM_S, RATE_HZ)
+def test_a_sentence_vector_that_does_not_fit_the_gpu_is_made_on_the_cpu(small_gpu) -> None:
+    vector_E = small_gpu.semantic(WAVEFORM_S, RATE_HZ)
     assert small_gpu.notes == ["cpu:0 ran out of memory: the CPU did the rest"], "no window was made smaller in vain"
+    expected_E = SpeechAnimator.load(engine="torch", device="cpu").semantic(WAVEFORM_S, RATE_HZ)
+    np.testing.assert_array_equal(vector_E, expected_E)
+
+
+def test_a_recording_goes_to_the_cpu_when_smaller_windows_do_not_help(small_gpu) -> None:
+    motion = small_gpu.animate(WAVEFORM_S, RATE_HZ)
+    assert small_gpu.notes == [
+        "cpu:0 ran out of memory: windows of 10 s instead",
+        "cpu:0 ran out of memory: windows of 5 s instead",
+        "cpu:0 ran out of memory: the CPU did the rest",
+    ]
     assert motion.info["device"] == "cpu"
     expected = SpeechAnimator.load(engine="torch", device="cpu").animate(WAVEFORM_S, RATE_HZ)
     np.testing.assert_array_equal(motion.weights_TK, expected.weights_TK)
