@@ -154,3 +154,16 @@ class TestCrossFade:
         windows = [Window(0, 0, 0, 4), Window(0, 0, 2, 6), Window(0, 0, 4, 8), Window(0, 0, 6, 10)]
         run_windows(windows, 10, lambda w: np.zeros((w.last - w.first, 1)), seen.append)
         assert seen == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("seconds", (0.5, 1, 6.6, 61.37))
+def test_steady_frames_do_not_depend_on_the_length(seconds: float) -> None:
+    grid = FrameGrid(fps=30, steady=True)
+    n_samples = int(seconds * 16_000)
+    positions = grid.positions(n_samples)
+    last = encoder_frames(n_samples) - 1
+    assert len(positions) == FrameGrid(fps=30).animation_frames(n_samples)
+    np.testing.assert_allclose(positions, np.minimum(np.arange(len(positions)) / 0.6 + 0.5, last), atol=1e-9)
+    # The published grid ends up to 1.7 encoder frames, an animation frame, later.
+    stretched = FrameGrid(fps=30).positions(n_samples)
+    assert np.abs(stretched - positions).max() < 1.7

@@ -88,7 +88,7 @@ def custom_smoke() -> FinetuneVertices:
 def bundled() -> FinetuneChannels:
     """The bundled face model: FaceFormer's 64-d decoder on the ARKit-named basis."""
     return FinetuneChannels(
-        host=FaceFormerChannels(look_ahead=4),
+        host=FaceFormerChannels(look_ahead=4, steady=True),
         styles=("natural", "clear", "mumbled", "artist"),
         articulation=("mumbled", "clear"),
         versions=3,

@@ -13,6 +13,7 @@ import numpy as np
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
 ENCODER_RATE_HZ = 50
+STEADY_OFFSET = 0.5  # encoder frames: where the published frames lie on average
 
 
 def encoder_frames(n_samples: int) -> int:
@@ -29,6 +30,8 @@ class FrameGrid:
         memory_per_frame: Memory frames per animation frame.
         interpolated: Memory frames lie evenly between the first and the last encoder frame. Otherwise they are the
             encoder frames themselves.
+        steady: Interpolated frames are exactly 1 / fps apart. As published they are stretched from the first encoder
+            frame to the last, by up to an animation frame, so the same word moves a little with the recording's length.
         before_transformer: Features are read at the memory frames before the encoder's transformer, not behind it.
     """
 
@@ -36,6 +39,7 @@ class FrameGrid:
     memory_per_frame: int = 1
     interpolated: bool = True
     before_transformer: bool = True
+    steady: bool = False
 
     @classmethod
     def at_rate(cls, fps: int) -> FrameGrid:
@@ -63,6 +67,9 @@ class FrameGrid:
         """
         n_anim_frames = self.animation_frames(n_samples) if n_anim_frames is None else n_anim_frames
         n_memory = n_anim_frames * self.memory_per_frame
+        if self.steady:
+            steps_R = np.arange(n_memory) * ENCODER_RATE_HZ / self.fps + STEADY_OFFSET
+            return steps_R.clip(0, encoder_frames(n_samples) - 1)
         if self.interpolated:
             return np.linspace(0, encoder_frames(n_samples) - 1, n_memory)
         return np.arange(n_memory, dtype=np.float64)

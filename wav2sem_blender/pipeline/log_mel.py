@@ -20,6 +20,7 @@ RATE_HZ = 16_000
 # bang hardly moves it.
 _REACH_FRAMES = 120
 _EXPONENT = 0.25
+_SILENCE = 1e-6  # of the loudest power: 60 dB below it
 # Passages more than 30 dB below the loudest are not raised further: they are pauses, not speech.
 _MAX_GAIN = 3.0
 # Whisper's scale, (log10 + 4) / 4, and the offset that puts speech where Whisper's own scaling puts it.
@@ -42,11 +43,15 @@ def powers(samples_S: np.ndarray) -> np.ndarray:
 
 
 def levels(power_F: np.ndarray) -> np.ndarray:
-    """log10 of the power around every frame of a whole recording, float32 (F,), from the `powers` of its hops."""
+    """log10 of the power around every frame of a whole recording, float32 (F,), from the `powers` of its hops.
+
+    Silence does not count: a passage after it has the level that it has alone.
+    """
     window = np.hanning(2 * _REACH_FRAMES + 3)[1:-1]
-    raised_F = (power_F.astype(np.float64) + 1e-14) ** _EXPONENT
-    total_F = _around(raised_F, window) / _around(np.ones(len(power_F)), window)
-    level_F = np.log10(total_F) / _EXPONENT
+    sounds_F = power_F > _SILENCE * power_F.max(initial=0)
+    raised_F = np.where(sounds_F, power_F.astype(np.float64), 0) ** _EXPONENT
+    mean_F = _around(raised_F, window) / np.maximum(_around(sounds_F.astype(float), window), 1e-9)
+    level_F = np.log10(np.maximum(mean_F, 1e-4)) / _EXPONENT
     return np.maximum(level_F, level_F.max(initial=-np.inf) - _MAX_GAIN).astype(np.float32)
 
 

@@ -11,11 +11,12 @@ Shapes: T animation frames, R memory frames, M decoder width, N styles, K channe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..frame_timing import FrameGrid
 from .faceformer import MAX_CACHED_FRAMES, FaceFormer, MotionDecoder
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class FaceFormerChannels(FaceFormer):
 
     Attributes:
         look_ahead: How many frames each of the two convolutions sees on either side; 0 leaves them out.
+        steady: See `FrameGrid`.
     """
 
     KIND: ClassVar[str] = "faceformer_channels"
@@ -35,6 +37,12 @@ class FaceFormerChannels(FaceFormer):
     dropout: float = 0.0
     feedback: str = "cached"
     look_ahead: int = 0
+    steady: bool = False
+
+    @property
+    def grid(self) -> FrameGrid:
+        """FaceFormer's, steady or not."""
+        return replace(super().grid, steady=self.steady)
 
     def decoder(self, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> ChannelDecoder:
         """On the CPU."""
