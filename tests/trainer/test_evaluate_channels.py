@@ -132,7 +132,7 @@ def test_report_has_the_model_cards_tables(results, capsys) -> None:
     assert f"| noise | {noisy:.3f} ({100 * (noisy / r - 1):+.0f} %) |" in text
     assert "Not asked for." in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for block in tables:
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 

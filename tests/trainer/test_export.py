@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tests.trainer.miniature_prepared import CHANNELS, write_prepared  # noqa: E402
 from trainer.experiments.export import bundled, official  # noqa: E402
 from trainer.experiments.export import torch as for_torch  # noqa: E402
 from trainer.experiments.face import bundled_smoke  # noqa: E402
@@ -21,41 +22,19 @@ from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.loops.finetune_channels import build_model  # noqa: E402
 from trainer.motion.shapes import read_basis  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
-from wav2sem_blender.assets import DEFAULT_MODEL  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 
-CHANNELS = ("jawOpen", "mouthClose", "mouthPucker")
 SPEECH = np.random.default_rng(3).standard_normal(24_000).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """Four clips of noise with motion, two of them driven, in the layout of `prepare`; and two earlier runs."""
+    """Prepared data, and two earlier runs: a HuBERT that hears a spectrogram, and a Wav2Sem of its own."""
     root = tmp_path_factory.mktemp("prepared")
-    rng = np.random.default_rng(0)
-    names = [f"clip{i}" for i in range(4)]
-    (root / "speech").mkdir()
-    np.save(root / "speech" / "audio.npy", (3000 * rng.standard_normal(4 * 16_000)).astype(np.int16))
-    records = [
-        {"name": name, "corpus": "grid_s1", "speaker": "s1", "split": "train", "text": "", "first": 16_000 * i,
-         "n_samples": 16_000, "phones": None}
-        for i, name in enumerate(names)
-    ]  # fmt: skip
-    (root / "speech" / "clips.json").write_text(json.dumps(records))
-    for folder, some in (("motion", names[:2]), ("driven", names[2:])):
-        (root / folder).mkdir()
-        np.save(root / folder / "weights.npy", rng.random((58, len(CHANNELS))).astype(np.float32))
-        clips = [
-            {"name": name, "style": "grid_s1", "split": "train", "first": 29 * i, "n_frames": 29}
-            for i, name in enumerate(some)
-        ]
-        (root / folder / "clips.json").write_text(json.dumps({"channels": CHANNELS, "clips": clips}))
-    shipped = ModelFolder.open(DEFAULT_MODEL)
-    picked = [shipped.config.channels.index(channel) for channel in CHANNELS]
-    np.savez(root / "basis.npz", names=np.array(CHANNELS), basis_KV3=shipped.basis()[picked])
+    write_prepared(root)
     encoder = hubert_smoke().encoder
     torch.manual_seed(0)
     phones = build_backbone(encoder.kind, encoder.config).state_dict()
@@ -76,7 +55,7 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def face(prepared: Path) -> Path:
     """A finished run of the bundled recipe."""
-    config = replace(bundled_smoke(), peak_lr=3e-2)
+    config = replace(bundled_smoke(), peak_lr=3e-2, steps=12)
     run = Run(prepared / "face", verb="finetune", name="bundled_smoke", config=config, device="cpu")
     finetune(config, prepared, run, prepared / "hubert", prepared / "wav2sem")
     run.close()
@@ -85,7 +64,7 @@ def face(prepared: Path) -> Path:
 
 def test_the_run_itself_is_a_model(face: Path, prepared: Path) -> None:
     """Its encoders are the earlier runs', untouched; its basis is the prepared one; its decoder has learnt."""
-    motion = SpeechAnimator.load(face / "model").animate(SPEECH, 16_000, style="facegood")
+    motion = SpeechAnimator.load(face / "model").animate(SPEECH, 16_000, style="artist")
     assert motion.channels == CHANNELS and np.abs(motion.weights_TK).max() > 0
     assert motion.vertex_offsets().shape == (44, 5023, 3)
     folder = ModelFolder.open(face / "model")

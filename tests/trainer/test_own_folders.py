@@ -231,6 +231,7 @@ MAY_REMOVE_FOLDERS = {
     "wav2sem_blender/worker/serve.py": "asks before it begins",
     "wav2sem_blender/worker/install.py": "below the extension's own folder",
     "wav2sem_blender/blender/preferences/models.py": "its staging folder",
+    "trainer/speech/sentences.py": "its parts, in the cache",
 }
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main path of separate encoders, as published, with a stand-in engine and decoder: what each step is given, exactly,
-and what is made of its answer. The path of a shared encoder is in test_listening.py.
+"""The main path of separate encoders with a stand-in engine and decoder: what each step is given, exactly, and what is
+made of its answer. The path of a shared encoder is in test_listening.py.
 
 The n-th sentence vector of the stand-in engine is the n-th unit vector. Its features are the F_s that it was given, and
 the samples that it heard at the positions that it was told to read. So the weights that come out show which utterance
