@@ -29,7 +29,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Module -> its tests; the first failure ends a mutant's run, so the quickest come first.
 TESTS = {
-    "infer": ("test_main_path", "test_infer", "test_sentence_vectors"),
+    "infer": ("test_main_path", "test_listening", "test_infer", "test_sentence_vectors"),
+    "listening": ("test_listening", "test_main_path", "test_sentence_vectors", "test_infer"),
     "windows": ("test_windows", "test_main_path", "test_infer"),
     "hosts/faceformer": ("test_faceformer_values", "test_decoder", "test_main_path", "test_official"),
     "audio": ("test_audio_values", "test_audio"),

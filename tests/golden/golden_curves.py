@@ -9,8 +9,13 @@ only, so a copy of this script runs in any commit's checkout:
     (cd /tmp/before && python tests/golden/golden_curves.py record /tmp/golden.npz --long)
     python tests/golden/golden_curves.py compare /tmp/golden.npz --long
 
+After a new bundled model, record anew:
+
+    python tests/golden/golden_curves.py record tests/golden/curves.npz
+
 The same bits come only from the same libraries on the same kind of processor. Elsewhere `compare` takes the curves as
-equal within `TOLERANCE`: the weights span 0 to 1, and kernels of two processors differ by 1e-6.
+equal within `tolerance`: the weights span 0 to 1, and kernels of two processors differ by 1e-6. The bundled model's
+graph rounds to 8 bits, so there such a difference can move a weight by 0.01.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 
 SPEECH = ROOT / "wav2sem_blender" / "assets" / "demo_speech.flac"
 RATE_HZ = 16_000
-TOLERANCE = 1e-4
+TOLERANCE, TOLERANCE_OF_8_BITS = 1e-4, 0.03
 KEPT_FRAMES = 40
 """Frames of each curve that the file keeps as numbers, evenly spread; the rest is in the hash."""
 LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers")
@@ -149,6 +154,11 @@ def kept(weights_TK: np.ndarray) -> np.ndarray:
     return weights_TK[np.linspace(0, len(weights_TK) - 1, KEPT_FRAMES).astype(int)]
 
 
+def tolerance(case: str) -> float:
+    """How much a curve may differ on another machine."""
+    return TOLERANCE_OF_8_BITS if case.startswith("bundled") else TOLERANCE
+
+
 def record(file: Path, cases: tuple[tuple[str, float], ...]) -> None:
     """Write what this commit makes."""
     arrays: dict[str, np.ndarray] = {"machine": np.array(machine())}
@@ -170,8 +180,8 @@ def differences(file: Path, cases: tuple[tuple[str, float], ...], folder: Path) 
             greatest = float(np.abs(kept(weights_TK) - golden[f"{name}/frames"]).max())
             if same_machine and digest(weights_TK) != str(golden[f"{name}/sha256"]):
                 yield name, f"not the same bits; the kept frames differ by up to {greatest:.2g}"
-            elif greatest > TOLERANCE:
-                yield name, f"differs by up to {greatest:.2g}, {TOLERANCE:g} is allowed on another machine"
+            elif greatest > tolerance(name):
+                yield name, f"differs by up to {greatest:.2g}, {tolerance(name):g} is allowed on another machine"
             else:
                 yield name, ""
 
