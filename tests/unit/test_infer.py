@@ -349,8 +349,8 @@ def test_a_model_of_separate_encoders_animates(separate: Path, speech) -> None:
 def as_format_1(config: dict) -> None:
     """As releases before hosts wrote it."""
     settings = config["model"].pop("host")["settings"]
-    settings.pop("feedback")
-    settings.pop("look_ahead")
+    for later in ("feedback", "look_ahead", "steady"):
+        settings.pop(later)
     config["model"]["decoder"] = settings
     config["format_version"] = 1
 

@@ -22,6 +22,7 @@ from wav2sem_blender.pipeline import infer
 from wav2sem_blender.pipeline.audio import Speech, split_utterances
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder, Wav2SemConfig
 from wav2sem_blender.pipeline.frame_timing import encoder_frames
+from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceFormerChannels
 from wav2sem_blender.pipeline.infer import SpeechAnimator, articulated, choose_engine, style_weights
 from wav2sem_blender.pipeline.windows import plan
 
@@ -34,6 +35,7 @@ FOLDER = dataclasses.replace(
     config=dataclasses.replace(
         DEFAULT.config,
         encoder=EncoderConfig(kind="hubert", config={}),
+        host=FaceFormerChannels(),
         wav2sem=Wav2SemConfig(config={}, target_dim=N_VECTORS),
         styles=("calm", "lively"),
         articulation=None,
