@@ -88,7 +88,7 @@ class TestEverySet:
         before_T = opening_mm(spoken, demo_opening)
         after_T = opening_mm(as_arkit(as_visemes(spoken, visemes), visemes), demo_opening)
         assert np.corrcoef(before_T, after_T)[0, 1] > 0.98
-        assert np.sqrt(np.mean(np.square(after_T - before_T))) < 1.0
+        assert np.sqrt(np.mean(np.square(after_T - before_T))) < 1.15  # of up to 10 mm
         inner = before_T[1:-1]
         closures = 1 + np.flatnonzero((inner <= before_T[:-2]) & (inner < before_T[2:]) & (inner < 1.0))
         assert len(closures) >= 10
