@@ -11,13 +11,15 @@ import argparse
 import numpy as np
 from report import DEFAULT_MODEL, Row, run_alone, skipped, speech_samples
 
-from wav2sem_blender.pipeline import SpeechAnimator, infer, windows
+from wav2sem_blender.pipeline import SpeechAnimator, windows
+from wav2sem_blender.pipeline.audio import Speech
+from wav2sem_blender.pipeline.listening import utterance_windows
 
 RATE_HZ = 16_000
 
 
 def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
-    """Weights (T, K) with a single window; the utterances of F_s do not change."""
+    """Weights (T, K) with a single window, of at most 30 s, which is all that Whisper's positions were trained on."""
     animator._listener.window_s = len(samples) / RATE_HZ + 1
     try:
         return animator.animate(samples, RATE_HZ).weights_TK
@@ -30,9 +32,8 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     if not (DEFAULT_MODEL / "config.json").is_file():
         return [skipped("long audio", "the repository has no bundled model")]
     animator = SpeechAnimator.load("default", engine="onnx")
-    assert infer.WINDOW_S == windows.WINDOW_S
     rows: list[Row] = []
-    for duration_s in (20, 40) if chosen.short else (20, 30, 40, 60):
+    for duration_s in (20, 30) if chosen.short else (20, 22, 26, 30):
         samples = speech_samples(duration_s)
         windowed_TK = animator.animate(samples, RATE_HZ).weights_TK
         whole_TK = unbroken(animator, samples)
@@ -42,7 +43,8 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
             Row(name=f"{name}: mean difference to one window", value=float(100 * difference), unit="% of the motion")
         )
         positions = animator.folder.config.host.grid.positions(len(samples))
-        plan = windows.plan(len(samples), positions)
+        with Speech.from_array(samples, RATE_HZ) as speech:
+            plan = utterance_windows(speech, positions)
         if len(plan) == 1:
             continue
         velocity_T = np.abs(np.diff(windowed_TK, axis=0)).mean(1)
