@@ -124,7 +124,9 @@ def check_curves(compat: ModuleType, head: bpy.types.Object, weights_TK, channel
     return worst
 
 
-def check_seconds(compat: ModuleType, head: bpy.types.Object, weights_TK, channels, fps: float) -> None:
+def check_seconds(
+    compat: ModuleType, head: bpy.types.Object, weights_TK, channels, fps: float, rounding: float
+) -> None:
     """In a scene of another rate, each key lies within the motion's values half a frame around its second."""
     scene_fps = bpy.context.scene.render.fps / bpy.context.scene.render.fps_base
     for k, channel in enumerate(channels):
@@ -136,7 +138,7 @@ def check_seconds(compat: ModuleType, head: bpy.types.Object, weights_TK, channe
         last = np.clip(np.ceil(positions + half).astype(int), 0, len(weights_TK) - 1)
         for value, start, stop in zip(points[:, 1], first, last, strict=True):
             around = weights_TK[start : stop + 1, k]
-            assert around.min() - ROUNDING <= value <= around.max() + ROUNDING, f"{channel}: seconds are not kept"
+            assert around.min() - rounding <= value <= around.max() + rounding, f"{channel}: seconds are not kept"
 
 
 def vertices_of(coordinates) -> np.ndarray:
@@ -217,7 +219,8 @@ def main() -> None:
 
     bpy.context.scene.render.fps = 24
     animate(head, speech, "onnx" if not chosen.worker_python else "torch")
-    check_seconds(compat, head, weights_TK, channels, fps)
+    rounding = ENGINE_TOLERANCE * scale if chosen.worker_python else ROUNDING
+    check_seconds(compat, head, weights_TK, channels, fps, rounding)
 
     assert not {"torch", "onnxruntime", "soundfile", "soxr"} & set(sys.modules), "an engine got into Blender's process"
     assert written(package) == as_installed, "the extension wrote into its own folder"
