@@ -75,7 +75,7 @@ class ModelConfig:
     license: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     articulation: tuple[str, str] | None = None
-    """The mumbled and the clear style, if every mixture with them was trained."""
+    """The mumbled and the clear style, if the first style's mixtures with them were trained."""
     phones: tuple[str, ...] = ()
     """What the encoder's phone head tells apart, if it has one."""
 
