@@ -175,12 +175,17 @@ def _quantise(path: Path) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it asks for a step that changes nothing here
     model = onnx.load(path)
     model.graph.ClearField("value_info")  # the exporter's shapes contradict those that the quantiser infers
-    quantize_dynamic(
-        model, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
-    )
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # the quantiser asks for a step that changes nothing here
+    try:
+        quantize_dynamic(
+            model, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+    finally:
+        log.setLevel(level)
 
 
 def _export(module: nn.Module, inputs: tuple, names: list[str], outputs: list[str], shapes: dict, path: Path) -> None:
