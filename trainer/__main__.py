@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors become one line and exit code 1."""
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.verb == CHECK_HOST:
+            from .host_checks import main as check_host
+
+            return check_host(arguments.kind, arguments.file)
         config = find(arguments.verb, arguments.experiment)
         if not arguments.data.exists():
             raise MissingFileError("{data}: there is no such folder; check --data", data=arguments.data)
@@ -174,6 +178,7 @@ VERBS = (
         example="export bundled --data work/face --out wav2sem_blender/assets/models/default",
     ),
 )
+CHECK_HOST = "check-host"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,6 +200,10 @@ def _parser() -> argparse.ArgumentParser:
         for name, text in verb.stages:
             kind = str if name == "model" else Path
             command.add_argument(f"--{name}", type=kind, required=name == "model", help=text)
+    text = "compare a host with outputs of its released code, on the weights of a golden file"
+    check = verbs.add_parser(CHECK_HOST, help=text, description=text)
+    check.add_argument("kind", metavar="KIND", help="name of the file as it was made, such as codetalker_biwi_stage2")
+    check.add_argument("file", metavar="FILE.npz", type=Path)
     return parser
 
 
