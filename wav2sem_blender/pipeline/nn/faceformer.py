@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from ..hosts.faceformer import FaceFormer
 
 
-def biased_causal_mask(n_frames: int, heads: int, period: int, device: torch.device | str = "cpu") -> Tensor:
-    """Additive self-attention mask (H, T, T): -4^-(h+1) * floor((i - j) / p) for j <= i, else -inf; any T."""
+def biased_causal_mask(
+    n_frames: int, heads: int, period: int, device: torch.device | str = "cpu", base: float = 4.0
+) -> Tensor:
+    """Additive self-attention mask (H, T, T): -base^-(h+1) * floor((i - j) / p) for j <= i, else -inf; any T."""
     frames = torch.arange(n_frames, device=device)
     lag = frames[:, None] - frames[None]
-    slopes = 4.0 ** -(torch.arange(heads, device=device, dtype=torch.float32) + 1)
+    slopes = base ** -(torch.arange(heads, device=device, dtype=torch.float32) + 1)
     bias = -slopes[:, None, None] * torch.div(lag, period, rounding_mode="floor")
     return bias.masked_fill(lag < 0, float("-inf"))
 
