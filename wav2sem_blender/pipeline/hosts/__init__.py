@@ -13,7 +13,7 @@ from types import ModuleType
 from ...errors import UserError
 from .protocol import Host
 
-HOSTS = {"faceformer": "FaceFormer", "faceformer_channels": "FaceFormerChannels"}
+HOSTS = {"faceformer": "FaceFormer", "faceformer_channels": "FaceFormerChannels", "voca": "Voca"}
 """Kind in config.json, which is the module's name -> the class of its settings."""
 
 
