@@ -13,7 +13,12 @@ from types import ModuleType
 from ...errors import UserError
 from .protocol import Host
 
-HOSTS = {"faceformer": "FaceFormer", "faceformer_channels": "FaceFormerChannels", "voca": "Voca"}
+HOSTS = {
+    "faceformer": "FaceFormer",
+    "faceformer_channels": "FaceFormerChannels",
+    "unitalker": "UniTalker",
+    "voca": "Voca",
+}
 """Kind in config.json, which is the module's name -> the class of its settings."""
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Speech encoders (HuBERT, wav2vec 2.0) from transformers, with FaceFormer's frame-rate conversion.
+"""Speech encoders (HuBERT, wav2vec 2.0, WavLM) from transformers, with FaceFormer's frame-rate conversion.
 
 Shapes: B batch, S samples, L encoder frames (50 Hz), T animation frames (or 2T for 25 fps), C convolution channels,
 D features.
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 from transformers.audio_utils import mel_filter_bank
 
 from ...errors import UserError
@@ -22,14 +22,24 @@ from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 from ..log_mel import hear
 from .whisper import Whisper
 
-WaveformBackbone: TypeAlias = HubertModel | Wav2Vec2Model
+WaveformBackbone: TypeAlias = HubertModel | Wav2Vec2Model | WavLMModel
 Backbone: TypeAlias = WaveformBackbone | Whisper
-KINDS: dict[str, tuple[Any, Any]] = {"hubert": (HubertConfig, HubertModel), "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model)}
+KINDS: dict[str, tuple[Any, Any]] = {
+    "hubert": (HubertConfig, HubertModel),
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "wavlm": (WavLMConfig, WavLMModel),
+}
+XLSR_53: dict[str, Any] = {
+    **{"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    **{"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True},
+}
+"""What differs in wav2vec2-large-xlsr-53 from the base size. Layer norms precede the blocks and follow every
+convolution, which has a bias."""
 WHISPER = "whisper"
 
 
 def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
-    """A randomly initialised encoder of `kind` ("hubert", "wav2vec2" or "whisper"), of any size.
+    """A randomly initialised encoder of `kind` ("hubert", "wav2vec2", "wavlm" or "whisper"), of any size.
 
     SpecAugment is off by default: the released Wav2Sem has none, and inference never needs it. In addition to what
     transformers knows, `config` may have `n_mels`: a log-mel spectrogram of so many bands, at 100 Hz, then precedes the
@@ -205,7 +215,7 @@ def contextualise(
     if isinstance(backbone, Whisper):
         return backbone.contextualise(features_BLC)
     projected = backbone.feature_projection(features_BLC)
-    hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # Wav2Vec2 returns a pair, HuBERT does not
+    hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # HuBERT's is no pair
     if masked_BT is not None:
         hidden_BLD = torch.where(masked_BT.unsqueeze(-1), backbone.masked_spec_embed.to(hidden_BLD.dtype), hidden_BLD)
     return backbone.encoder(hidden_BLD, attention_mask=mask_BL).last_hidden_state
