@@ -16,7 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from .metrics import ErrorTotals, SequenceErrors, sequence_errors
 from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from .regions import Regions, find_regions
 from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
+from .timing import Lips, LipTotals, find_lips, loudness
 
 SAMPLE_RATE_HZ = 16_000
 _FOLDER = FolderKind(
@@ -71,18 +72,21 @@ def evaluate(
 
         return evaluate_prompts(config, data, out, model, device)
     faces = open_face_data(config.kind, data)
-    predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions")
+    predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions", faces.fps)
     _check_fits(predictor, faces)
     clips = _clips(config, faces)
     regions = find_regions(Path(config.regions) if config.regions else data, faces.topology, faces.n_vertices)
     rows = _semantics(config, predictor, faces, clips)
-    totals, still, lines = _measure(predictor, faces, clips, rows, regions)
+    measured, lines = _measure(predictor, faces, clips, rows, regions)
     write_atomically(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     results = _described(config, predictor, faces, clips, regions) | {
-        "rows": [_row(row, totals[row.name]) for row in rows] + [STILL | still.means()],
+        "rows": [_row(row, measured.errors[row.name], measured.lips[row.name]) for row in rows]
+        + [STILL | measured.still.means() | LipTotals().means()],
+        "recorded": measured.recorded.means(),
         "per_style": _per_style(lines),
     }
-    results["data"] |= {"frames": totals[TRAINED].n_frames, "sequences": len(totals[TRAINED].sequences)}
+    own = measured.errors[TRAINED]
+    results["data"] |= {"frames": own.n_frames, "sequences": len(own.sequences)}
     write_results(out, results, vertices_markdown(results))
     return results
 
@@ -98,11 +102,13 @@ class Prediction:
 class Predictor:
     """Animates clips under their styles with any sentence vector, and keeps the channel weights on disk."""
 
-    def __init__(self, animator: SpeechAnimator, styles: Sequence[str], folder: Path) -> None:
-        """Empty `styles` take the published choice; a style that the model lacks is a UserError."""
+    def __init__(self, animator: SpeechAnimator, styles: Sequence[str], folder: Path, fps: float | None = None) -> None:
+        """Empty `styles` take the published choice; a style that the model lacks is a UserError. `fps` is the wanted
+        rate of offsets, of which the model's is a multiple; None is the model's own."""
         self.animator, self.engine = injecting(animator)
         self.config, self.basis_KV3 = animator.folder.config, animator.folder.basis()
         self._folder, self._styles = folder, tuple(styles)
+        self._every = max(1, round(self.config.host.grid.fps / fps)) if fps else 1
         for style in styles:
             style_weights(style, self.config.styles)
 
@@ -133,10 +139,10 @@ class Predictor:
         return made
 
     def offsets(self, weights_TK: np.ndarray) -> np.ndarray:
-        """Vertex displacements (T, V, 3) from the template."""
-        fps, channels = float(self.config.host.grid.fps), self.config.channels
+        """Vertex displacements (T, V, 3) from the template at the wanted rate."""
+        fps, channels = float(self.config.host.grid.fps) / self._every, self.config.channels
         offsets_TV3 = Motion(
-            weights_TK=weights_TK, channels=channels, fps=fps, basis_KV3=self.basis_KV3
+            weights_TK=weights_TK[:: self._every], channels=channels, fps=fps, basis_KV3=self.basis_KV3
         ).vertex_offsets()
         assert offsets_TV3 is not None  # _check_fits: there is a basis
         return offsets_TV3
@@ -179,12 +185,13 @@ def _check_fits(predictor: Predictor, faces: FaceData) -> None:
             "model {model}: has no vertex basis, so its motion cannot be compared with meshes",
             model=config.name,
         )
-    for what, of_model, of_data in (
-        ("vertices", basis_KV3.shape[1], faces.n_vertices),
-        ("frames per second", config.host.grid.fps, faces.fps),
-        ("unit", config.basis_unit, faces.unit),
+    fps = config.host.grid.fps
+    for what, of_model, of_data, fits in (
+        ("vertices", basis_KV3.shape[1], faces.n_vertices, basis_KV3.shape[1] == faces.n_vertices),
+        ("frames per second", fps, faces.fps, fps % faces.fps == 0),  # VOCA moves VOCASET at its own 60
+        ("unit", config.basis_unit, faces.unit, config.basis_unit == faces.unit),
     ):
-        if of_model != of_data:
+        if not fits:
             raise UserError(
                 "model {model} does not fit {faces} ({what}: {of_model} against {of_data}); evaluate a model "
                 "that was trained on such data",
@@ -217,32 +224,55 @@ def _semantics(
     return [own, *controls(heard, texts, config.seed, text_model, normalise)]
 
 
+@dataclass(kw_only=True)
+class _Measured:
+    """Totals by row, those of a motionless face, and the recorded lips."""
+
+    errors: dict[str, ErrorTotals]
+    lips: dict[str, LipTotals]
+    still: ErrorTotals = field(default_factory=ErrorTotals)
+    recorded: LipTotals = field(default_factory=LipTotals)
+
+
 def _measure(
     predictor: Predictor, faces: FaceData, clips: list[FaceClip], rows: list[Semantics], regions: Regions
-) -> tuple[dict[str, ErrorTotals], ErrorTotals, list[dict[str, Any]]]:
-    """Totals by row, those of a motionless face, and every sequence; only one clip's meshes are in memory."""
-    totals, still = {row.name: ErrorTotals() for row in rows}, ErrorTotals()
+) -> tuple[_Measured, list[dict[str, Any]]]:
+    """Totals, and every sequence; only one clip's meshes are in memory."""
+    totals = _Measured(errors={row.name: ErrorTotals() for row in rows}, lips={row.name: LipTotals() for row in rows})
     lines: list[dict[str, Any]] = []
+    lips: Lips | None = None
     for clip in tqdm(clips, desc="predict and measure", unit="clip"):
-        samples_S, template_V3 = faces.samples(clip), faces.template(clip.subject)
-        against = (faces.vertices(clip), template_V3, regions.lips.indices_R, regions.upper.indices_R)
+        samples_S, template_V3, truth_TV3 = faces.samples(clip), faces.template(clip.subject), faces.vertices(clip)
+        against = (truth_TV3, template_V3, regions.lips.indices_R, regions.upper.indices_R)
+        lips = lips or find_lips(faces.topology, regions.lips.indices_R, template_V3, truth_TV3, faces.fps)
+        heard = loudness(samples_S)
+        totals.recorded.sequences.append(lips.sequence(clip.subject, heard, truth_TV3, truth_TV3))
         for row in rows:
             if row.unavailable:
                 continue
             made = predictor.predict(clip, samples_S, row)
             for style, weights_TK in zip(predictor.styles(clip.subject), made.weights_NTK, strict=True):
-                errors = sequence_errors(template_V3 + predictor.offsets(weights_TK), *against)
-                totals[row.name].add(errors)
+                predicted_TV3 = template_V3 + predictor.offsets(weights_TK)
+                errors = sequence_errors(predicted_TV3, *against)
+                totals.errors[row.name].add(errors)
+                timed = lips.sequence(f"{clip.subject} as {style}", heard, predicted_TV3, truth_TV3)
+                totals.lips[row.name].sequences.append(timed)
                 named = {"clip": clip.name, "style": style, "semantics": row.name}
-                longer = len(weights_TK) - len(against[0])
-                lines.append(named | dataclasses.asdict(errors) | {"predicted_longer_by": longer})
-        still.add(sequence_errors(np.broadcast_to(template_V3, (len(weights_TK), *template_V3.shape)), *against))
-    return totals, still, lines
+                longer = len(predicted_TV3) - len(truth_TV3)
+                lines.append(
+                    named
+                    | dataclasses.asdict(errors)
+                    | {"predicted_longer_by": longer, "loudness": heard, "lip_intensity": timed.intensity}
+                    | {"misaligned_s": timed.misaligned_s}
+                )
+        still_TV3 = np.broadcast_to(template_V3, (len(predicted_TV3), *template_V3.shape))
+        totals.still.add(sequence_errors(still_TV3, *against))
+    return totals, lines
 
 
-def _row(row: Semantics, totals: ErrorTotals) -> dict[str, Any]:
+def _row(row: Semantics, totals: ErrorTotals, lips: LipTotals) -> dict[str, Any]:
     named = {"semantics": row.name, "label": row.label, "unavailable": row.unavailable}
-    return named if row.unavailable else named | totals.means()
+    return named if row.unavailable else named | totals.means() | lips.means()
 
 
 def _per_style(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

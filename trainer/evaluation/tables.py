@@ -19,6 +19,7 @@ ERROR_COLUMNS = {
     "fdd": "FDD, signed",
     "fdd_abs": "FDD, magnitude",
 }
+LIP_COLUMNS = {"mtm_ms": "MTM, ms", "slcc": "SLCC"}
 UNITS = {"m": ("m²", "m"), "sqrt_area": ("√area² (the face's area is 1)", "√area")}
 
 
@@ -73,7 +74,7 @@ def vertices_markdown(results: Mapping[str, Any]) -> str:
     model, data = results["model"], results["data"]
     caption = _caption(results)
     parts = [f"# {data['name']}, {data['split']} split: {model['name']}", _facts(results)]
-    parts += ["## Errors", _errors(results["rows"]), caption, _definitions(data["unit"])]
+    parts += ["## Errors", _errors(results["rows"]), caption, definitions(data["unit"], results["recorded"]["slcc"])]
     if len(results["per_style"]) > 1:
         parts += [f"## By style: {results['rows'][0]['label']}", _by_style(results["per_style"]), caption]
     if results["published"]:
@@ -91,6 +92,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def five_digits(value: float | None) -> str:
     """Five digits; empty for None."""
     return "" if value is None else f"{value:.4e}"
+
+
+def figure(row: Mapping[str, Any], key: str) -> str:
+    """A figure of `ERROR_COLUMNS` or `LIP_COLUMNS` in the digits that it deserves; empty for None."""
+    digits = {"mtm_ms": ".1f", "slcc": ".3f"}.get(key, ".4e")
+    return "" if row[key] is None else format(row[key], digits)
 
 
 def _caption(results: Mapping[str, Any]) -> str:
@@ -126,22 +133,27 @@ def _facts(results: Mapping[str, Any]) -> str:
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
+    lines, columns = [], ERROR_COLUMNS | LIP_COLUMNS
     for row in rows:
         if row["unavailable"]:
-            lines.append([row["label"], f"not measured: {row['unavailable']}", *[""] * (len(ERROR_COLUMNS) - 1)])
+            lines.append([row["label"], f"not measured: {row['unavailable']}", *[""] * (len(columns) - 1)])
         else:
-            lines.append([row["label"], *(five_digits(row[key]) for key in ERROR_COLUMNS)])
-    return table(("semantics", *ERROR_COLUMNS.values()), lines)
+            lines.append([row["label"], *(figure(row, key) for key in columns)])
+    return table(("semantics", *columns.values()), lines)
 
 
-def _definitions(unit: str) -> str:
+def definitions(unit: str, recorded_slcc: float | None) -> str:
+    """What the figures are, and the SLCC of the recorded faces."""
     squared, plain = UNITS[unit]
+    recorded = "cannot be told from so few" if recorded_slcc is None else f"is {recorded_slcc:.3f}"
     return (
         f"LVE ({squared}): mean over frames of the largest squared distance among the lip vertices. MVE ({plain}): "
         f"mean distance over frames and all vertices. FDD ({squared}): per sequence, mean over the upper face's "
         "vertices of the standard deviation over time of the squared displacement from the template, truth minus "
-        "prediction; the mean over sequences (signed), and the mean of its magnitude."
+        "prediction; the mean over sequences (signed), and the mean of its magnitude. MTM (ms): how far the lips' "
+        "openings and closings are from the recorded ones in time. SLCC (-1 to 1): correlation over sequences of the "
+        "speech's loudness with the lips' speed, within each speaker and style. That of the recorded faces "
+        f"{recorded}; the nearest to it is best. MTM and SLCC follow arXiv 2503.20308."
     )
 
 

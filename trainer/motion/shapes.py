@@ -24,6 +24,12 @@ def read_basis(path: Path, channels: tuple[str, ...]) -> tuple[np.ndarray, np.nd
 
 def flame_opening(offsets_TV3: np.ndarray) -> np.ndarray:
     """Inner-lip opening above rest (T,), in the offsets' unit, at the middle pair of FLAME's lips."""
+    upper, lower = flame_middle_lips()
+    return offsets_TV3[:, upper, 1] - offsets_TV3[:, lower, 1]
+
+
+def flame_middle_lips() -> tuple[int, int]:
+    """The vertices in the middle of FLAME's upper and lower lip."""
     pairs = json.loads(FLAME_REFERENCE.read_text(encoding="utf-8"))["lip_pairs"]
     upper, lower = pairs[len(pairs) // 2]
-    return offsets_TV3[:, upper, 1] - offsets_TV3[:, lower, 1]
+    return upper, lower
