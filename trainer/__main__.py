@@ -83,7 +83,9 @@ def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], No
             resume=arguments.resume,
         )
         try:
-            stages = {name: getattr(arguments, name) for name in ("hubert", "wav2sem") if hasattr(arguments, name)}
+            stages = {
+                name: getattr(arguments, name) for name in ("hubert", "wav2sem", "prior") if hasattr(arguments, name)
+            }
             getattr(import_module(f".loops.{module}", __package__), function)(config, arguments.data, run, **stages)
         finally:
             run.close()
@@ -121,6 +123,7 @@ def _refuse_finished(made: Path, resume: bool) -> None:
 
 _HUBERT = ("hubert", "a pretrain-hubert run")
 _WAV2SEM = ("wav2sem", "a pretrain run, or an imported Wav2Sem")
+_PRIOR = ("prior", "a pretrain-prior run, for hosts of two stages")
 _MODEL = ("model", 'a model folder, a finetune run\'s RUN/model, or "default"')
 VERBS = (
     Verb(
@@ -152,7 +155,7 @@ VERBS = (
         text="train the face model: FaceFormer with Wav2Sem on motion data",
         data="VOCASET, BIWI, a custom layout, or prepared speech and motion",
         example="finetune vocaset_wav2sem --data VOCASET --out work/face --wav2sem work/wav2sem",
-        stages=(_HUBERT, _WAV2SEM),
+        stages=(_HUBERT, _WAV2SEM, _PRIOR),
     ),
     Verb(
         name="evaluate",

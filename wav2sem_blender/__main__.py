@@ -97,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--format", default="npz", choices=("npz", "csv"), help="csv has the columns of Live Link Face"
     )
+    animate.add_argument(
+        "--seed",
+        default=0,
+        type=int,
+        metavar="N",
+        help="of the noise, for models that sample their motion (default: 0)",
+    )
     animate.add_argument("--no-tongue", action="store_true", help="no curves of the tongue, which follow a rule")
     animate.add_argument(
         "--phones", type=Path, metavar="FILE.tsv", help="also write what was heard: start, end, phone, confidence"
@@ -106,6 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("import", help="make a model folder from a published checkpoint")
     convert.add_argument(
         "file", type=Path, metavar="FILE", help="model.pth.tar, vocaset.pth, …, or a model folder, which is copied"
+    )
+    convert.add_argument(
+        "--with",
+        dest="beside",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a further file that the kind needs, such as CodeTalker's stage 1; may be repeated",
     )
     convert.add_argument("--kind", required=True, choices=(AUTO, *KIND_NAMES), help="auto recognises it by its keys")
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="the model folder to write")
@@ -208,6 +224,7 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
             semantic_strength=arguments.semantic_strength,
             progress=progress,
             articulation=arguments.articulation,
+            seed=arguments.seed,
         )
         if arguments.phones is not None:
             if motion.phones is None:
@@ -242,7 +259,7 @@ def _import(arguments: argparse.Namespace) -> int:
     if not arguments.file.is_file():
         raise MissingFileError("{file}: there is no such checkpoint file.", file=arguments.file)
     notes: list[Text] = []
-    import_official(arguments.file, arguments.kind, arguments.output, notes)
+    import_official(arguments.file, arguments.kind, arguments.output, notes, arguments.beside)
     print(f"{arguments.file}: {arguments.kind}, {arguments.output}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -27,7 +27,7 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig
 from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
 from wav2sem_blender.pipeline.nn.encoders import encode
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
-from wav2sem_blender.pipeline.official import key_channels
+from wav2sem_blender.pipeline.nn.keys import key_channels
 
 N_OUTPUTS = 5023 * 3
 N_STYLES = 8

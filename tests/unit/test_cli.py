@@ -45,8 +45,10 @@ class FakeAnimator:
         cls.loads.append((model, engine, device))
         return cls()
 
-    def animate_file(self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None, articulation=0.0):
-        settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation}
+    def animate_file(
+        self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None, articulation=0.0, seed=0
+    ):
+        settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation, "seed": seed}
         self.calls.append({"path": path, **settings})
         with Speech.from_file(path, temp_dir, progress) as speech:
             progress("motion", 0.5)
@@ -346,10 +348,10 @@ class TestImport:
         calls = []
         official = pytest.importorskip("wav2sem_blender.pipeline.official", reason="torch is not installed here")
 
-        def import_official(file, kind, output, notes):
+        def import_official(file, kind, output, notes, beside):
             if file.name.startswith("broken"):
                 raise UserError("{file}: the key 'PPE.pe' is missing.", file=file.name)
-            calls.append((file, kind, output))
+            calls.append((file, kind, output, *beside))
             if file.name.startswith("half"):
                 notes.append(Text("{file}: its weights are in half precision.", file=file.name))
 
@@ -363,6 +365,12 @@ class TestImport:
         assert run("import", file, "--kind", kind, "--output", tmp_path / "out") == 0
         assert calls == [(file, kind, tmp_path / "out")]
         assert capsys.readouterr().out == f"{file}: {kind}, {tmp_path / 'out'}\n"
+
+    def test_further_files(self, calls, tmp_path):
+        file, second = tmp_path / "stage2.pth", tmp_path / "stage1.pth"
+        file.write_bytes(b"x")
+        arguments = ("import", file, "--with", second, "--kind", "auto", "--output", tmp_path / "out")
+        assert run(*arguments) == 0 and calls == [(file, "auto", tmp_path / "out", second)]
 
     def test_what_the_user_should_know_is_said(self, calls, tmp_path, capsys):
         (tmp_path / "half.pth").write_bytes(b"x")

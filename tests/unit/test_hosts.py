@@ -31,7 +31,7 @@ def test_a_host_is_its_settings_and_its_module_is_its_kind(kind: str) -> None:
 
 def test_every_published_face_is_described_by_its_host() -> None:
     hosts = {kind.host for kind in CHECKPOINT_KINDS if kind.host}
-    assert hosts == {"faceformer"}
+    assert "faceformer" in hosts <= set(HOSTS)
     for host in hosts:
         listed = {kind.name for kind in CHECKPOINT_KINDS if kind.host == host}
         assert listed == set(host_module(host).RELEASES)

@@ -27,14 +27,9 @@ from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.faceformer import FaceDecoder, alignment_mask, biased_causal_mask  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import PAPER, RELEASED  # noqa: E402
-from wav2sem_blender.pipeline.official import (  # noqa: E402
-    BASE_ENCODER,
-    export_faceformer,
-    export_wav2sem,
-    import_official,
-    keys_to_vertices,
-    vertices_to_keys,
-)
+from wav2sem_blender.pipeline.official import export_official, import_official  # noqa: E402
+from wav2sem_blender.pipeline.official.published import BASE_ENCODER, Source  # noqa: E402
+from wav2sem_blender.pipeline.official.wav2sem import export_wav2sem  # noqa: E402
 
 
 def faceformer_state(width: int, n_values: int, n_styles: int, period: int) -> dict:
@@ -105,16 +100,16 @@ def test_vocaset_speaks_as_the_official_code(tmp_path) -> None:
     assert strength_K[:8].sum() > strength_K[-8:].sum()
     by_name = animator.animate(waveform, 16_000, style="FaceTalk_170915_00223_TA")
     np.testing.assert_array_equal(by_name.weights_TK, motion.weights_TK)
-    exported = back_as_official(state, animator.folder, tmp_path / "again.pth")
+    exported = back_as_official(state, animator.folder, tmp_path)
     with torch.no_grad():
         again_TV3 = plain_faceformer(exported, normalised, style=3)
     np.testing.assert_allclose(again_TV3, expected_TV3, atol=1e-4 * np.abs(expected_TV3).max())
 
 
-def back_as_official(state: dict, folder: ModelFolder, file: Path) -> dict:
+def back_as_official(state: dict, folder: ModelFolder, out: Path) -> dict:
     """The exported file has the released names and shapes, and every weight that the import did not rotate."""
-    export_faceformer(folder, file)
-    exported = torch.load(file, weights_only=True)
+    (written,) = export_official(folder, out)
+    exported = torch.load(written, weights_only=True)
     assert {key: value.shape for key, value in exported.items()} == {key: value.shape for key, value in state.items()}
     for key, value in state.items():
         if not key.startswith(("vertice_map", "PPE")):
@@ -144,12 +139,12 @@ def test_a_model_without_an_official_format_is_refused(tmp_path) -> None:
     with_basis = {BASIS_KEY: np.zeros((2, 5, 3), np.float32)}
     folder = save_model(tmp_path / "model", config, with_basis)
     with pytest.raises(ValueError, match="num_attention_heads = 8; the official format has 12"):
-        export_faceformer(folder, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="holds its decoder and a vertex head, and no Wav2Sem"):
-        export_faceformer(save_model(tmp_path / "bare", config, {}), tmp_path / "x.pth")
+        export_official(folder, tmp_path)
+    with pytest.raises(ValueError, match="holds its decoder and a vertex head; this model differs"):
+        export_official(save_model(tmp_path / "bare", config, {}), tmp_path)
     with pytest.raises(ValueError, match="this Wav2Sem: its encoder has num_attention_heads = 8"):
         export_wav2sem(Wav2SemConfig(config=PAPER, target_dim=768), {}, tmp_path / "x.pth.tar")
-    assert not list(tmp_path.glob("x.*"))
+    assert not list(tmp_path.glob("*.pth*"))
 
 
 def test_named_keys_and_vertices_are_one_model() -> None:
@@ -158,13 +153,12 @@ def test_named_keys_and_vertices_are_one_model() -> None:
     decoder = FaceDecoder(FaceFormer(), 300, 2).eval()
     torch.nn.init.normal_(decoder.motion_head.weight, std=1e-2)
     torch.nn.init.normal_(decoder.motion_head.bias, std=1e-2)
-    state = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
-    on_keys, basis_KV3 = vertices_to_keys(state)
-    keyed = FaceDecoder(FaceFormer(), 65, 2).eval()
-    keyed.load_state_dict({key.removeprefix("decoder."): value for key, value in on_keys.items()})
+    on_keys = decoder.on_keys()
+    keyed = FaceDecoder(FaceFormer(), len(on_keys.channels), 2).eval()
+    keyed.load_state_dict(on_keys.state)
+    basis_KV3 = on_keys.basis_KV3
     back = FaceDecoder(FaceFormer(), 300, 2).eval()
-    on_vertices = keys_to_vertices(on_keys, basis_KV3)
-    back.load_state_dict({key.removeprefix("decoder."): value for key, value in on_vertices.items()})
+    back.load_state_dict(keyed.on_vertices(basis_KV3))
     memory, style = torch.randn(1, 40, 64), torch.eye(2)[:1]
     with torch.no_grad():
         expected_TX = decoder(memory, style)[0]
@@ -244,7 +238,7 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
         "faceformer-biwi": {head: torch.zeros(70110, 1)},
     }
     assert states.keys() == set(KIND_NAMES)
-    assert {kind: official._kind_of(tmp_path, state) for kind, state in states.items()} == {
+    assert {kind: official._kind_of(Source(path=tmp_path, state=state)) for kind, state in states.items()} == {
         kind: kind for kind in states
     }
     torch.save({head: torch.zeros(9, 1)}, tmp_path / "small.pth")

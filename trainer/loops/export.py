@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from wav2sem_blender.pipeline.checkpoint import (
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.frame_timing import HOP_SAMPLES
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
-from wav2sem_blender.pipeline.official import export_faceformer, export_wav2sem
+from wav2sem_blender.pipeline.official import export_official
+from wav2sem_blender.pipeline.official.wav2sem import export_wav2sem
 
 from ..runs.run import Run, read_run
 from ..runs.stages import read_wav2sem
@@ -80,8 +82,7 @@ def export(config: Export, run_folder: Path, out: Path) -> Path:
     check_ours(out, "an export", lambda _folder: ())
     out.mkdir(parents=True, exist_ok=True)
     if (run_folder / MODEL).is_dir():
-        folder = _finished(run_folder)
-        export_faceformer(folder, out / f"{folder.config.name}.pth")
+        export_official(_finished(run_folder), out)
     else:
         export_wav2sem(*read_wav2sem(run_folder), out / "model.pth.tar")
     return out
@@ -96,16 +97,21 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
         state: The state dict of `FaceModel`.
         basis_KV3: Vertex displacements of the channels in the config's unit.
     """
+    tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
+    config = dataclasses.replace(config, provenance=provenance_of(run))
+    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
+
+
+def provenance_of(run: Run) -> dict[str, Any]:
+    """What a model's config.json says about the run that made it."""
     described = read_run(run.folder)
-    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "sentence_space")
+    wanted = ("experiment", "commit", "torch", "data_sha256", "encoder", "hubert", "wav2sem", "prior", "sentence_space")
     provenance = {key: described[key] for key in wanted if described.get(key)}
     # Absolute paths mean nothing on another machine.
-    for key in ("encoder", "hubert", "wav2sem"):
+    for key in ("encoder", "hubert", "wav2sem", "prior"):
         if key in provenance and Path(provenance[key]).is_absolute():
             provenance[key] = Path(provenance[key]).name
-    tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
-    config = dataclasses.replace(config, provenance=provenance)
-    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
+    return provenance
 
 
 def _finished(run_folder: Path) -> ModelFolder:

@@ -9,6 +9,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
 from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceFormerChannels, FaceWeights
+from wav2sem_blender.pipeline.hosts.protocol import Host
 
 from ..speech.augmentation import Augmentation
 
@@ -37,7 +38,7 @@ class FinetuneVertices:
 
     data: str
     encoder: EncoderConfig
-    host: FaceFormer = FaceFormer()
+    host: Host = FaceFormer()
     pretrained: str = ""
     semantics: bool = False
     mask_share: float = 0.05

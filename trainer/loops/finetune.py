@@ -13,29 +13,28 @@ styles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import ModelConfig
 from wav2sem_blender.pipeline.nn import host_network
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
-from wav2sem_blender.pipeline.official import key_channels, vertices_to_keys
+from wav2sem_blender.pipeline.official import save_on_keys
 
 from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.opening import open_face_data
 from ..runs.epochs import Epochs
 from ..runs.run import Run, data_hash
-from ..runs.stages import read_encoder, read_pretrained, read_sentence_space, read_wav2sem
+from ..runs.stages import read_encoder, read_pretrained, read_prior, read_sentence_space, read_wav2sem
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .ablation import ablate_semantics
-from .export import write_model
+from .export import MODEL, provenance_of
 from .face_recipes import AblateSemantics, FinetuneChannels, FinetuneVertices
 from .finetune_channels import finetune_channels
 
@@ -46,6 +45,7 @@ def finetune(
     run: Run,
     hubert: Path | None,
     wav2sem: Path | None,
+    prior: Path | None = None,
 ) -> None:
     """Train the face model, or the models to compare, of an experiment.
 
@@ -53,7 +53,7 @@ def finetune(
         UserError: The command lacks an earlier run that the experiment needs.
     """
     if isinstance(config, FinetuneVertices):
-        finetune_vertices(config, data, run, hubert, wav2sem)
+        finetune_vertices(config, data, run, hubert, wav2sem, prior)
     elif hubert is None or wav2sem is None:
         raise UserError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
     elif isinstance(config, AblateSemantics):
@@ -63,7 +63,12 @@ def finetune(
 
 
 def finetune_vertices(
-    config: FinetuneVertices, data: Path, run: Run, hubert: Path | None, wav2sem: Path | None
+    config: FinetuneVertices,
+    data: Path,
+    run: Run,
+    hubert: Path | None,
+    wav2sem: Path | None,
+    prior: Path | None = None,
 ) -> None:
     """Train, and write RUN/model for `SpeechAnimator.load` and RUN/valid.json, the errors on held-out clips.
 
@@ -82,6 +87,7 @@ def finetune_vertices(
         )
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
+    freeze_prior(model, prior)
     run.describe(
         data_sha256=data_hash(faces.files()),
         skipped=dict(faces.skipped),
@@ -89,6 +95,7 @@ def finetune_vertices(
         encoder=config.pretrained if hubert is None else "",
         hubert=str(hubert or ""),
         wav2sem=str(wav2sem or "") if config.semantics else "",
+        prior=str(prior or ""),
         sentence_space=read_sentence_space(wav2sem) if config.semantics and wav2sem else {},
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -145,7 +152,7 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         encoder=encoder,
         wav2sem=sentences,
         host=host,
-        channels=key_channels(host.memory_width),
+        channels=(),
         styles=faces.styles,
         topology=faces.topology,
         basis_unit=faces.unit,
@@ -169,6 +176,29 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
     return model
 
 
+def freeze_prior(model: FaceModel, prior: Path | None) -> None:
+    """Load what an earlier stage trained into the host's network, and freeze it.
+
+    Raises:
+        UserError: The host needs --prior and none is given, or the other way round; or its weights do not fit.
+    """
+    prefix = model.decoder.PRIOR
+    if not prefix:
+        if prior is not None:
+            raise UserError("this host has one stage: leave --prior out")
+        return
+    if prior is None:
+        raise UserError("this host is trained on an earlier stage: give --prior RUN, of `pretrain-prior`")
+    theirs = {prefix + key: value for key, value in read_prior(prior).items()}
+    ours = {key: value for key, value in model.decoder.state_dict().items() if key.startswith(prefix)}
+    if {key: value.shape for key, value in theirs.items()} != {key: value.shape for key, value in ours.items()}:
+        raise UserError("{prior}: its prior is of another host or data set; train one for this host", prior=prior)
+    model.decoder.load_state_dict(theirs, strict=False)
+    for name, parameter in model.decoder.named_parameters():
+        if name.startswith(prefix):
+            parameter.requires_grad_(False)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
     """A clip on the device.
@@ -179,6 +209,7 @@ class Example:
         positions_1R: Where the memory frames are read.
         semantic_11E: F_s, or None without a Wav2Sem.
         target_TX: Offsets from the template.
+        template_X: The subject's rest face.
         style_KN: One-hot styles to predict the clip in: its own, or all of them for a subject that is not trained.
         audio_s: Its duration.
     """
@@ -188,6 +219,7 @@ class Example:
     positions_1R: Tensor
     semantic_11E: Tensor | None
     target_TX: Tensor
+    template_X: Tensor
     style_KN: Tensor
     audio_s: float
 
@@ -217,7 +249,8 @@ class Examples:
         if clip.name not in self._kept:
             self._kept[clip.name] = self._listen(faces.samples(clip), len(vertices_TV3))
         convolved, positions_1R, semantic_11E, audio_s = self._kept[clip.name]
-        target_TX = torch.from_numpy(vertices_TV3 - faces.template(clip.subject)).flatten(1)
+        template_V3 = faces.template(clip.subject)
+        target_TX = torch.from_numpy(vertices_TV3 - template_V3).flatten(1)
         style_NN = torch.eye(len(styles), device=self._device)
         return Example(
             name=clip.name,
@@ -225,6 +258,7 @@ class Examples:
             positions_1R=positions_1R,
             semantic_11E=semantic_11E,
             target_TX=target_TX.to(self._device),
+            template_X=torch.from_numpy(template_V3).float().flatten().to(self._device),
             style_KN=style_NN[[styles.index(clip.subject)]] if clip.subject in styles else style_NN,
             audio_s=audio_s,
         )
@@ -258,13 +292,7 @@ class Learner(nn.Module):
         memory_BRM = remember(self.model, example, self._masked(example.convolved))
         # In full precision: rounding errors would be fed back frame after frame.
         with torch.autocast(memory_BRM.device.type, enabled=False):
-            return self.model.decoder.loss(
-                host_network.Example(
-                    memory_BRM=memory_BRM.float(),
-                    style_BN=example.style_KN[:1],
-                    target_BTX=example.target_TX[None],
-                )
-            )
+            return self.model.decoder.loss(example_for(memory_BRM.float(), example, example.style_KN[:1]))
 
     def _masked(self, convolved: Tensor) -> Tensor | None:
         if not (self.training and self.config.mask_share):
@@ -294,22 +322,30 @@ def remember(model: FaceModel, example: Example, masked: Tensor | None = None) -
     return model.fusion(model.features(example.convolved, example.positions_1R, masked_BT), example.semantic_11E)
 
 
+def example_for(memory_1RM: Tensor, example: Example, style_KN: Tensor) -> host_network.Example:
+    """A clip as its host's network learns it, once for each of the styles."""
+    n_styles = len(style_KN)
+    return host_network.Example(
+        memory_BRM=memory_1RM.expand(n_styles, -1, -1),
+        style_BN=style_KN,
+        target_BTX=example.target_TX.expand(n_styles, -1, -1),
+        template_BX=example.template_X.expand(n_styles, -1),
+    )
+
+
 @torch.no_grad()
 def validation_loss(model: FaceModel, examples: Examples, clips: Sequence[FaceClip]) -> float:
     """Mean over clips and styles of the squared error with teacher forcing, as published."""
     model.eval()
     losses = []
     for example in map(examples, clips):
-        memory_KRM = remember(model, example).expand(len(example.style_KN), -1, -1)
-        target_KTX = example.target_TX.expand(len(example.style_KN), -1, -1)
-        losses.append(F.mse_loss(model.decoder(memory_KRM, example.style_KN, target_KTX), target_KTX))
+        losses.append(model.decoder.validation_loss(example_for(remember(model, example), example, example.style_KN)))
     return float(torch.stack(losses).mean())
 
 
 def finish(model: FaceModel, examples: Examples, valid: Sequence[FaceClip], run: Run) -> None:
     """Write RUN/model, and RUN/valid.json with the errors of motion that is fed its own frames, as in the extension."""
-    on_keys, basis_KV3 = vertices_to_keys({key: value.detach().cpu() for key, value in model.state_dict().items()})
-    write_model(run, model.config, on_keys, basis_KV3)
+    save_on_keys(run.folder / MODEL, replace(model.config, provenance=provenance_of(run)), model)
     if valid:
         run.report("valid", free_running_errors(model, examples, valid))
 
@@ -324,7 +360,8 @@ def free_running_errors(model: FaceModel, examples: Examples, clips: Sequence[Fa
     for example in map(examples, clips):
         memory_1RM = remember(model, example)
         for style_N in example.style_KN:
-            off_TV3 = (model.decoder(memory_1RM, style_N[None])[0] - example.target_TX).unflatten(1, (-1, 3))
+            predicted_TX = model.decoder.generate(memory_1RM, style_N[None])[0]
+            off_TV3 = (predicted_TX - example.target_TX[: len(predicted_TX)]).unflatten(1, (-1, 3))
             errors.append(torch.stack([off_TV3.square().mean(), off_TV3.norm(dim=-1).amax(1).mean()]))
     mse, max_error = torch.stack(errors).mean(0).tolist()
     return {"clips": len(clips), "mse": mse, "max_error": max_error}

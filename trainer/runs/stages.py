@@ -43,6 +43,16 @@ def read_recogniser(run: Path) -> State:
     return torch.load(run / "encoder.pt", weights_only=True, map_location="cpu")
 
 
+def read_prior(run: Path) -> State:
+    """The weights of a pretrain-prior run.
+
+    Raises:
+        MissingFileError: The run is missing or not finished.
+    """
+    read_run(run, "prior.pt")
+    return torch.load(run / "prior.pt", weights_only=True, map_location="cpu")
+
+
 def fitting(theirs: State, ours: State) -> dict[str, Tensor]:
     """Their tensors whose name and shape are those of one of ours."""
     return {key: value for key, value in theirs.items() if key in ours and ours[key].shape == value.shape}

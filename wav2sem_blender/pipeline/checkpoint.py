@@ -32,6 +32,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_ONNX, SEMANTIC_ONNX = "encoder.onnx", "semantic.onnx"
 BASIS_KEY = "basis_KV3"
+PUBLISHED = "published."
+"""Before tensors that only a file in the released format needs."""
 MADE_BY = "an import or export of a model"
 NO_FACE = Text("it is a Wav2Sem encoder without a face; fuse it into a face model with `python -m trainer finetune`")
 Described = TypeVar("Described")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The torch engine: any checkpoint of any size, on a GPU if there is one.
 
-Shapes: S samples, R memory frames, E sentence space, M memory width.
+Shapes: S samples, R memory frames, E sentence space, M memory width, N styles, T animation frames, K channels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .checkpoint import BASIS_KEY, ModelFolder, Wav2SemFolder
+from .checkpoint import BASIS_KEY, PUBLISHED, ModelFolder, Wav2SemFolder
 from .nn.face_model import FaceModel
 from .nn.wav2sem import Wav2Sem
 
@@ -92,13 +92,26 @@ class TorchEngine:
             memory_BRM = self._face.memory(self._tensor(waveform_S), self._tensor(positions_R), semantic_BRE)
             return memory_BRM[0].cpu().numpy()
 
+    def decode(
+        self,
+        memory_RM: np.ndarray,
+        style_N: np.ndarray,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+    ) -> np.ndarray:
+        """As `hosts.protocol.Decoder`, by the host's network: for hosts without a decoder of their own."""
+        with _memory_errors():
+            memory_BRM, style_BN = self._tensor(memory_RM), self._tensor(style_N)
+            return self._face.decoder.generate(memory_BRM, style_BN, seed, progress)[0].cpu().numpy()
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(self.device)
 
 
 def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:
-    """A folder's weights below `prefix` as a torch state dict, without the basis."""
-    return {key: torch.from_numpy(value) for key, value in folder.tensors(prefix).items() if key != BASIS_KEY}
+    """A folder's weights below `prefix` as a torch state dict, without the basis and what only an export needs."""
+    others = (BASIS_KEY, PUBLISHED)
+    return {key: torch.from_numpy(t) for key, t in folder.tensors(prefix).items() if not key.startswith(others)}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from .sound_file import StageProgress
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
     from .engine_torch import TorchEngine
+    from .hosts.protocol import Decoder
 
 Style = int | str | Sequence[float] | np.ndarray
 ENGINES = ("auto", "onnx", "torch")
@@ -44,7 +45,10 @@ class SpeechAnimator:
             SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
         )
         self.notes = self._listener.notes
-        self._decoder = folder.config.host.decoder(folder.tensors("decoder."), engine.device)
+        host = folder.config.host
+        self._decoder: Decoder = (
+            host.decoder(folder.tensors("decoder.")) if host.IN_NUMPY else cast("TorchEngine", engine)
+        )
         self._basis_KV3 = folder.basis()
         self._wav2sem_config = folder.config.wav2sem
 
@@ -84,6 +88,7 @@ class SpeechAnimator:
         semantic_strength: float = 1.0,
         progress: StageProgress | None = None,
         articulation: float = 0.0,
+        seed: int = 0,
     ) -> Motion:
         """Animate samples in memory.
 
@@ -94,12 +99,13 @@ class SpeechAnimator:
             semantic_strength: Scale of F_s; 0 is off, 1 as trained.
             progress: Called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
             articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated; see `articulated`.
+            seed: Of the noise, for hosts that sample their motion; it is kept in `Motion.info`.
 
         Raises:
             UserError: The audio cannot be used, there is no such style, or the model has no articulation.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
-            return self._animate(speech, style, semantic_strength, progress or _silent, articulation)
+            return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
 
     def animate_file(
         self,
@@ -109,13 +115,14 @@ class SpeechAnimator:
         progress: StageProgress | None = None,
         temp_dir: str | os.PathLike[str] | None = None,
         articulation: float = 0.0,
+        seed: int = 0,
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
         As `animate`; `temp_dir` takes the decoded samples, 230 MB an hour. OSError for an unreadable file.
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
-            return self.animate_speech(speech, style, semantic_strength, progress, articulation)
+            return self.animate_speech(speech, style, semantic_strength, progress, articulation, seed)
 
     def animate_speech(
         self,
@@ -124,9 +131,10 @@ class SpeechAnimator:
         semantic_strength: float = 1.0,
         progress: StageProgress | None = None,
         articulation: float = 0.0,
+        seed: int = 0,
     ) -> Motion:
         """Animate a recording that is open already; as `animate`."""
-        return self._animate(speech, style, semantic_strength, progress or _silent, articulation)
+        return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
 
     def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
         """The sentence vector F_s (E,) of one utterance, as trained.
@@ -150,6 +158,7 @@ class SpeechAnimator:
         semantic_strength: float,
         progress: StageProgress,
         articulation: float,
+        seed: int,
     ) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
@@ -159,9 +168,12 @@ class SpeechAnimator:
         config = self.folder.config
         style_N = articulated(style_weights(style, config.styles), articulation, config)
         heard = self._listener.listen(speech, semantic_strength, progress)
-        weights_TK = self._decoder.decode(heard.memory_RM, style_N, progress=lambda done: progress("motion", done))
+        weights_TK = self._decoder.decode(heard.memory_RM, style_N, seed, lambda done: progress("motion", done))
         progress("motion", 1.0)
-        return self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
+        motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
+        if config.host.SAMPLES:
+            motion.info["seed"] = str(seed)
+        return motion
 
     def _motion(
         self, weights_TK: np.ndarray, phones: Phones | None, speech: Speech, style_N: np.ndarray, strength: float

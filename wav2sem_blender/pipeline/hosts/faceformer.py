@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""FaceFormer (CVPR 2022): settings, decoding in NumPy, and the names of its released files.
+"""FaceFormer (CVPR 2022): settings, decoding in NumPy, and its releases.
 
 Inference is exact and cached. `vertice_map` after `vertice_map_r` is one (M, M) matrix, so the loop feeds back its own
 hidden state and never touches a vertex. With one memory frame for each animation frame the cross-attention has a single
@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..frame_timing import FrameGrid
-from .protocol import Release
+from .protocol import Host, Release
 
 if TYPE_CHECKING:
     from ..nn.faceformer import FaceDecoder
@@ -28,7 +28,7 @@ FEEDBACK = ("published", "cached", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceFormer:
+class FaceFormer(Host):
     """FaceFormer's settings; the defaults are those of VOCASET.
 
     Attributes:
@@ -42,6 +42,7 @@ class FaceFormer:
     """
 
     KIND: ClassVar[str] = "faceformer"
+    IN_NUMPY: ClassVar[bool] = True
 
     dim: int = 64
     heads: int = 4
@@ -75,16 +76,17 @@ class FaceFormer:
         """M, after `audio_feature_map`."""
         return self.dim
 
-    def feature_width(self, encoder_width: int) -> int:
-        """FC(F_s) is added to the encoder's hidden states."""
-        return encoder_width
+    def flops(self, n_frames: int) -> float:
+        """As `Host`: the products of a frame, and its attention to all frames before it."""
+        products = 12 * self.dim**2 + 4 * self.dim * self.ffn_dim
+        return n_frames * (products + 2 * self.dim * min(n_frames, MAX_CACHED_FRAMES))
 
     def at_rate(self, fps: int) -> FaceFormer:
         """At 30 or 25 fps; the period follows, as published."""
         return replace(self, fps=fps, period=fps, memory_per_frame=FrameGrid.at_rate(fps).memory_per_frame)
 
-    def decoder(self, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> MotionDecoder:
-        """On the CPU: a few small products for each frame."""
+    def decoder(self, tensors: Mapping[str, np.ndarray]) -> MotionDecoder:
+        """As `Host`: a few small products for each frame."""
         return MotionDecoder(self, tensors)
 
     def network(self, n_outputs: int, n_styles: int) -> FaceDecoder:
@@ -264,15 +266,6 @@ class _Past:
         return (mixed.reshape(heads, -1) / scores_HC.sum(-1, keepdims=True)).reshape(-1)
 
 
-OFFICIAL_NAMES = (
-    ("audio_feature_map.", "fusion.audio_feature_map."),
-    ("transformer_decoder.layers.0.", "decoder.layer."),
-    ("obj_vector.", "decoder.style."),
-    ("vertice_map_r.", "decoder.motion_head."),
-    ("vertice_map.", "decoder.feedback_map."),
-)
-IGNORED_KEYS = ("PPE.pe",)
-HEAD_KEY = "vertice_map_r.weight"
 _VOCASET_SUBJECTS = (
     *("170728_03272", "170904_00128", "170725_00137", "170915_00223"),
     *("170811_03274", "170913_03279", "170904_03276", "170912_03278"),

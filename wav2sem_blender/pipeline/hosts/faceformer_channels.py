@@ -44,8 +44,8 @@ class FaceFormerChannels(FaceFormer):
         """FaceFormer's, steady or not."""
         return replace(super().grid, steady=self.steady)
 
-    def decoder(self, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> ChannelDecoder:
-        """On the CPU."""
+    def decoder(self, tensors: Mapping[str, np.ndarray]) -> ChannelDecoder:
+        """As `Host`: a few small products for each frame."""
         return ChannelDecoder(self, tensors)
 
     def network(self, n_outputs: int, n_styles: int) -> ChannelNetwork:

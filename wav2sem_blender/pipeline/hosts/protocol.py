@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """The settings of a face model: a frozen dataclass of plain values, stored in config.json."""
+    """The settings of a face model: a frozen dataclass of plain values, stored in config.json.
+
+    A host derives from this class, and so has the methods with a body unless it overrides them.
+
+    Attributes:
+        KIND: Its name in `hosts.HOSTS`.
+        IN_NUMPY: Whether `decoder` computes its motion. Otherwise the torch engine runs `network`.
+        SAMPLES: Whether its motion depends on a seed.
+    """
 
     KIND: ClassVar[str]
+    IN_NUMPY: ClassVar[bool] = False
+    SAMPLES: ClassVar[bool] = False
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
@@ -33,13 +43,18 @@ class Host(Protocol):
         """M: a linear layer maps F_p + FC(F_s) to the memory. None: F_p + FC(F_s) itself is the memory."""
 
     def feature_width(self, encoder_width: int) -> int:
-        """Width of the features F_p that FC(F_s) is added to."""
+        """Width of the features F_p that FC(F_s) is added to: the encoder's hidden states, unless a host has others."""
+        return encoder_width
+
+    def flops(self, n_frames: int) -> float:
+        """Floating-point operations of the network for so many animation frames, without the encoder's."""
 
     def at_rate(self, fps: int) -> Host:
         """The same settings for motion of another frame rate; UserError where the host has none for it."""
 
-    def decoder(self, tensors: Mapping[str, np.ndarray], device: str = "cpu") -> Decoder:
-        """What inference runs; `tensors` is the state dict of `network`."""
+    def decoder(self, tensors: Mapping[str, np.ndarray]) -> Decoder:
+        """What inference runs without torch, if `IN_NUMPY`; `tensors` is the state dict of `network`."""
+        raise NotImplementedError
 
     def network(self, n_outputs: int, n_styles: int) -> HostNetwork:
         """The torch module that is trained."""

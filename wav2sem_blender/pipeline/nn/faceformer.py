@@ -13,11 +13,13 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .host_network import Example, HostNetwork
+from .keys import OnKeys, head_on_keys
 
 if TYPE_CHECKING:
     from ..hosts.faceformer import FaceFormer
@@ -85,6 +87,39 @@ class FaceDecoder(HostNetwork):
         else:
             predicted_BTX = self(memory_BRM, style_BN, target_BTX if self.config.feedback == "teacher" else None)
         return self.criterion(predicted_BTX, target_BTX)
+
+    def on_keys(self) -> OnKeys:
+        """M keys and the bias, with the same motion and feedback.
+
+        The last layer norm gives h = gain * n + shift with |n| <= sqrt(M).
+        """
+        norm = self.layer.norm3
+        head = head_on_keys(
+            *(p.detach().cpu() for p in (self.motion_head.weight, self.motion_head.bias, norm.weight, norm.bias)),
+            bound=math.sqrt(self.config.dim),
+            max_keys=self.config.dim,
+        )
+        flat_KX = torch.from_numpy(head.basis_KV3).flatten(1).double()
+        feedback_MK = self.feedback_map.weight.detach().cpu().double() @ flat_KX.T
+        changed = {
+            "motion_head.weight": head.weight_KM,
+            "motion_head.bias": head.bias_K,
+            "feedback_map.weight": feedback_MK.float(),
+        }
+        return OnKeys(self.config, self.state_dict() | changed, head.channels, head.basis_KV3)
+
+    def on_vertices(self, basis_KV3: np.ndarray) -> dict[str, Tensor]:
+        """The reverse of `on_keys`, for any basis: the state dict of a network with 3V outputs and the same motion.
+
+        The feedback is solved (least squares) on the motions that the basis can make; no other motion is fed back.
+        """
+        basis_XK = torch.from_numpy(basis_KV3.reshape(len(basis_KV3), -1).T).double()
+        head, feedback = self.motion_head, self.feedback_map
+        return self.state_dict() | {
+            "motion_head.weight": (basis_XK @ head.weight.detach().double()).float(),
+            "motion_head.bias": (basis_XK @ head.bias.detach().double()).float(),
+            "feedback_map.weight": (feedback.weight.detach().double() @ torch.linalg.pinv(basis_XK, rtol=1e-6)).float(),
+        }
 
     def recomputed(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
         """As `forward`, by FaceFormer's own training loop: every step decodes the whole prefix with fresh dropout.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every host's torch network offers: a prediction and a loss.
+"""What every host's torch network offers: a prediction, a loss, and the same motion on named keys.
 
 Shapes: B batch, T animation frames, R memory frames, M memory width, N styles, X = 3V or K outputs.
 """
@@ -7,22 +7,45 @@ Shapes: B batch, T animation frames, R memory frames, M memory width, N styles, 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .keys import OnKeys
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-    """A batch of clips to learn from. `target_BTX` holds what the network predicts: offsets or channel weights."""
+    """A batch of clips to learn from.
+
+    Attributes:
+        memory_BRM: The memory.
+        style_BN: One-hot styles.
+        target_BTX: What the network predicts: offsets from the template, or channel weights.
+        template_BX: The speaker's rest face, for hosts that predict absolute positions.
+        weight_BT: Weights of the frames, for hosts that have such a loss (Imitator's closures).
+    """
 
     memory_BRM: Tensor
     style_BN: Tensor
     target_BTX: Tensor
+    template_BX: Tensor | None = None
+    weight_BT: Tensor | None = None
 
 
 class HostNetwork(nn.Module):
-    """From the memory to the motion."""
+    """From the memory to the motion.
+
+    Attributes:
+        PRIOR: Prefix of the parameters that an earlier stage trained and that stay frozen, such as CodeTalker's
+            "autoencoder."; "" for a host of one stage.
+    """
+
+    PRIOR = ""
 
     @abstractmethod
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
@@ -31,3 +54,16 @@ class HostNetwork(nn.Module):
     @abstractmethod
     def loss(self, example: Example) -> Tensor:
         """The training loss of a batch: a scalar."""
+
+    @abstractmethod
+    def on_keys(self) -> OnKeys:
+        """The same motion on named channels."""
+
+    def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """Inference, (B, T, X): `forward`, unless a host samples or takes long enough to tell its progress."""
+        return self(memory_BRM, style_BN)
+
+    def validation_loss(self, example: Example) -> Tensor:
+        """What is watched on held-out clips: the mean squared error, with the true previous frames."""
+        predicted_BTX = self(example.memory_BRM, example.style_BN, example.target_BTX)
+        return F.mse_loss(predicted_BTX, example.target_BTX)

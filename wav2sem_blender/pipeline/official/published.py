@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading published checkpoint files: state dicts of tensors, never pickled code; their names, and what does not fit.
+
+Shapes: X = 3V outputs of a head on vertices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import MissingFileError, Text, UserError
+from ..checkpoint import EncoderConfig, ModelFolder
+from ..hosts.protocol import Host, Release
+from ..nn.encoders import KINDS
+
+BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+# Root mean square of the change of the vertices' motion, against the same weights in float32.
+ROUNDING_PERCENT = {torch.float16: 0.13, torch.bfloat16: 1.0}
+State = dict[str, Tensor]
+Names = Sequence[tuple[str, str]]
+"""Prefixes of released names, and ours."""
+_WEIGHT_NORM_NAMES = (
+    ("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"),
+    ("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1"),
+)
+_ARCHITECTURE = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("conv_dim", "conv_kernel", "conv_stride", "conv_bias", "feat_extract_norm", "do_stable_layer_norm"),
+    *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
+)
+
+
+@dataclass(kw_only=True)
+class Source:
+    """A published file that is being read.
+
+    Attributes:
+        path: The file.
+        state: Its tensors in float32, by their released names.
+        beside: The further files that were given with it.
+        notes: What the user should know.
+    """
+
+    path: Path
+    state: State
+    beside: Sequence[Path] = ()
+    notes: list[Text] = field(default_factory=list)
+
+    def take(self, key: str) -> Tensor:
+        """A tensor that the file must have; UserError if it is missing."""
+        if key not in self.state:
+            raise UserError(
+                "{file}: the key {key} is missing; this is another model's file", file=self.path.name, key=key
+            )
+        return self.state[key]
+
+    def second(self, what: str, fits: Callable[[Path], bool]) -> Path:
+        """The file among `beside` that `fits`.
+
+        Raises:
+            MissingFileError: There is none; the message says `what` is missing.
+        """
+        for path in self.beside:
+            if fits(path):
+                return path
+        raise MissingFileError(
+            "{file}: it needs {what} too; give that file with --with FILE", file=self.path.name, what=what
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A face model as its file describes it.
+
+    Attributes:
+        encoder: Its speech encoder.
+        host: The settings of its host.
+        state: State dict of `FaceModel`, without the Wav2Sem.
+        n_outputs: Outputs of the host's network, as published: 3V, or the number of its channels.
+        styles: Names of its speaking styles.
+        topology, basis_unit: As in `Release`.
+        legacy_predict: The released code leaves FC out in inference.
+    """
+
+    encoder: EncoderConfig
+    host: Host
+    state: State
+    n_outputs: int
+    styles: tuple[str, ...]
+    topology: str
+    basis_unit: str
+    legacy_predict: bool = False
+
+    @classmethod
+    def of(cls, release: Release, encoder: EncoderConfig, state: State, **changed: Any) -> Published:
+        """As the release says."""
+        return cls(
+            **{
+                "encoder": encoder,
+                "host": release.host,
+                "state": state,
+                "n_outputs": 3 * release.n_vertices,
+                "styles": release.styles,
+                "topology": release.topology,
+                "basis_unit": release.basis_unit,
+                **changed,
+            }
+        )
+
+
+class Format(Protocol):
+    """What a module here offers for the files of its host. `hosts.KIND.RELEASES` lists the kinds of them."""
+
+    PREFIX: str
+    """Before every released name, such as "nn_model."; the Wav2Sem beside the host has it too."""
+
+    def recognised(self, state: Mapping[str, Tensor]) -> str | None:
+        """The kind of a file with these keys and shapes; None for another host's file."""
+
+    def read(self, kind: str, source: Source) -> Published:
+        """The model of a file, whose Wav2Sem has been taken out; UserError where it does not fit the kind."""
+
+    def write(self, model: ModelFolder) -> dict[str, dict[str, Any]]:
+        """File name -> what `torch.save` is given; the first gets the Wav2Sem, if there is one, from the caller.
+
+        Raises:
+            UserError: The model differs from the released architecture.
+        """
+
+
+def read_file(path: Path) -> State:
+    """The tensors of a checkpoint, by their released names, as stored.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It is truncated, no checkpoint, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise MissingFileError("{file}: no such file", file=path)
+    size = path.stat().st_size
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
+        raise UserError(
+            "{file}: {size} bytes that torch cannot read as weights ({error}); the file is truncated, not a "
+            "checkpoint, or holds more than tensors. Download it again.",
+            file=path.name,
+            size=size,
+            error=type(error).__name__,
+        ) from error
+    state = _state_in(loaded)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError("{file}: {size} bytes without a state dict of tensors", file=path.name, size=size)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _state_in(loaded: object) -> object:
+    """The state dict in what was stored: itself, or what is named "state_dict" or "model"."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((loaded[name] for name in ("state_dict", "model") if isinstance(loaded.get(name), Mapping)), loaded)
+
+
+def precision_notes(path: Path, state: Mapping[str, Tensor]) -> list[Text]:
+    """What the rounding of the file's weights changes, measured on a FaceFormer of random weights."""
+    found = {value.dtype for value in state.values()}
+    return [
+        Text(
+            "{file}: its weights are in half precision ({precision}). They are computed in float32 from now on; their "
+            "rounding changes the motion by about {percent:g} %.",
+            file=path.name,
+            precision=str(precision).removeprefix("torch."),
+            percent=percent,
+        )
+        for precision, percent in ROUNDING_PERCENT.items()
+        if precision in found
+    ]
+
+
+def renamed(state: Mapping[str, Tensor], names: Names, *, back: bool = False) -> State:
+    """The same tensors by our names, or with `back` by the released ones. The first prefix that fits is exchanged."""
+    prefixes, parts = ([pair[::-1] for pair in some] if back else some for some in (names, _WEIGHT_NORM_NAMES))
+
+    def name_of(key: str) -> str:
+        for old, new in prefixes:
+            if key.startswith(old):
+                key = new + key.removeprefix(old)
+                break
+        for old, new in parts:
+            key = key.replace(old, new)
+        return key
+
+    return {name_of(key): value for key, value in state.items()}
+
+
+def check_keys(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise UserError, naming the key, unless both have the same keys with the same shapes."""
+    missing = sorted(set(expected) - set(state))
+    unknown = sorted(set(state) - set(expected))
+    for keys, template in (
+        (missing, "{file}: {n_keys} keys are missing, such as {key}; this is another model's file"),
+        (unknown, "{file}: {n_keys} keys are unknown, such as {key}; this is another model's file"),
+    ):
+        if keys:
+            raise UserError(template, file=path.name, n_keys=len(keys), key=keys[0])
+    for key, value in state.items():
+        if value.shape != expected[key].shape:
+            raise UserError(
+                "{file}: {key} has shape {found}, {expected} is expected",
+                file=path.name,
+                key=key,
+                found=tuple(value.shape),
+                expected=tuple(expected[key].shape),
+            )
+
+
+def check_rows(source: Source, key: str, kind: str, n_rows: int) -> None:
+    """Raise UserError unless a tensor has as many rows as this kind's: V tells VOCASET from BIWI."""
+    found = len(source.take(key))
+    if found != n_rows:
+        raise UserError(
+            "{file}: {key} has {n_rows} rows, {kind} has {n_expected}",
+            file=source.path.name,
+            key=key,
+            n_rows=found,
+            kind=kind,
+            n_expected=n_rows,
+        )
+
+
+def require_architecture(name: str, encoder: EncoderConfig, wanted: EncoderConfig) -> None:
+    """Raise UserError unless two encoders are one, defaults included. Shapes do not show head counts or norm orders."""
+    found, released = (KINDS[some.kind][0](**some.config).to_dict() for some in (encoder, wanted))
+    for key in _ARCHITECTURE:
+        if found[key] != released[key]:
+            raise UserError(
+                "{model}: its encoder has {key} = {found}; the official format has {wanted}",
+                model=name,
+                key=key,
+                found=found[key],
+                wanted=released[key],
+            )
