@@ -120,6 +120,33 @@ class TestTorch:
         steps = [((off[b, t + 1, v] - off[b, t, v]) ** 2).sum() for b in range(2) for t in range(5) for v in range(4)]
         assert float(loss) == pytest.approx(position + 10 * np.mean(steps), rel=1e-5)
 
+    def test_the_keys_make_the_same_vertices(self) -> None:
+        """Exactly, although fewer than the hidden units; and every weight is in -1 … 1."""
+        network = self.network()
+        memory_BTD, style_BN = 3 * self.torch.randn(1, 40, SMALL.features), self.torch.eye(N_STYLES)[:1]
+        with self.torch.no_grad():
+            expected_TX = network(memory_BTD, style_BN)[0]
+            keys = network.on_keys()
+            on_keys = keys.host.network(len(keys.channels), N_STYLES).eval()
+            on_keys.load_state_dict(keys.state)
+            weights_TK = on_keys(memory_BTD, style_BN)[0]
+        assert keys.channels == ("key_00", "key_01", "key_02", "bias") and keys.host == SMALL
+        np.testing.assert_allclose(
+            np.einsum("tk,kvx->tvx", weights_TK, keys.basis_KV3).reshape(40, -1), expected_TX, atol=1e-6
+        )
+        assert weights_TK.abs().max() <= 1 and (weights_TK[:, -1] == 1).all() and keys.error < 1e-6
+
+    def test_a_long_recording_in_pieces_equals_the_whole(self, monkeypatch) -> None:
+        from wav2sem_blender.pipeline.nn import voca
+
+        monkeypatch.setattr(voca, "FRAMES_AT_ONCE", 16)
+        network, done = self.network(), []
+        memory_BTD, style_BN = self.torch.randn(2, 70, SMALL.features), self.torch.eye(N_STYLES)
+        with self.torch.no_grad():
+            found_BTX = network.generate(memory_BTD, style_BN, 0, done.append)
+            np.testing.assert_allclose(found_BTX, network(memory_BTD, style_BN), atol=1e-6)
+        assert done == [16 / 70, 32 / 70, 48 / 70, 64 / 70, 1.0]
+
 
 def plain(state: dict[str, np.ndarray], memory_TD: np.ndarray, style_N: np.ndarray) -> np.ndarray:
     """VOCA one window and one output frame at a time, in double precision: offsets (T, X)."""

@@ -8,6 +8,7 @@ X = 3V outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ..hosts.voca import CONVOLUTIONS, IGNORED_PARTS, OFFICIAL_NAMES, Voca
-from .host_network import Example, HostNetwork
+from .host_network import Example, HostNetwork, Progress
+from .keys import OnKeys, head_on_keys
 from .published import loaded, need
 
 if TYPE_CHECKING:
     import numpy as np
+
+FRAMES_AT_ONCE = 4096
+"""How many windows are in memory at a time."""
 
 
 class BatchNorm(nn.Module):
@@ -92,6 +97,36 @@ class VocaNetwork(HostNetwork):
         position = off_BTV3.square().sum(-1).mean()
         velocity = off_BTV3.diff(dim=1).square().sum(-1).mean()
         return position + self.config.velocity_weight * velocity
+
+    def generate(self, memory_BTD: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """As `HostNetwork`; the windows are made piece by piece, so that an hour needs no more memory than a minute."""
+        n_frames, around = memory_BTD.shape[1], self.config.window
+        parts = []
+        for start in range(0, n_frames, FRAMES_AT_ONCE):
+            before = max(0, start - around)
+            stop = min(start + FRAMES_AT_ONCE, n_frames)
+            part_BtX = self(memory_BTD[:, before : stop + around], style_BN)
+            parts.append(part_BtX[:, start - before : stop - before])
+            if progress is not None:
+                progress(stop / n_frames)
+        return torch.cat(parts, 1)
+
+    def on_keys(self) -> OnKeys:
+        """As `HostNetwork`: exact, because the last two layers are one linear map of as many columns as keys."""
+        last, inner = self.expression_offset, self.fc2
+        weight_XM, bias_X = last.weight @ inner.weight, last(inner.bias)
+        keys = head_on_keys(
+            weight_XM.detach(), bias_X.detach(), bound=self.config.hidden**0.5, max_keys=self.config.keys
+        )
+        n_keys = len(keys.channels) - 1
+        state = {
+            **self.state_dict(),
+            "fc2.weight": keys.weight_KM[:n_keys],
+            "fc2.bias": keys.bias_K[:n_keys],
+            "expression_offset.weight": torch.eye(n_keys + 1, n_keys),
+            "expression_offset.bias": torch.eye(n_keys + 1)[n_keys],
+        }
+        return OnKeys(replace(self.config, keys=n_keys), state, keys.channels, keys.basis_KV3, keys.error)
 
 
 def from_published(kind: str, state: Mapping[str, np.ndarray]) -> VocaNetwork:
