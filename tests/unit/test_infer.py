@@ -271,8 +271,8 @@ def test_damaged_models_are_refused(copy: Path) -> None:
         (lambda c: c["model"]["host"].update(x=1), r"unknown key model\.host\.x; this release knows kind, settings"),
         (lambda c: c["model"]["host"].pop("kind"), r"the key model\.host\.kind is missing"),
         (
-            lambda c: c["model"]["host"].update(kind="voca"),
-            "unknown host kind 'voca'; this release knows faceformer, faceformer_channels",
+            lambda c: c["model"]["host"].update(kind="nothing"),
+            r"unknown host kind 'nothing'; this release knows .*faceformer, faceformer_channels",
         ),
         (
             lambda c: c["model"]["host"]["settings"].update(width=64),
