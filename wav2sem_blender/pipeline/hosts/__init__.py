@@ -14,8 +14,11 @@ from ...errors import UserError
 from .protocol import Host
 
 HOSTS = {
+    "codetalker": "CodeTalker",
     "faceformer": "FaceFormer",
     "faceformer_channels": "FaceFormerChannels",
+    "imitator": "Imitator",
+    "lgldm": "LgLdm",
     "unitalker": "UniTalker",
     "voca": "Voca",
 }

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hosts.faceformer import MAX_CACHED_FRAMES
 from .faceformer import alignment_mask, biased_causal_mask
 
 COMMITMENT = 0.25
@@ -75,12 +76,11 @@ class _Attention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, x_BTM: Tensor, n_last: int | None = None) -> Tensor:
+    def forward(self, x_BTM: Tensor, n_last: int = 0) -> Tensor:
         """(B, T, M), or of the last `n_last` frames alone."""
         width = x_BTM.shape[-1]
         query, key, value = self.to_qkv(x_BTM).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        if n_last is not None:
-            query = query[:, :, -n_last:]
+        query = query[:, :, -n_last:]  # all of them for 0
         mixed_BHTd = F.scaled_dot_product_attention(query, key, value, scale=width**-0.5)
         return self.to_out(mixed_BHTd.transpose(1, 2).flatten(2))
 
@@ -95,13 +95,24 @@ class _Mlp(nn.Module):
         return self.l2(F.gelu(self.l1(x), approximate="tanh"))
 
 
-class _Named(nn.Module):
-    """Layers under the names that are given."""
-
-    def __init__(self, **layers: nn.Module) -> None:
+class _PreNorm(nn.Module):
+    def __init__(self, width: int, layer: nn.Module) -> None:
         super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+        self.norm = nn.LayerNorm(width)
+        self.fn = layer
+
+    def forward(self, x_BTM: Tensor, *last: int) -> Tensor:
+        return self.fn(self.norm(x_BTM), *last)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, layer: nn.Module) -> None:
+        super().__init__()
+        self.fn = _PreNorm(width, layer)
+
+    def forward(self, x_BTM: Tensor, *last: int) -> Tensor:
+        """The same shape, or of the `last` frames alone."""
+        return (x_BTM[:, -last[0] :] if last else x_BTM) + self.fn(x_BTM, *last)
 
 
 class CodecStack(nn.Module):
@@ -113,17 +124,13 @@ class CodecStack(nn.Module):
         self.net = nn.ModuleList()
         for _ in range(n_blocks):
             for layer in (_Attention(width, heads), _Mlp(width, ffn_dim)):
-                self.net.append(_Named(fn=_Named(norm=nn.LayerNorm(width), fn=layer)))
+                self.net.append(_Residual(width, layer))
 
     def forward(self, x_BTM: Tensor, n_last: int | None = None) -> Tensor:
         """The same shape, or the last `n_last` frames alone, for which the last block computes no others."""
-        for index in range(0, len(self.net), 2):
-            attention, mlp = self.net[index].fn, self.net[index + 1].fn
-            if n_last is not None and index == len(self.net) - 2:
-                x_BTM = x_BTM[:, -n_last:] + attention.fn(attention.norm(x_BTM), n_last)
-            else:
-                x_BTM = x_BTM + attention.fn(attention.norm(x_BTM))
-            x_BTM = x_BTM + mlp.fn(mlp.norm(x_BTM))
+        for index, layer in enumerate(self.net):
+            is_last_attention = index == len(self.net) - 2
+            x_BTM = layer(x_BTM, n_last) if n_last is not None and is_last_attention else layer(x_BTM)
         return x_BTM
 
 
@@ -299,10 +306,11 @@ class VectorQuantiser(nn.Module):
 class Codec(nn.Module):
     """Encoder, codebook and decoder: stage 1. Motion is an offset from the neutral face, or parameters."""
 
-    def __init__(self, sizes: CodecSizes) -> None:
+    def __init__(self, sizes: CodecSizes, *, has_encoder: bool = True) -> None:
         super().__init__()
         self.sizes = sizes
-        self.add_module(f"{sizes.prefix}encoder", CodecEncoder(sizes))
+        if has_encoder:
+            self.add_module(f"{sizes.prefix}encoder", CodecEncoder(sizes))
         self.add_module(f"{sizes.prefix}decoder", CodecDecoder(sizes))
         self.quantize = VectorQuantiser(sizes.n_codes, sizes.code_width)
 
@@ -345,8 +353,8 @@ class AlignmentDecoder(nn.Module):
 
     def bias(self, n_frames: int, device: torch.device) -> Tensor:
         """What is added to the self-attention's scores (H, T, T)."""
-        mask_HTT = biased_causal_mask(n_frames, self.heads, self.period or n_frames, device, base=2 ** (8 / self.heads))
-        return mask_HTT  # with a period of all frames the bias is 0 wherever it is not -inf
+        period = self.period or n_frames  # with a period of all frames the bias is 0 wherever it is not -inf
+        return biased_causal_mask(n_frames, self.heads, period, device, base=2 ** (8 / self.heads))
 
     def forward(self, x_BTM: Tensor, memory_BRM: Tensor) -> Tensor:
         """One parallel pass over T frames and the first of the memory (B, T, M)."""
@@ -363,16 +371,21 @@ class AlignmentDecoder(nn.Module):
 
 
 class CachedDecoding:
-    """`AlignmentDecoder` one frame a step: every frame's keys and values are computed once."""
+    """`AlignmentDecoder` one frame a step: every frame's keys and values are computed once.
+
+    A frame sees at most `MAX_CACHED_FRAMES`, so that it costs the same at minute 1 and at minute 60.
+    """
 
     def __init__(self, decoder: AlignmentDecoder, memory_BRM: Tensor) -> None:
         self._decoder, self._n_done = decoder, 0
+        self._layers = [layer for layer in decoder.layers if isinstance(layer, nn.TransformerDecoderLayer)]
         batch, n_memory, width = memory_BRM.shape
         n_frames = n_memory // decoder.memory_per_frame
-        self._bias_HT = decoder.bias(n_frames, memory_BRM.device)[:, -1] if n_frames else memory_BRM
+        n_seen = min(max(n_frames, 1), MAX_CACHED_FRAMES)
+        self._bias_HT = decoder.bias(n_seen, memory_BRM.device)[:, -1]
         shape = 2, batch, decoder.heads, n_frames, width // decoder.heads
-        self._past = [memory_BRM.new_zeros(shape) for _ in decoder.layers]
-        self._own = [self._projected(layer.multihead_attn, memory_BRM) for layer in decoder.layers]
+        self._past = [memory_BRM.new_zeros(shape) for _ in self._layers]
+        self._own = [self._projected(layer.multihead_attn, memory_BRM) for layer in self._layers]
 
     def _projected(self, attention: nn.MultiheadAttention, memory_BRM: Tensor) -> Tensor:
         """Keys and values of the memory (2, B, T, H, r, d)."""
@@ -386,14 +399,16 @@ class CachedDecoding:
         """The next frame's output (B, M)."""
         t, heads = self._n_done, self._decoder.heads
         self._n_done += 1
+        n_seen = min(t + 1, self._bias_HT.shape[1])
         # The bias of the last frame, read from its end, is that of any frame.
-        bias_H1t = self._bias_HT[:, None, self._bias_HT.shape[1] - 1 - t :]
-        for layer, past, own in zip(self._decoder.layers, self._past, self._own, strict=True):
+        bias_H1t = self._bias_HT[:, None, -n_seen:]
+        for layer, past, own in zip(self._layers, self._past, self._own, strict=True):
             attention = layer.self_attn
             projected = F.linear(x_BM, attention.in_proj_weight, attention.in_proj_bias)
             query_BHd, *new = projected.unflatten(-1, (3, heads, -1)).unbind(1)
             past[0, :, :, t], past[1, :, :, t] = new
-            mixed = F.scaled_dot_product_attention(query_BHd[:, :, None], *past[:, :, :, : t + 1], attn_mask=bias_H1t)
+            seen = past[:, :, :, t + 1 - n_seen : t + 1]
+            mixed = F.scaled_dot_product_attention(query_BHd[:, :, None], *seen, attn_mask=bias_H1t)
             x_BM = layer.norm1(x_BM + attention.out_proj(mixed.flatten(1)))
             cross, width = layer.multihead_attn, x_BM.shape[-1]
             if own.shape[4] == 1:  # the softmax of a single key is 1, whatever the query
