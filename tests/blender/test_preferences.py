@@ -20,7 +20,7 @@ from wav2sem_blender.blender.preferences import models as model_folders
 from wav2sem_blender.blender.preferences import page
 from wav2sem_blender.blender.preferences import python as runtime
 from wav2sem_blender.blender.tasks import in_process
-from wav2sem_blender.errors import Text
+from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.worker import environment
 from wav2sem_blender.worker import runtime as worker_runtime
 from wav2sem_blender.worker.probe import Report
@@ -153,6 +153,22 @@ class TestModels:
         with pytest.raises(RuntimeError, match="needs a Python with torch"):
             bpy.ops.wav2sem.import_checkpoint(filepath=str(tmp_path / "vocaset.pth"))
         assert list(models.iterdir()) == []
+
+    def test_further_selected_files_come_along(self, models, tmp_path, monkeypatch):
+        monkeypatch.setattr(model_folders, "_python_with_torch", lambda _context: environment.embedded())
+        commands = []
+
+        def refuse(_worker, *arguments, text):
+            commands.append(arguments)
+            raise UserError("not here")
+
+        monkeypatch.setattr(model_folders, "_command_line", refuse)
+        for name in ("stage1.pth", "stage2.pth"):
+            (tmp_path / name).write_bytes(b"x")
+        files = [{"name": "stage1.pth"}, {"name": "stage2.pth"}]
+        with pytest.raises(RuntimeError, match="not here"):
+            bpy.ops.wav2sem.import_checkpoint(filepath=str(tmp_path / "stage2.pth"), files=files)
+        assert commands[0][1:4] == (str(tmp_path / "stage2.pth"), "--with", str(tmp_path / "stage1.pth"))
 
     def test_without_a_models_folder_nothing_is_imported(self, addon_preferences):
         assert model_folders.WAV2SEM_OT_import_checkpoint.disabled_reason(bpy.context) == "Choose a models folder first"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import bpy
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
 from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
@@ -152,14 +152,17 @@ class WAV2SEM_OT_verify_model(AddonOperator, bpy.types.Operator):
 
 
 class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
-    """Add a model to the models folder: a model folder's config.json, or a checkpoint of the original projects"""
+    """Add a model: a model folder's config.json, or a checkpoint of the original projects with all its files"""
 
     bl_idname = "wav2sem.import_checkpoint"
     bl_label = "Import Checkpoint"
     bl_options: ClassVar = {"INTERNAL"}
 
     filepath: StringProperty(name="File", description="Checkpoint to import", subtype="FILE_PATH")  # type: ignore[valid-type]
-    filter_glob: StringProperty(default="*.pth;*.pt;*.tar;config.json", options={"HIDDEN"})  # type: ignore[valid-type]
+    files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})  # type: ignore[valid-type]
+    filter_glob: StringProperty(  # type: ignore[valid-type]
+        default="*.pth;*.pt;*.tar;*.ckpt;*.npz;config.json", options={"HIDDEN"}
+    )
     kind: EnumProperty(name="Kind", description="Kind of checkpoint", items=KINDS)  # type: ignore[valid-type]
     name: StringProperty(  # type: ignore[valid-type]
         name="Name", description="Name of the new model; the file's name if empty", options={"SKIP_SAVE"}
@@ -205,7 +208,9 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         worker = environment.embedded() if is_model else _python_with_torch(context)
         shutil.rmtree(staging, ignore_errors=True)
         kind = AUTO if is_model else self.kind
-        arguments = ("import", str(source), "--kind", kind, "--output", str(staging / name))
+        further = (file.with_name(other.name) for other in self.files if other.name not in ("", file.name))
+        beside = () if is_model else tuple(word for other in further for word in ("--with", str(other)))
+        arguments = ("import", str(source), *beside, "--kind", kind, "--output", str(staging / name))
         try:
             staging.mkdir()
         except OSError as error:

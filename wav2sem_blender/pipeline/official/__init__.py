@@ -7,6 +7,7 @@ head on vertices becomes named keys (`nn/keys.py`). A Wav2Sem inside a face mode
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Sequence
@@ -14,14 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import torch
 
 from ...errors import Text, UserError
 from ..checkpoint import BASIS_KEY, PUBLISHED, ModelConfig, ModelFolder, check_replaceable, save_model, save_wav2sem
 from ..checkpoint_kinds import AUTO, CHECKPOINT_KINDS, KIND_NAMES
 from ..nn.face_model import FaceModel
 from . import wav2sem
-from .published import Format, Source, check_keys, precision_notes, read_file
+from .published import Format, Source, check_keys, precision_notes, read_file, write_file
 
 
 def import_official(
@@ -54,7 +54,7 @@ def import_official(
         raise UserError("kind {kind!r}: known are {known}", kind=kind, known=", ".join((AUTO, *KIND_NAMES)))
     check_replaceable(output)
     source = _source(path, [Path(other) for other in beside])
-    kind = _kind_of(source) if kind == AUTO else kind
+    kind, source = _recognised(source) if kind == AUTO else (kind, source)
     host = next(known.host for known in CHECKPOINT_KINDS if known.name == kind)
     if host:
         _import_face(source, kind, format_of(host), output)
@@ -82,7 +82,22 @@ def format_of(host: str) -> Format:
     return cast(Format, importlib.import_module(f".{host}", __name__))
 
 
-def _kind_of(source: Source) -> str:
+def _recognised(source: Source) -> tuple[str, Source]:
+    """The kind of a file, or of one that was given with it: who selects two files does not know which is the first."""
+    if kind := _kind_of(source):
+        return kind, source
+    files = [source.path, *source.beside]
+    for path in source.beside:
+        with contextlib.suppress(UserError):  # a table beside the weights is no checkpoint
+            other = _source(path, [file for file in files if file != path])
+            if kind := _kind_of(other):
+                return kind, other
+    raise UserError(
+        "{file}: its keys fit no known checkpoint: {known}", file=source.path.name, known=", ".join(KIND_NAMES)
+    )
+
+
+def _kind_of(source: Source) -> str | None:
     if wav2sem.recognised(source.state):
         return "wav2sem"
     for host in dict.fromkeys(kind.host for kind in CHECKPOINT_KINDS if kind.host):
@@ -91,9 +106,7 @@ def _kind_of(source: Source) -> str:
             return found
     if any(key.startswith(wav2sem.INSIDE) for key in source.state):
         return "codetalker-wav2sem"
-    raise UserError(
-        "{file}: its keys fit no known checkpoint: {known}", file=source.path.name, known=", ".join(KIND_NAMES)
-    )
+    return None
 
 
 def _import_face(source: Source, kind: str, files: Format, output: Path) -> None:
@@ -162,5 +175,5 @@ def export_official(model: ModelFolder, folder: Path) -> list[Path]:
         target = next((content[name] for name in ("state_dict", "model") if name in content), content)
         target.update(semantic)
     for name, content in written.items():
-        torch.save(content, folder / name)
+        write_file(folder / name, content)
     return [folder / name for name in written]
