@@ -56,7 +56,8 @@ class LgLdm(Host):
             steps) or 19 (50 steps).
         codec_dim, codec_heads, codec_ffn_dim, codec_blocks, n_codes, code_width: The codec's sizes, as `CodecSizes`.
         codec_extra_linear: CodeTalker's class for BIWI: a layer more at the latents, no bias at the vertices.
-        codec_encoder: The codec has its encoder, which training needs and animating does not.
+        on_keys: The codec has no encoder and its last layer a bias: a model that animates. Otherwise a model to train,
+            or to write as published files.
     """
 
     KIND: ClassVar[str] = "lgldm"
@@ -83,7 +84,7 @@ class LgLdm(Host):
     n_codes: int = 256
     code_width: int = 64
     codec_extra_linear: bool = False
-    codec_encoder: bool = True
+    on_keys: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.sampling_steps <= NOISE_STEPS:

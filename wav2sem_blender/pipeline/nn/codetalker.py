@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ..hosts.codetalker import MAX_FRAMES, OVERLAP_FRAMES, RELEASES, CodeTalker
-from .codec import AlignmentDecoder, Codec, CodecSizes, sinusoid
+from ..hosts.protocol import Host
+from .codec import VERTICES, AlignmentDecoder, Codec, CodecSizes, sinusoid
 from .host_network import Example, HostNetwork, Progress
 from .keys import KeyHead, OnKeys, head_on_keys
 from .long_recordings import cross_faded
@@ -105,6 +106,10 @@ class CodeTalkerNetwork(HostNetwork):
         predicted_BTX = self.autoencoder.motion_from(quantised_BTZ)
         return F.mse_loss(predicted_BTX, example.target_BTX), F.mse_loss(latent_BTZ, recorded_BTZ)
 
+    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
+        """Stage 1's: see `Codec.loss`."""
+        return self.autoencoder.loss(motion_BTX)
+
     def _teacher_forced(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor) -> Tensor:
         """Latents before the codebook (B, T, Z). As published, frame 0 is fed a motion of zero."""
         previous_BTM = self.vertice_map(F.pad(target_BTX[:, :-1], (0, 0, 1, 0)))
@@ -165,45 +170,53 @@ class CodeTalkerNetwork(HostNetwork):
     def on_keys(self) -> OnKeys:
         """The last layer on rotated keys, without those that move the face least; the feedback keeps all of it."""
         n_styles = len(self.learnable_style_emb.weight)
-        keys = self._keys()
+        keys = codec_keys(self.autoencoder)
         on_keys = CodeTalkerNetwork(replace(self.config, folded=True, head_bias=True), len(keys.channels), n_styles)
-        last = f"{CODEC}decoder.{self.autoencoder.sizes.layers[1]}"
         changed = dict(zip(("feedback.weight", "feedback.bias"), self.fold(), strict=True))
-        changed |= {f"{last}.weight": keys.weight_KM, f"{last}.bias": keys.bias_K}
-        state, kept = self.state_dict(), on_keys.state_dict()
-        return OnKeys(
-            host=on_keys.config,
-            state={name: changed.get(name, state.get(name, value)) for name, value in kept.items()},
-            channels=keys.channels,
-            basis_KV3=keys.basis_KV3,
-            error=keys.error,
-            published={name: value for name, value in state.items() if name in changed or name not in kept},
-        )
+        return codec_on_keys(self, on_keys, on_keys.config, keys, changed)
 
-    def _keys(self) -> KeyHead:
-        """Keys for hidden states that spread as those of random codes do, since there are no recordings here.
 
-        The codec normalises every channel over time, so random codes reach its blocks on the scale of speech.
-        """
-        sizes, head = self.autoencoder.sizes, self.autoencoder.motion_from.head
-        generator = torch.Generator().manual_seed(0)
-        clips, frames, held = _RANDOM_CODES
-        codes = torch.randint(sizes.n_codes, (clips, frames, sizes.latent // sizes.code_width), generator=generator).to(
-            head.weight.device
-        )
-        like = head.weight.new_empty(clips, frames * held, sizes.latent)
-        latent_BTZ = self.autoencoder.quantize.lookup(codes.repeat_interleave(held, 1).flatten(), like)
-        hidden_SD = self.autoencoder.motion_from.hidden(latent_BTZ).flatten(0, 1).double().cpu()
-        variance_D, axes_DD = torch.linalg.eigh(torch.cov(hidden_SD.T))
-        spread_D = variance_D.clamp(min=0).sqrt()
-        keys = head_on_keys(
-            head.weight.double().cpu() @ axes_DD,
-            torch.zeros(head.out_features) if head.bias is None else head.bias,
-            spread_D.clamp(min=max(1e-3, 1e-3 * float(spread_D.max()))),
-            hidden_SD.mean(0) @ axes_DD,
-            bound=_REACH,
-        )
-        return keys._replace(weight_KM=(keys.weight_KM.double() @ axes_DD.T).float())
+def codec_on_keys(
+    network: HostNetwork, keyed: HostNetwork, host: Host, keys: KeyHead, changed: Mapping[str, Tensor]
+) -> OnKeys:
+    """The weights of `keyed`, which is `network` with an `autoencoder` that ends in keys; some more may be `changed`."""
+    last = f"{CODEC}decoder.{VERTICES[1]}"
+    changed = {**changed, f"{last}.weight": keys.weight_KM, f"{last}.bias": keys.bias_K}
+    state, kept = network.state_dict(), keyed.state_dict()
+    return OnKeys(
+        host=host,
+        state={name: changed.get(name, state.get(name, value)) for name, value in kept.items()},
+        channels=keys.channels,
+        basis_KV3=keys.basis_KV3,
+        error=keys.error,
+        published={name: value for name, value in state.items() if name in changed or name not in kept},
+    )
+
+
+def codec_keys(codec: Codec) -> KeyHead:
+    """A codec's last layer as keys, for hidden states that spread as those of random codes do: no recordings are here.
+
+    The codec normalises every channel over time, so random codes reach its blocks on the scale of speech.
+    """
+    sizes, head = codec.sizes, codec.motion_from.head
+    generator = torch.Generator().manual_seed(0)
+    clips, frames, held = _RANDOM_CODES
+    codes = torch.randint(sizes.n_codes, (clips, frames, sizes.latent // sizes.code_width), generator=generator).to(
+        head.weight.device
+    )
+    like = head.weight.new_empty(clips, frames * held, sizes.latent)
+    latent_BTZ = codec.quantize.lookup(codes.repeat_interleave(held, 1).flatten(), like)
+    hidden_SD = codec.motion_from.hidden(latent_BTZ).flatten(0, 1).double().cpu()
+    variance_D, axes_DD = torch.linalg.eigh(torch.cov(hidden_SD.T))
+    spread_D = variance_D.clamp(min=0).sqrt()
+    keys = head_on_keys(
+        head.weight.double().cpu() @ axes_DD,
+        torch.zeros(head.out_features) if head.bias is None else head.bias,
+        spread_D.clamp(min=max(1e-3, 1e-3 * float(spread_D.max()))),
+        hidden_SD.mean(0) @ axes_DD,
+        bound=_REACH,
+    )
+    return keys._replace(weight_KM=(keys.weight_KM.double() @ axes_DD.T).float())
 
 
 def from_published(kind: str, state: Mapping[str, Tensor]) -> CodeTalkerNetwork:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,19 +19,18 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ..hosts.codetalker import MAX_FRAMES, OVERLAP_FRAMES
-from ..hosts.lgldm import NOISE_STEPS, RELEASES
+from ..hosts.lgldm import NOISE_STEPS, RELEASES, LgLdm
 from .codec import AlignmentDecoder, Codec, CodecSizes, sinusoid
+from .codetalker import CODEC, codec_keys, codec_on_keys
 from .diffusion import cosine_betas, schedule, seeded_noise
 from .host_network import Example, HostNetwork, Progress
+from .keys import OnKeys
 from .long_recordings import cross_faded
 from .published import loaded, need, own_weights
 
-if TYPE_CHECKING:
-    from ..hosts.lgldm import LgLdm
-
 LARGEST_BETA = 0.9999
 ENCODER, POSITIONS = "audio_encoder.", "PE."
-DENOISER, CODEC = "denoise_fn.", "autoencoder."
+DENOISER = "denoise_fn."
 
 
 class Denoiser(nn.Module):
@@ -41,7 +39,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: LgLdm, n_subjects: int) -> None:
         super().__init__()
         dim = config.dim
-        self.config = config
+        self.config, self.n_subjects = config, n_subjects
         self.audio_extract = nn.Sequential(
             nn.Linear(config.memory_per_frame * config.audio_dim, dim), nn.Mish(), nn.Linear(dim, dim)
         )
@@ -88,8 +86,8 @@ class Denoiser(nn.Module):
         A frame attends to one memory frame alone, so the weight of that is 1 and cross-attention is a linear map of
         the memory. What it makes of the speech is computed here, what it makes of the time is one vector.
         """
-        layers = self.transformer_decoder.layers
-        maps = [_cross_map(layer) for layer in layers]
+        layers = [layer for layer in self.transformer_decoder.layers if isinstance(layer, nn.TransformerDecoderLayer)]
+        maps = [_cross_map(layer.multihead_attn) for layer in layers]
         attended_L = [F.linear(heard_BTD, weight, bias) for weight, bias in maps]
         n_frames = heard_BTD.shape[1]
         bias_HTT = self.transformer_decoder.bias(n_frames, heard_BTD.device).to(heard_BTD.dtype)
@@ -122,10 +120,8 @@ class Denoiser(nn.Module):
         return self.time_embedd(F.one_hot(times_B, NOISE_STEPS).to(dtype))[:, None]
 
 
-def _cross_map(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _cross_map(cross: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
     """Cross-attention to a single key as one linear map: weight (D, D) and bias (D,)."""
-    cross = layer.multihead_attn
-    assert isinstance(cross, nn.MultiheadAttention)
     width = cross.embed_dim
     value_weight, value_bias = cross.in_proj_weight[2 * width :], cross.in_proj_bias[2 * width :]
     return cross.out_proj.weight @ value_weight, cross.out_proj(value_bias)
@@ -161,7 +157,7 @@ class LgLdmNetwork(HostNetwork):
         self.autoencoder: Codec | None = None
         if n_outputs:
             sizes = codec_sizes(config, n_outputs)
-            self.autoencoder = Codec(sizes, has_encoder=config.codec_encoder).requires_grad_(False)
+            self.autoencoder = Codec(sizes, has_encoder=not config.on_keys).requires_grad_(False)
         for name, value_S in noise_schedule().items():  # computed, so a model folder need not hold them
             self.register_buffer(name, value_S.float(), persistent=False)
 
@@ -253,6 +249,13 @@ class LgLdmNetwork(HostNetwork):
             x_BTD = kept.sqrt() * x0_BTD + (1 - kept).sqrt() * noise_BTD
         return x_BTD
 
+    def on_keys(self) -> OnKeys:
+        """The codec's last layer on rotated keys, without those that move the face least; its encoder is left out."""
+        assert self.autoencoder is not None
+        keys, n_styles = codec_keys(self.autoencoder), self.denoise_fn.n_subjects + self.config.emotions
+        on_keys = LgLdmNetwork(replace(self.config, on_keys=True), len(keys.channels), n_styles)
+        return codec_on_keys(self, on_keys, on_keys.config, keys, {})
+
     def encode(self, motion_BTX: Tensor, style_BN: Tensor) -> Tensor:
         """The codec's latents before the codebook (B, T, D)."""
         assert self.autoencoder is not None
@@ -291,7 +294,7 @@ def codec_sizes(config: LgLdm, n_outputs: int) -> CodecSizes:
         n_codes=config.n_codes,
         code_width=config.code_width,
         extra_linear=config.codec_extra_linear,
-        head_bias=not config.codec_extra_linear,
+        head_bias=config.on_keys or not config.codec_extra_linear,
         emotions=config.emotions,
     )
 
@@ -312,30 +315,35 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
     ignored = (ENCODER, POSITIONS, CODEC, *noise_schedule())
     denoiser = own_weights(state, prefix, ignored)
     host = RELEASES[kind].host
+    assert isinstance(host, LgLdm)
     layers = {key.split(".")[2] for key in denoiser if key.startswith("transformer_decoder.layers.")}
     style = "style_embedd.0.weight" if host.mish_on_style else "style_embedd.weight"
-    sizes = CodecSizes.of(codec) if codec else None
+    dim = len(need(denoiser, "latent_decoder.weight"))
     settings = replace(
         host,
-        dim=len(need(denoiser, "latent_decoder.weight")),
+        dim=dim,
         n_layers=len(layers),
         audio_dim=need(denoiser, "audio_extract.0.weight").shape[1] // host.memory_per_frame,
-        **(settings_of(sizes) if sizes else {"code_width": len(denoiser["latent_decoder.weight"])}),
+        code_width=dim,
     )
-    n_styles = need(denoiser, style).shape[1] + host.emotions
-    network = LgLdmNetwork(settings, sizes.n_outputs if sizes else 0, n_styles)
+    n_styles, n_outputs = need(denoiser, style).shape[1] + host.emotions, 0
+    if codec:
+        sizes = CodecSizes.of(codec)
+        settings, n_outputs = with_sizes(settings, sizes), sizes.n_outputs
+    network = LgLdmNetwork(settings, n_outputs, n_styles)
     names = {f"{DENOISER}{key}": value for key, value in denoiser.items()}
     return loaded(network, names | {f"{CODEC}{key}": value for key, value in codec.items()})
 
 
-def settings_of(sizes: CodecSizes) -> dict[str, int | bool]:
+def with_sizes(host: LgLdm, sizes: CodecSizes) -> LgLdm:
     """The settings that `codec_sizes` turns into these sizes."""
-    return {
-        "codec_dim": sizes.width,
-        "codec_heads": sizes.heads,
-        "codec_ffn_dim": sizes.ffn_dim,
-        "codec_blocks": sizes.n_blocks,
-        "n_codes": sizes.n_codes,
-        "code_width": sizes.code_width,
-        "codec_extra_linear": sizes.extra_linear,
-    }
+    return replace(
+        host,
+        codec_dim=sizes.width,
+        codec_heads=sizes.heads,
+        codec_ffn_dim=sizes.ffn_dim,
+        codec_blocks=sizes.n_blocks,
+        n_codes=sizes.n_codes,
+        code_width=sizes.code_width,
+        codec_extra_linear=sizes.extra_linear,
+    )
