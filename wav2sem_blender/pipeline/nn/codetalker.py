@@ -179,7 +179,7 @@ class CodeTalkerNetwork(HostNetwork):
 def codec_on_keys(
     network: HostNetwork, keyed: HostNetwork, host: Host, keys: KeyHead, changed: Mapping[str, Tensor]
 ) -> OnKeys:
-    """The weights of `keyed`, which is `network` with an `autoencoder` that ends in keys; some more may be `changed`."""
+    """Weights of `keyed`, which is `network` with an `autoencoder` that ends in keys; some more may be `changed`."""
     last = f"{CODEC}decoder.{VERTICES[1]}"
     changed = {**changed, f"{last}.weight": keys.weight_KM, f"{last}.bias": keys.bias_K}
     state, kept = network.state_dict(), keyed.state_dict()
