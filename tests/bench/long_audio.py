@@ -16,6 +16,7 @@ from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.listening import utterance_windows
 
 RATE_HZ = 16_000
+CLIP_S = 30
 
 
 def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
@@ -25,6 +26,29 @@ def unbroken(animator: SpeechAnimator, samples: np.ndarray) -> np.ndarray:
         return animator.animate(samples, RATE_HZ).weights_TK
     finally:
         animator._listener.window_s = windows.WINDOW_S
+
+
+def drift(animator: SpeechAnimator, minutes: int) -> list[Row]:
+    """The same half minute at both ends of a long recording: how late, and how different, the second motion is."""
+    n_clips = 60 * minutes // CLIP_S
+    motion = animator.animate(np.tile(speech_samples(CLIP_S), n_clips), RATE_HZ)
+    n_frames = round(CLIP_S * motion.fps)
+    # Without the clip's edges, where its neighbours differ.
+    edge = round(2 * motion.fps)
+    first_TK, last_TK = (motion.weights_TK[start : start + n_frames] for start in (n_frames, (n_clips - 2) * n_frames))
+    inner_TK = first_TK[edge:-edge]
+
+    def difference(lag: int) -> float:
+        moved_TK = last_TK[edge + lag : len(last_TK) - edge + lag]
+        return float(np.abs(moved_TK - inner_TK).mean() / np.abs(inner_TK - inner_TK.mean(0)).mean())
+
+    lags = {lag: difference(lag) for lag in range(-5, 6)}
+    late_ms = 1000 / motion.fps * min(lags, key=lags.__getitem__)
+    name = f"drift, minute {minutes} against minute 1"
+    return [
+        Row(name=f"{name}: delay", value=late_ms, unit="ms", aim="0", met=late_ms == 0),
+        Row(name=f"{name}: mean difference", value=100 * lags[0], unit="% of the motion"),
+    ]
 
 
 def measure(chosen: argparse.Namespace) -> list[Row]:
@@ -52,7 +76,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
         seam = np.concatenate([np.arange(b.first, a.last - 1) for a, b in zip(plan, plan[1:], strict=False)])
         ratio = velocity_T[seam].mean() / whole_velocity_T[seam].mean()
         rows.append(Row(name=f"{name}: velocity in the overlaps to one window's there", value=float(ratio), unit="x"))
-    return rows
+    return rows + drift(animator, 5 if chosen.short else 60)
 
 
 if __name__ == "__main__":
