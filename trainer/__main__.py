@@ -94,9 +94,16 @@ def _train(module: str, function: str) -> Callable[[Any, argparse.Namespace], No
 
 
 def _evaluate(config: Any, arguments: argparse.Namespace) -> None:
-    from .evaluation.evaluate import evaluate
+    from .analysis.protocol import CompareHosts
 
     _refuse_finished(arguments.out / "results.json", arguments.resume)
+    if isinstance(config, CompareHosts):
+        from .analysis.table1 import compare_hosts
+
+        compare_hosts(config, arguments.data, arguments.out, Path(arguments.model), arguments.device)
+        return
+    from .evaluation.evaluate import evaluate
+
     evaluate(config, arguments.data, arguments.out, arguments.model, arguments.device)
 
 
@@ -201,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
         command.add_argument("--resume", action="store_true", help="continue in an --out that was begun")
         for name, text in verb.stages:
-            kind = str if name == "model" else Path
-            command.add_argument(f"--{name}", type=kind, required=name == "model", help=text)
+            options, kind = ([f"--{name}"], Path) if name != "model" else (["--models", "--model"], str)
+            command.add_argument(*options, dest=name, type=kind, required=name == "model", help=text)
     text = "compare a host with outputs of its released code, on the weights of a golden file"
     check = verbs.add_parser(CHECK_HOST, help=text, description=text)
     check.add_argument("kind", metavar="KIND", help="name of the file as it was made, such as codetalker_biwi_stage2")

@@ -92,7 +92,7 @@ def analyze(config: Analyze, data: Path, out: Path, model: Sequence[str], device
     _FOLDER.claim(out)
     sections, results = [_provenance(given)], dict[str, Any]()
     if {"homophones", "tsne"} & set(config.parts):
-        blocks, results["homophones"] = _near_homophones(config, data, out, given, device)
+        blocks, results["homophones"] = near_homophone_blocks(config, data, out, given, device)
         sections.append(Section(title="Near-homophones", blocks=blocks))
     if {"apertures", "errors"} & set(config.parts):
         blocks, results["lips"] = _known_faces(config, data, out, given, device)
@@ -143,9 +143,10 @@ def _provenance(given: Given) -> Section:
     return Section(title="Models", blocks=[Table(caption="What was analysed", header=header, rows=rows)])
 
 
-def _near_homophones(
+def near_homophone_blocks(
     config: Analyze, data: Path, out: Path, given: Given, device: str
 ) -> tuple[list[Block], list[dict[str, Any]]]:
+    """How far apart words that sound alike are in the given encoders: a report's blocks, and every figure."""
     tested_encoders, notes = open_encoders(given, device)
     blocks: list[Block] = [Note(text=note) for note in notes]
     if not tested_encoders:

@@ -323,3 +323,31 @@ def training_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]
 
 
 _METRIC_UNITS = {"audio_s_per_s": "seconds of sound per second", "loss": "loss (no unit)", "lr": "learning rate"}
+
+
+def errors_of_hosts(path: Path, errors: Mapping[str, Mapping[str, float]]) -> Path:
+    """One line for each host, one mark for each figure; `errors` is host -> mark -> error."""
+    looks = {
+        "without": ("o", BLUE, BLUE),
+        "with": ("D", VERMILION, VERMILION),
+        "without, published": ("o", BLUE, "none"),
+        "with, published": ("D", VERMILION, "none"),
+        "constant": ("|", BLACK, BLACK),
+        "shuffled": ("x", BLACK, BLACK),
+    }
+    figure = _figure(900, 150 + 45 * len(errors))
+    axes = figure.subplots()
+    for mark, (marker, edge, face) in looks.items():
+        points = [(some[mark], at) for at, some in enumerate(errors.values()) if mark in some]
+        if points:
+            x, y = zip(*points, strict=True)
+            label = {"constant": "constant F_s", "shuffled": "another clip's F_s"}.get(mark, f"{mark} Wav2Sem")
+            axes.plot(x, y, marker, color=edge, markerfacecolor=face, markersize=9, label=label)
+    axes.set_yticks(range(len(errors)), errors)
+    axes.set_ylim(len(errors) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.set_xlabel("LVE")
+    axes.grid(axis="x", which="both", color="0.9")
+    _bare(axes)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return _save(figure, path)

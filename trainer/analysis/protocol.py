@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `analyze` looks at, and how much of it."""
+"""What `analyze` and `evaluate table1` look at, and how much of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from wav2sem_blender.errors import UserError
+
+from ..evaluation.protocols import EvaluateVertices
 
 PARTS = ("homophones", "tsne", "apertures", "errors", "mouths", "curves")
 
@@ -68,3 +70,17 @@ class Analyze:
             raise UserError('faces {faces!r}: choose vocaset, biwi, custom or ""', faces=self.faces)
         if not self.seeds or min(self.words, self.pairs, self.clips) < 1 or not 0 < self.max_distance < 1:
             raise UserError("at least one seed, word, pair and clip are needed, and a max_distance between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareHosts:
+    """The paper's Table 1: hosts with and without Wav2Sem on several data sets.
+
+    Attributes:
+        sets: How each data set is evaluated. Its `kind` is the name of its folder in --data, in any case, and the end
+            of its models' names in --models.
+        words: Near-homophones in LibriSpeech, which is a folder of that name in --data.
+    """
+
+    sets: tuple[EvaluateVertices, ...]
+    words: Analyze

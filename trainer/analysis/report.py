@@ -13,6 +13,8 @@ import numpy as np
 
 from wav2sem_blender.files import write_atomically
 
+from ..evaluation.tables import table as markdown_table
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 72rem; margin: 2rem auto;
   padding: 0 1.25rem; }
@@ -90,6 +92,15 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
     return path
 
 
+def as_markdown(title: str, sections: Sequence[Section]) -> str:
+    """The same report as Markdown, without its pictures."""
+    parts = [f"# {title}"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        parts += [_markdown(block) for block in section.blocks if not isinstance(block, Picture)]
+    return "\n\n".join(parts) + "\n"
+
+
 def four_digits(value: float) -> str:
     """Four significant digits, a real minus sign; integers as they are."""
     if isinstance(value, (int, np.integer)):
@@ -108,6 +119,15 @@ def _block(block: Block) -> str:
     if isinstance(block, Note):
         return f'<p class="note">{escape(block.text)}</p>'
     return f"<pre>{escape(block.text)}</pre>" if isinstance(block, Literal) else f"<p>{escape(block)}</p>"
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Table):
+        rows = [[value if isinstance(value, str) else four_digits(value) for value in row] for row in block.rows]
+        return f"**{block.caption}**\n\n{markdown_table(block.header, rows)}"
+    if isinstance(block, Literal):
+        return f"```\n{block.text}\n```"
+    return f"> {block.text}" if isinstance(block, Note) else str(block)
 
 
 def _table(table: Table) -> str:

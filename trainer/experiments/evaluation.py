@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..analysis.protocol import CompareHosts
 from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
+from . import analysis
 
 
 def vocaset() -> EvaluateVertices:
@@ -48,4 +50,18 @@ def smoke() -> EvaluateVertices:
     return EvaluateVertices(kind="vocaset", max_clips=2)
 
 
-EXPERIMENTS = (vocaset, biwi_a, biwi_b, custom, bundled, bundled_test, prompts, smoke)
+def table1() -> CompareHosts:
+    """The paper's Table 1: --data has VOCASET, BIWI and LibriSpeech, --models a folder for each host and set."""
+    return CompareHosts(sets=(vocaset(), biwi_a()), words=analysis.librispeech())
+
+
+def table1_smoke() -> CompareHosts:
+    """As `table1`, with two clips of each set and few words."""
+    words = replace(analysis.smoke(), corpora=(), parts=("homophones",), max_utterances=24)
+    return CompareHosts(sets=tuple(replace(each, max_clips=2) for each in table1().sets), words=words)
+
+
+EXPERIMENTS = (
+    *(vocaset, biwi_a, biwi_b, custom, bundled, bundled_test, prompts, smoke),
+    *(table1, table1_smoke),
+)

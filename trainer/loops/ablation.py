@@ -196,14 +196,18 @@ def _judge(
     return by_corpus | {"mve_mm": float(np.mean(errors_mm)), "f1": scores.f1, "auc": scores.auc or 0.0}
 
 
-def _markdown(results: dict[str, list[Row]]) -> str:
-    lines = [
-        (kind, str(len(rows)), *(_spread([row.get(key, np.nan) for row in rows]) for key in HEADS))
+def summary(results: dict[str, list[Row]]) -> list[list[str]]:
+    """A line for each kind of sentence vector: its name, how many seeds, and each figure of `HEADS` over them."""
+    return [
+        [kind, str(len(rows)), *(_spread([row.get(key, np.nan) for row in rows]) for key in HEADS)]
         for kind, rows in results.items()
     ]
+
+
+def _markdown(results: dict[str, list[Row]]) -> str:
     return (
         "# What semantics do for the bundled face\n\n"
-        f"{table(('F_s', 'seeds', *HEADS.values()), lines)}\n\n"
+        f"{table(('F_s', 'seeds', *HEADS.values()), summary(results))}\n\n"
         "Mean and standard deviation over the seeds, validation split; every row was trained and judged with its own "
         "kind of sentence vector.\n"
     )
