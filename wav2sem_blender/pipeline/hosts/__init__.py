@@ -15,6 +15,7 @@ from .protocol import Host
 
 HOSTS = {
     "codetalker": "CodeTalker",
+    "facediffuser": "FaceDiffuser",
     "faceformer": "FaceFormer",
     "faceformer_channels": "FaceFormerChannels",
     "imitator": "Imitator",
