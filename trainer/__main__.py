@@ -157,6 +157,13 @@ VERBS = (
         stages=(_HUBERT,),
     ),
     Verb(
+        name="pretrain-prior",
+        run=_train("pretrain_prior", "pretrain_prior"),
+        text="train stage 1 of a host that has two, a codec of motion",
+        data="VOCASET, BIWI or a custom layout",
+        example="pretrain-prior codetalker_vocaset --data VOCASET --out work/prior",
+    ),
+    Verb(
         name="finetune",
         run=_train("finetune", "finetune"),
         text="train the face model: FaceFormer with Wav2Sem on motion data",

@@ -24,6 +24,7 @@ OPTIONS = {
     "prepare": COMMON,
     "pretrain-hubert": (*COMMON, "--hubert"),
     "pretrain": (*COMMON, "--hubert"),
+    "pretrain-prior": COMMON,
     "finetune": (*COMMON, "--hubert", "--wav2sem"),
     "evaluate": (*COMMON, "--model"),
     "analyze": (*COMMON, "--model"),

@@ -20,7 +20,8 @@ MODULES = {
     "prepare": "preparation",
     "pretrain-hubert": "hubert",
     "pretrain": "wav2sem",
-    "finetune": "face",
+    "pretrain-prior": "prior",
+    "finetune": "face hosts",
     "evaluate": "evaluation",
     "analyze": "analysis",
     "export": "export",
@@ -29,8 +30,8 @@ MODULES = {
 
 def known(verb: str) -> dict[str, Any]:
     """The verb's own experiments (functions) by name."""
-    module = importlib.import_module(f"{__name__}.{MODULES[verb]}")
-    return {function.__name__: function for function in module.EXPERIMENTS}
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in MODULES[verb].split()]
+    return {function.__name__: function for module in modules for function in module.EXPERIMENTS}
 
 
 def find(verb: str, name: str) -> Any:

@@ -21,6 +21,7 @@ from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
 from .run import read_run
 
 State = Mapping[str, Tensor]
+PRIOR_FILE = "prior.pt"
 
 
 def read_encoder(run: Path) -> tuple[EncoderConfig, State]:
@@ -49,8 +50,8 @@ def read_prior(run: Path) -> State:
     Raises:
         MissingFileError: The run is missing or not finished.
     """
-    read_run(run, "prior.pt")
-    return torch.load(run / "prior.pt", weights_only=True, map_location="cpu")
+    read_run(run, PRIOR_FILE)
+    return torch.load(run / PRIOR_FILE, weights_only=True, map_location="cpu")
 
 
 def fitting(theirs: State, ours: State) -> dict[str, Tensor]:

@@ -318,6 +318,11 @@ class Codec(nn.Module):
         """Latents before the codebook (B, T, Z)."""
         return self.get_submodule(f"{self.sizes.prefix}encoder")(motion_BTX, emotion_BE)
 
+    def loss(self, motion_BTX: Tensor, emotion_BE: Tensor | None = None, emotion: int | None = None) -> Tensor:
+        """The published training loss: mean absolute error of the motion, and the codebook's."""
+        quantised_BTZ, _, codebook = self.quantize(self.encode(motion_BTX, emotion_BE), emotion)
+        return F.l1_loss(self.motion_from(quantised_BTZ), motion_BTX) + codebook
+
     @property
     def motion_from(self) -> CodecDecoder:
         """The decoder."""

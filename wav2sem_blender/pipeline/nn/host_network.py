@@ -59,6 +59,10 @@ class HostNetwork(nn.Module):
     def on_keys(self) -> OnKeys:
         """The same motion on named channels."""
 
+    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
+        """Of a host with a `PRIOR`: the training loss of that stage. It uses nothing else of the network."""
+        raise NotImplementedError
+
     def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Inference, (B, T, X): `forward`, unless a host samples or takes long enough to tell its progress."""
         return self(memory_BRM, style_BN)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Experiments of `pretrain-prior`: stage 1 of the hosts that have two, as published, and at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wav2sem_blender.pipeline.hosts import codetalker
+
+from ..loops.prior_recipes import PretrainPrior
+
+CODETALKER_TOY = {"dim": 16, "layers": 1, "ffn_dim": 32, "codec_dim": 32, "codec_heads": 4, "codec_ffn_dim": 48}
+CODETALKER_TOY |= {"codec_blocks": 1, "latent": 32, "code_width": 8, "n_codes": 64}
+
+
+def codetalker_vocaset() -> PretrainPrior:
+    """CodeTalker's codec of VOCASET."""
+    return PretrainPrior(data="vocaset", host=codetalker.VOCASET, halve_every=20)
+
+
+def codetalker_biwi() -> PretrainPrior:
+    """CodeTalker's codec of BIWI."""
+    return PretrainPrior(data="biwi", host=codetalker.BIWI)
+
+
+def smoke() -> PretrainPrior:
+    """A few steps of `codetalker_vocaset` at toy size."""
+    return replace(codetalker_vocaset(), host=replace(codetalker.VOCASET, **CODETALKER_TOY), epochs=1, valid_clips=1)
+
+
+def biwi_smoke() -> PretrainPrior:
+    """A few steps of `codetalker_biwi` at toy size."""
+    return replace(codetalker_biwi(), host=replace(codetalker.BIWI, **CODETALKER_TOY), epochs=1, valid_clips=1)
+
+
+EXPERIMENTS = (
+    *(codetalker_vocaset, codetalker_biwi),
+    *(smoke, biwi_smoke),
+)
