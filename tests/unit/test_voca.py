@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.hosts.voca import OFFICIAL_NAMES, RELEASES, Voca, VocaGrid
+from wav2sem_blender.pipeline import given_features
+from wav2sem_blender.pipeline.hosts.voca import LETTERS, RELEASES, Voca, VocaGrid
+from wav2sem_blender.pipeline.phones import PHONES
 
 FIXTURE = Path(__file__).parents[3] / "shared/fixtures/hosts/voca_formula.npz"
 SMALL = Voca(features=5, conv_dims=(6, 4, 4, 7), hidden=9, keys=3)
@@ -76,7 +78,7 @@ class TestTorch:
         assert check_host("voca_formula", FIXTURE)["prediction"] < 1e-5
 
     def test_variables_go_there_and_back_and_adams_are_left_out(self) -> None:
-        from wav2sem_blender.pipeline.nn.voca import from_published, to_published
+        from wav2sem_blender.pipeline.nn.voca import OFFICIAL_NAMES, from_published, to_published
 
         state = self.published()
         shapes = {name.removeprefix("VOCA/"): value.shape for name, value in state.items()}
@@ -134,7 +136,7 @@ class TestTorch:
         np.testing.assert_allclose(
             np.einsum("tk,kvx->tvx", weights_TK, keys.basis_KV3).reshape(40, -1), expected_TX, atol=1e-6
         )
-        assert weights_TK.abs().max() <= 1 and (weights_TK[:, -1] == 1).all() and keys.error < 1e-6
+        assert weights_TK.abs().max() <= 1 and (weights_TK[:, -1] == 1).all() and not keys.error
 
     def test_a_long_recording_in_pieces_equals_the_whole(self, monkeypatch) -> None:
         from wav2sem_blender.pipeline.nn import voca
@@ -146,6 +148,137 @@ class TestTorch:
             found_BTX = network.generate(memory_BTD, style_BN, 0, done.append)
             np.testing.assert_allclose(found_BTX, network(memory_BTD, style_BN), atol=1e-6)
         assert done == [16 / 70, 32 / 70, 48 / 70, 64 / 70, 1.0]
+
+    def imported(self, tmp_path: Path, kind: str = "voca", extra: dict[str, np.ndarray] | None = None) -> Path:
+        pytest.importorskip("transformers")
+        from wav2sem_blender.pipeline.nn.voca import to_published
+        from wav2sem_blender.pipeline.official import import_official
+
+        network = RELEASES[kind].host.network(15069, 8)
+        network.fc1.weight.data.mul_(10)
+        network.batch_norm.running_mean.fill_(-3.0)
+        network.batch_norm.running_var.fill_(9.0)
+        file = tmp_path / "variables.npz"
+        np.savez(file, **to_published(network.state_dict()), **(extra or {}))
+        return import_official(file, kind, tmp_path / kind)
+
+    def test_a_file_of_variables_there_and_back_moves_the_same(self, tmp_path: Path) -> None:
+        from wav2sem_blender.pipeline.checkpoint import ModelFolder
+        from wav2sem_blender.pipeline.official import export_official
+
+        folder = ModelFolder.open(self.imported(tmp_path))
+        assert folder.config.channels == (*(f"key_{i:02d}" for i in range(50)), "bias")
+        assert folder.config.encoder.config["source"] == "file" and folder.config.provenance == {"imported": "voca"}
+        (again,) = export_official(folder, tmp_path)
+        memory_TD = np.random.default_rng(0).normal(-3, 3, (5, 29)).astype(np.float32)
+        with np.load(tmp_path / "variables.npz") as before, np.load(again) as after:
+            assert set(after) == set(before)
+            one, other = (plain(dict(state), memory_TD, np.eye(8)[3]) for state in (before, after))
+        np.testing.assert_allclose(other, one, atol=1e-6)
+        assert np.abs(one).max() > 0.05
+
+    def test_it_reads_logits_beside_the_recording_at_its_own_times(self, tmp_path: Path) -> None:
+        import soundfile
+
+        from wav2sem_blender.pipeline import SpeechAnimator
+
+        recording = tmp_path / "speech.wav"
+        soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 24_000), 16_000)
+        animator = SpeechAnimator.load(self.imported(tmp_path))
+        with pytest.raises(UserError, match=r"speech.npy: missing. This model reads DeepSpeech's logits .* 29 values"):
+            animator.animate_file(recording)
+        logits_LD = np.random.default_rng(1).normal(-3, 3, (75, 29)).astype(np.float32)
+        np.save(tmp_path / "speech.npy", logits_LD[:, None])
+        motion = animator.animate_file(recording, style=2)
+        memory_TD = np.stack([np.interp(np.arange(90) / 60, np.arange(75) / 50, column) for column in logits_LD.T], 1)
+        with np.load(tmp_path / "variables.npz") as state:
+            expected_TX = plain(dict(state), memory_TD, np.eye(8)[2])
+        assert motion.fps == 60 and motion.info["notes"] == "DeepSpeech's logits were read from speech.npy."
+        np.testing.assert_allclose(motion.vertex_offsets().reshape(90, -1), expected_TX, atol=2e-6)
+        np.savez(tmp_path / "named.npz", logits=logits_LD)
+        named = animator.animate_file(recording, style=2, features=tmp_path / "named.npz")
+        np.testing.assert_array_equal(named.weights_TK, motion.weights_TK)
+        with pytest.raises(UserError, match="audio: this model reads DeepSpeech's logits from a file beside"):
+            animator.animate(logits_LD[:, 0].repeat(320), 16_000)
+
+    def test_the_stand_in_hears_by_the_bundled_model_and_says_so(self, tmp_path: Path) -> None:
+        from wav2sem_blender.assets import DEMO_SPEECH
+        from wav2sem_blender.pipeline import SpeechAnimator
+        from wav2sem_blender.pipeline.checkpoint import ModelFolder
+        from wav2sem_blender.pipeline.official import export_official
+
+        folder = self.imported(tmp_path, "voca-stand-in")
+        assert ModelFolder.open(folder).config.encoder.config["source"] == "stand-in"
+        animator = SpeechAnimator.load(folder)
+        motion = animator.animate_file(DEMO_SPEECH)
+        assert "phones stand in for DeepSpeech's logits" in motion.info["notes"]
+        assert motion.phones is not None and motion.weights_TK[:, :-1].std(0).max() > 1e-3
+        with pytest.raises(UserError, match="this model hears by a stand-in"):
+            export_official(ModelFolder.open(folder), tmp_path)
+
+    def test_the_stand_ins_letters_have_the_scale_of_the_logits(self) -> None:
+        from wav2sem_blender.pipeline.official.voca import stand_in_layer
+
+        layer = stand_in_layer(self.torch.tensor([-3.0]), self.torch.tensor([9.0]))
+        weight_DP, bias_D = layer["audio_encoder.projection.weight"], layer["audio_encoder.projection.bias"]
+        letters_PD = weight_DP.T + bias_D
+        assert float(letters_PD.mean()) == pytest.approx(-3, abs=1e-4)
+        assert float(letters_PD.var(correction=0)) == pytest.approx(9, rel=1e-4)
+        for phone in "BFM":
+            assert LETTERS[letters_PD[PHONES.index(phone)].argmax()] == phone.lower()
+
+    def test_the_sentence_is_added_to_the_logits_at_60_hz_before_the_zeros_around_them(self) -> None:
+        """FC = 0 is the plain host, and any FC the plain host on H + FC(F_s)."""
+        pytest.importorskip("transformers")
+        from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig, Wav2SemConfig
+        from wav2sem_blender.pipeline.nn.face_model import FaceModel
+
+        tiny = {"conv_dim": [8] * 7, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        tiny |= {"intermediate_size": 16, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+        given = given_features.settings("x", SMALL.features, stand_in=False)
+        config = ModelConfig(
+            name="voca",
+            encoder=EncoderConfig(kind=given_features.KIND, config=given),
+            wav2sem=Wav2SemConfig(config=tiny, target_dim=6),
+            host=SMALL,
+            channels=("a", "b", "c"),
+            styles=("one", "two"),
+        )
+        assert ModelConfig.from_json(config.to_json()) == config
+        model = FaceModel(config).eval()
+        logits_BLD, waveform_BS = self.torch.randn(1, 50, SMALL.features), self.torch.randn(1, 16_000)
+        positions_BT = self.torch.from_numpy(SMALL.grid.positions(16_000)).float()[None]
+        style_BN, inner = self.torch.eye(2)[:1], model.fusion.semantic_feature_map
+        assert inner.weight.shape == (SMALL.features, 6)
+        with self.torch.no_grad():
+            semantic_BTE = model.semantics(waveform_BS)
+            at_60_hz = [np.interp(positions_BT[0], np.arange(50), column) for column in logits_BLD[0].T]
+            plain_BTD = self.torch.tensor(np.stack(at_60_hz, 1), dtype=self.torch.float32)[None]
+            found = model.decoder(model.memory(logits_BLD, positions_BT, semantic_BTE), style_BN)
+            expected = model.decoder(plain_BTD + inner(semantic_BTE), style_BN)
+            assert (expected - model.decoder(plain_BTD, style_BN)).abs().max() > 1e-3
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+            inner.weight.zero_()
+            inner.bias.zero_()
+            found = model.decoder(model.memory(logits_BLD, positions_BT, semantic_BTE), style_BN)
+            np.testing.assert_allclose(found, model.decoder(plain_BTD, style_BN), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((50, 28), np.float32), r"float32 of the shape \(50, 28\); floats of the shape \(frames, 29\)"),
+        (np.zeros((50, 29), np.int16), "int16 of the shape"),
+        (np.zeros((80, 29), np.float32), "80 frames are 1.60 s at 50 a second, but the recording has 1.00 s"),
+        (np.full((50, 29), np.nan, np.float32), "some values are NaN"),
+        (np.array([{}]), "not one array of NumPy"),
+    ],
+    ids=["width", "type", "length", "NaN", "pickle"],
+)
+def test_wrong_feature_files_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=f"x.npy: {message}"):
+        given_features.read_features(tmp_path / "x.npy", 29, 1.0)
 
 
 def plain(state: dict[str, np.ndarray], memory_TD: np.ndarray, style_N: np.ndarray) -> np.ndarray:

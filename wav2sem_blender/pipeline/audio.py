@@ -52,12 +52,17 @@ class Speech:
         name: The file's name, for messages.
         n_samples: Number of samples at 16 kHz, S.
         sha256: Hash of the source file's bytes, or of the array's.
+        path: The file; None for samples from memory.
+        features: A file with features of this recording, for models that do not hear it themselves; None: it is looked
+            for beside `path`.
     """
 
     def __init__(self, *, name: str, sha256: str, samples: IO[bytes], n_samples: int, mean: float, variance: float):
         self.name = name
         self.sha256 = sha256
         self.n_samples = n_samples
+        self.path: Path | None = None
+        self.features: Path | None = None
         self._samples = samples
         self._mean = float(mean)
         self._scale = float(1.0 / np.sqrt(variance + VARIANCE_EPSILON))
@@ -87,7 +92,9 @@ class Speech:
         with open_sound(path) as source:
             rate_hz = _checked_rate(source.samplerate, path.name)
             blocks = file_blocks(source, path.name, progress)
-            return cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
+            speech = cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
+        speech.path = path
+        return speech
 
     @classmethod
     def from_array(

@@ -42,7 +42,7 @@ Described = TypeVar("Described")
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """A transformers encoder: `kind` is "hubert" or "wav2vec2", `config` holds what differs from its base size; or
-    "whisper", whose `config` holds the sizes."""
+    "whisper", whose `config` holds the sizes; or "features", see `given_features.py`."""
 
     kind: str
     config: Mapping[str, Any]

@@ -19,7 +19,7 @@ from ..assets import DEFAULT_MODEL
 from ..errors import UserError
 from .audio import Speech
 from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
-from .listening import Listener, SeparateEncoders, SharedEncoder
+from .listening import Listener, listener_for
 from .motion import Motion
 from .phones import Phones
 from .sound_file import StageProgress
@@ -41,9 +41,7 @@ class SpeechAnimator:
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         self.folder = folder
         self.engine = engine
-        self._listener: Listener = (
-            SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
-        )
+        self._listener = listener_for(folder, engine)
         self.notes = self._listener.notes
         host = folder.config.host
         self._decoder: Decoder = (
@@ -116,12 +114,15 @@ class SpeechAnimator:
         temp_dir: str | os.PathLike[str] | None = None,
         articulation: float = 0.0,
         seed: int = 0,
+        features: str | os.PathLike[str] | None = None,
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
-        As `animate`; `temp_dir` takes the decoded samples, 230 MB an hour. OSError for an unreadable file.
+        As `animate`; `temp_dir` takes the decoded samples, 230 MB an hour. `features` is a file of features for a model
+        that does not hear the recording itself, unless it is beside it. OSError for an unreadable file.
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
+            speech.features = None if features is None else Path(features)
             return self.animate_speech(speech, style, semantic_strength, progress, articulation, seed)
 
     def animate_speech(

@@ -3,6 +3,7 @@
 
 `SeparateEncoders` is the published way: the phone-level encoder and Wav2Sem each hear the recording. `SharedEncoder` is
 the bundled model's: one encoder hears it, and phones, sentence vectors and the face read its features.
+`FeatureListener` is for models that are given their features.
 
 Shapes: S samples at 16 kHz, L encoder frames (50 Hz), R memory frames (see `FrameGrid`), D features, E sentence space,
 M memory width, P phones, U utterances.
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..assets import DEFAULT_MODEL
 from ..errors import Text
-from . import log_mel
+from . import given_features, log_mel
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
 from .checkpoint import ModelFolder
 from .frame_timing import HOP_SAMPLES, encoder_frames
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 MIN_WINDOW_S = 5.0
 UTTERANCE_FADE_S = 0.4
 SURROUNDINGS_S = 1.0  # what is heard before and after an utterance
+FRAMES_AT_ONCE = 4096  # of given features
 
 
 class Heard(NamedTuple):
@@ -99,6 +102,8 @@ class SeparateEncoders(Listener):
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         super().__init__(engine)
         self._grid, self._wav2sem = folder.config.host.grid, folder.config.wav2sem
+        self._normalised = folder.config.encoder.normalised
+        self.window_s = self._grid.window_s
 
     def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
         """As `Listener`, without phones."""
@@ -107,11 +112,11 @@ class SeparateEncoders(Listener):
 
         def encode(window: Window) -> np.ndarray:
             semantic_rE = semantic(window.first, window.last) if semantic else None
-            samples_S = speech.read(window.start, window.stop)
+            samples_S = speech.read(window.start, window.stop, self._normalised)
             return self._engine.memory(samples_S, window.local_positions(positions_R), semantic_rE)
 
         def all_windows(window_s: float) -> np.ndarray:
-            windows = plan(speech.n_samples, positions_R, window_s)
+            windows = plan(speech.n_samples, positions_R, window_s, self._grid.overlap_s)
             return run_windows(windows, len(positions_R), encode, lambda done: progress("features", done))
 
         memory_RM = self._survive(all_windows)
@@ -204,6 +209,58 @@ class SharedEncoder(Listener):
         upper_r = np.minimum(lower_r + 1, len(memory_LM) - 1)
         share_r = (positions_r - lower_r)[:, None].astype(np.float32)
         return memory_LM[lower_r] * (1 - share_r) + memory_LM[upper_r] * share_r
+
+
+class FeatureListener(SeparateEncoders):
+    """Features from a file that the user made, or what the bundled model hears (see `given_features.py`)."""
+
+    def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
+        super().__init__(folder, engine)
+        self._encoder = folder.config.encoder
+        self._ear = bundled_ear(engine.device, self.notes) if given_features.is_stand_in(self._encoder) else None
+
+    def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
+        """As `Listener`; with phones by the stand-in."""
+        positions_R = self._grid.positions(speech.n_samples)
+        semantic = self._sentence_vectors(speech, positions_R, strength, progress)
+        phones = None
+        of = self._encoder.config["of"]
+        if self._ear is not None:
+            phones = self._ear.listen(speech, 0.0, progress).phones
+            assert phones is not None
+            features_LD = phones.posteriors_LP.astype(np.float32)
+            template = "The bundled model's phones stand in for {features}: the motion is not the published model's."
+            self.notes.append(Text(template, features=of))
+        else:
+            file, features_LD = given_features.read_for(speech, self._encoder.config)
+            self.notes.append(Text("{features} were read from {file}.", features=of, file=file.name))
+
+        def read(first: int) -> np.ndarray:
+            last = min(first + FRAMES_AT_ONCE, len(positions_R))
+            semantic_rE = semantic(first, last) if semantic else None
+            return self._engine.memory(features_LD, positions_R[first:last], semantic_rE)
+
+        firsts = range(0, len(positions_R), FRAMES_AT_ONCE)
+        memory_RM = self._survive(lambda _window_s: np.concatenate([read(first) for first in firsts]))
+        progress("features", 1.0)
+        return Heard(memory_RM, phones)
+
+
+def bundled_ear(device: str, notes: list[Text]) -> SharedEncoder:
+    """The bundled model's ear on a torch device; what it does differently goes to `notes`."""
+    from .engine_torch import TorchEngine
+
+    folder = ModelFolder.open(DEFAULT_MODEL)
+    ear = SharedEncoder(folder, TorchEngine(folder, device))
+    ear.notes = notes
+    return ear
+
+
+def listener_for(folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> Listener:
+    """How a model hears."""
+    if folder.config.encoder.kind == given_features.KIND:
+        return FeatureListener(folder, engine)
+    return SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
 
 
 def utterance_windows(speech: Speech, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:

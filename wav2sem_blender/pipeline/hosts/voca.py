@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""VOCA (CVPR 2019): settings, frame grid, and the names of its TensorFlow variables.
+"""VOCA (CVPR 2019): settings and frame grid.
 
 A frame is made from the 16 frames of DeepSpeech's logits around it and from nothing else: no loop, no attention.
 
@@ -22,9 +22,14 @@ from .protocol import Host
 if TYPE_CHECKING:
     from ..nn.voca import VocaNetwork
 
-LOGITS = 29
-"""Of DeepSpeech 0.1.0: space, a to z, apostrophe, blank."""
-CONVOLUTIONS, STYLES = 4, 8
+LETTERS = "_abcdefghijklmnopqrstuvwxyz'-"
+"""Of DeepSpeech 0.1.0, in the order of its logits; "_" is the space and "-" the blank."""
+LOGITS, LOGITS_NAME = len(LETTERS), "DeepSpeech's logits"
+LETTERS_OF_PHONES = (
+    "-_ oa a uae oa ou iy b ch d th e er ay f g h i ey jg kc l m n ng o oi p r s sh t th uo uo v w y zs zs"
+)
+"""How each of `phones.PHONES` is spelt, roughly."""
+STYLES = 8
 
 
 class VocaGrid(FrameGrid):
@@ -101,19 +106,6 @@ class Voca(Host):
         return VocaNetwork(self, n_outputs, n_styles)
 
 
-_SPEECH, _EXPRESSION = "VOCA/SpeechEncoder/", "VOCA/ExpressionLayer/"
-_LAYERS = {
-    **{f"conv{i + 1}": _SPEECH for i in range(CONVOLUTIONS)},
-    **{"fc1": _SPEECH, "fc2": _SPEECH, "expression_offset": _EXPRESSION},
-}
-_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-OFFICIAL_NAMES = {
-    **{f"batch_norm.{ours}": f"{_SPEECH}batch_norm/{theirs}" for ours, theirs in _NORM.items()},
-    **{f"{layer}.weight": f"{scope}{layer}/weights" for layer, scope in _LAYERS.items()},
-    **{f"{layer}.bias": f"{scope}{layer}/biases" for layer, scope in _LAYERS.items()},
-}
-"""Our name of a tensor -> TensorFlow's."""
-IGNORED_PARTS = ("Adam", "beta1_power", "beta2_power", "global_step")
-"""Of the names of what only training needs."""
-HEAD_KEY = OFFICIAL_NAMES["expression_offset.bias"]
-RELEASES = {"voca": replace(faceformer.RELEASES["faceformer-vocaset"], host=Voca())}
+STAND_IN = "voca-stand-in"
+_RELEASE = replace(faceformer.RELEASES["faceformer-vocaset"], host=Voca())
+RELEASES = {"voca": _RELEASE, STAND_IN: _RELEASE}

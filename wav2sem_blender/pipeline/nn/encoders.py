@@ -17,13 +17,15 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from transformers.audio_utils import mel_filter_bank
 
 from ...errors import UserError
+from .. import given_features
 from ..audio import SAMPLE_RATE_HZ
 from ..frame_timing import HOP_SAMPLES, RECEPTIVE_FIELD_SAMPLES
 from ..log_mel import hear
+from .given_features import GivenFeatures
 from .whisper import Whisper
 
 WaveformBackbone: TypeAlias = HubertModel | Wav2Vec2Model | WavLMModel
-Backbone: TypeAlias = WaveformBackbone | Whisper
+Backbone: TypeAlias = WaveformBackbone | Whisper | GivenFeatures
 KINDS: dict[str, tuple[Any, Any]] = {
     "hubert": (HubertConfig, HubertModel),
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
@@ -39,7 +41,7 @@ WHISPER = "whisper"
 
 
 def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
-    """A randomly initialised encoder of `kind` ("hubert", "wav2vec2", "wavlm" or "whisper"), of any size.
+    """A randomly initialised encoder of `kind` ("hubert", "wav2vec2", "wavlm", "whisper" or "features"), of any size.
 
     SpecAugment is off by default: the released Wav2Sem has none, and inference never needs it. In addition to what
     transformers knows, `config` may have `n_mels`: a log-mel spectrogram of so many bands, at 100 Hz, then precedes the
@@ -47,6 +49,8 @@ def build_backbone(kind: str, config: Mapping[str, Any]) -> Backbone:
     """
     if kind == WHISPER:
         return Whisper(config)
+    if kind == given_features.KIND:
+        return GivenFeatures(config)
     config_class, model_class = _classes(kind)
     backbone = model_class(config_class(**{"apply_spec_augment": False, **config}))
     if "n_mels" in config:
@@ -137,11 +141,11 @@ def resample_features(features_BLD: Tensor, positions_BT: Tensor) -> Tensor:
 
 
 def convolve(backbone: Backbone, waveform_BS: Tensor) -> Tensor:
-    """The CNN's features (B, L, C) of a waveform, or of a spectrogram (B, F, M) for Whisper.
+    """The CNN's features (B, L, C) of a waveform, or of a spectrogram (B, F, M) for Whisper; given ones as they are.
 
     transformers' own loop would also compute an unused gradient of the waveform.
     """
-    if isinstance(backbone, Whisper):
+    if isinstance(backbone, (Whisper, GivenFeatures)):
         return backbone.convolve(waveform_BS)
     return _through(backbone.feature_extractor.conv_layers, waveform_BS).transpose(1, 2)
 
@@ -197,7 +201,7 @@ def encode(
         features_BLD, mask_BL = padded_features(backbone, waveform_BS, sample_lengths_B)
     else:
         raise ValueError("padded recordings keep the encoder's rate: positions and lengths exclude each other")
-    if isinstance(backbone, Whisper):
+    if isinstance(backbone, (Whisper, GivenFeatures)):
         hidden_BLD = contextualise(backbone, features_BLD)
         return hidden_BLD if positions_BT is None else resample_features(hidden_BLD, positions_BT), None
     if positions_BT is not None:
@@ -212,7 +216,7 @@ def contextualise(
 
     Whisper takes neither mask: it has no mask embedding, and its recordings are not padded.
     """
-    if isinstance(backbone, Whisper):
+    if isinstance(backbone, (Whisper, GivenFeatures)):
         return backbone.contextualise(features_BLC)
     projected = backbone.feature_projection(features_BLC)
     hidden_BLD = projected[0] if isinstance(projected, tuple) else projected  # HuBERT's is no pair

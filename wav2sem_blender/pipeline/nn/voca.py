@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..hosts.voca import CONVOLUTIONS, IGNORED_PARTS, OFFICIAL_NAMES, Voca
+from ..hosts import host_module
 from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys, head_on_keys
 from .published import loaded, need
@@ -24,8 +24,26 @@ from .published import loaded, need
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..hosts.voca import Voca
+
 FRAMES_AT_ONCE = 4096
 """How many windows are in memory at a time."""
+CONVOLUTIONS = 4
+_SPEECH, _EXPRESSION = "VOCA/SpeechEncoder/", "VOCA/ExpressionLayer/"
+_LAYERS = {
+    **{f"conv{i + 1}": _SPEECH for i in range(CONVOLUTIONS)},
+    **{"fc1": _SPEECH, "fc2": _SPEECH, "expression_offset": _EXPRESSION},
+}
+_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+OFFICIAL_NAMES = {
+    **{f"batch_norm.{ours}": f"{_SPEECH}batch_norm/{theirs}" for ours, theirs in _NORM.items()},
+    **{f"{layer}.weight": f"{scope}{layer}/weights" for layer, scope in _LAYERS.items()},
+    **{f"{layer}.bias": f"{scope}{layer}/biases" for layer, scope in _LAYERS.items()},
+}
+"""Our name of a tensor -> TensorFlow's."""
+IGNORED_PARTS = ("Adam", "beta1_power", "beta2_power", "global_step")
+"""Of the names of what only training needs."""
+HEAD_KEY = OFFICIAL_NAMES["expression_offset.bias"]
 
 
 class BatchNorm(nn.Module):
@@ -126,19 +144,19 @@ class VocaNetwork(HostNetwork):
             "expression_offset.weight": torch.eye(n_keys + 1, n_keys),
             "expression_offset.bias": torch.eye(n_keys + 1)[n_keys],
         }
-        return OnKeys(replace(self.config, keys=n_keys), state, keys.channels, keys.basis_KV3, keys.error)
+        return OnKeys(replace(self.config, keys=n_keys), state, keys.channels, keys.basis_KV3)
 
 
-def from_published(kind: str, state: Mapping[str, np.ndarray]) -> VocaNetwork:
+def from_published(kind: str, state: Mapping[str, np.ndarray | Tensor]) -> VocaNetwork:
     """A network of the sizes that the TensorFlow variables have, with their weights, in eval mode.
 
     Raises:
         UserError: A variable is missing or unknown, or a shape does not fit the others; the message names it.
     """
     ours = {theirs: name for name, theirs in OFFICIAL_NAMES.items()}
-    known = {name: need(state, name) for name in ours}
-    others = {name for name in state if name not in known and not any(part in name for part in IGNORED_PARTS)}
-    tensors = {ours[name]: _from_tensorflow(torch.as_tensor(value)) for name, value in known.items()}
+    given = {name: torch.as_tensor(value) for name, value in state.items()}
+    others = {name for name in given if name not in ours and not any(part in name for part in IGNORED_PARTS)}
+    tensors = {own: _from_tensorflow(need(given, theirs)) for theirs, own in ours.items()}
     conv_dims = tuple(len(tensors[f"conv{i + 1}.bias"]) for i in range(CONVOLUTIONS))
     # The convolutions make one frame of the 16.
     n_styles = tensors["fc1.weight"].shape[-1] - conv_dims[-1]
@@ -146,7 +164,7 @@ def from_published(kind: str, state: Mapping[str, np.ndarray]) -> VocaNetwork:
     if min(n_styles, n_features) < 1:
         names = OFFICIAL_NAMES["fc1.weight"], OFFICIAL_NAMES["conv1.weight"]
         raise UserError("the shapes of {one} and {other} do not fit together", one=names[0], other=names[1])
-    config = Voca(
+    config: Voca = host_module("voca").Voca(
         features=n_features,
         conv_dims=conv_dims,
         hidden=len(tensors["fc1.bias"]),

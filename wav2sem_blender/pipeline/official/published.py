@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +128,7 @@ class Format(Protocol):
         """The model of a file, whose Wav2Sem has been taken out; UserError where it does not fit the kind."""
 
     def write(self, model: ModelFolder) -> dict[str, dict[str, Any]]:
-        """File name -> what `torch.save` is given; the first gets the Wav2Sem, if there is one, from the caller.
+        """File name -> what `write_file` is given; the first gets the Wav2Sem, if there is one, from the caller.
 
         Raises:
             UserError: The model differs from the released architecture.
@@ -145,7 +146,7 @@ def read_file(path: Path) -> State:
         raise MissingFileError("{file}: no such file", file=path)
     size = path.stat().st_size
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _arrays_in(path) if path.suffix == ".npz" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
         raise UserError(
             "{file}: {size} bytes that torch cannot read as weights ({error}); the file is truncated, not a "
@@ -165,6 +166,20 @@ def _state_in(loaded: object) -> object:
     if not isinstance(loaded, Mapping):
         return None
     return next((loaded[name] for name in ("state_dict", "model") if isinstance(loaded.get(name), Mapping)), loaded)
+def _arrays_in(path: Path) -> State:
+    """The arrays of an npz file."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: torch.from_numpy(value) for name, value in stored.items()}
+
+
+def write_file(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what `Format.write` gives, as the released code reads it: for torch, or as npz."""
+    if path.suffix == ".npz":
+        np.savez(path, **{name: np.asarray(value) for name, value in content.items()})
+    else:
+        torch.save(content, path)
+
+
 
 
 def precision_notes(path: Path, state: Mapping[str, Tensor]) -> list[Text]:
