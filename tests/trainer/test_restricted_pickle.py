@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.miniature_faces import write_python2_pickle
-from trainer.datasets.restricted_pickle import load
 from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline.restricted_pickle import load
 
 
 class _Call:

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import FolderKind, atomic_path
+from wav2sem_blender.pipeline import restricted_pickle
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.sound_file import open_sound
 
-from . import restricted_pickle
 from .face_data import SENTENCES, FaceClip, FaceData, sentence_texts
 
 TEMPLATES = "templates.pkl"
@@ -127,7 +127,7 @@ class ExportedFaces(PublishedFaces):
                 )
         motions = {path.stem for path in (folder / VERTICES_FOLDER).glob("*.npy")}
         recordings = {path.stem for path in (folder / RECORDINGS_FOLDER).glob("*.wav")}
-        self._templates = read_templates(folder / TEMPLATES)
+        self._templates = restricted_pickle.read_templates(folder / TEMPLATES)
         super().__init__(published, folder, motions, recordings)
 
     def files(self) -> list[Path]:
@@ -228,14 +228,6 @@ def sound_length_s(path: Path) -> float:
     """Seconds, by the file's header; errors are those of `open_sound`."""
     with open_sound(path) as sound:
         return sound.frames / sound.samplerate
-
-
-def read_templates(path: Path) -> Mapping[str, np.ndarray]:
-    """Subject -> rest face, by the restricted unpickler."""
-    templates = restricted_pickle.load(path)
-    if not isinstance(templates, dict) or not all(isinstance(value, np.ndarray) for value in templates.values()):
-        raise UserError("{path}: not templates (a dict of subject -> array is needed)", path=path.name)
-    return templates
 
 
 def split_clips(

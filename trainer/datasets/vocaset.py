@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from wav2sem_blender.errors import MissingFileError, UserError
+from wav2sem_blender.pipeline import restricted_pickle
 from wav2sem_blender.pipeline.audio import Speech
 
-from . import restricted_pickle
 from .exported_faces import (
     TEMPLATES,
     ExportedFaces,
@@ -34,7 +34,6 @@ from .exported_faces import (
     Split,
     is_exported,
     load_array,
-    read_templates,
     write_exported,
 )
 from .face_data import FaceClip
@@ -93,7 +92,7 @@ class OriginalVocaset(PublishedFaces):
             )
         self._rows = _by_clip(folder / ROWS_FILE)
         self._audio = _by_clip(folder / AUDIO_FILE)
-        self._templates = read_templates(folder / TEMPLATES)
+        self._templates = restricted_pickle.read_templates(folder / TEMPLATES)
         super().__init__(VOCASET, folder, set(self._rows), set(self._audio))
 
     def files(self) -> list[Path]:

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from wav2sem_blender.errors import MissingFileError, UserError
-
-from ..datasets import restricted_pickle
+from wav2sem_blender.pipeline import restricted_pickle
 
 OWN_LISTS = Path(__file__).with_name("flame_regions.json")
 FLAME_VERTICES = 5023

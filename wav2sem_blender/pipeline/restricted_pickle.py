@@ -17,14 +17,14 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from wav2sem_blender.errors import MissingFileError, UserError
+from ..errors import MissingFileError, UserError
 
 # Booleans, numbers and strings; no objects, structures or dates.
 PLAIN_DTYPE = re.compile(r"[biufcSU]\d{1,9}")
@@ -69,6 +69,18 @@ def load(path: Path) -> Any:
             "{path}: {size} bytes that are no readable pickle ({kind}: {error}); copy or download it again",
             path=path.name, size=len(content), kind=type(error).__name__, error=error,
         ) from error  # fmt: skip
+
+
+def read_templates(path: Path) -> Mapping[str, np.ndarray]:
+    """Subject -> rest face, of a data set's templates.pkl.
+
+    Raises:
+        UserError: It holds anything else.
+    """
+    templates = load(path)
+    if not isinstance(templates, dict) or not all(isinstance(value, np.ndarray) for value in templates.values()):
+        raise UserError("{path}: not templates (a dict of subject -> array is needed)", path=path.name)
+    return templates
 
 
 class _Refused(Exception):
