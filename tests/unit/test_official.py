@@ -236,6 +236,14 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
         "codetalker-wav2sem": {"Wav2Bert.FeatureExtractor.x": torch.zeros(1)},
         "faceformer-vocaset": {head: torch.zeros(15069, 1)},
         "faceformer-biwi": {head: torch.zeros(70110, 1)},
+        "imitator-vocaset": {"nn_model.vertice_map_r.decoder.final_out_layer.weight": torch.zeros(15069, 1)},
+        **{
+            f"facediffuser-{data}": {
+                "cond_projection.weight": torch.zeros(1),
+                "final_layer.weight": torch.zeros(n_rows, 1),
+            }
+            for data, n_rows in (("vocaset", 15069), ("biwi", 70110))
+        },
         "voca": {"VOCA/ExpressionLayer/expression_offset/biases": torch.zeros(15069)},
     }
     assert states.keys() == set(KIND_NAMES) - {"voca-stand-in"}
