@@ -72,8 +72,8 @@ def _templates(file: Path, styles: tuple[str, ...], n_values: int, *, in_box: bo
     for subject in styles:
         if subject not in by_subject or by_subject[subject].size != n_values:
             raise UserError(
-                "{file}: it has no face of {subject} with {n_vertices} vertices; give the templates.pkl of the data that "
-                "this model learnt from",
+                "{file}: it has no face of {subject} with {n_vertices} vertices; give the templates.pkl of the "
+                "data that this model learnt from",
                 file=file.name,
                 subject=subject,
                 n_vertices=n_values // 3,
