@@ -29,7 +29,7 @@ KINDS = {
     "imitator": "imitator",
     "lgldm_mead_fdm": "lgldm",
     "lgldm_vocaset_fdm": "lgldm",
-    "lsf": "lsf",
+    "lsf": "probtalk3d",
     "probtalk3d": "probtalk3d",
     "unitalker_b": "unitalker",
     "voca_formula": "voca",

@@ -80,6 +80,8 @@ class ModelConfig:
     """The mumbled and the clear style, if the first style's mixtures with them were trained."""
     phones: tuple[str, ...] = ()
     """What the encoder's phone head tells apart, if it has one."""
+    emotion: EncoderConfig | None = None
+    """The second encoder of a host that hears the emotion too; of any kind of `encoder`, or "emotion2vec"."""
 
     @property
     def one_encoder(self) -> bool:
@@ -109,6 +111,9 @@ class ModelConfig:
             "channels": tuple(data["channels"]),
             "styles": tuple(data["styles"]),
             "phones": tuple(data.get("phones", ())),
+            "emotion": (
+                None if (heard := data.get("emotion")) is None else _described(EncoderConfig, heard, "model.emotion.")
+            ),
             "articulation": None if (ends := data.get("articulation")) is None else tuple(ends),
         }
         config = cls(**{**data, **parsed})

@@ -20,6 +20,8 @@ HOSTS = {
     "faceformer_channels": "FaceFormerChannels",
     "imitator": "Imitator",
     "lgldm": "LgLdm",
+    "lsf": "LSF",
+    "probtalk3d": "ProbTalk3D",
     "unitalker": "UniTalker",
     "voca": "Voca",
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .emotion2vec import build_emotion_encoder, feel
 from .encoders import build_backbone, contextualise, convolve, encode, resample_features
 from .wav2sem import FeatureReader, SemanticFusion, Wav2Sem
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class FaceModel(nn.Module):
     """Speech to channel weights.
 
-    The Wav2Sem is frozen and stays in eval mode: under `train()` its dropout and LayerDrop would make F_s random.
+    The Wav2Sem is frozen and stays in eval mode: under `train()` its dropout and LayerDrop would make F_s random. So is
+    the emotion encoder, if the host has one.
     """
 
     def __init__(self, config: ModelConfig, n_outputs: int | None = None) -> None:
@@ -36,6 +38,9 @@ class FaceModel(nn.Module):
             self.wav2sem = architecture(config.wav2sem.config, config.wav2sem.target_dim)
         if self.wav2sem is not None:
             self.wav2sem.eval().requires_grad_(False)
+        self.emotion_encoder = build_emotion_encoder(config.emotion) if config.emotion else None
+        if self.emotion_encoder is not None:
+            self.emotion_encoder.eval().requires_grad_(False)
         width = self.audio_encoder.config.hidden_size
         self.phone_head = nn.Linear(width, len(config.phones)) if config.phones else None
         self.fusion = SemanticFusion(
@@ -47,10 +52,11 @@ class FaceModel(nn.Module):
         self.decoder = config.host.network(n_outputs or len(config.channels), len(config.styles))
 
     def train(self, mode: bool = True) -> FaceModel:
-        """As for every module, without the Wav2Sem."""
+        """As for every module, without the Wav2Sem and the emotion encoder."""
         super().train(mode)
-        if self.wav2sem is not None:
-            self.wav2sem.eval()
+        for frozen in (self.wav2sem, self.emotion_encoder):
+            if frozen is not None:
+                frozen.eval()
         return self
 
     def semantics(self, waveform_BS: Tensor) -> Tensor | None:
@@ -59,6 +65,13 @@ class FaceModel(nn.Module):
             return None
         with torch.no_grad():
             return self.wav2sem(waveform_BS).unsqueeze(1)
+
+    def emotions(self, waveform_BS: Tensor, positions_BR: Tensor) -> Tensor | None:
+        """The emotion encoder's hidden states (B, R, D) without gradients, or None without one."""
+        if self.emotion_encoder is None:
+            return None
+        with torch.no_grad():
+            return resample_features(feel(self.emotion_encoder, waveform_BS), positions_BR)
 
     def hear(self, spectrogram_BFM: Tensor) -> tuple[Tensor, Tensor]:
         """Of a shared encoder: its features (B, L, D) and the phones' probabilities (B, L, P)."""
@@ -82,9 +95,14 @@ class FaceModel(nn.Module):
         return resample_features(hidden_BTD, positions_BR)
 
     def memory(self, waveform_BS: Tensor, positions_BR: Tensor, semantic_BTE: Tensor | None) -> Tensor:
-        """The memory (B, R, M); `semantic_BTE` is F_s, scaled already."""
-        convolved = self.convolved(waveform_BS, positions_BR)
-        return self.fusion(self.features(convolved, positions_BR), semantic_BTE)
+        """The memory (B, R, M), with the emotion's features beside the speech's if the host has them; `semantic_BTE` is
+        F_s, scaled already."""
+        features_BRD = self.features(self.convolved(waveform_BS, positions_BR), positions_BR)
+        return self.beside(self.fusion(features_BRD, semantic_BTE), self.emotions(waveform_BS, positions_BR))
+
+    def beside(self, memory_BRM: Tensor, emotion_BRD: Tensor | None) -> Tensor:
+        """The memory with the emotion's features, if there are any."""
+        return memory_BRM if emotion_BRD is None else torch.cat([memory_BRM, emotion_BRD], -1)
 
     def forward(self, waveform_BS: Tensor, positions_BR: Tensor, style_BN: Tensor) -> Tensor:
         """Prediction (B, T, X), with semantics at full strength."""

@@ -31,6 +31,7 @@ class OnKeys(NamedTuple):
             ARKit's.
         error: What the keys lose: the greatest root mean square of a vertex, in that unit, for features as in `head`.
         published: Tensors that a file in the released format needs and `state` does not hold exactly.
+        more_styles: Names of styles that `state` has before those of the released model.
     """
 
     host: Host
@@ -39,6 +40,7 @@ class OnKeys(NamedTuple):
     basis_KV3: np.ndarray | None
     error: float = 0.0
     published: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
+    more_styles: tuple[str, ...] = ()
 
 
 class KeyHead(NamedTuple):

@@ -122,13 +122,15 @@ def _import_face(source: Source, kind: str, files: Format, output: Path) -> None
         styles=published.styles,
         topology=published.topology,
         basis_unit=published.basis_unit,
-        legacy_predict=published.legacy_predict,
+        legacy_predict=published.legacy_predict and semantic is not None,
+        emotion=published.emotion,
         provenance={"imported": kind},
     )
     model = FaceModel(config, published.n_outputs)
     state = published.state | (semantic or {})
     check_keys(source.path, state, model.state_dict())
     model.load_state_dict(state)
+    published.prepare(model.decoder)
     save_on_keys(output, config, model)
 
 
@@ -145,7 +147,8 @@ def save_on_keys(folder: Path, config: ModelConfig, model: FaceModel) -> ModelFo
     if keyed.basis_KV3 is not None:
         tensors[BASIS_KEY] = keyed.basis_KV3
     provenance = {**config.provenance, **({"keys_error": keyed.error} if keyed.error else {})}
-    described = replace(config, host=keyed.host, channels=keyed.channels, provenance=provenance)
+    styles = (*keyed.more_styles, *config.styles)
+    described = replace(config, host=keyed.host, channels=keyed.channels, styles=styles, provenance=provenance)
     return save_model(folder, described, tensors)
 
 

@@ -19,6 +19,7 @@ from ...errors import MissingFileError, Text, UserError
 from ..checkpoint import EncoderConfig, ModelFolder
 from ..hosts.protocol import Host, Release
 from ..nn.encoders import KINDS
+from ..nn.host_network import HostNetwork
 
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 # Root mean square of the change of the vertices' motion, against the same weights in float32.
@@ -87,6 +88,8 @@ class Published:
         styles: Names of its speaking styles.
         topology, basis_unit: As in `Release`.
         legacy_predict: The released code leaves FC out in inference.
+        emotion: The encoder that hears the emotion, if there is one.
+        prepare: Gives the host's network what its `on_keys` needs beside the weights, such as FLAME.
     """
 
     encoder: EncoderConfig
@@ -97,6 +100,8 @@ class Published:
     topology: str
     basis_unit: str
     legacy_predict: bool = False
+    emotion: EncoderConfig | None = None
+    prepare: Callable[[HostNetwork], None] = lambda network: None
 
     @classmethod
     def of(cls, release: Release, encoder: EncoderConfig, state: State, **changed: Any) -> Published:

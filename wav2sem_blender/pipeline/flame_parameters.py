@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""FLAME's parameters through the user's own FLAME file: shape keys that make the face of expressions and a jaw's turn.
+
+FLAME adds the columns of its expressions, then turns what hangs on the jaw by its rotation R about a joint, and adds
+corrections that are linear in R - 1. R - 1 is a sum of 9 fixed matrices whose factors follow from the rotation vector
+(Rodrigues): 3 as the vector itself, 6 as its products. So 9 keys turn the neutral face exactly. What keys cannot do is
+turn the expression with the jaw; `KeyBasis.error_m` says how much that is.
+
+Shapes: T animation frames, V vertices, E = 50 expressions, S shape parameters, X = 53 parameters, K = 59 keys.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import MissingFileError, UserError
+
+N_SHAPES, N_EXPRESSIONS = 300, 50
+N_PARAMETERS = N_EXPRESSIONS + 3
+EXPRESSION_UNIT = 3.0
+"""Standard deviations of an expression that are a key's full shape: published models predict -3 to 3."""
+RANGES = ((-3.0, 3.0), (-0.1, 0.5))
+"""The expressions and the jaw's rotation vector in radians that models trained on 3DMEAD call 0 and 1."""
+_PAIRS = tuple(itertools.combinations_with_replacement(range(3), 2))
+_AXES = "xyz"
+KEYS: tuple[str, ...] = (
+    *(f"flame_expression_{i + 1:02d}" for i in range(N_EXPRESSIONS)),
+    *(f"flame_jaw_{axis}" for axis in _AXES),
+    *(f"flame_jaw_{_AXES[i]}{_AXES[j]}" for i, j in _PAIRS),
+)
+_SHAPES = {"v_template": (3,), "shapedirs": (3, -1), "posedirs": (3, 36), "lbs_weights": (5,)}
+_OTHER_NAMES = {"weights": "lbs_weights"}
+_JAW = 2
+_JAW_POSES = slice(9, 18)  # posedirs has 9 columns for each joint after the root
+
+
+class KeyBasis(NamedTuple):
+    """What the keys move (K, V, 3), and what they cannot: the greatest root mean square of a vertex for expressions of
+    unit variance and a jaw that opens by up to 0.3 rad. In metres."""
+
+    basis_KV3: np.ndarray
+    error_m: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flame:
+    """The parts of a FLAME file that speech needs; metres, y up, z forward.
+
+    Attributes:
+        shapes_V3S: Displacements by one standard deviation of a shape parameter.
+        expressions_V3E: Of an expression parameter.
+        jaw_poses_V39: Corrections for the entries of the jaw's R - 1.
+        jaw_weight_V: How far a vertex hangs on the jaw.
+        joint_V: The jaw's joint is this mean of the vertices.
+    """
+
+    template_V3: np.ndarray
+    shapes_V3S: np.ndarray
+    expressions_V3E: np.ndarray
+    jaw_poses_V39: np.ndarray
+    jaw_weight_V: np.ndarray
+    joint_V: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Flame:
+        """Read an .npz with FLAME's own arrays: v_template, shapedirs, posedirs, J_regressor, weights.
+
+        Raises:
+            MissingFileError: There is no such file.
+            UserError: It is no .npz, or an array is missing or has another shape.
+        """
+        if not path.is_file():
+            raise MissingFileError("{file}: no such file", file=path)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                names = {"v_template", "shapedirs", "posedirs", "J_regressor", "weights", "lbs_weights"}
+                arrays = {_OTHER_NAMES.get(name, name): stored[name] for name in names & set(stored.files)}
+        except (OSError, ValueError, EOFError, AttributeError) as error:
+            raise UserError(
+                "{file}: not an .npz of FLAME's arrays ({error}). Convert FLAME's .pkl as docs/hosts.md says",
+                file=path,
+                error=error,
+            ) from error
+        return cls._of(path, {name: np.asarray(value, np.float64) for name, value in arrays.items()})
+
+    @classmethod
+    def _of(cls, path: Path, arrays: dict[str, np.ndarray]) -> Flame:
+        for name in (*_SHAPES, "J_regressor"):
+            if name not in arrays:
+                raise UserError("{file}: FLAME's array {name} is missing", file=path, name=name)
+        n_vertices = len(arrays["v_template"])
+        wanted = {name: (n_vertices, *shape) for name, shape in _SHAPES.items()} | {"J_regressor": (5, n_vertices)}
+        for name, shape in wanted.items():
+            found = arrays[name].shape
+            if len(found) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, found, strict=True)):
+                raise UserError(
+                    "{file}: {name} has shape {found}; FLAME's has {expected}",
+                    file=path,
+                    name=name,
+                    found=found,
+                    expected=tuple("any" if n < 0 else n for n in shape),
+                )
+        columns = arrays["shapedirs"].shape[2]
+        if columns < N_SHAPES + N_EXPRESSIONS:
+            raise UserError(
+                "{file}: it has {found} shape and expression columns; {needed} are needed, as in FLAME 2020's "
+                "generic_model. A reduced FLAME will not do",
+                file=path,
+                found=columns,
+                needed=N_SHAPES + N_EXPRESSIONS,
+            )
+        return cls(
+            template_V3=arrays["v_template"],
+            shapes_V3S=arrays["shapedirs"][:, :, :N_SHAPES],
+            expressions_V3E=arrays["shapedirs"][:, :, N_SHAPES:][:, :, :N_EXPRESSIONS],
+            jaw_poses_V39=arrays["posedirs"][:, :, _JAW_POSES],
+            jaw_weight_V=arrays["lbs_weights"][:, _JAW],
+            joint_V=arrays["J_regressor"][_JAW],
+        )
+
+    def neutral(self, shape_S: np.ndarray) -> np.ndarray:
+        """The neutral face (V, 3) of shape parameters."""
+        return self.template_V3 + self.shapes_V3S @ shape_S
+
+    def vertices(self, parameters_TX: np.ndarray, shape_S: np.ndarray) -> np.ndarray:
+        """Faces (T, V, 3), as FLAME itself makes them; head and neck are still."""
+        parameters_TX = np.asarray(parameters_TX, np.float64)
+        moved_TV3 = self.neutral(shape_S) + np.tensordot(
+            parameters_TX[:, :N_EXPRESSIONS], self.expressions_V3E, axes=(1, 2)
+        )
+        turn_T33 = np.tensordot(jaw_factors(parameters_TX[:, N_EXPRESSIONS:]), _MATRICES, axes=(1, 0))
+        joint_T3 = np.einsum("v,tvi->ti", self.joint_V, moved_TV3)
+        posed_TV3 = moved_TV3 + np.tensordot(turn_T33.reshape(-1, 9), self.jaw_poses_V39, axes=(1, 2))
+        arm_TV3 = self.jaw_weight_V[:, None] * (posed_TV3 - joint_T3[:, None])
+        return posed_TV3 + arm_TV3 @ turn_T33.swapaxes(1, 2)
+
+    def keys(self, shape_S: np.ndarray | None = None) -> KeyBasis:
+        """What `KEYS` move on the neutral face of a shape, or on FLAME's mean face."""
+        neutral_V3 = self.neutral(np.zeros(N_SHAPES) if shape_S is None else shape_S)
+        arm_V3 = self.jaw_weight_V[:, None] * (neutral_V3 - self.joint_V @ neutral_V3)
+        corrected = [self.jaw_poses_V39 @ matrix.ravel() for matrix in _MATRICES]
+        # The corrections hang on the jaw too, which a key cannot show: they are products of two turns.
+        jaw_9V3 = [arm_V3 @ matrix.T + fixed_V3 for matrix, fixed_V3 in zip(_MATRICES, corrected, strict=True)]
+        expressions_EV3 = EXPRESSION_UNIT * self.expressions_V3E.transpose(2, 0, 1)
+        basis_KV3 = np.concatenate([expressions_EV3, jaw_9V3]).astype(np.float32)
+        return KeyBasis(basis_KV3, self._error(basis_KV3))
+
+    def _error(self, basis_KV3: np.ndarray) -> float:
+        generator = np.random.default_rng(0)
+        parameters_TX = np.zeros((64, N_PARAMETERS))
+        parameters_TX[:, :N_EXPRESSIONS] = generator.standard_normal((64, N_EXPRESSIONS))
+        parameters_TX[:, N_EXPRESSIONS] = generator.uniform(0, 0.3, 64)
+        by_keys_TV3 = np.tensordot(key_weights(parameters_TX), basis_KV3, axes=(1, 0))
+        shape_S = np.zeros(N_SHAPES)
+        off_TV3 = self.vertices(parameters_TX, shape_S) - self.template_V3 - by_keys_TV3
+        return float(np.sqrt(np.square(off_TV3).sum(2).mean(0).max()))
+
+    def shape_of(self, vertices_V3: np.ndarray) -> np.ndarray:
+        """The shape parameters (S,) of a neutral face in metres, in FLAME's frame, by least squares.
+
+        Every parameter is expected to be about 1 and every coordinate to be exact to 0.1 mm, so that hundreds of
+        parameters cannot make up for noise.
+        """
+        columns_XS = self.shapes_V3S.reshape(-1, N_SHAPES)
+        wanted_X = (vertices_V3 - self.template_V3).ravel()
+        normal_SS = columns_XS.T @ columns_XS + 1e-8 * np.eye(N_SHAPES)
+        return np.linalg.solve(normal_SS, columns_XS.T @ wanted_X)
+
+
+def jaw_factors(rotation_T3: np.ndarray) -> np.ndarray:
+    """Factors (T, 9) of `_MATRICES` whose sum is R - 1, for rotation vectors in radians."""
+    angle_T1 = np.linalg.norm(rotation_T3, axis=1, keepdims=True)
+    first_T3 = np.sinc(angle_T1 / np.pi) * rotation_T3
+    second_T1 = np.sinc(angle_T1 / (2 * np.pi)) ** 2 / 2  # (1 - cos a) / a^2
+    products_T6 = np.stack([rotation_T3[:, i] * rotation_T3[:, j] for i, j in _PAIRS], 1)
+    return np.concatenate([first_T3, second_T1 * products_T6], 1)
+
+
+def _matrices() -> np.ndarray:
+    """(9, 3, 3): the generators of turns about x, y and z, and the parts of r r^T - |r|^2 for each product of r."""
+    generators = [np.cross(np.eye(3), axis).T for axis in -np.eye(3)]
+    products = []
+    for i, j in _PAIRS:
+        matrix_33 = -np.eye(3) if i == j else np.zeros((3, 3))
+        matrix_33[i, j] += 1
+        matrix_33[j, i] += i != j
+        products.append(matrix_33)
+    return np.stack([*generators, *products])
+
+
+_MATRICES = _matrices()
+
+
+def key_weights(parameters_TX: np.ndarray) -> np.ndarray:
+    """Weights (T, K) of `KEYS` for FLAME's parameters (T, X)."""
+    expressions_TE, jaw_T3 = np.split(np.asarray(parameters_TX), [N_EXPRESSIONS], axis=1)
+    return np.concatenate([expressions_TE / EXPRESSION_UNIT, jaw_factors(jaw_T3)], 1).astype(np.float32)
+
+
+def to_flame(outputs_TX: np.ndarray) -> np.ndarray:
+    """FLAME's parameters (T, X) of what a model trained on 3DMEAD predicts."""
+    low_X, high_X = _limits()
+    return (outputs_TX * (high_X - low_X) + low_X).astype(np.float32)
+
+
+def from_flame(parameters_TX: np.ndarray) -> np.ndarray:
+    """The reverse of `to_flame`; values beyond the ranges are kept."""
+    low_X, high_X = _limits()
+    return ((parameters_TX - low_X) / (high_X - low_X)).astype(np.float32)
+
+
+def _limits() -> tuple[np.ndarray, np.ndarray]:
+    low_X, high_X = (np.repeat(ends, (N_EXPRESSIONS, 3)) for ends in zip(*RANGES, strict=True))
+    return low_X, high_X
