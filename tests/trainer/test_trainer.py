@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from trainer.__main__ import main  # noqa: E402
 from trainer.datasets.corpora import list_clips  # noqa: E402
+from trainer.evaluation.lipsync import CLOSED  # noqa: E402
 from trainer.loops.ablation import HEADS  # noqa: E402
 from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
 from trainer.loops.pretrain_hubert import random_span_mask  # noqa: E402
@@ -22,10 +23,10 @@ from trainer.motion.landmarks import USED, LandmarkBasis  # noqa: E402
 from trainer.motion.phoneme_driven import phone_shares  # noqa: E402
 from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
-    PARTED_M,
+    PARTED_GAP,
     POSES,
     PRESSED_M,
-    ROUNDED_GAP_M,
+    ROUNDED_GAP,
     ROUNDED_SHARE,
     TUCKED,
     TUCKED_GAP_M,
@@ -246,10 +247,11 @@ def test_lips_part_for_every_sound_that_is_not_a_labial() -> None:
     """th, n and w between closed lips: opened by the jaw, a rounded sound a little less; m, v and pauses are left."""
     phones = [("SIL", 0.0, 0.3), ("M", 0.3, 0.4), ("DH", 0.6, 0.8), ("N", 0.8, 0.9), ("W", 1.0, 1.2), ("V", 1.25, 1.3)]
     nearly_closed = np.tile(speaking(jawOpen=0.04, mouthClose=0.02)[:1], (40, 1))
+    nearly_closed[:5] = speaking(jawOpen=0.4)[:1]  # before the m: the clip's widest opening
     parted = part_lips(nearly_closed, phones, MOUTH)
-    np.testing.assert_allclose(MOUTH.gap(parted)[18:27], PARTED_M)
-    np.testing.assert_allclose(MOUTH.gap(parted)[31:35], ROUNDED_GAP_M)
-    assert ROUNDED_GAP_M < PARTED_M
+    np.testing.assert_allclose(MOUTH.gap(parted)[18:27], PARTED_GAP * 0.4 * 0.031)
+    np.testing.assert_allclose(MOUTH.gap(parted)[31:35], ROUNDED_GAP * 0.4 * 0.031)
+    assert CLOSED < ROUNDED_GAP < PARTED_GAP
     for untouched in (slice(0, 17), slice(38, 40)):
         np.testing.assert_array_equal(parted[untouched], nearly_closed[untouched])
     assert parted[20, LIPS.index("mouthClose")] < 1e-9, "it lets go before the jaw drops"
@@ -261,7 +263,7 @@ def test_the_lips_nearly_close_and_narrow_on_w() -> None:
     phones = [("AA", 0.0, 0.4), ("W", 0.4, 0.5), ("AA", 0.5, 1.0)]
     spoken = speaking(jawOpen=0.2)
     rounded = round_lips(spoken, phones, MOUTH)
-    np.testing.assert_allclose(MOUTH.gap(rounded)[13:15], ROUNDED_GAP_M, atol=1e-9)
+    np.testing.assert_allclose(MOUTH.gap(rounded)[13:15], ROUNDED_GAP * 0.2 * 0.031, atol=1e-9)
     np.testing.assert_allclose(
         rounded[13:15, LIPS.index("mouthPucker")], POSES["round"][1]["mouthPucker"] * ROUNDED_SHARE
     )

@@ -29,6 +29,7 @@ from .landmarks import (
     INNER_LIP_PAIRS,
     LIPS,
     LOWER_LIP_PAIRS,
+    NOSE,
     UPPER_LIP_PAIRS,
     USED,
     LandmarkBasis,
@@ -46,18 +47,20 @@ from .landmarks import (
 FPS = 30
 TRACKED = "tracked.npz"
 _FOLDER = FolderKind(made_by="prepare motion or prepare driven", names=("weights.npy", "clips.json", TRACKED))
+IS_LIP = [i for i, name in enumerate(USED) if name not in (*NOSE, *CHIN)]
 MIRRORED = ("Left", "Right")
 SIDEWAYS = ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
 DEPTH_WEIGHT = 0.25  # low, as the tracker guesses depth from one camera
 LIPS_WEIGHT = 6.0  # high, as a mouth is read from its opening, width and lips more than from their place
 LOWER_LIP_WEIGHT = 2.0  # in speech the lower lip is fuller than at rest, which only antagonists could follow
 EFFORT_M2 = 3e-6  # linear cost of a channel at weight 1: favours explanations with fewer channels
-EFFORTS = {  # times that cost: of channels that would fight another one, or that viewers take for an expression
-    "mouthClose": 50.0, "mouthFrownLeft": 6.0, "mouthStretchLeft": 6.0, "mouthPressLeft": 2.0, "mouthShrugLower": 2.0,
-    "mouthShrugUpper": 2.0, "mouthLowerDownLeft": 2.0,
-}  # fmt: skip
+# Times that cost: of channels that would fight another one, or that viewers take for an expression.
+EFFORTS = {"mouthClose": 50.0, "mouthFrownLeft": 2.0, "mouthShrugUpper": 4.0}
 MOST = {"mouthFrownLeft": 0.6}  # weight; corners sink with the jaw, but a deep frown is an expression
 SMOOTHNESS = 0.05
+# On p, b and m the lips meet below their place in silence, and no channel lowers the upper one. So zero weights are
+# that low, and speech raises the lip.
+LIPS_MEET_LOWER_M = 0.0012
 ITERATIONS = 250
 
 FACEGOOD_TO_ARKIT = {
@@ -229,6 +232,7 @@ def fit_grid(data: Path, basis_KV3: np.ndarray, channels: tuple[str, ...]) -> li
     for clip in tqdm(clips, desc="fit", unit="clip"):
         used_TP3, found_T, fps = tracks[clip.name]
         rest_P3 = 0.5 * tracked_rest_pose(used_TP3, found_T) + 0.5 * np.median(rests[clip.speaker], axis=0)
+        rest_P3[IS_LIP, 1] -= LIPS_MEET_LOWER_M
         moved_TP3 = used_TP3 - rest_P3
         weights_TK = solve(landmarks, channels, moved_TP3, found_T)
         residual = np.einsum("tk,kpd->tpd", weights_TK, landmarks.basis_KP3) - moved_TP3

@@ -44,14 +44,14 @@ TUCK_AFTER_S, TUCKING_S, UNTUCKING_S = 0.025, 0.07, 0.07
 WHOLE_TUCK_S, LEAST_TUCK = 0.07, 0.6  # in a shorter f or v the lip moves less
 NEARLY_TUCKED_M = 0.006  # with a far wider gap, the sound was swallowed or misaligned
 
-# Phones with rounded lips, at least `ROUNDED_GAP_M` apart; in all others but labials they are `PARTED_M` apart.
+# Lips are at least this far apart in sounds that round them, and in all others but labials, as a share of the clip's
+# `widest` opening: an opening that is seen, beside the wide ones, tells an oo from a p.
+ROUNDED_GAP, PARTED_GAP = 0.25, 0.28
 NEARLY_CLOSED = frozenset("W UW UH OW OY AO R ER".split())
 PARTED = frozenset(PHONES) - NEARLY_CLOSED - {*BILABIALS, *LABIODENTALS, "SIL"}
-PARTED_M = 0.0035
 PARTING_S = 0.03
 
 ROUNDED_SHARE, ROUNDING_S = 0.35, 0.07  # of w and oo, in driven and in clear motion
-ROUNDED_GAP_M = 0.003  # an opening that is seen tells a clear oo from a p
 
 MUMBLED = {"jawOpen": 0.45, "mouthClose": 0.45}  # other channels: `MUMBLED_LIPS`
 MUMBLED_LIPS = 0.55
@@ -117,6 +117,10 @@ class Mouth:
     def gap(self, weights_TK: np.ndarray) -> np.ndarray:
         """The opening (T,) in metres."""
         return weights_TK @ self.gap_K
+
+    def widest(self, weights_TK: np.ndarray) -> float:
+        """How far the lips open in the loudest sounds, in metres: the 95th percentile, as closures are judged by."""
+        return float(np.percentile(np.maximum(self.gap(weights_TK), 0), 95))
 
     def pose(self, weights: Mapping[str, float]) -> np.ndarray:
         """(K,); a name without its side means both."""
@@ -241,8 +245,9 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.n
     """
     n_frames = len(moving_TK)
     apart_T = np.zeros(n_frames)
-    for least_m, some in ((ROUNDED_GAP_M, NEARLY_CLOSED), (PARTED_M, PARTED)):
-        spans = [(start, end, least_m) for phone, start, end in phones if phone in some]
+    widest_m = mouth.widest(moving_TK)
+    for share, some in ((ROUNDED_GAP, NEARLY_CLOSED), (PARTED_GAP, PARTED)):
+        spans = [(start, end, share * widest_m) for phone, start, end in phones if phone in some]
         apart_T = np.maximum(apart_T, _held(n_frames, spans, PARTING_S, PARTING_S))
     apart_T *= (1 - closures(n_frames, phones, SEALING_S, SEALING_S)) * (1 - tucks(n_frames, phones))
     gap_T = mouth.gap(moving_TK)
@@ -251,14 +256,14 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.n
 
 
 def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
-    """Draw w and oo towards their pose and close them to `ROUNDED_GAP_M`: most speakers do, the captured one not."""
+    """Draw w and oo towards their pose and close them to `ROUNDED_GAP`: most speakers do, the captured one not."""
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
     amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))
     share_T1 = ROUNDED_SHARE * amount_T[:, None]
     rounded_TK = moving_TK * (1 - share_T1) + mouth.pose(POSES["round"][1]) * share_T1
     gap_T = mouth.gap(rounded_TK)
-    surplus_T = amount_T * np.maximum(gap_T - ROUNDED_GAP_M, 0)
+    surplus_T = amount_T * np.maximum(gap_T - ROUNDED_GAP * mouth.widest(moving_TK), 0)
     return np.where(surplus_T[:, None] > 0, mouth.with_gap(rounded_TK, gap_T - surplus_T), rounded_TK)
 
 
