@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--phones", type=Path, metavar="FILE.tsv", help="also write what was heard: start, end, phone, confidence"
     )
+    animate.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE.npy",
+        help="features of the recording, for models that do not hear it themselves; without it, SPEECH.npy beside it",
+    )
     animate.set_defaults(run=_animate)
 
     convert = commands.add_parser("import", help="make a model folder from a published checkpoint")
@@ -161,6 +167,8 @@ def _animate(arguments: argparse.Namespace) -> int:
     _check_is_no_file(arguments.output)
     if arguments.phones is not None:
         _check_phone_table(arguments.phones, arguments.speech)
+    if arguments.features is not None and len(arguments.speech) > 1:
+        raise UserError("--features names the features of one recording; give one recording at a time.")
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -225,6 +233,7 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
             progress=progress,
             articulation=arguments.articulation,
             seed=arguments.seed,
+            features=arguments.features,
         )
         if arguments.phones is not None:
             if motion.phones is None:

@@ -46,10 +46,18 @@ class FakeAnimator:
         return cls()
 
     def animate_file(
-        self, path, style=0, semantic_strength=1.0, progress=None, temp_dir=None, articulation=0.0, seed=0
+        self,
+        path,
+        style=0,
+        semantic_strength=1.0,
+        progress=None,
+        temp_dir=None,
+        articulation=0.0,
+        seed=0,
+        features=None,
     ):
         settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation, "seed": seed}
-        self.calls.append({"path": path, **settings})
+        self.calls.append({"path": path, **settings, **({"features": features} if features else {})})
         with Speech.from_file(path, temp_dir, progress) as speech:
             progress("motion", 0.5)
             progress("motion", 1.0)
@@ -156,6 +164,14 @@ def test_the_tongue_follows_the_phones(speech, tmp_path, hears_an_l):
     assert run("animate", speech(), "--output", tmp_path / "still", "--no-tongue") == 0
     assert Motion.load(tmp_path / "still" / "talk.npz").channels == ("jawOpen",)
     assert run("animate", speech(), "--output", tmp_path / "csv", "--format", "csv") == 0, "ARKit has no tongueTipUp"
+
+
+def test_features_are_of_one_recording(speech, tmp_path, capsys):
+    path = speech()
+    assert run("animate", path, "--output", tmp_path / "out", "--features", tmp_path / "x.npy") == 0
+    assert FakeAnimator.calls[-1]["features"] == tmp_path / "x.npy"
+    assert run("animate", path, path, "--output", tmp_path / "out", "--features", tmp_path / "x.npy") == 1
+    assert "give one recording at a time" in capsys.readouterr().err
 
 
 def test_a_table_of_the_phones(speech, tmp_path, capsys, hears_an_l, monkeypatch):
@@ -309,7 +325,7 @@ def test_a_wrong_number_is_named(option, text, reason, capsys):
         ["animate", "a.wav", "--output", "out", "--format", "bvh"],
         ["animate", "a.wav", "--output", "out", "--engine", "jax"],
         ["import", "a.pth", "--output", "out"],
-        ["import", "a.pth", "--output", "out", "--kind", "voca"],
+        ["import", "a.pth", "--output", "out", "--kind", "nothing"],
     ],
 )
 def test_wrong_usage_is_code_2(arguments, capsys):

@@ -44,6 +44,7 @@ def test_the_command_line_is_the_documented_one():
         "cmd": "animate",
         "job": "a",
         "audio": "/x.wav",
+        "recording": "",
         "model": "default",
         "engine": "auto",
         "device": "auto",

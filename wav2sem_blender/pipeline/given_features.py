@@ -70,7 +70,7 @@ def read_for(speech: Speech, config: Mapping[str, Any]) -> tuple[Path, np.ndarra
     if not file.is_file():
         template = (
             "{file}: missing. This model reads {features} from it: {width} values for each 0.02 s of {audio}. "
-            '"Other hosts" in the documentation says how to make it.'
+            "docs/hosts.md says how to make it."
         )
         raise MissingFileError(template, file=file, features=of, width=config["input_size"], audio=speech.name)
     return file, read_features(file, config["input_size"], speech.duration_s)

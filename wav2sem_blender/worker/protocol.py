@@ -41,6 +41,8 @@ class Animate:
     Attributes:
         job: Names the job and its folder; letters and digits.
         audio: Absolute path of a file that soundfile reads.
+        recording: The user's file of which `audio` is the whole sound, beside which a model's features may lie; empty
+            if `audio` is a part of one.
         model: "default" or a model folder.
         engine: "auto", "onnx" or "torch".
         device: "auto", "cpu", "cuda", "mps" or "xpu".
@@ -59,6 +61,7 @@ class Animate:
 
     job: str
     audio: str
+    recording: str = ""
     model: str = "default"
     engine: str = "auto"
     device: str = "auto"

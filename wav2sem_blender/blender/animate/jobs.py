@@ -172,6 +172,7 @@ class Job(Task):
         return protocol.Animate(
             job=self._id,
             audio=audio,
+            recording=str(self._audio.whole_file or ""),
             model=model,
             engine=settings.engine,
             device=settings.device,

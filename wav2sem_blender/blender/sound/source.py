@@ -50,6 +50,11 @@ class Audio:
         """The file that the worker reads."""
         return self.decoded or self.file
 
+    @property
+    def whole_file(self) -> Path | None:
+        """`file`, if the worker hears all of it at its own speed."""
+        return self.file if self.mix is None and self.stop_s is None and not self.start_s else None
+
     def decoding(self) -> decode.Decoding | None:
         """Start decoding; None if nothing has to be decoded.
 
