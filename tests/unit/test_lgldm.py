@@ -290,6 +290,114 @@ def test_published_weights_load_by_name_and_what_does_not_fit_is_named() -> None
         from_published("lgldm-vocaset", state)
 
 
+ENCODER = {"conv_dim": [8] * 7, "hidden_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2}
+ENCODER |= {"intermediate_size": 8, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+
+
+def published_files(monkeypatch, folder: Path, kind: str):
+    """A tiny release: its network, its stage 1 and stage 2 on disk, and their tensors."""
+    from wav2sem_blender.pipeline.checkpoint import EncoderConfig
+    from wav2sem_blender.pipeline.nn.encoders import build_backbone
+    from wav2sem_blender.pipeline.official import lgldm as files
+
+    encoder = EncoderConfig(kind="hubert", config=ENCODER)
+    release = replace(RELEASES[kind], host=replace(tiny(kind), codec_heads=8), n_vertices=N_OUTPUTS // 3)
+    monkeypatch.setitem(RELEASES, kind, release)
+    monkeypatch.setitem(files.ENCODERS, kind, encoder)
+    torch.manual_seed(0)
+    network = release.host.network(N_OUTPUTS, len(release.styles)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    parts = {prefix: {} for prefix in ("denoise_fn.", "autoencoder.")}
+    for name, value in network.state_dict().items():
+        prefix = name.partition(".")[0] + "."
+        parts[prefix][name if prefix == "denoise_fn." else name.removeprefix(prefix)] = value
+    stage_2, stage_1 = parts.values()
+    for name, value in build_backbone("hubert", ENCODER).state_dict().items():
+        old = name.replace("parametrizations.weight.original0", "weight_g")
+        stage_2["denoise_fn.audio_encoder." + old.replace("parametrizations.weight.original1", "weight_v")] = value
+    shape = {"lgldm-vocaset": (1, 630, 16), "lgldm-biwi": (5000, 1, 16), "lgldm-mead": (1, 5000, 16)}[kind]
+    stage_2 |= {"denoise_fn.PE.pe": torch.zeros(shape), "betas": torch.zeros(1000)}
+    table = torch.zeros(5000, 1, tiny(kind).codec_dim)
+    stage_1 |= {f"{side}.{side}_pos_embedding.pe": table for side in ("encoder", "decoder")}
+    torch.save({"epoch": 100, "model": stage_2, "opt": {"state": {}}}, folder / "model-100.mpt")
+    torch.save({"model" if kind == "lgldm-mead" else "state_dict": stage_1}, folder / "stage1.pth.tar")
+    return network, folder / "stage1.pth.tar", folder / "model-100.mpt", stage_1, stage_2
+
+
+@pytest.mark.parametrize("kind", RELEASES)
+@pytest.mark.parametrize("with_wav2sem", [False, True], ids=["plain", "wav2sem"])
+def test_published_files_come_back_as_they_were(monkeypatch, tmp_path, kind: str, with_wav2sem: bool) -> None:
+    from wav2sem_blender.pipeline import SpeechAnimator
+    from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig
+    from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem
+    from wav2sem_blender.pipeline.official import export_official, import_official
+    from wav2sem_blender.pipeline.official import wav2sem as sentences
+
+    network, stage_1_file, stage_2_file, stage_1, stage_2 = published_files(monkeypatch, tmp_path, kind)
+    if with_wav2sem:
+        monkeypatch.setattr(sentences, "CONFIG", Wav2SemConfig(config=ENCODER, target_dim=6))
+        monkeypatch.setattr(sentences, "RELEASED", ENCODER)
+        semantic = sentences.write(sentences.CONFIG, Wav2Sem(ENCODER, 6).state_dict())
+        stage_2 |= {f"denoise_fn.Wav2Bert.{key}": value for key, value in semantic.items()}
+        stage_2 |= {f"denoise_fn.bert_feature_map.{n}": v for n, v in torch.nn.Linear(6, 6).state_dict().items()}
+        torch.save({"epoch": 100, "model": stage_2, "opt": {}}, stage_2_file)
+    folder = ModelFolder.open(import_official(stage_2_file, "auto", tmp_path / "model", beside=[stage_1_file]))
+    assert folder.config.host == replace(RELEASES[kind].host, on_keys=True)
+    assert folder.config.styles == RELEASES[kind].styles and folder.config.channels[-1] == "bias"
+    waveform = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    motion = SpeechAnimator.load(folder.path).animate(waveform, 16_000, style=1, seed=3)
+    whole = torch.load(stage_2_file, weights_only=True)["model"]
+    assert whole.keys() == stage_2.keys()
+
+    from wav2sem_blender.pipeline.engine_torch import load_state
+    from wav2sem_blender.pipeline.nn.face_model import FaceModel
+
+    face = FaceModel(folder.config).eval()
+    face.load_state_dict(load_state(folder))
+    heard = (waveform - waveform.mean()) / (waveform.var() + 1e-7) ** 0.5
+    grid = folder.config.host.grid
+    style = torch.eye(len(folder.config.styles))[[1]]
+    with torch.no_grad():
+        positions = torch.from_numpy(grid.positions(16_000)).float()[None]
+        waveform_1S = torch.from_numpy(heard)[None]
+        memory = face.memory(waveform_1S, positions, face.semantics(waveform_1S))
+        expected = network.generate(memory, style, 3)[0].unflatten(1, (-1, 3))
+    assert_close(torch.from_numpy(motion.vertex_offsets()), expected, 1e-4)
+
+    back = export_official(folder, tmp_path)
+    assert [path.name for path in back] == ["model-100_stage2.mpt", "model-100_stage1.pth.tar"]
+    for path, original in zip(back, (stage_2, stage_1), strict=True):
+        content = torch.load(path, weights_only=True)
+        again = next(content[name] for name in ("model", "state_dict") if name in content)
+        assert set(again) >= set(original)
+        computed = {key for key in original if key.endswith(".pe") or key == "betas"}
+        assert all(torch.equal(again[key], original[key]) for key in set(original) - computed)
+        assert all(again[key].shape == original[key].shape for key in computed)
+    assert len([key for key in torch.load(back[0], weights_only=True)["model"] if "denoise_fn" not in key]) == 12
+
+
+def test_files_that_do_not_belong_together_are_named(monkeypatch, tmp_path) -> None:
+    from wav2sem_blender.errors import MissingFileError
+    from wav2sem_blender.pipeline.official import import_official
+
+    _, stage_1_file, stage_2_file, stage_1, stage_2 = published_files(monkeypatch, tmp_path, "lgldm-vocaset")
+    with pytest.raises(MissingFileError, match=r"model-100.mpt: it needs LG-LDM's stage-1 file \(the codec\) too"):
+        import_official(stage_2_file, "auto", tmp_path / "out")
+    with pytest.raises(UserError, match=r"stage1.pth.tar: "):
+        import_official(stage_1_file, "lgldm-vocaset", tmp_path / "out", beside=[stage_1_file])
+    torch.save(stage_1 | {"decoder.vertice_map_reverse.weight": torch.zeros(70110, 16)}, tmp_path / "biwi.pth.tar")
+    with pytest.raises(UserError, match=r"biwi.pth.tar: decoder.vertice_map_reverse.weight has shape \(70110, 16\)"):
+        import_official(stage_2_file, "auto", tmp_path / "out", beside=[tmp_path / "biwi.pth.tar"])
+    wide = stage_2 | {"denoise_fn.audio_extract.0.weight": torch.zeros(16, 9)}
+    torch.save({"model": wide}, tmp_path / "wide.mpt")
+    with pytest.raises(UserError, match=r"wide.mpt: .*audio_extract.0.weight has shape \(16, 9\), \(16, 6\)"):
+        import_official(tmp_path / "wide.mpt", "auto", tmp_path / "out", beside=[stage_1_file])
+    with pytest.raises(UserError, match=r"model-100.mpt: .* keys are missing"):
+        import_official(stage_2_file, "lgldm-mead", tmp_path / "out", beside=[stage_1_file])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("n_samples", [16_000, 160_000, 163_333, 320_000])
 def test_frames_are_counted_as_published(n_samples: int) -> None:
     n_enc_frames = encoder_frames(n_samples)

@@ -244,6 +244,25 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
             }
             for data, n_rows in (("vocaset", 15069), ("biwi", 70110))
         },
+        **{
+            f"lgldm-{data}": {f"denoise_fn.{key}": torch.zeros(1) for key in ("latent_decoder.weight", own)}
+            for data, own in (("vocaset", "x"), ("biwi", "style_embedd.0.weight"), ("mead", "emotion_embedd.weight"))
+        },
+        **{
+            f"codetalker-{data}": {"feat_map.weight": torch.zeros(1), "vertice_map.weight": torch.zeros(1, n_rows)}
+            for data, n_rows in (("vocaset", 15069), ("biwi", 70110))
+        },
+        **{
+            f"unitalker-{name}": {
+                "decoder.learnable_style_emb.weight": torch.zeros(935, 64),
+                f"out_head_dict.{head_name}.weight": torch.zeros(1),
+            }
+            for name, head_name in (
+                ("arkit", "inhouse_blendshape_weight"),
+                ("vocaset", "FLAME_5023_vertices"),
+                ("biwi", "BIWI_23370_vertices"),
+            )
+        },
         "voca": {"VOCA/ExpressionLayer/expression_offset/biases": torch.zeros(15069)},
     }
     assert states.keys() == set(KIND_NAMES) - {"voca-stand-in"}

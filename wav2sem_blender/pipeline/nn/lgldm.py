@@ -21,7 +21,7 @@ from ...errors import UserError
 from ..hosts.codetalker import MAX_FRAMES, OVERLAP_FRAMES
 from ..hosts.lgldm import NOISE_STEPS, RELEASES, LgLdm
 from .codec import AlignmentDecoder, Codec, CodecSizes, sinusoid
-from .codetalker import CODEC, codec_keys, codec_on_keys
+from .codetalker import CODEC, codec_keys, codec_on_keys, is_positions
 from .diffusion import cosine_betas, schedule, seeded_noise
 from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys
@@ -310,10 +310,9 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
     Raises:
         UserError: A weight is missing, unknown or of another shape.
     """
-    codec = own_weights(state, CODEC)
+    codec = {key: value for key, value in own_weights(state, CODEC).items() if not is_positions(key)}
     prefix = DENOISER if any(key.startswith(DENOISER) for key in state) else ""
-    ignored = (ENCODER, POSITIONS, CODEC, *noise_schedule())
-    denoiser = own_weights(state, prefix, ignored)
+    denoiser = denoiser_weights(own_weights(state, prefix))
     host = RELEASES[kind].host
     assert isinstance(host, LgLdm)
     layers = {key.split(".")[2] for key in denoiser if key.startswith("transformer_decoder.layers.")}
@@ -333,6 +332,11 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
     network = LgLdmNetwork(settings, n_outputs, n_styles)
     names = {f"{DENOISER}{key}": value for key, value in denoiser.items()}
     return loaded(network, names | {f"{CODEC}{key}": value for key, value in codec.items()})
+
+
+def denoiser_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to `Denoiser` in a stage-2 file whose prefix is gone; the speech encoder and tables do not."""
+    return own_weights(state, "", (ENCODER, POSITIONS, CODEC, *noise_schedule()))
 
 
 def with_sizes(host: LgLdm, sizes: CodecSizes) -> LgLdm:
