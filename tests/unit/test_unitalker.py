@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,20 +15,26 @@ pytest.importorskip("transformers")
 import torch.nn.functional as F  # noqa: E402
 
 from wav2sem_blender.errors import UserError  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder  # noqa: E402
+from wav2sem_blender.pipeline.face_names import guess_key_map  # noqa: E402
 from wav2sem_blender.pipeline.hosts.unitalker import (  # noqa: E402
     ARKIT,
     ARKIT_ORDER,
     BIWI,
     HEADS,
-    SUBJECTS,
+    RELEASES,
+    STYLES,
     VOCASET,
     UniTalker,
 )
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import XLSR_53, build_backbone, encode  # noqa: E402
 from wav2sem_blender.pipeline.nn.host_network import Example  # noqa: E402
-from wav2sem_blender.pipeline.nn.unitalker import from_published  # noqa: E402
+from wav2sem_blender.pipeline.nn.unitalker import PCA_ARRAYS, Pca, from_published  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
+from wav2sem_blender.pipeline.official import export_official, import_official  # noqa: E402
+from wav2sem_blender.pipeline.official import unitalker as official  # noqa: E402
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "fixtures" / "hosts" / "unitalker_b.npz"
 WIDTH, N_STYLES, FEATURES = 12, 5, 20
@@ -35,26 +42,36 @@ TINY = {"conv_dim": [8] * 7, "hidden_size": 16, "num_hidden_layers": 2, "num_att
 TINY |= {"intermediate_size": 16, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
 
 
-def released_state(**heads: int) -> dict[str, torch.Tensor]:
-    """The decoder's and the heads' weights by the table of the release, small and random."""
+def released_state(
+    heads: dict[str, int], width: int = WIDTH, features: int = FEATURES, style: int = 6, n_styles: int = N_STYLES
+) -> dict[str, torch.Tensor]:
+    """The decoder's and the heads' weights by the table of the release, random."""
     torch.manual_seed(0)
     state = {
-        "decoder.learnable_style_emb.weight": torch.randn(N_STYLES, 6),
-        "decoder.audio_feature_map.weight": torch.randn(WIDTH, FEATURES) / 4,
-        "decoder.audio_feature_map.bias": torch.randn(WIDTH),
+        "decoder.learnable_style_emb.weight": torch.randn(n_styles, style),
+        "decoder.audio_feature_map.weight": torch.randn(width, features) / features**0.5,
+        "decoder.audio_feature_map.bias": torch.randn(width),
     }
     for i in range(3):
         layer = f"decoder.tcn.first_net.conv_layers.{i}"
-        n_inputs = WIDTH if i else WIDTH + 6
+        n_inputs = width if i else width + style
         for name in ("conv",) if i else ("conv", "residual_layer.0"):
-            state[f"{layer}.{name}.weight"] = torch.randn(WIDTH, n_inputs, 3) / 6
-            state[f"{layer}.{name}.bias"] = torch.randn(WIDTH)
-        state[f"{layer}.norm.weight"] = 1 + torch.randn(WIDTH) / 5
-        state[f"{layer}.norm.bias"] = torch.randn(WIDTH)
-    for name, width in heads.items():
-        state[f"out_head_dict.{name}.weight"] = torch.randn(width, WIDTH) / 4
-        state[f"out_head_dict.{name}.bias"] = torch.randn(width)
+            state[f"{layer}.{name}.weight"] = torch.randn(width, n_inputs, 3) / (3 * n_inputs) ** 0.5
+            state[f"{layer}.{name}.bias"] = torch.randn(width)
+        state[f"{layer}.norm.weight"] = 1 + torch.randn(width) / 5
+        state[f"{layer}.norm.bias"] = torch.randn(width)
+    for name, n_values in heads.items():
+        state[f"out_head_dict.{name}.weight"] = torch.randn(n_values, width) / width**0.5
+        state[f"out_head_dict.{name}.bias"] = torch.randn(n_values)
     return state
+
+
+def with_encoder(state: dict[str, torch.Tensor], encoder: EncoderConfig) -> dict[str, torch.Tensor]:
+    """A whole file: with an encoder of random weights."""
+    torch.manual_seed(1)
+    with torch.device("meta"):
+        shapes = build_backbone(encoder.kind, encoder.config).state_dict()
+    return {f"audio_encoder.{key}": torch.randn(value.shape) / 4 for key, value in shapes.items()} | state
 
 
 def plain(state: dict, hidden_TD: torch.Tensor, style: int, head: str) -> np.ndarray:
@@ -85,10 +102,12 @@ def memory_of(state: dict, hidden_BTD: torch.Tensor) -> torch.Tensor:
     return F.linear(hidden_BTD, state["decoder.audio_feature_map.weight"], state["decoder.audio_feature_map.bias"])
 
 
-def made_up_pca(n_components: int, n_values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal components (Q, X) and a mean (X,)."""
+def made_up_pca(n_components: int, n_values: int) -> Pca:
+    """Like the pca.npz of a release: later components vary less."""
     rng = np.random.default_rng(0)
-    return np.linalg.qr(rng.normal(size=(n_values, n_components)))[0].T, rng.normal(size=n_values)
+    components_QX = np.linalg.qr(rng.normal(size=(n_values, n_components)))[0].T
+    spread_Q = 2.0 / (1 + np.arange(n_components))
+    return Pca(components_QX, rng.normal(size=n_values), rng.normal(size=n_components), spread_Q)
 
 
 @pytest.mark.parametrize(
@@ -133,11 +152,11 @@ def test_the_arkit_head_has_all_of_arkit_but_the_tongue() -> None:
     told = {0: "eyeBlinkLeft", 8: "eyeWideLeft", 13: "eyeLookUpRight", 16: "browInnerUp", 19: "jawOpen"}
     told |= {20: "mouthClose", 23: "jawForward", 24: "mouthUpperUpLeft"}
     assert {i: ARKIT_ORDER[i] for i in told} == told
-    assert sum(n for _, n in SUBJECTS) + 1 == 935
+    assert len(STYLES) == len(set(STYLES)) == 935
 
 
 def test_every_head_predicts_what_a_plain_decoder_does() -> None:
-    state = released_state(**{ARKIT: 51, BIWI: 4})
+    state = released_state({ARKIT: 51, BIWI: 4})
     hidden_BTD = torch.randn(2, 7, FEATURES)
     pca = made_up_pca(6, 15)
     for head in (ARKIT, BIWI):
@@ -147,19 +166,19 @@ def test_every_head_predicts_what_a_plain_decoder_does() -> None:
         for i, style in enumerate((2, 4)):
             expected_TX = plain(state, hidden_BTD[i], style, head)
             if head == BIWI:
-                expected_TX = expected_TX @ pca[0][:4] + pca[1]
+                expected_TX = expected_TX @ pca.components_QX[:4] + pca.mean_X
             np.testing.assert_allclose(predicted_BTX[i], expected_TX, atol=1e-5)
         assert predicted_BTX.std() > 0.1
 
 
 def test_no_frames_give_no_motion() -> None:
-    network = from_published("unitalker", released_state(**{ARKIT: 51}))
+    network = from_published("unitalker", released_state({ARKIT: 51}))
     assert network(torch.zeros(1, 0, WIDTH), torch.eye(N_STYLES)[:1]).shape == (1, 0, 51)
 
 
 def test_semantics_are_added_in_front_of_the_decoder() -> None:
     """FC = 0 is the plain host; any FC is the plain host on H + FC(F_s)."""
-    state = released_state(**{ARKIT: 51})
+    state = released_state({ARKIT: 51})
     network = from_published("unitalker", state)
     fusion = SemanticFusion(FEATURES, WIDTH, 9)
     fusion.audio_feature_map.load_state_dict(
@@ -178,21 +197,21 @@ def test_semantics_are_added_in_front_of_the_decoder() -> None:
 
 
 def test_the_loss_of_vertices_counts_their_components_a_little() -> None:
-    state = released_state(**{VOCASET: 4})
+    state = released_state({VOCASET: 4})
     pca = made_up_pca(6, 15)
     network = from_published("unitalker", state, VOCASET, pca)
     hidden_1TD, target_1TX = torch.randn(1, 7, FEATURES), torch.randn(1, 7, 15)
     example = Example(memory_BRM=memory_of(state, hidden_1TD), style_BN=torch.eye(N_STYLES)[:1], target_BTX=target_1TX)
     values_TP = plain(state, hidden_1TD[0], 0, VOCASET)
-    components_TX = pca[0][:4]
-    vertices = np.square(values_TP @ components_TX + pca[1] - target_1TX[0].numpy()).mean()
-    components = np.square(values_TP - (target_1TX[0].numpy() - pca[1]) @ components_TX.T).mean()
+    components_TX = pca.components_QX[:4]
+    vertices = np.square(values_TP @ components_TX + pca.mean_X - target_1TX[0].numpy()).mean()
+    components = np.square(values_TP - (target_1TX[0].numpy() - pca.mean_X) @ components_TX.T).mean()
     with torch.no_grad():
         assert float(network.loss(example)) == pytest.approx(vertices + 0.01 * components, rel=1e-5)
 
 
 def test_the_loss_of_blendshapes_is_that_of_the_vertices_that_they_make() -> None:
-    network = from_published("unitalker", released_state(**{ARKIT: 51}))
+    network = from_published("unitalker", released_state({ARKIT: 51}))
     memory_1TM, target_1TK = torch.randn(1, 7, WIDTH), torch.rand(1, 7, 51)
     style_1N = torch.eye(N_STYLES)[:1]
     shapes_KX = torch.randn(51, 12)
@@ -207,7 +226,7 @@ def test_the_loss_of_blendshapes_is_that_of_the_vertices_that_they_make() -> Non
 
 
 def test_what_is_missing_is_named() -> None:
-    state = released_state(**{ARKIT: 51, BIWI: 4})
+    state = released_state({ARKIT: 51, BIWI: 4})
     with pytest.raises(UserError, match=f"the head {BIWI} .* pca.npz is needed"):
         from_published("unitalker", state, BIWI)
     with pytest.raises(UserError, match=f"weight out_head_dict.{VOCASET}.weight is missing"):
@@ -217,6 +236,137 @@ def test_what_is_missing_is_named() -> None:
         from_published("unitalker", state)
     with pytest.raises(UserError, match="no head nose; this model has"):
         replace(UniTalker(), head="nose")
+
+
+class TestFiles:
+    """Official files, tiny where the size does not matter."""
+
+    HEADS: ClassVar = {BIWI: 4, VOCASET: 150, ARKIT: 51, "3DETF_blendshape_weight": 52}
+    WAVEFORM_S = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 100
+
+    @pytest.fixture
+    def encoder(self, monkeypatch) -> EncoderConfig:
+        """WavLM, tiny."""
+        tiny = EncoderConfig(kind="wavlm", config=TINY)
+        monkeypatch.setitem(official.ENCODERS, "B", tiny)
+        return tiny
+
+    @pytest.fixture
+    def file(self, tmp_path, encoder) -> Path:
+        state = with_encoder(released_state(self.HEADS, features=TINY["hidden_size"]), encoder)
+        torch.save(state, tmp_path / "UniTalker-B.pt")
+        return tmp_path / "UniTalker-B.pt"
+
+    @staticmethod
+    def pca_file(folder: Path, n_vertices: int, n_components: int) -> tuple[Path, Pca]:
+        rng = np.random.default_rng(1)
+        components_QX = np.linalg.qr(rng.normal(size=(3 * n_vertices, n_components)))[0].T
+        spread_Q = 0.01 / (1 + np.arange(n_components))
+        pca = Pca(components_QX, rng.normal(size=3 * n_vertices) / 1e3, 0.1 * spread_Q, spread_Q)
+        np.savez(folder / "pca.npz", **dict(zip(PCA_ARRAYS, pca, strict=True)))
+        return folder / "pca.npz", pca
+
+    def values(self, state: dict, encoder: EncoderConfig, fps: int, style: int, head: str) -> np.ndarray:
+        """What the released code predicts of the recording, written out."""
+        backbone = build_backbone(encoder.kind, encoder.config).eval()
+        prefix = "audio_encoder."
+        backbone.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+        with torch.no_grad():
+            hidden_1LD = backbone(torch.from_numpy(self.WAVEFORM_S)[None]).last_hidden_state
+            n_frames = round(len(self.WAVEFORM_S) / 16_000 * fps)
+            read = F.interpolate(hidden_1LD.mT, size=n_frames, mode="linear", align_corners=True).mT
+        return plain(state, read[0], style, head)
+
+    def test_the_arkit_head_drives_arkit_keys(self, file, encoder, tmp_path) -> None:
+        import_official(file, "auto", tmp_path / "model")
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        config, state = animator.folder.config, torch.load(file, weights_only=True)
+        assert config.styles == ("pivot", "1", "2", "3", "4") and animator.folder.basis() is None
+        for style, row in (("pivot", -1), ("3", 2)):
+            motion = animator.animate(self.WAVEFORM_S, 16_000, style)
+            expected_TK = self.values(state, encoder, 30, row, ARKIT)
+            np.testing.assert_allclose(motion.weights_TK, expected_TK, atol=2e-4)
+        assert motion.fps == 30 and motion.channels == ARKIT_ORDER and motion.weights_TK.std() > 0.1
+        keys = guess_key_map(ARKIT_CHANNELS)
+        assert set(ARKIT_ORDER) <= set(keys.channels)
+
+    @pytest.mark.parametrize(("kind", "head", "fps", "n_vertices"), [
+        ("unitalker-vocaset", VOCASET, 30, 5023), ("unitalker-biwi", BIWI, 25, 23370)
+    ])  # fmt: skip
+    def test_the_components_of_vertices_become_keys(self, file, encoder, tmp_path, kind, head, fps, n_vertices) -> None:
+        pca_file, pca = self.pca_file(tmp_path, n_vertices, self.HEADS[head] + 2)
+        import_official(file, kind, tmp_path / "model", beside=[pca_file])
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        motion = animator.animate(self.WAVEFORM_S, 16_000, "2")
+        n_keys, width = min(128, self.HEADS[head]), self.HEADS[head]
+        config = animator.folder.config
+        scale = 0.2 if head == BIWI else 1.0
+        assert motion.fps == fps and motion.channels == (*(f"key_{i:02d}" for i in range(n_keys)), "bias")
+        # Components beyond the keys stay at their mean.
+        values_TP = self.values(torch.load(file, weights_only=True), encoder, fps, 1, head)
+        values_TP[:, n_keys:] = pca.centre_Q[n_keys:width]
+        expected_TX = (values_TP @ pca.components_QX[:width] + pca.mean_X) / scale
+        found_TX = motion.vertex_offsets().reshape(len(expected_TX), -1)
+        np.testing.assert_allclose(found_TX, expected_TX, atol=1e-4 * np.abs(expected_TX).max())
+        lost_V = (pca.spread_Q[n_keys:width, None] * pca.components_QX[n_keys:width]) ** 2
+        error = np.sqrt(lost_V.sum(0).reshape(-1, 3).sum(1).max()) if n_keys < width else 0.0
+        assert config.provenance.get("keys_error", 0.0) == pytest.approx(error, rel=1e-3)
+
+    @pytest.mark.parametrize("kind", ["unitalker-arkit", "unitalker-biwi"])
+    def test_every_head_goes_back_into_the_file(self, file, tmp_path, kind) -> None:
+        pca_file, pca = self.pca_file(tmp_path, 23370, 6)
+        import_official(file, kind, tmp_path / "model", beside=[pca_file])
+        (tmp_path / "out").mkdir()
+        written = export_official(ModelFolder.open(tmp_path / "model"), tmp_path / "out")
+        back, state = torch.load(written[0], weights_only=True), torch.load(file, weights_only=True)
+        assert back.keys() == state.keys()
+        assert all(torch.equal(back[key], state[key]) for key in state)
+        if kind == "unitalker-biwi":
+            with np.load(written[1]) as stored:
+                np.testing.assert_allclose(stored["components_to_data"], pca.components_QX[:4], atol=1e-6)
+        assert [path.name for path in written] == ["UniTalker-B.pt", "pca.npz"][: len(written)]
+
+    def test_what_does_not_fit_is_named(self, file, tmp_path, monkeypatch) -> None:
+        state = torch.load(file, weights_only=True)
+        pca_file, _ = self.pca_file(tmp_path, 5023, 100)
+        cases = [
+            ("unitalker-vocaset", [], "it needs the pca.npz of unitalker-vocaset too"),
+            ("unitalker-biwi", [pca_file], r"components have the shape \(100, 15069\); at least 4 of 70110 values"),
+            ("unitalker-vocaset", [pca_file], r"\(100, 15069\); at least 150 of 15069 values"),
+        ]
+        for kind, beside, message in cases:
+            with pytest.raises(UserError, match=message):
+                import_official(file, kind, tmp_path / "model", beside=beside)
+        np.savez(tmp_path / "other.npz", mean=np.zeros(3))
+        with pytest.raises(UserError, match=r"other.npz: no pca.npz of UniTalker's release"):
+            import_official(file, "unitalker-vocaset", tmp_path / "model", beside=[tmp_path / "other.npz"])
+        monkeypatch.setitem(official.ENCODERS, "B", EncoderConfig(kind="wavlm", config={**TINY, "hidden_size": 24}))
+        with pytest.raises(UserError, match=r"shape .*16.*, .*24.* is expected"):
+            import_official(file, "unitalker-arkit", tmp_path / "model")
+        torch.save({key: value for key, value in state.items() if ".norm." not in key}, file)
+        with pytest.raises(UserError, match=r"UniTalker-B.pt: the weight tcn.*norm.* is missing"):
+            import_official(file, "unitalker-arkit", tmp_path / "model")
+        torch.save({key: value for key, value in state.items() if ARKIT not in key}, file)
+        with pytest.raises(UserError, match=f"the key out_head_dict.{ARKIT}.weight is missing"):
+            import_official(file, "unitalker-arkit", tmp_path / "model")
+
+    def test_a_large_file_is_told_by_its_encoder(self, tmp_path, monkeypatch) -> None:
+        large = EncoderConfig(kind="wav2vec2", config={**XLSR_53, **TINY})
+        monkeypatch.setitem(official.ENCODERS, "L", large)
+        torch.save(with_encoder(released_state({ARKIT: 51}, features=16), large), tmp_path / "UniTalker-L.pt")
+        import_official(tmp_path / "UniTalker-L.pt", "auto", tmp_path / "model")
+        assert ModelFolder.open(tmp_path / "model").config.encoder == large
+
+    def test_a_released_file_of_full_size_comes_back_whole(self, tmp_path) -> None:
+        heads = {name: head.width for name, head in HEADS.items()}
+        state = with_encoder(released_state(heads, 256, 768, 64, len(STYLES)), official.ENCODERS["B"])
+        torch.save(state, tmp_path / "UniTalker-B-D0-D7.pt")
+        import_official(tmp_path / "UniTalker-B-D0-D7.pt", "unitalker-arkit", tmp_path / "model")
+        folder = ModelFolder.open(tmp_path / "model")
+        assert folder.config.styles[:2] == ("pivot", "D0-1") and folder.config.styles[-1] == "D7-11"
+        assert folder.config.host == RELEASES["unitalker-arkit"].host
+        back = official.write(folder)["UniTalker-B-D0-D7.pt"]
+        assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
 def test_the_released_codes_outputs() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from wav2sem_blender.pipeline.hosts.unitalker import ARKIT, BIWI
-from wav2sem_blender.pipeline.nn.unitalker import UniTalkerNetwork, from_published
+from wav2sem_blender.pipeline.nn.unitalker import PCA_ARRAYS, Pca, UniTalkerNetwork, from_published
 
 from . import state_of
 
@@ -29,7 +29,7 @@ def check(
         state["decoder.audio_feature_map.weight"],
         state["decoder.audio_feature_map.bias"],
     )
-    pca = golden["pca_components_to_data"], golden["pca_original_data_mean"]
+    pca = Pca(*(golden[f"pca_{name}"] for name in PCA_ARRAYS))
     biwi, arkit = from_published(kind, state, BIWI, pca), from_published(kind, state, ARKIT)
     template_1X = torch.from_numpy(golden["template_biwi"])
     ours = {

@@ -47,6 +47,11 @@ class EncoderConfig:
     kind: str
     config: Mapping[str, Any]
 
+    @property
+    def normalised(self) -> bool:
+        """Whether it hears samples of zero mean and unit variance. WavLM's base sizes hear them as they are."""
+        return self.kind != "wavlm" or self.config.get("feat_extract_norm") == "layer"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wav2SemConfig:

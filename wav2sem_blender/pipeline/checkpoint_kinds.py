@@ -47,6 +47,9 @@ CHECKPOINT_KINDS = (
     CheckpointKind("lgldm-vocaset", "LG-LDM VOCASET", "LG-LDM's stage 2 for VOCASET, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-biwi", "LG-LDM BIWI", "LG-LDM's stage 2 for BIWI, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-mead", "LG-LDM MEAD", "LG-LDM's stage 2 for MEAD, with its stage 1", "lgldm"),
+    CheckpointKind("unitalker-arkit", "UniTalker ARKit", "UniTalker's .pt: 51 ARKit weights for any head", "unitalker"),
+    CheckpointKind("unitalker-vocaset", "UniTalker FLAME", "UniTalker's .pt and VOCASET's pca.npz", "unitalker"),
+    CheckpointKind("unitalker-biwi", "UniTalker BIWI", "UniTalker's .pt and BIWI's pca.npz", "unitalker"),
     CheckpointKind("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
 )
 AUTO = "auto"

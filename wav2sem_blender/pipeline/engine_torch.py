@@ -105,7 +105,7 @@ class TorchEngine:
             return self._face.decoder.generate(memory_BRM, style_BN, seed, progress)[0].cpu().numpy()
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(self.device)
+        return torch.from_numpy(np.require(array, np.float32, "CW"))[None].to(self.device)
 
 
 def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:

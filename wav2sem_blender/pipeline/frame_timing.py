@@ -13,6 +13,7 @@ import numpy as np
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
 ENCODER_RATE_HZ = 50
+WINDOW_S, OVERLAP_S = 20.0, 4.0
 STEADY_OFFSET = 0.5  # encoder frames: where the published frames lie on average
 
 
@@ -33,6 +34,7 @@ class FrameGrid:
         steady: Interpolated frames are exactly 1 / fps apart. As published they are stretched from the first encoder
             frame to the last, by up to an animation frame, so the same word moves a little with the recording's length.
         before_transformer: Features are read at the memory frames before the encoder's transformer, not behind it.
+        window_s, overlap_s: Of a long recording, encoders hear windows of this length that overlap.
     """
 
     fps: int
@@ -40,6 +42,8 @@ class FrameGrid:
     interpolated: bool = True
     before_transformer: bool = True
     steady: bool = False
+    window_s: float = WINDOW_S
+    overlap_s: float = OVERLAP_S
 
     @classmethod
     def at_rate(cls, fps: int) -> FrameGrid:

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE_HZ
-from .frame_timing import HOP_SAMPLES, encoder_frames
+from .frame_timing import HOP_SAMPLES, OVERLAP_S, WINDOW_S, encoder_frames
 
-WINDOW_S = 20.0
-OVERLAP_S = 4.0
 MARGIN_S = 1.0
 """Near its cut end a window lacks context; there only the other window counts."""
 
@@ -51,12 +49,14 @@ class Window:
         return self.first_frame - before, min(self.last_frame - before, n_frames)
 
 
-def plan(n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S) -> list[Window]:
+def plan(
+    n_samples: int, positions_R: np.ndarray, window_s: float = WINDOW_S, overlap_s: float = OVERLAP_S
+) -> list[Window]:
     """Windows of at most `window_s`, equally spaced, that start on encoder frames; one if the recording fits."""
     size = int(window_s * SAMPLE_RATE_HZ)
     if n_samples <= size:
         return [Window(0, n_samples, 0, len(positions_R))]
-    overlap = int(min(OVERLAP_S, window_s / 3) * SAMPLE_RATE_HZ)
+    overlap = int(min(overlap_s, window_s / 3) * SAMPLE_RATE_HZ)
     count = -(-(n_samples - overlap) // (size - overlap))
     windows = []
     for i in range(count):

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ...errors import UserError
+from ..audio import SAMPLE_RATE_HZ
 from ..frame_timing import FrameGrid
+from .protocol import Host, Release
 
 if TYPE_CHECKING:
     from ..nn.unitalker import UniTalkerNetwork
@@ -77,11 +79,11 @@ class UniTalkerGrid(FrameGrid):
 
     def animation_frames(self, n_samples: int) -> int:
         """round(N / 16000 * fps), half to even."""
-        return round(n_samples / 16000 * self.fps)
+        return round(n_samples / SAMPLE_RATE_HZ * self.fps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniTalker:
+class UniTalker(Host):
     """UniTalker's settings; the defaults are those of the release.
 
     Attributes:
@@ -90,7 +92,8 @@ class UniTalker:
         layers: Convolutions of the decoder.
         head: The head that animates, of `heads`.
         heads: Name and width of every head that the model holds.
-        fps: Animation frames per second, 30, or 25 for BIWI.
+        fps: Animation frames per second.
+        scale: What vertices are multiplied by before they are learnt; 0.2 for BIWI as published.
         pivot_share: How often a training clip is given the pivot's style instead of its subject's.
         components_weight: Of the squared error of the components, beside that of the vertices.
         blendshapes_weight: Of the squared error of the weights, beside that of the vertices that they make.
@@ -104,6 +107,7 @@ class UniTalker:
     head: str = ARKIT
     heads: tuple[tuple[str, int], ...] = ((ARKIT, 51),)
     fps: int = 30
+    scale: float = 1.0
     dropout: float = 0.1
     pivot_share: float = 0.1
     components_weight: float = 0.01
@@ -127,17 +131,18 @@ class UniTalker:
 
     @property
     def grid(self) -> FrameGrid:
-        """Frames are interpolated behind the encoder."""
-        return UniTalkerGrid(fps=self.fps, before_transformer=False)
+        """Frames are interpolated behind the encoder, which hears windows as long as in the released demo."""
+        return UniTalkerGrid(fps=self.fps, before_transformer=False, window_s=25.0, overlap_s=5.0)
 
     @property
     def memory_width(self) -> int:
         """M, after `audio_feature_map`."""
         return self.dim
 
-    def feature_width(self, encoder_width: int) -> int:
-        """FC(F_s) is added to the encoder's hidden states."""
-        return encoder_width
+    def flops(self, n_frames: int) -> float:
+        """As `Host`: each convolution reads three frames, the first one twice."""
+        convolutions = 6 * (self.dim + self.style_dim) + 3 * (self.layers - 1) * self.dim
+        return 2 * n_frames * self.dim * (convolutions + self.head_width)
 
     def at_rate(self, fps: int) -> UniTalker:
         """At any rate: only the interpolation depends on it."""
@@ -148,3 +153,22 @@ class UniTalker:
         from ..nn.unitalker import UniTalkerNetwork
 
         return UniTalkerNetwork(self, n_outputs, n_styles)
+
+
+STYLES = (PIVOT, *(f"{data}-{i + 1}" for data, n_subjects in SUBJECTS for i in range(n_subjects)))
+"""The pivot, which a model without a choice should have, is the first style of a model folder."""
+
+
+def release_of(head: str, topology: str, basis_unit: str) -> Release:
+    """The released model with one of its heads."""
+    _, n_vertices, fps, scale = HEADS[head]
+    heads = tuple((name, described.width) for name, described in HEADS.items())
+    host = UniTalker(head=head, heads=heads, fps=fps, scale=scale)
+    return Release(host=host, n_vertices=n_vertices, topology=topology, basis_unit=basis_unit, styles=STYLES)
+
+
+RELEASES = {
+    "unitalker-arkit": release_of(ARKIT, "arkit", ""),
+    "unitalker-vocaset": release_of(VOCASET, "flame", "m"),
+    "unitalker-biwi": release_of(BIWI, "biwi", "sqrt_area"),
+}

@@ -11,24 +11,45 @@ head, X = 3V or K outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..hosts.unitalker import ARKIT, UniTalker
+from ..hosts.unitalker import ARKIT, ARKIT_ORDER, UniTalker
 from .host_network import Example, HostNetwork
+from .keys import MAX_KEYS, OnKeys, key_channels
 from .published import loaded, need, own_weights
 
-if TYPE_CHECKING:
-    import numpy as np
-
-HEAD_PREFIX = "out_head_dict."
-NOT_OURS = ("audio_encoder.", "decoder.audio_feature_map.", "pca_layer_dict.")
+HEAD_PREFIX, PCA_PREFIX = "out_head_dict.", "pca_layer_dict."
+PCA_ARRAYS = ("components_to_data", "original_data_mean", "data_components_mean", "data_components_std")
+"""The arrays of pca.npz, in the order of `Pca`."""
+PCA_NAMES = ("feat_to_data", "data_bias", "feat_mean", "feat_std")
+NOT_OURS = ("audio_encoder.", "decoder.audio_feature_map.", PCA_PREFIX)
 """What a released file has beside this network: the speech encoder, the memory's layer, and in files of one's own
 training the PCA."""
+PCA_BUFFERS = ("components_PX", "mean_X", "centre_P", "spread_P")
+KEY_BOUND = 3.0
+
+
+class Pca(NamedTuple):
+    """A PCA of vertices: Q orthonormal components (Q, X), the mean (X,), and the mean and standard deviation of every
+    component in the data (Q,)."""
+
+    components_QX: np.ndarray
+    mean_X: np.ndarray
+    centre_Q: np.ndarray
+    spread_Q: np.ndarray
+
+
+def pca_in(state: Mapping[str, Tensor], head: str) -> Pca | None:
+    """The PCA of a head in a file of one's own training; released files have none."""
+    names = [f"{PCA_PREFIX}{head}.{name}" for name in PCA_NAMES]
+    return Pca(*(state[name].numpy() for name in names)) if names[0] in state else None
 
 
 class Layer(nn.Module):
@@ -49,15 +70,19 @@ class Layer(nn.Module):
 class UniTalkerNetwork(HostNetwork):
     """From the memory to channel weights or vertices.
 
-    Where a head predicts components of vertices, outputs are `values @ components_PX + mean_X`. On named keys this is
-    the map from the components to the keys' weights.
+    Where a head predicts components of vertices, outputs are `values @ components_PX + mean_X`, divided by the
+    settings' scale. On named keys this is the map from the components to the keys' weights.
 
     Attributes:
+        components_PX, mean_X: The PCA, of vertices times the scale.
+        centre_P, spread_P: Mean and standard deviation of each component in the data.
         blendshapes_KX: The shapes that the loss of a blendshape head compares; None compares the weights alone.
     """
 
     components_PX: Tensor
     mean_X: Tensor
+    centre_P: Tensor
+    spread_P: Tensor
     blendshapes_KX: Tensor | None
 
     def __init__(self, config: UniTalker, n_outputs: int, n_styles: int) -> None:
@@ -74,6 +99,8 @@ class UniTalkerNetwork(HostNetwork):
         if config.has_components:
             self.register_buffer("components_PX", torch.zeros(config.head_width, n_outputs))
             self.register_buffer("mean_X", torch.zeros(n_outputs))
+            self.register_buffer("centre_P", torch.zeros(config.head_width))
+            self.register_buffer("spread_P", torch.ones(config.head_width))
         self.register_buffer("blendshapes_KX", None, persistent=False)
 
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
@@ -94,17 +121,47 @@ class UniTalkerNetwork(HostNetwork):
 
     def outputs(self, values_BTP: Tensor) -> Tensor:
         """Outputs (B, T, X) of the head's values."""
-        return values_BTP @ self.components_PX + self.mean_X if self.config.has_components else values_BTP
+        return self._scaled(values_BTP) / self.config.scale if self.config.has_components else values_BTP
+
+    def _scaled(self, values_BTP: Tensor) -> Tensor:
+        return values_BTP @ self.components_PX + self.mean_X
 
     def components(self, target_BTX: Tensor) -> Tensor:
         """The components (B, T, P) of vertices: the projection on an orthonormal basis."""
-        return (target_BTX - self.mean_X) @ self.components_PX.T
+        return (target_BTX * self.config.scale - self.mean_X) @ self.components_PX.T
 
-    def set_components(self, components_QX: np.ndarray, mean_X: np.ndarray) -> None:
-        """Use the first P of a PCA's Q components."""
-        kept = components_QX[: self.config.head_width]
-        self.components_PX.copy_(torch.from_numpy(kept))
-        self.mean_X.copy_(torch.from_numpy(mean_X))
+    def set_pca(self, pca: Pca) -> None:
+        """Use the first P of a PCA's components."""
+        for name, array in zip(PCA_BUFFERS, pca, strict=True):
+            buffer = getattr(self, name)
+            buffer.copy_(torch.from_numpy(array[: len(buffer)]))
+
+    def on_keys(self) -> OnKeys:
+        """ARKit's weights as they are; of a PCA, the components that move the most, and what never changes as one key.
+
+        A key's weight is 1 where its component is `KEY_BOUND` standard deviations above its mean. The error is that of
+        the components left out.
+        """
+        config = self.config
+        if not config.has_components:
+            return OnKeys(config, self.state_dict(), ARKIT_ORDER, None)
+        components_PX, mean_X, centre_P, spread_P = (getattr(self, name).detach().cpu() for name in PCA_BUFFERS)
+        n_keys = min(MAX_KEYS, len(components_PX))
+        unit_k = KEY_BOUND * spread_P[:n_keys].clamp_min(1e-6 * float(spread_P.max()))
+        rest_X = mean_X + centre_P @ components_PX
+        basis_KX = torch.cat([components_PX[:n_keys] * unit_k[:, None], rest_X[None]]) / config.scale
+        lost_X = (spread_P[n_keys:].square() @ components_PX[n_keys:].square()) / config.scale**2
+        to_keys_PK = torch.zeros(len(components_PX), n_keys + 1)
+        to_keys_PK[:n_keys, :n_keys] = (1 / unit_k).diag()
+        changed = {"components_PX": to_keys_PK, "mean_X": torch.cat([-centre_P[:n_keys] / unit_k, torch.ones(1)])}
+        return OnKeys(
+            replace(config, scale=1.0),
+            self.state_dict() | changed,
+            key_channels(n_keys),
+            basis_KX.unflatten(1, (-1, 3)).numpy(),
+            float(lost_X.unflatten(0, (-1, 3)).sum(1).max().sqrt()),
+            dict(zip(PCA_ARRAYS, (components_PX, mean_X, centre_P, spread_P), strict=True)),
+        )
 
     def loss(self, example: Example) -> Tensor:
         """The squared error of the vertices, and a little of the components or of the blendshapes' weights."""
@@ -115,7 +172,7 @@ class UniTalkerNetwork(HostNetwork):
         """The loss of what the head predicts."""
         config = self.config
         if config.has_components:
-            error = F.mse_loss(self.outputs(values_BTP), target_BTX)
+            error = F.mse_loss(self._scaled(values_BTP), target_BTX * config.scale)
             return error + config.components_weight * F.mse_loss(values_BTP, self.components(target_BTX))
         weights = F.mse_loss(values_BTP, target_BTX)
         if self.blendshapes_KX is None:
@@ -124,16 +181,14 @@ class UniTalkerNetwork(HostNetwork):
         return shapes + config.blendshapes_weight * weights
 
 
-def from_published(
-    kind: str, state: Mapping[str, Tensor], head: str = "", pca: tuple[np.ndarray, np.ndarray] | None = None
-) -> UniTalkerNetwork:
+def from_published(kind: str, state: Mapping[str, Tensor], head: str = "", pca: Pca | None = None) -> UniTalkerNetwork:
     """The network of a released file, whose sizes are those of its weights, with all its heads.
 
     Args:
         kind: Any; the heads tell.
         state: By the released names.
         head: The one that animates; by default ARKit's, or else the first.
-        pca: Components (Q, X) and mean (X,) of the release's pca.npz, for a head on vertices.
+        pca: For a head on vertices, where the state has none.
 
     Raises:
         UserError: The weights are not UniTalker's; the message names one. Or the head needs a pca.npz.
@@ -151,14 +206,15 @@ def from_published(
     config = UniTalker(
         dim=len(need(own, f"{first}0.conv.weight")),
         style_dim=style_dim,
-        layers=sum(name.startswith(first) and name.endswith(".norm.weight") for name in own),
+        layers=sum(name.startswith(first) and name.endswith(".conv.weight") for name in own),
         head=head,
         heads=tuple(heads.items()),
     )
     if not config.has_components:
         return loaded(UniTalkerNetwork(config, heads[head], n_styles), own)
+    pca = pca or pca_in(state, head)
     if pca is None:
         raise UserError("the head {head} predicts components of a PCA; the release's pca.npz is needed too", head=head)
-    network = UniTalkerNetwork(config, len(pca[1]), n_styles)
-    network.set_components(*pca)
-    return loaded(network, {**own, **dict(network.named_buffers())})
+    network = UniTalkerNetwork(config, len(pca.mean_X), n_styles)
+    network.set_pca(pca)
+    return loaded(network, own | {name: getattr(network, name) for name in PCA_BUFFERS})
