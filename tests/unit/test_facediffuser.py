@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from wav2sem_blender.pipeline.hosts.facediffuser import RELEASES, FaceDiffuser  
 from wav2sem_blender.pipeline.nn.facediffuser import FaceDiffuserNetwork, from_published  # noqa: E402
 from wav2sem_blender.pipeline.nn.host_network import Example  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
+
+from .released_files import TINY, beside_wav2sem, released_encoder  # noqa: E402, TID252
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "fixtures" / "hosts"
 WIDTH, AUDIO, STEPS, N_OUTPUTS, N_STYLES = 8, 6, 12, 30, 3
@@ -236,3 +240,111 @@ def test_the_released_code_gives_the_same(kind: str) -> None:
     differences = check_host(kind, file)
     assert set(differences) == {"sample", "forward", "loss", "betas", "posterior_log_variance"}
     assert max(differences.values()) < 1e-5
+
+
+class TestFiles:
+    """Checkpoints of the released names, tiny but for the vertices."""
+
+    WAVEFORM_S = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 100
+
+    @pytest.fixture
+    def encoder(self, monkeypatch) -> None:
+        pytest.importorskip("transformers")
+        from wav2sem_blender.pipeline.checkpoint import EncoderConfig
+        from wav2sem_blender.pipeline.official import facediffuser
+
+        monkeypatch.setattr(facediffuser, "ENCODER", EncoderConfig(kind="hubert", config=TINY))
+        for kind, release in RELEASES.items():
+            host = dataclasses.replace(release.host, audio_dim=TINY["hidden_size"])
+            monkeypatch.setitem(RELEASES, kind, dataclasses.replace(release, host=host))
+
+    def made_up(self, folder: Path, kind: str) -> tuple[Path, Path, dict, np.ndarray]:
+        """A checkpoint and templates.pkl in `folder`; the state, and the templates (N, V, 3)."""
+        release = RELEASES[kind]
+        torch.manual_seed(0)
+        host = dataclasses.replace(release.host, dim=WIDTH, steps=STEPS)
+        made = host.network(3 * release.n_vertices, len(release.styles))
+        torch.nn.init.normal_(made.final_layer.weight, std=1e-2)
+        torch.nn.init.normal_(made.final_layer.bias, std=1e-2)
+        own = {name: value for name, value in made.state_dict().items() if name != "templates_NX"}
+        state = own | released_encoder("hubert", TINY)
+        torch.save(state, folder / "model.pth")
+        faces_NV3 = np.random.default_rng(0).normal(5, 2, (len(release.styles), release.n_vertices, 3))
+        templates = dict(zip(release.styles, faces_NV3, strict=True))
+        (folder / "templates.pkl").write_bytes(pickle.dumps(templates, protocol=2))
+        return folder / "model.pth", folder / "templates.pkl", state, faces_NV3
+
+    @pytest.mark.parametrize("kind", RELEASES)
+    def test_a_model_samples_as_its_file_says(self, encoder, tmp_path, kind: str) -> None:
+        """The same keys and seed as the network of the file; its templates as the released scripts scale them."""
+        from wav2sem_blender.pipeline import SpeechAnimator
+        from wav2sem_blender.pipeline.nn.encoders import build_backbone, resample_features
+        from wav2sem_blender.pipeline.official import import_official
+
+        file, templates, state, faces_NV3 = self.made_up(tmp_path, kind)
+        import_official(file, "auto", tmp_path / "model", beside=[templates])
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        motion = animator.animate(self.WAVEFORM_S, 16_000, 1, seed=7)
+        made, backbone = from_published(kind, state), build_backbone("hubert", TINY).eval()
+        assert animator.folder.config.host == dataclasses.replace(made.config, folded=True)
+        if kind == "facediffuser-biwi":
+            low, high = faces_NV3.min(1, keepdims=True), faces_NV3.max(1, keepdims=True)
+            faces_NV3 = (faces_NV3 - faces_NV3.mean(1, keepdims=True)) / (high - low)
+        made.templates_NX.copy_(torch.from_numpy(faces_NV3).flatten(1))
+        prefix = "audio_encoder."
+        backbone.load_state_dict(
+            {
+                name.removeprefix(prefix)
+                .replace("weight_g", "parametrizations.weight.original0")
+                .replace("weight_v", "parametrizations.weight.original1"): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+        )
+        sound_S = (self.WAVEFORM_S - self.WAVEFORM_S.mean()) / np.sqrt(self.WAVEFORM_S.var() + 1e-7)
+        positions_1R = torch.from_numpy(made.config.grid.positions(16_000)).float()[None]
+        with torch.no_grad():
+            hidden_1LD = backbone(torch.from_numpy(sound_S)[None]).last_hidden_state
+            expected_TX = made.generate(
+                resample_features(hidden_1LD, positions_1R), torch.eye(8)[1:2, : len(faces_NV3)], 7
+            )
+        assert motion.info["seed"] == "7" and motion.fps == made.config.fps
+        found_TX = motion.vertex_offsets().reshape(expected_TX.shape[1:])
+        np.testing.assert_allclose(found_TX, expected_TX[0], atol=2e-4 * float(expected_TX.abs().max()))
+        assert animator.animate(self.WAVEFORM_S, 16_000, 1, seed=8).weights_TK.tolist() != motion.weights_TK.tolist()
+
+    @pytest.mark.parametrize("with_wav2sem", [False, True])
+    def test_a_model_becomes_a_released_file_again(self, encoder, tmp_path, monkeypatch, with_wav2sem: bool) -> None:
+        from wav2sem_blender.pipeline.checkpoint import ModelFolder
+        from wav2sem_blender.pipeline.official import export_official, import_official
+
+        file, templates, state, _ = self.made_up(tmp_path, "facediffuser-vocaset")
+        if with_wav2sem:
+            state |= beside_wav2sem(monkeypatch, TINY["hidden_size"])
+            torch.save(state, file)
+        import_official(file, "facediffuser-vocaset", tmp_path / "model", beside=[templates])
+        (written,) = export_official(ModelFolder.open(tmp_path / "model"), tmp_path / "model")
+        back = torch.load(written, weights_only=True)
+        assert back.keys() == state.keys() and all(torch.equal(back[name], value) for name, value in state.items())
+
+    def test_what_does_not_fit_is_named(self, encoder, tmp_path) -> None:
+        from wav2sem_blender.pipeline.official import import_official
+
+        file, templates, state, faces_NV3 = self.made_up(tmp_path, "facediffuser-vocaset")
+        with pytest.raises(FileNotFoundError, match="it needs the neutral faces of its training subjects"):
+            import_official(file, "facediffuser-vocaset", tmp_path / "model")
+        cases = [
+            ({"final_layer.weight": torch.zeros(70110, WIDTH)}, "has 70110 rows, facediffuser-vocaset has 15069"),
+            ({"obj_vector.weight": torch.zeros(WIDTH, 9)}, "it has 9 speaking styles; .* facediffuser-vocaset have 8"),
+            ({"cond_projection.weight": torch.zeros(WIDTH, 2048)}, r"has shape \(8, 2048\), \(8, 32\) is expected"),
+            ({"feat_map.weight": torch.zeros(2)}, "1 keys are unknown, such as feat_map.weight"),
+        ]
+        for changed, message in cases:
+            torch.save(state | changed, file)
+            with pytest.raises(UserError, match=message):
+                import_official(file, "facediffuser-vocaset", tmp_path / "model", beside=[templates])
+        torch.save(state, file)
+        others = {"F2": faces_NV3[0], RELEASES["facediffuser-vocaset"].styles[0]: faces_NV3[0]}
+        templates.write_bytes(pickle.dumps(others, protocol=2))
+        with pytest.raises(UserError, match=r"no face of FaceTalk_170904_00128_TA with 5023 vertices"):
+            import_official(file, "facediffuser-vocaset", tmp_path / "model", beside=[templates])

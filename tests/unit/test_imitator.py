@@ -19,6 +19,8 @@ from wav2sem_blender.pipeline.nn.host_network import Example  # noqa: E402
 from wav2sem_blender.pipeline.nn.imitator import ImitatorNetwork, from_published  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
 
+from .released_files import TINY, beside_wav2sem, released_encoder  # noqa: E402, TID252
+
 GOLDEN = Path(__file__).parents[3] / "shared" / "fixtures" / "hosts" / "imitator.npz"
 WIDTH, N_OUTPUTS, N_STYLES = 16, 12, 3
 STYLE = torch.tensor([[0.2, 0.5, 0.3]])
@@ -202,3 +204,92 @@ def test_the_released_code_gives_the_same() -> None:
     if not GOLDEN.is_file():
         pytest.skip("the golden values of the released code are not here (../shared)")
     assert max(check_host("imitator", GOLDEN).values()) < 1e-5
+
+
+class TestFiles:
+    """Checkpoints of the released shape, with a tiny encoder."""
+
+    WAVEFORM_S = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 100
+
+    @pytest.fixture
+    def file(self, tmp_path, monkeypatch) -> Path:
+        pytest.importorskip("transformers")
+        from wav2sem_blender.pipeline.checkpoint import EncoderConfig
+        from wav2sem_blender.pipeline.official import imitator
+
+        monkeypatch.setattr(imitator, "ENCODER", EncoderConfig(kind="wav2vec2", config=TINY))
+        torch.manual_seed(0)
+        release = RELEASES["imitator-vocaset"]
+        made = release.host.network(3 * release.n_vertices, len(release.styles))
+        torch.nn.init.normal_(made.vertice_map_r.head.weight, std=1e-3)
+        state = made.state_dict() | released_encoder("wav2vec2", TINY)
+        state |= {"audio_feature_map.weight": torch.randn(64, 16), "audio_feature_map.bias": torch.randn(64)}
+        state["PPE.pe"] = codec.sinusoid(600, 64)[:, None]
+        self.save(tmp_path / "general.ckpt", state)
+        return tmp_path / "general.ckpt"
+
+    @staticmethod
+    def save(file: Path, state: dict) -> None:
+        content = {"state_dict": {f"nn_model.{name}": value for name, value in state.items()}, "epoch": 3}
+        torch.save(content, file)
+
+    def test_the_released_code_moves_the_vertices_so(self, file, tmp_path) -> None:
+        from wav2sem_blender.pipeline import SpeechAnimator
+        from wav2sem_blender.pipeline.nn.encoders import build_backbone
+        from wav2sem_blender.pipeline.official import import_official
+
+        import_official(file, "auto", tmp_path / "model")
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        motion = animator.animate(self.WAVEFORM_S, 16_000, "FaceTalk_170725_00137_TA")
+        state = torch.load(file, weights_only=True)["state_dict"]
+        made, backbone = from_published("imitator-vocaset", state), build_backbone("wav2vec2", TINY).eval()
+        prefix = "nn_model.audio_encoder."
+        backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        sound_S = (self.WAVEFORM_S - self.WAVEFORM_S.mean()) / np.sqrt(self.WAVEFORM_S.var() + 1e-7)
+        with torch.no_grad():
+            read = backbone.feature_extractor(torch.from_numpy(sound_S)[None])
+            read = F.interpolate(read, size=int(read.shape[2] / 50.0 * 30), mode="linear", align_corners=True).mT
+            hidden_1RD = backbone.encoder(backbone.feature_projection(read)[0]).last_hidden_state
+            maps = (state[f"nn_model.audio_feature_map.{name}"] for name in ("weight", "bias"))
+            expected_TX = made.recomputed(F.linear(hidden_1RD, *maps), torch.eye(8)[2:3])[0].numpy()
+        assert motion.fps == 30 and motion.channels == (*(f"key_{i:02d}" for i in range(64)), "bias")
+        found_TX = motion.vertex_offsets().reshape(len(expected_TX), -1)
+        np.testing.assert_allclose(found_TX, expected_TX, atol=1e-4 * np.abs(expected_TX).max())
+        assert np.abs(motion.weights_TK).max() <= 1.2
+
+    @pytest.mark.parametrize("with_wav2sem", [False, True])
+    def test_a_model_becomes_a_released_file_again(self, file, tmp_path, monkeypatch, with_wav2sem: bool) -> None:
+        from wav2sem_blender.pipeline.checkpoint import ModelFolder
+        from wav2sem_blender.pipeline.official import export_official, import_official
+
+        state = torch.load(file, weights_only=True)["state_dict"]
+        if with_wav2sem:
+            state |= {f"nn_model.{name}": value for name, value in beside_wav2sem(monkeypatch, 16).items()}
+            torch.save({"state_dict": state}, file)
+        import_official(file, "imitator-vocaset", tmp_path / "model")
+        folder = ModelFolder.open(tmp_path / "model")
+        assert (folder.config.wav2sem is not None) == with_wav2sem
+        (written,) = export_official(folder, tmp_path / "model")
+        back = torch.load(written, weights_only=True)["state_dict"]
+        assert written.name == "general.ckpt" and back.keys() == state.keys()
+        for name, value in state.items():
+            np.testing.assert_allclose(back[name], value, atol=1e-5 * max(1e-3, float(value.abs().max())))
+
+    def test_what_does_not_fit_is_named(self, file, tmp_path) -> None:
+        from wav2sem_blender.pipeline.official import import_official
+
+        state = {k.removeprefix("nn_model."): v for k, v in torch.load(file, weights_only=True)["state_dict"].items()}
+        head = "vertice_map_r.decoder.final_out_layer.weight"
+        cases = [
+            ({head: torch.zeros(70110, 64)}, "final_out_layer.weight has 70110 rows, imitator-vocaset has 15069"),
+            ({"audio_feature_map.weight": torch.zeros(64, 24)}, r"has shape \(64, 24\), \(64, 16\) is expected"),
+            ({"feat_map.weight": torch.zeros(2)}, "1 keys are unknown, such as .*feat_map.weight"),
+            ({"bert_feature_map.weight": torch.zeros(16, 768)}, "the key bert_feature_map.bias is missing"),
+        ]
+        for changed, message in cases:
+            self.save(tmp_path / "other.ckpt", state | changed)
+            with pytest.raises(UserError, match=message):
+                import_official(tmp_path / "other.ckpt", "imitator-vocaset", tmp_path / "model")
+        self.save(tmp_path / "other.ckpt", {name: value for name, value in state.items() if "norm3" not in name})
+        with pytest.raises(UserError, match="2 keys are missing, such as .*norm3"):
+            import_official(tmp_path / "other.ckpt", "auto", tmp_path / "model")
