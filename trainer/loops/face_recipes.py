@@ -30,6 +30,8 @@ class FinetuneVertices:
         pretrained: Folder or hub name of the encoder's weights, such as "facebook/wav2vec2-base-960h". "" starts from
             nothing, for tests, unless --hubert names a run.
         semantics: Fuse the Wav2Sem of --wav2sem.
+        train_splits: Names of the splits that are learnt; "valid" is then no longer held out.
+        weight_decay: Of AdamW; 0 is Adam.
         mask_share, mask_frames, min_masks: SpecAugment in time: spans of `mask_frames` over this share of the frames,
             at least `min_masks` of them; `mask_share` 0 switches it off.
         valid_clips: How many held-out clips, at most, are measured after each epoch.
@@ -41,6 +43,8 @@ class FinetuneVertices:
     host: Host = FaceFormer()
     pretrained: str = ""
     semantics: bool = False
+    train_splits: tuple[str, ...] = ("train",)
+    weight_decay: float = 0.0
     mask_share: float = 0.05
     mask_frames: int = 10
     min_masks: int = 2

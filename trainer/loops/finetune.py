@@ -77,7 +77,7 @@ def finetune_vertices(
         UserError: The parts do not fit together, a clip cannot be used, or the loss is not finite.
     """
     faces = open_face_data(config.data, data)
-    train = [clip for clip in faces.clips if clip.split == "train"]
+    train = [clip for clip in faces.clips if clip.split in config.train_splits]
     valid = [clip for clip in faces.clips if clip.split == "valid"][: config.valid_clips]
     if not train:
         raise UserError(
@@ -100,7 +100,7 @@ def finetune_vertices(
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Fused: equal up to rounding, and several times as fast on a CPU.
-    optimiser = torch.optim.Adam(learnt, lr=config.learning_rate, fused=True)
+    optimiser = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     learner = run.learn(Learner(config, model), optimiser)
     examples = Examples(model, faces, run.device)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)

@@ -36,7 +36,7 @@ def pretrain_prior(config: PretrainPrior, data: Path, run: Run) -> None:
         UserError: The host has one stage, a clip cannot be used, or the loss is not finite.
     """
     faces = open_face_data(config.data, data)
-    train = [clip for clip in faces.clips if clip.split == "train"]
+    train = [clip for clip in faces.clips if clip.split in config.train_splits]
     valid = [clip for clip in faces.clips if clip.split == "valid"][: config.valid_clips]
     if not train:
         raise UserError(

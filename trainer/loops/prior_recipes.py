@@ -16,6 +16,7 @@ class PretrainPrior:
     Attributes:
         data: Layout of --data, as in `FinetuneVertices`.
         host: The host that stage 2 will train; its frame rate becomes that of the data.
+        train_splits: As in `FinetuneVertices`.
         halve_every: Epochs after which the learning rate is halved, again and again; 0 keeps it.
         weight_decay, amsgrad: As in torch's AdamW.
         valid_clips: How many held-out clips, at most, are measured after each epoch.
@@ -23,6 +24,7 @@ class PretrainPrior:
 
     data: str
     host: Host
+    train_splits: tuple[str, ...] = ("train",)
     epochs: int = 200
     batch: int = 1
     learning_rate: float = 1e-4

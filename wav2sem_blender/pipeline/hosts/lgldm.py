@@ -10,7 +10,7 @@ Shapes: S samples, T animation frames, R memory frames, H encoder width, N style
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import UserError
@@ -150,48 +150,33 @@ MEAD_SUBJECTS = tuple(
     for number in (*(3, 5, 7, 9, 11, 12, 13, 19), *range(22, 36), *(37, 39, 40))  # 37 and 40 are test, 35 and 39 valid
 )
 MEAD_EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "sad", "surprised")
-RELEASES = {
-    "lgldm-vocaset": Release(
-        host=LgLdm(),
-        n_vertices=5023,
-        topology="flame",
-        basis_unit="m",
-        styles=FACEFORMER["faceformer-vocaset"].styles,
-    ),
-    "lgldm-biwi": Release(
-        host=LgLdm(
-            heads=4,
-            audio_dim=768,
-            fps=25,
-            memory_per_frame=2,
-            period=25,
-            periodic_positions=False,
-            mish_on_style=True,
-            counted=True,
-            sampling_steps=50,
-            code_width=128,
-            codec_extra_linear=True,
-        ),
-        n_vertices=23370,
-        topology="biwi",
-        basis_unit="sqrt_area",
-        styles=FACEFORMER["faceformer-biwi"].styles,
-    ),
-    "lgldm-mead": Release(
-        host=LgLdm(
-            dim=512,
-            heads=4,
-            fps=25,
-            memory_per_frame=2,
-            periodic_positions=False,
-            counted=True,
-            emotions=len(MEAD_EMOTIONS),
-            n_codes=256 * len(MEAD_EMOTIONS),
-            codec_extra_linear=True,
-        ),
-        n_vertices=5023,
-        topology="flame",
-        basis_unit="m",
-        styles=(*MEAD_SUBJECTS, *MEAD_EMOTIONS),
-    ),
+VOCASET = LgLdm()
+BIWI = LgLdm(
+    heads=4,
+    audio_dim=768,
+    fps=25,
+    memory_per_frame=2,
+    period=25,
+    periodic_positions=False,
+    mish_on_style=True,
+    counted=True,
+    sampling_steps=50,
+    code_width=128,
+    codec_extra_linear=True,
+)
+MEAD = LgLdm(
+    dim=512,
+    heads=4,
+    fps=25,
+    memory_per_frame=2,
+    periodic_positions=False,
+    counted=True,
+    emotions=len(MEAD_EMOTIONS),
+    n_codes=256 * len(MEAD_EMOTIONS),
+    codec_extra_linear=True,
+)
+RELEASES: dict[str, Release] = {
+    "lgldm-vocaset": replace(FACEFORMER["faceformer-vocaset"], host=VOCASET),
+    "lgldm-biwi": replace(FACEFORMER["faceformer-biwi"], host=BIWI),
+    "lgldm-mead": replace(FACEFORMER["faceformer-vocaset"], host=MEAD, styles=(*MEAD_SUBJECTS, *MEAD_EMOTIONS)),
 }

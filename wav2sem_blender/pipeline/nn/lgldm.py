@@ -184,6 +184,11 @@ class LgLdmNetwork(HostNetwork):
         motion_BTX = self.decode(x0_BTD, style_BN)
         return denoising + F.mse_loss(motion_BTX, target_BTX[:, : motion_BTX.shape[1]])
 
+    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
+        """Stage 1's: see `Codec.loss`."""
+        assert self.autoencoder is not None
+        return self.autoencoder.loss(motion_BTX)
+
     def denoising_loss(
         self, memory_BRM: Tensor, style_BN: Tensor, latents_BTD: Tensor, times_B: Tensor, noise_BTD: Tensor
     ) -> tuple[Tensor, Tensor]:
