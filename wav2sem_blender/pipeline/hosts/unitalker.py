@@ -125,6 +125,11 @@ class UniTalker(Host):
         return dict(self.heads)[self.head]
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of what a head on blendshapes predicts."""
+        return ARKIT_ORDER if self.head == ARKIT else tuple(f"{self.head}_{i:02d}" for i in range(self.head_width))
+
+    @property
     def has_components(self) -> bool:
         """Whether the head predicts components of a PCA of vertices."""
         return self.head.endswith("_vertices")

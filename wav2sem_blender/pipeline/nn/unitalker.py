@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..hosts.unitalker import ARKIT, ARKIT_ORDER, UniTalker
+from ..hosts import host_class
 from .host_network import Example, HostNetwork
 from .keys import MAX_KEYS, OnKeys, key_channels
 from .published import loaded, need, own_weights
+
+if TYPE_CHECKING:
+    from ..hosts.unitalker import UniTalker
 
 HEAD_PREFIX, PCA_PREFIX = "out_head_dict.", "pca_layer_dict."
 PCA_ARRAYS = ("components_to_data", "original_data_mean", "data_components_mean", "data_components_std")
@@ -144,7 +147,7 @@ class UniTalkerNetwork(HostNetwork):
         """
         config = self.config
         if not config.has_components:
-            return OnKeys(config, self.state_dict(), ARKIT_ORDER, None)
+            return OnKeys(config, self.state_dict(), config.channels, None)
         components_PX, mean_X, centre_P, spread_P = (getattr(self, name).detach().cpu() for name in PCA_BUFFERS)
         n_keys = min(MAX_KEYS, len(components_PX))
         unit_k = KEY_BOUND * spread_P[:n_keys].clamp_min(1e-6 * float(spread_P.max()))
@@ -199,11 +202,12 @@ def from_published(kind: str, state: Mapping[str, Tensor], head: str = "", pca: 
         for name, value in own.items()
         if name.startswith(HEAD_PREFIX) and name.endswith(".weight")
     }
-    head = head or (ARKIT if ARKIT in heads or not heads else next(iter(heads)))
+    settings = cast("type[UniTalker]", host_class("unitalker"))
+    head = head or (settings.head if settings.head in heads or not heads else next(iter(heads)))
     need(own, f"{HEAD_PREFIX}{head}.weight")
     n_styles, style_dim = need(own, "learnable_style_emb.weight").shape
     first = "tcn.first_net.conv_layers."
-    config = UniTalker(
+    config = settings(
         dim=len(need(own, f"{first}0.conv.weight")),
         style_dim=style_dim,
         layers=sum(name.startswith(first) and name.endswith(".conv.weight") for name in own),
