@@ -18,10 +18,11 @@ from tests.trainer import miniature_faces  # noqa: E402
 from tests.trainer.test_evaluate import BIWI_HOST, save_tiny  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.analysis import table1 as table1_module  # noqa: E402
-from trainer.analysis.table1 import NOT_GIVEN, PAPER_HOSTS, compare_hosts, find_models  # noqa: E402
+from trainer.analysis.table1 import compare_hosts  # noqa: E402
 from trainer.datasets.biwi import BIWI  # noqa: E402
 from trainer.datasets.vocaset import VOCASET  # noqa: E402
 from trainer.evaluation import controls as controls_module  # noqa: E402
+from trainer.evaluation.host_rows import NOT_GIVEN, PAPER_HOSTS, find_models, verdict  # noqa: E402
 from trainer.experiments.evaluation import table1, table1_smoke  # noqa: E402
 from trainer.loops.ablation import HEADS  # noqa: E402
 
@@ -72,7 +73,7 @@ def made(data, models, tmp_path_factory):
         return compare_hosts(table1_smoke(), data, out, models, "cpu"), out
 
 
-def heard_words(config, data, _out, given, _device):
+def heard_words(config, data, _out, given, _device, _shown):
     """What was asked for, in the place of the distances: random models and miniature speech have no words."""
     assert config == table1_smoke().words
     asked = f"{', '.join(given.models)} in {data.name}"
@@ -122,11 +123,24 @@ def test_the_controls_and_the_verdict_are_the_evaluations(made) -> None:
     plain = row(rows, "faceformer-vocaset").figures()["lve_frames"]
     assert cells[1:6] == [f"{value:.4e}" for value in (plain, *list(lve.values())[:4])]
     wins = all(lve["trained"] < other for other in (plain, lve["constant"], lve["shuffled"]))
-    assert cells[-1] == ("yes" if wins else "no")
+    assert cells[-1].startswith("not shown: p = " if wins else "no"), "two clips show nothing"
     sequences = [json.loads(s) for s in (out / "evaluations" / own.name / "metrics.jsonl").read_text().splitlines()]
-    by_row = {name: [s["lve"] for s in sequences if s["semantics"] == name] for name in ("trained", "shuffled")}
-    better = sum(a < b for a, b in zip(by_row["trained"], by_row["shuffled"], strict=True))
-    assert cells[-2] == f"{better} of 4"
+    clips = sorted({s["clip"] for s in sequences})
+    mean = {
+        (name, clip): np.mean([s["lve"] for s in sequences if (s["semantics"], s["clip"]) == (name, clip)])
+        for name in ("trained", "constant", "shuffled")
+        for clip in clips
+    }
+    for cell, rival in zip(cells[-3:-1], ("constant", "shuffled"), strict=True):
+        assert cell == f"{sum(mean['trained', clip] < mean[rival, clip] for clip in clips)} of 2"
+
+
+def test_meaning_helps_only_beyond_chance_and_all_rivals() -> None:
+    many, few = [(9, 10), (10, 10)], [(7, 10), (10, 10)]
+    assert verdict(1.0, [2.0, 2.0, 2.0], many) == "yes"
+    assert verdict(1.0, [2.0, 2.0, 2.0], few) == "not shown: p = 0.17"
+    assert verdict(1.0, [0.5, 2.0, 2.0], many) == verdict(1.0, [None, 1.0, 2.0], many) == "no"
+    assert verdict(1.0, [None, 2.0, 2.0], many).startswith("not known")
 
 
 def test_the_ablation_and_the_near_homophones_are_there(made) -> None:

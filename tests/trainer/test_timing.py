@@ -79,7 +79,8 @@ def test_still_lips_have_no_timing() -> None:
     lips = find_lips("own", np.arange(10), rest_V3, recorded_TV3, FPS)
     still = lips.sequence("a", 1.0, np.broadcast_to(rest_V3, recorded_TV3.shape), recorded_TV3)
     assert still.misaligned_s is None and still.intensity == 0
-    assert LipTotals(sequences=[still] * 4).means() == {"mtm_ms": None, "slcc": None}
+    totals = {"mtm_ms": None, "slcc": None, "matched_sequences": 0, "sequences": 4}
+    assert LipTotals(sequences=[still] * 4).means() == totals
     one_frame = lips.sequence("a", 1.0, recorded_TV3[:1], recorded_TV3)
     assert one_frame.misaligned_s is None and one_frame.intensity == 0
 
@@ -124,7 +125,13 @@ def test_gain_and_size_of_a_speaker_do_not_change_the_correlation() -> None:
 def test_the_correlation_of_one_speaker_is_pearsons_r() -> None:
     some = sequences()
     r = np.corrcoef([s.loudness for s in some], [s.intensity for s in some])[0, 1]
-    assert LipTotals(sequences=some).means() == {"mtm_ms": pytest.approx(50), "slcc": pytest.approx(r)}
+    unmatched = dataclasses.replace(some[0], misaligned_s=None)
+    assert LipTotals(sequences=[unmatched, *some[1:]]).means() == {
+        "mtm_ms": pytest.approx(50),
+        "slcc": pytest.approx(r),
+        "matched_sequences": 11,
+        "sequences": 12,
+    }
 
 
 def test_a_correlation_needs_three_sequences_that_differ() -> None:

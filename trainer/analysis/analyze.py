@@ -144,9 +144,10 @@ def _provenance(given: Given) -> Section:
 
 
 def near_homophone_blocks(
-    config: Analyze, data: Path, out: Path, given: Given, device: str
+    config: Analyze, data: Path, out: Path, given: Given, device: str, shown: Sequence[str] = DISTANCES
 ) -> tuple[list[Block], list[dict[str, Any]]]:
-    """How far apart words that sound alike are in the given encoders: a report's blocks, and every figure."""
+    """How far apart words that sound alike are in the given encoders: a report's blocks, with tables of the `shown`
+    distances, and every figure."""
     tested_encoders, notes = open_encoders(given, device)
     blocks: list[Block] = [Note(text=note) for note in notes]
     if not tested_encoders:
@@ -174,7 +175,7 @@ def near_homophone_blocks(
     if "homophones" in config.parts:
         for tested in tested_encoders:
             some = word_distances(tested, utterances, tokens, draws, config, device)
-            blocks += _distance_tables(tested, some)
+            blocks += _distance_tables(tested, some, shown)
             rows += some
     if "tsne" in config.parts:
         blocks += [_tsne(tested, utterances, tokens, draws[0], config, out, device) for tested in tested_encoders]
@@ -220,7 +221,7 @@ def _how(
     )
 
 
-def _distance_tables(tested: TestedEncoder, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _distance_tables(tested: TestedEncoder, rows: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[Block]:
     units = {"mse": "mean squared difference per dimension", "euclidean": "Euclidean distance", "cosine": "1 - cosine"}
     blocks: list[Block] = [
         Table(
@@ -232,7 +233,7 @@ def _distance_tables(tested: TestedEncoder, rows: Sequence[Mapping[str, Any]]) -
                 if row["distance"] == distance
             ],
         )
-        for distance in DISTANCES
+        for distance in shown
     ]
     return [*blocks, *_verdicts(tested, rows)]
 

@@ -13,23 +13,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from wav2sem_blender.errors import MissingFileError, UserError
+from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.files import FolderKind, write_atomically
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
-from wav2sem_blender.pipeline.hosts import HOSTS
-from wav2sem_blender.pipeline.nn.encoders import KINDS
+from wav2sem_blender.pipeline.nn.encoders import KINDS, WHISPER
 
 from ..evaluation.controls import LABELS, NONE, TRAINED
-from ..evaluation.evaluate import evaluate
+from ..evaluation.host_rows import (
+    COLUMNS,
+    NOT_GIVEN,
+    PAPER_HOSTS,
+    RIVALS,
+    HostRow,
+    check_named,
+    clips_won,
+    find_models,
+    measure,
+    verdict,
+)
 from ..evaluation.protocols import EvaluateVertices
-from ..evaluation.tables import CAVEATS, PUBLISHED_ROWS, UNITS, PublishedRow, definitions, figure, five_digits
+from ..evaluation.tables import CAVEATS, UNITS, PublishedRow, definitions, figure, five_digits
 from ..loops.ablation import HEADS, summary
 from ..runs.run import git_commit
 from .analyze import near_homophone_blocks
@@ -38,58 +46,17 @@ from .pictures import errors_of_hosts
 from .protocol import CompareHosts
 from .report import Block, Note, Picture, Section, Table, as_markdown, write_report
 
-NOT_GIVEN = "not given"
-PAPER_HOSTS = {
-    "voca": "VOCA",
-    "faceformer": "FaceFormer",
-    "codetalker": "CodeTalker",
-    "unitalker": "UniTalker",
-    "facediffuser": "FaceDiffuser",
-    "lgldm": "LG-LDM",
-}
-"""Kind -> name of the hosts of Table 1, in its order. Other hosts have rows if a model of them is given."""
-COLUMNS = ("lve_frames", "mve_frames", "fdd", "mtm_ms", "slcc")
 _FOLDER = FolderKind(
     made_by="a comparison of hosts",
     names=("results.json", "results.md", "report.html", "evaluations", "alignments.tsv.gz", "*.png"),
 )
 _MEANING = (
     "F_s is one vector for a whole sentence, so a lower error alone does not show that meaning helps: any vector "
-    "shifts what the face reads. “Meaning helps” is yes only if F_s as trained beats the host without Wav2Sem, a "
-    "constant vector and another clip's. The oracle rows read the text itself, which bounds what a perfect Wav2Sem "
-    "could add. All figures are LVE."
+    "shifts what the face reads. “Meaning helps” is yes only if F_s as trained has a lower LVE than the host without "
+    "Wav2Sem, a constant vector and another clip's, and if it wins so many clips of the last two that chance would do "
+    "so once in 20 times or less (sign test; a clip counts once, as the mean of its styles). The oracle rows read the "
+    "text itself, which bounds what a perfect Wav2Sem could add."
 )
-
-
-@dataclass(kw_only=True)
-class HostRow:
-    """One row of Table 1: a host with or without Wav2Sem on a data set, and what `evaluate` returned, or why not."""
-
-    data: str
-    host: str
-    wav2sem: bool
-    path: Path | None = None
-    unavailable: str = NOT_GIVEN
-    results: Mapping[str, Any] | None = None
-
-    @property
-    def label(self) -> str:
-        """As the published rows name it."""
-        return PAPER_HOSTS.get(self.host, self.host) + (" + Wav2Sem" if self.wav2sem else "")
-
-    @property
-    def name(self) -> str:
-        """As --models names it."""
-        return f"{self.host}{'-wav2sem' if self.wav2sem else ''}-{self.data}"
-
-    def figures(self, semantics: str = TRAINED) -> Mapping[str, Any] | None:
-        """The evaluation's row under these semantics, if it was measured."""
-        rows = self.results["rows"] if self.results else ()
-        return next((row for row in rows if row["semantics"] == semantics and not row["unavailable"]), None)
-
-    def published(self, split: str) -> list[PublishedRow]:
-        """What is published of this row."""
-        return [row for row in PUBLISHED_ROWS if (row.data, row.split, row.host) == (self.data, split, self.label)]
 
 
 def compare_hosts(config: CompareHosts, data: Path, out: Path, models: Path, device: str) -> list[HostRow]:
@@ -114,12 +81,12 @@ def compare_hosts(config: CompareHosts, data: Path, out: Path, models: Path, dev
         for wav2sem in (False, True)
     ]
     for row in rows:
-        _check_named(row)
+        check_named(row)
     _FOLDER.claim(out)
     for each in config.sets:
         for row in rows:
             if row.data == each.kind and row.path is not None:
-                _measure(each, row, folders[each.kind], out, device)
+                measure(each, row, folders[each.kind], out, device)
     sections, words = [], dict[str, Any]()
     for each in config.sets:
         some = [row for row in rows if row.data == each.kind]
@@ -146,78 +113,10 @@ def compare_hosts(config: CompareHosts, data: Path, out: Path, models: Path, dev
     return rows
 
 
-def find_models(place: Path, kinds: Sequence[str]) -> tuple[dict[tuple[str, str, bool], Path], list[str]]:
-    """The models of a folder or a list by (set, host, with Wav2Sem), and the names in the folder that are no row.
-
-    Raises:
-        MissingFileError: there is no such folder or file.
-        UserError: a line of the list is no row's, or nothing is.
-    """
-    if not place.exists():
-        raise MissingFileError("{place}: there is no such folder; check --models", place=place)
-    if place.is_dir():
-        named = {path.name: path for path in sorted(place.iterdir()) if path.is_dir() and path.name != "ablation"}
-    else:
-        lines = [line.split("\t") for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
-        named = {line[0].strip(): place.parent / line[-1].strip() for line in lines}
-    found: dict[tuple[str, str, bool], Path] = {}
-    unused = []
-    for name, path in named.items():
-        match = re.fullmatch(r"(\w+?)(-wav2sem)?-(\w+)", name)
-        if match and match[1] in PAPER_HOSTS | HOSTS and match[3] in kinds:
-            found[match[3], match[1], bool(match[2])] = path
-        else:
-            unused.append(name)
-    if not found or (unused and place.is_file()):
-        raise UserError(
-            "{place}: {what} no row of the table; a model is named HOST-SET or HOST-wav2sem-SET, with HOST one of "
-            "{hosts}, and SET one of {kinds}",
-            place=place,
-            what=f"{', '.join(unused)}: is" if unused else "holds",
-            hosts=", ".join(PAPER_HOSTS | HOSTS),
-            kinds=", ".join(kinds),
-        )
-    return found, unused
-
-
 def _below(folder: Path, name: str) -> Path | None:
     """The folder of that name in any case."""
     found = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() == name]
     return found[0] if found else None
-
-
-def _check_named(row: HostRow) -> None:
-    """A run stands for its model; the model is of the named host, and has a Wav2Sem or has none."""
-    if row.path is None:
-        return
-    if (row.path / "model" / "config.json").is_file():
-        row.path = row.path / "model"
-    config = ModelFolder.open(row.path).config
-    for what, found, named in (
-        ("host", config.host.KIND, row.host),
-        ("Wav2Sem", *("with" if has else "without" for has in (config.wav2sem is not None, row.wav2sem))),
-    ):
-        if found != named:
-            raise UserError(
-                "{path}: named {name}, but its model differs ({what}: {found} instead of {named}); rename it",
-                path=row.path,
-                name=row.name,
-                what=what,
-                found=found,
-                named=named,
-            )
-
-
-def _measure(config: EvaluateVertices, row: HostRow, data: Path | None, out: Path, device: str) -> None:
-    """Evaluate the row's model; what the user can mend is the row's reason, as the other rows do not depend on it."""
-    if data is None:
-        row.unavailable = f"no {row.data.upper()} in --data"
-        return
-    try:
-        row.results = evaluate(config, data, out / "evaluations" / row.name, str(row.path), device)
-        row.unavailable = ""
-    except UserError as error:
-        row.unavailable = f"not measured: {error}"
 
 
 def _set_blocks(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) -> list[Block]:
@@ -237,7 +136,18 @@ def _set_blocks(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) ->
         recorded = {"slcc": (row.results or {})["recorded"]["slcc"]}
         lines.append(["a face that never moves", *(figure(still or {}, key) for key in COLUMNS), "", "", "", ""])
         lines.append(["the recorded face", "0", "0", "0", "0", figure(recorded, "slcc"), "", "", "", ""])
-    header = ("host", "LVE", "MVE", "FDD", "MTM, ms", "SLCC", "LVE, published", "MVE", "FDD", "published by")
+    header = (
+        "host",
+        "LVE",
+        "MVE",
+        "FDD",
+        "MTM, ms",
+        "SLCC",
+        "LVE, published",
+        "MVE, published",
+        "FDD, published",
+        "published by",
+    )
     blocks: list[Block] = []
     if measured:
         results = measured[0].results or {}
@@ -284,36 +194,19 @@ def _controls(rows: Sequence[HostRow], out: Path) -> list[Block]:
             continue
         without = plain[row.data, row.host]
         lve = {name: (row.figures(name) or {}).get("lve_frames") for name in LABELS}
-        rivals = [without["lve_frames"] if without else None, lve["constant"], lve["shuffled"]]
-        unknown = [
-            name
-            for name, value in zip(("without Wav2Sem", "constant", "shuffled"), rivals, strict=True)
-            if value is None
-        ]
-        verdict = "yes" if all(own["lve_frames"] < rival for rival in rivals if rival is not None) else "no"
-        if unknown and verdict == "yes":
-            verdict = f"not known: no row {' or '.join(unknown)}"
-        better, of = _better_than_shuffled(out / "evaluations" / row.name / "metrics.jsonl")
+        plain_lve = without["lve_frames"] if without else None
+        wins = {name: clips_won(out / "evaluations" / row.name, name) for name in RIVALS}
         lines.append(
-            [f"{row.data}: {row.label}", five_digits(rivals[0]), *(five_digits(lve[name]) for name in LABELS)]
-            + [f"{better} of {of}" if of else "", verdict]
+            [f"{row.data}: {row.label}", five_digits(plain_lve), *(five_digits(lve[name]) for name in LABELS)]
+            + [f"{won} of {of}" if of else "" for won, of in wins.values()]
+            + [verdict(own["lve_frames"], [plain_lve, *(lve[name] for name in RIVALS)], list(wins.values()))]
         )
     if not lines:
         return [Note(text="Left out: no model with a Wav2Sem was measured.")]
     labels = [LABELS[name] if name != NONE else "the same model, F_s off" for name in LABELS]
-    header = ["model", "without Wav2Sem", *labels, "sequences better than with another clip's F_s", "meaning helps"]
+    won = ["clips better than with a constant F_s", "clips better than with another's"]
+    header = ["model", "without Wav2Sem", *labels, *won, "meaning helps"]
     return [Table(caption="LVE with other sentence vectors", header=header, rows=lines)]
-
-
-def _better_than_shuffled(path: Path) -> tuple[int, int]:
-    """Number of sequences with a lower LVE under the model's own F_s than under another clip's, and of all."""
-    lve: dict[str, dict[tuple[str, str], float]] = {TRAINED: {}, "shuffled": {}}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["semantics"] in lve:
-            lve[row["semantics"]][row["clip"], row["style"]] = row["lve"]
-    pairs = [(lve[TRAINED][key], other) for key, other in lve["shuffled"].items()]
-    return sum(own < other for own, other in pairs), len(pairs)
 
 
 def _ablation(models: Path) -> list[Block]:
@@ -333,10 +226,14 @@ def _words(
     if data is None:
         return [Note(text="Left out: there is no LibriSpeech in --data.")], []
     models = {row.name: row.path for row in rows if row.wav2sem and row.path is not None}
-    heard = {name: path for name, path in models.items() if ModelFolder.open(path).config.encoder.kind in KINDS}
+    heard = {n: p for n, p in models.items() if ModelFolder.open(p).config.encoder.kind in (*KINDS, WHISPER)}
+    notes: list[Block] = [
+        Note(text=f"{name} is left out: its encoder is not a network here.") for name in models.keys() - heard
+    ]
     if not heard:
-        return [Note(text="Left out: no model with a Wav2Sem was given.")], []
-    return near_homophone_blocks(config.words, data, out, Given(models=heard), device)
+        return [*notes, Note(text="Left out: no model with a Wav2Sem was given.")], []
+    blocks, measured = near_homophone_blocks(config.words, data, out, Given(models=heard), device, ("mse",))
+    return [*notes, *blocks], measured
 
 
 def _facts(rows: Sequence[HostRow], unused: Sequence[str]) -> list[Block]:

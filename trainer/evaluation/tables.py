@@ -95,9 +95,13 @@ def five_digits(value: float | None) -> str:
 
 
 def figure(row: Mapping[str, Any], key: str) -> str:
-    """A figure of `ERROR_COLUMNS` or `LIP_COLUMNS` in the digits that it deserves; empty for None."""
+    """A figure of `ERROR_COLUMNS` or `LIP_COLUMNS` in the digits that it deserves; empty for None. MTM is of few
+    sequences where the lips hardly move, and says so."""
     digits = {"mtm_ms": ".1f", "slcc": ".3f"}.get(key, ".4e")
-    return "" if row[key] is None else format(row[key], digits)
+    if row[key] is None:
+        return ""
+    matched, of = (row["matched_sequences"], row["sequences"]) if key == "mtm_ms" else (0, 0)
+    return format(row[key], digits) + (f" ({matched} of {of})" if matched < of else "")
 
 
 def _caption(results: Mapping[str, Any]) -> str:
@@ -151,7 +155,8 @@ def definitions(unit: str, recorded_slcc: float | None) -> str:
         f"mean distance over frames and all vertices. FDD ({squared}): per sequence, mean over the upper face's "
         "vertices of the standard deviation over time of the squared displacement from the template, truth minus "
         "prediction; the mean over sequences (signed), and the mean of its magnitude. MTM (ms): how far the lips' "
-        "openings and closings are from the recorded ones in time. SLCC (-1 to 1): correlation over sequences of the "
+        "openings and closings are from the recorded ones in time, and in how many sequences any could be matched, if "
+        "not in all. SLCC (-1 to 1): correlation over sequences of the "
         "speech's loudness with the lips' speed, within each speaker and style. That of the recorded faces "
         f"{recorded}; the nearest to it is best. MTM and SLCC follow arXiv 2503.20308."
     )

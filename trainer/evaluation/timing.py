@@ -49,9 +49,15 @@ class LipTotals:
     sequences: list[LipSequence] = field(default_factory=list)
 
     def means(self) -> dict[str, float | None]:
-        """`mtm_ms` and `slcc`; None where there was nothing to measure."""
+        """`mtm_ms` and `slcc`, None where there was nothing to measure; in how many sequences some peak or valley was
+        matched, and of how many."""
         delays_s = [s.misaligned_s for s in self.sequences if s.misaligned_s is not None]
-        return {"mtm_ms": 1000 * float(np.mean(delays_s)) if delays_s else None, "slcc": self.correlation()}
+        return {
+            "mtm_ms": 1000 * float(np.mean(delays_s)) if delays_s else None,
+            "slcc": self.correlation(),
+            "matched_sequences": len(delays_s),
+            "sequences": len(self.sequences),
+        }
 
     def correlation(self) -> float | None:
         """SLCC, or None for fewer than three sequences, or lips or loudness that never differ."""
@@ -159,11 +165,11 @@ def alignment(first_T: np.ndarray, second_T: np.ndarray) -> np.ndarray:
         j = diagonal - i
         before = np.minimum(np.minimum(total[i, j], total[i, j + 1]), total[i + 1, j])
         total[i + 1, j + 1] = np.abs(first_T[i] - second_T[j]) + before
-    path, i, j = [], n, m
-    while i and j:
-        path.append((i - 1, j - 1))
-        step = int(np.argmin((total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])))
-        i, j = i - (step < 2), j - (step != 1)
+    path, at, other = [], n, m
+    while at and other:
+        path.append((at - 1, other - 1))
+        step = int(np.argmin((total[at - 1, other - 1], total[at - 1, other], total[at, other - 1])))
+        at, other = at - (step < 2), other - (step != 1)
     return np.array(path[::-1], np.int64).reshape(-1, 2)
 
 
