@@ -25,7 +25,7 @@ OPTIONS = {
     "pretrain-hubert": (*COMMON, "--hubert"),
     "pretrain": (*COMMON, "--hubert"),
     "pretrain-prior": COMMON,
-    "finetune": (*COMMON, "--hubert", "--wav2sem"),
+    "finetune": (*COMMON, "--hubert", "--wav2sem", "--prior"),
     "evaluate": (*COMMON, "--model"),
     "analyze": (*COMMON, "--model"),
     "export": COMMON,
@@ -39,7 +39,9 @@ def options_of_verbs() -> dict[str, tuple[str, ...]]:
 
 
 def test_verbs_and_options_are_frozen() -> None:
-    assert options_of_verbs() == OPTIONS
+    options = options_of_verbs()
+    assert options.pop(cli.CHECK_HOST) == ("kind", "file")
+    assert options == OPTIONS
     assert MODULES.keys() == OPTIONS.keys()
 
 

@@ -26,7 +26,9 @@ CHECKPOINT_KINDS = (
     CheckpointKind("wav2sem", "Wav2Sem", "Wav2Sem's model.pth.tar: an encoder without a face"),
     CheckpointKind("faceformer-vocaset", "FaceFormer VOCASET", "FaceFormer's vocaset.pth", "faceformer"),
     CheckpointKind("faceformer-biwi", "FaceFormer BIWI", "FaceFormer's biwi.pth", "faceformer"),
-    CheckpointKind("imitator-vocaset", "Imitator VOCASET", "Imitator's checkpoint, also a personalised one", "imitator"),
+    CheckpointKind(
+        "imitator-vocaset", "Imitator VOCASET", "Imitator's checkpoint, also a personalised one", "imitator"
+    ),
     CheckpointKind(
         "facediffuser-vocaset",
         "FaceDiffuser VOCASET",
@@ -47,9 +49,12 @@ CHECKPOINT_KINDS = (
     CheckpointKind("lgldm-vocaset", "LG-LDM VOCASET", "LG-LDM's stage 2 for VOCASET, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-biwi", "LG-LDM BIWI", "LG-LDM's stage 2 for BIWI, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-mead", "LG-LDM MEAD", "LG-LDM's stage 2 for MEAD, with its stage 1", "lgldm"),
-    CheckpointKind("unitalker-arkit", "UniTalker ARKit", "UniTalker's .pt: 51 ARKit weights for any head", "unitalker"),
-    CheckpointKind("unitalker-vocaset", "UniTalker FLAME", "UniTalker's .pt and VOCASET's pca.npz", "unitalker"),
-    CheckpointKind("unitalker-biwi", "UniTalker BIWI", "UniTalker's .pt and BIWI's pca.npz", "unitalker"),
+    CheckpointKind(
+        "codetalker-vocaset", "CodeTalker VOCASET", "CodeTalker's stage 2 for VOCASET, with its stage 1", "codetalker"
+    ),
+    CheckpointKind(
+        "codetalker-biwi", "CodeTalker BIWI", "CodeTalker's stage 2 for BIWI, with its stage 1", "codetalker"
+    ),
     CheckpointKind("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
 )
 AUTO = "auto"

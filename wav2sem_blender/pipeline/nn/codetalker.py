@@ -162,9 +162,8 @@ class CodeTalkerNetwork(HostNetwork):
         if self.config.folded:
             return self.feedback.weight, self.feedback.bias
         head, feedback = self.autoencoder.motion_from.head, self.vertice_map
-        weight_MD = feedback.weight.double() @ head.weight.double()
         bias_M = feedback.bias if head.bias is None else F.linear(head.bias, feedback.weight, feedback.bias)
-        return weight_MD.to(head.weight), bias_M
+        return feedback.weight @ head.weight, bias_M
 
     @torch.no_grad()
     def on_keys(self) -> OnKeys:

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-
-from ...errors import Text, UserError
+from ...errors import MissingFileError, Text, UserError
 from ..checkpoint import BASIS_KEY, PUBLISHED, ModelConfig, ModelFolder, check_replaceable, save_model, save_wav2sem
 from ..checkpoint_kinds import AUTO, CHECKPOINT_KINDS, KIND_NAMES
 from ..nn.face_model import FaceModel
 from . import wav2sem
+from .codetalker import STAGE_1_KEY
 from .published import Format, Source, check_keys, precision_notes, read_file, write_file
 
 
@@ -92,6 +92,10 @@ def _recognised(source: Source) -> tuple[str, Source]:
             other = _source(path, [file for file in files if file != path])
             if kind := _kind_of(other):
                 return kind, other
+    if STAGE_1_KEY in source.state:
+        raise MissingFileError(
+            "{file}: it is stage 1, a codec of motion; the file of stage 2 is needed too", file=source.path.name
+        )
     raise UserError(
         "{file}: its keys fit no known checkpoint: {known}", file=source.path.name, known=", ".join(KIND_NAMES)
     )
