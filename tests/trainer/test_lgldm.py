@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""LG-LDM's two stages on miniature data sets: what is learnt, what stays frozen, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_vocaset  # noqa: E402
+from trainer.experiments import hosts, prior  # noqa: E402
+from trainer.experiments.hubert import TOY_SIZES  # noqa: E402
+from trainer.loops.finetune import finetune  # noqa: E402
+from trainer.loops.pretrain_prior import pretrain_prior  # noqa: E402
+from trainer.runs.run import Run  # noqa: E402
+from trainer.runs.stages import read_prior  # noqa: E402
+from wav2sem_blender.errors import UserError  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, open_folder, save_wav2sem  # noqa: E402
+from wav2sem_blender.pipeline.nn.lgldm import LgLdmNetwork  # noqa: E402
+from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
+
+NEVER = 10_000
+
+
+def run_in(folder: Path, config, loop: Callable[..., None], data: Path, *stages, resume: bool = False, **more) -> Path:
+    run = Run(folder, verb=loop.__name__, name="smoke", config=config, device="cpu", resume=resume)
+    try:
+        loop(config, data, run, *stages, **more)
+    finally:
+        run.close()
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def vocaset(tmp_path_factory) -> Path:
+    """One short clip of training, one of validation."""
+    folder = tmp_path_factory.mktemp("vocaset")
+    write_vocaset(folder, layout="exported", subjects=VOCASET_SUBJECTS[1:3], sentences=(21,), seconds=0.5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codec(vocaset: Path, tmp_path_factory) -> Path:
+    """Stage 1 that knows the clip by heart."""
+    config = replace(prior.lgldm_smoke(), epochs=80, learning_rate=3e-3, checkpoint_every=NEVER, valid_clips=0)
+    return run_in(tmp_path_factory.mktemp("runs") / "codec", config, pretrain_prior, vocaset)
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory) -> Path:
+    torch.manual_seed(1)
+    config, folder = Wav2SemConfig(config=TOY_SIZES, target_dim=24), tmp_path_factory.mktemp("imported") / "wav2sem"
+    state = Wav2Sem(config.config, config.target_dim).state_dict()
+    save_wav2sem(folder, config, {f"wav2sem.{key}": value.numpy() for key, value in state.items()})
+    return folder
+
+
+def test_both_stages_learn_a_clip_and_stage_1_and_wav2sem_stay(
+    vocaset: Path, codec: Path, sentence_encoder: Path, tmp_path
+) -> None:
+    found = losses(codec)
+    assert found[-1] < found[0] / 10
+    config = replace(hosts.lgldm_smoke_wav2sem(), epochs=60, learning_rate=3e-3, checkpoint_every=NEVER, mask_share=0.0)
+    folder = run_in(tmp_path / "face", config, finetune, vocaset, None, sentence_encoder, prior=codec)
+    found = losses(folder)
+    assert np.mean(found[-5:]) < found[0] / 10  # the times are drawn at random
+    model = ModelFolder.open(folder / "model")
+    kept = model.tensors("decoder.autoencoder.") | model.tensors("published.autoencoder.")
+    assert all(np.array_equal(value, kept[name]) for name, value in read_prior(codec).items())
+    heard = model.tensors("wav2sem.")
+    assert all(
+        np.array_equal(value, heard[n]) for n, value in open_folder(sentence_encoder).tensors("wav2sem.").items()
+    )
+    speech = np.random.default_rng(0).standard_normal(8_000)
+    animator = SpeechAnimator.load(folder / "model")
+    motion = animator.animate(speech, 16_000, seed=5)
+    assert motion.weights_TK.shape == (14, 33) and motion.info["seed"] == "5"
+    assert np.array_equal(motion.weights_TK, animator.animate(speech, 16_000, seed=5).weights_TK)
+    assert json.loads((folder / "valid.json").read_text())["clips"] == 1
+
+
+def test_biwi_learns_its_validation_sentences_too(tmp_path) -> None:
+    write_biwi(tmp_path / "biwi", layout="exported", subjects=("F2",), sentences=(1, 33), seconds=0.5)
+    codec = run_in(tmp_path / "codec", prior.lgldm_biwi_smoke(), pretrain_prior, tmp_path / "biwi")
+    folder = run_in(tmp_path / "face", hosts.lgldm_biwi_smoke(), finetune, tmp_path / "biwi", None, None, prior=codec)
+    assert len(losses(codec)) == len(losses(folder)) == 2
+    motion = SpeechAnimator.load(folder / "model").animate(np.random.default_rng(0).standard_normal(16_000), 16_000)
+    assert motion.fps == 25 and motion.vertex_offsets().shape == (24, 23370, 3)
+
+
+def test_a_stopped_run_continues_bit_for_bit(vocaset: Path, codec: Path, tmp_path, monkeypatch) -> None:
+    config = replace(hosts.lgldm_smoke(), epochs=4, checkpoint_every=2, valid_clips=0)
+    whole = run_in(tmp_path / "whole", config, finetune, vocaset, None, None, prior=codec)
+    calls = iter(range(3))
+    with monkeypatch.context() as patch:
+        loss = LgLdmNetwork.loss
+        patch.setattr(LgLdmNetwork, "loss", lambda *given: (next(calls), loss(*given))[1])
+        with pytest.raises(StopIteration):
+            run_in(tmp_path / "stopped", config, finetune, vocaset, None, None, prior=codec)
+    run_in(tmp_path / "stopped", config, finetune, vocaset, None, None, prior=codec, resume=True)
+    weights = [ModelFolder.open(folder / "model").weights_sha256 for folder in (whole, tmp_path / "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_a_prior_of_another_host_is_refused(vocaset: Path, codec: Path, tmp_path) -> None:
+    other = replace(hosts.lgldm_smoke(), host=replace(hosts.lgldm_smoke().host, code_width=16))
+    with pytest.raises(UserError, match="its prior is of another host or data set"):
+        run_in(tmp_path / "other", other, finetune, vocaset, None, None, prior=codec)
+    with pytest.raises(UserError, match="give --prior RUN"):
+        run_in(tmp_path / "none", hosts.lgldm_smoke(), finetune, vocaset, None, None)
