@@ -21,7 +21,7 @@ MODULES = {
     "pretrain-hubert": "hubert",
     "pretrain": "wav2sem",
     "pretrain-prior": "prior",
-    "finetune": "face hosts",
+    "finetune": "face hosts imitator facediffuser",
     "evaluate": "evaluation",
     "analyze": "analysis",
     "export": "export",

@@ -30,6 +30,8 @@ class FinetuneVertices:
         pretrained: Folder or hub name of the encoder's weights, such as "facebook/wav2vec2-base-960h". "" starts from
             nothing, for tests, unless --hubert names a run.
         semantics: Fuse the Wav2Sem of --wav2sem.
+        frozen_layers: How many of the encoder's first layers are not trained; with any, its projection is not either.
+        closures: Give the host the weights of frames with closed lips (`datasets/closures.py`).
         train_splits: Names of the splits that are learnt; "valid" is then no longer held out.
         weight_decay: Of AdamW; 0 is Adam.
         mask_share, mask_frames, min_masks: SpecAugment in time: spans of `mask_frames` over this share of the frames,
@@ -43,6 +45,8 @@ class FinetuneVertices:
     host: Host = FaceFormer()
     pretrained: str = ""
     semantics: bool = False
+    frozen_layers: int = 0
+    closures: bool = False
     train_splits: tuple[str, ...] = ("train",)
     weight_decay: float = 0.0
     mask_share: float = 0.05
@@ -61,6 +65,37 @@ class FinetuneVertices:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch, self.min_masks, self.mask_frames) < 1 or not 0 <= self.mask_share < 1:
             raise UserError("epochs, batch, min_masks and mask_frames must be at least 1, mask_share in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptActor:
+    """A model of Imitator adapted to one actor: first the style is learnt, then the style and the last layer.
+
+    The released settings are for debugging, so how long to train is our choice.
+
+    Attributes:
+        data: Layout of --data.
+        subject: The actor; "" is the only one of the data.
+        start_style: The training subject whose style is the first guess, and whose place the actor takes.
+        train_clips, valid_clips: How many clips, in the data's order, are learnt, and how many after them held out.
+        epochs: Of the two stages.
+    """
+
+    data: str
+    subject: str = ""
+    start_style: str = "FaceTalk_170725_00137_TA"
+    train_clips: int = 4
+    valid_clips: int = 2
+    epochs: tuple[int, int] = (300, 300)
+    learning_rate: float = 1e-4
+    precision: str = "no"
+    accumulate: int = 1
+    checkpoint_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.train_clips, self.valid_clips, *self.epochs) < 1:
+            raise UserError("train_clips, valid_clips and both epochs must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

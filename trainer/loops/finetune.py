@@ -26,6 +26,7 @@ from wav2sem_blender.pipeline.nn import host_network
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
 from wav2sem_blender.pipeline.official import save_on_keys
 
+from ..datasets.closures import Closures
 from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.opening import open_face_data
 from ..runs.epochs import Epochs
@@ -34,13 +35,14 @@ from ..runs.stages import read_encoder, read_pretrained, read_prior, read_senten
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .ablation import ablate_semantics
+from .adapt import adapt_actor
 from .export import MODEL, provenance_of
-from .face_recipes import AblateSemantics, FinetuneChannels, FinetuneVertices
+from .face_recipes import AblateSemantics, AdaptActor, FinetuneChannels, FinetuneVertices
 from .finetune_channels import finetune_channels
 
 
 def finetune(
-    config: FinetuneVertices | FinetuneChannels | AblateSemantics,
+    config: FinetuneVertices | FinetuneChannels | AblateSemantics | AdaptActor,
     data: Path,
     run: Run,
     hubert: Path | None,
@@ -54,6 +56,8 @@ def finetune(
     """
     if isinstance(config, FinetuneVertices):
         finetune_vertices(config, data, run, hubert, wav2sem, prior)
+    elif isinstance(config, AdaptActor):
+        adapt_actor(config, data, run, prior)
     elif hubert is None or wav2sem is None:
         raise UserError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
     elif isinstance(config, AblateSemantics):
@@ -88,7 +92,9 @@ def finetune_vertices(
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
     freeze_prior(model, prior)
+    closures = Closures(data) if config.closures else None
     run.describe(
+        closures="" if closures is None else closures.source,
         data_sha256=data_hash(faces.files()),
         skipped=dict(faces.skipped),
         clips={"train": len(train), "valid": len(valid)},
@@ -102,7 +108,7 @@ def finetune_vertices(
     # Fused: equal up to rounding, and several times as fast on a CPU.
     optimiser = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     learner = run.learn(Learner(config, model), optimiser)
-    examples = Examples(model, faces, run.device)
+    examples = Examples(model, faces, run.device, closures)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
     for step in run.steps(config.epochs * len(epochs)):
         learner.train()
@@ -161,6 +167,10 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
     model = FaceModel(described, 3 * faces.n_vertices)
     if weights is not None:
         model.audio_encoder.load_state_dict(weights)
+    if config.frozen_layers:
+        encoder_layers = model.audio_encoder.encoder.layers
+        encoder_layers[: config.frozen_layers].requires_grad_(False)
+        model.audio_encoder.feature_projection.requires_grad_(False)
     if model.wav2sem is not None:
         try:
             model.wav2sem.load_state_dict(sentence)
@@ -210,6 +220,7 @@ class Example:
         semantic_11E: F_s, or None without a Wav2Sem.
         target_TX: Offsets from the template.
         template_X: The subject's rest face.
+        weight_T: Weights of the frames, for hosts that have such a loss.
         style_KN: One-hot styles to predict the clip in: its own, or all of them for a subject that is not trained.
         audio_s: Its duration.
     """
@@ -222,13 +233,17 @@ class Example:
     template_X: Tensor
     style_KN: Tensor
     audio_s: float
+    weight_T: Tensor | None = None
 
 
 class Examples:
     """Reads clips; what the frozen parts make of them is computed once and kept."""
 
-    def __init__(self, model: FaceModel, faces: FaceData, device: torch.device) -> None:
-        self._model, self._faces, self._device = model, faces, device
+    def __init__(
+        self, model: FaceModel, faces: FaceData, device: torch.device, closures: Closures | None = None
+    ) -> None:
+        self._model, self._faces, self._device, self._closures = model, faces, device, closures
+        self._weights: dict[str, Tensor] = {}
         self._kept: dict[str, tuple[Tensor, Tensor, Tensor | None, float]] = {}
 
     def __call__(self, clip: FaceClip) -> Example:
@@ -261,7 +276,16 @@ class Examples:
             template_X=torch.from_numpy(template_V3).float().flatten().to(self._device),
             style_KN=style_NN[[styles.index(clip.subject)]] if clip.subject in styles else style_NN,
             audio_s=audio_s,
+            weight_T=self._weight(clip, len(vertices_TV3)),
         )
+
+    def _weight(self, clip: FaceClip, n_anim_frames: int) -> Tensor | None:
+        if self._closures is None or clip.split != "train":
+            return None
+        if clip.name not in self._weights:
+            weight_T = self._closures(clip, self._faces.samples(clip), n_anim_frames, self._faces.fps)
+            self._weights[clip.name] = torch.from_numpy(weight_T).to(self._device)
+        return self._weights[clip.name]
 
     @torch.no_grad()
     def _listen(self, samples_S: np.ndarray, n_anim_frames: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
@@ -330,6 +354,7 @@ def example_for(memory_1RM: Tensor, example: Example, style_KN: Tensor) -> host_
         style_BN=style_KN,
         target_BTX=example.target_TX.expand(n_styles, -1, -1),
         template_BX=example.template_X.expand(n_styles, -1),
+        weight_BT=None if example.weight_T is None else example.weight_T.expand(n_styles, -1),
     )
 
 

@@ -94,7 +94,10 @@ class ImitatorNetwork(HostNetwork):
     def loss(self, example: Example) -> Tensor:
         """Squared error, that of frames with closed lips once more, and that of the changes."""
         predicted_BTX = self.recomputed(example.memory_BRM, example.style_BN)
-        target_BTX, weight_BT = example.target_BTX, example.weight_BT
+        return self.motion_loss(predicted_BTX, example.target_BTX, example.weight_BT)
+
+    def motion_loss(self, predicted_BTX: Tensor, target_BTX: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+        """The loss of a prediction; `weight_BT` says how much each frame counts as one with closed lips."""
         squared_BTX = (predicted_BTX - target_BTX).square()
         loss = squared_BTX.mean()
         if weight_BT is not None:
