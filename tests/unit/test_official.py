@@ -252,6 +252,8 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
             f"codetalker-{data}": {"feat_map.weight": torch.zeros(1), "vertice_map.weight": torch.zeros(1, n_rows)}
             for data, n_rows in (("vocaset", 15069), ("biwi", 70110))
         },
+        "probtalk3d-mead": {"feature_predictor.style_embedding.weight": torch.zeros(1)},
+        "lsf-mead": {"feature_predictor.style_proj.weight": torch.zeros(1)},
         **{
             f"unitalker-{name}": {
                 "decoder.learnable_style_emb.weight": torch.zeros(935, 64),

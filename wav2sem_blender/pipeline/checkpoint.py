@@ -339,7 +339,7 @@ def _write_folder(
     from safetensors.numpy import save_file
 
     with replaced_folder(folder, MADE_BY, model_files, CONFIG_FILE) as new:
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, new / WEIGHTS_FILE)
+        save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, new / WEIGHTS_FILE)
         (new / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable only by its owner
         for name, source in onnx.items():
             shutil.copyfile(source, new / name)

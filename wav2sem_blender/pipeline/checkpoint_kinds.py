@@ -55,6 +55,10 @@ CHECKPOINT_KINDS = (
     CheckpointKind(
         "codetalker-biwi", "CodeTalker BIWI", "CodeTalker's stage 2 for BIWI, with its stage 1", "codetalker"
     ),
+    CheckpointKind(
+        "probtalk3d-mead", "ProbTalk3D", "ProbTalk3D's stage-2 .ckpt and your FLAME file as .npz", "probtalk3d"
+    ),
+    CheckpointKind("lsf-mead", "LSF-Animation", "LSF-Animation's stage-2 .ckpt and your FLAME file as .npz", "lsf"),
     CheckpointKind("codetalker-wav2sem", "CodeTalker with Wav2Sem", "The Wav2Sem inside a CodeTalker stage-2 file"),
 )
 AUTO = "auto"

@@ -165,11 +165,42 @@ class Flame:
 
         Every parameter is expected to be about 1 and every coordinate to be exact to 0.1 mm, so that hundreds of
         parameters cannot make up for noise.
+
+        Raises:
+            UserError: The face has another number of vertices.
         """
         columns_XS = self.shapes_V3S.reshape(-1, N_SHAPES)
+        if vertices_V3.shape != self.template_V3.shape:
+            raise UserError(
+                "the neutral face has {n_found} vertices, FLAME has {n_expected}",
+                n_found=len(vertices_V3),
+                n_expected=len(self.template_V3),
+            )
         wanted_X = (vertices_V3 - self.template_V3).ravel()
         normal_SS = columns_XS.T @ columns_XS + 1e-8 * np.eye(N_SHAPES)
         return np.linalg.solve(normal_SS, columns_XS.T @ wanted_X)
+
+
+def neutral_face(path: Path) -> np.ndarray:
+    """The vertices (V, 3) of a neutral face in FLAME's order, metres and frame: an .npy, or an .obj.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It has no vertices, or not FLAME's number of them.
+    """
+    if not path.is_file():
+        raise MissingFileError("{file}: no such file", file=path)
+    try:
+        if path.suffix.lower() == ".npy":
+            vertices_V3 = np.load(path, allow_pickle=False).astype(np.float64)
+        else:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            vertices_V3 = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError("{file}: not the vertices of a face ({error})", file=path, error=error) from error
+    if vertices_V3.ndim != 2 or vertices_V3.shape[1] != 3 or not np.isfinite(vertices_V3).all():
+        raise UserError("{file}: {shape}; finite vertices (V, 3) are needed", file=path, shape=vertices_V3.shape)
+    return vertices_V3
 
 
 def jaw_factors(rotation_T3: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ class LSF(ProbTalk3D):
     tokens: int = 4
     fusion_dim: int = 64
     shape_dim: int = N_SHAPES
+    style_parts: tuple[int, ...] = ()
 
     def flops(self, n_frames: int) -> float:
         """Of the predictor's two streams, their fusion, and the codec's decoder."""

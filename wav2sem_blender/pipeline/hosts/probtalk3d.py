@@ -49,6 +49,7 @@ class ProbTalk3D(Host):
         temperature: Of the draw; the nearest code is the likeliest.
         longest, overlap: Animation frames of a window of a long recording, and that neighbours share.
         flame_keys: The motion is weights of `flame_parameters.KEYS` instead of the published outputs.
+        style_parts: How many speakers, emotions and levels make the styles; () where a style is one thing.
         latent_weight, expression_weight, jaw_weight: Of the absolute errors in the loss.
     """
 
@@ -67,11 +68,13 @@ class ProbTalk3D(Host):
     longest: int = 1500
     overlap: int = 50
     flame_keys: bool = False
+    style_parts: tuple[int, ...] = (len(SPEAKERS), len(EMOTIONS), len(LEVELS))
     latent_weight: float = 1.0
     expression_weight: float = 0.15
     jaw_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "style_parts", tuple(map(int, self.style_parts)))
         if self.dim % self.code_width or self.dim % self.heads:
             raise UserError(
                 "{kind}: a width of {dim} is no multiple of {code_width} (a code) and {heads} (heads)",

@@ -120,7 +120,7 @@ class ProbTalk3DNetwork(HostNetwork):
 
     def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Parameters (B, T, X) of drawn codes, as in the released demo; or weights of `KEYS` (B, T, K)."""
-        config = self.config
+        config, style_BN = self.config, self._whole_style(style_BN)
 
         def window(start: int, stop: int, _progress: Progress) -> Tensor:
             latent_BtM = self.latents(memory_BRM[:, 2 * start : 2 * stop], style_BN)
@@ -132,6 +132,16 @@ class ProbTalk3DNetwork(HostNetwork):
             return motion_BTX
         weights = [key_weights(to_flame(motion_TX)) for motion_TX in motion_BTX.cpu().numpy()]
         return torch.from_numpy(np.stack(weights)).to(motion_BTX)
+
+    def _whole_style(self, style_BN: Tensor) -> Tensor:
+        """The style with what it leaves open: the first speaker, neutral, level 1, or level 2 of another emotion."""
+        if sum(self.config.style_parts) != style_BN.shape[1]:
+            return style_BN
+        speaker, emotion, level = style_BN.split(self.config.style_parts, 1)
+        first_B = torch.zeros(len(style_BN), dtype=torch.long, device=style_BN.device)
+        emotion = _or_default(emotion, first_B)
+        level = _or_default(level, (emotion[:, 0] < 0.5).long())
+        return torch.cat([_or_default(speaker, first_B), emotion, level], 1)
 
     def on_keys(self) -> OnKeys:
         """As `HostNetwork`, on keys of the user's FLAME.
@@ -179,3 +189,9 @@ PRIOR_WEIGHTS = (1.5, 0.5, 0.1)
 
 def _weighted(weights: tuple[float, ...], *parts: Tensor) -> Tensor:
     return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
+
+
+def _or_default(part_BN: Tensor, index_B: Tensor) -> Tensor:
+    """Rows that are not all 0, and one-hot ones in place of the others."""
+    default_BN = F.one_hot(index_B, part_BN.shape[1]).to(part_BN)
+    return torch.where(part_BN.any(1, keepdim=True), part_BN, default_BN)

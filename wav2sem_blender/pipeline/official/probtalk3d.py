@@ -1,34 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ProbTalk3D's Lightning checkpoint of stage 2. It holds the codec of stage 1, so the one file is a whole model.
 
-The released model predicts FLAME's parameters: a model folder needs the user's FLAME file, an .npz, beside it.
+The released model predicts FLAME's parameters: the user's FLAME file, an .npz, must be given with it. A neutral face in
+FLAME's order, as .npy or .obj, may be given too; its shape then turns the jaw's keys about its own joint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import UserError
-from ..checkpoint import EncoderConfig, ModelFolder
-from ..flame_parameters import Flame
+from ..checkpoint import PUBLISHED, EncoderConfig, ModelFolder
+from ..flame_parameters import Flame, neutral_face
 from ..hosts.probtalk3d import RELEASES, ProbTalk3D
 from ..nn.codec import CodecSizes
 from ..nn.host_network import HostNetwork
 from ..nn.probtalk3d import ProbTalk3DNetwork
 from ..nn.published import loaded, need, own_weights
-from .published import BASE_ENCODER, Published, Source, check_rows, renamed
+from .published import BASE_ENCODER, Published, Source, State, renamed, require_architecture
 
 PREFIX = ""
 ENCODER = EncoderConfig(kind="hubert", config=BASE_ENCODER)
 ENCODER_NAME = "feature_extractor.audiomodel."
+PARTS = ("motion_prior.", "feature_predictor.", "identity_extractor.")
+"""The host's network."""
 MEASURED = ("_losses.", "metrics.", "motion_prior._losses.", "motion_prior.metrics.")
-"""What the training measured."""
-STYLE_KEY = "feature_predictor.style_embedding.weight"
-PRIOR_KEY = "motion_encoder.feature_mapping.0.weight"
-DECODER_PARTS = ("motion_prior.", "feature_predictor.", "identity_extractor.")
+"""What the training measured; the released code wants to read it again."""
+STYLE_KEY, PRIOR_KEY = "feature_predictor.style_embedding.weight", "motion_encoder.feature_mapping.0.weight"
+NAMES = ((ENCODER_NAME, "audio_encoder."), *((part, f"decoder.{part}") for part in PARTS))
 
 
 def recognised(state: Mapping[str, Tensor]) -> str | None:
@@ -38,49 +40,76 @@ def recognised(state: Mapping[str, Tensor]) -> str | None:
 
 def read(kind: str, source: Source) -> Published:
     """As `Format`."""
-    refuse_stage_1(source)
     release = RELEASES[kind]
-    source.take(STYLE_KEY)
-    check_columns(source, STYLE_KEY, kind, len(release.styles))
+    check_stage(kind, source, STYLE_KEY, len(release.styles))
+    own, beside = parted(source.state)
     return Published.of(
-        release, ENCODER, face_state(source), n_outputs=n_outputs(source.state), prepare=flame_beside(source)
+        release,
+        ENCODER,
+        renamed(own, NAMES),
+        n_outputs=n_outputs(source.state),
+        prepare=with_flame(source, beside),
     )
 
 
-def refuse_stage_1(source: Source) -> None:
-    """Raise UserError for the codec alone."""
+def check_stage(kind: str, source: Source, style_key: str, n_styles: int) -> None:
+    """Raise UserError for the codec of stage 1 alone, and for another number of styles."""
     if PRIOR_KEY in source.state:
         raise UserError(
-            "{file}: the codec of stage 1, which does not hear speech. The file of stage 2 holds it too; import that",
+            "{file}: this is stage 1, the codec, which does not hear speech. Import the file of stage 2: it has the "
+            "codec too",
             file=source.path.name,
+        )
+    found = source.take(style_key).shape[1]
+    if found != n_styles:
+        raise UserError(
+            "{file}: {key} has {found} styles, {kind} has {expected}",
+            file=source.path.name,
+            key=style_key,
+            found=found,
+            kind=kind,
+            expected=n_styles,
         )
 
 
-def check_columns(source: Source, key: str, kind: str, n_columns: int) -> None:
-    """Raise UserError unless the styles are as many as the release's."""
-    check_rows(Source(path=source.path, state={key: source.take(key).T}), key, kind, n_columns)
+def parted(state: Mapping[str, Tensor], others: tuple[str, ...] = ()) -> tuple[State, State]:
+    """The model's tensors, and those that only the released code reads: `MEASURED` and `others`."""
+    own = own_weights(state, others=(*MEASURED, *others))
+    return own, {key: value for key, value in state.items() if key not in own}
 
 
-def face_state(source: Source) -> dict[str, Tensor]:
-    """State dict of `FaceModel`, without what the training measured."""
-    names = ((ENCODER_NAME, "audio_encoder."), *((part, f"decoder.{part}") for part in DECODER_PARTS))
-    return renamed(own_weights(source.state, others=MEASURED), names)
-
-
-def flame_beside(source: Source) -> Any:
-    """A function that gives a network the user's FLAME, and the shape of a neutral face if one was given too."""
+def with_flame(source: Source, beside: State) -> Callable[[HostNetwork], None]:
+    """A function that gives a network the user's FLAME and face, and what only an export needs."""
     flame = next((Flame.read(path) for path in source.beside if path.suffix.lower() == ".npz"), None)
+    face_V3 = next((neutral_face(path) for path in source.beside if path.suffix.lower() in (".npy", ".obj")), None)
 
     def prepare(network: HostNetwork) -> None:
         assert isinstance(network, ProbTalk3DNetwork)
-        network.flame = flame
+        network.flame, network.beside = flame, beside
+        if flame is not None and face_V3 is not None:
+            network.shape_S = flame.shape_of(face_V3)
 
     return prepare
 
 
 def write(model: ModelFolder) -> dict[str, dict[str, Any]]:
     """As `Format`."""
-    raise NotImplementedError
+    if not isinstance(model.config.host, ProbTalk3D) or model.config.host.KIND != ProbTalk3D.KIND:
+        raise UserError("{model}: ProbTalk3D's format holds its own model; this one differs", model=model.config.name)
+    return written(model, NAMES)
+
+
+def written(model: ModelFolder, names: tuple[tuple[str, str], ...], **replaced: Tensor) -> dict[str, dict[str, Any]]:
+    """The file of a model, with some tensors of the network replaced, by their released names."""
+    import torch
+
+    from ..engine_torch import load_state
+
+    require_architecture(model.config.name, model.config.encoder, ENCODER)
+    state = {key: value for key, value in load_state(model).items() if not key.startswith(("wav2sem.", "fusion."))}
+    published = {key: torch.from_numpy(value) for key, value in model.tensors(PUBLISHED).items()}
+    whole = renamed(state, names, back=True) | published | replaced
+    return {f"{model.config.name}.ckpt": {"state_dict": whole}}
 
 
 def common_sizes(state: Mapping[str, Tensor], heads: int, n_blocks: int) -> dict[str, Any]:
@@ -106,19 +135,13 @@ def n_outputs(state: Mapping[str, Tensor]) -> int:
     return len(need(state, "motion_prior.motion_decoder.feature_mapping_reverse.weight"))
 
 
-def own_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the host's network."""
-    others = (*MEASURED, "feature_extractor.", "audio_model.")
-    return own_weights(state, others=others)
-
-
 def from_published(kind: str, state: Mapping[str, Tensor], heads: int = 8) -> ProbTalk3DNetwork:
     """The network of a released file, of the sizes that its tensors have; without the speech encoder.
 
     Raises:
         UserError: A tensor is missing, unknown or of another shape; the message names it.
     """
-    state = own_part(state)
+    state = own_weights(state, others=(*MEASURED, ENCODER_NAME))
     audio, style = need(state, "feature_predictor.audio_feature_map.weight"), need(state, STYLE_KEY)
     n_blocks = sum(key.startswith("feature_predictor.encoder_transformer.") and "to_qkv" in key for key in state)
     config = ProbTalk3D(feature_dim=audio.shape[1] // 2, **common_sizes(state, heads, n_blocks))

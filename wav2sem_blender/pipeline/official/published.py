@@ -20,6 +20,7 @@ from ..checkpoint import EncoderConfig, ModelFolder
 from ..hosts.protocol import Host, Release
 from ..nn.encoders import KINDS
 from ..nn.host_network import HostNetwork
+from . import lightning
 
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 # Root mean square of the change of the vertices' motion, against the same weights in float32.
@@ -151,7 +152,7 @@ def read_file(path: Path) -> State:
         raise MissingFileError("{file}: no such file", file=path)
     size = path.stat().st_size
     try:
-        loaded = _arrays_in(path) if path.suffix == ".npz" else torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _arrays_in(path) if path.suffix == ".npz" else lightning.load(path)
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
         raise UserError(
             "{file}: {size} bytes that torch cannot read as weights ({error}); the file is truncated, not a "
@@ -166,11 +167,6 @@ def read_file(path: Path) -> State:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _state_in(loaded: object) -> object:
-    """The state dict in what was stored: itself, or what is named "state_dict" or "model"."""
-    if not isinstance(loaded, Mapping):
-        return None
-    return next((loaded[name] for name in ("state_dict", "model") if isinstance(loaded.get(name), Mapping)), loaded)
 def _arrays_in(path: Path) -> State:
     """The arrays of an npz file."""
     with np.load(path, allow_pickle=False) as stored:
@@ -185,6 +181,11 @@ def write_file(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(content, path)
 
 
+def _state_in(loaded: object) -> object:
+    """The state dict in what was stored: itself, or what is named "state_dict" or "model"."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((loaded[name] for name in lightning.STATE_NAMES if isinstance(loaded.get(name), Mapping)), loaded)
 
 
 def precision_notes(path: Path, state: Mapping[str, Tensor]) -> list[Text]:
