@@ -4,16 +4,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from wav2sem_blender.pipeline.hosts import codetalker, lgldm
 
 from ..loops.prior_recipes import PretrainPrior
 from .hubert import TOY_SIZES
 
-CODETALKER_TOY = {"dim": 16, "layers": 1, "ffn_dim": 32, "codec_dim": 32, "codec_heads": 4, "codec_ffn_dim": 48}
+CODETALKER_TOY: dict[str, Any] = {
+    "dim": 16,
+    "layers": 1,
+    "ffn_dim": 32,
+    "codec_dim": 32,
+    "codec_heads": 4,
+    "codec_ffn_dim": 48,
+}
 CODETALKER_TOY |= {"codec_blocks": 1, "latent": 32, "code_width": 8, "n_codes": 64}
 
-LGLDM_TOY = {"dim": 32, "heads": 4, "n_layers": 1, "audio_dim": TOY_SIZES["hidden_size"], "sampling_steps": 5}
+LGLDM_TOY: dict[str, Any] = {
+    "dim": 32,
+    "heads": 4,
+    "n_layers": 1,
+    "audio_dim": TOY_SIZES["hidden_size"],
+    "sampling_steps": 5,
+}
 LGLDM_TOY |= {"codec_dim": 32, "codec_heads": 4, "codec_ffn_dim": 48, "codec_blocks": 1, "code_width": 8, "n_codes": 64}
 WITH_VALID = ("train", "valid")
 
