@@ -50,9 +50,9 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     """Time both at a few seconds of speech, compare them, and time ours at 10 s."""
     torch.set_num_threads(chosen.cores)
     network = random_codetalker()
-    duration_s = 1 if chosen.short else 4
+    duration_s = 0.5 if chosen.short else 4
     memory_1RM, style_1N = torch.randn(1, 10 * VOCASET.fps, VOCASET.dim), F.one_hot(torch.tensor([2]), 8).float()
-    part_1RM = memory_1RM[:, : duration_s * VOCASET.fps]
+    part_1RM = memory_1RM[:, : int(duration_s * VOCASET.fps)]
     start = time.perf_counter()
     expected_1TX = predict_by_prefix(network, part_1RM)
     loop_s = time.perf_counter() - start
@@ -61,10 +61,11 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     own_s = time.perf_counter() - start
     error = float((motion_1TX - expected_1TX).abs().max() / expected_1TX.abs().max())
     name = "CodeTalker, VOCASET"
+    ratio, met = loop_s / own_s, None if chosen.short else loop_s / own_s >= 2
     rows = [
-        Row(name=f"{name}, released loop, {duration_s} s", value=loop_s, unit="s"),
-        Row(name=f"{name}, ours, {duration_s} s", value=own_s, unit="s"),
-        Row(name=f"{name}, loop / ours", value=loop_s / own_s, unit="x", aim=">= 2", met=loop_s / own_s >= 2),
+        Row(name=f"{name}, released loop, {duration_s:g} s", value=loop_s, unit="s"),
+        Row(name=f"{name}, ours, {duration_s:g} s", value=own_s, unit="s"),
+        Row(name=f"{name}, loop / ours", value=ratio, unit="x", aim=">= 2 at 4 s", met=met),
         Row(name=f"{name}, difference", value=error, unit="of scale", aim="<= 1e-4", met=error <= TOLERANCE),
     ]
     if not chosen.short:
