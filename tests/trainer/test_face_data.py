@@ -430,7 +430,7 @@ def test_biwi_recordings_may_be_called_cut(copy) -> None:
 
 
 def test_unknown_kinds_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="choose from vocaset, biwi, custom"):
+    with pytest.raises(ValueError, match="choose from vocaset, vocaset_60, biwi, custom"):
         open_face_data("meads", tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_face_data("vocaset", tmp_path / "nowhere")

@@ -46,6 +46,7 @@ class TestTorch:
 
     def network(self):
         network = SMALL.network(N_OUTPUTS, N_STYLES)
+        self.torch.nn.init.normal_(network.expression_offset.weight, std=0.3)
         norm = network.batch_norm
         for tensor, value in ((norm.running_mean, 0.3), (norm.running_var, 2.0), (norm.weight, 1.5), (norm.bias, -0.2)):
             tensor.data.fill_(value)
@@ -156,6 +157,7 @@ class TestTorch:
 
         network = RELEASES[kind].host.network(15069, 8)
         network.fc1.weight.data.mul_(10)
+        self.torch.nn.init.normal_(network.expression_offset.weight, std=0.1)
         network.batch_norm.running_mean.fill_(-3.0)
         network.batch_norm.running_var.fill_(9.0)
         file = tmp_path / "variables.npz"
@@ -230,15 +232,14 @@ class TestTorch:
     def test_the_sentence_is_added_to_the_logits_at_60_hz_before_the_zeros_around_them(self) -> None:
         """FC = 0 is the plain host, and any FC the plain host on H + FC(F_s)."""
         pytest.importorskip("transformers")
-        from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig, Wav2SemConfig
+        from wav2sem_blender.pipeline.checkpoint import ModelConfig, Wav2SemConfig
         from wav2sem_blender.pipeline.nn.face_model import FaceModel
 
         tiny = {"conv_dim": [8] * 7, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         tiny |= {"intermediate_size": 16, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-        given = given_features.settings("x", SMALL.features, stand_in=False)
         config = ModelConfig(
             name="voca",
-            encoder=EncoderConfig(kind=given_features.KIND, config=given),
+            encoder=given_features.encoder("x", SMALL.features, stand_in=False),
             wav2sem=Wav2SemConfig(config=tiny, target_dim=6),
             host=SMALL,
             channels=("a", "b", "c"),
@@ -246,6 +247,7 @@ class TestTorch:
         )
         assert ModelConfig.from_json(config.to_json()) == config
         model = FaceModel(config).eval()
+        self.torch.nn.init.normal_(model.decoder.expression_offset.weight, std=3)
         logits_BLD, waveform_BS = self.torch.randn(1, 50, SMALL.features), self.torch.randn(1, 16_000)
         positions_BT = self.torch.from_numpy(SMALL.grid.positions(16_000)).float()[None]
         style_BN, inner = self.torch.eye(2)[:1], model.fusion.semantic_feature_map

@@ -13,18 +13,24 @@ Shapes: S samples at 16 kHz, T animation frames, V vertices.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.frame_timing import FrameGrid
+from wav2sem_blender.pipeline.given_features import SUFFIXES
+
+if TYPE_CHECKING:
+    from wav2sem_blender.pipeline.listening import FeatureSource
 
 SENTENCES = "sentences.tsv"
+FEATURES_FOLDER = "features"
 
 # Audio and motion of one take differ by a few frames; a larger difference means another take.
 MAX_LENGTH_DIFFERENCE_S = 0.5
@@ -48,7 +54,8 @@ class FaceData(ABC):
 
     Attributes:
         name: "vocaset", "biwi" or "custom".
-        fps: Frame rate of `vertices`, 30 or 25.
+        folder: Where it is.
+        fps: Frame rate of `vertices`: 30 or 25, or 60 for all of VOCASET's frames.
         n_vertices: V.
         unit: "m", or "sqrt_area": lengths divided by the square root of the face's area (BIWI).
         topology: "flame", "biwi", or the studio's own name.
@@ -58,6 +65,7 @@ class FaceData(ABC):
     """
 
     name: str
+    folder: Path
     fps: int
     n_vertices: int
     unit: str
@@ -89,6 +97,23 @@ class FaceData(ABC):
     @abstractmethod
     def _template(self, subject: str) -> np.ndarray:
         """(V, 3) or (3V,), unchecked; KeyError if there is none."""
+
+    def features_file(self, clip: FaceClip, suffixes: tuple[str, ...] = SUFFIXES) -> Path | None:
+        """The clip's file in `features`, for models that are given them; None if there is none."""
+        files = (self.folder / FEATURES_FOLDER / f"{clip.name}{suffix}" for suffix in suffixes)
+        return next((file for file in files if file.is_file()), None)
+
+    def features(self, clip: FaceClip, source: FeatureSource) -> np.ndarray:
+        """What such a model is given of a clip, (L, D).
+
+        Raises:
+            MissingFileError: There is no file of it.
+            UserError: The file does not fit.
+        """
+        with self._speech(clip) as speech:
+            wanted = self.folder / FEATURES_FOLDER / f"{clip.name}{source.SUFFIXES[0]}"
+            speech.features = self.features_file(clip, source.SUFFIXES) or wanted
+            return source.read(speech, lambda _stage, _fraction: None)[0]
 
     def samples(self, clip: FaceClip) -> np.ndarray:
         """Mono 16 kHz float32 (S,), resampled as the pipeline does, not normalised.
@@ -148,6 +173,16 @@ class FaceData(ABC):
                 subject=subject,
             )
         return template_V3
+
+    def spaced_offsets(self, clips: Sequence[FaceClip], n_frames: int) -> np.ndarray:
+        """Up to so many offsets from the template, float32 (n, 3V), evenly spaced in each clip."""
+        found = []
+        for clip in clips:
+            vertices_TV3 = self.vertices(clip)
+            count = min(len(vertices_TV3), max(1, n_frames // len(clips)))
+            chosen = np.linspace(0, len(vertices_TV3) - 1, count).round().astype(int)
+            found.append((vertices_TV3[chosen] - self.template(clip.subject)).reshape(count, -1))
+        return np.concatenate(found)[:n_frames]
 
     def _different_lengths(self, clip: FaceClip) -> str | None:
         """The fault if a clip's recording belongs to another take, or None."""

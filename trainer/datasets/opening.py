@@ -10,9 +10,9 @@ from wav2sem_blender.errors import MissingFileError, UserError
 from .biwi import open_biwi
 from .custom import open_custom
 from .face_data import FaceData
-from .vocaset import open_vocaset
+from .vocaset import open_vocaset, open_vocaset_60
 
-_OPENERS = {"vocaset": open_vocaset, "biwi": open_biwi, "custom": open_custom}
+_OPENERS = {"vocaset": open_vocaset, "vocaset_60": open_vocaset_60, "biwi": open_biwi, "custom": open_custom}
 
 
 def open_face_data(kind: str, folder: Path) -> FaceData:
@@ -20,7 +20,7 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
 
     Args:
         kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
-            `vertices_npy`), or "custom" (`dataset.json`).
+            `vertices_npy`), or "custom" (`dataset.json`). "vocaset_60" is VOCASET with all frames of its camera.
         folder: The data set's folder.
 
     Raises:

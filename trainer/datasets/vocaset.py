@@ -17,6 +17,7 @@ VOCA's and FaceFormer's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ VOCASET = Published(
 class OriginalVocaset(PublishedFaces):
     """The four files as published."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, published: Published = VOCASET) -> None:
         for name in ORIGINAL_FILES:
             if not (folder / name).is_file():
                 raise MissingFileError(
@@ -93,7 +94,7 @@ class OriginalVocaset(PublishedFaces):
         self._rows = _by_clip(folder / ROWS_FILE)
         self._audio = _by_clip(folder / AUDIO_FILE)
         self._templates = restricted_pickle.read_templates(folder / TEMPLATES)
-        super().__init__(VOCASET, folder, set(self._rows), set(self._audio))
+        super().__init__(published, folder, set(self._rows), set(self._audio))
 
     def files(self) -> list[Path]:
         return [self.folder / name for name in ORIGINAL_FILES]
@@ -119,7 +120,7 @@ class OriginalVocaset(PublishedFaces):
         return len(samples_N) / rate_hz, len(self._frame_rows(clip)) / self.camera_fps
 
     def _vertices(self, clip: FaceClip) -> np.ndarray:
-        return self._vertices_MV3[self._frame_rows(clip)[:: VOCASET.every]]
+        return self._vertices_MV3[self._frame_rows(clip)[:: self.published.every]]
 
     def _frame_rows(self, clip: FaceClip) -> list[int]:
         frames = self._rows[clip.name]
@@ -152,9 +153,14 @@ class OriginalVocaset(PublishedFaces):
         return self._templates[subject]
 
 
-def open_vocaset(folder: Path) -> PublishedFaces:
+def open_vocaset(folder: Path, published: Published = VOCASET) -> PublishedFaces:
     """The exported layout if there is a `vertices_npy`, else the four original files."""
-    return ExportedFaces(VOCASET, folder) if is_exported(folder) else OriginalVocaset(folder)
+    return ExportedFaces(published, folder) if is_exported(folder) else OriginalVocaset(folder, published)
+
+
+def open_vocaset_60(folder: Path) -> PublishedFaces:
+    """Every frame of the camera, as VOCA learns them."""
+    return open_vocaset(folder, replace(VOCASET, fps=60, every=1))
 
 
 def export_vocaset(folder: Path, out: Path) -> PublishedFaces:

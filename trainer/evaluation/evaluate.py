@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import FolderKind, write_atomically
+from wav2sem_blender.pipeline.given_features import SUFFIXES, TEXT_SUFFIXES
 from wav2sem_blender.pipeline.infer import SpeechAnimator, style_weights
 from wav2sem_blender.pipeline.motion import Motion
 
@@ -37,7 +38,7 @@ from .metrics import ErrorTotals, SequenceErrors, sequence_errors
 from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
 from .regions import Regions, find_regions
 from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
-from .timing import Lips, LipTotals, find_lips, loudness
+from .timing import Lips, LipTotals, chance, find_lips, loudness
 
 SAMPLE_RATE_HZ = 16_000
 _FOLDER = FolderKind(
@@ -82,7 +83,7 @@ def evaluate(
     results = _described(config, predictor, faces, clips, regions) | {
         "rows": [_row(row, measured.errors[row.name], measured.lips[row.name]) for row in rows]
         + [STILL | measured.still.means() | LipTotals().means()],
-        "recorded": measured.recorded.means(),
+        "recorded": measured.recorded.means() | {"chance_mtm_ms": chance(measured.openings, faces.fps)},
         "per_style": _per_style(lines),
     }
     own = measured.errors[TRAINED]
@@ -118,17 +119,27 @@ class Predictor:
             return self._styles
         return (subject,) if subject in self.config.styles else self.config.styles
 
-    def predict(self, clip: FaceClip, samples_S: np.ndarray, row: Semantics) -> Prediction:
-        """Predict a clip, or read the prediction for this model, audio and vector from disk."""
+    def given(self, faces: FaceData, clip: FaceClip) -> Path | None:
+        """The file of features that the model needs of a clip, if it needs one and there is one."""
+        return faces.features_file(clip, TEXT_SUFFIXES if self.config.host.text_width else SUFFIXES)
+
+    def predict(
+        self, clip: FaceClip, samples_S: np.ndarray, row: Semantics, features: Path | None = None
+    ) -> Prediction:
+        """Predict a clip, or read the prediction for this model, audio and vector from disk; `features` as
+        `SpeechAnimator`."""
         vector_E = None if row.vectors is None else row.vectors[clip.name]
         styles = self.styles(clip.subject)
         path = self._folder / row.name / f"{clip.name}.npz"
-        key = self._key(samples_S, styles, row.strength, vector_E)
+        given = features.read_bytes() if features else b""
+        key = self._key(samples_S, styles, row.strength, vector_E, given)
         kept = _read_prediction(path, key)
         if kept is not None:
             return kept
         self.engine.start(vector_E)
-        motions = [self.animator.animate(samples_S, SAMPLE_RATE_HZ, style, row.strength) for style in styles]
+        motions = [
+            self.animator.animate(samples_S, SAMPLE_RATE_HZ, style, row.strength, features=features) for style in styles
+        ]
         made = Prediction(
             weights_NTK=np.stack([motion.weights_TK for motion in motions]),
             semantic_E=np.mean(self.engine.heard or np.zeros((1, 0)), axis=0, dtype=np.float32),
@@ -147,10 +158,12 @@ class Predictor:
         assert offsets_TV3 is not None  # _check_fits: there is a basis
         return offsets_TV3
 
-    def _key(self, samples_S: np.ndarray, styles: Sequence[str], strength: float, vector_E: np.ndarray | None) -> str:
+    def _key(
+        self, samples_S: np.ndarray, styles: Sequence[str], strength: float, vector_E: np.ndarray | None, given: bytes
+    ) -> str:
         described = [self.animator.folder.weights_sha256, self.config.to_json(), list(styles), strength]
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-        digest.update(samples_S.tobytes())
+        digest.update(samples_S.tobytes() + given)
         digest.update(b"own" if vector_E is None else vector_E.tobytes())
         return digest.hexdigest()
 
@@ -213,7 +226,7 @@ def _semantics(
     if not config.controls:
         return [own]
     heard = {
-        clip.name: predictor.predict(clip, faces.samples(clip), own).semantic_E
+        clip.name: predictor.predict(clip, faces.samples(clip), own, predictor.given(faces, clip)).semantic_E
         for clip in tqdm(clips, desc="F_s of every clip", unit="clip")
     }
     texts = {clip.name: clip.text for clip in clips}
@@ -226,12 +239,13 @@ def _semantics(
 
 @dataclass(kw_only=True)
 class _Measured:
-    """Totals by row, those of a motionless face, and the recorded lips."""
+    """Totals by row, those of a motionless face, and the recorded lips with the curve (T,) of each clip's opening."""
 
     errors: dict[str, ErrorTotals]
     lips: dict[str, LipTotals]
     still: ErrorTotals = field(default_factory=ErrorTotals)
     recorded: LipTotals = field(default_factory=LipTotals)
+    openings: list[np.ndarray] = field(default_factory=list)
 
 
 def _measure(
@@ -246,11 +260,12 @@ def _measure(
         against = (truth_TV3, template_V3, regions.lips.indices_R, regions.upper.indices_R)
         lips = lips or find_lips(faces.topology, regions.lips.indices_R, template_V3, truth_TV3, faces.fps)
         heard = loudness(samples_S)
+        totals.openings.append(lips.opening(truth_TV3))
         totals.recorded.sequences.append(lips.sequence(clip.subject, heard, truth_TV3, truth_TV3))
         for row in rows:
             if row.unavailable:
                 continue
-            made = predictor.predict(clip, samples_S, row)
+            made = predictor.predict(clip, samples_S, row, predictor.given(faces, clip))
             for style, weights_TK in zip(predictor.styles(clip.subject), made.weights_NTK, strict=True):
                 predicted_TV3 = template_V3 + predictor.offsets(weights_TK)
                 errors = sequence_errors(predicted_TV3, *against)

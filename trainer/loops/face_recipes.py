@@ -24,7 +24,7 @@ class FinetuneVertices:
     or its mean is a property of the Wav2Sem that `--wav2sem` names.
 
     Attributes:
-        data: Layout of --data: "vocaset", "biwi" or "custom".
+        data: Layout of --data: "vocaset" (or "vocaset_60", with all frames of its camera), "biwi" or "custom".
         host: The face model; its frame rate becomes that of the data.
         encoder: Its kind and, if it starts from nothing, its size. `pretrained` and --hubert bring their own size.
         pretrained: Folder or hub name of the encoder's weights, such as "facebook/wav2vec2-base-960h". "" starts from
@@ -34,6 +34,7 @@ class FinetuneVertices:
         closures: Give the host the weights of frames with closed lips (`datasets/closures.py`).
         train_splits: Names of the splits that are learnt; "valid" is then no longer held out.
         weight_decay: Of AdamW; 0 is Adam.
+        frozen_epochs: So long, the encoder learns nothing; then the optimiser forgets what it knows.
         mask_share, mask_frames, min_masks: SpecAugment in time: spans of `mask_frames` over this share of the frames,
             at least `min_masks` of them; `mask_share` 0 switches it off.
         valid_clips: How many held-out clips, at most, are measured after each epoch.
@@ -49,6 +50,7 @@ class FinetuneVertices:
     closures: bool = False
     train_splits: tuple[str, ...] = ("train",)
     weight_decay: float = 0.0
+    frozen_epochs: int = 0
     mask_share: float = 0.05
     mask_frames: int = 10
     min_masks: int = 2

@@ -16,19 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline import given_features
 from wav2sem_blender.pipeline.checkpoint import ModelConfig
+from wav2sem_blender.pipeline.listening import FeatureSource, TextSource
 from wav2sem_blender.pipeline.nn import host_network
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
+from wav2sem_blender.pipeline.nn.joint_audio_text import JointNetwork
 from wav2sem_blender.pipeline.official import save_on_keys
 
 from ..datasets.closures import Closures
 from ..datasets.face_data import FaceClip, FaceData
 from ..datasets.opening import open_face_data
+from ..evaluation.regions import find_regions
 from ..runs.epochs import Epochs
 from ..runs.run import Run, data_hash
 from ..runs.stages import read_encoder, read_pretrained, read_prior, read_sentence_space, read_wav2sem
@@ -92,6 +95,9 @@ def finetune_vertices(
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
     freeze_prior(model, prior)
+    if isinstance(model.decoder, JointNetwork):
+        model.decoder.weigh(find_regions(data, faces.topology, faces.n_vertices).upper.indices_R)
+    model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))
     closures = Closures(data) if config.closures else None
     run.describe(
         closures="" if closures is None else closures.source,
@@ -110,6 +116,7 @@ def finetune_vertices(
     learner = run.learn(Learner(config, model), optimiser)
     examples = Examples(model, faces, run.device, closures)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
+    thaws = config.frozen_epochs * len(epochs)
     for step in run.steps(config.epochs * len(epochs)):
         learner.train()
         clips = [train[i] for i in epochs(step)]
@@ -127,6 +134,10 @@ def finetune_vertices(
                     loss=loss.item(),
                 )
             run.backward(loss)
+        if step < thaws:
+            model.audio_encoder.zero_grad()
+        elif step == thaws > 0:
+            optimiser.state.clear()
         run.update()
         epoch_ends = (step + 1) % len(epochs) == 0
         watched = {"valid_loss": validation_loss(model, examples, valid)} if epoch_ends and valid else {}
@@ -142,6 +153,8 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         UserError: The experiment fuses a Wav2Sem and none is given, or the other way round; or the host has no such
             frame rate.
     """
+    if config.semantics and config.host.text_width:
+        raise UserError("this host reads what is said itself: it is trained without a Wav2Sem")
     if config.semantics and wav2sem is None:
         raise UserError("this experiment fuses a Wav2Sem: give --wav2sem RUN")
     if not config.semantics and wav2sem is not None:
@@ -159,7 +172,7 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         wav2sem=sentences,
         host=host,
         channels=(),
-        styles=faces.styles,
+        styles=host.styles_of(faces.styles),
         topology=faces.topology,
         basis_unit=faces.unit,
         license=config.license,
@@ -180,9 +193,10 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
                 wav2sem=wav2sem,
                 error=error,
             ) from error
-    model.audio_encoder.feature_extractor.requires_grad_(False)
-    if not config.mask_share:
-        model.audio_encoder.masked_spec_embed.requires_grad_(False)
+    if encoder.kind != given_features.KIND:
+        model.audio_encoder.feature_extractor.requires_grad_(False)
+        if not config.mask_share:
+            model.audio_encoder.masked_spec_embed.requires_grad_(False)
     return model
 
 
@@ -217,7 +231,7 @@ class Example:
         name: Of the clip.
         convolved: Of `FaceModel.convolved`, (1, R, C) or (1, L, C).
         positions_1R: Where the memory frames are read.
-        semantic_11E: F_s, or None without a Wav2Sem.
+        semantic_11E: F_s, or the text's features (1, R, E), or None where the host is told neither.
         target_TX: Offsets from the template.
         template_X: The subject's rest face.
         weight_T: Weights of the frames, for hosts that have such a loss.
@@ -245,6 +259,10 @@ class Examples:
         self._model, self._faces, self._device, self._closures = model, faces, device, closures
         self._weights: dict[str, Tensor] = {}
         self._kept: dict[str, tuple[Tensor, Tensor, Tensor | None, float]] = {}
+        encoder = model.config.encoder
+        width = model.config.host.text_width
+        self._text = TextSource(width, []) if width else None
+        self._source = FeatureSource(encoder, str(device), []) if encoder.kind == given_features.KIND else None
 
     def __call__(self, clip: FaceClip) -> Example:
         """Read a clip.
@@ -252,7 +270,7 @@ class Examples:
         Raises:
             UserError: It cannot be used (see `FaceData`), or a training clip's subject has no style.
         """
-        faces, styles = self._faces, self._faces.styles
+        faces, styles = self._faces, self._model.config.styles
         if clip.split == "train" and clip.subject not in styles:
             raise UserError(
                 "{clip}: its subject {subject} is not among the styles ({styles})",
@@ -262,7 +280,7 @@ class Examples:
             )
         vertices_TV3 = faces.vertices(clip)
         if clip.name not in self._kept:
-            self._kept[clip.name] = self._listen(faces.samples(clip), len(vertices_TV3))
+            self._kept[clip.name] = self._listen(clip, len(vertices_TV3))
         convolved, positions_1R, semantic_11E, audio_s = self._kept[clip.name]
         template_V3 = faces.template(clip.subject)
         target_TX = torch.from_numpy(vertices_TV3 - template_V3).flatten(1)
@@ -288,17 +306,24 @@ class Examples:
         return self._weights[clip.name]
 
     @torch.no_grad()
-    def _listen(self, samples_S: np.ndarray, n_anim_frames: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    def _listen(self, clip: FaceClip, n_anim_frames: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
         """The CNN's features, their positions (1, R), F_s (1, 1, E), and the duration.
 
         As published, T is the number of recorded frames; inference counts it from the audio.
         """
-        model = self._model
+        model, samples_S = self._model, self._faces.samples(clip)
         waveform = torch.from_numpy(normalise(samples_S))[None].to(self._device)
+        heard = waveform if model.config.encoder.normalised else torch.from_numpy(samples_S)[None].to(self._device)
+        if self._source is not None:
+            heard = torch.from_numpy(self._faces.features(clip, self._source))[None].to(self._device)
         positions_R = model.config.host.grid.positions(len(samples_S), n_anim_frames)
         positions_1R = torch.from_numpy(positions_R).float()[None].to(self._device)
-        convolved = model.convolved(waveform, positions_1R)
-        return convolved, positions_1R, model.semantics(waveform), len(samples_S) / SAMPLE_RATE_HZ
+        convolved = model.convolved(heard, positions_1R)
+        semantic = model.semantics(waveform)
+        if self._text is not None:
+            said_RE = self._text.at(self._faces.features(clip, self._text), positions_R)
+            semantic = torch.from_numpy(said_RE)[None].to(self._device)
+        return convolved, positions_1R, semantic, len(samples_S) / SAMPLE_RATE_HZ
 
 
 class Learner(nn.Module):
@@ -309,14 +334,14 @@ class Learner(nn.Module):
         self.config, self.model = config, model
 
     def forward(self, examples: Sequence[Example]) -> Tensor:
-        """Mean of the clips' losses."""
-        return torch.stack([self._loss(example) for example in examples]).mean()
-
-    def _loss(self, example: Example) -> Tensor:
-        memory_BRM = remember(self.model, example, self._masked(example.convolved))
+        """The host's loss of the clips."""
+        remembered = []
+        for example in examples:
+            memory_1RM = remember(self.model, example, self._masked(example.convolved))
+            remembered.append(example_for(memory_1RM.float(), example, example.style_KN[:1]))
         # In full precision: rounding errors would be fed back frame after frame.
-        with torch.autocast(memory_BRM.device.type, enabled=False):
-            return self.model.decoder.loss(example_for(memory_BRM.float(), example, example.style_KN[:1]))
+        with torch.autocast(remembered[0].memory_BRM.device.type, enabled=False):
+            return self.model.decoder.batch_loss(remembered)
 
     def _masked(self, convolved: Tensor) -> Tensor | None:
         if not (self.training and self.config.mask_share):

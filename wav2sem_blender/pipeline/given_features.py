@@ -18,23 +18,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from .checkpoint import EncoderConfig
 from .frame_timing import ENCODER_RATE_HZ
 from .phones import PHONES
 
 if TYPE_CHECKING:
     from .audio import Speech
-    from .checkpoint import EncoderConfig
 
 KIND = "features"
 """Of such an encoder in config.json."""
 FROM_FILE, STAND_IN = "file", "stand-in"
 """Where its features come from: `config["source"]`."""
 SUFFIXES = (".npy", ".npz")
+TEXT_SUFFIXES = (".text.npy", ".text.npz")
+"""Of features of what is said, for a host that reads them beside the sound (`Host.text_width`)."""
 MAX_LENGTH_DIFFERENCE_S = 0.5
 
 
-def settings(of: str, width: int, *, stand_in: bool) -> dict[str, Any]:
-    """The `config` of an `EncoderConfig` of this kind.
+def encoder(of: str, width: int, *, stand_in: bool) -> EncoderConfig:
+    """What stands for the encoder in config.json.
 
     Args:
         of: What the features are, for messages, such as "DeepSpeech's logits".
@@ -42,7 +44,8 @@ def settings(of: str, width: int, *, stand_in: bool) -> dict[str, Any]:
         stand_in: A linear layer makes them from the bundled model's phones. Otherwise they are read from a file.
     """
     source, inputs = (STAND_IN, len(PHONES)) if stand_in else (FROM_FILE, width)
-    return {"source": source, "of": of, "input_size": inputs, "hidden_size": width}
+    config = {"source": source, "of": of, "input_size": inputs, "hidden_size": width}
+    return EncoderConfig(kind=KIND, config=config)
 
 
 def is_stand_in(encoder: EncoderConfig) -> bool:
@@ -50,7 +53,9 @@ def is_stand_in(encoder: EncoderConfig) -> bool:
     return encoder.kind == KIND and encoder.config["source"] == STAND_IN
 
 
-def read_for(speech: Speech, config: Mapping[str, Any]) -> tuple[Path, np.ndarray]:
+def read_for(
+    speech: Speech, config: Mapping[str, Any], suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[Path, np.ndarray]:
     """The file of a recording's features, and what is in it, (L, D).
 
     Raises:
@@ -65,7 +70,7 @@ def read_for(speech: Speech, config: Mapping[str, Any]) -> tuple[Path, np.ndarra
                 "its own but a part of one, or sound in memory. Choose the whole file, or name the features' file."
             )
             raise UserError(template, audio=speech.name, features=of)
-        wanted = [speech.path.with_suffix(suffix) for suffix in SUFFIXES]
+        wanted = [speech.path.with_suffix(suffix) for suffix in suffixes]
         file = next((found for found in wanted if found.is_file()), wanted[0])
     if not file.is_file():
         template = (

@@ -87,6 +87,7 @@ class SpeechAnimator:
         progress: StageProgress | None = None,
         articulation: float = 0.0,
         seed: int = 0,
+        features: str | os.PathLike[str] | None = None,
     ) -> Motion:
         """Animate samples in memory.
 
@@ -98,11 +99,13 @@ class SpeechAnimator:
             progress: Called with a stage ("audio", "semantics", "features", "motion") and its fraction done.
             articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated; see `articulated`.
             seed: Of the noise, for hosts that sample their motion; it is kept in `Motion.info`.
+            features: A file of features, for a model that does not hear the recording itself.
 
         Raises:
             UserError: The audio cannot be used, there is no such style, or the model has no articulation.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
+            speech.features = None if features is None else Path(features)
             return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
 
     def animate_file(

@@ -20,7 +20,7 @@ from ..assets import DEFAULT_MODEL
 from ..errors import Text
 from . import given_features, log_mel
 from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
-from .checkpoint import ModelFolder
+from .checkpoint import EncoderConfig, ModelFolder
 from .frame_timing import HOP_SAMPLES, encoder_frames
 from .phones import Phones
 from .sound_file import StageProgress
@@ -211,29 +211,73 @@ class SharedEncoder(Listener):
         return memory_LM[lower_r] * (1 - share_r) + memory_LM[upper_r] * share_r
 
 
-class FeatureListener(SeparateEncoders):
+class FeatureSource:
     """Features from a file that the user made, or what the bundled model hears (see `given_features.py`)."""
+
+    SUFFIXES = given_features.SUFFIXES
+
+    def __init__(self, encoder: EncoderConfig, device: str, notes: list[Text]) -> None:
+        """`device` is the bundled model's; `notes` gets a sentence for each recording."""
+        self._config, self._notes = encoder.config, notes
+        self._ear = bundled_ear(device, notes) if given_features.is_stand_in(encoder) else None
+
+    def read(self, speech: Speech, progress: StageProgress) -> tuple[np.ndarray, Phones | None]:
+        """Features (L, D), and the phones of the stand-in; UserError or MissingFileError if the file is not right."""
+        of = self._config["of"]
+        if self._ear is None:
+            file, features_LD = given_features.read_for(speech, self._config, self.SUFFIXES)
+            self._notes.append(Text("{features} were read from {file}.", features=of, file=file.name))
+            return features_LD, None
+        phones = self._ear.listen(speech, 0.0, progress).phones
+        assert phones is not None
+        template = "The bundled model's phones stand in for {features}: the motion is not the published model's."
+        self._notes.append(Text(template, features=of))
+        return phones.posteriors_LP.astype(np.float32), phones
+
+
+class TextSource(FeatureSource):
+    """Features of what is said, for a host that reads them beside the sound."""
+
+    SUFFIXES = given_features.TEXT_SUFFIXES
+
+    def __init__(self, width: int, notes: list[Text]) -> None:
+        super().__init__(given_features.encoder("the text's token features", width, stand_in=False), "", notes)
+
+    def at(self, features_LE: np.ndarray, positions_R: np.ndarray) -> np.ndarray:
+        """The features (R, E) of the encoder frames nearest to the memory frames: tokens do not blend."""
+        return features_LE[np.rint(positions_R).astype(int).clip(0, len(features_LE) - 1)]
+
+
+class TextListener(SeparateEncoders):
+    """For a host that reads what is said; its features take the place of F_s."""
 
     def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
         super().__init__(folder, engine)
-        self._encoder = folder.config.encoder
-        self._ear = bundled_ear(engine.device, self.notes) if given_features.is_stand_in(self._encoder) else None
+        self._width = folder.config.host.text_width
+        self._source = TextSource(self._width, self.notes)
+
+    def _sentence_vectors(
+        self, speech: Speech, positions_R: np.ndarray, strength: float, progress: StageProgress
+    ) -> Callable[[int, int], np.ndarray]:
+        """A reader of memory frames [first, last); at strength 0 no file is needed."""
+        if not strength:
+            return lambda first, last: np.zeros((last - first, self._width), np.float32)
+        said_RE = strength * self._source.at(self._source.read(speech, progress)[0], positions_R)
+        return lambda first, last: said_RE[first:last]
+
+
+class FeatureListener(SeparateEncoders):
+    """For a model that is given its features, as `FeatureSource` has them."""
+
+    def __init__(self, folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> None:
+        super().__init__(folder, engine)
+        self._source = FeatureSource(folder.config.encoder, engine.device, self.notes)
 
     def listen(self, speech: Speech, strength: float, progress: StageProgress) -> Heard:
         """As `Listener`; with phones by the stand-in."""
         positions_R = self._grid.positions(speech.n_samples)
         semantic = self._sentence_vectors(speech, positions_R, strength, progress)
-        phones = None
-        of = self._encoder.config["of"]
-        if self._ear is not None:
-            phones = self._ear.listen(speech, 0.0, progress).phones
-            assert phones is not None
-            features_LD = phones.posteriors_LP.astype(np.float32)
-            template = "The bundled model's phones stand in for {features}: the motion is not the published model's."
-            self.notes.append(Text(template, features=of))
-        else:
-            file, features_LD = given_features.read_for(speech, self._encoder.config)
-            self.notes.append(Text("{features} were read from {file}.", features=of, file=file.name))
+        features_LD, phones = self._source.read(speech, progress)
 
         def read(first: int) -> np.ndarray:
             last = min(first + FRAMES_AT_ONCE, len(positions_R))
@@ -260,6 +304,8 @@ def listener_for(folder: ModelFolder, engine: OnnxEngine | TorchEngine) -> Liste
     """How a model hears."""
     if folder.config.encoder.kind == given_features.KIND:
         return FeatureListener(folder, engine)
+    if folder.config.host.text_width:
+        return TextListener(folder, engine)
     return SharedEncoder(folder, engine) if folder.config.one_encoder else SeparateEncoders(folder, engine)
 
 

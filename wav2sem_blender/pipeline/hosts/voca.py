@@ -60,6 +60,7 @@ class Voca(Host):
         hidden: M.
         keys: K: columns of the last layer.
         velocity_weight: Of the loss of the motion from frame to frame.
+        pairs: How many pairs of neighbouring frames, drawn at random, each clip of a training batch gives; 0: all.
     """
 
     KIND: ClassVar[str] = "voca"
@@ -71,6 +72,7 @@ class Voca(Host):
     hidden: int = 128
     keys: int = 50
     velocity_weight: float = 10.0
+    pairs: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conv_dims", tuple(self.conv_dims))  # JSON has lists

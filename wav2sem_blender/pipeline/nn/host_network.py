@@ -7,9 +7,11 @@ Shapes: B batch, T animation frames, R memory frames, M memory width, N styles, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,6 +56,13 @@ class HostNetwork(nn.Module):
     @abstractmethod
     def loss(self, example: Example) -> Tensor:
         """The training loss of a batch: a scalar."""
+
+    def batch_loss(self, examples: Sequence[Example]) -> Tensor:
+        """The training loss of several clips: the mean of theirs, unless a host learns from parts of clips together."""
+        return torch.stack([self.loss(example) for example in examples]).mean()
+
+    def prepare(self, frames: Callable[[int], np.ndarray]) -> None:
+        """Before training: `frames(n)` gives up to n frames (n, X) of all training clips, evenly spaced."""
 
     @abstractmethod
     def on_keys(self) -> OnKeys:

@@ -7,7 +7,7 @@ X = 3V outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,9 @@ class VocaNetwork(HostNetwork):
         self.fc1 = nn.Linear(inputs * n_frames + n_styles, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.keys)
         self.expression_offset = nn.Linear(config.keys, n_outputs)
+        # The released code starts from a basis of expressions, which is not published with it.
+        nn.init.normal_(self.expression_offset.weight, std=1e-3)
+        nn.init.zeros_(self.expression_offset.bias)
 
     def forward(self, memory_BTD: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
         """Prediction (B, T, X); no frame depends on another's prediction, so `target_BTX` changes nothing."""
@@ -111,7 +114,25 @@ class VocaNetwork(HostNetwork):
 
         Source: section 4.2 of the paper; the weight of the second is the released one.
         """
-        off_BTV3 = self(example.memory_BRM, example.style_BN).sub(example.target_BTX).unflatten(-1, (-1, 3))
+        return self._loss(self(example.memory_BRM, example.style_BN) - example.target_BTX)
+
+    def batch_loss(self, examples: Sequence[Example]) -> Tensor:
+        """As `loss`, of pairs of frames that are drawn from each clip and go through the network together, so that the
+        batch norm sees all of them."""
+        if not self.config.pairs:
+            return super().batch_loss(examples)
+        windows, styles, targets = [], [], []
+        for example in examples:
+            starts = torch.randint(example.memory_BRM.shape[1] - 1, (self.config.pairs,))
+            pairs = torch.stack([starts, starts + 1], 1).flatten().to(example.memory_BRM.device)
+            windows.append(self.windows(example.memory_BRM)[0, pairs])
+            styles.append(example.style_BN.expand(len(pairs), -1))
+            targets.append(example.target_BTX[0, pairs])
+        predicted_BX = self.of_windows(torch.cat(windows), torch.cat(styles))
+        return self._loss((predicted_BX - torch.cat(targets)).unflatten(0, (-1, 2)))
+
+    def _loss(self, off_BTX: Tensor) -> Tensor:
+        off_BTV3 = off_BTX.unflatten(-1, (-1, 3))
         position = off_BTV3.square().sum(-1).mean()
         velocity = off_BTV3.diff(dim=1).square().sum(-1).mean()
         return position + self.config.velocity_weight * velocity

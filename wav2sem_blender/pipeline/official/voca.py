@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from .. import given_features
-from ..checkpoint import EncoderConfig, ModelFolder
+from ..checkpoint import ModelFolder
 from ..hosts.voca import LETTERS, LETTERS_OF_PHONES, LOGITS, LOGITS_NAME, RELEASES, STAND_IN, Voca
 from ..nn.voca import HEAD_KEY, from_published, to_published
 from ..phones import PHONES
@@ -40,13 +40,8 @@ def read(kind: str, source: Source) -> Published:
     stand_in = kind == STAND_IN
     if stand_in:
         state |= stand_in_layer(network.batch_norm.running_mean, network.batch_norm.running_var)
-    return Published.of(RELEASES[kind], encoder(stand_in=stand_in), state)
-
-
-def encoder(*, stand_in: bool) -> EncoderConfig:
-    """What hears for VOCA."""
-    config = given_features.settings(LOGITS_NAME, LOGITS, stand_in=stand_in)
-    return EncoderConfig(kind=given_features.KIND, config=config)
+    encoder = given_features.encoder(LOGITS_NAME, LOGITS, stand_in=stand_in)
+    return Published.of(RELEASES[kind], encoder, state)
 
 
 def stand_in_layer(mean_1: Tensor, variance_1: Tensor) -> State:
