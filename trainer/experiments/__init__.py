@@ -21,7 +21,7 @@ MODULES = {
     "pretrain-hubert": "hubert",
     "pretrain": "wav2sem",
     "pretrain-prior": "prior",
-    "finetune": "face hosts imitator facediffuser",
+    "finetune": "face hosts imitator facediffuser unitalker",
     "evaluate": "evaluation",
     "analyze": "analysis",
     "export": "export",

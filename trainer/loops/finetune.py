@@ -95,6 +95,7 @@ def finetune_vertices(
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
     freeze_prior(model, prior)
+    model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))
     if isinstance(model.decoder, JointNetwork):
         model.decoder.weigh(find_regions(data, faces.topology, faces.n_vertices).upper.indices_R)
     model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))

@@ -49,6 +49,10 @@ class Host(Protocol):
     def flops(self, n_frames: int) -> float:
         """Floating-point operations of the network for so many animation frames, without the encoder's."""
 
+    def styles_of(self, subjects: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the speaking styles of a model that is trained on these subjects."""
+        return subjects
+
     def at_rate(self, fps: int) -> Host:
         """The same settings for motion of another frame rate; UserError where the host has none for it."""
 

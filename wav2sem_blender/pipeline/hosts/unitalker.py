@@ -149,6 +149,10 @@ class UniTalker(Host):
         convolutions = 6 * (self.dim + self.style_dim) + 3 * (self.layers - 1) * self.dim
         return 2 * n_frames * self.dim * (convolutions + self.head_width)
 
+    def styles_of(self, subjects: tuple[str, ...]) -> tuple[str, ...]:
+        """The pivot, then the subjects."""
+        return (PIVOT, *subjects)
+
     def at_rate(self, fps: int) -> UniTalker:
         """At any rate: only the interpolation depends on it."""
         return replace(self, fps=fps)

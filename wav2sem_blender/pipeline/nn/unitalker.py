@@ -10,7 +10,7 @@ head, X = 3V or K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -36,6 +36,7 @@ NOT_OURS = ("audio_encoder.", "decoder.audio_feature_map.", PCA_PREFIX)
 """What a released file has beside this network: the speech encoder, the memory's layer, and in files of one's own
 training the PCA."""
 PCA_BUFFERS = ("components_PX", "mean_X", "centre_P", "spread_P")
+PCA_FRAMES = 4096
 KEY_BOUND = 3.0
 
 
@@ -47,6 +48,27 @@ class Pca(NamedTuple):
     mean_X: np.ndarray
     centre_Q: np.ndarray
     spread_Q: np.ndarray
+
+
+def pca_of(frames_BX: np.ndarray, n_components: int) -> Pca:
+    """The first components of the frames.
+
+    Raises:
+        UserError: There are not more frames than components.
+    """
+    if len(frames_BX) <= n_components:
+        raise UserError(
+            "a PCA of {n_components} components needs more frames than the {n_frames} of the training clips",
+            n_components=n_components,
+            n_frames=len(frames_BX),
+        )
+    mean_X = frames_BX.mean(0)
+    centred_BX = torch.from_numpy(frames_BX - mean_X).float()
+    # Of the small matrix, as frames are fewer than coordinates.
+    strengths_B, vectors_BB = torch.linalg.eigh((centred_BX @ centred_BX.T).double())
+    spread_Q = (strengths_B.flip(0)[:n_components].clamp_min(0) / len(frames_BX)).sqrt()
+    components_QX = F.normalize(vectors_BB.flip(1)[:, :n_components].float().T @ centred_BX, dim=1)
+    return Pca(components_QX.numpy(), mean_X, np.zeros(n_components, np.float32), spread_Q.float().numpy())
 
 
 def pca_in(state: Mapping[str, Tensor], head: str) -> Pca | None:
@@ -166,9 +188,20 @@ class UniTalkerNetwork(HostNetwork):
             dict(zip(PCA_ARRAYS, (components_PX, mean_X, centre_P, spread_P), strict=True)),
         )
 
+    def prepare(self, frames: Callable[[int], np.ndarray]) -> None:
+        """Find the PCA of the training data; released training does it over all frames."""
+        if self.config.has_components:
+            self.set_pca(pca_of(frames(PCA_FRAMES) * self.config.scale, self.config.head_width))
+
     def loss(self, example: Example) -> Tensor:
-        """The squared error of the vertices, and a little of the components or of the blendshapes' weights."""
-        values_BTP = self.values(self.features(example.memory_BRM, example.style_BN))
+        """The squared error of the vertices, and a little of the components or of the blendshapes' weights.
+
+        In training, some clips are learnt in the style of the pivot, the first one.
+        """
+        style_BN = example.style_BN
+        if self.training and float(torch.rand(())) < self.config.pivot_share:
+            style_BN = F.one_hot(torch.zeros(len(style_BN), dtype=torch.long), style_BN.shape[1]).to(style_BN)
+        values_BTP = self.values(self.features(example.memory_BRM, style_BN))
         return self.motion_loss(values_BTP, example.target_BTX)
 
     def motion_loss(self, values_BTP: Tensor, target_BTX: Tensor) -> Tensor:
