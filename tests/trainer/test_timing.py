@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trainer.evaluation.timing import LipSequence, LipTotals, alignment, find_lips, loudness, misalignment
+from trainer.evaluation.timing import LipSequence, LipTotals, alignment, chance, find_lips, loudness, misalignment
 from trainer.motion.shapes import flame_middle_lips
 
 FPS = 30
@@ -72,6 +72,14 @@ def test_other_motion_is_further_off_than_the_same_motion_made_smaller() -> None
     other = misalignment(opening(seed=1), opening())
     smaller = misalignment(0.9 * opening(), opening())
     assert other is not None and smaller is not None and other > 1 > smaller
+
+
+def test_chance_is_what_another_recording_is_off_by() -> None:
+    curves = [opening(seed=seed) for seed in range(3)]
+    pairs = [misalignment(curves[1], curves[0]), misalignment(curves[2], curves[1]), misalignment(curves[0], curves[2])]
+    assert chance(curves, FPS) == pytest.approx(1000 / FPS * np.mean([pair for pair in pairs if pair is not None]))
+    assert chance(curves[:1], FPS) is chance([np.zeros(9)] * 3, FPS) is chance([], FPS) is None
+    assert chance([curves[0], curves[1][:50]], FPS) == pytest.approx(chance([curves[0][:50], curves[1][:50]], FPS))
 
 
 def test_still_lips_have_no_timing() -> None:

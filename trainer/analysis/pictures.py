@@ -328,12 +328,12 @@ _METRIC_UNITS = {"audio_s_per_s": "seconds of sound per second", "loss": "loss (
 def errors_of_hosts(path: Path, errors: Mapping[str, Mapping[str, float]]) -> Path:
     """One line for each host, one mark for each figure; `errors` is host -> mark -> error."""
     looks = {
-        "without": ("o", BLUE, BLUE),
-        "with": ("D", VERMILION, VERMILION),
-        "without, published": ("o", BLUE, "none"),
-        "with, published": ("D", VERMILION, "none"),
-        "constant": ("|", BLACK, BLACK),
-        "shuffled": ("x", BLACK, BLACK),
+        "without Wav2Sem": ("o", BLUE, BLUE),
+        "with Wav2Sem": ("D", VERMILION, VERMILION),
+        "without Wav2Sem, published": ("o", BLUE, "none"),
+        "with Wav2Sem, published": ("D", VERMILION, "none"),
+        "constant F_s": ("|", BLACK, BLACK),
+        "another clip's F_s": ("x", BLACK, BLACK),
     }
     figure = _figure(900, 150 + 45 * len(errors))
     axes = figure.subplots()
@@ -341,8 +341,7 @@ def errors_of_hosts(path: Path, errors: Mapping[str, Mapping[str, float]]) -> Pa
         points = [(some[mark], at) for at, some in enumerate(errors.values()) if mark in some]
         if points:
             x, y = zip(*points, strict=True)
-            label = {"constant": "constant F_s", "shuffled": "another clip's F_s"}.get(mark, f"{mark} Wav2Sem")
-            axes.plot(x, y, marker, color=edge, markerfacecolor=face, markersize=9, label=label)
+            axes.plot(x, y, marker, color=edge, markerfacecolor=face, markersize=9, label=mark)
     axes.set_yticks(range(len(errors)), errors)
     axes.set_ylim(len(errors) - 0.5, -0.5)
     axes.set_xscale("log")

@@ -77,7 +77,7 @@ def compare_hosts(config: CompareHosts, data: Path, out: Path, models: Path, dev
     rows = [
         HostRow(data=kind, host=host, wav2sem=wav2sem, path=given.get((kind, host, wav2sem)))
         for kind in folders
-        for host in (*PAPER_HOSTS, *sorted({host for _, host, _ in given} - PAPER_HOSTS.keys()))
+        for host in (*PAPER_HOSTS, *sorted({host for other, host, _ in given if other == kind} - PAPER_HOSTS.keys()))
         for wav2sem in (False, True)
     ]
     for row in rows:
@@ -133,8 +133,10 @@ def _set_blocks(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) ->
             lines.append([*([row.label, *own] if not number else [""] * (len(own) + 1)), *known, source])
     for row in measured[:1]:
         still = row.figures("still")
-        recorded = {"slcc": (row.results or {})["recorded"]["slcc"]}
+        recorded = (row.results or {})["recorded"]
+        chance = "" if recorded["chance_mtm_ms"] is None else f"{recorded['chance_mtm_ms']:.1f}"
         lines.append(["a face that never moves", *(figure(still or {}, key) for key in COLUMNS), "", "", "", ""])
+        lines.append(["the face of another recording", "", "", "", chance, "", "", "", "", ""])
         lines.append(["the recorded face", "0", "0", "0", "0", figure(recorded, "slcc"), "", "", "", ""])
     header = (
         "host",
@@ -159,7 +161,7 @@ def _set_blocks(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) ->
         )
         blocks.append(Table(caption=caption, header=header, rows=lines))
         blocks.append(_picture(config, rows, out))
-        blocks.append(definitions(data["unit"], results["recorded"]["slcc"]))
+        blocks.append(definitions(data["unit"], results["recorded"]))
     else:
         blocks.append(Note(text=f"No model was measured on {config.kind.upper()}."))
         blocks.append(Table(caption=f"{config.kind}, {config.split} split", header=header, rows=lines))
@@ -169,16 +171,14 @@ def _set_blocks(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) ->
 def _picture(config: EvaluateVertices, rows: Sequence[HostRow], out: Path) -> Picture:
     shown: dict[str, dict[str, float]] = {}
     for row in rows:
-        marks = shown.setdefault(PAPER_HOSTS.get(row.host, row.host), {})
-        kinds = (
-            {"with": TRAINED, "constant": "constant", "shuffled": "shuffled"} if row.wav2sem else {"without": TRAINED}
-        )
-        for mark, semantics in kinds.items():
+        marks = shown.setdefault(row.host_name, {})
+        own = "with Wav2Sem" if row.wav2sem else "without Wav2Sem"
+        for mark, semantics in {own: TRAINED, "constant F_s": "constant", "another clip's F_s": "shuffled"}.items():
             if figures := row.figures(semantics):
                 marks[mark] = figures["lve_frames"]
         for other in row.published(config.split)[:1]:
             if other.lve is not None:
-                marks["with, published" if row.wav2sem else "without, published"] = other.lve
+                marks[f"{own}, published"] = other.lve
     path = errors_of_hosts(out / f"lve_{config.kind}.png", {name: marks for name, marks in shown.items() if marks})
     caption = f"LVE on {config.kind.upper()}, lower is better, in the unit of the table; published figures are hollow."
     return Picture(path=path, caption=caption)
@@ -213,7 +213,7 @@ def _ablation(models: Path) -> list[Block]:
     """The table of a `finetune bundled_ablation` run, whose models learnt with each kind of vector."""
     path = models / "ablation" / "results.json"
     if not path.is_file():
-        return [Note(text=f"{NOT_GIVEN}: a run of `finetune bundled_ablation` as `ablation` in --models.")]
+        return [Note(text=f"{NOT_GIVEN}: a run of “finetune bundled_ablation” as “ablation” in --models.")]
     learnt = summary(json.loads(path.read_text(encoding="utf-8")))
     caption = "The bundled face, trained and judged with each kind of sentence vector; mean ± spread over seeds"
     return [Table(caption=caption, header=["F_s", "seeds", *HEADS.values()], rows=learnt)]

@@ -49,9 +49,14 @@ class HostRow:
     results: Mapping[str, Any] | None = None
 
     @property
+    def host_name(self) -> str:
+        """As papers name it."""
+        return PAPER_HOSTS.get(self.host) or HOSTS[self.host]
+
+    @property
     def label(self) -> str:
         """As the published rows name it."""
-        return PAPER_HOSTS.get(self.host, self.host) + (" + Wav2Sem" if self.wav2sem else "")
+        return self.host_name + (" + Wav2Sem" if self.wav2sem else "")
 
     @property
     def name(self) -> str:

@@ -74,7 +74,7 @@ def vertices_markdown(results: Mapping[str, Any]) -> str:
     model, data = results["model"], results["data"]
     caption = _caption(results)
     parts = [f"# {data['name']}, {data['split']} split: {model['name']}", _facts(results)]
-    parts += ["## Errors", _errors(results["rows"]), caption, definitions(data["unit"], results["recorded"]["slcc"])]
+    parts += ["## Errors", _errors(results["rows"]), caption, definitions(data["unit"], results["recorded"])]
     if len(results["per_style"]) > 1:
         parts += [f"## By style: {results['rows'][0]['label']}", _by_style(results["per_style"]), caption]
     if results["published"]:
@@ -146,19 +146,21 @@ def _errors(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(("semantics", *columns.values()), lines)
 
 
-def definitions(unit: str, recorded_slcc: float | None) -> str:
-    """What the figures are, and the SLCC of the recorded faces."""
+def definitions(unit: str, recorded: Mapping[str, float | None]) -> str:
+    """What the figures are, with those of the `recorded` faces."""
     squared, plain = UNITS[unit]
-    recorded = "cannot be told from so few" if recorded_slcc is None else f"is {recorded_slcc:.3f}"
+    slcc, chance = recorded["slcc"], recorded["chance_mtm_ms"]
+    best = "cannot be told from so few" if slcc is None else f"is {slcc:.3f}"
+    off = "" if chance is None else f" A face that moves as in another recording is off by {chance:.1f} ms."
     return (
         f"LVE ({squared}): mean over frames of the largest squared distance among the lip vertices. MVE ({plain}): "
         f"mean distance over frames and all vertices. FDD ({squared}): per sequence, mean over the upper face's "
         "vertices of the standard deviation over time of the squared displacement from the template, truth minus "
         "prediction; the mean over sequences (signed), and the mean of its magnitude. MTM (ms): how far the lips' "
         "openings and closings are from the recorded ones in time, and in how many sequences any could be matched, if "
-        "not in all. SLCC (-1 to 1): correlation over sequences of the "
+        f"not in all.{off} SLCC (-1 to 1): correlation over sequences of the "
         "speech's loudness with the lips' speed, within each speaker and style. That of the recorded faces "
-        f"{recorded}; the nearest to it is best. MTM and SLCC follow arXiv 2503.20308."
+        f"{best}; the nearest to it is best. MTM and SLCC follow arXiv 2503.20308."
     )
 
 

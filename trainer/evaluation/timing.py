@@ -85,17 +85,20 @@ class Lips:
     def sequence(self, group: str, loudness: float, predicted_TV3: np.ndarray, recorded_TV3: np.ndarray) -> LipSequence:
         """Measure one predicted sequence over the common length."""
         n_frames = min(len(predicted_TV3), len(recorded_TV3))
-        frames = None
-        if self.middle is not None:
-            frames = misalignment(
-                *(_distance(motion_TV3[:n_frames], *self.middle) for motion_TV3 in (predicted_TV3, recorded_TV3))
-            )
+        frames = misalignment(*(self.opening(motion_TV3[:n_frames]) for motion_TV3 in (predicted_TV3, recorded_TV3)))
         return LipSequence(
             group=group,
             loudness=loudness,
             intensity=self.intensity(predicted_TV3[:n_frames]),
             misaligned_s=None if frames is None else frames / self.fps,
         )
+
+    def opening(self, vertices_TV3: np.ndarray) -> np.ndarray:
+        """Distance (T,) of the two middle vertices; 0 if they are unknown."""
+        if self.middle is None:
+            return np.zeros(len(vertices_TV3))
+        upper, lower = self.middle
+        return np.linalg.norm(vertices_TV3[:, upper] - vertices_TV3[:, lower], axis=-1)
 
     def intensity(self, vertices_TV3: np.ndarray) -> float:
         """How fast the lips move: RMS over frames of the vertices' mean step; 0 for a single frame."""
@@ -137,6 +140,17 @@ def find_lips(topology: str, lips_R: np.ndarray, template_V3: np.ndarray, moved_
     return Lips(region_R=region_R, middle=middle, fps=fps)
 
 
+def chance(openings: Sequence[np.ndarray], fps: float) -> float | None:
+    """MTM (ms) of a face that moves as in another recording: each curve (T,) against the next one's."""
+    delays = [
+        misalignment(other_T[:n_frames], own_T[:n_frames])
+        for own_T, other_T in zip(openings, [*openings[1:], *openings[:1]], strict=True)
+        for n_frames in [min(len(own_T), len(other_T))]
+    ]
+    matched = [delay for delay in delays if delay is not None]
+    return 1000 / fps * float(np.mean(matched)) if matched and len(openings) > 1 else None
+
+
 def misalignment(predicted_T: np.ndarray, recorded_T: np.ndarray) -> float | None:
     """Mean difference in frames between matched peaks and valleys of two curves, or None if none match."""
     predicted_T, recorded_T = (gaussian_filter1d(curve_T, SMOOTHING_FRAMES) for curve_T in (predicted_T, recorded_T))
@@ -171,10 +185,6 @@ def alignment(first_T: np.ndarray, second_T: np.ndarray) -> np.ndarray:
         step = int(np.argmin((total[at - 1, other - 1], total[at - 1, other], total[at, other - 1])))
         at, other = at - (step < 2), other - (step != 1)
     return np.array(path[::-1], np.int64).reshape(-1, 2)
-
-
-def _distance(motion_TV3: np.ndarray, first: int, second: int) -> np.ndarray:
-    return np.linalg.norm(motion_TV3[:, first] - motion_TV3[:, second], axis=-1)
 
 
 def _extrema(curve_T: np.ndarray) -> dict[int, int]:
