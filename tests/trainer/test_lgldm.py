@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,32 +13,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_vocaset  # noqa: E402
+from tests.trainer.two_stages import NEVER, losses, run_in  # noqa: E402
 from trainer.experiments import hosts, prior  # noqa: E402
 from trainer.experiments.hubert import TOY_SIZES  # noqa: E402
 from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.loops.pretrain_prior import pretrain_prior  # noqa: E402
-from trainer.runs.run import Run  # noqa: E402
 from trainer.runs.stages import read_prior  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, open_folder, save_wav2sem  # noqa: E402
 from wav2sem_blender.pipeline.nn.lgldm import LgLdmNetwork  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
-
-NEVER = 10_000
-
-
-def run_in(folder: Path, config, loop: Callable[..., None], data: Path, *stages, resume: bool = False, **more) -> Path:
-    run = Run(folder, verb=loop.__name__, name="smoke", config=config, device="cpu", resume=resume)
-    try:
-        loop(config, data, run, *stages, **more)
-    finally:
-        run.close()
-    return folder
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -76,9 +76,7 @@ def joint_audio_text_biwi() -> FinetuneVertices:
 def joint_audio_text_smoke() -> FinetuneVertices:
     """A few steps of `joint_audio_text_vocaset` at toy size, with 24 text features."""
     host = JointAudioText(feedback="cached", text_dim=24)
-    return replace(
-        joint_audio_text_vocaset(), host=host, encoder=TOY_ENCODER, pretrained="", epochs=1, valid_clips=1
-    )
+    return replace(joint_audio_text_vocaset(), host=host, encoder=TOY_ENCODER, pretrained="", epochs=1, valid_clips=1)
 
 
 def joint_audio_text_biwi_smoke() -> FinetuneVertices:

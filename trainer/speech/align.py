@@ -66,6 +66,20 @@ class Aligner:
             return None
         return self._align(samples_S, words)
 
+    def word_times(self, samples_S: np.ndarray, text: str) -> list[Timing] | None:
+        """Times of the words of `text`, as many and in this order; None as for a call."""
+        words = [word.strip("'") for word in text.split()]
+        if not words or not all([self._knows(word) for word in words]):
+            return None
+        heard = [phones for name, phones in self._heard(samples_S, words) if not name.startswith("<")]
+        if len(heard) != len(words):
+            return None
+        end = len(samples_S) / 16000
+        return [
+            (word, max(0.0, phones[0][1] - _PAD_S), min(end, phones[-1][2] - _PAD_S))
+            for word, phones in zip(words, heard, strict=True)
+        ]
+
     def pronounced(self, samples_S: np.ndarray, words: Sequence[Sequence[str]]) -> Aligned | None:
         """Phone times of words with given phones: speech in any language, or another pronunciation."""
         names = ["_".join(word) for word in words]  # the dictionary's own words are lower-case
@@ -75,21 +89,28 @@ class Aligner:
         return self._align(samples_S, names) if names else None
 
     def _align(self, samples_S: np.ndarray, words: list[str]) -> Aligned | None:
+        phones = [phone for _, of_word in self._heard(samples_S, words) for phone in of_word]
+        if not phones:
+            return None
+        end = len(samples_S) / 16000
+        times = [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e, _ in phones if e > _PAD_S]
+        sounding = [(e - b, score) for p, b, e, score in phones if p != "SIL"]
+        steps = 100 * sum(duration for duration, _ in sounding)
+        return Aligned(times, sum(score for _, score in sounding) / max(steps, 1))
+
+    def _heard(self, samples_S: np.ndarray, words: list[str]) -> list[tuple[str, list[tuple[str, float, float, int]]]]:
+        """The aligned words, and silences as "<sil>", with their phones, which begin `_PAD_S` late; [] if it fails."""
         pad = int(_PAD_S * 16000)
         for gain in (1.0, 0.5, 1.6):
             noise = self._rng.normal(0, 4, len(samples_S) + 2 * pad)
             padded = np.clip(np.pad(samples_S * gain, pad) + noise, -32768, 32767).astype(np.int16).tobytes()
             try:
-                phones = self._two_passes(padded, " ".join(words))
+                heard = self._two_passes(padded, " ".join(words))
             except RuntimeError:  # pocketsphinx raises it if no path reached the end
                 continue
-            if phones:
-                end = len(samples_S) / 16000
-                times = [(p, max(0.0, b - _PAD_S), min(end, e - _PAD_S)) for p, b, e, _ in phones if e > _PAD_S]
-                sounding = [(e - b, score) for p, b, e, score in phones if p != "SIL"]
-                steps = 100 * sum(duration for duration, _ in sounding)
-                return Aligned(times, sum(score for _, score in sounding) / max(steps, 1))
-        return None
+            if heard:
+                return heard
+        return []
 
     def _knows(self, word: str) -> bool:
         if self._decoder.lookup_word(word) is None:
@@ -105,7 +126,7 @@ class Aligner:
             self._decoder.add_word(word, " ".join(phones), True)
         return True
 
-    def _two_passes(self, padded: bytes, text: str) -> list[tuple[str, float, float, int]]:
+    def _two_passes(self, padded: bytes, text: str) -> list[tuple[str, list[tuple[str, float, float, int]]]]:
         decoder = self._decoder
         decoder.set_align_text(text)
         for second in (False, True):
@@ -115,9 +136,11 @@ class Aligner:
             decoder.process_raw(padded, full_utt=True)
             decoder.end_utt()
         return [
-            (phone.name, phone.start / 100, (phone.start + phone.duration) / 100, phone.score)
+            (
+                word.name,
+                [(phone.name, phone.start / 100, (phone.start + phone.duration) / 100, phone.score) for phone in word],
+            )
             for word in decoder.get_alignment()
-            for phone in word
         ]
 
 

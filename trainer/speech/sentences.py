@@ -219,7 +219,7 @@ def _embedder(model: str, target: str, normalise: bool, device: str | torch.devi
     """A function that gives the vectors (N, E) of texts, in batches in their order."""
     if target not in TARGETS:
         raise UserError("text target {target!r}: choose from {targets}", target=target, targets=", ".join(TARGETS))
-    tokenizer, bert = _load(model)
+    tokenizer, bert = load_bert(model)
     bert = bert.to(device)
 
     @torch.no_grad()
@@ -240,7 +240,13 @@ def _embedder(model: str, target: str, normalise: bool, device: str | torch.devi
     return embed
 
 
-def _load(model: str) -> tuple[Any, Any]:
+def load_bert(model: str) -> tuple[Any, Any]:
+    """The tokenizer and the BERT model, in eval mode, of a folder or hub name.
+
+    Raises:
+        MissingFileError: There is none.
+        UserError: It has another architecture, or lacks weights.
+    """
     from transformers import AutoConfig, AutoTokenizer, BertModel
 
     try:

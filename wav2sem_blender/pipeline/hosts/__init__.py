@@ -19,6 +19,7 @@ HOSTS = {
     "faceformer": "FaceFormer",
     "faceformer_channels": "FaceFormerChannels",
     "imitator": "Imitator",
+    "joint_audio_text": "JointAudioText",
     "lgldm": "LgLdm",
     "lsf": "LSF",
     "probtalk3d": "ProbTalk3D",

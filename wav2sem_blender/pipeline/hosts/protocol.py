@@ -46,6 +46,11 @@ class Host(Protocol):
         """Width of the features F_p that FC(F_s) is added to: the encoder's hidden states, unless a host has others."""
         return encoder_width
 
+    @property
+    def text_width(self) -> int:
+        """Width of the text features that enter where F_s enters other hosts; 0 for a host that reads no text."""
+        return 0
+
     def flops(self, n_frames: int) -> float:
         """Floating-point operations of the network for so many animation frames, without the encoder's."""
 
@@ -58,7 +63,7 @@ class Host(Protocol):
 
     def decoder(self, tensors: Mapping[str, np.ndarray]) -> Decoder:
         """What inference runs without torch, if `IN_NUMPY`; `tensors` is the state dict of `network`."""
-        raise NotImplementedError
+        raise TypeError(f"{self.KIND} runs in torch")
 
     def network(self, n_outputs: int, n_styles: int) -> HostNetwork:
         """The torch module that is trained."""

@@ -46,7 +46,7 @@ class FaceModel(nn.Module):
         self.fusion = SemanticFusion(
             config.host.feature_width(width),
             config.host.memory_width,
-            config.wav2sem.target_dim if config.wav2sem else None,
+            config.wav2sem.target_dim if config.wav2sem else config.host.text_width or None,
             legacy_predict=config.legacy_predict,
         )
         self.decoder = config.host.network(n_outputs or len(config.channels), len(config.styles))
