@@ -298,6 +298,12 @@ def test_a_model_of_other_data_is_refused(vocaset, tmp_path, options, message) -
         evaluate(EvaluateVertices(kind="vocaset"), vocaset, tmp_path / "out", str(tiny), "cpu")
 
 
+def test_a_model_of_twice_the_rate_is_read_at_every_second_frame(model, tmp_path) -> None:
+    animator, weights_TK = SpeechAnimator.load(model), np.random.default_rng(0).standard_normal((5, 3))
+    own, halved = (Predictor(animator, (), tmp_path, fps=fps).offsets(weights_TK) for fps in (None, 15))
+    assert len(own) == 5 and np.array_equal(halved, own[::2])
+
+
 def test_a_missing_split_is_refused(vocaset, model, tmp_path) -> None:
     with pytest.raises(ValueError, match="no clip of the valid split is on disk, only clips of: test, train"):
         evaluate(EvaluateVertices(kind="vocaset", split="valid"), vocaset, tmp_path, str(model), "cpu")
