@@ -229,8 +229,8 @@ def test_a_long_recording_is_made_in_windows_that_meet_without_a_jump(monkeypatc
     host = HOSTS["biwi"]
     network = network_of(host)
     memory_1RM, style_1N = heard(host, 50)
-    monkeypatch.setattr(codetalker, "MAX_FRAMES", 20)
-    monkeypatch.setattr(codetalker, "OVERLAP_FRAMES", 5)
+    monkeypatch.setattr(CodeTalker, "LONGEST", 20)
+    monkeypatch.setattr(CodeTalker, "OVERLAP", 5)
     told: list[float] = []
     long_TX = network.generate(memory_1RM, style_1N, progress=told.append)[0]
     first_TX = network(memory_1RM[:, :40], style_1N)[0]

@@ -47,6 +47,8 @@ class CodeTalker(Host):
     """
 
     KIND: ClassVar[str] = "codetalker"
+    LONGEST: ClassVar[int] = MAX_FRAMES
+    OVERLAP: ClassVar[int] = OVERLAP_FRAMES
 
     dim: int = 1024
     heads: int = 4
@@ -95,8 +97,8 @@ class CodeTalker(Host):
 
     def flops(self, n_frames: int) -> float:
         """As `Host`. Of the decodes of every prefix, the last block computes its newest frame alone."""
-        longest = min(n_frames, MAX_FRAMES)
-        windows = max(1.0, (n_frames - OVERLAP_FRAMES) / (MAX_FRAMES - OVERLAP_FRAMES))
+        longest = min(n_frames, self.LONGEST)
+        windows = max(1.0, (n_frames - self.OVERLAP) / (self.LONGEST - self.OVERLAP))
         step = self.layers * (12 * self.dim**2 + 4 * self.dim * self.ffn_dim + 2 * self.dim * longest)
         width = self.codec_dim
         block = 8 * width**2 + 4 * width * self.codec_ffn_dim + 4 * width * longest / 2

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..hosts.codetalker import MAX_FRAMES, OVERLAP_FRAMES, RELEASES, CodeTalker
-from ..hosts.protocol import Host
+from ..hosts import host_module
 from .codec import VERTICES, AlignmentDecoder, Codec, CodecSizes, sinusoid
 from .host_network import Example, HostNetwork, Progress
 from .keys import KeyHead, OnKeys, head_on_keys
 from .long_recordings import cross_faded
 from .published import loaded, own_weights
+
+if TYPE_CHECKING:
+    from ..hosts.codetalker import CodeTalker
+    from ..hosts.protocol import Host
 
 CODEC = "autoencoder."
 """Before the names of stage 1 in the network."""
@@ -125,7 +129,7 @@ class CodeTalkerNetwork(HostNetwork):
     def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Offsets (B, T, X), frame after frame; `progress` after every step. Nothing is drawn.
 
-        Up to `MAX_FRAMES` this is the published inference. Longer recordings are made in windows.
+        Up to `LONGEST` frames this is the published inference. Longer recordings are made in windows.
         """
         per_frame = self.config.memory_per_frame
 
@@ -134,7 +138,7 @@ class CodeTalkerNetwork(HostNetwork):
             return self.autoencoder.motion_from.head(hidden_BTD)
 
         n_frames = memory_BRM.shape[1] // per_frame
-        return cross_faded(n_frames, make, progress, longest=MAX_FRAMES, overlap=OVERLAP_FRAMES)
+        return cross_faded(n_frames, make, progress, longest=self.config.LONGEST, overlap=self.config.OVERLAP)
 
     def _window(self, memory_BRM: Tensor, style_BN: Tensor, report: Progress) -> Tensor:
         """What the codec's last layer reads (B, T, D)."""
@@ -243,10 +247,8 @@ def settings_of(kind: str, state: Mapping[str, Tensor]) -> tuple[CodeTalker, int
     try:
         sizes = CodecSizes.of(own_weights(state, CODEC))
         prefix = "transformer_decoder.layers."
-        released = RELEASES[kind].host
-        assert isinstance(released, CodeTalker)
         config = replace(
-            released,
+            cast("CodeTalker", host_module("codetalker").RELEASES[kind].host),
             dim=len(state["vertice_map.bias"]),
             layers=len({key.split(".")[2] for key in state if key.startswith(prefix)}),
             ffn_dim=len(state[f"{prefix}0.linear1.bias"]),
