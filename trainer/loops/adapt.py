@@ -34,12 +34,41 @@ from .face_recipes import AdaptActor
 
 
 class Actor(nn.Module):
-    """The network's style and motion decoder, on features of the actor's clips."""
+    """The network's style and motion decoder, on features of the actor's clips.
+
+    As published, the epoch counts in the end whose loss of held-out clips is the least. Its weights are buffers, so
+    that a stopped run continues with them.
+
+    Attributes:
+        learnt: The style's layer, and the last layer's weight and bias.
+    """
+
+    least: Tensor
 
     def __init__(self, network: ImitatorNetwork, style: int) -> None:
         super().__init__()
         self.network = network
-        self.style_1N = torch.eye(network.obj_vector.in_features, device=network.obj_vector.weight.device)[[style]]
+        self.learnt = [network.obj_vector.weight, *network.vertice_map_r.head.parameters()]
+        self.style_1N = torch.eye(network.obj_vector.in_features, device=self.learnt[0].device)[[style]]
+        self.register_buffer("least", torch.tensor(torch.inf))
+        for i, parameter in enumerate(self.learnt):
+            self.register_buffer(f"best_{i}", parameter.detach().clone())
+
+    @torch.no_grad()
+    def watch(self, clips: Sequence[tuple[Tensor, Tensor]]) -> float:
+        """The loss of held-out clips; the weights are kept if it is the least."""
+        loss = self(clips)
+        if loss < self.least:
+            self.least.copy_(loss)
+            for i, parameter in enumerate(self.learnt):
+                self.get_buffer(f"best_{i}").copy_(parameter)
+        return float(loss)
+
+    @torch.no_grad()
+    def take_best(self) -> None:
+        """Set the weights to those of the least loss."""
+        for i, parameter in enumerate(self.learnt):
+            parameter.copy_(self.get_buffer(f"best_{i}"))
 
     def forward(self, clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Mean loss of clips: features (1, T, M) and offsets (1, T, X)."""
@@ -54,7 +83,7 @@ class Actor(nn.Module):
 def adapt_actor(config: AdaptActor, data: Path, run: Run, general: Path | None) -> None:
     """Train, and write RUN/model, in which the actor has the place of `config.start_style`, and RUN/valid.json.
 
-    That has the loss of the held-out clips before, and at the end.
+    That has the loss of the held-out clips before, and the least, whose weights the model has.
 
     Raises:
         MissingFileError: The data or the general model is missing.
@@ -73,33 +102,36 @@ def adapt_actor(config: AdaptActor, data: Path, run: Run, general: Path | None) 
     model.eval().requires_grad_(False).to(run.device)
     heard = [_heard(model, faces, clip, run.device) for clip in clips]
     train, valid = heard[: config.train_clips], heard[config.train_clips :]
-    learnt = [network.obj_vector.weight, *network.vertice_map_r.head.parameters()]
-    for parameter in learnt:
+    actor = Actor(network, style)
+    for parameter in actor.learnt:
         parameter.requires_grad_(True)
     # In the first stage the last layer has a rate of 0.
-    groups = [{"params": learnt[:1]}, {"params": learnt[1:], "lr": 0.0}]
+    groups = [{"params": actor.learnt[:1]}, {"params": actor.learnt[1:], "lr": 0.0}]
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate)
-    learner = run.learn(Actor(network, style), optimiser)
+    with torch.no_grad():
+        before = float(actor(valid))
+    learner = run.learn(actor, optimiser)
     epochs = Epochs([1] * len(train), run.rng)
     first_steps, last_steps = (count * len(epochs) for count in config.epochs)
-    losses = {"before": _loss(network, style, valid)}
     for step in run.steps(first_steps + last_steps):
         if step == first_steps:
-            optimiser.state.clear()  # as published, the second stage is a training of its own
+            # As published, the second stage is a training of its own.
+            actor.take_best()
+            optimiser.state.clear()
         optimiser.param_groups[1]["lr"] = config.learning_rate if step >= first_steps else 0.0
         chosen = [train[i] for i in epochs(step)]
         for part in run.share(chosen):
             run.backward(learner(part))
         run.update()
         epoch_ends = (step + 1) % len(epochs) == 0
-        watched = {"valid_loss": _loss(network, style, valid)} if epoch_ends else {}
+        watched = {"valid_loss": actor.watch(valid)} if epoch_ends else {}
         run.log(step, epoch_ends, audio_s=sum(len(target_1TX[0]) for _, target_1TX in chosen) / faces.fps, **watched)
     if run.is_main:
-        losses["adapted"] = _loss(network, style, valid)
+        actor.take_best()
         styles = tuple(subject if i == style else name for i, name in enumerate(model.config.styles))
         described = replace(model.config, name=f"imitator-{subject}", styles=styles, provenance=provenance_of(run))
         save_on_keys(run.folder / MODEL, described, model)
-        run.report("valid", losses)
+        run.report("valid", {"before": before, "adapted": float(actor.least)})
 
 
 @torch.no_grad()
@@ -113,11 +145,6 @@ def _heard(model: FaceModel, faces: FaceData, clip: FaceClip, device: torch.devi
     target_TX = torch.from_numpy(vertices_TV3 - faces.template(clip.subject)).flatten(1)
     assert isinstance(model.decoder, ImitatorNetwork)
     return model.decoder.features(memory_1RM), target_TX[None].to(device)
-
-
-@torch.no_grad()
-def _loss(network: ImitatorNetwork, style: int, clips: Sequence[tuple[Tensor, Tensor]]) -> float:
-    return float(Actor(network, style)(clips))
 
 
 def _clips(config: AdaptActor, faces: FaceData) -> tuple[str, list[FaceClip]]:
