@@ -39,16 +39,16 @@ def test_the_lips_open_with_the_jaw(tmp_path):
     bpy.context.scene.render.fps = 30
     head = build_demo_head()
     bpy.context.view_layer.update()
-    values = np.array([0.0, 0.25, 0.5, 1.0, -0.5, 0.0])
+    values = np.array([0.0, 0.0, 0.25, 0.5, 1.0, -0.5, 0.0, 0.0, 0.0])
     apply_motion(bpy.context, head, jaw_motion(values), start_frame=11)
-    measured = mouth.measure(head, write_tone(tmp_path / "tone.wav", 0.2), 6, 30.0, 11)
-    opened_mm = measured.aperture_mm_T[3]
+    measured = mouth.measure(head, write_tone(tmp_path / "tone.wav", 0.3), 9, 30.0, 11)
+    opened_mm = measured.aperture_mm_T[4]
     assert 10 < opened_mm < 60
-    np.testing.assert_allclose(measured.aperture_mm_T[:4], values[:4] * opened_mm, rtol=1e-3, atol=1e-3)
-    assert measured.aperture_mm_T[4:].tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(measured.aperture_mm_T[:5], values[:5] * opened_mm, rtol=1e-3, atol=1e-3)
+    assert measured.aperture_mm_T[5:].tolist() == [0.0] * 4
     assert (np.diff(measured.level_T) > 0).all()
     statistics = measured.statistics()
-    assert (statistics["frames"], statistics["closed_share"]) == (6, 0.5)
+    assert (statistics["frames"], statistics["closed_share"]) == (9, 0.667)
     assert statistics["aperture_mm_max"] == pytest.approx(opened_mm, abs=0.01)
 
 

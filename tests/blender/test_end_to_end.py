@@ -14,6 +14,7 @@ from wav2sem_blender.assets import DEMO_SPEECH
 from wav2sem_blender.blender.scene.demo_head import build_demo_head
 from wav2sem_blender.blender.ui.presets_menu import WAV2SEM_PT_presets
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.retarget import rested
 from wav2sem_blender.pipeline.tongue import TONGUE_CHANNELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +28,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory) -> Motion:
-    """The motion of the demo speech, made by the command line in another process."""
+    """The motion of the demo speech, made by the command line in another process, as a face gets it."""
     folder = tmp_path_factory.mktemp("motion")
     command = [sys.executable, "-m", "wav2sem_blender", "animate", str(DEMO_SPEECH), "--output", str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return Motion.load(next(folder.glob("*.npz")))
+    return rested(Motion.load(next(folder.glob("*.npz"))))
 
 
 def test_the_demo_head_speaks_the_motion(motion, curves_of):

@@ -58,7 +58,7 @@ class TestNames:
         curves = curves_of(head)
         assert outcome.n_curves == 15 and set(curves) == {f"viseme_{name}" for name in OCULUS.names}
         for name, wanted_T in zip(expected.channels, expected.weights_TK.T, strict=True):
-            np.testing.assert_allclose(curves[f"viseme_{name}"][1], wanted_T, atol=1e-6)
+            np.testing.assert_allclose(curves[f"viseme_{name}"][1][4:-4], wanted_T[4:-4], atol=1e-6)
         assert curves["viseme_aa"][1].max() > 0.3
         assert outcome.warnings == ()
 
@@ -68,7 +68,7 @@ class TestNames:
         speak(head, arkit_motion(mouthFunnel=0.4))
         curves = curves_of(head)
         for key in quarters:
-            np.testing.assert_allclose(curves[key][1], 0.4, atol=1e-6)
+            np.testing.assert_allclose(curves[key][1][4:-4], 0.4, atol=1e-6)
         assert "CTRL_expressions_mouthCornerPullL" not in curves
 
     def test_visemes_need_an_arkit_motion(self):
@@ -116,11 +116,11 @@ class TestTable:
         curves = curves_of(head)
         assert set(curves) == {"jawOpen"}
         jaw_T = arkit_motion().weights_TK[:, 0]
-        np.testing.assert_allclose(curves["jawOpen"][1], 0.5 * jaw_T - 0.1, atol=1e-6)
+        np.testing.assert_allclose(curves["jawOpen"][1][4:-4], 0.5 * jaw_T[4:-4] - 0.1, atol=1e-6)
         assert head.data.shape_keys.key_blocks["jawOpen"].slider_min == pytest.approx(-0.1)
         rows[0].gain = 1.0
         outcome = speak(head, arkit_motion(mouthPucker=0.1))
-        np.testing.assert_allclose(curves_of(head)["jawOpen"][1], jaw_T - 0.1, atol=1e-6)
+        np.testing.assert_allclose(curves_of(head)["jawOpen"][1][4:-4], jaw_T[4:-4] - 0.1, atol=1e-6)
         assert len(bpy.data.actions) == 1, outcome
 
     def test_visemes_with_gains(self, curves_of):
@@ -131,7 +131,7 @@ class TestTable:
         speak(head)
         expected = as_visemes(arkit_motion(), OCULUS)
         aa_T = expected.weights_TK[:, expected.channels.index("aa")]
-        np.testing.assert_allclose(curves_of(head)["viseme_aa"][1], 2 * aa_T, atol=1e-6)
+        np.testing.assert_allclose(curves_of(head)["viseme_aa"][1][4:-4], 2 * aa_T[4:-4], atol=1e-6)
 
     def test_a_viseme_without_a_key_is_replaced_by_its_like(self, curves_of):
         head = keyed_head("Head", [f"viseme_{name}" for name in OCULUS.names])

@@ -568,8 +568,9 @@ class TestReduce:
         apply_motion(bpy.context, face, motion)
         (take,) = takes.of_face(face)
         outcome = reduction.Reducing(face, take, bpy.context.scene, 100.0).finish(bpy.context)
-        assert (outcome.closures, outcome.closures_kept) == (len(closed), len(closed))
-        assert f"{len(closed)} of {len(closed)} closures stay closed" in outcome.words()
+        n_closed = len(closed) + 2  # it rests before and after
+        assert (outcome.closures, outcome.closures_kept) == (n_closed, n_closed)
+        assert f"{n_closed} of {n_closed} closures stay closed" in outcome.words()
         frames, heights = curves_of(face)["jawOpen"]
         np.testing.assert_allclose(np.interp(closed + 1, frames, heights), 0.0, atol=1e-6)
         assert outcome.keys_after < 0.7 * outcome.keys_before

@@ -434,7 +434,7 @@ def test_ten_minutes_stay_in_sync_with_their_strip(ten_minutes, head, curves_of,
     scene.render.fps, scene.render.fps_base = fps, fps_base
     strips = compat.sequencer_strips(scene.sequence_editor_create())
     times = compat.strip_times(strips.new_sound("Voice", str(ten_minutes), channel=1, frame_start=101))
-    snaps_s = np.append(np.arange(5.0, 600.0, 10.0), 18_000 / 30 - 2 / 30)
+    snaps_s = np.append(np.arange(5.0, 600.0, 10.0), 18_000 / 30 - 6 / 30)
     jaw_T = np.zeros(18_000)
     jaw_T[np.round(30 * snaps_s).astype(int)] = 1.0
     motion = Motion(weights_TK=jaw_T[:, None], channels=("jawOpen",), fps=30.0, info={"audio": "ten_minutes.wav"})

@@ -11,7 +11,7 @@ import pytest
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
-from wav2sem_blender.pipeline.retarget import gain, resample, shift, smooth
+from wav2sem_blender.pipeline.retarget import gain, resample, rested, shift, smooth
 
 from .made_up_motions import RNG, as_motion, wandering  # noqa: TID252
 
@@ -133,6 +133,30 @@ class TestShift:
     def test_not_a_number(self):
         with pytest.raises(UserError, match="shift"):
             shift(as_motion(wandering(4)), float("nan"))
+
+
+class TestRested:
+    @pytest.mark.parametrize("fps", [24.0, 30.0, 60.0])
+    def test_a_cut_in_the_middle_of_a_word_ends_at_rest(self, fps):
+        motion = as_motion(np.full((40, 2), (0.8, -0.4)), fps)
+        weights_TK = rested(motion).weights_TK
+        assert weights_TK[[0, 1, -2, -1]].tolist() == [[0, 0]] * 4
+        n_between = round(0.1 * fps) + 1
+        np.testing.assert_allclose(
+            weights_TK[1 + n_between : -1 - n_between], motion.weights_TK[: 40 - 2 - 2 * n_between]
+        )
+        assert (np.diff(weights_TK[: n_between + 2, 0]) >= 0).all() and np.diff(weights_TK[:, 0]).max() < 0.5
+        np.testing.assert_array_equal(weights_TK, weights_TK[::-1])
+
+    def test_what_begins_at_rest_is_not_changed(self):
+        motion = as_motion(0.9 * np.sin(np.linspace(0, np.pi, 60)[:, None]) ** 2, 30.0)
+        np.testing.assert_allclose(rested(motion).weights_TK[2:-2], motion.weights_TK[2:-2])
+        again = rested(rested(motion))
+        np.testing.assert_array_equal(again.weights_TK, rested(motion).weights_TK)
+
+    @pytest.mark.parametrize("n_frames", range(5))
+    def test_the_shortest(self, n_frames):
+        assert rested(as_motion(np.ones((n_frames, 1)), 30.0)).weights_TK.tolist() == [[0]] * n_frames
 
 
 class TestGainAndSmooth:

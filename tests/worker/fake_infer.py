@@ -12,6 +12,7 @@ from ..errors import UserError
 from .audio import linger
 from .motion import Motion
 from .phones import Phones
+from .retarget import rested
 
 LOADS = []
 
@@ -29,7 +30,7 @@ class SpeechAnimator:
         LOADS.append(model)
         return cls(model, engine, device)
 
-    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None, articulation=0.0):
+    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None, articulation=0.0, seed=0):
         for stage in ("semantics", "features", "motion"):
             linger(stage, speech.path, progress)
         if speech.path.stem == "crash":
@@ -63,17 +64,18 @@ def one_l():
 
 
 def make_motion(info):
-    """Two seconds at 30 fps: a jaw that opens and closes linearly, and a pucker that rises beyond 1."""
+    """Two seconds at 30 fps, with rest at both ends: a jaw that opens and closes, and a pucker that rises beyond 1."""
     time_s = np.arange(61) / 30
     jaw = 1 - np.abs(time_s - 1)
     weights_TK = np.stack([jaw, 0.9 * time_s, -0.25 * jaw], axis=1)
     basis_KV3 = None
     if "flame" in info["model"]:
         basis_KV3 = np.random.default_rng(0).normal(0, 0.01, (3, 5023, 3))
-    return Motion(
+    motion = Motion(
         weights_TK=weights_TK,
         channels=("jawOpen", "mouthPucker", "mouthSmileLeft"),
         fps=30.0,
         basis_KV3=basis_KV3,
         info=info,
     )
+    return rested(motion)

@@ -15,10 +15,12 @@ from ..errors import UserError
 from .motion import Motion
 from .visemes import closures
 
-__all__ = ["gain", "prepared", "resample", "shift", "smooth"]
+__all__ = ["gain", "prepared", "resample", "rested", "shift", "smooth"]
 
 # Smaller shifts, in frames, are rounding: the interface has 32-bit numbers.
 _SAME_FRAME = 1e-4
+# How long the face takes from rest to the first pose, and from the last pose to rest.
+_REST_S = 0.1
 # Poses with lips at least this closed are not smoothed.
 _KEPT_CLOSED = 0.5
 
@@ -50,6 +52,19 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
     positions_T = np.arange(n_frames) * (motion.fps / fps) - offset
     phones = motion.phones and motion.phones.later(later_s)
     return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps), phones=phones)
+
+
+def rested(motion: Motion) -> Motion:
+    """The same motion with rest as its first two and its last two poses; weights are limited in the 0.1 s beside them.
+
+    A recording may begin or end in the middle of a word. Before its first key and after its last one a curve goes on as
+    it begins or ends, so the mouth would stay open. Two equal keys stay so under linear extrapolation, too.
+    """
+    n_frames = motion.n_frames
+    from_end_T = np.minimum(np.arange(n_frames), np.arange(n_frames)[::-1])
+    limit_T1 = ((from_end_T - 1) / max(1.0, _REST_S * motion.fps)).clip(0)[:, None].astype(np.float32)
+    limit_T1[limit_T1 >= 1] = np.inf
+    return replace(motion, weights_TK=np.clip(motion.weights_TK, -limit_T1, limit_T1))
 
 
 def shift(motion: Motion, milliseconds: float) -> Motion:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import Text
 from ...pipeline.motion import Motion
-from ...pipeline.retarget import resample
+from ...pipeline.retarget import resample, rested
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import actions, checks, shape_keys
@@ -58,7 +58,7 @@ def applying(
     settings: Mapping[str, object] | None = None,
     visemes: Motion | None = None,
 ) -> Steps[Outcome]:
-    """Animate a mesh, with a keyframe on every scene frame.
+    """Animate a mesh, with a keyframe on every scene frame; the first and the last are at rest.
 
     Args:
         context: Its scene (for the frame rate) and view layer are used.
@@ -78,7 +78,7 @@ def applying(
     yield
     rate_hz = compat.frame_rate_hz(context.scene)
     whole_frames = round(begins_s * rate_hz)
-    motion = yield from _resampling(plan.motion, rate_hz, begins_s - whole_frames / rate_hz)
+    motion = rested((yield from _resampling(plan.motion, rate_hz, begins_s - whole_frames / rate_hz)))
     shape_keys.check_limit(shape_keys.curves(motion, plan.rows))
     yield
     with ExitStack() as rollback:
