@@ -135,13 +135,15 @@ def test_imitator_counts_closed_lips_more(vocaset: Path, tmp_path) -> None:
     assert weight_T.shape == (n_frames,) and 0 <= weight_T.min() <= weight_T.max() <= 1
 
 
+@pytest.fixture(scope="module")
+def general(vocaset: Path, tmp_path_factory) -> Path:
+    """A model of Imitator to adapt."""
+    config = replace(without_noise(SMOKE["imitator"]), epochs=10, learning_rate=5e-4, valid_clips=0)
+    return trained(config, vocaset, tmp_path_factory.mktemp("runs") / "face") / "model"
+
+
 class TestAdaptation:
     CONFIG = replace(imitator.imitator_adapt_smoke(), subject=VOCASET_SUBJECTS[3], start_style=VOCASET_SUBJECTS[1])
-
-    @pytest.fixture(scope="class")
-    def general(self, vocaset: Path, tmp_path_factory) -> Path:
-        config = replace(without_noise(SMOKE["imitator"]), epochs=10, learning_rate=5e-4, valid_clips=0)
-        return trained(config, vocaset, tmp_path_factory.mktemp("runs") / "face") / "model"
 
     def adapt(self, config, vocaset: Path, folder: Path, general: Path | None, resume: bool = False) -> Path:
         return trained(config, vocaset, folder, None, None, general, resume=resume)

@@ -106,7 +106,7 @@ def test_sampling_without_vertices_is_the_plain_sampling_with_them() -> None:
         [noise[0].double().numpy() for noise in noises],
     )
     fold_UM, rest_NU, _ = made.folded()
-    drawn = iter(F.linear(noise, made.input_projection[0].weight) for noise in noises)
+    drawn = iter(F.linear(noise, made.input_layer.weight) for noise in noises)
     sampled_TX = made.final_layer(made.sample(memory_1RD, STYLE, fold_UM, rest_NU, drawn))[0].detach().numpy()
     np.testing.assert_allclose(sampled_TX + template_X, expected_TX, atol=1e-5)
     assert np.abs(sampled_TX).max() > 0.1
@@ -114,7 +114,7 @@ def test_sampling_without_vertices_is_the_plain_sampling_with_them() -> None:
 
 def test_the_noise_has_the_covariance_of_the_vertices_noise() -> None:
     made = network()
-    weight_UX = made.input_projection[0].weight.detach()
+    weight_UX = made.input_layer.weight.detach()
     noise_UU = made.folded()[2]
     np.testing.assert_allclose(noise_UU @ noise_UU.T, weight_UX @ weight_UX.T, atol=1e-6)
 

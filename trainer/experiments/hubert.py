@@ -10,6 +10,7 @@ ear; `ear_frozen` and `student --hubert RUN_OF_EAR` stand beside it. `bundled`, 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 
@@ -17,7 +18,7 @@ from ..loops.recipes import MaskedClusters, MaskedPhones, PretrainHubert
 from ..speech.augmentation import Augmentation
 
 # Encoders of the `smoke` experiments, which run everything and learn nothing.
-TOY_SIZES = {
+TOY_SIZES: dict[str, Any] = {
     "conv_dim": [16] * 7,
     "hidden_size": 32,
     "num_hidden_layers": 1,

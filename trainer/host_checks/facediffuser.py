@@ -29,7 +29,7 @@ def check(golden: Mapping[str, np.ndarray], kind: str, beside: Callable[[str], M
     memory_BRM = resample_features(features_BLD, torch.from_numpy(positions_R).float()[None])
     network.load_state_dict({TEMPLATES: template_BX.expand_as(network.templates_NX)}, strict=False)
     with torch.no_grad():
-        weight_UX = network.input_projection[0].weight
+        weight_UX = network.input_layer.weight
         fold_UM, rest_NU, _ = network.folded()
         drawn = iter(F.linear(noise, weight_UX) for noise in noises)
         hidden_BTM = network.sample(memory_BRM, style_BN, fold_UM, rest_NU, drawn)

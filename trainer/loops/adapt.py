@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ def adapt_actor(config: AdaptActor, data: Path, run: Run, general: Path | None) 
     for parameter in actor.learnt:
         parameter.requires_grad_(True)
     # In the first stage the last layer has a rate of 0.
-    groups = [{"params": actor.learnt[:1]}, {"params": actor.learnt[1:], "lr": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": actor.learnt[:1]}, {"params": actor.learnt[1:], "lr": 0.0}]
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate)
     with torch.no_grad():
         before = float(actor(valid))

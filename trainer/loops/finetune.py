@@ -182,9 +182,10 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
     if weights is not None:
         model.audio_encoder.load_state_dict(weights)
     if config.frozen_layers:
-        encoder_layers = model.audio_encoder.encoder.layers
-        encoder_layers[: config.frozen_layers].requires_grad_(False)
-        model.audio_encoder.feature_projection.requires_grad_(False)
+        frozen = ("feature_projection.", *(f"encoder.layers.{i}." for i in range(config.frozen_layers)))
+        for name, parameter in model.audio_encoder.named_parameters():
+            if name.startswith(frozen):
+                parameter.requires_grad_(False)
     if model.wav2sem is not None:
         try:
             model.wav2sem.load_state_dict(sentence)

@@ -72,6 +72,13 @@ class FaceDiffuserNetwork(HostNetwork):
         self.schedule = schedule(cosine_betas(config.steps, LARGEST_BETA))
 
     @property
+    def input_layer(self) -> nn.Linear:
+        """W, of vertices; in the folded form W F, of the network's own features."""
+        layer = self.input_projection[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    @property
     def log_variance_S(self) -> Tensor:
         """Logarithm of the variance of each step's noise, float64: the posterior's, but at step 0 that of step 1."""
         variance_S = self.schedule["posterior_variance"]
@@ -140,7 +147,7 @@ class FaceDiffuserNetwork(HostNetwork):
         self, noised_BTX: Tensor, step_B: Tensor, memory_BRM: Tensor, style_BN: Tensor, template_BX: Tensor
     ) -> Tensor:
         """The published network: the face (B, T, X), predicted from the noised face at a step of the diffusion."""
-        state_BTU = F.linear(noised_BTX, self.input_projection[0].weight)
+        state_BTU = F.linear(noised_BTX, self.input_layer.weight)
         hidden_BTM = self._denoised(state_BTU, step_B, self._audio(memory_BRM), style_BN)
         return self.final_layer(hidden_BTM) + template_BX[:, None]
 
@@ -190,9 +197,8 @@ class FaceDiffuserNetwork(HostNetwork):
 
     def _denoised(self, state_BTU: Tensor, step_B: Tensor, audio_BTM: Tensor, style_BN: Tensor) -> Tensor:
         """What the last layer reads (B, T, M). `state_BTU` is the input layer's product, without its bias."""
-        linear, convolution = self.input_projection
-        inputs_BTU = state_BTU + linear.bias
-        convolved = convolution(inputs_BTU.flatten(0, 1)[:, None])
+        inputs_BTU = state_BTU + self.input_layer.bias
+        convolved = self.input_projection[1](inputs_BTU.flatten(0, 1)[:, None])
         face_BTM = F.max_pool1d(F.relu(convolved), 2).view_as(audio_BTM)
         time_BM = self.time_mlp(F.one_hot(step_B, self.config.steps).to(audio_BTM))
         together = torch.cat([audio_BTM, face_BTM, time_BM[:, None].expand_as(audio_BTM)], -1)
@@ -200,7 +206,7 @@ class FaceDiffuserNetwork(HostNetwork):
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """W F (U, M), W (template + b) of every style (N, U), and a root (U, U) of the noise's covariance W W^T."""
-        weight_UX = self.input_projection[0].weight
+        weight_UX: Tensor = self.input_layer.weight
         if self.config.folded:
             return weight_UX, self.rest_NU, self.noise_UU
         exact = (weight_UX, self.final_layer.weight, self.final_layer.bias, self.templates_NX)
@@ -236,14 +242,13 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> FaceDiffuserNetwor
     Raises:
         UserError: The weights are not FaceDiffuser's; the message names one.
     """
-    from ..hosts.facediffuser import RELEASES
+    from ..hosts.facediffuser import RELEASES, FaceDiffuser
 
     own = own_weights(state, "", NOT_OURS)
     dim, n_inputs = need(own, "cond_projection.weight").shape
-    release = RELEASES.get(kind.replace("_", "-"), RELEASES["facediffuser-vocaset"])
-    host = replace(
-        release.host, dim=dim, steps=need(own, "time_mlp.0.weight").shape[1], audio_dim=n_inputs // 2, folded=False
-    )
+    released = RELEASES.get(kind.replace("_", "-"), RELEASES["facediffuser-vocaset"]).host
+    assert isinstance(released, FaceDiffuser)
+    host = replace(released, dim=dim, steps=need(own, "time_mlp.0.weight").shape[1], audio_dim=n_inputs // 2)
     n_outputs, n_styles = len(need(own, "final_layer.weight")), need(own, "obj_vector.weight").shape[1]
-    network = host.network(n_outputs, n_styles)
+    network = FaceDiffuserNetwork(host, n_outputs, n_styles)
     return loaded(network, own | {TEMPLATES: network.templates_NX})

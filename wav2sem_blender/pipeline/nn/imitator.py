@@ -58,7 +58,9 @@ class MotionDecoder(nn.Module):
     @property
     def head(self) -> nn.Linear:
         """The last layer, whose columns are blendshapes."""
-        return self.decoder.final_out_layer
+        layer = self.decoder.final_out_layer
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, feature_BTM: Tensor, style_BM: Tensor) -> Tensor:
         """Motion (B, T, X)."""
@@ -129,6 +131,7 @@ class ImitatorNetwork(HostNetwork):
     def _sample_before_head(self) -> Tensor:
         """What the last layer reads (N, M), for features that the decoder's last norm may give, in every style."""
         norm, layers = self.transformer_decoder.layers[-1].norm3, self.vertice_map_r.decoder[:-1]
+        assert isinstance(norm, nn.LayerNorm)
         noise_NM = seeded_noise((SAMPLED_FEATURES, self.config.dim), 0)
         features_NM = F.layer_norm(noise_NM, noise_NM.shape[1:], norm.weight.cpu(), norm.bias.cpu())
         styles_NM = self.obj_vector.weight.T.repeat(len(features_NM) // self.obj_vector.in_features + 1, 1)
