@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,18 @@ from trainer.experiments import find, known  # noqa: E402
 from wav2sem_blender.pipeline import Motion  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-SMOKE = {"base_features": "smoke_features", "vocaset_wav2sem": "smoke_wav2sem", "torch": "torch"}
+SMOKE = {
+    ("pretrain-hubert", "base_features"): "smoke_features",
+    ("finetune", "vocaset_wav2sem"): "smoke_wav2sem",
+    ("finetune", "codetalker_vocaset"): "codetalker_smoke",
+    ("finetune", "codetalker_vocaset_wav2sem"): "codetalker_smoke_wav2sem",
+    ("evaluate", "table1"): "table1_smoke",
+    ("export", "torch"): "torch",
+}
+SECTIONS = (
+    "The paper: LibriSpeech, Wav2Sem, VOCASET, evaluation, extension",
+    "A second host, and the paper's table",
+)
 AS_THEY_ARE = "prepare"  # each of its experiments prepares something else
 
 
@@ -46,21 +58,25 @@ def folder(tmp_path_factory) -> Path:
 def test_the_walk_through_runs(folder, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     verbs = []
-    for words in commands("The paper: LibriSpeech, Wav2Sem, VOCASET, evaluation, extension"):
+    for words in [words for section in SECTIONS for words in commands(section)]:
         assert words[:2] == ["python", "-m"]
         if words[2] == "trainer":
             verb, experiment, *options = words[3:]
             find(verb, experiment)
-            small = experiment if verb == AS_THEY_ARE else SMOKE.get(experiment, "smoke")
+            small = experiment if verb == AS_THEY_ARE else SMOKE.get((verb, experiment), "smoke")
             assert main([verb, small, *options, "--device", "cpu"]) == 0, words
             verbs.append(verb)
         else:
             subprocess.run([sys.executable, *words[1:]], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert {"prepare", "pretrain", "finetune", "evaluate", "analyze", "export", "pretrain-hubert"} <= set(verbs)
+    assert "pretrain-prior" in verbs
     motion = Motion.load("curves/line.npz")
     assert motion.fps == 30 and len(motion.weights_TK) > 150
     assert "| another clip's F_s | " in Path("work/evaluation/results.md").read_text()
     assert Path("work/analysis/report.html").read_text().startswith("<!DOCTYPE html>")
+    rows = {row["name"]: row for row in json.loads(Path("work/table1/results.json").read_text())["rows"]}
+    measured = [name for name, row in rows.items() if row["results"]]
+    assert measured == ["codetalker-vocaset", "codetalker-wav2sem-vocaset"] and len(rows) == 24
 
 
 @pytest.mark.parametrize("heading", ["Several GPUs, several machines", "Your own recordings", "The bundled model"])
