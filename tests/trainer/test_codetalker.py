@@ -70,8 +70,13 @@ def test_biwi(tmp_path) -> None:
     codec = run_in(tmp_path / "codec", prior.biwi_smoke(), pretrain_prior, tmp_path / "biwi")
     watched = json.loads((codec / "valid.json").read_text())
     assert watched["clips"] == 1 and watched["loss"] > 0
-    faces = hosts.codetalker_biwi_smoke()
-    folder = run_in(tmp_path / "face", faces, finetune, tmp_path / "biwi", None, None, prior=codec)
+    # A published stage-1 file is a prior too.
+    published = read_prior(codec) | {"encoder.encoder_pos_embedding.pe": torch.zeros(5000, 1, 32)}
+    torch.save({"state_dict": published}, tmp_path / "biwi_stage1.pth.tar")
+    prior_file, config = tmp_path / "biwi_stage1.pth.tar", hosts.codetalker_biwi_smoke()
+    folder = run_in(tmp_path / "face", config, finetune, tmp_path / "biwi", None, None, prior=prior_file)
+    kept = ModelFolder.open(folder / "model").tensors("decoder.autoencoder.quantize.")
+    assert np.array_equal(kept["embedding.weight"], published["quantize.embedding.weight"])
     motion = SpeechAnimator.load(folder / "model").animate(SPEECH, 16_000)
     assert motion.fps == 25 and motion.vertex_offsets().shape == (12, 23370, 3)
 

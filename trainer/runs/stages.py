@@ -17,6 +17,9 @@ from torch import Tensor
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wav2SemFolder, open_folder
 from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
+from wav2sem_blender.pipeline.nn.published import own_weights
+from wav2sem_blender.pipeline.official.lsf import PRETRAINING, SCALE_KEY
+from wav2sem_blender.pipeline.official.published import read_file
 
 from .run import read_run
 
@@ -45,13 +48,35 @@ def read_recogniser(run: Path) -> State:
 
 
 def read_prior(run: Path) -> State:
-    """The weights of a pretrain-prior run.
+    """The weights of a pretrain-prior run, or of a published stage-1 file such as CodeTalker's.
 
     Raises:
         MissingFileError: The run is missing or not finished.
+        UserError: The file is no checkpoint.
     """
+    if run.is_file():
+        return {key: value.float() for key, value in read_file(run).items() if not key.endswith(".pe")}
     read_run(run, PRIOR_FILE)
     return torch.load(run / PRIOR_FILE, weights_only=True, map_location="cpu")
+
+
+def read_emotion(file: Path) -> State:
+    """The weights of emotion2vec, from its released file.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UserError: It is another model's.
+    """
+    if not file.is_file():
+        raise MissingFileError(
+            "{file} is missing: emotion2vec's released weights, which this host hears emotions with", file=file
+        )
+    state = own_weights(read_file(file), others=PRETRAINING)
+    if SCALE_KEY not in state:
+        raise UserError(
+            "{file}: the key {key} is missing; these are not emotion2vec's weights", file=file, key=SCALE_KEY
+        )
+    return {name: value.float() for name, value in state.items()}
 
 
 def fitting(theirs: State, ours: State) -> dict[str, Tensor]:
