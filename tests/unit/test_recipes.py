@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from trainer.experiments import known
 from wav2sem_blender.pipeline.checkpoint_kinds import CHECKPOINT_KINDS
 from wav2sem_blender.pipeline.face_names import _NEEDED, _SPELLINGS
+from wav2sem_blender.pipeline.hosts import HOSTS
 from wav2sem_blender.pipeline.visemes import VISEME_SETS
 
 ROOT = Path(__file__).parents[2]
 BLENDER = ROOT / "wav2sem_blender" / "blender"
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("\n## Recipes\n")[2]
 RECIPES = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in TEXT.split("\n### ")[1:]}
+HOST_ROWS = ("what it is", "licence", "weights", "exact", "re-derived", "10 s of audio", "import", "train")
 TITLES = ("Add a host", "Add a panel", "Add a face naming", "Add a corpus")
 MAX_LINES = 8
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -118,6 +121,19 @@ def test_every_host_has_an_entry_and_its_files_name_one() -> None:
         (settings,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
         assert f"KIND: ClassVar[str] = '{kind}'" in ast.unparse(settings)
     assert {kind.host for kind in CHECKPOINT_KINDS if kind.host} <= set(hosts)
+
+
+def test_every_host_is_described_with_experiments_that_exist() -> None:
+    parts = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    rows = {
+        re.sub(r"\W", "", part.partition("\n")[0]).lower(): dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", part, re.M))
+        for part in parts
+    }
+    for kind in set(HOSTS) - {"faceformer_channels"}:
+        (section,) = (title for title in rows if title.startswith(kind.replace("_", "")))
+        assert set(rows[section]) >= set(HOST_ROWS), section
+        named = set(re.findall(rf"\b{kind}_\w*(?:vocaset|biwi|mead)\w*", rows[section]["train"]))
+        assert named <= known("finetune").keys() | known("pretrain-prior").keys(), section
 
 
 def test_every_panel_is_registered() -> None:
