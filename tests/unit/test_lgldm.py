@@ -420,6 +420,16 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         LgLdm(dim=100)
 
 
+def test_a_speaker_and_an_emotion_are_a_sum_of_styles() -> None:
+    from wav2sem_blender.pipeline.infer import style_weights
+
+    names = RELEASES["lgldm-mead"].styles
+    weights_N = style_weights("M005 + fear", names)
+    assert {names[i]: weights_N[i] for i in np.flatnonzero(weights_N)} == {"M005": 1, "fear": 1}
+    with pytest.raises(UserError, match="style 'calm': this model has M003, "):
+        style_weights("M005 + calm", names)
+
+
 def test_mead_has_25_subjects_and_7_emotions() -> None:
     assert len(MEAD_SUBJECTS) == len(set(MEAD_SUBJECTS)) == 25 and len(MEAD_EMOTIONS) == 7
     assert MEAD_SUBJECTS[0] == "M003" and MEAD_SUBJECTS[8] == "M022" and MEAD_SUBJECTS[-1] == "M040"

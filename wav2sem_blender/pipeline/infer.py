@@ -172,7 +172,10 @@ class SpeechAnimator:
         config = self.folder.config
         style_N = articulated(style_weights(style, config.styles), articulation, config)
         heard = self._listener.listen(speech, semantic_strength, progress)
-        weights_TK = self._decoder.decode(heard.memory_RM, style_N, seed, lambda done: progress("motion", done))
+        weights_TK = heard.decoded(
+            lambda memory_RM, done: self._decoder.decode(memory_RM, style_N, seed, done),
+            lambda done: progress("motion", done),
+        )
         progress("motion", 1.0)
         motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
         if config.host.SAMPLES:
@@ -228,6 +231,8 @@ class SentenceEncoder(SpeechAnimator):
 def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
     """Weights (N,) of the styles: one-hot for an index or a name; given weights stay as they are.
 
+    Hosts whose styles are speakers and emotions take a sum of names, such as "M003 + angry".
+
     Raises:
         UserError: There is no such style.
     """
@@ -236,6 +241,8 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
             style = _RENAMED[style]
         if style in names:
             return np.eye(len(names), dtype=np.float32)[list(names).index(style)]
+        if "+" in style:
+            return np.sum([style_weights(part.strip(), names) for part in style.split("+")], axis=0, dtype=np.float32)
         if not style.isdecimal():
             raise UserError("style {style!r}: this model has {names}", style=style, names=", ".join(names))
         style = int(style)
