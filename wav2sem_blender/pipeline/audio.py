@@ -19,9 +19,9 @@ import numpy as np
 import soxr
 
 from ..errors import Text, UserError
+from .frame_timing import SAMPLE_RATE_HZ
 from .sound_file import BLOCK, StageProgress, file_blocks, file_sha256, open_sound
 
-SAMPLE_RATE_HZ = 16_000
 MIN_DURATION_S = 0.2
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 1_600_000
 MAX_CHANNELS = 256
@@ -52,16 +52,16 @@ class Speech:
         name: The file's name, for messages.
         n_samples: Number of samples at 16 kHz, S.
         sha256: Hash of the source file's bytes, or of the array's.
-        path: The file; None for samples from memory.
-        features: A file with features of this recording, for models that do not hear it themselves; None: it is looked
-            for beside `path`.
+        recording: The file of which this is the whole sound; None for samples from memory, or a part of a file.
+        features: A file with features of it, for models that do not hear it themselves; None: it is looked for beside
+            `recording`.
     """
 
     def __init__(self, *, name: str, sha256: str, samples: IO[bytes], n_samples: int, mean: float, variance: float):
         self.name = name
         self.sha256 = sha256
         self.n_samples = n_samples
-        self.path: Path | None = None
+        self.recording: Path | None = None
         self.features: Path | None = None
         self._samples = samples
         self._mean = float(mean)
@@ -93,7 +93,7 @@ class Speech:
             rate_hz = _checked_rate(source.samplerate, path.name)
             blocks = file_blocks(source, path.name, progress)
             speech = cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
-        speech.path = path
+        speech.recording = path
         return speech
 
     @classmethod

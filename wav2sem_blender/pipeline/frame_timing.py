@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SAMPLE_RATE_HZ = 16_000
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
 ENCODER_RATE_HZ = 50

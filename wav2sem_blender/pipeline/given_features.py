@@ -64,13 +64,13 @@ def read_for(
     """
     file, of = speech.features, config["of"]
     if file is None:
-        if speech.path is None:
+        if speech.recording is None:
             template = (
                 "{audio}: this model reads {features} from a file beside the recording, and this is no recording of "
                 "its own but a part of one, or sound in memory. Choose the whole file, or name the features' file."
             )
             raise UserError(template, audio=speech.name, features=of)
-        wanted = [speech.path.with_suffix(suffix) for suffix in suffixes]
+        wanted = [speech.recording.with_suffix(suffix) for suffix in suffixes]
         file = next((found for found in wanted if found.is_file()), wanted[0])
     if not file.is_file():
         template = (

@@ -155,7 +155,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
 
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
-        speech.path = Path(command.recording) if command.recording else None
+        speech.recording = Path(command.recording) if command.recording else None
         if command.listen:
             _listen(speech, job_folder, progress)
         motion = animator.animate_speech(

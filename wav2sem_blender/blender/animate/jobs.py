@@ -26,6 +26,7 @@ from ..sound import source
 from ..sound.decode import Decoding
 from ..sound.source import Audio
 from ..tasks.task import Task, running_task
+from . import estimate
 from .settings import AnimateSettings, resolve_model, worker_environment
 
 _POLL_INTERVAL_S = 0.02
@@ -68,6 +69,7 @@ class Job(Task):
         self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
         self._scene_name, self._layer_name = context.scene.name, context.view_layer.name
         self._result: Path | None = None
+        self._loaded_at_s = self._took_s = 0.0
         self._id = new_job_id()
         model = "" if settings.upper_face_only else resolve_model(context, settings.model)
         self._client = _warm_client(context)
@@ -87,8 +89,11 @@ class Job(Task):
         for event in self._client.poll():
             if isinstance(event, protocol.Done):
                 self.notes, self._result = event.notes, Path(event.result)
+                self._took_s = time.monotonic() - self._loaded_at_s
             else:
                 self._show(event)
+                if (event.stage, event.fraction) == ("model", 1.0):
+                    self._loaded_at_s = time.monotonic()
         return self._result is not None
 
     def _write(self, context: bpy.types.Context) -> Steps[Outcome]:
@@ -137,6 +142,8 @@ class Job(Task):
     def _add_speech(self, context: bpy.types.Context, target: bpy.types.Object) -> Steps[Outcome]:
         assert self._result is not None
         motion, visemes = Motion.load(self._result), self._result.with_name(protocol.VISEMES_FILE)
+        heard_s = motion.duration_s * self._audio.speed
+        estimate.learn(context, self.settings.model, self.settings.device, heard_s, self._took_s)
         return applying(
             context,
             target,

@@ -148,13 +148,19 @@ def _may_have(context: bpy.types.Context, model: str, key: str) -> bool:
 
 def _description(context: bpy.types.Context, model: str) -> dict[str, Any]:
     """What a model's config.json says about it. Panels ask at every redraw, so it is read when it has changed."""
+    config = model_config_file(context, model)
+    return read_description(config, config.stat().st_mtime_ns)
+
+
+def model_config_file(context: bpy.types.Context, model: str) -> Path:
+    """A model's config.json; UserError as `resolve_model`."""
     folder = resolve_model(context, model)
-    config = (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
-    return _read_description(config, config.stat().st_mtime_ns)
+    return (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
 
 
 @lru_cache(maxsize=16)
-def _read_description(config: Path, _mtime_ns: int) -> dict[str, Any]:
+def read_description(config: Path, _mtime_ns: int) -> dict[str, Any]:
+    """What a config.json says about its model; the time says whether it must be read again."""
     description: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model"]
     return description
 

@@ -105,6 +105,8 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         part.enabled = settings.use_range
         part.prop(settings, "range_start_s", text="")
         part.prop(settings, "range_end_s", text="")
+        if duration := status.run_words(context):
+            draw_text(column, context, duration, "TIME")
         _draw_button(layout, context)
 
 

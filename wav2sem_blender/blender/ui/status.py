@@ -11,6 +11,7 @@ import bpy
 from ...errors import Text, UserError
 from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
+from ..animate import estimate
 from ..scene import checks, key_mapping
 from ..sound import info
 from ..tasks.task import why_wait
@@ -39,6 +40,21 @@ def run_disabled_reason(context: bpy.types.Context) -> str:
     if not any(candidate.type == "MESH" for candidate in context.scene.objects):
         return "The scene has no mesh; add or import a head first"
     return ""
+
+
+def run_words(context: bpy.types.Context) -> Text | None:
+    """How long a run with the panel's settings will take; None where the sound's length or the model is not known."""
+    settings = context.scene.wav2sem
+    try:
+        length_s = info.chosen_info(context.scene).duration_s
+    except UserError:
+        return None
+    if length_s is None:
+        return None
+    if settings.use_range:
+        end_s = min(settings.range_end_s or length_s, length_s)
+        length_s = max(0.0, end_s - settings.range_start_s)
+    return estimate.words(context, settings.model, length_s)
 
 
 def sound_problem(context: bpy.types.Context) -> str:

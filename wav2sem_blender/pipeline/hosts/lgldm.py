@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import UserError
-from ..audio import SAMPLE_RATE_HZ
-from ..frame_timing import FrameGrid
+from ..frame_timing import SAMPLE_RATE_HZ, FrameGrid
 from .codetalker import MAX_FRAMES, OVERLAP_FRAMES
 from .faceformer import RELEASES as FACEFORMER
 from .protocol import Host, Release

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ...errors import UserError
-from ..audio import SAMPLE_RATE_HZ
-from ..frame_timing import FrameGrid
+from ..frame_timing import SAMPLE_RATE_HZ, FrameGrid
 from .protocol import Host, Release
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ
-from ..frame_timing import ENCODER_RATE_HZ, FrameGrid
+from ..frame_timing import ENCODER_RATE_HZ, SAMPLE_RATE_HZ, FrameGrid
 from . import faceformer
 from .protocol import Host
 
