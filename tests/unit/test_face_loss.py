@@ -47,10 +47,11 @@ def moving(**channels: float) -> np.ndarray:
 
 
 def test_measures_are_those_of_the_mouth_in_mm(mouth) -> None:
-    """Gap, width, upper lip, lower lip, protrusion before the corners."""
+    """Gap, width, upper lip, lower lip, protrusion before the corners, height of the upper lip and of the corners."""
     measures_KM, scale_M = mouth_measures(*mouth)
-    np.testing.assert_allclose(measures_KM, [[30, 0, 0, 0, 0], [0, -8, 0, 0, 6], [1, 0, -4, 0, 0]], atol=1e-5)
-    np.testing.assert_array_equal(scale_M, [1, 2, 4, 4, 2])
+    expected_KM = [[30, 0, 0, 0, 0, 0, 0], [0, -8, 0, 0, 6, 0, 0], [1, 0, -4, 0, 0, 1, 0]]
+    np.testing.assert_allclose(measures_KM, expected_KM, atol=1e-5)
+    np.testing.assert_array_equal(scale_M, [1, 2, 4, 4, 2, 2, 3])
 
 
 def test_an_error_of_the_width_counts_by_its_scale(mouth) -> None:
@@ -70,7 +71,27 @@ def test_an_open_gap_costs_more_where_lips_should_touch(mouth) -> None:
     assert costs[0] == pytest.approx(5 * costs[1], rel=1e-4) and costs[1] == pytest.approx(0.1 * 9, rel=1e-4)
 
 
-@pytest.mark.parametrize(("channel", "millimetres"), [("jaw", 30), ("pucker", 20), ("roll", 16.03)])
+def test_parted_lips_that_nearly_close_cost_more_the_nearer_they_come(mouth) -> None:
+    """A w of 3.6 mm beside vowels of 12 mm: 3 mm apart are enough, 1 mm less costs 8 times as much again, and nothing
+    does beside a closure."""
+    target = np.full((20, 3), [0.4, 0, 0])
+    target[8:12, 0] = 0.12
+
+    def cost(gap_mm: float, target: np.ndarray, parted_factor: float) -> float:
+        predicted = np.array(target)
+        predicted[9:11, 0] = gap_mm / 30
+        return loss(mouth, predicted, target, aperture_weight=1.0, parted_factor=parted_factor)
+
+    added = {mm: cost(mm, target, 8.0) - cost(mm, target, 0.0) for mm in (3.0, 2.0, 1.0)}
+    assert added[3.0] == pytest.approx(0, abs=1e-6)
+    assert added[2.0] == pytest.approx(0.1 * 8 * 2 / 20, rel=1e-3) and added[1.0] == pytest.approx(
+        4 * added[2.0], rel=1e-3
+    )
+    target[[8, 11], 0] = 0
+    assert cost(1.0, target, 8.0) == pytest.approx(cost(1.0, target, 0.0))
+
+
+@pytest.mark.parametrize(("channel", "millimetres"), [("jaw", 30), ("pucker", 20), ("roll", 16.16)])
 def test_too_small_a_movement_costs_by_its_spread(mouth, channel: str, millimetres: float) -> None:
     """Half the movement: half the standard deviation of each measure, times its scale."""
     target = moving(**{channel: 0.8})

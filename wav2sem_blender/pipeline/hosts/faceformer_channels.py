@@ -109,8 +109,9 @@ class FaceWeights:
     Attributes:
         velocity_weight: Of the shape's change from frame to frame.
         aperture_weight: Of the gap between the lips, and in proportion to their scales of the mouth's width, the lips'
-            thickness and their protrusion.
+            thickness, protrusion and height.
         closed_factor: Multiplies `aperture_weight` of the gap where the lips touch.
+        parted_factor: Multiplies it where parted lips come so near that they look closed.
         spread_weight: Of how much each of these varies over a clip.
         outside_weight: Of channels outside [0, 1].
     """
@@ -118,5 +119,6 @@ class FaceWeights:
     velocity_weight: float = 0.5
     aperture_weight: float = 3.0
     closed_factor: float = 5.0
+    parted_factor: float = 8.0
     spread_weight: float = 3.0
     outside_weight: float = 10.0
