@@ -193,9 +193,9 @@ def test_a_channel_that_the_next_model_lacks_returns_to_rest(head, animate, poin
     head.shape_key_add(name="cheekPuff", from_mix=False).data[2].co = (0, 1, 5)
     animation = head.data.shape_keys.animation_data
     bag = compat.channelbag(animation.action, animation.action_slot)
-    bag.fcurves.new('key_blocks["cheekPuff"].value').keyframe_points.insert(1, 0.8)
-    names = json.loads(animation.action["wav2sem_curves"])
-    animation.action["wav2sem_curves"] = json.dumps([*names, "cheekPuff"])
+    curve = bag.fcurves.new('key_blocks["cheekPuff"].value')
+    curve.keyframe_points.insert(1, 0.8)
+    curve.group = bag.groups["Speech"]
     assert point_at(head, 20, vertex=2)[2] == pytest.approx(4.0)
     animate()
     assert "cheekPuff" not in curves_of(head)

@@ -87,6 +87,10 @@ def state(face):
     return {**properties, "custom": custom, "actions": sorted(bpy.data.actions.keys())}
 
 
+def state_of_curves(face):
+    return dict(takes.of_face(face)[0].curves())
+
+
 def _flat(value, path=""):
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -118,6 +122,76 @@ class TestTakes:
         assert (top.frames, kept.frames) == ((11, 100), (1, 90))
         assert takes.of_face(other) == ()
         assert takes.of_face(None) == ()
+
+    def test_a_copy_of_a_character_owns_its_own_takes(self, face):
+        speak(face, motion={"audio": "first.wav"})
+        for other in bpy.context.selected_objects:
+            other.select_set(False)
+        face.select_set(True)
+        bpy.context.view_layer.objects.active = face
+        bpy.ops.object.duplicate()
+        copy = bpy.context.view_layer.objects.active
+        copied = copy.data.shape_keys.animation_data.action.name
+        assert copied != "first" and names(copy) == [copied]
+        speak(copy, motion={"audio": "second.wav"})
+        speak(copy, motion={"audio": "third.wav"})
+        assert names(copy) == ["third", copied, "second"] or names(copy) == ["third", "second", copied]
+        assert names(face) == ["first"]
+        speak(face, motion={"audio": "fourth.wav"})
+        copy.data.shape_keys.name = "Renamed"
+        assert names(face) == ["fourth", "first"]
+        assert set(names(copy)) == {"third", "second", copied}
+
+    @pytest.mark.parametrize("new_name", ["Jaw Drop", 'a "quote" and a \\', "口"])
+    def test_a_renamed_key_stays_a_part_of_its_take(self, face, new_name):
+        at_rest = list(values(face, 1).values())
+        speak(face)
+        before = state_of_curves(face)
+        face.data.shape_keys.key_blocks["jawOpen"].name = new_name
+        (take,) = takes.of_face(face)
+        assert new_name in take.key_names and len(dict(take.curves())) == len(before)
+        bpy.ops.wav2sem.mute_take()
+        assert set(values(face, 40).values()) == {0.0}
+        bpy.ops.wav2sem.mute_take()
+        assert values(face, 40)[new_name] > 0
+        assert bpy.ops.wav2sem.reduce_keys(tolerance_mm=5.0) == {"FINISHED"}
+        (take,) = takes.of_face(face)
+        assert len(dict(take.curves())[new_name].keyframe_points) < 90
+        assert bpy.ops.wav2sem.remove_take() == {"FINISHED"}
+        assert list(values(face, 40).values()) == at_rest and not bpy.data.actions
+
+    def test_renamed_lids_return_to_rest(self, face):
+        blink(face)
+        lid = next(block for block in face.data.shape_keys.key_blocks if "Blink" in block.name)
+        lid.name = "Lid"
+        (take,) = takes.of_face(face)
+        assert "Lid" in take.key_names
+        lid.value = 0.7
+        bpy.ops.wav2sem.remove_take()
+        assert lid.value == 0.0
+
+    @pytest.mark.parametrize("operator", ["mute_take", "reduce_keys", "push_to_nla", "remove_take", "rebake"])
+    def test_a_take_that_has_lost_its_slot_works_on(self, face, operator):
+        """Appending an action or a click in the Action editor takes the slot away."""
+        speak(face)
+        face.data.shape_keys.animation_data.action_slot = None
+        (take,) = takes.of_face(face)
+        assert take.slot is not None and len(dict(take.curves())) == 3
+        if operator == "rebake":
+            with pytest.raises(RuntimeError, match="no such audio file"):
+                bpy.ops.wav2sem.rebake()
+            return
+        assert getattr(bpy.ops.wav2sem, operator)() == {"FINISHED"}
+        if operator == "mute_take":
+            assert face.data.shape_keys.animation_data.action_slot == take.slot
+
+    def test_an_action_without_any_slot(self, face):
+        speak(face)
+        action = face.data.shape_keys.animation_data.action
+        action.slots.remove(action.slots[0])
+        assert [take.key_names for take in takes.of_face(face)] == [[]] or takes.of_face(face)[0].fcurves is None
+        for operator in ("mute_take", "push_to_nla", "remove_take"):
+            assert getattr(bpy.ops.wav2sem, operator)() == {"FINISHED"}
 
     def test_the_list_shows_them_and_remembers_the_selection(self, face):
         speak(face, motion={"audio": "first.wav"})

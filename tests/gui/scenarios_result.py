@@ -173,7 +173,7 @@ def _lengthen(n_frames: int) -> None:
         points_T2 = np.empty((len(curve.keyframe_points), 2), dtype=np.float32)
         curve.keyframe_points.foreach_get("co", points_T2.ravel())
         values_T = np.resize(points_T2[:, 1], n_frames) + noise.normal(0, 1e-4, n_frames)
-        write_curve(take.fcurves, curve.data_path, np.arange(1, n_frames + 1), values_T)
+        write_curve(take.bag, curve.data_path, np.arange(1, n_frames + 1), values_T)
 
 
 def _press(gui: Gui, control: str) -> Steps[None]:

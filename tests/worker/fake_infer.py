@@ -12,7 +12,6 @@ from ..errors import UserError
 from .audio import linger
 from .motion import Motion
 from .phones import Phones
-from .retarget import rested
 
 LOADS = []
 
@@ -64,18 +63,17 @@ def one_l():
 
 
 def make_motion(info):
-    """Two seconds at 30 fps, with rest at both ends: a jaw that opens and closes, and a pucker that rises beyond 1."""
+    """Two seconds at 30 fps: a jaw that opens and closes linearly, and a pucker that rises beyond 1."""
     time_s = np.arange(61) / 30
     jaw = 1 - np.abs(time_s - 1)
     weights_TK = np.stack([jaw, 0.9 * time_s, -0.25 * jaw], axis=1)
     basis_KV3 = None
     if "flame" in info["model"]:
         basis_KV3 = np.random.default_rng(0).normal(0, 0.01, (3, 5023, 3))
-    motion = Motion(
+    return Motion(
         weights_TK=weights_TK,
         channels=("jawOpen", "mouthPucker", "mouthSmileLeft"),
         fps=30.0,
         basis_KV3=basis_KV3,
         info=info,
     )
-    return rested(motion)

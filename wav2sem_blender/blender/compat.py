@@ -42,6 +42,13 @@ def channelbag(action: bpy.types.Action, slot: Any) -> Any:
     return strip.channelbag(slot, ensure=True)
 
 
+def grouped_curve(bag: Any, path: str, index: int, group: str) -> Any:
+    """A new F-curve in a group of that name; 4.5 cannot name the group when it makes the curve."""
+    curve = bag.fcurves.new(path, index=index)
+    curve.group = bag.groups.get(group) or bag.groups.new(group)
+    return curve
+
+
 def sequencer_strips(editor: Any) -> Any:
     """The sequencer's strips: `sequences` was renamed in 4.4 and removed in 5.0."""
     return editor.strips if hasattr(editor, "strips") else editor.sequences

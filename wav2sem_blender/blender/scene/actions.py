@@ -13,6 +13,8 @@ What happens depends on the active action:
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from math import ceil, floor
@@ -26,14 +28,20 @@ from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import original_state
 from .checks import value_path
+from .original_state import IDENTITY
 
 # Custom properties of an Action of ours, and what all their names begin with. AUDIO_HASH tells that an Action is ours.
 MARKS = "wav2sem_"
 AUDIO_HASH = "wav2sem_audio_sha256"
 CURVES = "wav2sem_curves"
+# Of an Action: the identity of the shape keys that it was made for.
+OWNER = "wav2sem_owner"
 # Custom property of the Action that holds shape keys at rest below our NLA strips.
 REST = "wav2sem_rest"
 _REST_NAME = "Speech Rest"
+# Our curves are in this group. Blender renames a curve's path with its shape key, so names would go stale.
+_GROUP = "Speech"
+_KEY_PATH = re.compile(r'key_blocks\["(.*)"\]\.value', re.DOTALL)
 
 
 def write_action(
@@ -75,12 +83,13 @@ def write_action(
     _remove_own_curves(bag, action, keys)
     for key_name, values_T in curves.items():
         frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
-        write_curve(bag.fcurves, value_path(key_name), frames_T, values_T)
+        write_curve(bag, value_path(key_name), frames_T, values_T, group=_GROUP)
         yield
     for stale in [mark for mark in action.keys() if mark.startswith(MARKS)]:  # noqa: SIM118, an Action is no dict
         del action[stale]
     for mark, value in marks.items():
         action[mark] = value
+    action[OWNER] = claim(keys, rollback)
     action[CURVES] = json.dumps(sorted(curves))
     if action is not current:
         notes += put_on_top(keys, action, slot, scene)
@@ -88,6 +97,37 @@ def write_action(
     if animation.action_extrapolation == "NOTHING":
         hold_rest(keys, list(curves))
     return action, notes
+
+
+def claim(keys: bpy.types.Key, rollback: ExitStack | None = None) -> str:
+    """What takes call these shape keys. Neither a rename nor a copy confuses it: a copy gets a new name of its own."""
+    known = keys.get(IDENTITY)
+    if known is None or _is_copy(keys):
+        if rollback is not None:
+            rollback.callback(_put_back_identity, keys, known)
+        keys[IDENTITY] = uuid.uuid4().hex
+    return str(keys[IDENTITY])
+
+
+def is_owner(keys: bpy.types.Key, action: bpy.types.Action) -> bool:
+    """Whether an action that nothing plays belongs to these shape keys."""
+    if OWNER in action:
+        return bool(action[OWNER] == keys.get(IDENTITY) and not _is_copy(keys))
+    # Actions of 0.1.0 tell it by their slot's name only.
+    return any(slot.target_id_type == "KEY" and slot.name_display == keys.name for slot in action.slots)
+
+
+def _is_copy(keys: bpy.types.Key) -> bool:
+    """Whether these are a copy, made later, of shape keys with the same identity."""
+    twins = (other for other in bpy.data.shape_keys if other.get(IDENTITY) == keys.get(IDENTITY))
+    return any(twin.session_uid < keys.session_uid for twin in twins)
+
+
+def _put_back_identity(keys: bpy.types.Key, known: str | None) -> None:
+    if known is not None:
+        keys[IDENTITY] = known
+    elif IDENTITY in keys:
+        del keys[IDENTITY]
 
 
 def put_on_top(keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene) -> list[str]:
@@ -120,9 +160,9 @@ def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
         held.action_slot = slot
         held.extrapolation = "HOLD"
     if held is not None:
-        curves = compat.channelbag(held.action, held.action_slot).fcurves
+        bag = compat.channelbag(held.action, held.action_slot)
         for path in paths:
-            write_curve(curves, path, np.zeros(1), np.zeros(1))
+            write_curve(bag, path, np.zeros(1), np.zeros(1))
 
 
 def drop_rest(keys: bpy.types.Key) -> None:
@@ -150,19 +190,38 @@ def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float]) 
 
 def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) -> None:
     """Remove the curves of our last run from an action and return their keys to rest."""
-    for key_name in json.loads(action.get(CURVES, "[]")):
+    rest(action, keys)
+    for key_name in own_keys(action, bag.fcurves):
         curve = bag.fcurves.find(value_path(key_name))
         if curve is not None:
             bag.fcurves.remove(curve)
-    rest(action, keys)
 
 
-def write_curve(curves: Any, path: str, frames_T: np.ndarray, values_T: np.ndarray, index: int = 0) -> None:
-    """Write a curve with one linear keyframe for each value. Bulk access is 200 times as fast as `keyframe_insert`."""
-    curve = curves.find(path, index=index)
+def own_keys(action: bpy.types.Action, curves: Any) -> list[str]:
+    """Names of the shape keys that a speech action of ours animates by `curves`, as they are called now."""
+    names = [key_of(curve) for curve in curves if curve.group is not None and curve.group.name == _GROUP]
+    # Actions of 0.1.0 have no group, only the names of then.
+    return sorted(filter(None, names)) or json.loads(action.get(CURVES, "[]"))
+
+
+def key_of(curve: Any) -> str:
+    """Name of the shape key that a curve animates; empty for other curves."""
+    found = _KEY_PATH.fullmatch(curve.data_path)
+    return bpy.utils.unescape_identifier(found[1]) if found else ""
+
+
+def write_curve(
+    bag: Any, path: str, frames_T: np.ndarray, values_T: np.ndarray, index: int = 0, group: str = ""
+) -> None:
+    """Write a curve with one linear keyframe for each value; one that is replaced leaves its group to it.
+
+    Bulk access is 200 times as fast as `keyframe_insert`.
+    """
+    curve = bag.fcurves.find(path, index=index)
     if curve is not None:
-        curves.remove(curve)
-    curve = curves.new(path, index=index)
+        group = group or (curve.group.name if curve.group is not None else "")
+        bag.fcurves.remove(curve)
+    curve = compat.grouped_curve(bag, path, index, group) if group else bag.fcurves.new(path, index=index)
     points = curve.keyframe_points
     points.add(len(values_T))
     points.foreach_set("co", np.stack([frames_T, values_T], axis=1).astype(np.float32).ravel())
@@ -205,6 +264,7 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
     if AUDIO_HASH in current:
         if current.library is None:
             current.use_fake_user = True
+            current[OWNER] = claim(keys)
         rest(current, keys)
         return [Text('The earlier action "{current}" is kept in this file.', current=current.name)]
     was_nla_on = animation.use_nla
@@ -216,9 +276,17 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
 
 def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
     """Set the keys that an action of ours drives to 0; they would keep their last value otherwise."""
-    for key_name in json.loads(action.get(CURVES, "[]")):
+    for key_name in own_keys(action, list(_curves_of(action))):
         if key_name in keys.key_blocks:
             keys.key_blocks[key_name].value = 0.0
+
+
+def _curves_of(action: bpy.types.Action) -> Iterator[Any]:
+    """All curves of an action, whatever their slot."""
+    for layer in action.layers:
+        for strip in layer.strips:
+            for bag in strip.channelbags:
+                yield from bag.fcurves
 
 
 def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapolation: str) -> Any:

@@ -7,12 +7,15 @@ JSON in a custom property of the shape-key data-block, from the first run until 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import bpy
 
 BEFORE = "wav2sem_before"
+# Who the shape keys are, for the takes that belong to them (`actions.claim`).
+IDENTITY = "wav2sem_id"
 
 
 def put_back_later(keys: bpy.types.Key, rollback: ExitStack) -> None:
@@ -28,12 +31,13 @@ def _put_back(keys: bpy.types.Key, content: str | None) -> None:
 
 
 def note_sliders(keys: bpy.types.Key, key_names: list[str]) -> None:
-    """Record value and slider range of each key, unless an earlier run has recorded them."""
+    """Record value, slider range and place of each key, unless an earlier run has recorded them."""
     before = _read(keys)
     known = before.setdefault("keys", {})
     for name in key_names:
         block = keys.key_blocks[name]
-        known.setdefault(name, [block.value, block.slider_min, block.slider_max])
+        place = keys.key_blocks.find(name)
+        known.setdefault(name, [block.value, block.slider_min, block.slider_max, place])
     _write(keys, before)
 
 
@@ -56,19 +60,27 @@ def forget_pushed(keys: bpy.types.Key) -> None:
 
 def restore(keys: bpy.types.Key) -> None:
     """Restore the values and slider ranges, and remove animation data that has become empty."""
-    for name, (value, lowest, highest) in _read(keys).get("keys", {}).items():
-        block = keys.key_blocks.get(name)
+    known = _read(keys).get("keys", {})
+    for name, (value, lowest, highest, *place) in known.items():
+        block = keys.key_blocks.get(name) or _renamed(keys, known, place)
         if block is not None and not keys.user.override_library:
             block.slider_min, block.slider_max = lowest, highest
         if block is not None:
             block.value = value
-    if BEFORE in keys:
-        del keys[BEFORE]
+    for mark in (BEFORE, IDENTITY):
+        if mark in keys:
+            del keys[mark]
     animation = keys.animation_data
     if animation is not None and animation.action is None:
         animation.action_extrapolation = "HOLD"
         if not animation.nla_tracks and not animation.drivers:
             keys.animation_data_clear()
+
+
+def _renamed(keys: bpy.types.Key, known: Mapping[str, Any], place: list[int]) -> bpy.types.ShapeKey | None:
+    """The key that is in this place of the list, if no record has its name; 0.1.0 recorded no places."""
+    block = keys.key_blocks[place[0]] if place and place[0] < len(keys.key_blocks) else None
+    return block if block is not None and block.name not in known else None
 
 
 def _read(keys: bpy.types.Key) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _write(take: Take, chosen: _Chosen) -> Steps[None]:
     action[_DENSE] = {}
     for name, values_T, frames in zip(chosen.motion.channels, chosen.motion.weights_TK.T, chosen.kept, strict=True):
         is_muted = fcurves.find(value_path(name)).mute
-        actions.write_curve(fcurves, value_path(name), chosen.first_frame + frames, values_T[frames])
+        actions.write_curve(take.bag, value_path(name), chosen.first_frame + frames, values_T[frames])
         curve = fcurves.find(value_path(name))
         curve.mute = is_muted
         hashes[name] = _hash(curve)

@@ -6,7 +6,6 @@ A take is the active action, an NLA strip on a track of its own, or an unused ac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,13 +59,20 @@ class Take:
         """Names of the shape keys that it animates."""
         if self.is_upper_face:
             return upper_face_strips.animated_keys(self.action)
-        return json.loads(self.action.get(actions.CURVES, "[]"))  # type: ignore[no-any-return]
+        return actions.own_keys(self.action, self.fcurves or ())
+
+    @property
+    def bag(self) -> Any:
+        """The container of its slot's curves; None without any."""
+        if self.slot is None:
+            return None
+        bags = (strip.channelbag(self.slot) for layer in self.action.layers for strip in layer.strips)
+        return next((bag for bag in bags if bag is not None), None)
 
     @property
     def fcurves(self) -> Any:
         """All curves of its slot, including any that the user added; None without any."""
-        bags = (strip.channelbag(self.slot) for layer in self.action.layers for strip in layer.strips)
-        return next((bag.fcurves for bag in bags if bag is not None), None)
+        return self.bag.fcurves if self.bag is not None else None
 
     def curves(self) -> Iterator[tuple[str, Any]]:
         """Name and curve of each shape key that it animates."""
@@ -92,16 +98,18 @@ def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
     found, animation = [], keys.animation_data
     if animation is not None:
         if animation.action is not None and _is_ours(animation.action):
-            found.append(Take(action=animation.action, slot=animation.action_slot, is_active=True))
+            slot = animation.action_slot or _slot_for_keys(animation.action)
+            found.append(Take(action=animation.action, slot=slot, is_active=True))
         for track in reversed(animation.nla_tracks):
             for strip in track.strips:
                 if strip.action is not None and _is_ours(strip.action):
-                    found.append(Take(action=strip.action, slot=strip.action_slot, track=track, strip=strip))
+                    slot = strip.action_slot or _slot_for_keys(strip.action)
+                    found.append(Take(action=strip.action, slot=slot, track=track, strip=strip))
     playing = {take.action for take in found}
     for action in bpy.data.actions:
         if action not in playing and _is_ours(action) and action.users == int(action.use_fake_user):
-            slot = next((slot for slot in action.slots if _is_of(slot, keys)), None)
-            if slot is not None:
+            slot = _slot_for_keys(action)
+            if slot is not None and actions.is_owner(keys, action):
                 found.append(Take(action=action, slot=slot))
     return tuple(found)
 
@@ -109,6 +117,14 @@ def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
 def shape_keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
     """The face's shape-key data-block; None without one."""
     return face.data.shape_keys if face is not None and face.type == "MESH" else None
+
+
+def play_slot(face: bpy.types.Object, take: Take) -> None:
+    """Assign the slot of the take again, which appending or a click in the Action editor can take away."""
+    animation = face.data.shape_keys.animation_data
+    player = animation if take.is_active else take.strip
+    if player is not None and player.action_slot is None and take.slot is not None:
+        player.action_slot = take.slot
 
 
 def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> list[str]:
@@ -195,8 +211,9 @@ def _is_ours(action: bpy.types.Action) -> bool:
     return actions.AUDIO_HASH in action or upper_face_strips.MARK in action
 
 
-def _is_of(slot: Any, keys: bpy.types.Key) -> bool:
-    return slot.target_id_type == "KEY" and slot.name_display == keys.name
+def _slot_for_keys(action: bpy.types.Action) -> Any:
+    """The slot of an action for shape keys, whoever it is assigned to; None without one."""
+    return next((slot for slot in action.slots if slot.target_id_type == "KEY"), None)
 
 
 def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:

@@ -200,16 +200,16 @@ def _write(
         bag = compat.channelbag(action, slot)
         for key, values_T in values.items():
             kept = _corners(values_T)
-            actions.write_curve(bag.fcurves, checks.value_path(key), frames_T[kept], values_T[kept])
+            actions.write_curve(bag, checks.value_path(key), frames_T[kept], values_T[kept])
         add_track(mesh_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
     if swaying is not None:
         slot = action.slots.new(id_type="OBJECT", name=swaying.owner.name)
         bag = compat.channelbag(action, slot)
         for index, values_T in enumerate(swaying.values(face.head_deg_T3).T):
-            actions.write_curve(bag.fcurves, swaying.path, frames_T, values_T, index)
+            actions.write_curve(bag, swaying.path, frames_T, values_T, index)
         add_track(swaying.owner, action, slot, start_frame, last_frame, swaying.blend_type, rollback)
     rest = {swaying.path: swaying.rest} if swaying else {}
-    action[MARK] = json.dumps({**record, "keys": sorted({row.key for row in rows}), "rest": rest})
+    action[MARK] = json.dumps({**record, "rest": rest})
     for owner, track, strip in replaced:
         if not (swaying and owner == swaying.owner):
             return_to_rest(owner, strip.action)

@@ -11,7 +11,7 @@ from typing import Any
 import bpy
 
 from ...pipeline.upper_face import Settings
-from . import head_sway
+from . import actions, head_sway
 from .head_sway import SwayTarget
 
 TRACK_NAME = "Upper Face"
@@ -63,8 +63,9 @@ def sway_of(action: bpy.types.Action) -> SwayTarget:
 
 
 def animated_keys(action: bpy.types.Action) -> list[str]:
-    """Names of the shape keys that it animates."""
-    return list(record_of(action)["keys"])
+    """Names of the shape keys that it animates, as they are called now."""
+    bags = (bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags)
+    return sorted(filter(None, (actions.key_of(curve) for bag in bags for curve in bag.fcurves)))
 
 
 def has_upper_face(target: bpy.types.Object) -> bool:
@@ -126,13 +127,12 @@ def remove_strip(owner: Any, track: Any, strip: Any) -> None:
 
 def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
     """Return to rest what an action of ours animates on this owner; it would keep its last value otherwise."""
-    record = record_of(action)
     if isinstance(owner, bpy.types.Key):
-        for key in record["keys"]:
+        for key in animated_keys(action):
             if key in owner.key_blocks:
                 owner.key_blocks[key].value = 0.0
         return
-    for path, values in record["rest"].items():
+    for path, values in record_of(action)["rest"].items():
         head_sway.set_values(owner, path, values)
 
 

@@ -75,7 +75,9 @@ class TakeOperator(AddonOperator):
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Work on the take and report what was done."""
         try:
-            reports = self.work(context, face_of(context), self.take(context))  # type: ignore[arg-type]
+            face, take = face_of(context), self.take(context)
+            takes.play_slot(face, take)  # type: ignore[arg-type]
+            reports = self.work(context, face, take)  # type: ignore[arg-type]
         except UserError as error:
             return self._failed(error)
         for text in reports:
