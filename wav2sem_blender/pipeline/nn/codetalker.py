@@ -110,7 +110,7 @@ class CodeTalkerNetwork(HostNetwork):
         predicted_BTX = self.autoencoder.motion_from(quantised_BTZ)
         return F.mse_loss(predicted_BTX, example.target_BTX), F.mse_loss(latent_BTZ, recorded_BTZ)
 
-    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
+    def prior_loss(self, motion_BTX: Tensor, style_BN: Tensor | None = None) -> Tensor:
         """Stage 1's: see `Codec.loss`."""
         return self.autoencoder.loss(motion_BTX)
 

@@ -68,8 +68,11 @@ class HostNetwork(nn.Module):
     def on_keys(self) -> OnKeys:
         """The same motion on named channels."""
 
-    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
-        """Of a host with a `PRIOR`: the training loss of that stage. It uses nothing else of the network."""
+    def prior_loss(self, motion_BTX: Tensor, style_BN: Tensor | None = None) -> Tensor:
+        """Of a host with a `PRIOR`: the training loss of that stage. It uses nothing else of the network.
+
+        The styles are for a prior that is told the emotion.
+        """
         raise NotImplementedError
 
     def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:

@@ -184,10 +184,15 @@ class LgLdmNetwork(HostNetwork):
         motion_BTX = self.decode(x0_BTD, style_BN)
         return denoising + F.mse_loss(motion_BTX, target_BTX[:, : motion_BTX.shape[1]])
 
-    def prior_loss(self, motion_BTX: Tensor) -> Tensor:
-        """Stage 1's: see `Codec.loss`."""
+    def prior_loss(self, motion_BTX: Tensor, style_BN: Tensor | None = None) -> Tensor:
+        """Stage 1's, for clips of one emotion: see `Codec.loss`."""
         assert self.autoencoder is not None
-        return self.autoencoder.loss(motion_BTX)
+        if not self.config.emotions:
+            return self.autoencoder.loss(motion_BTX)
+        assert style_BN is not None
+        return self.autoencoder.loss(
+            motion_BTX, split_style(style_BN, self.config.emotions)[1], next(self._emotions(style_BN))
+        )
 
     def denoising_loss(
         self, memory_BRM: Tensor, style_BN: Tensor, latents_BTD: Tensor, times_B: Tensor, noise_BTD: Tensor

@@ -168,7 +168,7 @@ class ProbTalk3DNetwork(HostNetwork):
         weights = config.latent_weight, config.expression_weight, config.jaw_weight
         return _weighted(weights, F.l1_loss(quantised_BTM, wanted_BTM), *parts)
 
-    def prior_loss(self, target_BTX: Tensor) -> Tensor:
+    def prior_loss(self, target_BTX: Tensor, style_BN: Tensor | None = None) -> Tensor:
         """Stage 1: the codebook's loss, and absolute errors of the expressions and the jaw."""
         quantised_BTM, _, codebook = self.quantised(self.motion_prior.encode(target_BTX))
         parts = self._errors(self.motion_prior.motion_from(quantised_BTM), target_BTX)
