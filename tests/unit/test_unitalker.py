@@ -266,14 +266,16 @@ class TestFiles:
         np.savez(folder / "pca.npz", **dict(zip(PCA_ARRAYS, pca, strict=True)))
         return folder / "pca.npz", pca
 
-    def values(self, state: dict, encoder: EncoderConfig, fps: int, style: int, head: str) -> np.ndarray:
-        """What the released code predicts of the recording, written out."""
+    def values(
+        self, state: dict, encoder: EncoderConfig, fps: int, style: int, head: str, waveform_S: np.ndarray = WAVEFORM_S
+    ) -> np.ndarray:
+        """What the released code predicts of a recording, written out."""
         backbone = build_backbone(encoder.kind, encoder.config).eval()
         prefix = "audio_encoder."
         backbone.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
         with torch.no_grad():
-            hidden_1LD = backbone(torch.from_numpy(self.WAVEFORM_S)[None]).last_hidden_state
-            n_frames = round(len(self.WAVEFORM_S) / 16_000 * fps)
+            hidden_1LD = backbone(torch.from_numpy(waveform_S)[None]).last_hidden_state
+            n_frames = round(len(waveform_S) / 16_000 * fps)
             read = F.interpolate(hidden_1LD.mT, size=n_frames, mode="linear", align_corners=True).mT
         return plain(state, read[0], style, head)
 
@@ -351,11 +353,32 @@ class TestFiles:
             import_official(file, "unitalker-arkit", tmp_path / "model")
 
     def test_a_large_file_is_told_by_its_encoder(self, tmp_path, monkeypatch) -> None:
+        """And a long recording is cut into windows of 25 s that are normalised, counted and decoded one by one."""
         large = EncoderConfig(kind="wav2vec2", config={**XLSR_53, **TINY})
         monkeypatch.setitem(official.ENCODERS, "L", large)
-        torch.save(with_encoder(released_state({ARKIT: 51}, features=16), large), tmp_path / "UniTalker-L.pt")
+        state = with_encoder(released_state({ARKIT: 51}, features=16), large)
+        torch.save(state, tmp_path / "UniTalker-L.pt")
         import_official(tmp_path / "UniTalker-L.pt", "auto", tmp_path / "model")
-        assert ModelFolder.open(tmp_path / "model").config.encoder == large
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        assert animator.folder.config.encoder == large
+        louder_S = np.linspace(0.05, 0.4, 47 * 16_000 + 300, dtype=np.float32)
+        waveform_S = louder_S * np.random.default_rng(0).standard_normal(len(louder_S)).astype(np.float32)
+        fade_F1 = np.linspace(1, 0, 150)[:, None]
+        expected_TK = None
+        for start_s in (0, 20, 40):
+            part_S = waveform_S[start_s * 16_000 : (start_s + 25) * 16_000]
+            part_S = (part_S - part_S.mean()) / part_S.std()
+            part_TK = self.values(state, large, 30, -1, ARKIT, part_S)
+            if expected_TK is None:
+                expected_TK = part_TK
+                continue
+            faded_FK = fade_F1 * expected_TK[-150:] + (1 - fade_F1) * part_TK[:150]
+            expected_TK = np.concatenate([expected_TK[:-150], faded_FK, part_TK[150:]])
+        done: list[float] = []
+        progress = lambda stage, fraction: done.append(fraction) if stage == "motion" else None  # noqa: E731
+        motion = animator.animate(waveform_S, 16_000, progress=progress)
+        np.testing.assert_allclose(motion.weights_TK, expected_TK, atol=2e-4)
+        assert motion.n_frames == round(len(waveform_S) / 16_000 * 30) and done[-1] == 1.0 and len(done) > 2
 
     def test_a_released_file_of_full_size_comes_back_whole(self, tmp_path) -> None:
         heads = {name: head.width for name, head in HEADS.items()}

@@ -36,6 +36,7 @@ class FrameGrid:
             frame to the last, by up to an animation frame, so the same word moves a little with the recording's length.
         before_transformer: Features are read at the memory frames before the encoder's transformer, not behind it.
         window_s, overlap_s: Of a long recording, encoders hear windows of this length that overlap.
+        separate: A window is normalised, counted and decoded as if it were a recording; their motion is cross-faded.
     """
 
     fps: int
@@ -45,6 +46,7 @@ class FrameGrid:
     steady: bool = False
     window_s: float = WINDOW_S
     overlap_s: float = OVERLAP_S
+    separate: bool = False
 
     @classmethod
     def at_rate(cls, fps: int) -> FrameGrid:

@@ -19,12 +19,12 @@ import numpy as np
 from ..assets import DEFAULT_MODEL
 from ..errors import Text
 from . import given_features, log_mel
-from .audio import SAMPLE_RATE_HZ, Speech, split_utterances
+from .audio import SAMPLE_RATE_HZ, VARIANCE_EPSILON, Speech, split_utterances
 from .checkpoint import EncoderConfig, ModelFolder
 from .frame_timing import HOP_SAMPLES, encoder_frames
 from .phones import Phones
 from .sound_file import StageProgress
-from .windows import WINDOW_S, Window, plan, run_windows
+from .windows import WINDOW_S, Window, plan, plan_separate, run_windows
 
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
@@ -37,10 +37,26 @@ FRAMES_AT_ONCE = 4096  # of given features
 
 
 class Heard(NamedTuple):
-    """What the decoder reads (R, M), and what was said, if the model tells."""
+    """What the decoder reads (R, M), and what was said, if the model tells.
+
+    With `windows`, these are decoded one by one: the memory has the frames of each, one after the other.
+    """
 
     memory_RM: np.ndarray
     phones: Phones | None = None
+    windows: tuple[Window, ...] = ()
+
+    def decoded(
+        self, decode: Callable[[np.ndarray, Callable[[float], None]], np.ndarray], progress: Callable[[float], None]
+    ) -> np.ndarray:
+        """What `decode` makes of the memory (T, K), given a function that takes its progress."""
+        if len(self.windows) < 2:
+            return decode(self.memory_RM, progress)
+        ends = np.cumsum([window.last - window.first for window in self.windows])
+        parts = iter(np.split(self.memory_RM, ends[:-1]))
+        return run_windows(
+            list(self.windows), self.windows[-1].last, lambda _window: decode(next(parts), lambda _done: None), progress
+        )
 
 
 class Listener:
@@ -119,9 +135,23 @@ class SeparateEncoders(Listener):
             windows = plan(speech.n_samples, positions_R, window_s, self._grid.overlap_s)
             return run_windows(windows, len(positions_R), encode, lambda done: progress("features", done))
 
-        memory_RM = self._survive(all_windows)
+        def one_by_one(window_s: float) -> np.ndarray:
+            memories = []
+            for window in plan_separate(speech.n_samples, self._grid, window_s):
+                semantic_rE = semantic(window.first, window.last) if semantic else None
+                samples_S = speech.read(window.start, window.stop, self._normalised)
+                if self._normalised:
+                    samples_S = (samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + VARIANCE_EPSILON)
+                local_r = self._grid.positions(len(samples_S))
+                memories.append(self._engine.memory(samples_S, local_r, semantic_rE))
+                progress("features", window.stop / speech.n_samples)
+            return np.concatenate(memories)
+
+        memory_RM = self._survive(one_by_one if self._grid.separate else all_windows)
         progress("features", 1.0)
-        return Heard(memory_RM)
+        if not self._grid.separate:
+            return Heard(memory_RM)
+        return Heard(memory_RM, windows=tuple(plan_separate(speech.n_samples, self._grid, self.window_s)))
 
     def _sentence_vectors(
         self, speech: Speech, positions_R: np.ndarray, strength: float, progress: StageProgress

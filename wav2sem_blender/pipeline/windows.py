@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE_HZ
-from .frame_timing import HOP_SAMPLES, OVERLAP_S, WINDOW_S, encoder_frames
+from .frame_timing import HOP_SAMPLES, OVERLAP_S, WINDOW_S, FrameGrid, encoder_frames
 
 MARGIN_S = 1.0
 """Near its cut end a window lacks context; there only the other window counts."""
@@ -27,6 +27,7 @@ MARGIN_S = 1.0
 class Window:
     """Samples [start, stop) and the memory frames [first, last) that are read from them.
 
+    The whole of an overlap fades if `margin` is 0, and its middle if it is the share of the overlap without weight.
     `first_frame` and `last_frame` bound the encoder frames of the recording that no other window answers for, where
     windows are utterances.
     """
@@ -37,6 +38,7 @@ class Window:
     last: int
     first_frame: int = 0
     last_frame: int = 0
+    margin: float = MARGIN_S / OVERLAP_S
 
     def local_positions(self, positions_R: np.ndarray) -> np.ndarray:
         """Where the window's memory frames lie among its own encoder frames, float64 (r,)."""
@@ -70,6 +72,17 @@ def plan(
     return windows
 
 
+def plan_separate(n_samples: int, grid: FrameGrid, window_s: float) -> list[Window]:
+    """Windows of `window_s` at equal steps, the last one shorter; each has the frames of a recording of its length."""
+    size = int(window_s * SAMPLE_RATE_HZ)
+    step = size - int(min(grid.overlap_s, window_s / 3) * SAMPLE_RATE_HZ)
+    windows = []
+    for start in range(0, max(1, n_samples - size + step), step):
+        stop, first = min(n_samples, start + size), round(start / SAMPLE_RATE_HZ * grid.fps)
+        windows.append(Window(start, stop, first, first + grid.animation_frames(stop - start), margin=0.0))
+    return windows
+
+
 def run_windows(
     windows: list[Window],
     n_frames: int,
@@ -100,13 +113,14 @@ def _fade(windows: list[Window], i: int) -> np.ndarray:
     frames = np.arange(window.first, window.last, dtype=np.float32)
     weight_r = np.ones(len(frames), np.float32)
     if i > 0:
-        weight_r *= _ramp(frames, window.first, windows[i - 1].last)
+        weight_r *= _ramp(frames, window.first, windows[i - 1].last, window.margin)
     if i < len(windows) - 1:
-        weight_r *= 1 - _ramp(frames, windows[i + 1].first, window.last)
+        weight_r *= 1 - _ramp(frames, windows[i + 1].first, window.last, window.margin)
     return weight_r
 
 
-def _ramp(frames: np.ndarray, begin: int, end: int) -> np.ndarray:
+def _ramp(frames: np.ndarray, begin: int, end: int, margin: float) -> np.ndarray:
     """0 up to a margin after `begin`, 1 from the same margin before `end`, linear between."""
-    margin = (end - begin) * MARGIN_S / OVERLAP_S
-    return np.clip((frames - begin - margin) / max(1.0, end - begin - 2 * margin), 0, 1)
+    unused = (end - begin) * margin
+    length = end - begin - 2 * unused if unused else end - begin - 1  # without a margin, both ends are frames
+    return np.clip((frames - begin - unused) / max(1.0, length), 0, 1)

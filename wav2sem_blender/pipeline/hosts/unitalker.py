@@ -135,8 +135,8 @@ class UniTalker(Host):
 
     @property
     def grid(self) -> FrameGrid:
-        """Frames are interpolated behind the encoder, which hears windows as long as in the released demo."""
-        return UniTalkerGrid(fps=self.fps, before_transformer=False, window_s=25.0, overlap_s=5.0)
+        """Frames are interpolated behind the encoder. Long recordings are cut as in the released demo."""
+        return UniTalkerGrid(fps=self.fps, before_transformer=False, window_s=25.0, overlap_s=5.0, separate=True)
 
     @property
     def memory_width(self) -> int:
