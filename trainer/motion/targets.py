@@ -29,8 +29,8 @@ MANNERS = ("natural", "clear", "mumbled", "artist")
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 SEALING_S = 0.035  # shorter, for captured motion, whose lips already close and part
-MIN_PAUSE_S = 0.25
-SETTLE_S, PREPARE_S = 0.15, 0.12  # a mouth settles more slowly than it prepares to speak
+MIN_PAUSE_S = 0.2
+SETTLE_S, PREPARE_S = 0.12, 0.1  # a mouth settles more slowly than it prepares to speak
 BREATH_S = 0.25  # filmed mouths open earlier
 NEARLY_MET_M = 0.0035  # inner-lip gap; a wider one on p, b, m is an error of the alignment, not of the tracker
 PRESSED_M = 0.0003

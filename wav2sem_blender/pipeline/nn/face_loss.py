@@ -99,8 +99,8 @@ class FaceLoss(nn.Module):
 
 
 def _too_near(predicted_BT: Tensor, target_BT: Tensor) -> Tensor:
-    """Mean square of how much nearer the lips are than `PARTED`, where the target is not, nor its neighbours."""
+    """Mean square of how much nearer the lips are than `PARTED`, where the target is not, nor two frames around."""
     least_B1 = PARTED * target_BT.float().clamp(min=0).quantile(0.95, dim=1, keepdim=True)
     nearer_BT = (target_BT < 0.96 * least_B1).float()
-    near_BT = F.max_pool1d(nearer_BT[:, None], 3, stride=1, padding=1)[:, 0]
+    near_BT = F.max_pool1d(nearer_BT[:, None], 5, stride=1, padding=2)[:, 0]
     return ((least_B1 - predicted_BT).clamp(min=0) ** 2 * (1 - near_BT)).mean()
