@@ -15,7 +15,7 @@ from wav2sem_blender.pipeline.hosts.joint_audio_text import JointAudioText
 
 from ..loops.face_recipes import FinetuneVertices
 from .hubert import TOY_SIZES
-from .prior import CODETALKER_TOY, LGLDM_TOY, WITH_VALID
+from .prior import CODETALKER_TOY, LGLDM_MEAD_TOY, LGLDM_TOY, WITH_VALID
 
 WAV2VEC2 = EncoderConfig(kind="wav2vec2", config={})
 HUBERT_LARGE = "facebook/hubert-large-ls960-ft"
@@ -118,6 +118,21 @@ def lgldm_biwi_wav2sem() -> FinetuneVertices:
     return replace(lgldm_biwi(), semantics=True)
 
 
+def lgldm_mead() -> FinetuneVertices:
+    """LG-LDM on the vertices of 3DMEAD's men at level 3, told the emotion."""
+    return replace(lgldm_vocaset(), data="mead_offsets", host=lgldm.MEAD)
+
+
+def lgldm_mead_wav2sem() -> FinetuneVertices:
+    """`lgldm_mead` with the Wav2Sem of --wav2sem."""
+    return replace(lgldm_mead(), semantics=True)
+
+
+def lgldm_mead_smoke() -> FinetuneVertices:
+    """A few steps of `lgldm_mead` at toy size, on the prior of `lgldm_mead_smoke`."""
+    return replace(lgldm_smoke(), data="mead_offsets", host=LGLDM_MEAD_TOY)
+
+
 def lgldm_smoke() -> FinetuneVertices:
     """A few steps of `lgldm_vocaset` at toy size, on the prior of `lgldm_smoke`."""
     host = replace(lgldm.VOCASET, **LGLDM_TOY)
@@ -197,7 +212,8 @@ EXPERIMENTS = (
     *(codetalker_smoke, codetalker_smoke_wav2sem, codetalker_biwi_smoke),
     *(joint_audio_text_vocaset, joint_audio_text_biwi, joint_audio_text_smoke, joint_audio_text_biwi_smoke),
     *(lgldm_vocaset, lgldm_vocaset_wav2sem, lgldm_biwi, lgldm_biwi_wav2sem),
-    *(lgldm_smoke, lgldm_smoke_wav2sem, lgldm_biwi_smoke),
+    *(lgldm_mead, lgldm_mead_wav2sem),
+    *(lgldm_smoke, lgldm_smoke_wav2sem, lgldm_biwi_smoke, lgldm_mead_smoke),
     *(voca_vocaset, voca_vocaset_wav2sem, voca_biwi, voca_biwi_wav2sem),
     *(voca_vocaset_stand_in, voca_vocaset_stand_in_wav2sem),
     *(voca_smoke, voca_smoke_wav2sem, voca_biwi_smoke),

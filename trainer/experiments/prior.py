@@ -29,6 +29,7 @@ LGLDM_TOY: dict[str, Any] = {
     "sampling_steps": 5,
 }
 LGLDM_TOY |= {"codec_dim": 32, "codec_heads": 4, "codec_ffn_dim": 48, "codec_blocks": 1, "code_width": 8, "n_codes": 64}
+LGLDM_MEAD_TOY = replace(lgldm.MEAD, **LGLDM_TOY | {"n_codes": 7 * 256})
 WITH_VALID = ("train", "valid")
 
 
@@ -62,6 +63,16 @@ def lgldm_biwi() -> PretrainPrior:
     return replace(lgldm_vocaset(), data="biwi", host=lgldm.BIWI, train_splits=WITH_VALID)
 
 
+def lgldm_mead() -> PretrainPrior:
+    """LG-LDM's codec of MEAD, with a codebook for each emotion."""
+    return replace(lgldm_vocaset(), data="mead_offsets", host=lgldm.MEAD, epochs=400)
+
+
+def lgldm_mead_smoke() -> PretrainPrior:
+    """A few steps of `lgldm_mead` at toy size."""
+    return replace(lgldm_mead(), host=LGLDM_MEAD_TOY, epochs=1, valid_clips=1)
+
+
 def lgldm_smoke() -> PretrainPrior:
     """A few steps of `lgldm_vocaset` at toy size."""
     return replace(lgldm_vocaset(), host=replace(lgldm.VOCASET, **LGLDM_TOY), epochs=1, valid_clips=1)
@@ -75,6 +86,6 @@ def lgldm_biwi_smoke() -> PretrainPrior:
 EXPERIMENTS = (
     *(codetalker_vocaset, codetalker_biwi),
     *(smoke, biwi_smoke),
-    *(lgldm_vocaset, lgldm_biwi),
-    *(lgldm_smoke, lgldm_biwi_smoke),
+    *(lgldm_vocaset, lgldm_biwi, lgldm_mead),
+    *(lgldm_smoke, lgldm_biwi_smoke, lgldm_mead_smoke),
 )
