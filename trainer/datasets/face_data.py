@@ -28,6 +28,7 @@ from wav2sem_blender.pipeline.given_features import SUFFIXES
 
 if TYPE_CHECKING:
     from wav2sem_blender.pipeline.listening import FeatureSource
+    from wav2sem_blender.pipeline.nn.host_network import HostNetwork
 
 SENTENCES = "sentences.tsv"
 FEATURES_FOLDER = "features"
@@ -73,6 +74,30 @@ class FaceData(ABC):
     clips: tuple[FaceClip, ...]
     styles: tuple[str, ...]
     skipped: Mapping[str, int]
+    point_width = 3
+    """How many values of `targets` belong together: x, y and z of a vertex."""
+
+    @property
+    def n_outputs(self) -> int:
+        """X: what a network of this data predicts."""
+        return 3 * self.n_vertices
+
+    def targets(self, clip: FaceClip) -> np.ndarray:
+        """What a network learns of a clip, float32 (T, X): offsets from the rest face; errors as `vertices`."""
+        vertices_TV3 = self.vertices(clip)
+        return (vertices_TV3 - self.template(clip.subject)).reshape(len(vertices_TV3), -1)
+
+    def rest(self, subject: str) -> np.ndarray:
+        """What `targets` are offsets from, float32 (X,)."""
+        return self.template(subject).ravel()
+
+    def style(self, clip: FaceClip, styles: Sequence[str]) -> np.ndarray:
+        """The styles to predict a clip in, float32 (K, N): its own, or all of them for a subject that is not learnt."""
+        every_NN = np.eye(len(styles), dtype=np.float32)
+        return every_NN[[styles.index(clip.subject)]] if clip.subject in styles else every_NN
+
+    def prepare(self, network: HostNetwork) -> None:  # noqa: B027 (most networks need nothing)
+        """Give a network what it needs of the data beside clips."""
 
     @cached_property
     def _n_samples(self) -> dict[str, int]:

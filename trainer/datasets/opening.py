@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wav2sem_blender.errors import MissingFileError, UserError
@@ -10,9 +11,18 @@ from wav2sem_blender.errors import MissingFileError, UserError
 from .biwi import open_biwi
 from .custom import open_custom
 from .face_data import FaceData
+from .mead import open_mead, open_mead_identities, open_mead_prior
 from .vocaset import open_vocaset, open_vocaset_60
 
-_OPENERS = {"vocaset": open_vocaset, "vocaset_60": open_vocaset_60, "biwi": open_biwi, "custom": open_custom}
+_OPENERS: dict[str, Callable[[Path], FaceData]] = {
+    "vocaset": open_vocaset,
+    "vocaset_60": open_vocaset_60,
+    "biwi": open_biwi,
+    "custom": open_custom,
+    "mead": open_mead,
+    "mead_identities": open_mead_identities,
+    "mead_prior": open_mead_prior,
+}
 
 
 def open_face_data(kind: str, folder: Path) -> FaceData:
@@ -20,7 +30,7 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
 
     Args:
         kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
-            `vertices_npy`), or "custom" (`dataset.json`). "vocaset_60" is VOCASET with all frames of its camera.
+            `vertices_npy`), or "custom" (`dataset.json`). "vocaset_60" is VOCASET with all frames of its camera;
         folder: The data set's folder.
 
     Raises:

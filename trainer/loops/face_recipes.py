@@ -34,6 +34,9 @@ class FinetuneVertices:
         closures: Give the host the weights of frames with closed lips (`datasets/closures.py`).
         train_splits: Names of the splits that are learnt; "valid" is then no longer held out.
         weight_decay: Of AdamW; 0 is Adam.
+        betas, epsilon: Of Adam.
+        emotion: The second encoder, of a host that hears emotions.
+        emotion_weights: Its weights: emotion2vec's own file in the folder of --data; "" for tests.
         frozen_epochs: So long, the encoder learns nothing; then the optimiser forgets what it knows.
         mask_share, mask_frames, min_masks: SpecAugment in time: spans of `mask_frames` over this share of the frames,
             at least `min_masks` of them; `mask_share` 0 switches it off.
@@ -50,6 +53,10 @@ class FinetuneVertices:
     closures: bool = False
     train_splits: tuple[str, ...] = ("train",)
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    emotion: EncoderConfig | None = None
+    emotion_weights: str = ""
     frozen_epochs: int = 0
     mask_share: float = 0.05
     mask_frames: int = 10

@@ -34,7 +34,7 @@ from ..datasets.opening import open_face_data
 from ..evaluation.regions import find_regions
 from ..runs.epochs import Epochs
 from ..runs.run import Run, data_hash
-from ..runs.stages import read_encoder, read_pretrained, read_prior, read_sentence_space, read_wav2sem
+from ..runs.stages import read_emotion, read_encoder, read_pretrained, read_prior, read_sentence_space, read_wav2sem
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .ablation import ablate_semantics
@@ -95,7 +95,7 @@ def finetune_vertices(
     torch.manual_seed(config.seed)
     model = build_model(config, faces, hubert, wav2sem)
     freeze_prior(model, prior)
-    model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))
+    faces.prepare(model.decoder)
     if isinstance(model.decoder, JointNetwork):
         model.decoder.weigh(find_regions(data, faces.topology, faces.n_vertices).upper.indices_R)
     model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))
@@ -113,7 +113,14 @@ def finetune_vertices(
     )
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Fused: equal up to rounding, and several times as fast on a CPU.
-    optimiser = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        learnt,
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
     learner = run.learn(Learner(config, model), optimiser)
     examples = Examples(model, faces, run.device, closures)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
@@ -177,8 +184,11 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         topology=faces.topology,
         basis_unit=faces.unit,
         license=config.license,
+        emotion=config.emotion,
     )
-    model = FaceModel(described, 3 * faces.n_vertices)
+    model = FaceModel(described, faces.n_outputs)
+    if config.emotion_weights and model.emotion_encoder is not None:
+        model.emotion_encoder.load_state_dict(read_emotion(faces.folder / config.emotion_weights))
     if weights is not None:
         model.audio_encoder.load_state_dict(weights)
     if config.frozen_layers:
@@ -234,11 +244,12 @@ class Example:
         convolved: Of `FaceModel.convolved`, (1, R, C) or (1, L, C).
         positions_1R: Where the memory frames are read.
         semantic_11E: F_s, or the text's features (1, R, E), or None where the host is told neither.
-        target_TX: Offsets from the template.
+        target_TX: Of `FaceData.targets`: offsets from the template, or parameters.
         template_X: The subject's rest face.
         weight_T: Weights of the frames, for hosts that have such a loss.
-        style_KN: One-hot styles to predict the clip in: its own, or all of them for a subject that is not trained.
+        style_KN: Of `FaceData.style`: what the clip is predicted in.
         audio_s: Its duration.
+        emotion_1RD: What the emotion encoder hears, if the host has one.
     """
 
     name: str
@@ -250,6 +261,10 @@ class Example:
     style_KN: Tensor
     audio_s: float
     weight_T: Tensor | None = None
+    emotion_1RD: Tensor | None = None
+
+
+Kept = tuple[Tensor, Tensor, Tensor | None, Tensor | None, float]
 
 
 class Examples:
@@ -260,7 +275,8 @@ class Examples:
     ) -> None:
         self._model, self._faces, self._device, self._closures = model, faces, device, closures
         self._weights: dict[str, Tensor] = {}
-        self._kept: dict[str, tuple[Tensor, Tensor, Tensor | None, float]] = {}
+        self._kept: dict[str, Kept] = {}
+        self.point_width = faces.point_width
         encoder = model.config.encoder
         width = model.config.host.text_width
         self._text = TextSource(width, []) if width else None
@@ -280,23 +296,21 @@ class Examples:
                 subject=clip.subject,
                 styles=", ".join(styles),
             )
-        vertices_TV3 = faces.vertices(clip)
+        target_TX = torch.from_numpy(faces.targets(clip))
         if clip.name not in self._kept:
-            self._kept[clip.name] = self._listen(clip, len(vertices_TV3))
-        convolved, positions_1R, semantic_11E, audio_s = self._kept[clip.name]
-        template_V3 = faces.template(clip.subject)
-        target_TX = torch.from_numpy(vertices_TV3 - template_V3).flatten(1)
-        style_NN = torch.eye(len(styles), device=self._device)
+            self._kept[clip.name] = self._listen(clip, len(target_TX))
+        convolved, positions_1R, semantic_11E, emotion_1RD, audio_s = self._kept[clip.name]
         return Example(
             name=clip.name,
             convolved=convolved,
             positions_1R=positions_1R,
             semantic_11E=semantic_11E,
+            emotion_1RD=emotion_1RD,
             target_TX=target_TX.to(self._device),
-            template_X=torch.from_numpy(template_V3).float().flatten().to(self._device),
-            style_KN=style_NN[[styles.index(clip.subject)]] if clip.subject in styles else style_NN,
+            template_X=torch.from_numpy(faces.rest(clip.subject)).to(self._device),
+            style_KN=torch.from_numpy(faces.style(clip, styles)).to(self._device),
             audio_s=audio_s,
-            weight_T=self._weight(clip, len(vertices_TV3)),
+            weight_T=self._weight(clip, len(target_TX)),
         )
 
     def _weight(self, clip: FaceClip, n_anim_frames: int) -> Tensor | None:
@@ -308,8 +322,8 @@ class Examples:
         return self._weights[clip.name]
 
     @torch.no_grad()
-    def _listen(self, clip: FaceClip, n_anim_frames: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
-        """The CNN's features, their positions (1, R), F_s (1, 1, E), and the duration.
+    def _listen(self, clip: FaceClip, n_anim_frames: int) -> Kept:
+        """The CNN's features, their positions (1, R), F_s (1, 1, E), the emotion's features, and the duration.
 
         As published, T is the number of recorded frames; inference counts it from the audio.
         """
@@ -325,7 +339,8 @@ class Examples:
         if self._text is not None:
             said_RE = self._text.at(self._faces.features(clip, self._text), positions_R)
             semantic = torch.from_numpy(said_RE)[None].to(self._device)
-        return convolved, positions_1R, semantic, len(samples_S) / SAMPLE_RATE_HZ
+        emotion = model.emotions(waveform, positions_1R)
+        return convolved, positions_1R, semantic, emotion, len(samples_S) / SAMPLE_RATE_HZ
 
 
 class Learner(nn.Module):
@@ -370,7 +385,8 @@ def mask_spans(n_frames: int, share: float, length: int, at_least: int) -> Tenso
 def remember(model: FaceModel, example: Example, masked: Tensor | None = None) -> Tensor:
     """The memory (1, R, M) of a clip."""
     masked_BT = None if masked is None else masked[None]
-    return model.fusion(model.features(example.convolved, example.positions_1R, masked_BT), example.semantic_11E)
+    features_1RD = model.features(example.convolved, example.positions_1R, masked_BT)
+    return model.beside(model.fusion(features_1RD, example.semantic_11E), example.emotion_1RD)
 
 
 def example_for(memory_1RM: Tensor, example: Example, style_KN: Tensor) -> host_network.Example:
@@ -404,7 +420,8 @@ def finish(model: FaceModel, examples: Examples, valid: Sequence[FaceClip], run:
 
 @torch.no_grad()
 def free_running_errors(model: FaceModel, examples: Examples, clips: Sequence[FaceClip]) -> dict[str, float]:
-    """Mean over clips and styles: `mse` of the vertices, and `max_error`, the mean over frames of the largest distance.
+    """Mean over clips and styles: `mse` of the vertices, and `max_error`, the mean over frames of the largest distance;
+    of data that are parameters, of these.
 
     It uses the recorded number of frames, so it compares runs; `python -m trainer evaluate` gives the paper's table.
     """
@@ -413,7 +430,7 @@ def free_running_errors(model: FaceModel, examples: Examples, clips: Sequence[Fa
         memory_1RM = remember(model, example)
         for style_N in example.style_KN:
             predicted_TX = model.decoder.generate(memory_1RM, style_N[None])[0]
-            off_TV3 = (predicted_TX - example.target_TX[: len(predicted_TX)]).unflatten(1, (-1, 3))
+            off_TV3 = (predicted_TX - example.target_TX[: len(predicted_TX)]).unflatten(1, (-1, examples.point_width))
             errors.append(torch.stack([off_TV3.square().mean(), off_TV3.norm(dim=-1).amax(1).mean()]))
     mse, max_error = torch.stack(errors).mean(0).tolist()
     return {"clips": len(clips), "mse": mse, "max_error": max_error}

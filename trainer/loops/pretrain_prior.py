@@ -43,14 +43,19 @@ def pretrain_prior(config: PretrainPrior, data: Path, run: Run) -> None:
             "{data}: there is no clip of the training split ({skipped})", data=data, skipped=dict(faces.skipped)
         )
     torch.manual_seed(config.seed)
-    learner = PriorLearner(config.host.at_rate(faces.fps).network(3 * faces.n_vertices, len(faces.styles)))
+    learner = PriorLearner(config.host.at_rate(faces.fps).network(faces.n_outputs, len(faces.styles)))
     run.describe(
         data_sha256=data_hash(faces.files()),
         skipped=dict(faces.skipped),
         clips={"train": len(train), "valid": len(valid)},
     )
     optimiser = torch.optim.AdamW(
-        learner.parameters(), config.learning_rate, weight_decay=config.weight_decay, amsgrad=config.amsgrad
+        learner.parameters(),
+        config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
     )
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
     period = config.halve_every * len(epochs)
@@ -61,7 +66,7 @@ def pretrain_prior(config: PretrainPrior, data: Path, run: Run) -> None:
         moved_s = 0.0
         for part in run.share([train[i] for i in epochs(step)]):
             some = [motion_of(faces, clip, run.device) for clip in part]
-            moved_s += sum(motion_1TX.shape[1] for motion_1TX in some) / faces.fps
+            moved_s += sum(motion_1TX.shape[1] for motion_1TX, _ in some) / faces.fps
             with run.autocast():
                 loss = wrapped(some)
             run.backward(loss)
@@ -84,15 +89,15 @@ class PriorLearner(nn.Module):
         self.prior = network.get_submodule(network.PRIOR.rstrip(".")).requires_grad_(True)
         self._loss = network.prior_loss
 
-    def forward(self, clips: Sequence[Tensor]) -> Tensor:
-        """Mean of the clips' losses; each is (1, T, X)."""
-        return torch.stack([self._loss(motion_1TX) for motion_1TX in clips]).mean()
+    def forward(self, clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Mean of the clips' losses; each has its motion (1, T, X) and its style (1, N)."""
+        return torch.stack([self._loss(*clip) for clip in clips]).mean()
 
 
-def motion_of(faces: FaceData, clip: FaceClip, device: torch.device) -> Tensor:
-    """A clip's offsets from the rest face (1, T, X)."""
-    offsets_TV3 = faces.vertices(clip) - faces.template(clip.subject)
-    return torch.from_numpy(offsets_TV3).flatten(1)[None].to(device)
+def motion_of(faces: FaceData, clip: FaceClip, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A clip's offsets from the rest face, or its parameters (1, T, X), and its style (1, N)."""
+    style_1N = torch.from_numpy(faces.style(clip, faces.styles)[:1])
+    return torch.from_numpy(faces.targets(clip))[None].to(device), style_1N.to(device)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class PretrainPrior:
         host: The host that stage 2 will train; its frame rate becomes that of the data.
         train_splits: As in `FinetuneVertices`.
         halve_every: Epochs after which the learning rate is halved, again and again; 0 keeps it.
-        weight_decay, amsgrad: As in torch's AdamW.
+        weight_decay, amsgrad, betas, epsilon: As in torch's AdamW.
         valid_clips: How many held-out clips, at most, are measured after each epoch.
     """
 
@@ -31,6 +31,8 @@ class PretrainPrior:
     halve_every: int = 0
     weight_decay: float = 0.01
     amsgrad: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
     valid_clips: int = 1000
     precision: str = "no"
     accumulate: int = 1

@@ -12,12 +12,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from ..flame_parameters import N_SHAPES
+from ..frame_timing import FrameGrid, encoder_frames
 from .probtalk3d import SPEAKERS, ProbTalk3D
 from .protocol import Release
 
 if TYPE_CHECKING:
     from ..nn.lsf import LSFNetwork
+
+
+@dataclass(frozen=True)
+class LSFGrid(FrameGrid):
+    """In training the hidden states are interpolated to two for each recorded frame; in inference an odd last one is
+    dropped."""
+
+    def positions(self, n_samples: int, n_anim_frames: int | None = None) -> np.ndarray:
+        """As `FrameGrid`."""
+        if n_anim_frames is None:
+            return super().positions(n_samples)
+        return np.linspace(0, encoder_frames(n_samples) - 1, n_anim_frames * self.memory_per_frame)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +53,11 @@ class LSF(ProbTalk3D):
     fusion_dim: int = 64
     shape_dim: int = N_SHAPES
     style_parts: tuple[int, ...] = ()
+
+    @property
+    def grid(self) -> LSFGrid:
+        """Pairs of both encoders' hidden states."""
+        return LSFGrid(fps=25, memory_per_frame=2, interpolated=False, before_transformer=False)
 
     def flops(self, n_frames: int) -> float:
         """Of the predictor's two streams, their fusion, and the codec's decoder."""
