@@ -372,6 +372,7 @@ def published(tmp_path, monkeypatch):
 @pytest.mark.parametrize("semantic", [False, True], ids=["plain", "wav2sem"])
 def test_published_files_there_and_back(data: str, semantic: bool, published, tmp_path) -> None:
     from wav2sem_blender.pipeline import SpeechAnimator
+    from wav2sem_blender.pipeline.checkpoint import Wav2SemFolder, open_folder
     from wav2sem_blender.pipeline.official import export_official, import_official
 
     network, stage_1, stage_2, file_1, file_2 = published(data, semantic)
@@ -397,6 +398,13 @@ def test_published_files_there_and_back(data: str, semantic: bool, published, tm
         for key, value in state.items():
             assert again["state_dict"][key].shape == value.shape, key
             assert key.endswith(".pe") or torch.equal(again["state_dict"][key], value), key
+    notes: list = []
+    if semantic:  # alone, the file gives its Wav2Sem, as its kind "codetalker-wav2sem" does
+        import_official(file_2, "auto", tmp_path / "semantics", notes)
+        assert isinstance(open_folder(tmp_path / "semantics"), Wav2SemFolder)
+        assert [note.template for note in notes] == [
+            "{file}: its Wav2Sem is imported; for its face, give the file of stage 1 too"
+        ]
     # Our own files say that FC counts in inference.
     import_official(written[0], "auto", tmp_path / "again", beside=[written[1]])
     assert SpeechAnimator.load(tmp_path / "again").folder.config.legacy_predict == semantic

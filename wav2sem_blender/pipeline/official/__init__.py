@@ -84,7 +84,14 @@ def format_of(host: str) -> Format:
 
 def _recognised(source: Source) -> tuple[str, Source]:
     """The kind of a file, or of one that was given with it: who selects two files does not know which is the first."""
-    if kind := _kind_of(source):
+    kind = _kind_of(source)
+    if kind and kind.startswith("codetalker") and not source.beside and wav2sem.is_inside(source.state):
+        note = Text(
+            "{file}: its Wav2Sem is imported; for its face, give the file of stage 1 too", file=source.path.name
+        )
+        source.notes.append(note)
+        return "codetalker-wav2sem", source
+    if kind:
         return kind, source
     files = [source.path, *source.beside]
     for path in source.beside:
@@ -108,7 +115,7 @@ def _kind_of(source: Source) -> str | None:
         found = format_of(host).recognised(source.state)
         if found:
             return found
-    if any(key.startswith(wav2sem.INSIDE) for key in source.state):
+    if wav2sem.is_inside(source.state):
         return "codetalker-wav2sem"
     return None
 

@@ -33,6 +33,11 @@ def recognised(state: Mapping[str, Tensor]) -> bool:
     return any(key.startswith("FeatureExtractor.") for key in state)
 
 
+def is_inside(state: Mapping[str, Tensor]) -> bool:
+    """Whether a face model's file has one."""
+    return any(key.startswith(INSIDE) for key in state)
+
+
 def read(path: Path, state: Mapping[str, Tensor]) -> State:
     """The state dict of `nn.wav2sem.Wav2Sem`, of the tensors of a Wav2Sem's file."""
     fresh = Wav2Sem(CONFIG.config, CONFIG.target_dim).state_dict()
