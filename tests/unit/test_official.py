@@ -263,6 +263,7 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
                 ("arkit", "inhouse_blendshape_weight"),
                 ("vocaset", "FLAME_5023_vertices"),
                 ("biwi", "BIWI_23370_vertices"),
+                ("flame", "flame_params_from_dadhead"),
             )
         },
         "voca": {"VOCA/ExpressionLayer/expression_offset/biases": torch.zeros(15069)},

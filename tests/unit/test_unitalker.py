@@ -18,10 +18,12 @@ from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.face_names import guess_key_map  # noqa: E402
+from wav2sem_blender.pipeline.flame_parameters import Flame  # noqa: E402
 from wav2sem_blender.pipeline.hosts.unitalker import (  # noqa: E402
     ARKIT,
     ARKIT_ORDER,
     BIWI,
+    FLAME_PARAMETERS,
     HEADS,
     RELEASES,
     STYLES,
@@ -313,6 +315,36 @@ class TestFiles:
         lost_V = (pca.spread_Q[n_keys:width, None] * pca.components_QX[n_keys:width]) ** 2
         error = np.sqrt(lost_V.sum(0).reshape(-1, 3).sum(1).max()) if n_keys < width else 0.0
         assert config.provenance.get("keys_error", 0.0) == pytest.approx(error, rel=1e-3)
+
+    def test_flames_parameters_move_the_users_flame(self, file, encoder, tmp_path) -> None:
+        rng = np.random.default_rng(2)
+        shapes = {"v_template": (30, 3), "shapedirs": (30, 3, 400), "posedirs": (30, 3, 36), "J_regressor": (5, 30)}
+        arrays = {name: 0.001 * rng.standard_normal(shape) for name, shape in shapes.items()}
+        arrays["v_template"] *= 100
+        arrays["weights"] = rng.dirichlet(np.ones(5), 30)
+        np.savez(tmp_path / "flame.npz", **arrays)
+        state = torch.load(file, weights_only=True)
+        state |= {
+            f"out_head_dict.{FLAME_PARAMETERS}.{name}": value
+            for name, value in (("weight", 0.03 * torch.randn(413, WIDTH)), ("bias", 0.03 * torch.randn(413)))
+        }
+        torch.save(state, file)
+        with pytest.raises(UserError, match="it needs your FLAME as .npz for unitalker-flame too"):
+            import_official(file, "unitalker-flame", tmp_path / "model")
+        import_official(file, "unitalker-flame", tmp_path / "model", beside=[tmp_path / "flame.npz"])
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        motion = animator.animate(self.WAVEFORM_S, 16_000)
+        parameters_TX = self.values(state, encoder, 30, -1, FLAME_PARAMETERS)
+        moving_TX = parameters_TX[:, 300:403]
+        flame = Flame.read(tmp_path / "flame.npz", 100)
+        expected_TV3 = flame.vertices(moving_TX, np.zeros(300)) - flame.template_V3
+        off_TV3 = motion.vertex_offsets() - expected_TV3
+        # What is lost are products of an expression and a turn.
+        assert np.sqrt(np.square(off_TV3).mean()) < 0.05 * np.sqrt(np.square(expected_TV3).mean())
+        assert motion.channels[99:101] == ("flame_expression_100", "flame_jaw_x") and len(motion.channels) == 109
+        np.testing.assert_allclose(motion.weights_TK[:, :100], moving_TX[:, :100] / 3, atol=1e-4)
+        (written,) = official.write(animator.folder).values()
+        assert written.keys() == state.keys() and all(torch.equal(written[key], state[key]) for key in state)
 
     @pytest.mark.parametrize("kind", ["unitalker-arkit", "unitalker-biwi"])
     def test_every_head_goes_back_into_the_file(self, file, tmp_path, kind) -> None:

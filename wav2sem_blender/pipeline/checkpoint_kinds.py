@@ -46,6 +46,7 @@ CHECKPOINT_KINDS = (
     CheckpointKind("unitalker-arkit", "UniTalker ARKit", "UniTalker's .pt: 51 ARKit weights for any head", "unitalker"),
     CheckpointKind("unitalker-vocaset", "UniTalker FLAME", "UniTalker's .pt and VOCASET's pca.npz", "unitalker"),
     CheckpointKind("unitalker-biwi", "UniTalker BIWI", "UniTalker's .pt and BIWI's pca.npz", "unitalker"),
+    CheckpointKind("unitalker-flame", "UniTalker Parameters", "UniTalker's .pt and your FLAME as .npz", "unitalker"),
     CheckpointKind("lgldm-vocaset", "LG-LDM VOCASET", "LG-LDM's stage 2 for VOCASET, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-biwi", "LG-LDM BIWI", "LG-LDM's stage 2 for BIWI, with its stage 1", "lgldm"),
     CheckpointKind("lgldm-mead", "LG-LDM MEAD", "LG-LDM's stage 2 for MEAD, with its stage 1", "lgldm"),

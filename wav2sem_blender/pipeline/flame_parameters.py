@@ -6,7 +6,8 @@ corrections that are linear in R - 1. R - 1 is a sum of 9 fixed matrices whose f
 (Rodrigues): 3 as the vector itself, 6 as its products. So 9 keys turn the neutral face exactly. What keys cannot do is
 turn the expression with the jaw; `KeyBasis.error_m` says how much that is.
 
-Shapes: T animation frames, V vertices, E = 50 expressions, S shape parameters, X = 53 parameters, K = 59 keys.
+Shapes: T animation frames, V vertices, E expressions (50 of 3DMEAD), S shape parameters, X = E + 3 parameters,
+K = E + 9 keys.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ RANGES = ((-3.0, 3.0), (-0.1, 0.5))
 """The expressions and the jaw's rotation vector in radians that models trained on 3DMEAD call 0 and 1."""
 _PAIRS = tuple(itertools.combinations_with_replacement(range(3), 2))
 _AXES = "xyz"
-KEYS: tuple[str, ...] = (
-    *(f"flame_expression_{i + 1:02d}" for i in range(N_EXPRESSIONS)),
-    *(f"flame_jaw_{axis}" for axis in _AXES),
-    *(f"flame_jaw_{_AXES[i]}{_AXES[j]}" for i, j in _PAIRS),
-)
+
+
+def key_names(n_expressions: int) -> tuple[str, ...]:
+    """Names of the keys for so many expressions and the jaw."""
+    return (
+        *(f"flame_expression_{i + 1:02d}" for i in range(n_expressions)),
+        *(f"flame_jaw_{axis}" for axis in _AXES),
+        *(f"flame_jaw_{_AXES[i]}{_AXES[j]}" for i, j in _PAIRS),
+    )
+
+
+KEYS = key_names(N_EXPRESSIONS)
 _SHAPES = {"v_template": (3,), "shapedirs": (3, -1), "posedirs": (3, 36), "lbs_weights": (5,)}
 _OTHER_NAMES = {"weights": "lbs_weights"}
 _JAW = 2
@@ -67,7 +75,7 @@ class Flame:
     joint_V: np.ndarray
 
     @classmethod
-    def read(cls, path: Path) -> Flame:
+    def read(cls, path: Path, n_expressions: int = N_EXPRESSIONS) -> Flame:
         """Read an .npz with FLAME's own arrays: v_template, shapedirs, posedirs, J_regressor, weights.
 
         Raises:
@@ -86,10 +94,10 @@ class Flame:
                 file=path,
                 error=error,
             ) from error
-        return cls._of(path, {name: np.asarray(value, np.float64) for name, value in arrays.items()})
+        return cls._of(path, {name: np.asarray(value, np.float64) for name, value in arrays.items()}, n_expressions)
 
     @classmethod
-    def _of(cls, path: Path, arrays: dict[str, np.ndarray]) -> Flame:
+    def _of(cls, path: Path, arrays: dict[str, np.ndarray], n_expressions: int) -> Flame:
         for name in (*_SHAPES, "J_regressor"):
             if name not in arrays:
                 raise UserError("{file}: FLAME's array {name} is missing", file=path, name=name)
@@ -106,18 +114,18 @@ class Flame:
                     expected=tuple("any" if n < 0 else n for n in shape),
                 )
         columns = arrays["shapedirs"].shape[2]
-        if columns < N_SHAPES + N_EXPRESSIONS:
+        if columns < N_SHAPES + n_expressions:
             raise UserError(
                 "{file}: it has {found} shape and expression columns; {needed} are needed, as in FLAME 2020's "
                 "generic_model. A reduced FLAME will not do",
                 file=path,
                 found=columns,
-                needed=N_SHAPES + N_EXPRESSIONS,
+                needed=N_SHAPES + n_expressions,
             )
         return cls(
             template_V3=arrays["v_template"],
             shapes_V3S=arrays["shapedirs"][:, :, :N_SHAPES],
-            expressions_V3E=arrays["shapedirs"][:, :, N_SHAPES:][:, :, :N_EXPRESSIONS],
+            expressions_V3E=arrays["shapedirs"][:, :, N_SHAPES:][:, :, :n_expressions],
             jaw_poses_V39=arrays["posedirs"][:, :, _JAW_POSES],
             jaw_weight_V=arrays["lbs_weights"][:, _JAW],
             joint_V=arrays["J_regressor"][_JAW],
@@ -130,17 +138,15 @@ class Flame:
     def vertices(self, parameters_TX: np.ndarray, shape_S: np.ndarray) -> np.ndarray:
         """Faces (T, V, 3), as FLAME itself makes them; head and neck are still."""
         parameters_TX = np.asarray(parameters_TX, np.float64)
-        moved_TV3 = self.neutral(shape_S) + np.tensordot(
-            parameters_TX[:, :N_EXPRESSIONS], self.expressions_V3E, axes=(1, 2)
-        )
-        turn_T33 = np.tensordot(jaw_factors(parameters_TX[:, N_EXPRESSIONS:]), _MATRICES, axes=(1, 0))
+        moved_TV3 = self.neutral(shape_S) + np.tensordot(parameters_TX[:, :-3], self.expressions_V3E, axes=(1, 2))
+        turn_T33 = np.tensordot(jaw_factors(parameters_TX[:, -3:]), _MATRICES, axes=(1, 0))
         joint_T3 = np.einsum("v,tvi->ti", self.joint_V, moved_TV3)
         posed_TV3 = moved_TV3 + np.tensordot(turn_T33.reshape(-1, 9), self.jaw_poses_V39, axes=(1, 2))
         arm_TV3 = self.jaw_weight_V[:, None] * (posed_TV3 - joint_T3[:, None])
         return posed_TV3 + arm_TV3 @ turn_T33.swapaxes(1, 2)
 
     def keys(self, shape_S: np.ndarray | None = None) -> KeyBasis:
-        """What `KEYS` move on the neutral face of a shape, or on FLAME's mean face."""
+        """What `key_names` move on the neutral face of a shape, or on FLAME's mean face."""
         neutral_V3 = self.neutral(np.zeros(N_SHAPES) if shape_S is None else shape_S)
         arm_V3 = self.jaw_weight_V[:, None] * (neutral_V3 - self.joint_V @ neutral_V3)
         corrected = [self.jaw_poses_V39 @ matrix.ravel() for matrix in _MATRICES]
@@ -152,9 +158,9 @@ class Flame:
 
     def _error(self, basis_KV3: np.ndarray) -> float:
         generator = np.random.default_rng(0)
-        parameters_TX = np.zeros((64, N_PARAMETERS))
-        parameters_TX[:, :N_EXPRESSIONS] = generator.standard_normal((64, N_EXPRESSIONS))
-        parameters_TX[:, N_EXPRESSIONS] = generator.uniform(0, 0.3, 64)
+        expressions_TE = generator.standard_normal((64, self.expressions_V3E.shape[2]))
+        jaw_T3 = generator.uniform(0, 0.3, (64, 1)) * [1, 0, 0]
+        parameters_TX = np.concatenate([expressions_TE, jaw_T3], 1)
         by_keys_TV3 = np.tensordot(key_weights(parameters_TX), basis_KV3, axes=(1, 0))
         shape_S = np.zeros(N_SHAPES)
         off_TV3 = self.vertices(parameters_TX, shape_S) - self.template_V3 - by_keys_TV3
@@ -228,8 +234,8 @@ _MATRICES = _matrices()
 
 
 def key_weights(parameters_TX: np.ndarray) -> np.ndarray:
-    """Weights (T, K) of `KEYS` for FLAME's parameters (T, X)."""
-    expressions_TE, jaw_T3 = np.split(np.asarray(parameters_TX), [N_EXPRESSIONS], axis=1)
+    """Weights (T, K) of `key_names` for FLAME's parameters (T, X)."""
+    expressions_TE, jaw_T3 = np.split(np.asarray(parameters_TX), [-3], axis=1)
     return np.concatenate([expressions_TE / EXPRESSION_UNIT, jaw_factors(jaw_T3)], 1).astype(np.float32)
 
 

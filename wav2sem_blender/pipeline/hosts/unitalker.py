@@ -91,6 +91,7 @@ class UniTalker(Host):
         layers: Convolutions of the decoder.
         head: The head that animates, of `heads`.
         heads: Name and width of every head that the model holds.
+        flame_keys: The head on FLAME's parameters gives weights of keys (`flame_parameters.key_names`).
         fps: Animation frames per second.
         scale: What vertices are multiplied by before they are learnt; 0.2 for BIWI as published.
         pivot_share: How often a training clip is given the pivot's style instead of its subject's.
@@ -105,6 +106,7 @@ class UniTalker(Host):
     layers: int = 3
     head: str = ARKIT
     heads: tuple[tuple[str, int], ...] = ((ARKIT, 51),)
+    flame_keys: bool = False
     fps: int = 30
     scale: float = 1.0
     dropout: float = 0.1
@@ -132,6 +134,11 @@ class UniTalker(Host):
     def has_components(self) -> bool:
         """Whether the head predicts components of a PCA of vertices."""
         return self.head.endswith("_vertices")
+
+    @property
+    def predicts_flame(self) -> bool:
+        """Whether the head predicts FLAME's parameters."""
+        return self.head == FLAME_PARAMETERS
 
     @property
     def grid(self) -> FrameGrid:
@@ -179,4 +186,5 @@ RELEASES = {
     "unitalker-arkit": release_of(ARKIT, "arkit", ""),
     "unitalker-vocaset": release_of(VOCASET, "flame", "m"),
     "unitalker-biwi": release_of(BIWI, "biwi", "sqrt_area"),
+    "unitalker-flame": release_of(FLAME_PARAMETERS, "flame", "m"),
 }

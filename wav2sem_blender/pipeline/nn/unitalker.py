@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ..flame_parameters import N_SHAPES, Flame, key_names, key_weights
 from ..hosts import host_class
-from .host_network import Example, HostNetwork
+from .host_network import Example, HostNetwork, Progress
 from .keys import MAX_KEYS, OnKeys, key_channels
 from .published import loaded, need, own_weights
 
@@ -38,6 +39,9 @@ training the PCA."""
 PCA_BUFFERS = ("components_PX", "mean_X", "centre_P", "spread_P")
 PCA_FRAMES = 4096
 KEY_BOUND = 3.0
+FLAME_EXPRESSIONS = 100
+FLAME_MOTION = slice(N_SHAPES, N_SHAPES + FLAME_EXPRESSIONS + 3)
+"""Of the parameters: behind FLAME's shape are its expressions and the jaw's rotation vector, then the head's pose."""
 
 
 class Pca(NamedTuple):
@@ -101,6 +105,7 @@ class UniTalkerNetwork(HostNetwork):
     Attributes:
         components_PX, mean_X: The PCA, of vertices times the scale.
         centre_P, spread_P: Mean and standard deviation of each component in the data.
+        flame: The user's FLAME, for `on_keys` of the head on its parameters.
         blendshapes_KX: The shapes that the loss of a blendshape head compares; None compares the weights alone.
     """
 
@@ -113,6 +118,7 @@ class UniTalkerNetwork(HostNetwork):
     def __init__(self, config: UniTalker, n_outputs: int, n_styles: int) -> None:
         super().__init__()
         self.config = config
+        self.flame: Flame | None = None
         self.learnable_style_emb = nn.Embedding(n_styles, config.style_dim)
         widths = [config.dim + config.style_dim, *[config.dim] * config.layers]
         layers = nn.Sequential(*(Layer(*pair) for pair in zip(widths, widths[1:], strict=False)))
@@ -131,6 +137,15 @@ class UniTalkerNetwork(HostNetwork):
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
         """As `HostNetwork`. Motion is never fed back, so a target changes nothing."""
         return self.outputs(self.values(self.features(memory_BRM, style_BN)))
+
+    def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """As `HostNetwork`; where the settings say so, weights of the keys of FLAME's expressions and jaw."""
+        predicted_BTX = self(memory_BRM, style_BN)
+        if not self.config.flame_keys:
+            return predicted_BTX
+        parameters_BTX = predicted_BTX[..., FLAME_MOTION].cpu().numpy()
+        weights_BTK = np.stack([key_weights(parameters_TX) for parameters_TX in parameters_BTX])
+        return torch.from_numpy(weights_BTK).to(predicted_BTX)
 
     def features(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
         """What every head reads, (B, T, M)."""
@@ -165,9 +180,14 @@ class UniTalkerNetwork(HostNetwork):
         """ARKit's weights as they are; of a PCA, the components that move the most, and what never changes as one key.
 
         A key's weight is 1 where its component is `KEY_BOUND` standard deviations above its mean. The error is that of
-        the components left out.
+        the components left out. Of FLAME's parameters, the expressions and the jaw; the face keeps its own shape.
         """
         config = self.config
+        if config.predicts_flame:
+            assert self.flame is not None, "the importer gives it"
+            basis_KV3, error_m = self.flame.keys()
+            names = key_names(FLAME_EXPRESSIONS)
+            return OnKeys(replace(config, flame_keys=True), self.state_dict(), names, basis_KV3, error_m)
         if not config.has_components:
             return OnKeys(config, self.state_dict(), config.channels, None)
         components_PX, mean_X, centre_P, spread_P = (getattr(self, name).detach().cpu() for name in PCA_BUFFERS)

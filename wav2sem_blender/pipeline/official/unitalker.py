@@ -8,7 +8,7 @@ set; files of one's own training hold the PCA.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,20 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..checkpoint import PUBLISHED, EncoderConfig, ModelFolder
+from ..flame_parameters import Flame
 from ..hosts.unitalker import HEADS, PIVOT, RELEASES, STYLES, UniTalker
 from ..nn.encoders import XLSR_53
-from ..nn.unitalker import HEAD_PREFIX, PCA_ARRAYS, PCA_BUFFERS, Pca, from_published, pca_in
+from ..nn.host_network import HostNetwork
+from ..nn.unitalker import (
+    FLAME_EXPRESSIONS,
+    HEAD_PREFIX,
+    PCA_ARRAYS,
+    PCA_BUFFERS,
+    Pca,
+    UniTalkerNetwork,
+    from_published,
+    pca_in,
+)
 from .published import BASE_ENCODER, Published, Source, renamed, require_architecture
 
 PREFIX = ""
@@ -69,9 +80,26 @@ def read(kind: str, source: Source) -> Published:
         renamed(kept | memory, ((MEMORY_PREFIX, _IN_FACE_MODEL),))
         | {f"decoder.{key}": value for key, value in network.state_dict().items()},
         host=network.config,
+        prepare=_with_flame(source, kind) if network.config.predicts_flame else _nothing,
         n_outputs=3 * release.n_vertices or len(weight_PM),
         styles=STYLES if len(style_NS) == len(STYLES) else (PIVOT, *(str(i) for i in range(1, len(style_NS)))),
     )
+
+
+def _nothing(_network: HostNetwork) -> None:
+    pass
+
+
+def _with_flame(source: Source, kind: str) -> Callable[[HostNetwork], None]:
+    """A function that gives a network the user's FLAME."""
+    file = source.second(f"your FLAME as .npz for {kind}", lambda path: path.suffix == ".npz")
+    flame = Flame.read(file, FLAME_EXPRESSIONS)
+
+    def prepare(network: HostNetwork) -> None:
+        assert isinstance(network, UniTalkerNetwork)
+        network.flame = flame
+
+    return prepare
 
 
 def read_pca(file: Path, n_values: int, n_components: int) -> Pca:
