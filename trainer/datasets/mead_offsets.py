@@ -35,7 +35,7 @@ class MeadOffsets(Mead):
     """Offsets from FLAME's mean face; a style is a subject and an emotion."""
 
     n_outputs, point_width = 3 * Mead.n_vertices, FaceData.point_width
-    targets, rest, prepare = FaceData.targets, FaceData.rest, FaceData.prepare
+    targets, rest = FaceData.targets, FaceData.rest
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, by_subject, name="mead_offsets")
@@ -51,3 +51,6 @@ class MeadOffsets(Mead):
         assert take is not None and take.emotion is not None
         wanted = {take.speaker, EMOTIONS[take.emotion]}
         return np.array([[style in wanted for style in styles]], np.float32)
+
+    def prepare(self, network: object) -> None:
+        """Nothing: the network's keys are its codec's columns."""
