@@ -158,6 +158,25 @@ def trim(strip, start, end):
         setattr(strip, name, value)
 
 
+@pytest.mark.parametrize(("offset_s", "start_s", "later_s"), [(0.4, 0.0, 0.4), (-0.4, 0.4, 0.0)])
+def test_a_sound_offset_moves_the_sound_within_its_strip(strip, tmp_path, offset_s, start_s, later_s):
+    duration_s = compat.strip_times(strip).duration / 25
+    strip.sound_offset = offset_s
+    audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
+    assert (audio.start_s, audio.later_s) == (pytest.approx(start_s), pytest.approx(later_s))
+    assert audio.stop_s == pytest.approx(duration_s - offset_s)
+    part = source.part_of(audio, 1.0, 2.0, tmp_path / "job")
+    assert (part.start_s, part.stop_s, part.later_s) == (pytest.approx(1 - offset_s), pytest.approx(2 - offset_s), 0.0)
+    early = source.part_of(audio, 0.1, 2.0, tmp_path / "job")
+    assert early.later_s == pytest.approx(max(0.0, later_s - 0.1))
+
+
+def test_the_face_moves_with_the_sound_offset(strip, head, fake_worker, curves_of):
+    strip.sound_offset = 0.4
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
+    assert curves_of(head)["jawOpen"][0][0] == 101 + 10
+
+
 def test_an_untrimmed_strip_is_its_file(strip, wav, tmp_path):
     audio = source.audio_of_strip(strip, 25.0, tmp_path / "job")
     assert file_of(audio) == wav and audio.speed == 1.0
@@ -388,6 +407,23 @@ def test_the_face_of_a_strip_that_changes_its_speed(strip, head, fake_worker, cu
     frames_T, _ = curves_of(head)["jawOpen"]
     assert frames_T[0] == 111
     assert frames_T[-1] == pytest.approx(111 + 50, abs=1)
+
+
+@pytest.mark.parametrize("changed", [lambda strip: None, two_speeds], ids=["plain", "two speeds"])
+def test_a_strip_in_a_meta_strip(strip, head, fake_worker, curves_of, changed):
+    changed(strip)
+    meta = compat.sequencer_strips(bpy.context.scene.sequence_editor).new_meta("Dialogue", channel=3, frame_start=1)
+    strip.move_to_meta(meta)
+    assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
+    assert curves_of(head)["jawOpen"][0][0] == 101
+
+
+def test_a_strip_of_another_scene(wav, head, fake_worker, curves_of):
+    edit = bpy.data.scenes.new("Edit")
+    edit.render.fps = 25
+    compat.sequencer_strips(edit.sequence_editor_create()).new_sound("Cut", str(wav), channel=1, frame_start=61)
+    assert bpy.ops.wav2sem.animate(strip="Cut", object="Head") == {"FINISHED"}
+    assert curves_of(head)["jawOpen"][0][0] == 61
 
 
 def test_before_frame_0_a_strip_cannot_change_its_speed(strip, head, fake_worker, scene_bytes):

@@ -367,6 +367,21 @@ def test_a_bone_sways_about_its_pose(face, armature, mode):
         np.testing.assert_allclose(turn @ Vector((0, -1, 0)), expected, atol=2e-4)
 
 
+def test_a_renamed_rig_and_bone_are_still_those_that_sway(face, armature):
+    bone = armature.pose.bones["neck"]
+    bone.rotation_mode = "XYZ"
+    sway = SwayTarget(object_name="Rig", bone_name="neck")
+    live(face, settings=Settings(head_sway=1.0), sway=sway)
+    (strip,) = own_strips(armature)
+    armature.name, armature.data.bones["neck"].name = "Renamed", 'a "neck"'
+    now = upper_face_strips.sway_of(strip.action)
+    assert now == SwayTarget(object_name="Renamed", bone_name='a "neck"')
+    bone = armature.pose.bones['a "neck"']
+    bone.rotation_euler.x = 0.5
+    upper_face_strips.remove_upper_face(face)
+    assert bone.rotation_euler.x == 0.0 and own_strips(armature) == []
+
+
 def test_a_bone_that_the_user_animates(face, armature):
     bone = armature.pose.bones["neck"]
     bone.rotation_mode = "XYZ"

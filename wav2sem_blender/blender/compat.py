@@ -20,6 +20,9 @@ else:
     # A common base of operators must not be one itself, or Blender would register it.
     OperatorBase = object
 
+# A file property says since 5.0 that "//" may be at its start; without that Blender marks such a path as wrong.
+RELATIVE_PATH: dict[str, Any] = {"options": {"PATH_SUPPORTS_BLEND_RELATIVE"}} if bpy.app.version >= (5, 0, 0) else {}
+
 _PACKAGE_FOLDER = Path(__file__).parents[1]
 
 
@@ -85,10 +88,20 @@ def frame_rate_hz(scene: bpy.types.Scene) -> float:
     return float(scene.render.fps / scene.render.fps_base)
 
 
+def sound_strips(scene: bpy.types.Scene) -> list[Any]:
+    """The scene's sound strips, those in meta strips included."""
+    editor: Any = scene.sequence_editor
+    if editor is None:
+        return []
+    every = editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+    return [strip for strip in every if strip.type == "SOUND"]
+
+
 def find_strip(scene: bpy.types.Scene, name: str) -> Any:
-    """The scene's sound strip of that name, or None."""
-    strip = sequencer_strips(scene.sequence_editor).get(name) if scene.sequence_editor else None
-    return strip if strip is not None and strip.type == "SOUND" else None
+    """The sound strip of that name, of this scene or else of another one, which Blender 5's sequencer may show."""
+    others = (other for other in bpy.data.scenes if other != scene)
+    every = (strip for some in (scene, *others) for strip in sound_strips(some))
+    return next((strip for strip in every if strip.name == name), None)
 
 
 @dataclass(frozen=True)

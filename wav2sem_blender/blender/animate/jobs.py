@@ -61,7 +61,7 @@ class Job(Task):
             UserError, OSError: The run cannot start; nothing was changed.
         """
         super().__init__("Starting")
-        target = checks.find_object(context, settings.object_name)
+        target = checks.find_object(context, settings.object_name, settings.object_uid)
         check_target = upper_face.check_upper_face if settings.upper_face_only else checks.check_target
         check_target(context, target)
         self.settings = replace(settings, object_name=target.name)
@@ -69,6 +69,7 @@ class Job(Task):
         self._target_uid, self._scene_uid = target.session_uid, context.scene.session_uid
         self._scene_name, self._layer_name = context.scene.name, context.view_layer.name
         self._result: Path | None = None
+        self._block_uid = 0
         self._loaded_at_s = self._took_s = 0.0
         self._id = new_job_id()
         model = "" if settings.upper_face_only else resolve_model(context, settings.model)
@@ -104,7 +105,7 @@ class Job(Task):
                 mesh=self.settings.object_name,
             )
         if self.settings.upper_face_only:
-            begins = round(self.settings.begins_s * compat.frame_rate_hz(context.scene))
+            begins = round(self._begins_s * compat.frame_rate_hz(context.scene))
             return self._add_upper_face(context, target, self.settings.start_frame + begins)
         outcome = yield from self._add_speech(context, target)
         if self.settings.upper_face is None:
@@ -136,6 +137,11 @@ class Job(Task):
         with context.temp_override(scene=scene, view_layer=layer):
             yield
 
+    @property
+    def _begins_s(self) -> float:
+        """When the face begins to move, in seconds from the start frame."""
+        return self.settings.begins_s + self._audio.later_s
+
     def _find_target(self) -> bpy.types.Object | None:
         return next((found for found in bpy.data.objects if found.session_uid == self._target_uid), None)
 
@@ -149,8 +155,9 @@ class Job(Task):
             target,
             replace(motion, info={**motion.info, "audio": self._audio.name}),
             start_frame=self.settings.start_frame,
-            begins_s=self.settings.begins_s,
+            begins_s=self._begins_s,
             settings=replace(self.settings, object_name=target.name).for_the_record(),
+            sound=self._heard_block(),
             visemes=Motion.load(visemes) if visemes.is_file() else None,
         )
 
@@ -169,6 +176,7 @@ class Job(Task):
             sway=self.settings.sway,
             n_frames=n_frames,
             recording=replace(self.settings, object_name=target.name).for_the_record(),
+            sound=self._heard_block(),
         )
 
     def _make_command(self, target: bpy.types.Object, model: str) -> protocol.Command:
@@ -202,24 +210,39 @@ class Job(Task):
     def _find_audio(self, scene: bpy.types.Scene) -> Audio:
         settings, folder = self.settings, self._client.folder / self._id / "audio"
         if settings.strip:
-            strip = compat.find_strip(scene, settings.strip)
+            strip = compat.find_strip(scene, settings.strip) or self._strip_of_sound(scene)
             if strip is None:
                 raise UserError(
                     'There is no sound strip named "{strip}" in this scene. Choose another one.',
                     strip=settings.strip,
                 )
-            return source.audio_of_strip(strip, compat.frame_rate_hz(scene), folder)
+            self._block_uid = strip.sound.session_uid if strip.sound is not None else 0
+            return source.audio_of_strip(strip, compat.frame_rate_hz(strip.id_data), folder)
         if settings.sound:
-            block = bpy.data.sounds.get(settings.sound)
+            block = self._sound() or bpy.data.sounds.get(settings.sound)
             if block is None:
                 raise UserError(
                     'There is no sound named "{sound}" in this file. Choose another one.',
                     sound=settings.sound,
                 )
+            self._block_uid = block.session_uid
             return source.audio_of_sound(block, folder)
         if not settings.filepath:
             raise UserError("No audio is chosen. Choose an audio file first.")
         return source.audio_file(settings.filepath, folder)
+
+    def _heard_block(self) -> bpy.types.Sound | None:
+        """The sound data-block that was heard, if it was one: by name it could not be found again after a rename."""
+        return next((block for block in bpy.data.sounds if block.session_uid == self._block_uid), None)
+
+    def _sound(self) -> bpy.types.Sound | None:
+        uid = self.settings.sound_uid
+        return next((block for block in bpy.data.sounds if block.session_uid == uid), None) if uid else None
+
+    def _strip_of_sound(self, scene: bpy.types.Scene) -> bpy.types.SoundStrip | None:
+        """A strip that was renamed since the action was made, by the sound that the action remembers."""
+        block = self._sound()
+        return next((strip for strip in compat.sound_strips(scene) if block and strip.sound == block), None)
 
     def _submit_when_decoded(self) -> None:
         if self._command is None:

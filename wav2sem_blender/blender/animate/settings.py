@@ -21,6 +21,7 @@ from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 
 # The upper face's action records these.
 _OF_THE_UPPER_FACE = ("upper_face", "upper_face_only", "sway")
+_OF_THE_SESSION = ("sound_uid", "object_uid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,10 @@ class AnimateSettings:
     Attributes:
         filepath: Audio or film file; empty if `sound` or `strip` is given.
         sound: Name of a sound data-block.
+        sound_uid: Its session_uid, since a linked one may have the name of another; 0 to go by the name.
         strip: Name of a sound strip in the scene's sequencer.
         object_name: The mesh; empty for the active object.
+        object_uid: As `sound_uid`.
         model: "default", a folder, or the name of a folder in the preferences' models folder.
         engine: auto, onnx or torch.
         device: auto, cpu, cuda, mps or xpu.
@@ -52,8 +55,10 @@ class AnimateSettings:
 
     filepath: str = ""
     sound: str = ""
+    sound_uid: int = 0
     strip: str = ""
     object_name: str = ""
+    object_uid: int = 0
     model: str = "default"
     engine: str = "auto"
     device: str = "auto"
@@ -79,7 +84,7 @@ class AnimateSettings:
     def for_the_record(self) -> dict[str, object]:
         """As stored on the Action."""
         given = {name: value for name, value in asdict(self).items() if value != ""}
-        return {name: value for name, value in given.items() if name not in _OF_THE_UPPER_FACE}
+        return {name: value for name, value in given.items() if name not in (*_OF_THE_UPPER_FACE, *_OF_THE_SESSION)}
 
 
 def resolve_model(context: bpy.types.Context, model: str) -> str:

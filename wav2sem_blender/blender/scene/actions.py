@@ -36,6 +36,8 @@ AUDIO_HASH = "wav2sem_audio_sha256"
 CURVES = "wav2sem_curves"
 # Of an Action: the identity of the shape keys that it was made for.
 OWNER = "wav2sem_owner"
+# Of an Action: the sound data-block that it was made from, if it was one.
+SOUND = "wav2sem_sound"
 # Custom property of the Action that holds shape keys at rest below our NLA strips.
 REST = "wav2sem_rest"
 _REST_NAME = "Speech Rest"
@@ -276,12 +278,12 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
 
 def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
     """Set the keys that an action of ours drives to 0; they would keep their last value otherwise."""
-    for key_name in own_keys(action, list(_curves_of(action))):
+    for key_name in own_keys(action, list(curves_of(action))):
         if key_name in keys.key_blocks:
             keys.key_blocks[key_name].value = 0.0
 
 
-def _curves_of(action: bpy.types.Action) -> Iterator[Any]:
+def curves_of(action: bpy.types.Action) -> Iterator[Any]:
     """All curves of an action, whatever their slot."""
     for layer in action.layers:
         for strip in layer.strips:

@@ -21,8 +21,12 @@ OWN_BASIS_PROPERTY = "wav2sem_basis_sha256"
 _FLAME_VERTICES = 5023
 
 
-def find_object(context: bpy.types.Context, name: str) -> bpy.types.Object:
-    """The object of that name, or the active object if the name is empty."""
+def find_object(context: bpy.types.Context, name: str, uid: int = 0) -> bpy.types.Object:
+    """The object of that session_uid or else of that name, or the active object if there is neither."""
+    if uid:
+        by_uid = next((candidate for candidate in bpy.data.objects if candidate.session_uid == uid), None)
+        if by_uid is not None:
+            return by_uid
     if not name:
         active = context.view_layer.objects.active
         if active is None:

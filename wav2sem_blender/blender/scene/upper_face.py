@@ -32,8 +32,8 @@ from .upper_face_strips import (
     MARK,
     TRACK_NAME,
     add_track,
-    record_of,
     remove_strip,
+    rest_of,
     return_to_rest,
     strips_on,
     strips_with,
@@ -72,6 +72,7 @@ def apply_upper_face(
     sway: SwayTarget = NOTHING_SWAYS,
     n_frames: int | None = None,
     recording: Mapping[str, object] | None = None,
+    sound: bpy.types.Sound | None = None,
 ) -> Outcome:
     """Animate the upper half of a face while it speaks.
 
@@ -85,6 +86,7 @@ def apply_upper_face(
         sway: The object or bone that sways with the head.
         n_frames: Length of the speech in scene frames; None for the length of the recording.
         recording: Stored on the Action, so that it can be made again.
+        sound: The data-block that was heard, which the Action remembers.
 
     Raises:
         UserError: The target, the sway target or a value does not allow it; nothing was changed.
@@ -93,9 +95,7 @@ def apply_upper_face(
     swaying = None
     if sway.object_name and settings.head_sway:
         owner = bpy.data.objects.get(sway.object_name)
-        earlier = {
-            path: rest for *_, strip in strips_on(owner) for path, rest in record_of(strip.action)["rest"].items()
-        }
+        earlier = {path: rest for *_, strip in strips_on(owner) for path, rest in rest_of(strip.action).items()}
         swaying = head_sway.find(target, sway, earlier, mark=MARK)
     if swaying is None:
         settings = replace(settings, head_sway=0.0)
@@ -106,6 +106,8 @@ def apply_upper_face(
     with ExitStack() as rollback:
         record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
         outcome = _write(target, face, plan, swaying, record, name, start_frame, rollback)
+        if sound is not None:
+            bpy.data.actions[outcome.action_name][actions.SOUND] = sound
         rollback.pop_all()
     return outcome
 

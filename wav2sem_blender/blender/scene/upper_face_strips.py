@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +19,7 @@ TRACK_NAME = "Upper Face"
 
 # Custom property that marks an Action of ours: JSON with the settings, what is animated, and its values at rest.
 MARK = "wav2sem_upper_face"
+_BONE = re.compile(r'pose\.bones\["(.*?)"\]\.', re.DOTALL)
 
 
 def remove_upper_face(target: bpy.types.Object) -> bool:
@@ -58,14 +60,19 @@ def recording_of(action: bpy.types.Action) -> dict[str, Any]:
 
 
 def sway_of(action: bpy.types.Action) -> SwayTarget:
-    """The object or bone that it sways."""
-    return SwayTarget(**record_of(action).get("sway", {}))
+    """The object or bone that it sways, as they are called now."""
+    recorded = SwayTarget(**record_of(action).get("sway", {}))
+    for owner in bpy.data.objects if recorded.object_name else ():
+        if any(strip.action == action for _, _, strip in strips_on(owner)):
+            bones = filter(None, (_BONE.match(curve.data_path) for curve in actions.curves_of(action)))
+            bone = next((bpy.utils.unescape_identifier(found[1]) for found in bones), "")
+            return SwayTarget(object_name=owner.name, bone_name=bone)
+    return recorded
 
 
 def animated_keys(action: bpy.types.Action) -> list[str]:
     """Names of the shape keys that it animates, as they are called now."""
-    bags = (bag for layer in action.layers for strip in layer.strips for bag in strip.channelbags)
-    return sorted(filter(None, (actions.key_of(curve) for bag in bags for curve in bag.fcurves)))
+    return sorted(filter(None, map(actions.key_of, actions.curves_of(action))))
 
 
 def has_upper_face(target: bpy.types.Object) -> bool:
@@ -132,8 +139,14 @@ def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
             if key in owner.key_blocks:
                 owner.key_blocks[key].value = 0.0
         return
-    for path, values in record_of(action)["rest"].items():
+    for path, values in rest_of(action).items():
         head_sway.set_values(owner, path, values)
+
+
+def rest_of(action: bpy.types.Action) -> dict[str, Sequence[float]]:
+    """Data path and rest of what an action of ours sways; the path follows a renamed bone."""
+    paths = dict.fromkeys(curve.data_path for curve in actions.curves_of(action) if not actions.key_of(curve))
+    return dict(zip(paths, record_of(action)["rest"].values(), strict=False))
 
 
 def record_of(action: bpy.types.Action) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def applying(
     start_frame: int = 1,
     begins_s: float = 0.0,
     settings: Mapping[str, object] | None = None,
+    sound: bpy.types.Sound | None = None,
     visemes: Motion | None = None,
 ) -> Steps[Outcome]:
     """Animate a mesh, with a keyframe on every scene frame; the first and the last are at rest.
@@ -67,6 +68,7 @@ def applying(
         start_frame: Scene frame from which `begins_s` counts.
         begins_s: Time of the motion's first sample. Keyframes lie on whole frames; the curves are shifted by the rest.
         settings: Stored as JSON on the Action.
+        sound: The data-block that was heard; the Action remembers it, so that Re-Bake finds it after a rename.
         visemes: The same as visemes, if that was computed beforehand: for ten minutes it takes seconds.
 
     Raises:
@@ -85,6 +87,8 @@ def applying(
         marks = _marks(motion, settings or {})
         first = start_frame + whole_frames
         outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
+        if sound is not None:
+            target.data.shape_keys.animation_data.action[actions.SOUND] = sound
         rollback.pop_all()
     return outcome
 

@@ -59,7 +59,7 @@ def chosen_info(scene: bpy.types.Scene) -> SoundInfo:
     """
     settings = scene.wav2sem
     if settings.source == "FILE" and settings.filepath:
-        return _of_file(bpy.path.abspath(settings.filepath))
+        return _of_file(str(source.absolute(settings.filepath)))
     block = chosen_sound(scene)
     if block is None:
         raise NothingChosenError(NOTHING_CHOSEN[settings.source])
@@ -71,8 +71,8 @@ def chosen_info(scene: bpy.types.Scene) -> SoundInfo:
         info = SoundInfo(duration_s=_packed_length_s(block), rate_hz=block.samplerate, n_channels=n_channels)
     if settings.source != "STRIP":
         return info
-    times = compat.strip_times(compat.find_strip(scene, settings.strip))
-    return replace(info, duration_s=times.duration / compat.frame_rate_hz(scene))
+    strip = compat.find_strip(scene, settings.strip)
+    return replace(info, duration_s=compat.strip_times(strip).duration / compat.frame_rate_hz(strip.id_data))
 
 
 def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
@@ -96,12 +96,12 @@ def chosen_path(scene: bpy.types.Scene) -> str:
     """The path of the panel's sound, which may be packed.
 
     Raises:
-        UserError: As `chosen_sound`.
+        UserError: As `chosen_sound`, or as `source.absolute`.
     """
     block = chosen_sound(scene)
     if block is None:
-        return bpy.path.abspath(scene.wav2sem.filepath)
-    return bpy.path.abspath(block.filepath, library=block.library)
+        return str(source.absolute(scene.wav2sem.filepath))
+    return str(source.absolute(block.filepath, block.library))
 
 
 def opened(scene: bpy.types.Scene) -> aud.Sound:

@@ -68,13 +68,13 @@ def _heard(scene: bpy.types.Scene) -> Any:
     """The panel's sound, limited to the strip's trim and the range."""
     settings = scene.wav2sem
     heard = info.opened(scene)
-    start_s, stop_s = 0.0, None
+    start_s, stop_s, later_s = 0.0, None, 0.0
     if settings.source == "STRIP":
         strip = compat.find_strip(scene, settings.strip)
-        start_s, stop_s = source.trimmed_part(strip, compat.frame_rate_hz(scene))
+        start_s, stop_s, later_s = source.trimmed_part(strip, compat.frame_rate_hz(strip.id_data))
     if settings.use_range:
-        stop_s = start_s + settings.range_end_s if settings.range_end_s else stop_s
-        start_s += settings.range_start_s
+        stop_s = start_s + settings.range_end_s - later_s if settings.range_end_s else stop_s
+        start_s += max(0.0, settings.range_start_s - later_s)
     return heard if not start_s and stop_s is None else heard.limit(start_s, -1.0 if stop_s is None else stop_s)
 
 

@@ -49,13 +49,27 @@ def _isolate(scene: bpy.types.Scene, name: str) -> None:
     """Remove the other strips, and whatever makes this one silent."""
     editor: Any = scene.sequence_editor
     strips = compat.sequencer_strips(editor)
-    for other in [strip for strip in strips if strip.name != name]:
-        strips.remove(other)
+    while name not in strips:  # it is in a meta strip
+        meta = next(meta for meta in strips if meta.type == "META" and _holds(meta, name))
+        _keep_only(strips, meta.name)
+        meta.mute = editor.channels[meta.channel].mute = False
+        strips = meta.strips
+    _keep_only(strips, name)
     strip = strips[name]
     scene.animation_data_clear()
     scene.use_audio, scene.audio_volume = True, 1.0
     strip.mute, strip.volume, strip.pan = False, 1.0, 0.0
-    editor.channels[strip.channel].mute = False
+    if strips == compat.sequencer_strips(editor):
+        editor.channels[strip.channel].mute = False
+
+
+def _holds(meta: Any, name: str) -> bool:
+    return any(strip.name == name or (strip.type == "META" and _holds(strip, name)) for strip in meta.strips)
+
+
+def _keep_only(strips: Any, name: str) -> None:
+    for other in [strip for strip in strips if strip.name != name]:
+        strips.remove(other)
 
 
 def _let_go(scene: bpy.types.Scene) -> None:

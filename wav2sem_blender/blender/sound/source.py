@@ -35,6 +35,7 @@ class Audio:
         stop_s: End of the part to decode; None for the end of the file.
         speed: How many times as fast the scene plays the sound. The model hears it at its own speed, and the motion is
             sped up or slowed down.
+        later_s: Silence before it, in seconds as the scene plays it: a strip's Sound Offset.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Audio:
     start_s: float = 0.0
     stop_s: float | None = None
     speed: float = 1.0
+    later_s: float = 0.0
 
     @property
     def for_worker(self) -> Path:
@@ -76,6 +78,22 @@ class Audio:
         )
 
 
+def absolute(path: str, library: bpy.types.Library | None = None) -> Path:
+    """A path as Blender stores it, made absolute. Windows writes the rest of "//sound\\line.wav" with backslashes.
+
+    Raises:
+        UserError: It is relative to a file that was never saved.
+    """
+    if path.startswith("//") and library is None and not bpy.data.filepath:
+        raise UserError(
+            "{path} is relative to this .blend file, which was never saved. Save the file first.", path=path
+        )
+    found = Path(bpy.path.abspath(path, library=library)).absolute()
+    if os.sep == "/" and "\\" in path and not found.exists():
+        return Path(bpy.path.abspath(path.replace("\\", "/"), library=library)).absolute()
+    return found
+
+
 def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
     """The sound of a file, to be decoded into `folder` if soundfile does not read its format.
 
@@ -83,7 +101,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
         MissingFileError: There is no such file.
         UserError: It is a folder.
     """
-    path = Path(bpy.path.abspath(os.fspath(path))).absolute()
+    path = absolute(os.fspath(path))
     if path.is_dir():
         raise UserError("{path} is a folder. Choose an audio file.", path=path)
     if not path.is_file():
@@ -99,7 +117,7 @@ def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
         OSError: It cannot be unpacked, or as `audio_file`.
     """
     if sound.packed_file is None:
-        audio = audio_file(bpy.path.abspath(sound.filepath, library=sound.library), folder)
+        audio = audio_file(absolute(sound.filepath, sound.library), folder)
     else:
         unpacked = folder / (bpy.path.basename(sound.filepath) or f"{sound.name}.wav")
         with decode.writing(unpacked):
@@ -127,21 +145,26 @@ def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) ->
     if len(strip.retiming_keys) > 2:
         return _mixdown(strip, rate_hz, folder)
     speed = _constant_speed(strip, rate_hz, whole)
-    start_s, stop_s = trimmed_part(strip, rate_hz, speed)
+    start_s, stop_s, later_s = trimmed_part(strip, rate_hz, speed)
     if stop_s is None:
         return replace(whole, speed=speed)
-    return replace(whole, decoded=folder / "strip.wav", start_s=start_s, stop_s=stop_s, speed=speed)
+    part = folder / "strip.wav"
+    return replace(whole, decoded=part, start_s=start_s, stop_s=stop_s, speed=speed, later_s=later_s)
 
 
-def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0) -> tuple[float, float | None]:
-    """Start and end of what a strip plays, in seconds of its sound; the end is None if it is not trimmed."""
+def trimmed_part(strip: bpy.types.SoundStrip, rate_hz: float, speed: float = 1.0) -> tuple[float, float | None, float]:
+    """What a strip plays of its sound.
+
+    Returns:
+        Start and end, in seconds of its sound, the end being None if all of it is played; and how long the strip is
+        silent before, in seconds as the scene plays it: a positive sound offset delays the sound within the strip.
+    """
     times = compat.strip_times(strip)
-    # A positive sound offset delays the sound within the strip.
+    if not times.is_trimmed and not strip.sound_offset and times.start <= times.content_start:
+        return 0.0, None, 0.0
     start_s = speed * (times.start - times.content_start) / rate_hz - strip.sound_offset
-    if not times.is_trimmed and start_s <= 0.0:
-        return 0.0, None
-    start_s = max(0.0, start_s + times.animation_offset_start / rate_hz)
-    return start_s, start_s + speed * times.duration / rate_hz
+    start_s += times.animation_offset_start / rate_hz
+    return max(0.0, start_s), start_s + speed * times.duration / rate_hz, max(0.0, -start_s / speed)
 
 
 def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
@@ -154,7 +177,7 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
         return audio
     check_range(start_s, end_s)
     stop_s = decode.length_s(audio.file, audio.name) if audio.stop_s is None else audio.stop_s
-    length_s = (stop_s - audio.start_s) / audio.speed
+    length_s = audio.later_s + (stop_s - audio.start_s) / audio.speed
     if 0 <= length_s <= start_s:
         raise UserError(
             "{audio} is {length_s:.2f} s long, and the range begins at {start_s:.2f} s. Lower From.",
@@ -165,8 +188,13 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
     return replace(
         audio,
         decoded=audio.decoded or folder / "part.wav",
-        start_s=audio.start_s + audio.speed * start_s,
-        stop_s=audio.start_s + audio.speed * end_s if end_s and not 0 <= length_s <= end_s else audio.stop_s,
+        start_s=audio.start_s + audio.speed * max(0.0, start_s - audio.later_s),
+        stop_s=(
+            audio.start_s + audio.speed * (end_s - audio.later_s)
+            if end_s and not 0 <= length_s <= end_s
+            else audio.stop_s
+        ),
+        later_s=max(0.0, audio.later_s - start_s),
     )
 
 

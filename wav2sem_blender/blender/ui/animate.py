@@ -21,7 +21,7 @@ from ..tasks.task import running_task
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
 from .task_operator import TaskOperator
-from .widgets import AddonOperator, in_sidebar
+from .widgets import AddonOperator, chosen_target, in_sidebar
 
 # Do not reuse the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
@@ -49,6 +49,8 @@ class SpeechTaskOperator(TaskOperator):
     range_end_s: properties.range_end_property(**FRESH)  # type: ignore[valid-type]
 
     _by_hand = False
+    # Of the panel's sound and mesh: a linked one may have the name of another.
+    _sound_uid = _object_uid = 0
     _from_panel: tuple[str, ...] = ("delay_s",)
 
     @classmethod
@@ -104,12 +106,14 @@ class SpeechTaskOperator(TaskOperator):
             else:
                 block = panel.sound if panel.source == "SOUND" else panel.speaker and panel.speaker.data.sound
                 self.sound = block.name if block is not None else ""
+                self._sound_uid = block.session_uid if block is not None else 0
             if not given("start_frame"):
                 self.start_frame = properties.start_frame(scene)
         elif not given("start_frame"):
             self.start_frame = panel.start_frame
-        if not given("object") and panel.target is not None:
-            self.object = panel.target.name
+        chosen = chosen_target(scene)
+        if not given("object") and chosen is not None:
+            self.object, self._object_uid = chosen.name, chosen.session_uid
         for name in (*self._from_panel, *(("range_start_s", "range_end_s") if panel.use_range else ())):
             if not given(name):
                 setattr(self, name, getattr(panel, name))
@@ -119,8 +123,10 @@ class SpeechTaskOperator(TaskOperator):
         return AnimateSettings(
             filepath=self.filepath,
             sound=self.sound,
+            sound_uid=self._sound_uid,
             strip=self.strip,
             object_name=self.object,
+            object_uid=self._object_uid,
             delay_s=self.delay_s,
             start_frame=self.start_frame,
             range_start_s=self.range_start_s,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import bpy
@@ -29,8 +30,9 @@ def _suggest_styles(owner: Any, context: bpy.types.Context, _text: str) -> list[
 
 
 def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
-    editor = context.scene.sequence_editor
-    return [strip.name for strip in compat.sequencer_strips(editor) if strip.type == "SOUND"] if editor else []
+    shown = getattr(context.workspace, "sequencer_scene", None) or context.scene
+    scenes = dict.fromkeys((context.scene, shown))
+    return [strip.name for scene in scenes for strip in compat.sound_strips(scene)]
 
 
 def _is_speaker(_self: object, candidate: bpy.types.Object) -> bool:
@@ -165,10 +167,10 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         name="Source", description="Where the speech comes from", items=SOURCES, translation_context=CONTEXT
     )
     filepath: StringProperty(  # type: ignore[valid-type]
-        name="Audio", description="Audio or video file with the speech", subtype="FILE_PATH"
+        name="Audio", description="Audio or video file with the speech", subtype="FILE_PATH", **compat.RELATIVE_PATH
     )
     strip: StringProperty(  # type: ignore[valid-type]
-        name="Strip", description="Sound strip in this scene's sequencer", search=_suggest_strips
+        name="Strip", description="Sound strip in the sequencer", search=_suggest_strips
     )
     sound: PointerProperty(name="Sound", description="Sound in this file", type=bpy.types.Sound)  # type: ignore[valid-type]
     target: PointerProperty(  # type: ignore[valid-type]
@@ -214,11 +216,37 @@ def start_frame(scene: bpy.types.Scene) -> int:
 CLASSES = (WAV2SEM_PG_settings,)
 
 
+@bpy.app.handlers.persistent
+def _keep_paths(new_file: str, *_arguments: object) -> None:
+    """Before a file is saved elsewhere, as Blender does with the paths of its own data."""
+    folder = os.path.dirname(new_file)
+    if not bpy.data.filepath or not folder or os.path.samefile(folder, os.path.dirname(bpy.data.filepath)):
+        return
+    for scene in bpy.data.scenes:
+        if scene.library is None and scene.is_property_set("wav2sem") and scene.wav2sem.filepath.startswith("//"):
+            path = bpy.path.abspath(scene.wav2sem.filepath)
+            scene.wav2sem.filepath = bpy.path.relpath(path, start=folder)
+
+
+@bpy.app.handlers.persistent
+def _forget_deleted(*_arguments: object) -> None:
+    """Before a file is saved: what was deleted from all scenes would be saved with it, because a panel chose it."""
+    for scene in bpy.data.scenes:
+        if scene.library is None and scene.is_property_set("wav2sem"):
+            for name in ("target", "speaker"):
+                chosen = getattr(scene.wav2sem, name)
+                if chosen is not None and not chosen.users_scene:
+                    setattr(scene.wav2sem, name, None)
+
+
 def register() -> None:
     """Add the settings to every scene."""
     bpy.types.Scene.wav2sem = PointerProperty(type=WAV2SEM_PG_settings)
+    bpy.app.handlers.save_pre.extend((_forget_deleted, _keep_paths))
 
 
 def unregister() -> None:
     """Remove them."""
+    for handler in (_forget_deleted, _keep_paths):
+        bpy.app.handlers.save_pre.remove(handler)
     del bpy.types.Scene.wav2sem

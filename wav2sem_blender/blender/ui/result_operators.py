@@ -16,6 +16,7 @@ from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
 from ..scene import reduction, takes, upper_face_strips
+from ..scene.actions import SOUND
 from ..scene.takes import Take
 from . import status
 from .animate import FRESH, SpeechTaskOperator
@@ -258,7 +259,9 @@ def rebake_settings(take: Take, face: bpy.types.Object, device: str) -> AnimateS
         )
     if given.get("engine") not in {name for name, *_ in ENGINES}:
         given["engine"] = "auto"
-    given |= {"object_name": face.name, "device": device}
+    block = take.action.get(SOUND)
+    given |= {"object_name": face.name, "object_uid": face.session_uid, "device": device}
+    given["sound_uid"] = block.session_uid if block is not None else 0
     if take.is_upper_face:
         given |= {
             "upper_face": upper_face_strips.recorded_settings(take.action),

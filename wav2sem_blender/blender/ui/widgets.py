@@ -144,9 +144,14 @@ class AddonOperator(compat.OperatorBase):
 
 def chosen_object(context: bpy.types.Context) -> bpy.types.Object | None:
     """The object chosen in the panel, or the active one."""
+    return chosen_target(context.scene) or context.view_layer.objects.active
+
+
+def chosen_target(scene: bpy.types.Scene) -> bpy.types.Object | None:
+    """The object chosen in the panel; None where none is, or where it was deleted: the choice alone keeps its data."""
     # Merely reading the settings would store an empty group with the scene.
-    chosen = context.scene.wav2sem.target if context.scene.is_property_set("wav2sem") else None
-    return chosen or context.view_layer.objects.active
+    chosen = scene.wav2sem.target if scene.is_property_set("wav2sem") else None
+    return chosen if chosen is not None and chosen.users_scene else None
 
 
 def face_of(context: bpy.types.Context) -> bpy.types.Object | None:
