@@ -107,6 +107,12 @@ def test_mead_learns_the_emotion_of_a_take(tmp_path, monkeypatch) -> None:
     assert angry.info["style"] == "1 M003 + 1 angry"
 
 
+def test_a_take_without_an_emotion_is_refused(tmp_path) -> None:
+    write_mead(tmp_path, ("M003_001",), flame=False)
+    with pytest.raises(UserError, match=r"M003_001.npy: its name has no emotion and level, which LG-LDM learns"):
+        MeadOffsets(tmp_path)
+
+
 def test_a_stopped_run_continues_bit_for_bit(vocaset: Path, codec: Path, tmp_path, monkeypatch) -> None:
     config = replace(hosts.lgldm_smoke(), epochs=4, checkpoint_every=2, valid_clips=0)
     whole = run_in(tmp_path / "whole", config, finetune, vocaset, None, None, prior=codec)

@@ -91,10 +91,12 @@ class Mead(FaceData):
     Attributes:
         heard: Whether the clips have sound.
         labelled: Whether a style is the speaker, the emotion and its level; otherwise it is the face's shape.
+        learner: The host whose labels these are, for messages.
     """
 
     fps, n_vertices, unit, topology = 25, 5023, "m", "flame"
     n_outputs, point_width = N_PARAMETERS, 1
+    learner = "ProbTalk3D"
 
     def __init__(
         self, folder: Path, split: Callable[[Take], str | None], *, name: str, heard: bool = True, labelled: bool = True
@@ -120,7 +122,7 @@ class Mead(FaceData):
                 raise UserError(
                     "{file}: its name has no emotion and level, which {host} learns; call it {example}",
                     file=f"{clip_name}.npy",
-                    host="ProbTalk3D",
+                    host=self.learner,
                     example=f"{clip_name}_EMOTION_LEVEL.npy",
                 )
             elif labelled and not self._is_label(take):

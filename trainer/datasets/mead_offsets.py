@@ -35,6 +35,7 @@ class MeadOffsets(Mead):
     """Offsets from FLAME's mean face; a style is a subject and an emotion."""
 
     n_outputs, point_width = 3 * Mead.n_vertices, FaceData.point_width
+    learner = "LG-LDM"
     targets, rest = FaceData.targets, FaceData.rest
 
     def __init__(self, folder: Path) -> None:
