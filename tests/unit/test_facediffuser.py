@@ -149,6 +149,19 @@ def test_the_last_layers_columns_are_keys_without_loss() -> None:
         np.testing.assert_array_equal(value, made.state_dict()[name])
 
 
+def test_columns_that_move_next_to_nothing_are_no_keys() -> None:
+    made, memory_1RD = network(), torch.randn(1, 40, AUDIO)
+    with torch.no_grad():
+        made.final_layer.weight[:, 3:] *= 1e-5
+        keyed = made.on_keys()
+        on_keys = keyed.host.network(len(keyed.channels), N_STYLES).eval()
+        on_keys.load_state_dict(keyed.state)
+        expected_TX, weights_TK = made.generate(memory_1RD, STYLE, 5)[0], on_keys.generate(memory_1RD, STYLE, 5)[0]
+    assert len(keyed.channels) == 4 and 0 < keyed.error < 1e-4
+    made_TX = weights_TK @ torch.from_numpy(keyed.basis_KV3).flatten(1)
+    assert (made_TX - expected_TX).abs().max() < 1e-4 * expected_TX.abs().max()
+
+
 def test_the_loss_is_hubers_of_the_face_at_a_random_step() -> None:
     made, memory_1RD = network(), torch.randn(1, 14, AUDIO)
     template_1X, target_1TX = torch.randn(1, N_OUTPUTS), torch.randn(1, 9, N_OUTPUTS)  # 9 frames, speech for 7

@@ -73,7 +73,10 @@ def test_cached_decoding_equals_the_plain_loop(n_frames: int, fps: int) -> None:
     np.testing.assert_allclose(recomputed_TX, expected_TX, atol=1e-5)
 
 
-def test_no_frames_give_no_motion() -> None:
+def test_progress_grows_and_no_frames_give_no_motion() -> None:
+    told: list[float] = []
+    network().generate(memory(95), STYLE, progress=told.append)
+    assert told == [0, 30 / 95, 60 / 95, 90 / 95]
     assert network()(memory(0), STYLE).shape == (1, 0, N_OUTPUTS)
 
 

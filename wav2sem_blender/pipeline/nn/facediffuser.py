@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LARGEST_BETA = 0.999
 CONVOLUTION = 9
+LOST = 1e-3
+"""Share of the motion, root mean square, that a model on keys may lose."""
 NOT_OURS = ("audio_encoder.",)
 TEMPLATES = "templates_NX"
 _PROGRESS_S = 0.2
@@ -220,12 +222,16 @@ class FaceDiffuserNetwork(HostNetwork):
 
     @torch.no_grad()
     def on_keys(self) -> OnKeys:
-        """The columns of the last layer and its bias, rotated. A recurrent layer's outputs lie in -1 to 1, and the
-        style scales them."""
+        """The columns of the last layer and its bias, rotated, without those that make less than `LOST` of the motion.
+
+        A recurrent layer's outputs lie in -1 to 1, and the style scales them.
+        """
         largest_M = self.obj_vector.weight.abs().amax(1).cpu()
-        head = head_on_keys(
-            self.final_layer.weight.cpu(), self.final_layer.bias.cpu(), largest_M, bound=math.sqrt(self.config.dim)
-        )
+        weight_XM, bias_X = self.final_layer.weight.cpu(), self.final_layer.bias.cpu()
+        scaled_XM = (weight_XM * largest_M).double()
+        energy_M = torch.linalg.eigvalsh(scaled_XM.T @ scaled_XM).flip(0).clamp(min=0).cumsum(0)
+        n_keys = int((energy_M < (1 - LOST**2) * energy_M[-1]).sum()) + 1
+        head = head_on_keys(weight_XM, bias_X, largest_M, bound=math.sqrt(self.config.dim), max_keys=n_keys)
         fold_UM, rest_NU, noise_UU = self.folded()
         state = {name: value for name, value in self.state_dict().items() if name != TEMPLATES}
         exact = ("input_projection.0.weight", "final_layer.weight", "final_layer.bias")

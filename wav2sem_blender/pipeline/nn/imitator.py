@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .codec import AlignmentDecoder, sinusoid
 from .diffusion import seeded_noise
-from .host_network import Example, HostNetwork
+from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys, head_on_keys
 from .published import loaded, need, own_weights
 
@@ -91,7 +91,11 @@ class ImitatorNetwork(HostNetwork):
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
         """As `HostNetwork`, one frame a step, without gradients and dropout. Motion is never fed back, so a target
         changes nothing."""
-        return self.vertice_map_r(self.features(memory_BRM), self.obj_vector(style_BN))
+        return self.generate(memory_BRM, style_BN)
+
+    def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
+        """As `forward`; `progress` is called once a second of animation."""
+        return self.vertice_map_r(self.features(memory_BRM, progress), self.obj_vector(style_BN))
 
     def loss(self, example: Example) -> Tensor:
         """Squared error, that of frames with closed lips once more, and that of the changes."""
@@ -138,13 +142,16 @@ class ImitatorNetwork(HostNetwork):
         return copy.deepcopy(layers).cpu()(features_NM + styles_NM[: len(features_NM)].cpu())
 
     @torch.no_grad()
-    def features(self, memory_BRM: Tensor) -> Tensor:
+    def features(self, memory_BRM: Tensor, progress: Progress | None = None) -> Tensor:
         """The decoder's outputs (B, T, M), which do not depend on the style."""
         decoding = self.transformer_decoder.cached(memory_BRM)
         hidden_BM, hidden = memory_BRM.new_zeros(len(memory_BRM), self.config.dim), []
-        for _ in range(memory_BRM.shape[1] // self.transformer_decoder.memory_per_frame):
+        n_frames = memory_BRM.shape[1] // self.transformer_decoder.memory_per_frame
+        for t in range(n_frames):
             hidden_BM = decoding.step(hidden_BM + self.position_M)
             hidden.append(hidden_BM)
+            if progress and t % self.config.fps == 0:
+                progress(t / n_frames)
         return torch.stack(hidden, 1) if hidden else memory_BRM[:, :0]
 
     def recomputed(self, memory_BRM: Tensor, style_BN: Tensor) -> Tensor:
