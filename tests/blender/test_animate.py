@@ -40,6 +40,17 @@ def test_seconds_are_kept_at_any_scene_rate(head, animate, point_at, curves_of, 
     assert max(opened) == pytest.approx(1.0, abs=1.0 / rate_hz)
 
 
+@pytest.mark.parametrize(("old", "new"), [(100, 200), (200, 100), (100, 50)])
+def test_the_face_keeps_time_with_the_sound_in_a_stretched_scene(head, animate, point_at, old, new):
+    """Time Stretching changes when curves play, but no sound."""
+    render = bpy.context.scene.render
+    render.fps, render.frame_map_old, render.frame_map_new = 30, old, new
+    animate(start_frame=11)
+    for time_s in (0.5, 1.0, 1.5):
+        opened = -point_at(head, 11 + round(30 * time_s))[2]
+        assert opened == pytest.approx(1 - abs(time_s - 1), abs=0.04)
+
+
 def test_no_value_is_clamped(head, animate):
     animate()
     blocks = head.data.shape_keys.key_blocks

@@ -259,7 +259,7 @@ class TestScene:
         other.render.fps = 10
         job = start_at("features")
         bpy.context.window.scene = other
-        assert finish(job).n_scene_frames == 61
+        assert finish(job).n_frames == 61
         assert bpy.context.scene == other
         assert len(curves_of(head)["jawOpen"][0]) == 61
 
@@ -380,7 +380,7 @@ def test_ten_minutes_are_written_in_short_slices(head):
         start_s = time.thread_time()
         outcome = for_a_while(steps, 0.015)
         slices_s.append(time.thread_time() - start_s)
-    assert outcome.n_curves == 52 and outcome.n_scene_frames == 36_000
+    assert outcome.n_curves == 52 and outcome.n_frames == 36_000
     print(f"{len(slices_s)} slices, the longest {1e3 * max(slices_s):.0f} ms, together {1e3 * sum(slices_s):.0f} ms")
     assert max(slices_s) < 0.05, slices_s
 

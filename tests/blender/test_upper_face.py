@@ -81,7 +81,7 @@ def test_every_frame_shows_the_performance(face, fps, fps_base):
     scene.render.fps, scene.render.fps_base = fps, fps_base
     outcome = live(face, settings=Settings(seed=2), start_frame=11)
     expected = perform(talk(), Settings(seed=2), fps / fps_base).motion
-    assert (outcome.first_scene_frame, outcome.n_scene_frames) == (11, round(20 * fps / fps_base))
+    assert (outcome.first_frame, outcome.n_frames) == (11, round(20 * fps / fps_base))
     (strip,) = own_strips(face.data.shape_keys)
     assert (strip.frame_start, strip.frame_end) == (11, 10 + expected.n_frames)
     blocks = face.data.shape_keys.key_blocks

@@ -88,6 +88,11 @@ def frame_rate_hz(scene: bpy.types.Scene) -> float:
     return float(scene.render.fps / scene.render.fps_base)
 
 
+def time_stretch(scene: bpy.types.Scene) -> float:
+    """Frames of an action for each scene frame: the scene's Time Stretching changes when curves play, not sounds."""
+    return float(scene.render.frame_map_old / scene.render.frame_map_new)
+
+
 def sound_strips(scene: bpy.types.Scene) -> list[Any]:
     """The scene's sound strips, those in meta strips included."""
     editor: Any = scene.sequence_editor

@@ -105,14 +105,14 @@ class Job(Task):
                 mesh=self.settings.object_name,
             )
         if self.settings.upper_face_only:
-            begins = round(self._begins_s * compat.frame_rate_hz(context.scene))
-            return self._add_upper_face(context, target, self.settings.start_frame + begins)
+            begins = self.settings.start_frame + self._begins_s * compat.frame_rate_hz(context.scene)
+            return self._add_upper_face(context, target, round(compat.time_stretch(context.scene) * begins))
         outcome = yield from self._add_speech(context, target)
         if self.settings.upper_face is None:
             return outcome
         yield
         try:
-            upper = self._add_upper_face(context, target, outcome.first_scene_frame, outcome.n_scene_frames)
+            upper = self._add_upper_face(context, target, outcome.first_frame, outcome.n_frames)
         except upper_face.NoUpperFaceError as error:
             return replace(outcome, notes=(*outcome.notes, error.text))
         except UserError as error:  # the mouth can speak without it

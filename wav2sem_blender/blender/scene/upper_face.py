@@ -82,9 +82,9 @@ def apply_upper_face(
         prosody: The prosody of the recording.
         settings: Amounts; `head_sway` has an effect only with a `sway` target.
         name: Name of the recording.
-        start_frame: Scene frame of the recording's first sample.
+        start_frame: Frame of the recording's first sample, as actions count.
         sway: The object or bone that sways with the head.
-        n_frames: Length of the speech in scene frames; None for the length of the recording.
+        n_frames: Length of the speech in such frames; None for the length of the recording.
         recording: Stored on the Action, so that it can be made again.
         sound: The data-block that was heard, which the Action remembers.
 
@@ -99,13 +99,16 @@ def apply_upper_face(
         swaying = head_sway.find(target, sway, earlier, mark=MARK)
     if swaying is None:
         settings = replace(settings, head_sway=0.0)
-    face = perform(prosody, settings, compat.frame_rate_hz(context.scene), n_frames)
+    face = perform(
+        prosody, settings, compat.time_stretch(context.scene) * compat.frame_rate_hz(context.scene), n_frames
+    )
     if not face.motion.channels and swaying is None:
         raise UserError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
     plan = _make_plan(target, face.motion.channels)
     with ExitStack() as rollback:
         record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
         outcome = _write(target, face, plan, swaying, record, name, start_frame, rollback)
+        outcome = replace(outcome, stretch=compat.time_stretch(context.scene))
         if sound is not None:
             bpy.data.actions[outcome.action_name][actions.SOUND] = sound
         rollback.pop_all()
@@ -223,8 +226,8 @@ def _write(
         action_name=action.name,
         n_curves=len({row.key for row in rows}),
         n_new_keys=len(plan.new_channels),
-        first_scene_frame=start_frame,
-        n_scene_frames=motion.n_frames,
+        first_frame=start_frame,
+        n_frames=motion.n_frames,
         warnings=tuple(warnings),
         notes=plan.notes,
     )

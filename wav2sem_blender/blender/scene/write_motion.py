@@ -25,24 +25,35 @@ _CHANNELS_IN_A_STEP = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was written, with warnings and notes for the user."""
+    """What was written, with warnings and notes for the user.
+
+    Attributes:
+        first_frame, n_frames: In the action; they are those of the scene unless its time is stretched.
+        stretch: Frames of the action for each of the scene.
+    """
 
     object_name: str
     action_name: str
     n_curves: int
     n_new_keys: int
-    first_scene_frame: int
-    n_scene_frames: int
+    first_frame: int
+    n_frames: int
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    stretch: float = 1.0
+
+    @property
+    def scene_frames(self) -> tuple[int, int]:
+        """First and last frame as the scene counts them."""
+        return round(self.first_frame / self.stretch), round((self.first_frame + self.n_frames - 1) / self.stretch)
 
     def summary(self, template: str) -> Text:
         """What was written, in one sentence; the template has `object_name`, the frames, and the curves' action."""
         return Text(
             template,
             object_name=self.object_name,
-            first_scene_frame=self.first_scene_frame,
-            last_frame=self.first_scene_frame + self.n_scene_frames - 1,
+            first_scene_frame=self.scene_frames[0],
+            last_frame=self.scene_frames[1],
             n_curves=self.n_curves,
             action_name=self.action_name,
         )
@@ -78,14 +89,15 @@ def applying(
     yield
     plan = make_plan(target, motion, visemes)
     yield
-    rate_hz = compat.frame_rate_hz(context.scene)
-    whole_frames = round(begins_s * rate_hz)
-    motion = rested((yield from _resampling(plan.motion, rate_hz, begins_s - whole_frames / rate_hz)))
+    stretch = compat.time_stretch(context.scene)
+    rate_hz = stretch * compat.frame_rate_hz(context.scene)
+    exact_frame = stretch * start_frame + begins_s * rate_hz
+    first = round(exact_frame)
+    motion = rested((yield from _resampling(plan.motion, rate_hz, (exact_frame - first) / rate_hz)))
     shape_keys.check_limit(shape_keys.curves(motion, plan.rows))
     yield
     with ExitStack() as rollback:
         marks = _marks(motion, settings or {})
-        first = start_frame + whole_frames
         outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
         if sound is not None:
             target.data.shape_keys.animation_data.action[actions.SOUND] = sound
@@ -129,8 +141,9 @@ def _writing(
         action_name=action.name,
         n_curves=len(curves),
         n_new_keys=len(plan.new_channels),
-        first_scene_frame=start_frame,
-        n_scene_frames=motion.n_frames,
+        first_frame=start_frame,
+        n_frames=motion.n_frames,
+        stretch=compat.time_stretch(context.scene),
         warnings=warnings,
         notes=tuple(notes),
     )

@@ -107,15 +107,15 @@ class WAV2SEM_OT_self_test(SpeechTaskOperator, bpy.types.Operator):
         if self.filepath and not (self.sound or self.strip):
             panel.source, panel.filepath = "FILE", self.filepath
             add_sound(scene, self.filepath, self.start_frame)
-        scene.frame_start = max(0, min(self.start_frame, outcome.first_scene_frame))
-        scene.frame_end = outcome.first_scene_frame + outcome.n_scene_frames - 1
+        first, last = outcome.scene_frames
+        scene.frame_start, scene.frame_end = max(0, min(self.start_frame, first)), last
         scene.frame_set(scene.frame_start)
 
     def _summary(self, outcome: Outcome) -> str:
         action, seconds = bpy.data.actions[outcome.action_name], time.perf_counter() - self._started_s
         run = json.loads(action["wav2sem_settings"])
         engine = next((title for name, title, _ in ENGINES if name == run["engine"]), run["engine"])
-        spoken_s = outcome.n_scene_frames / compat.frame_rate_hz(bpy.context.scene)
+        spoken_s = outcome.n_frames / outcome.stretch / compat.frame_rate_hz(bpy.context.scene)
         return Text(
             'It works: "{head}" speaks for {spoken_s:.1f} s. The model "{model}" made that in {seconds:.1f} s '
             "with {engine} on {device}; press Space to play or stop",

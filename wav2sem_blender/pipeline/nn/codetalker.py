@@ -214,7 +214,7 @@ def codec_keys(codec: Codec) -> KeyHead:
     spread_D = variance_D.clamp(min=0).sqrt()
     keys = head_on_keys(
         head.weight.double().cpu() @ axes_DD,
-        torch.zeros(head.out_features) if head.bias is None else head.bias,
+        torch.zeros(head.out_features) if head.bias is None else head.bias.cpu(),
         spread_D.clamp(min=max(1e-3, 1e-3 * float(spread_D.max()))),
         hidden_SD.mean(0) @ axes_DD,
         bound=_REACH,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def key_channels(n_keys: int) -> tuple[str, ...]:
     return (*(f"key_{i:02d}" for i in range(n_keys)), BIAS_CHANNEL)
 
 
+@torch.no_grad()
 def head_on_keys(
     weight_XM: Tensor,
     bias_X: Tensor,
@@ -76,32 +78,28 @@ def head_on_keys(
         bound: |n| at most. Keys are divided by it, so that every weight lies in [-1, 1], as Blender's sliders.
         max_keys: How many columns are kept; if there are more, the error says what is lost for an n of unit variance.
     """
-    width = weight_XM.shape[1]
-    gain = np.ones(width) if gain_M is None else gain_M.double().numpy()
-    shift = np.zeros(width) if shift_M is None else shift_M.double().numpy()
-    if np.abs(gain).min() < 1e-4:  # a dead unit would divide by zero: rotate the plain columns
-        gain, shift = np.full_like(gain, max(np.abs(gain).max(), 1.0)), np.zeros_like(shift)
-    weight, bias = weight_XM.double().numpy(), bias_X.double().numpy()
-    left, strength, right = _svd(weight * gain)
-    lost_X = ((left[:, max_keys:] * strength[max_keys:]) ** 2).sum(1)
-    error = float(np.sqrt(lost_X.reshape(-1, 3).sum(1).max(initial=0)))
-    left, strength, right = left[:, :max_keys], strength[:max_keys], right[:max_keys]
-    head_KM = np.concatenate([right / gain / bound, np.zeros((1, width))])
-    head_K = np.concatenate([-(right / gain) @ shift / bound, [1.0]])
-    basis_KX = np.concatenate([(left * strength * bound).T, (bias + weight @ shift)[None]])
+    gain_M = torch.ones(weight_XM.shape[1]) if gain_M is None else gain_M
+    shift_M = torch.zeros(weight_XM.shape[1]) if shift_M is None else shift_M
+    if gain_M.abs().min() < 1e-4:  # a dead unit would divide by zero: rotate the plain columns
+        gain_M, shift_M = gain_M.abs().max().clamp(min=1.0).expand_as(gain_M), torch.zeros_like(shift_M)
+    gain_M, shift_M = gain_M.double(), shift_M.double()
+    bias_X = bias_X.double() + weight_XM.double() @ shift_M
+    scaled_XM = weight_XM.double() * gain_M
+    # The right singular vectors, of a matrix as small as the head is wide; the head may be 70,110 x 1,024.
+    rotation_MM = torch.linalg.eigh(scaled_XM.T @ scaled_XM).eigenvectors
+    n_keys = min(max_keys, *scaled_XM.shape)
+    rotation_KM = rotation_MM.flip(1).T[:n_keys]
+    moved_XK = scaled_XM @ rotation_KM.T
+    error = 0.0
+    if n_keys < min(scaled_XM.shape):
+        lost_X = scaled_XM.square().sum(1) - moved_XK.square().sum(1)
+        error = float(lost_X.reshape(-1, 3).sum(1).max().clamp(min=0).sqrt())
+    head_KM = rotation_KM / gain_M / bound
+    basis_KX = torch.cat([(moved_XK * bound).T, bias_X[None]])
     return KeyHead(
-        torch.from_numpy(head_KM).float(),
-        torch.from_numpy(head_K).float(),
-        key_channels(len(strength)),
-        basis_KX.reshape(len(basis_KX), -1, 3).astype(np.float32),
+        F.pad(head_KM, (0, 0, 0, 1)).float(),
+        F.pad(-head_KM @ shift_M, (0, 1), value=1.0).float(),
+        key_channels(n_keys),
+        basis_KX.reshape(len(basis_KX), -1, 3).float().numpy(),
         error,
     )
-
-
-def _svd(matrix_XM: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thin singular value decomposition. A QR first makes the tall matrix (70,110 x 1,024) as small as it is wide."""
-    if matrix_XM.shape[0] <= matrix_XM.shape[1]:
-        return np.linalg.svd(matrix_XM, full_matrices=False)
-    orthogonal, upper = np.linalg.qr(matrix_XM)
-    left, strength, right = np.linalg.svd(upper)
-    return orthogonal @ left, strength, right

@@ -140,7 +140,7 @@ def _import_face(source: Source, kind: str, files: Format, output: Path) -> None
     model = FaceModel(config, published.n_outputs)
     state = published.state | (semantic or {})
     check_keys(source.path, state, model.state_dict())
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)  # not a second copy: two stages can be gigabytes
     published.prepare(model.decoder)
     save_on_keys(output, config, model)
 

@@ -76,8 +76,14 @@ def _says_that_fc_counts(path: Path) -> bool:
 
 def _stage_1(kind: str, source: Source) -> State:
     """The tensors of stage 1, from the file beside."""
-    path = source.second("stage 1, the codec of the same data set", lambda file: STAGE_1_KEY in read_file(file))
-    state = {key: value.float() for key, value in read_file(path).items()}
+    found: dict[Path, State] = {}
+
+    def fits(path: Path) -> bool:
+        found[path] = read_file(path)
+        return STAGE_1_KEY in found[path]
+
+    path = source.second("stage 1, the codec of the same data set", fits)
+    state = {key: value.float() for key, value in found[path].items()}
     _check_vertices(path, kind, 3 * RELEASES[kind].n_vertices, _columns(state, STAGE_1_KEY))
     return state
 
