@@ -297,7 +297,7 @@ def test_bad_files_are_named(tmp_path, capsys) -> None:
         with pytest.raises(error, match=message):
             import_official(tmp_path / name, "faceformer-vocaset", tmp_path / "out")
     with pytest.raises(ValueError, match="known are auto, wav2sem"):
-        import_official(whole, "voca", tmp_path / "out")
+        import_official(whole, "nonesuch", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "code ran" not in capsys.readouterr().out
 
