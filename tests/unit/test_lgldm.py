@@ -155,7 +155,7 @@ def test_ddim_skips_its_last_step_unless_it_is_told_to_finish(kind: str, finishe
 def test_the_noise_of_the_skipped_step_remains(n_steps: int, last: int) -> None:
     from wav2sem_blender.pipeline.nn.lgldm import ddim_times
 
-    times = ddim_times(n_steps)
+    times = ddim_times(n_steps, 1000)
     assert len(times) == n_steps + 1 and times[0] == 999 and times[-2:] == [last, -1]
 
 
@@ -202,16 +202,14 @@ def test_a_seed_gives_its_motion_again_and_another_gives_another() -> None:
 
 
 def test_a_long_recording_is_sampled_in_windows(monkeypatch) -> None:
-    from wav2sem_blender.pipeline.nn import lgldm
-
     network = made("lgldm-mead", sampling_steps=3)
     memory, style, _ = inputs(network, 20)
     whole = network.generate(memory, style, 1)
-    monkeypatch.setattr(lgldm, "MAX_FRAMES", 12)
-    monkeypatch.setattr(lgldm, "OVERLAP_FRAMES", 4)
+    monkeypatch.setattr(LgLdm, "LONGEST", 12)
+    monkeypatch.setattr(LgLdm, "OVERLAP", 4)
     windowed = network.generate(memory, style, 1)
     assert windowed.shape == whole.shape and torch.isfinite(windowed).all()
-    monkeypatch.setattr(lgldm, "MAX_FRAMES", 20)
+    monkeypatch.setattr(LgLdm, "LONGEST", 20)
     assert torch.equal(network.generate(memory, style, 1), whole)
 
 

@@ -35,5 +35,5 @@ def check(golden: Golden, kind: str, beside: Callable[[str], Golden]) -> Outputs
     if "ddim_result" in golden:
         ours["ddim_result"] = network.ddim(features, style, given("ddim_start"), golden["ddim_steps"].item())
     if "alphas_cumprod" in golden:
-        ours["alphas_cumprod"] = noise_schedule()["alphas_cumprod"].float()
+        ours["alphas_cumprod"] = noise_schedule(network.config.NOISE_STEPS)["alphas_cumprod"].float()
     return {name: (value.numpy().reshape(golden[name].shape), golden[name]) for name, value in ours.items()}

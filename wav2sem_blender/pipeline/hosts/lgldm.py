@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import UserError
 from ..frame_timing import SAMPLE_RATE_HZ, FrameGrid
-from .codetalker import MAX_FRAMES, OVERLAP_FRAMES
+from .codetalker import CodeTalker
 from .faceformer import RELEASES as FACEFORMER
 from .protocol import Host, Release
 
 if TYPE_CHECKING:
     from ..nn.lgldm import LgLdmNetwork
 
-NOISE_STEPS = 1000
 COUNTED_FPS = 24
 
 
@@ -61,6 +60,9 @@ class LgLdm(Host):
 
     KIND: ClassVar[str] = "lgldm"
     SAMPLES: ClassVar[bool] = True
+    NOISE_STEPS: ClassVar[int] = 1000
+    LONGEST: ClassVar[int] = CodeTalker.LONGEST
+    OVERLAP: ClassVar[int] = CodeTalker.OVERLAP
 
     dim: int = 1024
     heads: int = 8
@@ -86,7 +88,7 @@ class LgLdm(Host):
     on_keys: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.sampling_steps <= NOISE_STEPS:
+        if not 1 <= self.sampling_steps <= self.NOISE_STEPS:
             raise UserError("sampling_steps {steps}: a number from 1 to 1000 is needed", steps=self.sampling_steps)
         if self.dim % self.code_width or self.dim % self.heads:
             raise UserError(
@@ -124,8 +126,8 @@ class LgLdm(Host):
 
     def flops(self, n_frames: int) -> float:
         """As `Host`: the denoiser at every step, and one pass of the codec's decoder."""
-        longest, steps = min(n_frames, MAX_FRAMES), self.sampling_steps - (not self.finished)
-        windows = max(1.0, (n_frames - OVERLAP_FRAMES) / (MAX_FRAMES - OVERLAP_FRAMES))
+        longest, steps = min(n_frames, self.LONGEST), self.sampling_steps - (not self.finished)
+        windows = max(1.0, (n_frames - self.OVERLAP) / (self.LONGEST - self.OVERLAP))
         denoiser = self.n_layers * (16 * self.dim**2 + 4 * self.dim * longest) + 4 * self.dim**2
         width = self.codec_dim
         block = 8 * width**2 + 4 * width * self.codec_ffn_dim + 4 * width * longest

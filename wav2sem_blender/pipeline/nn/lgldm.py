@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -18,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..hosts.codetalker import MAX_FRAMES, OVERLAP_FRAMES
-from ..hosts.lgldm import NOISE_STEPS, RELEASES, LgLdm
+from ..hosts import host_module
 from .codec import AlignmentDecoder, Codec, CodecSizes, sinusoid
 from .codetalker import CODEC, codec_keys, codec_on_keys, is_positions
 from .diffusion import cosine_betas, schedule, seeded_noise
@@ -27,6 +27,9 @@ from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys
 from .long_recordings import cross_faded
 from .published import loaded, need, own_weights
+
+if TYPE_CHECKING:
+    from ..hosts.lgldm import LgLdm
 
 LARGEST_BETA = 0.9999
 ENCODER, POSITIONS = "audio_encoder.", "PE."
@@ -43,7 +46,7 @@ class Denoiser(nn.Module):
         self.audio_extract = nn.Sequential(
             nn.Linear(config.memory_per_frame * config.audio_dim, dim), nn.Mish(), nn.Linear(dim, dim)
         )
-        self.time_embedd = nn.Sequential(nn.Linear(NOISE_STEPS, dim), nn.Mish())
+        self.time_embedd = nn.Sequential(nn.Linear(config.NOISE_STEPS, dim), nn.Mish())
         style, latents = nn.Linear(n_subjects, dim), nn.Linear(dim, dim)
         on_style = config.mish_on_style
         self.style_embedd: nn.Module = nn.Sequential(style, nn.Mish()) if on_style else style
@@ -117,7 +120,7 @@ class Denoiser(nn.Module):
     def _time(self, times_B: Tensor) -> Tensor:
         """(B, 1, D)."""
         dtype = self.latent_decoder.weight.dtype
-        return self.time_embedd(F.one_hot(times_B, NOISE_STEPS).to(dtype))[:, None]
+        return self.time_embedd(F.one_hot(times_B, self.config.NOISE_STEPS).to(dtype))[:, None]
 
 
 def _cross_map(cross: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
@@ -134,9 +137,9 @@ def split_style(style_BN: Tensor, emotions: int) -> tuple[Tensor, Tensor | None]
     return style_BN[:, :-emotions], style_BN[:, -emotions:]
 
 
-def ddim_times(n_steps: int) -> list[int]:
-    """The published times from 999 down to -1: as integers of `linspace`, which are rounded towards 0."""
-    return np.linspace(-1, NOISE_STEPS - 1, n_steps + 1).astype(np.int32)[::-1].tolist()
+def ddim_times(n_steps: int, n_times: int) -> list[int]:
+    """The published times, from the noisiest down to -1: as integers of `linspace`, which are rounded towards 0."""
+    return np.linspace(-1, n_times - 1, n_steps + 1).astype(np.int32)[::-1].tolist()
 
 
 class LgLdmNetwork(HostNetwork):
@@ -158,7 +161,9 @@ class LgLdmNetwork(HostNetwork):
         if n_outputs:
             sizes = codec_sizes(config, n_outputs)
             self.autoencoder = Codec(sizes, has_encoder=not config.on_keys).requires_grad_(False)
-        for name, value_S in noise_schedule().items():  # computed, so a model folder need not hold them
+        for name, value_S in noise_schedule(
+            config.NOISE_STEPS
+        ).items():  # computed, so a model folder need not hold them
             self.register_buffer(name, value_S.float(), persistent=False)
 
     def forward(self, memory_BRM: Tensor, style_BN: Tensor, target_BTX: Tensor | None = None) -> Tensor:
@@ -166,7 +171,7 @@ class LgLdmNetwork(HostNetwork):
         if target_BTX is None:
             return self.generate(memory_BRM, style_BN)
         latents_BTD = self.encode(target_BTX, style_BN)
-        times_B = torch.full((len(style_BN),), NOISE_STEPS // 2, device=memory_BRM.device)
+        times_B = torch.full((len(style_BN),), self.config.NOISE_STEPS // 2, device=memory_BRM.device)
         noise_BTD = seeded_noise(latents_BTD.shape, 0).to(latents_BTD)
         heard_BTD, told_B1D = self.denoise_fn.heard(memory_BRM), self.denoise_fn.told(style_BN)
         x0_BTD = self.denoise_fn(self.noisy(latents_BTD, times_B, noise_BTD), times_B, heard_BTD, told_B1D)
@@ -177,7 +182,7 @@ class LgLdmNetwork(HostNetwork):
         style_BN, target_BTX = example.style_BN, example.target_BTX
         with torch.no_grad():
             latents_BTD = self.encode(target_BTX, style_BN)
-        times_B = torch.randint(0, NOISE_STEPS, (len(style_BN),), device=latents_BTD.device)
+        times_B = torch.randint(0, self.config.NOISE_STEPS, (len(style_BN),), device=latents_BTD.device)
         denoising, x0_BTD = self.denoising_loss(
             example.memory_BRM, style_BN, latents_BTD, times_B, torch.randn_like(latents_BTD)
         )
@@ -211,7 +216,7 @@ class LgLdmNetwork(HostNetwork):
     def generate(self, memory_BRM: Tensor, style_BN: Tensor, seed: int = 0, progress: Progress | None = None) -> Tensor:
         """Motion (B, T, X), sampled from the noise of a seed.
 
-        Up to `MAX_FRAMES` this is the published inference. Longer recordings are sampled in windows.
+        Up to `LgLdm.LONGEST` this is the published inference. Longer recordings are sampled in windows.
 
         Raises:
             UserError: There is a single frame, whose variance over time the codec would divide by.
@@ -227,7 +232,7 @@ class LgLdmNetwork(HostNetwork):
             latents_BtD = self.ddim(memory_BrM, style_BN, noise_BTD[:, start:stop], progress=report)
             return self.decode(latents_BtD, style_BN)
 
-        return cross_faded(n_frames, sampled, progress, longest=MAX_FRAMES, overlap=OVERLAP_FRAMES)
+        return cross_faded(n_frames, sampled, progress, longest=self.config.LONGEST, overlap=self.config.OVERLAP)
 
     @torch.no_grad()
     def ddim(
@@ -242,7 +247,7 @@ class LgLdmNetwork(HostNetwork):
 
         As published the step to time -1 is skipped, unless the settings say `finished`.
         """
-        times = ddim_times(n_steps or self.config.sampling_steps)
+        times = ddim_times(n_steps or self.config.sampling_steps, self.config.NOISE_STEPS)
         denoise = self.denoise_fn.prepared(self.denoise_fn.heard(memory_BRM), self.denoise_fn.told(style_BN))
         x_BTD = noise_BTD
         for index, (time, following) in enumerate(zip(times[:-1], times[1:], strict=True)):
@@ -287,9 +292,9 @@ class LgLdmNetwork(HostNetwork):
             yield None if emotion_BE is None else int(row.argmax())
 
 
-def noise_schedule() -> dict[str, Tensor]:
-    """The twelve buffers of the stage-2 file, float64 (1000,)."""
-    return schedule(cosine_betas(NOISE_STEPS, LARGEST_BETA))
+def noise_schedule(n_times: int) -> dict[str, Tensor]:
+    """The twelve buffers of the stage-2 file, float64 (n_times,)."""
+    return schedule(cosine_betas(n_times, LARGEST_BETA))
 
 
 def codec_sizes(config: LgLdm, n_outputs: int) -> CodecSizes:
@@ -313,7 +318,7 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
     """The network of a published kind with these weights; its sizes are the weights'.
 
     Args:
-        kind: Of `RELEASES`.
+        kind: Of `hosts.lgldm.RELEASES`.
         state: `denoise_fn.*` of the stage-2 file (the prefix may be left out) and, as `autoencoder.*`, the stage-1
             file. Without these the network denoises latents but makes no motion.
 
@@ -323,8 +328,7 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
     codec = {key: value for key, value in own_weights(state, CODEC).items() if not is_positions(key)}
     prefix = DENOISER if any(key.startswith(DENOISER) for key in state) else ""
     denoiser = denoiser_weights(own_weights(state, prefix))
-    host = RELEASES[kind].host
-    assert isinstance(host, LgLdm)
+    host = cast("LgLdm", host_module("lgldm").RELEASES[kind].host)
     layers = {key.split(".")[2] for key in denoiser if key.startswith("transformer_decoder.layers.")}
     style = "style_embedd.0.weight" if host.mish_on_style else "style_embedd.weight"
     dim = len(need(denoiser, "latent_decoder.weight"))
@@ -346,7 +350,7 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> LgLdmNetwork:
 
 def denoiser_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What belongs to `Denoiser` in a stage-2 file whose prefix is gone; the speech encoder and tables do not."""
-    return own_weights(state, "", (ENCODER, POSITIONS, CODEC, *noise_schedule()))
+    return own_weights(state, "", (ENCODER, POSITIONS, CODEC, *noise_schedule(1)))
 
 
 def with_sizes(host: LgLdm, sizes: CodecSizes) -> LgLdm:

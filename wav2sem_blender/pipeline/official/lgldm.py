@@ -79,7 +79,7 @@ def write(model: ModelFolder) -> dict[str, dict[str, Any]]:
     network = {key: value for key, value in network.items() if not key.startswith(last)}
     network |= {key: torch.from_numpy(value) for key, value in published.items()}
     encoder = renamed({key: value for key, value in state.items() if key.startswith(ENCODER)}, (), back=True)
-    stage_2 = {key: value.float() for key, value in noise_schedule().items()}
+    stage_2 = {key: value.float() for key, value in noise_schedule(host.NOISE_STEPS).items()}
     stage_2 |= {DENOISER + key: value for key, value in encoder.items()}
     stage_2 |= {key: value for key, value in network.items() if key.startswith(DENOISER)}
     stage_2[f"{DENOISER}PE.pe"] = _positions(host)
