@@ -38,10 +38,10 @@ from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
 from wav2sem_blender.pipeline.official import export_official, import_official  # noqa: E402
 from wav2sem_blender.pipeline.official import unitalker as official  # noqa: E402
 
+from .released_files import TINY, beside_wav2sem, released_encoder  # noqa: E402, TID252
+
 GOLDEN = Path(__file__).parents[3] / "shared" / "fixtures" / "hosts" / "unitalker_b.npz"
 WIDTH, N_STYLES, FEATURES = 12, 5, 20
-TINY = {"conv_dim": [8] * 7, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-TINY |= {"intermediate_size": 16, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
 
 
 def released_state(
@@ -359,6 +359,30 @@ class TestFiles:
             with np.load(written[1]) as stored:
                 np.testing.assert_allclose(stored["components_to_data"], pca.components_QX[:4], atol=1e-6)
         assert [path.name for path in written] == ["UniTalker-B.pt", "pca.npz"][: len(written)]
+
+    @pytest.mark.parametrize("large", [False, True], ids=["B", "L"])
+    def test_a_wav2sem_beside_it_comes_along(self, tmp_path, monkeypatch, large: bool) -> None:
+        """The encoder's weights may have the names of earlier releases of torch, as the Wav2Sem's."""
+        sizes = {**XLSR_53, **TINY, "hidden_size": 24} if large else TINY
+        encoder = EncoderConfig(kind="wav2vec2" if large else "wavlm", config=sizes)
+        monkeypatch.setitem(official.ENCODERS, "L" if large else "B", encoder)
+        state = released_state({ARKIT: 51}, features=sizes["hidden_size"])
+        fused = beside_wav2sem(monkeypatch, sizes["hidden_size"])
+        torch.save(state | fused | released_encoder(encoder.kind, sizes), tmp_path / "fused.pt")
+        import_official(tmp_path / "fused.pt", "auto", tmp_path / "model")
+        animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
+        assert animator.folder.config.wav2sem is not None
+        motions = [animator.animate(self.WAVEFORM_S, 16_000, semantic_strength=strength) for strength in (0.0, 1.0)]
+        assert np.abs(motions[1].weights_TK - motions[0].weights_TK).max() > 1e-3
+        (written,) = export_official(animator.folder, tmp_path)
+        back = torch.load(written, weights_only=True)
+        for name, value in (state | fused).items():
+            assert torch.equal(back[name], value), name
+        assert not any("weight_g" in name for name in back if name.startswith("audio_encoder."))
+        del fused["bert_feature_map.weight"]
+        torch.save(state | fused | released_encoder(encoder.kind, sizes), tmp_path / "half.pt")
+        with pytest.raises(UserError, match="half.pt: the key bert_feature_map.weight is missing"):
+            import_official(tmp_path / "half.pt", "auto", tmp_path / "half")
 
     def test_what_does_not_fit_is_named(self, file, tmp_path, monkeypatch) -> None:
         state = torch.load(file, weights_only=True)
