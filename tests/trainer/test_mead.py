@@ -92,7 +92,7 @@ def test_the_published_splits() -> None:
 
 
 def test_what_is_read(data: Path) -> None:
-    faces = open_face_data("mead", data)
+    faces = open_face_data("mead_sentences", data)
     assert [(clip.name, clip.split) for clip in faces.clips] == [("M029_035_0_0", "valid"), ("W019_001_5_2", "train")]
     clip = faces.clips[1]
     stored_TP = np.load(data / "param" / "W019_001_5_2.npy")[0]
@@ -111,10 +111,10 @@ def test_what_is_read(data: Path) -> None:
 def test_longer_motion_is_cut_and_the_prior_needs_no_sound(tmp_path) -> None:
     folder = write_mead(tmp_path / "mead", CLIPS[:1])
     sf.write(folder / "wav" / f"{CLIPS[0]}.wav", np.random.default_rng(0).normal(0, 0.1, 6_000), 16_000)
-    faces = open_face_data("mead", folder)
+    faces = open_face_data("mead_sentences", folder)
     assert len(faces.targets(faces.clips[0])) == 9
     (folder / "wav" / f"{CLIPS[0]}.wav").unlink()
-    assert open_face_data("mead", folder).skipped == {"recording missing": 1}
+    assert open_face_data("mead_sentences", folder).skipped == {"recording missing": 1}
     prior = open_face_data("mead_prior", folder)
     assert len(prior.targets(prior.clips[0])) == N_FRAMES
 
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_named(spoil, error, message, tmp_path) -> None:
     folder = write_mead(tmp_path / "mead")
     spoil(folder)
     with pytest.raises(error, match=message):
-        faces = open_face_data("mead", folder)
+        faces = open_face_data("mead_sentences", folder)
         faces.prepare(torch.nn.Module())
         faces.targets(faces.clips[-1])
 

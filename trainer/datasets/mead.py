@@ -8,8 +8,9 @@
 That is what ProbTalk3D's script writes. A name has the speaker, the sentence, the emotion (0 neutral, 1 happy, 2 sad,
 3 surprised, 4 fear, 5 disgusted, 6 angry, 7 contempt) and its level (0 to 2).
 
-Three splits were published: "mead" holds out sentences of the 32 training speakers (ProbTalk3D), "mead_identities"
-speakers of these (LSF-Animation), and "mead_prior" other speakers, whose sound is not read (stage 1 of both).
+Three splits were published: "mead_sentences" holds out sentences of the 32 training speakers (ProbTalk3D),
+"mead_identities" speakers of these (LSF-Animation), and "mead_prior" other speakers, whose sound is not read (stage 1
+of both).
 
 Shapes: T animation frames, V vertices, X = 53 parameters, N styles, S = 300 shape parameters.
 """
@@ -239,9 +240,9 @@ class Mead(FaceData):
         return self.flame.neutral(self.shape(clip)).astype(np.float32)
 
 
-def open_mead(folder: Path) -> Mead:
+def open_mead_sentences(folder: Path) -> Mead:
     """ProbTalk3D's split."""
-    return Mead(folder, by_sentence, name="mead")
+    return Mead(folder, by_sentence, name="mead_sentences")
 
 
 def open_mead_identities(folder: Path) -> Mead:

@@ -11,7 +11,7 @@ from wav2sem_blender.errors import MissingFileError, UserError
 from .biwi import open_biwi
 from .custom import open_custom
 from .face_data import FaceData
-from .mead import open_mead, open_mead_identities, open_mead_prior
+from .mead import open_mead_identities, open_mead_prior, open_mead_sentences
 from .mead_offsets import MeadOffsets
 from .vocaset import open_vocaset, open_vocaset_60
 
@@ -20,7 +20,7 @@ _OPENERS: dict[str, Callable[[Path], FaceData]] = {
     "vocaset_60": open_vocaset_60,
     "biwi": open_biwi,
     "custom": open_custom,
-    "mead": open_mead,
+    "mead_sentences": open_mead_sentences,
     "mead_identities": open_mead_identities,
     "mead_prior": open_mead_prior,
     "mead_offsets": MeadOffsets,
@@ -33,7 +33,7 @@ def open_face_data(kind: str, folder: Path) -> FaceData:
     Args:
         kind: "vocaset" (the four original files, or `vertices_npy` + `wav` + `templates.pkl`), "biwi" (`faces` or
             `vertices_npy`), or "custom" (`dataset.json`). "vocaset_60" is VOCASET with all frames of its camera;
-            "mead", "mead_identities" and "mead_prior" are splits of 3DMEAD (`mead.py`), "mead_offsets" its
+            "mead_sentences", "mead_identities" and "mead_prior" are splits of 3DMEAD (`mead.py`), "mead_offsets" its
             vertices (`mead_offsets.py`).
         folder: The data set's folder.
 

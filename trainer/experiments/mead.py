@@ -23,7 +23,7 @@ TOY_WIDTH = TOY_SIZES["hidden_size"]
 def probtalk3d_mead() -> FinetuneVertices:
     """ProbTalk3D: HuBERT without its first two layers, and the predictor."""
     return FinetuneVertices(
-        data="mead",
+        data="mead_sentences",
         host=ProbTalk3D(),
         encoder=EncoderConfig(kind="hubert", config={}),
         pretrained="facebook/hubert-base-ls960",
