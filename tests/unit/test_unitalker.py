@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 import torch.nn.functional as F  # noqa: E402
 
-from wav2sem_blender.errors import UserError  # noqa: E402
+from wav2sem_blender.errors import Text, UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.face_names import guess_key_map  # noqa: E402
@@ -282,7 +282,12 @@ class TestFiles:
         return plain(state, read[0], style, head)
 
     def test_the_arkit_head_drives_arkit_keys(self, file, encoder, tmp_path) -> None:
-        import_official(file, "auto", tmp_path / "model")
+        notes: list[Text] = []
+        pca_file, _ = self.pca_file(tmp_path, 4, 6)
+        import_official(file, "auto", tmp_path / "model", notes, [pca_file])
+        assert [str(note) for note in notes] == [
+            "pca.npz was not used: UniTalker's ARKit weights need no other file. For another head, choose its kind."
+        ]
         animator = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu")
         config, state = animator.folder.config, torch.load(file, weights_only=True)
         assert config.styles == ("pivot", "1", "2", "3", "4") and animator.folder.basis() is None

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import Text, UserError
 from ..checkpoint import PUBLISHED, EncoderConfig, ModelFolder
 from ..flame_parameters import Flame
-from ..hosts.unitalker import HEADS, PIVOT, RELEASES, STYLES, UniTalker
+from ..hosts.unitalker import ARKIT, HEADS, PIVOT, RELEASES, STYLES, UniTalker
 from ..nn.encoders import XLSR_53
 from ..nn.host_network import HostNetwork
 from ..nn.unitalker import (
@@ -71,6 +71,11 @@ def read(kind: str, source: Source) -> Published:
         network = from_published(kind, state, head, pca)
     except UserError as error:
         raise UserError("{file}: {error}", file=source.path.name, error=error.text) from error
+    if head == ARKIT:
+        template = (
+            "{file} was not used: UniTalker's ARKit weights need no other file. For another head, choose its kind."
+        )
+        source.notes += [Text(template, file=other.name) for other in source.beside]
     kept = {key: value for key, value in state.items() if key.startswith("audio_encoder.")}
     memory = {key: value for key, value in state.items() if key.startswith(MEMORY_PREFIX)}
     network.config = replace(network.config, fps=HEADS[head].fps, scale=HEADS[head].scale)
