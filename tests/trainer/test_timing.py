@@ -145,6 +145,7 @@ def test_the_correlation_of_one_speaker_is_pearsons_r() -> None:
 def test_a_correlation_needs_three_sequences_that_differ() -> None:
     some = sequences()
     assert LipTotals(sequences=some[:2]).correlation() is None
-    alone = dataclasses.replace(some[0], group="b")
-    assert LipTotals(sequences=[*some, alone]).correlation() == LipTotals(sequences=some).correlation()
+    pair = [dataclasses.replace(sequence, group="b") for sequence in some[:2]]
+    assert LipTotals(sequences=[*some, *pair]).correlation() == LipTotals(sequences=some).correlation()
+    assert LipTotals(sequences=[*some[:2], *pair]).correlation() is None
     assert LipTotals(sequences=[dataclasses.replace(s, loudness=1.0) for s in some]).correlation() is None

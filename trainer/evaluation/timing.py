@@ -28,7 +28,7 @@ from scipy.signal import find_peaks
 from ..motion.shapes import flame_middle_lips
 
 SMOOTHING_FRAMES = 2.0
-FEWEST_SEQUENCES = 3  # two points always correlate by 1 or -1
+FEWEST_SEQUENCES = 3  # of a speaker and style: two points always correlate by 1 or -1
 NEAR = 0.02  # of the lips' size: vertices nearer than this count as so far apart, or a split vertex would stretch most
 
 
@@ -60,7 +60,7 @@ class LipTotals:
         }
 
     def correlation(self) -> float | None:
-        """SLCC, or None for fewer than three sequences, or lips or loudness that never differ."""
+        """SLCC, or None if no speaker and style has three sequences that differ in loudness and in speed."""
         groups: dict[str, list[LipSequence]] = {}
         for sequence in self.sequences:
             groups.setdefault(sequence.group, []).append(sequence)
@@ -70,8 +70,7 @@ class LipTotals:
             for values_N2 in [_standardised(np.array([(s.loudness, s.intensity) for s in some]))]
             if values_N2 is not None
         ]
-        values_N2 = np.concatenate(standardised) if standardised else np.zeros((0, 2))
-        return float(np.corrcoef(values_N2.T)[0, 1]) if len(values_N2) >= FEWEST_SEQUENCES else None
+        return float(np.corrcoef(np.concatenate(standardised).T)[0, 1]) if standardised else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -193,8 +192,8 @@ def _extrema(curve_T: np.ndarray) -> dict[int, int]:
 
 
 def _standardised(values_N2: np.ndarray) -> np.ndarray | None:
-    """Mean 0 and standard deviation 1 in each column, or None where a column is constant."""
-    if len(values_N2) < 2:
+    """Mean 0 and standard deviation 1 in each column, or None where a column is constant or there are too few rows."""
+    if len(values_N2) < FEWEST_SEQUENCES:
         return None
     spread_2 = values_N2.std(0, ddof=1)
     still = spread_2 <= 1e-9 * np.abs(values_N2).max(0)
