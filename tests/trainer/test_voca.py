@@ -115,6 +115,8 @@ def test_logits_come_from_the_datas_features_folder(vocaset: Path, tmp_path: Pat
         logits_LD = np.random.default_rng(0).normal(size=(25, 1, 29)).astype(np.float32)
         np.save(vocaset / "features" / f"{clip.name}.npy", logits_LD)
     folder = trained(recipe, vocaset, tmp_path / "with")
+    hashes = [json.loads((tmp_path / name / "run.json").read_text())["data_sha256"] for name in ("without", "with")]
+    assert hashes[0] != hashes[1], "the features are data too"
     model = ModelFolder.open(folder / "model")
     assert model.config.encoder.config["source"] == "file"
     assert not any(key.startswith("audio_encoder.") for key in model.tensors())

@@ -179,6 +179,28 @@ class TestTorch:
         np.testing.assert_allclose(other, one, atol=1e-6)
         assert np.abs(one).max() > 0.05
 
+    def test_a_wav2sem_comes_along_and_goes_back(self, tmp_path: Path, monkeypatch) -> None:
+        from tests.unit.released_files import SENTENCE_DIM, beside_wav2sem
+        from wav2sem_blender.pipeline import SpeechAnimator
+        from wav2sem_blender.pipeline.official import export_official
+
+        fused = {name: value.numpy() for name, value in beside_wav2sem(monkeypatch, 29).items()}
+        animator = SpeechAnimator.load(self.imported(tmp_path, extra=fused), engine="torch", device="cpu")
+        assert animator.folder.tensors()["fusion.semantic_feature_map.weight"].shape == (29, SENTENCE_DIM)
+        waveform_S = np.random.default_rng(0).normal(size=16_000)
+        np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(-3, 3, (50, 29)).astype(np.float32))
+        motions = [
+            animator.animate(waveform_S, 16_000, semantic_strength=strength, features=tmp_path / "x.npy")
+            for strength in (0.0, 1.0)
+        ]
+        assert np.abs(motions[1].weights_TK - motions[0].weights_TK).max() > 1e-4
+        (written,) = export_official(animator.folder, tmp_path)
+        with np.load(written) as back:
+            assert all(np.array_equal(back[name], value) for name, value in fused.items())
+        del fused["bert_feature_map.bias"]
+        with pytest.raises(UserError, match="variables.npz: the key bert_feature_map.bias is missing"):
+            self.imported(tmp_path, extra=fused)
+
     def test_it_reads_logits_beside_the_recording_at_its_own_times(self, tmp_path: Path) -> None:
         import soundfile
 

@@ -100,9 +100,10 @@ def finetune_vertices(
         model.decoder.weigh(find_regions(data, faces.topology, faces.n_vertices).upper.indices_R)
     model.decoder.prepare(lambda n_frames: faces.spaced_offsets(train, n_frames))
     closures = Closures(data) if config.closures else None
+    examples = Examples(model, faces, run.device, closures)
     run.describe(
         closures="" if closures is None else closures.source,
-        data_sha256=data_hash(faces.files()),
+        data_sha256=data_hash([*faces.files(), *examples.given_files()]),
         skipped=dict(faces.skipped),
         clips={"train": len(train), "valid": len(valid)},
         encoder=config.pretrained if hubert is None else "",
@@ -122,7 +123,6 @@ def finetune_vertices(
         fused=True,
     )
     learner = run.learn(Learner(config, model), optimiser)
-    examples = Examples(model, faces, run.device, closures)
     epochs = Epochs([1] * len(train), run.rng, size=config.batch)
     thaws = config.frozen_epochs * len(epochs)
     for step in run.steps(config.epochs * len(epochs)):
@@ -320,6 +320,12 @@ class Examples:
             weight_T = self._closures(clip, self._faces.samples(clip), n_anim_frames, self._faces.fps)
             self._weights[clip.name] = torch.from_numpy(weight_T).to(self._device)
         return self._weights[clip.name]
+
+    def given_files(self) -> list[Path]:
+        """The files of features that are read, of the clips that have one."""
+        sources = [source for source in (self._text, self._source) if source is not None and source.from_files]
+        clips = ((clip, source.SUFFIXES) for source in sources for clip in self._faces.clips)
+        return [file for clip, suffixes in clips if (file := self._faces.features_file(clip, suffixes)) is not None]
 
     @torch.no_grad()
     def _listen(self, clip: FaceClip, n_anim_frames: int) -> Kept:

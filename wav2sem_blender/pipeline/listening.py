@@ -251,6 +251,11 @@ class FeatureSource:
         self._config, self._notes = encoder.config, notes
         self._ear = bundled_ear(device, notes) if given_features.is_stand_in(encoder) else None
 
+    @property
+    def from_files(self) -> bool:
+        """Whether each recording has a file, as without the stand-in."""
+        return self._ear is None
+
     def read(self, speech: Speech, progress: StageProgress) -> tuple[np.ndarray, Phones | None]:
         """Features (L, D), and the phones of the stand-in; UserError or MissingFileError if the file is not right."""
         of = self._config["of"]
