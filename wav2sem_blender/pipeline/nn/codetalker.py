@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ..hosts import host_module
-from .codec import VERTICES, AlignmentDecoder, Codec, CodecSizes, sinusoid
+from .alignment import AlignmentDecoder
+from .codec import VERTICES, Codec, CodecSizes, sinusoid
 from .host_network import Example, HostNetwork, Progress
 from .keys import KeyHead, OnKeys, head_on_keys
 from .long_recordings import cross_faded

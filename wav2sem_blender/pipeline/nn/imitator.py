@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .codec import AlignmentDecoder, sinusoid
+from .alignment import AlignmentDecoder
+from .codec import sinusoid
 from .diffusion import seeded_noise
 from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys, head_on_keys

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ..hosts import host_module
-from .codec import AlignmentDecoder, Codec, CodecSizes, sinusoid
+from .alignment import AlignmentDecoder
+from .codec import Codec, CodecSizes, sinusoid
 from .codetalker import CODEC, codec_keys, codec_on_keys, is_positions
 from .diffusion import cosine_betas, schedule, seeded_noise
 from .host_network import Example, HostNetwork, Progress
