@@ -149,6 +149,22 @@ def test_the_last_layers_columns_are_keys_without_loss() -> None:
         np.testing.assert_array_equal(value, made.state_dict()[name])
 
 
+def test_another_face_can_be_moved() -> None:
+    """In the published form and on keys, as if it were the one of the style's subject."""
+    made, memory_1RD, template_X = network(), torch.randn(1, 20, AUDIO), torch.randn(N_OUTPUTS)
+    keyed = made.on_keys()
+    on_keys = keyed.host.network(len(keyed.channels), N_STYLES).eval()
+    on_keys.load_state_dict(keyed.state)
+    before_TX = made.generate(memory_1RD, STYLE, 5)[0]
+    for some in (made, on_keys):
+        some.move_face(template_X, lambda: keyed.published)
+    expected_TX, weights_TK = (some.generate(memory_1RD, STYLE, 5)[0] for some in (made, on_keys))
+    made_TX = weights_TK @ torch.from_numpy(keyed.basis_KV3).flatten(1)
+    np.testing.assert_allclose(made_TX, expected_TX, atol=1e-5)
+    assert (expected_TX - before_TX).abs().max() > 1e-3
+    np.testing.assert_array_equal(made.templates_NX[1], template_X)
+
+
 def test_columns_that_move_next_to_nothing_are_no_keys() -> None:
     made, memory_1RD = network(), torch.randn(1, 40, AUDIO)
     with torch.no_grad():

@@ -262,6 +262,7 @@ def _measure(
         heard = loudness(samples_S)
         totals.openings.append(lips.opening(truth_TV3))
         totals.recorded.sequences.append(lips.sequence(clip.subject, heard, truth_TV3, truth_TV3))
+        predictor.animator.move_face(template_V3)
         for row in rows:
             if row.unavailable:
                 continue

@@ -104,6 +104,14 @@ class TorchEngine:
             memory_BRM, style_BN = self._tensor(memory_RM), self._tensor(style_N)
             return self._face.decoder.generate(memory_BRM, style_BN, seed, progress)[0].cpu().numpy()
 
+    def move_face(self, template_V3: np.ndarray, folder: ModelFolder) -> None:
+        """Move this neutral face, in the unit of the basis; see `HostNetwork.move_face`."""
+
+        def published() -> dict[str, Tensor]:
+            return {key: torch.from_numpy(value) for key, value in folder.tensors(PUBLISHED).items()}
+
+        self._face.decoder.move_face(torch.from_numpy(template_V3).flatten(), published)
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.require(array, np.float32, "CW"))[None].to(self.device)
 

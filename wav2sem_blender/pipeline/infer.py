@@ -140,6 +140,15 @@ class SpeechAnimator:
         """Animate a recording that is open already; as `animate`."""
         return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
 
+    def move_face(self, template_V3: np.ndarray) -> None:
+        """Move this neutral face (V, 3), in the unit of the basis, from now on.
+
+        It changes the motion of FaceDiffuser alone, which otherwise moves the faces of its training subjects: all other
+        hosts predict offsets.
+        """
+        if not self.folder.config.host.IN_NUMPY:
+            cast("TorchEngine", self._decoder).move_face(template_V3, self.folder)
+
     def semantic(self, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
         """The sentence vector F_s (E,) of one utterance, as trained.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,7 @@ class FaceDiffuserNetwork(HostNetwork):
             self.register_buffer("noise_UU", torch.zeros(2 * width, 2 * width))
         else:
             self.register_buffer(TEMPLATES, torch.zeros(n_styles, n_outputs))
+        self._exact: dict[str, Tensor] = {}  # what a face's part in u is computed from
         self.schedule = schedule(cosine_betas(config.steps, LARGEST_BETA))
 
     @property
@@ -219,6 +220,17 @@ class FaceDiffuserNetwork(HostNetwork):
         parts = weight_UX @ head_XM, (templates_NX + bias_X) @ weight_UX.T, noise_UU
         fold_UM, rest_NU, noise_UU = (part.to(self.templates_NX) for part in parts)
         return fold_UM, rest_NU, noise_UU
+
+    @torch.no_grad()
+    def move_face(self, template_X: Tensor, published: Callable[[], Mapping[str, Tensor]]) -> None:
+        """As `HostNetwork`: in every style."""
+        if not self.config.folded:
+            self.templates_NX.copy_(template_X)
+            return
+        if not self._exact:
+            self._exact = dict(published())
+        weight_UX, bias_X = (self._exact[name].double() for name in ("input_projection.0.weight", "final_layer.bias"))
+        self.rest_NU.copy_(weight_UX @ (template_X.double() + bias_X))
 
     @torch.no_grad()
     def on_keys(self) -> OnKeys:

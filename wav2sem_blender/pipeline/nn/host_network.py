@@ -7,7 +7,7 @@ Shapes: B batch, T animation frames, R memory frames, M memory width, N styles, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,12 @@ class HostNetwork(nn.Module):
     @abstractmethod
     def on_keys(self) -> OnKeys:
         """The same motion on named channels."""
+
+    def move_face(self, template_X: Tensor, published: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Move this neutral face in inference, for a host whose network reads it; others move offsets and need none.
+
+        `published` gives `OnKeys.published`.
+        """
 
     def prior_loss(self, motion_BTX: Tensor, style_BN: Tensor | None = None) -> Tensor:
         """Of a host with a `PRIOR`: the training loss of that stage. It uses nothing else of the network.
