@@ -158,6 +158,7 @@ class Emotion2Vec(nn.Module):
     def forward(self, waveform_BS: Tensor) -> Tensor:
         """(B, L, D) of speech at 16 kHz of zero mean and unit variance."""
         audio = self.modality_encoders["AUDIO"]
+        assert isinstance(audio, _AudioEncoder)
         x_BLD, n_tokens = audio(waveform_BS), audio.extra_tokens.shape[1]
         bias_NHLL = audio.bias(x_BLD.shape[1] - n_tokens)
         for layer, block in enumerate((*audio.context_encoder.blocks, *self.blocks)):

@@ -167,7 +167,7 @@ class LSFNetwork(ProbTalk3DNetwork):
             return keyed
         shape_S = torch.zeros(self.config.shape_dim) if self.shape_S is None else torch.from_numpy(self.shape_S).float()
         with torch.no_grad():
-            mixed_N = self.identity_extractor(shape_S.to(self.identity_extractor[0].weight))
+            mixed_N = self.identity_extractor(shape_S.to(keyed.state[STYLE_NAME]))
         identity = {name: value for name, value in keyed.state.items() if name.startswith(IDENTITY_NAME)}
         state = {name: value for name, value in keyed.state.items() if name not in identity}
         state[STYLE_NAME] = torch.cat([(state[STYLE_NAME] @ mixed_N)[:, None], state[STYLE_NAME]], 1)
