@@ -19,6 +19,8 @@ from tests.trainer.test_finetune import without_noise  # noqa: E402
 from tests.trainer.two_stages import NEVER, losses, run_in  # noqa: E402
 from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.experiments import hosts  # noqa: E402
+from trainer.loops.export import export  # noqa: E402
+from trainer.loops.face_recipes import Export  # noqa: E402
 from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.speech import token_features  # noqa: E402
 from trainer.speech.token_features import TokenEncoder, evenly, spread, token_starts  # noqa: E402
@@ -94,10 +96,12 @@ def test_one_clip_is_learnt_and_the_model_reads_its_text(vocaset: Path, tmp_path
     assert found[-1] < found[0] / 10
     animator = SpeechAnimator.load(folder / "model")
     clip = open_face_data("vocaset", vocaset).clips[0]
-    motion = animator.animate_file(
-        vocaset / "wav" / f"{clip.name}.wav", features=vocaset / f"features/{clip.name}.text.npy"
-    )
+    recording, features = vocaset / f"wav/{clip.name}.wav", vocaset / f"features/{clip.name}.text.npy"
+    motion = animator.animate_file(recording, features=features)
     assert motion.weights_TK.shape == (17, 65)
+    in_onnx = SpeechAnimator.load(export(Export(), folder, tmp_path / "exported"), engine="onnx")
+    again = in_onnx.animate_file(recording, features=features)
+    np.testing.assert_allclose(again.weights_TK, motion.weights_TK, atol=1e-3)
     with pytest.raises(UserError, match="this host reads what is said itself"):
         run_in(tmp_path / "both", replace(config, semantics=True), finetune, vocaset, None, tmp_path)
 

@@ -147,9 +147,10 @@ def export_onnx(model: FaceModel, config: ModelConfig, folder: Path) -> dict[str
     }
     shapes: dict[str, dict[int, torch.export.Dim]] = {"waveform": {1: samples}, "positions": {1: frames}}
     files = {ENCODER_ONNX: folder / ENCODER_ONNX}
-    if model.wav2sem is not None and config.wav2sem is not None:
-        inputs["semantic"] = torch.randn(1, len(positions_R), config.wav2sem.target_dim)
+    if width := config.wav2sem.target_dim if config.wav2sem else config.host.text_width:
+        inputs["semantic"] = torch.randn(1, len(positions_R), width)
         shapes["semantic"] = {1: frames}
+    if model.wav2sem is not None:
         files[SEMANTIC_ONNX] = folder / SEMANTIC_ONNX
         semantic_shapes = {"waveform_BS": {1: samples}, "sample_lengths_B": None}
         _export(model.wav2sem, (waveform_1S,), ["waveform"], ["semantic"], semantic_shapes, files[SEMANTIC_ONNX])
