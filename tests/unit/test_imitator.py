@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: E402
 from trainer.host_checks import check_host  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline.hosts.imitator import RELEASES, Imitator  # noqa: E402
-from wav2sem_blender.pipeline.nn import codec  # noqa: E402
+from wav2sem_blender.pipeline.nn import alignment, codec  # noqa: E402
 from wav2sem_blender.pipeline.nn.host_network import Example  # noqa: E402
 from wav2sem_blender.pipeline.nn.imitator import ImitatorNetwork, from_published  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
@@ -86,7 +86,7 @@ def test_a_frame_looks_back_a_limited_way_and_never_ahead(monkeypatch) -> None:
     changed_1RM = memory_1RM.clone()
     changed_1RM[:, 25:] += 1
     np.testing.assert_array_equal(made(changed_1RM, STYLE)[0, :25].detach(), whole_TX[:25])
-    monkeypatch.setattr(codec, "MAX_CACHED_FRAMES", 20)
+    monkeypatch.setattr(alignment, "MAX_CACHED_FRAMES", 20)
     short_TX = made(memory_1RM, STYLE)[0].detach()
     np.testing.assert_allclose(short_TX[:20], whole_TX[:20], atol=1e-6)
     assert 1e-5 < (short_TX - whole_TX).abs().max() < 0.5 * whole_TX.std()
