@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +38,7 @@ from wav2sem_blender.pipeline.nn.unitalker import PCA_ARRAYS, Pca, from_publishe
 from wav2sem_blender.pipeline.nn.wav2sem import SemanticFusion  # noqa: E402
 from wav2sem_blender.pipeline.official import export_official, import_official  # noqa: E402
 from wav2sem_blender.pipeline.official import unitalker as official  # noqa: E402
+from wav2sem_blender.pipeline.windows import Window, plan_separate  # noqa: E402
 
 from .released_files import TINY, beside_wav2sem, released_encoder  # noqa: E402, TID252
 
@@ -145,6 +147,21 @@ def test_the_frames_are_the_duration_rounded_and_read_behind_the_encoder() -> No
     assert [biwi.animation_frames(n) for n in (16_000, 16_320, 16_321)] == [25, 26, 26]
     assert not grid.before_transformer
     assert grid.positions(16_000).tolist() == np.linspace(0, 48, 30).tolist()
+
+
+@pytest.mark.parametrize("fps", [25, 30])
+@pytest.mark.parametrize("window_s", [25.0, 12.5, 6.25])
+def test_windows_cover_a_long_recording(fps: int, window_s: float) -> None:
+    grid, n_samples = UniTalker().at_rate(fps).grid, 61 * 16_000 + 777
+    windows = plan_separate(n_samples, grid, window_s)
+    assert windows[0].start == 0 and windows[-1].stop == n_samples
+    assert windows[-1].last == grid.animation_frames(n_samples)
+    for one, other in itertools.pairwise(windows):
+        assert one.stop - one.start == int(window_s * 16_000) and one.last - other.first > 0
+        assert other.first / fps == other.start / 16_000
+    if window_s == 25.0:
+        assert [window.start // 16_000 for window in windows] == [0, 20, 40]
+    assert plan_separate(25 * 16_000, UniTalker().grid, 25.0) == [Window(0, 400_000, 0, 750, margin=0.0)]
 
 
 def test_the_arkit_head_has_all_of_arkit_but_the_tongue() -> None:
@@ -364,6 +381,18 @@ class TestFiles:
             with np.load(written[1]) as stored:
                 np.testing.assert_allclose(stored["components_to_data"], pca.components_QX[:4], atol=1e-6)
         assert [path.name for path in written] == ["UniTalker-B.pt", "pca.npz"][: len(written)]
+
+    def test_a_file_of_ones_own_training_holds_its_pca(self, file, encoder, tmp_path) -> None:
+        _, pca = self.pca_file(tmp_path, 23370, 6)
+        state = torch.load(file, weights_only=True)
+        names = ("feat_to_data", "data_bias", "feat_mean", "feat_std")
+        for name, array in zip(names, pca, strict=True):
+            state[f"pca_layer_dict.{BIWI}.{name}"] = torch.from_numpy(array).float()
+        torch.save(state, tmp_path / "own.pt")
+        import_official(tmp_path / "own.pt", "unitalker-biwi", tmp_path / "model")
+        basis_KV3 = ModelFolder.open(tmp_path / "model").basis()
+        expected_X = 3 * pca.spread_Q[0] * pca.components_QX[0] / 0.2
+        np.testing.assert_allclose(basis_KV3[0].ravel(), expected_X, atol=1e-6)
 
     @pytest.mark.parametrize("large", [False, True], ids=["B", "L"])
     def test_a_wav2sem_beside_it_comes_along(self, tmp_path, monkeypatch, large: bool) -> None:

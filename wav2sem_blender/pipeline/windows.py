@@ -73,9 +73,10 @@ def plan(
 
 
 def plan_separate(n_samples: int, grid: FrameGrid, window_s: float) -> list[Window]:
-    """Windows of `window_s` at equal steps, the last one shorter; each has the frames of a recording of its length."""
+    """Windows of `window_s` at steps of whole seconds, the last one shorter; each has the frames of a recording of its
+    length."""
     size = int(window_s * SAMPLE_RATE_HZ)
-    step = size - int(min(grid.overlap_s, window_s / 3) * SAMPLE_RATE_HZ)
+    step = int(window_s - min(grid.overlap_s, window_s / 3)) * SAMPLE_RATE_HZ
     windows = []
     for start in range(0, max(1, n_samples - size + step), step):
         stop, first = min(n_samples, start + size), round(start / SAMPLE_RATE_HZ * grid.fps)
