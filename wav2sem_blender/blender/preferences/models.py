@@ -161,7 +161,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
     filepath: StringProperty(name="File", description="Checkpoint to import", subtype="FILE_PATH")  # type: ignore[valid-type]
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})  # type: ignore[valid-type]
     filter_glob: StringProperty(  # type: ignore[valid-type]
-        default="*.pth;*.pt;*.tar;*.ckpt;*.npz;config.json", options={"HIDDEN"}
+        default="*.pth;*.pt;*.tar;*.ckpt;*.npz;*.npy;*.obj;*.pkl;config.json", options={"HIDDEN"}
     )
     kind: EnumProperty(name="Kind", description="Kind of checkpoint", items=KINDS)  # type: ignore[valid-type]
     name: StringProperty(  # type: ignore[valid-type]

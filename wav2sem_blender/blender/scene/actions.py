@@ -54,6 +54,7 @@ def write_action(
     first_scene_frame: int,
     scene: bpy.types.Scene,
     rollback: ExitStack,
+    parts: Sequence[bpy.types.Key] = (),
 ) -> Steps[tuple[bpy.types.Action, list[str]]]:
     """Write a curve for each shape key, with a keyframe on every scene frame. One step writes one curve.
 
@@ -62,9 +63,10 @@ def write_action(
         name: Name of a new Action.
         marks: Custom properties to store on the Action; `AUDIO_HASH` must be among them.
         curves: Key name to values (T,), one for each scene frame.
-        first_scene_frame: Scene frame of the first value.
+        first_scene_frame: Frame of the first value, as actions count.
         scene: If the user's action is pushed down, its strip covers this scene's frame range.
         rollback: Receives what undoes an unfinished run.
+        parts: Shape keys of other meshes that shall play the same action, with the same slot.
 
     Returns:
         The Action, and sentences for the user about what happened to the action before it.
@@ -74,7 +76,7 @@ def write_action(
     animation = keys.animation_data_create()
     notes: list[str] = []
     current = animation.action
-    if current is not None and _is_replaceable(current, marks):
+    if current is not None and _is_replaceable(current, marks, (keys, *parts)):
         action = current
         slot = animation.action_slot or action.slots.new(id_type="KEY", name=keys.name)
     else:
@@ -98,7 +100,33 @@ def write_action(
     animation.action_slot = slot
     if animation.action_extrapolation == "NOTHING":
         hold_rest(keys, list(curves))
+    for part in parts:
+        notes += follow(part, action, slot, scene, list(curves), rollback)
     return action, notes
+
+
+def follow(
+    part: bpy.types.Key,
+    action: bpy.types.Action,
+    slot: Any,
+    scene: bpy.types.Scene,
+    key_names: Sequence[str],
+    rollback: ExitStack | None = None,
+) -> list[str]:
+    """Let the shape keys of another mesh play an action of the face; returns sentences about what they played."""
+    if part.animation_data is None and rollback is not None:
+        rollback.callback(part.animation_data_clear)
+    animation = part.animation_data_create()
+    notes: list[str] = []
+    if animation.action != action:
+        current = animation.action
+        notes = put_on_top(part, action, slot, scene, is_part=True)
+        if current is not None and AUDIO_HASH in current:
+            notes = []  # the face has said it
+    animation.action_slot = slot
+    if animation.action_extrapolation == "NOTHING":
+        hold_rest(part, [name for name in key_names if name in part.key_blocks])
+    return notes
 
 
 def claim(keys: bpy.types.Key, rollback: ExitStack | None = None) -> str:
@@ -132,10 +160,12 @@ def _put_back_identity(keys: bpy.types.Key, known: str | None) -> None:
         del keys[IDENTITY]
 
 
-def put_on_top(keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene) -> list[str]:
+def put_on_top(
+    keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene, *, is_part: bool = False
+) -> list[str]:
     """Make an action of ours the active one; returns sentences about the one that was active before."""
     animation = keys.animation_data_create()
-    notes = _make_room(animation, keys, scene)
+    notes = _make_room(animation, keys, scene, is_part)
     animation.action = action
     animation.action_slot = slot
     return notes
@@ -184,10 +214,13 @@ def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any
                 yield track, strip
 
 
-def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float]) -> bool:
-    """Whether the action is ours, from the same audio, local, and has no other user."""
-    users = action.users - int(action.use_fake_user)
-    return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and users == 1
+def _is_replaceable(
+    action: bpy.types.Action, marks: Mapping[str, str | float], players: Sequence[bpy.types.Key]
+) -> bool:
+    """Whether the action is ours, from the same audio, local, and played by none but these."""
+    playing = [keys for keys in players if keys.animation_data is not None and keys.animation_data.action == action]
+    is_alone = action.users - int(action.use_fake_user) == len(playing)
+    return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and is_alone
 
 
 def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) -> None:
@@ -258,7 +291,7 @@ def _clips(strips: Any) -> Iterator[Any]:
             yield strip
 
 
-def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene) -> list[str]:
+def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene, is_part: bool) -> list[str]:
     """Move the active action away without losing it: keep ours in the file, push the user's down."""
     current = animation.action
     if current is None:
@@ -266,7 +299,8 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
     if AUDIO_HASH in current:
         if current.library is None:
             current.use_fake_user = True
-            current[OWNER] = claim(keys)
+            if not is_part:
+                current[OWNER] = claim(keys)
         rest(current, keys)
         return [Text('The earlier action "{current}" is kept in this file.', current=current.name)]
     was_nla_on = animation.use_nla

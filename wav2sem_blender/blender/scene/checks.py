@@ -199,7 +199,7 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
         raise UserError(
             '"{name}": the shape key {keys} is muted. Unmute it first.', name=target.name, keys=listed(muted)
         )
-    driven = _driven_keys(keys)
+    driven = driven_keys(keys)
     blocked = [key for key in names if key in driven]
     if blocked:
         raise UserError(
@@ -223,7 +223,8 @@ def is_free(target: bpy.types.Object, row: Row) -> bool:
     return True
 
 
-def _driven_keys(keys: bpy.types.Key) -> frozenset[str]:
+def driven_keys(keys: bpy.types.Key) -> frozenset[str]:
+    """Names of the keys whose value a driver sets."""
     if keys.animation_data is None:
         return frozenset()
     paths = {curve.data_path for curve in keys.animation_data.drivers}

@@ -15,7 +15,7 @@ from ...errors import UserError
 from ...files import atomic_path
 from ...pipeline.motion import Motion
 from .. import compat
-from . import actions, key_mapping, takes
+from . import actions, key_mapping, parts, takes
 
 
 def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
@@ -55,20 +55,11 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
     )
 
 
-def parts(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types.Object]:
-    """The visible objects that belong to the face: its children, what its keys drive, and the armatures of these."""
-    keys = face.data.shape_keys
-    family = {face, *face.children_recursive}
-    for candidate in context.view_layer.objects:
-        animated = candidate.data.shape_keys if candidate.type == "MESH" else None
-        animation = animated.animation_data if animated is not None else None
-        for curve in animation.drivers if animation is not None else ():
-            targets = (target for variable in curve.driver.variables for target in variable.targets)
-            if any(target.id == keys for target in targets):
-                family.add(candidate)
-    family |= {armature for part in list(family) if (armature := part.find_armature()) is not None}
+def chosen(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types.Object]:
+    """The visible objects that belong to the face, by name; see `parts.belonging`."""
     known = set(context.view_layer.objects)
-    return sorted((part for part in family & known if part.visible_get()), key=lambda part: part.name)
+    found = parts.belonging(face, context.scene) & known
+    return sorted((part for part in found if part.visible_get()), key=lambda part: part.name)
 
 
 def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
@@ -138,8 +129,11 @@ def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[No
     selection, active = list(context.selected_objects), layer.objects.active
     for other in selection:
         other.select_set(False)
-    chosen = parts(face, context)
-    for part in chosen:
+    exported = chosen(face, context)
+    locked = [part for part in exported if part.hide_select]
+    for part in locked:
+        part.hide_select = False
+    for part in exported:
         part.select_set(True)
     layer.objects.active = face
     first, last = frame_range(face)
@@ -149,8 +143,10 @@ def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[No
     finally:
         scene.frame_start, scene.frame_end = times[0], times[1]
         scene.frame_set(times[2], subframe=times[3])
-        for part in chosen:
+        for part in exported:
             part.select_set(False)
+        for part in locked:
+            part.hide_select = True
         for other in selection:
             other.select_set(True)
         layer.objects.active = active

@@ -6,14 +6,14 @@ A take is the active action, an NLA strip on a track of its own, or an unused ac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import bpy
 
 from ...errors import Text
-from . import actions, original_state, upper_face_strips
+from . import actions, original_state, parts, upper_face_strips
 from .checks import own_keys, value_path
 
 
@@ -128,52 +128,86 @@ def play_slot(face: bpy.types.Object, take: Take) -> None:
 
 
 def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> list[str]:
-    """Make a take the active action, out of the NLA if needed; returns sentences about the earlier active action."""
+    """Make a take the active action of the character, out of the NLA if needed.
+
+    Returns:
+        Sentences about the earlier active actions.
+    """
     keys = face.data.shape_keys
-    if take.strip is not None:
-        _remove_strip(keys, take)
+    others = parts.followers(take.action, face)
+    for player in (*others, keys):
+        for track, strip in _strips_of(player, take):
+            _remove_strip(player, track, strip)
     notes = actions.put_on_top(keys, take.action, take.slot, scene)
-    _settle(keys)
+    for part in parts.following(face, scene):
+        if any(parts.free_keys(part, take.key_names)):
+            actions.follow(part.data.shape_keys, take.action, take.slot, scene, take.key_names)
+    for player in (keys, *others):
+        _settle(player)
     return notes
 
 
 def mute(face: bpy.types.Object, take: Take, is_muted: bool) -> None:
     """Mute or unmute a take. While it is muted, the face is at rest unless an NLA track below moves it."""
-    keys = face.data.shape_keys
+    players = [face.data.shape_keys, *parts.followers(take.action, face)]
     if take.is_upper_face:
         upper_face_strips.switch_upper_face(face, not is_muted)
         if take.strip is not None and not is_muted:
             take.strip.mute = False
     elif take.strip is not None:
-        take.track.mute, take.strip.mute = is_muted, False
+        for player in players:
+            for track, strip in _strips_of(player, take):
+                track.mute, strip.mute = is_muted, False
     else:
         for _, curve in take.curves():
             curve.mute = is_muted
-    if is_muted:
-        actions.rest(take.action, keys)
-    keys.update_tag()
+    for player in players:
+        if is_muted:
+            actions.rest(take.action, player)
+        player.update_tag()
 
 
 def push_to_nla(face: bpy.types.Object, take: Take) -> str:
-    """Move the active take to an NLA track of its own, at the same frames; returns the track's name."""
-    keys = face.data.shape_keys
+    """Move the active take to an NLA track of its own, at the same frames; returns the face's track's name."""
     was_muted = take.is_muted
     mute(face, take, False)
-    animation = keys.animation_data_create()
     names, slot = take.key_names, take.slot
-    # The strip that holds the keys at rest must lie below.
-    actions.hold_rest(keys, names)
     first, last = take.action.curve_frame_range[:]
-    track = actions.push_down(animation, first, last, "NOTHING")
-    animation.action = None
-    track.strips[0].action_slot = slot
-    track.mute = was_muted
-    keys.update_tag()
-    return str(track.name)
+    players = [face.data.shape_keys, *parts.followers(take.action, face)]
+    tracks = []
+    for player in players:
+        animation = player.animation_data_create()
+        if animation.action != take.action:
+            continue
+        # The strip that holds the keys at rest must lie below.
+        actions.hold_rest(player, [name for name in names if name in player.key_blocks])
+        track = actions.push_down(animation, first, last, "NOTHING")
+        animation.action = None
+        track.strips[0].action_slot = slot
+        track.mute = was_muted
+        player.update_tag()
+        tracks.append(track)
+    return str(tracks[0].name)
+
+
+def release(face: bpy.types.Object, part_keys: Sequence[bpy.types.Key], character: Sequence[bpy.types.Object]) -> None:
+    """Stop the face's active take on parts of the character that do not follow any more."""
+    animation = face.data.shape_keys.animation_data
+    action = animation.action if animation is not None else None
+    if action is None or not _is_ours(action):
+        return
+    for part in character:
+        keys = part.data.shape_keys
+        if keys not in part_keys and keys.animation_data is not None and keys.animation_data.action == action:
+            actions.rest(action, keys)
+            keys.animation_data.action = None
+            _settle(keys)
+            _return_users_action(keys)
+            original_state.restore(keys)
 
 
 def remove_take(face: bpy.types.Object, take: Take, *, with_keys: bool = False) -> list[str]:
-    """Remove a take. Removing the last one restores the face's state before the first run.
+    """Remove a take. Removing the last one restores the face's state before the first run, and that of its parts.
 
     Args:
         face: The mesh.
@@ -185,18 +219,22 @@ def remove_take(face: bpy.types.Object, take: Take, *, with_keys: bool = False) 
     """
     keys = face.data.shape_keys
     notes: list[str] = []
+    others = parts.followers(take.action, face)
     if take.is_upper_face:
         upper_face_strips.remove_upper_face(face)
     else:
-        notes += _remove_speech(keys, take)
-    _settle(keys)
+        notes += _remove_speech(keys, take, others)
     left = of_face(face)
-    if not any(other for other in left if not other.is_upper_face and not other.is_kept):
-        notes += _return_users_action(keys)
-    if not left:
-        original_state.restore(keys)
-        if with_keys:
-            _remove_keys(face)
+    # A take that is kept in the file has no followers now, but its parts have the state before it on record.
+    candidates = (part.data.shape_keys for scene in face.users_scene for part in parts.candidates(face, scene))
+    for player in dict.fromkeys((keys, *others, *candidates)):
+        _settle(player)
+        if not any(other for other in left if not other.is_upper_face and not other.is_kept):
+            notes += _return_users_action(player)
+        if not left and (player == keys or original_state.BEFORE in player):
+            original_state.restore(player)
+    if not left and with_keys:
+        _remove_keys(face)
     face.data.update_tag()
     return notes
 
@@ -216,33 +254,45 @@ def _slot_for_keys(action: bpy.types.Action) -> Any:
     return next((slot for slot in action.slots if slot.target_id_type == "KEY"), None)
 
 
-def _remove_speech(keys: bpy.types.Key, take: Take) -> list[str]:
-    action = take.action
+def _remove_speech(keys: bpy.types.Key, take: Take, others: Sequence[bpy.types.Key]) -> list[str]:
+    action, players = take.action, (keys, *others)
     if not take.is_kept:
-        actions.rest(action, keys)
+        for player in players:
+            actions.rest(action, player)
     own = {value_path(name) for name in take.key_names}
     fcurves = take.fcurves or ()
-    is_shared = action.users - int(action.use_fake_user) > 1
+    is_shared = action.users - int(action.use_fake_user) > len(players)
     if any(curve.data_path not in own for curve in fcurves) and action.library is None and not is_shared:
         for _, curve in list(take.curves()):
             fcurves.remove(curve)
         for mark in [name for name in action.keys() if name.startswith(actions.MARKS)]:  # noqa: SIM118
             del action[mark]
         return [Text('The action "{action}" stays: it has curves of yours.', action=action.name)]
-    if take.strip is not None:
-        _remove_strip(keys, take)
-    elif take.is_active:
-        keys.animation_data_create().action = None
+    for player in () if take.is_kept else reversed(players):  # the face last, whose track the take names
+        for track, strip in _strips_of(player, take):
+            _remove_strip(player, track, strip)
+        if take.is_active and player.animation_data is not None and player.animation_data.action == action:
+            player.animation_data.action = None
     if action.library is None and action.users == int(action.use_fake_user):
         bpy.data.actions.remove(action)
     return []
 
 
-def _remove_strip(keys: bpy.types.Key, take: Take) -> None:
-    if len(take.track.strips) == 1:
-        keys.animation_data_create().nla_tracks.remove(take.track)
+def _strips_of(keys: bpy.types.Key, take: Take) -> list[tuple[Any, Any]]:
+    """Track and strip of a take in the NLA: on the face its own, on another part all that play its action."""
+    if take.strip is None or keys.animation_data is None:
+        return []
+    if take.track.id_data == keys:
+        return [(take.track, take.strip)]
+    tracks = keys.animation_data.nla_tracks
+    return [(track, strip) for track in tracks for strip in track.strips if strip.action == take.action]
+
+
+def _remove_strip(keys: bpy.types.Key, track: Any, strip: Any) -> None:
+    if len(track.strips) == 1:
+        keys.animation_data_create().nla_tracks.remove(track)
     else:
-        take.track.strips.remove(take.strip)
+        track.strips.remove(strip)
 
 
 def _settle(keys: bpy.types.Key) -> None:

@@ -25,7 +25,7 @@ from ...pipeline.flame import FlameMismatchError
 from ...pipeline.prosody import Prosody
 from ...pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, UpperFace, perform
 from .. import compat
-from . import actions, checks, head_sway, key_mapping, shape_keys
+from . import actions, checks, head_sway, key_mapping, parts, shape_keys
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .plan import no_keys_for
 from .upper_face_strips import (
@@ -107,7 +107,7 @@ def apply_upper_face(
     plan = _make_plan(target, face.motion.channels)
     with ExitStack() as rollback:
         record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
-        outcome = _write(target, face, plan, swaying, record, name, start_frame, rollback)
+        outcome = _write(target, face, plan, swaying, record, name, start_frame, context.scene, rollback)
         outcome = replace(outcome, stretch=compat.time_stretch(context.scene))
         if sound is not None:
             bpy.data.actions[outcome.action_name][actions.SOUND] = sound
@@ -186,6 +186,7 @@ def _write(
     record: dict[str, Any],
     name: str,
     start_frame: int,
+    scene: bpy.types.Scene,
     rollback: ExitStack,
 ) -> Outcome:
     motion = face.motion
@@ -207,6 +208,11 @@ def _write(
             kept = _corners(values_T)
             actions.write_curve(bag, checks.value_path(key), frames_T[kept], values_T[kept])
         add_track(mesh_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
+        for part in parts.following(target, scene):
+            own = {key: values[key] for key in parts.free_keys(part, values)}
+            if own:
+                warnings += shape_keys.fit_sliders(part.data, own, rollback)
+                add_track(part.data.shape_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
     if swaying is not None:
         slot = action.slots.new(id_type="OBJECT", name=swaying.owner.name)
         bag = compat.channelbag(action, slot)

@@ -113,12 +113,14 @@ def strips_on(owner: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def strips_with(target: bpy.types.Object) -> Iterator[tuple[Any, Any, Any]]:
-    """The same of a mesh's shape keys, and of every object that the same actions sway."""
-    found = list(strips_on(target.data.shape_keys)) if target.type == "MESH" else []
+    """The same of a mesh's shape keys, of its parts', and of every object that the same actions sway."""
+    keys = target.data.shape_keys if target.type == "MESH" else None
+    found = list(strips_on(keys))
     yield from found
     moved = {strip.action for _, _, strip in found}
-    for owner in bpy.data.objects if moved else ():
-        yield from (entry for entry in strips_on(owner) if entry[2].action in moved)
+    for owner in (*bpy.data.objects, *bpy.data.shape_keys) if moved else ():
+        if owner != keys:
+            yield from (entry for entry in strips_on(owner) if entry[2].action in moved)
 
 
 def remove_strip(owner: Any, track: Any, strip: Any) -> None:

@@ -13,11 +13,12 @@ import bpy
 import numpy as np
 
 from ...errors import Text
+from ...pipeline.face_names import listed
 from ...pipeline.motion import Motion
 from ...pipeline.retarget import resample, rested
 from ...pipeline.time_slicing import Steps
 from .. import compat
-from . import actions, checks, shape_keys
+from . import actions, checks, parts, shape_keys, takes
 from .plan import Plan, make_plan
 
 _CHANNELS_IN_A_STEP = 8
@@ -132,10 +133,21 @@ def _writing(
     yield
     warnings = (*plan.warnings, *shape_keys.fit_sliders(target.data, curves, rollback))
     name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
+    following = [part for part in parts.following(target, context.scene) if any(parts.free_keys(part, curves))]
+    for part in following:
+        own = {key: curves[key] for key in parts.free_keys(part, curves)}
+        warnings += tuple(shape_keys.fit_sliders(part.data, own, rollback))
+    yield
+    part_keys = [part.data.shape_keys for part in following]
+    takes.release(target, part_keys, parts.candidates(target, context.scene))
     action, notes = yield from actions.write_action(
-        target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback
+        target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback, part_keys
     )
-    target.data.update_tag()
+    for mesh in (target, *following):
+        mesh.data.update_tag()
+    if following:
+        names = listed([part.name for part in following])
+        notes = [*notes, Text("These parts move with the face: {names}.", names=names)]
     return Outcome(
         object_name=target.name,
         action_name=action.name,

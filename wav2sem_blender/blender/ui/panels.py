@@ -10,6 +10,7 @@ import bpy
 from ...errors import UserError
 from .. import compat
 from ..animate.settings import articulation_problem, style_names, tongue_problem
+from ..scene import parts
 from ..sound import info as sound_info
 from ..sound import playback
 from ..tasks.task import running_task
@@ -69,6 +70,12 @@ class WAV2SEM_PT_face(SpeechPanel, bpy.types.Panel):
         layout.prop(settings, "target", text=translated("Mesh"), placeholder=name, translate=False)
         for sentence, icon in status.face_words(context):
             draw_text(layout, context, sentence, icon)
+        if active is not None and (found := parts.candidates(active, context.scene)):
+            column = layout.column(heading="Parts", align=True)
+            for part in found:
+                column.prop(part, "wav2sem_follows", text=part.name, translate=False)
+        if active is not None and active.data.shape_keys is not None:
+            layout.prop(settings, "same_collection")
         if status.no_face_yet(context):
             layout.operator(WAV2SEM_OT_add_demo_head.bl_idname, icon="USER")
             layout.operator(WAV2SEM_OT_self_test.bl_idname, icon="PLAY")

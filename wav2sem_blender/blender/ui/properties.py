@@ -180,6 +180,10 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         poll=_is_mesh,
         translation_context=CONTEXT,
     )
+    same_collection: BoolProperty(  # type: ignore[valid-type]
+        name="Same Collection",
+        description="Take meshes of the face's collections for its parts, too, if they have keys of the same names",
+    )
     speaker: PointerProperty(  # type: ignore[valid-type]
         name="Speaker", description="Speaker object that plays the speech", type=bpy.types.Object, poll=_is_speaker
     )
@@ -242,6 +246,11 @@ def _forget_deleted(*_arguments: object) -> None:
 def register() -> None:
     """Add the settings to every scene."""
     bpy.types.Scene.wav2sem = PointerProperty(type=WAV2SEM_PG_settings)
+    bpy.types.Object.wav2sem_follows = BoolProperty(
+        name="Moves with the Face",
+        description="Play the speech of the face on the shape keys of this mesh that have the same names",
+        default=True,
+    )
     bpy.app.handlers.save_pre.extend((_forget_deleted, _keep_paths))
 
 
@@ -249,4 +258,4 @@ def unregister() -> None:
     """Remove them."""
     for handler in (_forget_deleted, _keep_paths):
         bpy.app.handlers.save_pre.remove(handler)
-    del bpy.types.Scene.wav2sem
+    del bpy.types.Scene.wav2sem, bpy.types.Object.wav2sem_follows
