@@ -307,6 +307,27 @@ def test_slicing_by_hand() -> None:
     assert np.abs(by_slice["audio"][1][0] - by_slice["audio"][1][1]).max() > 1e-4
 
 
+def test_an_encoder_that_hears_samples_as_they_are_gets_them_so() -> None:
+    torch.manual_seed(0)
+    encoder = build_backbone("wavlm", TINY).eval()
+    # The encoder's group norm hides the level of a louder recording.
+    samples_S = 0.001 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    utterances = [
+        AlignedUtterance(name="a", corpus="c", split="test", text="one", phones=[], samples=lambda: samples_S)
+    ]
+    tokens = [Token(word="one", start_s=0.0, end_s=1.0)]
+    features = {}
+    for normalised in (True, False):
+        tested = TestedEncoder(
+            name="x", kind="wavlm", encoder=encoder, wav2sem=None, inner=None, note="", normalised=normalised
+        )
+        features[normalised], _ = word_vectors(tested, utterances, tokens, "audio", "cpu")
+    with torch.inference_mode():
+        heard_D = encoder(torch.from_numpy(samples_S)[None]).last_hidden_state[0].mean(0)
+    np.testing.assert_allclose(features[False][0], heard_D, atol=1e-5)
+    assert np.abs(features[True][0] - features[False][0]).max() > 1e-4
+
+
 def test_opening_is_the_lips_distance() -> None:
     offsets_TV3 = np.zeros((2, 5023, 3))
     offsets_TV3[1, 3531, 1], offsets_TV3[1, 3504, 1] = 0.001, -0.004

@@ -49,7 +49,8 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class TestedEncoder:
-    """A speech encoder (`kind` "hubert", "wav2vec2" or "whisper") and the inner(F_s) added to its features, if any."""
+    """A speech encoder (`kind` "hubert", "wav2vec2", "wavlm" or "whisper"), which hears normalised samples or not, and
+    the inner(F_s) added to its features, if any."""
 
     name: str
     kind: str
@@ -57,6 +58,7 @@ class TestedEncoder:
     wav2sem: Wav2Sem | FeatureReader | None
     inner: nn.Module | None
     note: str
+    normalised: bool = True
 
 
 def recognise(names: Sequence[str]) -> Given:
@@ -147,7 +149,7 @@ def _from_model(name: str, folder: ModelFolder) -> TestedEncoder:
             note = f"F_s ({folder.config.wav2sem.target_dim}) added through the trained inner FC to {width} features"
     return TestedEncoder(
         name=name, kind=folder.config.encoder.kind, encoder=model.audio_encoder, wav2sem=model.wav2sem, inner=inner,
-        note=note,
+        note=note, normalised=folder.config.encoder.normalised,
     )  # fmt: skip
 
 
@@ -197,11 +199,14 @@ def _encoded(tested: TestedEncoder, samples_S: np.ndarray, device: str) -> tuple
     reader = tested.wav2sem if isinstance(tested.wav2sem, FeatureReader) else None
     shortest = reader.stride * HOP_SAMPLES if reader else RECEPTIVE_FIELD_SAMPLES
     samples_S = np.pad(samples_S, (0, max(0, shortest - len(samples_S))))
-    heard_BX = torch.from_numpy(sound_for(tested.kind, normalise(samples_S)))[None].to(device)
+    normal_S = normalise(samples_S)
+    heard_S = sound_for(tested.kind, normal_S if tested.normalised else samples_S.astype(np.float32))
+    heard_BX = torch.from_numpy(heard_S)[None].to(device)
     hidden_BLD, _ = encode(tested.encoder, heard_BX)
     added_D = None
     if tested.wav2sem is not None and tested.inner is not None:
-        added_D = tested.inner(tested.wav2sem(hidden_BLD if reader else heard_BX))[0].cpu()
+        read = hidden_BLD if reader else torch.from_numpy(normal_S)[None].to(device)
+        added_D = tested.inner(tested.wav2sem(read))[0].cpu()
     return hidden_BLD[0].cpu(), added_D
 
 

@@ -228,7 +228,7 @@ def _words(
     models = {row.name: row.path for row in rows if row.wav2sem and row.path is not None}
     heard = {n: p for n, p in models.items() if ModelFolder.open(p).config.encoder.kind in (*KINDS, WHISPER)}
     notes: list[Block] = [
-        Note(text=f"{name} is left out: its encoder is not a network here.") for name in models.keys() - heard
+        Note(text=f"{name} is left out: it reads features that it is given.") for name in models.keys() - heard
     ]
     if not heard:
         return [*notes, Note(text="Left out: no model with a Wav2Sem was given.")], []
