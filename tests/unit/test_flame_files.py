@@ -182,6 +182,16 @@ def test_the_emotion_encoder_may_come_from_its_own_file(small, flame_file, tmp_p
     assert np.array_equal(first, second)
 
 
+def test_the_files_may_be_named_in_any_order(small, flame_file, tmp_path) -> None:
+    torch.save({"state_dict": released(SMALL)}, tmp_path / "stage_2.ckpt")
+    np.save(tmp_path / "face.npy", Flame.read(flame_file).template_V3)
+    files = [tmp_path / "face.npy", flame_file, tmp_path / "stage_2.ckpt"]
+    for first in range(3):
+        given, *beside = files[first:] + files[:first]
+        folder = official.import_official(given, "auto", tmp_path / f"model_{first}", beside=beside)
+        assert SpeechAnimator.load(folder).folder.config.provenance["imported"] == "probtalk3d-mead"
+
+
 def test_the_neutral_face_makes_the_speaker(small, flame_file, tmp_path) -> None:
     """A style of its own, which equals the mixture of the training speakers that the released code feeds."""
     torch.save({"state_dict": released(SMALL_LSF)}, tmp_path / "stage_2.ckpt")

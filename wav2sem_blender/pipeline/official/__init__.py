@@ -23,6 +23,9 @@ from . import wav2sem
 from .codetalker import STAGE_1_KEY
 from .published import Format, Source, check_keys, precision_notes, read_file, write_file
 
+BESIDE = (".obj", ".npy", ".pkl")
+"""Files that are given with a checkpoint."""
+
 
 def import_official(
     file: str | os.PathLike[str],
@@ -53,7 +56,9 @@ def import_official(
     if kind not in (AUTO, *KIND_NAMES):
         raise UserError("kind {kind!r}: known are {known}", kind=kind, known=", ".join((AUTO, *KIND_NAMES)))
     check_replaceable(output)
-    source = _source(path, [Path(other) for other in beside])
+    # A face or a table of templates is no checkpoint, even if it was named first.
+    first, *others = sorted([path, *map(Path, beside)], key=lambda file: file.suffix.lower() in BESIDE)
+    source = _source(first, others)
     kind, source = _recognised(source) if kind == AUTO else (kind, source)
     host = next(known.host for known in CHECKPOINT_KINDS if known.name == kind)
     if host:
