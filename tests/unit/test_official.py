@@ -261,6 +261,7 @@ def test_the_keys_tell_the_kind(tmp_path) -> None:
             }
             for name, head_name in (
                 ("arkit", "inhouse_blendshape_weight"),
+                ("emotalk", "3DETF_blendshape_weight"),
                 ("vocaset", "FLAME_5023_vertices"),
                 ("biwi", "BIWI_23370_vertices"),
                 ("flame", "flame_params_from_dadhead"),

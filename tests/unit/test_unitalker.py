@@ -19,6 +19,8 @@ from wav2sem_blender.pipeline.hosts.unitalker import (  # noqa: E402
     ARKIT,
     ARKIT_ORDER,
     BIWI,
+    CHANNELS,
+    EMOTALK,
     HEADS,
     STYLES,
     VOCASET,
@@ -101,7 +103,10 @@ def test_windows_cover_a_long_recording(fps: int, window_s: float) -> None:
 
 def test_the_arkit_head_has_all_of_arkit_but_the_tongue() -> None:
     assert len(ARKIT_ORDER) == HEADS[ARKIT].width == 51
-    assert {*ARKIT_ORDER, "tongueOut"} == set(ARKIT_CHANNELS)
+    assert {*ARKIT_ORDER, "tongueOut"} == set(ARKIT_CHANNELS) == set(CHANNELS[EMOTALK])
+    assert CHANNELS[EMOTALK][::10] == (
+        *("browDownLeft", "eyeLookDownLeft", "eyeWideLeft", "mouthFrownRight", "mouthRollUpper", "noseSneerRight"),
+    )
     # As the author listed them, by position.
     told = {0: "eyeBlinkLeft", 8: "eyeWideLeft", 13: "eyeLookUpRight", 16: "browInnerUp", 19: "jawOpen"}
     told |= {20: "mouthClose", 23: "jawForward", 24: "mouthUpperUpLeft"}

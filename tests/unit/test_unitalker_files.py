@@ -22,6 +22,8 @@ from wav2sem_blender.pipeline.hosts.unitalker import (  # noqa: E402
     ARKIT,
     ARKIT_ORDER,
     BIWI,
+    CHANNELS,
+    EMOTALK,
     FLAME_PARAMETERS,
     HEADS,
     RELEASES,
@@ -41,7 +43,7 @@ from .released_files import TINY, beside_wav2sem, released_encoder  # noqa: E402
 class TestFiles:
     """Official files, tiny where the size does not matter."""
 
-    HEADS: ClassVar = {BIWI: 4, VOCASET: 150, ARKIT: 51, "3DETF_blendshape_weight": 52}
+    HEADS: ClassVar = {BIWI: 4, VOCASET: 150, ARKIT: 51, EMOTALK: 52}
     WAVEFORM_S = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 100
 
     @pytest.fixture
@@ -96,6 +98,10 @@ class TestFiles:
         assert motion.fps == 30 and motion.channels == ARKIT_ORDER and motion.weights_TK.std() > 0.1
         keys = guess_key_map(ARKIT_CHANNELS)
         assert set(ARKIT_ORDER) <= set(keys.channels)
+        import_official(file, "unitalker-emotalk", tmp_path / "model")
+        motion = SpeechAnimator.load(tmp_path / "model", engine="torch", device="cpu").animate(self.WAVEFORM_S, 16_000)
+        assert motion.channels == CHANNELS[EMOTALK]
+        np.testing.assert_allclose(motion.weights_TK, self.values(state, encoder, 30, -1, EMOTALK), atol=2e-4)
 
     @pytest.mark.parametrize(("kind", "head", "fps", "n_vertices"), [
         ("unitalker-vocaset", VOCASET, 30, 5023), ("unitalker-biwi", BIWI, 25, 23370)

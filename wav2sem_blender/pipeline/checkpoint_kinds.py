@@ -44,6 +44,9 @@ CHECKPOINT_KINDS = (
     CheckpointKind("voca", "VOCA", "VOCA's variables as npz; it reads DeepSpeech's logits from a file", "voca"),
     CheckpointKind("voca-stand-in", "VOCA, Stand-in", "VOCA's variables as npz; it hears by the bundled model", "voca"),
     CheckpointKind("unitalker-arkit", "UniTalker ARKit", "UniTalker's .pt: 51 ARKit weights for any head", "unitalker"),
+    CheckpointKind(
+        "unitalker-emotalk", "UniTalker EmoTalk", "UniTalker's .pt: the 52 ARKit weights of EmoTalk's data", "unitalker"
+    ),
     CheckpointKind("unitalker-vocaset", "UniTalker FLAME", "UniTalker's .pt and VOCASET's pca.npz", "unitalker"),
     CheckpointKind("unitalker-biwi", "UniTalker BIWI", "UniTalker's .pt and BIWI's pca.npz", "unitalker"),
     CheckpointKind("unitalker-flame", "UniTalker Parameters", "UniTalker's .pt and your FLAME as .npz", "unitalker"),

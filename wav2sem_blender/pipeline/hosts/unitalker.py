@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ...errors import UserError
 from ..frame_timing import SAMPLE_RATE_HZ, FrameGrid
+from ..motion import ARKIT_CHANNELS
 from .protocol import Host, Release
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ ARKIT_ORDER: tuple[str, ...] = (
 )
 """The 51 outputs of the ARKit head: ARKit's names without tongueOut, in the order that the author gave in issue 5 of
 the released repository, which is FaceScape's."""
+CHANNELS = {ARKIT: ARKIT_ORDER, EMOTALK: tuple(sorted(ARKIT_CHANNELS))}
+"""The outputs of the heads on blendshapes. EmoTalk's 52 are in the order of its released script for rendering."""
 
 
 class Head(NamedTuple):
@@ -128,7 +131,7 @@ class UniTalker(Host):
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of what a head on blendshapes predicts."""
-        return ARKIT_ORDER if self.head == ARKIT else tuple(f"{self.head}_{i:02d}" for i in range(self.head_width))
+        return CHANNELS[self.head]
 
     @property
     def has_components(self) -> bool:
@@ -184,6 +187,7 @@ def release_of(head: str, topology: str, basis_unit: str) -> Release:
 
 RELEASES = {
     "unitalker-arkit": release_of(ARKIT, "arkit", ""),
+    "unitalker-emotalk": release_of(EMOTALK, "arkit", ""),
     "unitalker-vocaset": release_of(VOCASET, "flame", "m"),
     "unitalker-biwi": release_of(BIWI, "biwi", "sqrt_area"),
     "unitalker-flame": release_of(FLAME_PARAMETERS, "flame", "m"),

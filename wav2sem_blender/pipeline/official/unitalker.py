@@ -19,7 +19,7 @@ from torch import Tensor
 from ...errors import Text, UserError
 from ..checkpoint import PUBLISHED, EncoderConfig, ModelFolder
 from ..flame_parameters import Flame
-from ..hosts.unitalker import ARKIT, HEADS, PIVOT, RELEASES, STYLES, UniTalker
+from ..hosts.unitalker import CHANNELS, HEADS, PIVOT, RELEASES, STYLES, UniTalker
 from ..nn.encoders import XLSR_53
 from ..nn.host_network import HostNetwork
 from ..nn.unitalker import (
@@ -71,7 +71,7 @@ def read(kind: str, source: Source) -> Published:
         network = from_published(kind, state, head, pca)
     except UserError as error:
         raise UserError("{file}: {error}", file=source.path.name, error=error.text) from error
-    if head == ARKIT:
+    if head in CHANNELS:
         template = (
             "{file} was not used: UniTalker's ARKit weights need no other file. For another head, choose its kind."
         )
