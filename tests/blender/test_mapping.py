@@ -339,3 +339,14 @@ def test_labels_and_tooltips(cls):
     for prop in rna.properties:
         if prop.identifier not in theirs:
             assert prop.name[0].isupper() and prop.description and not prop.description.endswith("."), prop.identifier
+
+
+def test_a_face_without_mouth_close_closes_with_its_jaw(curves_of):
+    head = keyed_head("Head", ["jawOpen", "mouthFunnel"])
+    weights_TK = np.full((60, 3), (0.3, 0.0, 0.0))
+    weights_TK[30:33] = 0.3, 0.29, 0.0
+    motion = Motion(weights_TK=weights_TK, channels=("jawOpen", "mouthClose", "mouthFunnel"), fps=24.0)
+    outcome = speak(head, motion)
+    jaw_T = curves_of(head)["jawOpen"][1]
+    assert jaw_T[30:33].max() < 0.02 and jaw_T[20:28].min() > 0.25
+    assert outcome.warnings == ("No shape key for mouthClose; the other keys make up for them.",)

@@ -66,6 +66,7 @@ BLENDER_MAY_USE = {
     "any_head.transfer",
     "checkpoint",
     "checkpoint_kinds",
+    "composition",
     "cost",
     "curve_table",
     "face_names",

@@ -42,7 +42,7 @@ __all__ = [
 
 # Columns of `MEASURES`, and the smallest noticeable differences in mm; that of the opening holds for closed lips.
 MEASURE_NAMES = ("opening", "jaw", "upper lip", "width", "protrusion", "tuck")
-_NOTICEABLE_MM = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
+NOTICEABLE_MM = np.array([0.4, 4.0, 1.0, 1.5, 0.8, 0.4])
 # It grows with the opening: 0.4 mm at closed lips, 1.4 mm at 10 mm.
 _OPENING_GROWTH = 0.1
 
@@ -195,7 +195,7 @@ def as_visemes(motion: Motion, visemes: VisemeSet, available: tuple[str, ...] | 
         )
     sounding = [name for name in names if visemes.weights[name]]
     described_NM = np.stack([_measures_of(visemes.weights[name]) for name in sounding])
-    target_TM = _sealed(measured(motion), motion.fps)
+    target_TM = sealed(measured(motion), motion.fps)
     ridge_N = np.array([_RIDGE_BY_TONGUE if name in visemes.by_tongue else _RIDGE for name in sounding])
     open_T = np.square(np.clip(target_TM[:, 0] / _OPEN_MM, 0, 1))
     tucked_T = np.square(np.clip(target_TM[:, -1] / _TUCKED_MM, 0, 1))
@@ -246,7 +246,7 @@ def _closed(opening_T: np.ndarray, fps: float) -> np.ndarray:
     return closed_T
 
 
-def _sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
+def sealed(measured_TM: np.ndarray, fps: float) -> np.ndarray:
     """Press closures a little, so that a pressing viseme takes part and lips of another shape meet too."""
     sealed_TM = measured_TM.copy()
     sealed_TM[:, 0] -= _PRESS_MM * _closed(measured_TM[:, 0], fps)
@@ -262,7 +262,7 @@ def _accelerated_projected_gradients(
 ) -> np.ndarray:
     """Non-negative least squares of all frames together (T, N); Nesterov's momentum with restarts."""
     scale_TM = 1 / (
-        _NOTICEABLE_MM + np.outer(np.maximum(target_TM[:, 0], 0), [_OPENING_GROWTH] + [0] * (len(_NOTICEABLE_MM) - 1))
+        NOTICEABLE_MM + np.outer(np.maximum(target_TM[:, 0], 0), [_OPENING_GROWTH] + [0] * (len(NOTICEABLE_MM) - 1))
     )
     square_TM = np.square(scale_TM)
     # The step is the inverse of an upper bound of the curvature, at the narrowest opening.

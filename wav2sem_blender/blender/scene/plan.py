@@ -10,6 +10,7 @@ import bpy
 
 from ...errors import Text, UserError
 from ...pipeline.any_head.geometry import Similarity
+from ...pipeline.composition import composed, not_shown
 from ...pipeline.face_names import SPEECH_CHANNELS, KeyMap, Row, listed, match_channels
 from ...pipeline.flame import FlameMismatchError
 from ...pipeline.motion import Motion
@@ -112,9 +113,10 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
     warnings: list[str] = [Text('"{name}": {problem}.', name=target.name, problem=problem) for problem in problems]
     warnings += checks.check_keys(target, rows)
     missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
+    played = motion if table.visemes else composed(motion, _channels(rows))
     if missing:
-        warnings.append(no_keys_for(missing))
-    return Plan(motion=motion, rows=rows, warnings=tuple(warnings))
+        warnings.append(left_out(missing, motion, played))
+    return Plan(motion=played, rows=rows, warnings=tuple(warnings))
 
 
 def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> Plan:
@@ -142,8 +144,9 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
         )
     missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
     warnings = checks.check_keys(target, rows)
+    played = motion if similarity is not None else composed(motion, _channels(rows))
     if missing and similarity is None:
-        warnings.append(no_keys_for(missing))
+        warnings.append(left_out(missing, motion, played))
     if missing and similarity is not None and target.data.override_library:
         raise UserError(
             '"{name}" is a library override, which cannot take new shape keys. Animate it once in its own file, or '
@@ -151,11 +154,25 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
             name=target.name,
         )
     return Plan(
-        motion=motion,
+        motion=played,
         rows=rows,
         new_channels=missing if similarity is not None else (),
         similarity=similarity,
         warnings=tuple(warnings),
+    )
+
+
+def left_out(missing: Sequence[str], motion: Motion, played: Motion) -> Text:
+    """What becomes of channels without a shape key: the others make up for them, and what those cannot show."""
+    if played is motion:
+        return no_keys_for(missing)
+    lost = not_shown(motion, played)
+    if not lost:
+        return Text("No shape key for {channels}; the other keys make up for them.", channels=listed(missing))
+    return Text(
+        "No shape key for {channels}; the other keys make up for them, but this face cannot show {lost}.",
+        channels=listed(missing),
+        lost=Text.joined([Text(words) for words in lost], ", "),
     )
 
 
