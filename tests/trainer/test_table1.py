@@ -222,6 +222,9 @@ def test_models_may_be_a_list(models, tmp_path) -> None:
         ("vocaset", "imitator", True): tmp_path / "here",
     }
     assert unused == []
+    listed.write_text("voca-biwi\there\nvoca-biwi\tthere\n")
+    with pytest.raises(ValueError, match="a name is there twice"):
+        find_models(listed, ("vocaset", "biwi"))
     listed.write_text("facefromer-vocaset\tsomewhere\n")
     with pytest.raises(ValueError, match="facefromer-vocaset: is no row of the table"):
         find_models(listed, ("vocaset", "biwi"))
@@ -234,6 +237,8 @@ def test_folders_that_hold_nothing_are_refused(data, tmp_path) -> None:
         find_models(tmp_path, ("vocaset",))
     with pytest.raises(FileNotFoundError, match="has no folder VOCASET or BIWI"):
         compare_hosts(table1(), tmp_path, tmp_path / "out", tmp_path, "cpu")
+    with pytest.raises(ValueError, match="is a file; --data is the folder"):
+        compare_hosts(table1(), Path(__file__), tmp_path / "out", tmp_path, "cpu")
 
 
 def test_the_command_line(data, models, tmp_path, capsys, monkeypatch) -> None:

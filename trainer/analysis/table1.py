@@ -66,6 +66,8 @@ def compare_hosts(config: CompareHosts, data: Path, out: Path, models: Path, dev
         MissingFileError: `data` has none of the sets.
         UserError: `models` names no row, or a model is not what its name says; nothing was measured yet.
     """
+    if not data.is_dir():
+        raise UserError("{data}: is a file; --data is the folder that holds the data sets", data=data)
     folders = {each.kind: _below(data, each.kind) for each in config.sets}
     if not any(folders.values()):
         raise MissingFileError(

@@ -87,6 +87,8 @@ def find_models(place: Path, kinds: Sequence[str]) -> tuple[dict[tuple[str, str,
     else:
         lines = [line.split("\t") for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
         named = {line[0].strip(): place.parent / line[-1].strip() for line in lines}
+        if len(named) < len(lines):
+            raise UserError("{place}: a name is there twice; a row has one model", place=place)
     found: dict[tuple[str, str, bool], Path] = {}
     unused = []
     for name, path in named.items():
