@@ -130,7 +130,7 @@ def _refuse_finished(made: Path, resume: bool) -> None:
 
 _HUBERT = ("hubert", "a pretrain-hubert run")
 _WAV2SEM = ("wav2sem", "a pretrain run, or an imported Wav2Sem")
-_PRIOR = ("prior", "a pretrain-prior run or a published stage-1 file, for hosts of two stages")
+_PRIOR = ("prior", "a pretrain-prior run or a published stage-1 file, for hosts of two stages; or the model to adapt")
 _MODEL = ("model", 'a model folder, a finetune run\'s RUN/model, or "default"')
 VERBS = (
     Verb(

@@ -57,8 +57,9 @@ def check_host(kind: str, file: Path) -> dict[str, float]:
     try:
         outputs = check(golden, kind, lambda other: _read(_beside(file, kind, other)))
     except KeyError as error:
-        template = "{file}: it has no {name}, so it is no golden file of {kind}"
-        raise UserError(template, file=file, name=error, kind=kind) from error
+        raise UserError(
+            "{file}: it has no {name}, so it is no golden file of {kind}", file=file, name=error, kind=kind
+        ) from error
     return {name: relative_difference(ours, theirs) for name, (ours, theirs) in outputs.items()}
 
 
