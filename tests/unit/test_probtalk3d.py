@@ -181,8 +181,8 @@ def test_an_odd_last_frame_is_dropped(n_samples: int, n_frames: int) -> None:
 
 
 def test_settings_that_do_not_fit_are_named() -> None:
-    with pytest.raises(UserError, match="a width of 16 is no multiple of 5"):
-        replace(SMALL, code_width=5)
+    with pytest.raises(UserError, match="a width of 16 is no multiple of 5 heads"):
+        replace(SMALL, heads=5)
     with pytest.raises(UserError, match="probtalk3d at 30 fps: it has 25 fps only"):
         SMALL.at_rate(30)
     assert SMALL_LSF.at_rate(25) is SMALL_LSF

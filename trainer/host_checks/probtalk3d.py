@@ -42,7 +42,7 @@ def _networks(golden: Mapping[str, np.ndarray], kind: str) -> list[ProbTalk3DNet
     state = {name: torch.from_numpy(value) for name, value in state_of(golden).items()}
     from_published = lsf.from_published if kind == "lsf" else probtalk3d.from_published
     width = golden["latent"].shape[-1]
-    return [from_published(kind, state, heads) for heads in (8, 4, 2, 1, 16) if width % heads == 0]
+    return [from_published(kind, state, heads) for heads in range(1, 33) if width % heads == 0]
 
 
 def _difference(network: ProbTalk3DNetwork, golden: Mapping[str, np.ndarray]) -> float:

@@ -44,7 +44,7 @@ class ProbTalk3D(Host):
         prior_blocks: Blocks of the codec's encoder, and of its decoder.
         blocks: Blocks of the predictor.
         n_codes: Rows of the codebook.
-        code_width: Moments of a channel that a code stands for; a divisor of M.
+        code_width: Moments of a channel that a code stands for; a divisor of M, or codes end in the next clip.
         feature_dim: Width of the speech encoder's hidden states, which are read in pairs.
         temperature: Of the draw; the nearest code is the likeliest.
         longest, overlap: Animation frames of a window of a long recording, and that neighbours share.
@@ -75,14 +75,9 @@ class ProbTalk3D(Host):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "style_parts", tuple(map(int, self.style_parts)))
-        if self.dim % self.code_width or self.dim % self.heads:
-            raise UserError(
-                "{kind}: a width of {dim} is no multiple of {code_width} (a code) and {heads} (heads)",
-                kind=self.KIND,
-                dim=self.dim,
-                code_width=self.code_width,
-                heads=self.heads,
-            )
+        if self.dim % self.heads:
+            template = "{kind}: a width of {dim} is no multiple of {heads} heads"
+            raise UserError(template, kind=self.KIND, dim=self.dim, heads=self.heads)
 
     @property
     def grid(self) -> FrameGrid:
