@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from wav2sem_blender.errors import MissingFileError
+from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.files import FolderKind, write_atomically
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.nn.encoders import KINDS, WHISPER
