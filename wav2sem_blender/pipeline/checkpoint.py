@@ -41,7 +41,7 @@ Described = TypeVar("Described")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A transformers encoder: `kind` is "hubert" or "wav2vec2", `config` holds what differs from its base size; or
+    """A transformers encoder: `kind` is "hubert", "wav2vec2" or "wavlm", `config` holds what differs from its base size; or
     "whisper", whose `config` holds the sizes; or "features", see `given_features.py`."""
 
     kind: str
