@@ -41,8 +41,8 @@ Described = TypeVar("Described")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A transformers encoder: `kind` is "hubert", "wav2vec2" or "wavlm", `config` holds what differs from its base size; or
-    "whisper", whose `config` holds the sizes; or "features", see `given_features.py`."""
+    """A transformers encoder: `kind` is "hubert", "wav2vec2" or "wavlm", `config` holds what differs from its base
+    size; or "whisper", whose `config` holds the sizes; or "features", see `given_features.py`."""
 
     kind: str
     config: Mapping[str, Any]
