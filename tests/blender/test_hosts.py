@@ -22,7 +22,7 @@ from wav2sem_blender.blender.animate import estimate, jobs  # noqa: E402
 from wav2sem_blender.blender.scene.demo_head import build_demo_head  # noqa: E402
 from wav2sem_blender.blender.tasks.task import running_task  # noqa: E402
 from wav2sem_blender.blender.ui import panels  # noqa: E402
-from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
+from wav2sem_blender.pipeline import SpeechAnimator, given_features  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelConfig, ModelFolder, save_model  # noqa: E402
 from wav2sem_blender.pipeline.cost import flops  # noqa: E402
 from wav2sem_blender.pipeline.flame_parameters import N_EXPRESSIONS, N_PARAMETERS, N_SHAPES, Flame  # noqa: E402
@@ -38,7 +38,12 @@ N_VERTICES, DURATION_S = 5023, 1.2
 RNG = np.random.default_rng(0)
 # The hosts whose motion is on ARKit's channels; all others make their own keys on FLAME.
 ARKIT = {"faceformer_channels": FaceFormerChannels(), "unitalker-arkit": UniTalker(dim=16, style_dim=4)}
-KINDS = (*HOSTS, "unitalker-arkit")
+KINDS = (*HOSTS, "unitalker-arkit", "voca-file")
+
+
+def smoke_of(kind: str):
+    """The smoke experiment of a host on vertices."""
+    return known("finetune")["smoke" if kind == "faceformer" else f"{kind}_smoke"]()
 
 
 def random_model(kind: str, folder) -> ModelFolder:
@@ -46,8 +51,10 @@ def random_model(kind: str, folder) -> ModelFolder:
     torch.manual_seed(0)
     host, encoder, emotion, n_outputs = ARKIT.get(kind), TOY_ENCODER, None, 3 * N_VERTICES
     if host is None:
-        recipe = known("finetune")["smoke" if kind == "faceformer" else f"{kind}_smoke"]()
+        recipe = smoke_of(kind.removesuffix("-file"))
         host, encoder, emotion = recipe.host, recipe.encoder, recipe.emotion
+    if kind == "voca-file":
+        encoder = given_features.encoder("DeepSpeech's logits", 29, stand_in=False)
     if kind in ("probtalk3d", "lsf"):
         n_outputs = N_PARAMETERS
     styles = host.styles_of(tuple(f"speaker_{i}" for i in range(8)))
@@ -103,6 +110,7 @@ def recording(tmp_path):
     soundfile.write(tmp_path / "speech.wav", samples_S, rate_hz)
     text_LE = RNG.normal(size=(round(DURATION_S * 50), 24)).astype(np.float32)
     np.save(tmp_path / "speech.text.npy", text_LE)
+    np.save(tmp_path / "speech.npy", RNG.normal(size=(round(DURATION_S * 50), 29)).astype(np.float32))
     return tmp_path / "speech.wav"
 
 
@@ -148,6 +156,27 @@ def test_a_run_of_a_host_is_cancelled_without_a_trace(flame_head, recording, tmp
     assert running_task() is None and scene_bytes() == before
 
 
+def test_features_are_looked_for_beside_the_users_own_file(flame_head, recording, tmp_path, scene_bytes):
+    """Not beside what Blender decodes of it for the worker."""
+    model, before = str(random_model("voca-file", tmp_path / "model").path), scene_bytes()
+    recording.with_suffix(".npy").unlink()
+    with pytest.raises(RuntimeError, match=rf"{recording.with_suffix('.npy')}: missing"):
+        bpy.ops.wav2sem.animate(filepath=str(recording), model=model, object="Head", range_start_s=0.5)
+    assert scene_bytes() == before
+
+
+def test_a_part_of_a_recording_has_its_part_of_the_features(flame_head, recording, tmp_path, curves_of):
+    """VOCA looks 8 frames of 60 a second to either side; farther in, the part moves as the whole does."""
+    model = str(random_model("voca-file", tmp_path / "model").path)
+    bpy.context.scene.render.fps = 60
+    bpy.ops.wav2sem.animate(filepath=str(recording), model=model, object="Head")
+    whole_T = curves_of(flame_head)["key_00"][1]
+    bpy.ops.wav2sem.animate(filepath=str(recording), model=model, object="Head", range_start_s=0.6)
+    frames_T, part_T = curves_of(flame_head)["key_00"]
+    assert frames_T[0] == 1 + 36 and np.ptp(part_T) > 1e-5
+    np.testing.assert_allclose(part_T[8:-15], whole_T[36 + 8 :][: len(part_T) - 23], atol=1e-6)
+
+
 class TestTheEstimate:
     """Before a run the panel says how long it will take; after one, it knows this machine."""
 
@@ -185,7 +214,7 @@ class TestTheEstimate:
 
     def test_every_host_is_counted(self):
         for kind in HOSTS:
-            host = ARKIT.get(kind) or known("finetune")["smoke" if kind == "faceformer" else f"{kind}_smoke"]().host
+            host = ARKIT.get(kind) or smoke_of(kind).host
             assert 0 < host.flops(30) < host.flops(300), kind
 
     def test_the_words_are_rough(self):

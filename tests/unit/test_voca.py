@@ -222,7 +222,7 @@ class TestTorch:
         np.savez(tmp_path / "named.npz", logits=logits_LD)
         named = animator.animate_file(recording, style=2, features=tmp_path / "named.npz")
         np.testing.assert_array_equal(named.weights_TK, motion.weights_TK)
-        with pytest.raises(UserError, match="audio: this model reads DeepSpeech's logits from a file beside"):
+        with pytest.raises(UserError, match="audio: this model reads DeepSpeech.s logits .* in memory"):
             animator.animate(logits_LD[:, 0].repeat(320), 16_000)
 
     def test_the_stand_in_hears_by_the_bundled_model_and_says_so(self, tmp_path: Path) -> None:
@@ -303,6 +303,15 @@ def test_wrong_feature_files_are_refused(tmp_path: Path, array: np.ndarray, mess
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     with pytest.raises(UserError, match=f"x.npy: {message}"):
         given_features.read_features(tmp_path / "x.npy", 29, 1.0)
+
+
+def test_a_part_of_a_recording_reads_its_part_of_the_file(tmp_path: Path) -> None:
+    logits_LD = np.random.default_rng(0).normal(size=(100, 29)).astype(np.float32)
+    np.save(tmp_path / "x.npy", logits_LD)
+    part_LD = given_features.read_features(tmp_path / "x.npy", 29, 0.5, begins_s=1.006)
+    np.testing.assert_array_equal(part_LD, logits_LD[50:75])
+    with pytest.raises(UserError, match="100 frames are 2.00 s at 50 a second, but the recording has 3.10 s"):
+        given_features.read_features(tmp_path / "x.npy", 29, 1.6, begins_s=1.5)
 
 
 def plain(state: dict[str, np.ndarray], memory_TD: np.ndarray, style_N: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ def test_the_command_line_is_the_documented_one():
         "job": "a",
         "audio": "/x.wav",
         "recording": "",
+        "begins_s": None,
         "model": "default",
         "engine": "auto",
         "device": "auto",

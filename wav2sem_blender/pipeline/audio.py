@@ -52,7 +52,8 @@ class Speech:
         name: The file's name, for messages.
         n_samples: Number of samples at 16 kHz, S.
         sha256: Hash of the source file's bytes, or of the array's.
-        recording: The file of which this is the whole sound; None for samples from memory, or a part of a file.
+        recording: The file that this is the sound of; None for samples from memory, or sound that was mixed.
+        begins_s: Where in `recording` this begins, if it is a part of it; None if it is all of it.
         features: A file with features of it, for models that do not hear it themselves; None: it is looked for beside
             `recording`.
     """
@@ -62,6 +63,7 @@ class Speech:
         self.sha256 = sha256
         self.n_samples = n_samples
         self.recording: Path | None = None
+        self.begins_s: float | None = None
         self.features: Path | None = None
         self._samples = samples
         self._mean = float(mean)

@@ -10,6 +10,7 @@ Shapes: L frames (50 Hz), D features.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,8 +67,8 @@ def read_for(
     if file is None:
         if speech.recording is None:
             template = (
-                "{audio}: this model reads {features} from a file beside the recording, and this is no recording of "
-                "its own but a part of one, or sound in memory. Choose the whole file, or name the features' file."
+                "{audio}: this model reads {features} from a file beside the recording, and this sound has none: it is "
+                "mixed or in memory. Choose a sound file, or name the features' file."
             )
             raise UserError(template, audio=speech.name, features=of)
         wanted = [speech.recording.with_suffix(suffix) for suffix in suffixes]
@@ -78,11 +79,17 @@ def read_for(
             "docs/hosts.md says how to make it."
         )
         raise MissingFileError(template, file=file, features=of, width=config["input_size"], audio=speech.name)
-    return file, read_features(file, config["input_size"], speech.duration_s)
+    return file, read_features(file, config["input_size"], speech.duration_s, speech.begins_s)
 
 
-def read_features(file: Path, width: int, duration_s: float) -> np.ndarray:
+def read_features(file: Path, width: int, duration_s: float, begins_s: float | None = None) -> np.ndarray:
     """Features float32 (L, D) of a .npy file, or of the only array of a .npz file; (L, 1, D) is read too.
+
+    Args:
+        file: The file.
+        width: D.
+        duration_s: Of the recording, or of a part of it.
+        begins_s: Where the part begins; it is rounded to a frame. None for the whole recording.
 
     Raises:
         UserError: It is no such file, or of another width, rate or recording.
@@ -101,8 +108,10 @@ def read_features(file: Path, width: int, duration_s: float) -> np.ndarray:
     if stored.ndim != 2 or stored.shape[1] != width or stored.dtype.kind != "f":
         template = "{file}: {dtype} of the shape {shape}; floats of the shape (frames, {width}) are needed"
         raise UserError(template, file=file, dtype=stored.dtype, shape=shape, width=width)
-    length_s = len(stored) / ENCODER_RATE_HZ
-    if abs(length_s - duration_s) > MAX_LENGTH_DIFFERENCE_S:
+    if not np.isfinite(stored).all():
+        raise UserError("{file}: some values are NaN or infinite; make it again", file=file)
+    length_s, end_s = len(stored) / ENCODER_RATE_HZ, (begins_s or 0.0) + duration_s
+    if length_s < end_s - MAX_LENGTH_DIFFERENCE_S or (begins_s is None and length_s > end_s + MAX_LENGTH_DIFFERENCE_S):
         raise UserError(
             "{file}: {n_frames} frames are {length_s:.2f} s at {rate_hz} a second, but the recording has "
             "{duration_s:.2f} s; they are of another recording or rate",
@@ -110,8 +119,9 @@ def read_features(file: Path, width: int, duration_s: float) -> np.ndarray:
             n_frames=len(stored),
             length_s=length_s,
             rate_hz=ENCODER_RATE_HZ,
-            duration_s=duration_s,
+            duration_s=end_s,
         )
-    if not np.isfinite(stored).all():
-        raise UserError("{file}: some values are NaN or infinite; make it again", file=file)
+    if begins_s is not None:
+        first = min(round(begins_s * ENCODER_RATE_HZ), len(stored) - 1)
+        stored = stored[first : first + math.ceil(duration_s * ENCODER_RATE_HZ)]
     return stored.astype(np.float32)

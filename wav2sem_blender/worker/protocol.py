@@ -41,8 +41,9 @@ class Animate:
     Attributes:
         job: Names the job and its folder; letters and digits.
         audio: Absolute path of a file that soundfile reads.
-        recording: The user's file of which `audio` is the whole sound, beside which a model's features may lie; empty
-            if `audio` is a part of one.
+        recording: The user's file that `audio` is the sound of, beside which a model's features may lie; empty for
+            sound that was mixed.
+        begins_s: Where in `recording` the sound begins, if it is a part of it.
         model: "default" or a model folder.
         engine: "auto", "onnx" or "torch".
         device: "auto", "cpu", "cuda", "mps" or "xpu".
@@ -62,6 +63,7 @@ class Animate:
     job: str
     audio: str
     recording: str = ""
+    begins_s: float | None = None
     model: str = "default"
     engine: str = "auto"
     device: str = "auto"

@@ -156,6 +156,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
         speech.recording = Path(command.recording) if command.recording else None
+        speech.begins_s = command.begins_s
         if command.listen:
             _listen(speech, job_folder, progress)
         motion = animator.animate_speech(

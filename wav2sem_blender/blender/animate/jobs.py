@@ -187,7 +187,8 @@ class Job(Task):
         return protocol.Animate(
             job=self._id,
             audio=audio,
-            recording=str(self._audio.whole_file or ""),
+            recording="" if self._audio.mix else str(self._audio.file),
+            begins_s=self._audio.start_s if self._audio.is_part else None,
             model=model,
             engine=settings.engine,
             device=settings.device,

@@ -53,9 +53,9 @@ class Audio:
         return self.decoded or self.file
 
     @property
-    def whole_file(self) -> Path | None:
-        """`file`, if the worker hears all of it at its own speed."""
-        return self.file if self.mix is None and self.stop_s is None and not self.start_s else None
+    def is_part(self) -> bool:
+        """Whether the worker does not hear all of `file`."""
+        return self.stop_s is not None or self.start_s > 0
 
     def decoding(self) -> decode.Decoding | None:
         """Start decoding; None if nothing has to be decoded.
