@@ -215,3 +215,17 @@ def test_training_without_flame_or_emotion2vec_ends_before_it_starts(codec: Path
     config = replace(mead.lsf_smoke(), emotion_weights="emotion2vec_base.pt")
     with pytest.raises(MissingFileError, match="emotion2vec_base.pt is missing: emotion2vec's released weights"):
         run_in(tmp_path / "b", config, finetune, folder, **stages)
+
+
+def test_evaluation_takes_each_clips_own_style(data: Path, codec: Path, tmp_path) -> None:
+    from trainer.evaluation import evaluate
+
+    model = run_in(tmp_path / "face", mead.probtalk3d_smoke(), finetune, data, None, None, prior=codec) / "model"
+    animator, faces = SpeechAnimator.load(model), open_face_data("mead_sentences", data)
+    predictor = evaluate.Predictor(animator, (), tmp_path / "kept", faces.fps)
+    clip = faces.clips[0]
+    assert predictor.styles(clip) == ("M029 + neutral + level_1",)
+    made = predictor.predict(clip, faces.samples(clip), evaluate.Semantics(name="own", label="own"))
+    by_hand = animator.animate(faces.samples(clip), 16_000, "M029+neutral+level_1").weights_TK
+    np.testing.assert_array_equal(made.weights_NTK, by_hand[None])
+    assert predictor.offsets(by_hand).shape == (12, N_VERTICES, 3)

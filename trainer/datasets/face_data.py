@@ -42,12 +42,18 @@ MAX_TEMPLATE_DISTANCE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class FaceClip:
-    """One sentence of one subject; `split` is "train", "valid", "test" or, in BIWI, "test_b" ("test" is Test-A)."""
+    """One sentence of one subject.
+
+    Attributes:
+        split: "train", "valid", "test" or, in BIWI, "test_b" ("test" is Test-A).
+        style: The name of its speaking style where that is not the subject.
+    """
 
     name: str
     subject: str
     split: str
     text: str | None = None
+    style: str = ""
 
 
 class FaceData(ABC):

@@ -28,7 +28,7 @@ import numpy as np
 
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.audio import Speech
-from wav2sem_blender.pipeline.flame_parameters import N_EXPRESSIONS, N_PARAMETERS, N_SHAPES, Flame, from_flame
+from wav2sem_blender.pipeline.flame_parameters import N_EXPRESSIONS, N_PARAMETERS, N_SHAPES, OWN_FACE, Flame, from_flame
 from wav2sem_blender.pipeline.hosts.probtalk3d import EMOTIONS, LEVELS, SPEAKERS, STYLES, ProbTalk3D
 
 from .exported_faces import load_array, sound_length_s
@@ -59,6 +59,12 @@ def take_of(name: str) -> Take | None:
         return None
     label = found["emotion"] and (int(found["emotion"]), int(found["level"]))
     return Take(found["speaker"], int(found["sentence"]), *(label or (None, None)))
+
+
+def style_names(take: Take) -> tuple[str, str, str]:
+    """The three styles that a labelled take has."""
+    assert take.emotion is not None and take.level is not None
+    return take.speaker, EMOTIONS[take.emotion], LEVELS[take.level]
 
 
 def by_sentence(take: Take) -> str | None:
@@ -140,7 +146,8 @@ class Mead(FaceData):
             elif heard and clip_name not in recordings:
                 skipped["recording missing"] += 1
             else:
-                clips.append(FaceClip(name=clip_name, subject=take.speaker, split=part))
+                style = " + ".join(style_names(take)) if labelled else OWN_FACE
+                clips.append(FaceClip(name=clip_name, subject=take.speaker, split=part, style=style))
         self.clips, self.skipped = tuple(clips), dict(skipped)
 
     @staticmethod
@@ -197,9 +204,8 @@ class Mead(FaceData):
         if not self.labelled:
             return self.shape(clip)[None]
         take = take_of(clip.name)
-        assert take is not None and take.emotion is not None and take.level is not None
-        wanted = {take.speaker, EMOTIONS[take.emotion], LEVELS[take.level]}
-        return np.array([[style in wanted for style in styles]], np.float32)
+        assert take is not None
+        return np.array([[style in style_names(take) for style in styles]], np.float32)
 
     def prepare(self, network: object) -> None:
         """Give a network the FLAME that makes its keys."""
@@ -233,11 +239,14 @@ class Mead(FaceData):
         return sound_length_s(self._recording(clip)), load_array(self._motion(clip)).shape[1] / self.fps
 
     def _vertices(self, clip: FaceClip) -> np.ndarray:
-        return self.flame.vertices(self.parameters(clip), self.shape(clip))
+        # On one shape for all clips of a speaker, since their reconstructions differ in it.
+        return self.flame.vertices(self.parameters(clip), self._shape_of(clip.subject))
 
     def _template(self, subject: str) -> np.ndarray:
-        clip = next(clip for clip in self.clips if clip.subject == subject)
-        return self.flame.neutral(self.shape(clip)).astype(np.float32)
+        return self.flame.neutral(self._shape_of(subject)).astype(np.float32)
+
+    def _shape_of(self, subject: str) -> np.ndarray:
+        return self.shape(next(clip for clip in self.clips if clip.subject == subject))
 
 
 def open_mead_sentences(folder: Path) -> Mead:

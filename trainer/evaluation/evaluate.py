@@ -113,11 +113,11 @@ class Predictor:
         for style in styles:
             style_weights(style, self.config.styles)
 
-    def styles(self, subject: str) -> tuple[str, ...]:
-        """The requested ones; else the subject's own, or all styles for an unseen subject."""
-        if self._styles:
-            return self._styles
-        return (subject,) if subject in self.config.styles else self.config.styles
+    def styles(self, clip: FaceClip) -> tuple[str, ...]:
+        """The requested ones; else the clip's own or its subject's, or all styles for an unseen subject."""
+        if self._styles or clip.style:
+            return self._styles or (clip.style,)
+        return (clip.subject,) if clip.subject in self.config.styles else self.config.styles
 
     def given(self, faces: FaceData, clip: FaceClip) -> Path | None:
         """The file of features that the model needs of a clip, if it needs one and there is one."""
@@ -129,7 +129,7 @@ class Predictor:
         """Predict a clip, or read the prediction for this model, audio and vector from disk; `features` as
         `SpeechAnimator`."""
         vector_E = None if row.vectors is None else row.vectors[clip.name]
-        styles = self.styles(clip.subject)
+        styles = self.styles(clip)
         path = self._folder / row.name / f"{clip.name}.npz"
         given = features.read_bytes() if features else b""
         key = self._key(samples_S, styles, row.strength, vector_E, given)
@@ -267,7 +267,7 @@ def _measure(
             if row.unavailable:
                 continue
             made = predictor.predict(clip, samples_S, row, predictor.given(faces, clip))
-            for style, weights_TK in zip(predictor.styles(clip.subject), made.weights_NTK, strict=True):
+            for style, weights_TK in zip(predictor.styles(clip), made.weights_NTK, strict=True):
                 predicted_TV3 = template_V3 + predictor.offsets(weights_TK)
                 errors = sequence_errors(predicted_TV3, *against)
                 totals.errors[row.name].add(errors)
@@ -322,7 +322,7 @@ def _described(
             "split": config.split,
             "clips": len(clips),
             "subjects": len({clip.subject for clip in clips}),
-            "styles": sorted({style for clip in clips for style in predictor.styles(clip.subject)}),
+            "styles": sorted({style for clip in clips for style in predictor.styles(clip)}),
             "fps": faces.fps,
             "unit": faces.unit,
             "sha256": data_hash(faces.files()),

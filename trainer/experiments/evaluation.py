@@ -25,6 +25,16 @@ def biwi_b() -> EvaluateVertices:
     return replace(biwi_a(), split="test_b")
 
 
+def mead_sentences() -> EvaluateVertices:
+    """3DMEAD's held-out sentences in their speaker's, emotion's and level's style (ProbTalk3D's split)."""
+    return EvaluateVertices(kind="mead_sentences")
+
+
+def mead_identities() -> EvaluateVertices:
+    """3DMEAD's held-out speakers, with FLAME's mean face as the speaker unless the model has another."""
+    return EvaluateVertices(kind="mead_identities")
+
+
 def custom() -> EvaluateVertices:
     """The validation split of a studio's own takes (wav + npy + template), as not every studio has a test split."""
     return EvaluateVertices(kind="custom", split="valid")
@@ -62,6 +72,6 @@ def table1_smoke() -> CompareHosts:
 
 
 EXPERIMENTS = (
-    *(vocaset, biwi_a, biwi_b, custom, bundled, bundled_test, prompts, smoke),
+    *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts, smoke),
     *(table1, table1_smoke),
 )

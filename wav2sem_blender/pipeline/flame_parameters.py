@@ -25,6 +25,8 @@ N_SHAPES, N_EXPRESSIONS = 300, 50
 N_PARAMETERS = N_EXPRESSIONS + 3
 EXPRESSION_UNIT = 3.0
 """Standard deviations of an expression that are a key's full shape: published models predict -3 to 3."""
+OWN_FACE = "neutral_face"
+"""The speaking style that is made of the shape of the face that is animated."""
 RANGES = ((-3.0, 3.0), (-0.1, 0.5))
 """The expressions and the jaw's rotation vector in radians that models trained on 3DMEAD call 0 and 1."""
 _PAIRS = tuple(itertools.combinations_with_replacement(range(3), 2))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..flame_parameters import OWN_FACE
 from .codec import CodecStack, LinearEmbedding, Squasher, sinusoid
 from .keys import OnKeys
 from .probtalk3d import ProbTalk3DNetwork, pairs
@@ -26,8 +27,6 @@ from .probtalk3d import ProbTalk3DNetwork, pairs
 if TYPE_CHECKING:
     from ..hosts.lsf import LSF
 
-OWN_FACE = "neutral_face"
-"""The style made of the face that is animated."""
 IDENTITY_NAME = "identity_extractor."
 STYLE_NAME = "feature_predictor.style_proj.weight"
 IDENTITY_WIDTHS = (256, 128)
