@@ -81,6 +81,16 @@ def opening_mm(motion, opening_of):
     return np.maximum((motion.weights_TK @ pairs_KP).max(axis=1), 0)
 
 
+CLOSED = {
+    "Oculus visemes": ("PP", "FF"),
+    "Rhubarb mouth shapes": ("A", "G"),
+    "VRM vowels": (),
+    "DAZ visemes": ("M", "F"),
+    "Character Creator visemes": ("Explosive", "Dental_Lip"),
+    "Preston Blair shapes": ("MBP", "FV"),
+}
+
+
 @pytest.mark.parametrize("name", VISEME_SETS)
 class TestEverySet:
     def test_the_demos_lips_open_and_close_alike(self, name, spoken, demo_opening):
@@ -88,7 +98,8 @@ class TestEverySet:
         before_T = opening_mm(spoken, demo_opening)
         after_T = opening_mm(as_arkit(as_visemes(spoken, visemes), visemes), demo_opening)
         assert np.corrcoef(before_T, after_T)[0, 1] > 0.98
-        assert np.sqrt(np.mean(np.square(after_T - before_T))) < 1.15  # of up to 10 mm
+        # Of up to 10 mm; Character Creator has but one viseme between open and closed.
+        assert np.sqrt(np.mean(np.square(after_T - before_T))) < (1.4 if name == "CHARACTER_CREATOR" else 1.15)
         inner = before_T[1:-1]
         closures = 1 + np.flatnonzero((inner <= before_T[:-2]) & (inner < before_T[2:]) & (inner < 1.0))
         assert len(closures) >= 10
@@ -135,7 +146,7 @@ class TestEverySet:
     def test_rest_stays_rest(self, name):
         weights = weights_of(as_visemes(held(), VISEME_SETS[name]))
         assert {viseme: weight for viseme, weight in weights.items() if weight > 1e-6} == (
-            {"OCULUS": {"sil": 1.0}, "RHUBARB": {"X": 1.0}, "VRM": {}}[name]
+            {"OCULUS": {"sil": 1.0}, "RHUBARB": {"X": 1.0}, "PRESTON_BLAIR": {"rest": 1.0}}.get(name, {})
         )
 
     def test_the_minimum_is_found(self, name):
@@ -160,7 +171,7 @@ class TestEverySet:
         mixture = Motion(weights_TK=weights_N[None], channels=visemes.names, fps=30)
         misses = (measured(as_arkit(mixture, visemes))[0] - wanted) / noticeable
         ridge = np.array([6.0 if name in visemes.by_tongue else 2.0 for name in visemes.names])
-        closed = {"Oculus visemes": ("PP", "FF"), "Rhubarb mouth shapes": ("A", "G"), "VRM vowels": ()}[visemes.label]
+        closed = CLOSED[visemes.label]
         ridge += [20.0 * (name in closed) for name in visemes.names]
         ridge *= [bool(visemes.weights[name]) for name in visemes.names]
         return 0.5 * np.sum(misses**2) + 0.5 * np.dot(ridge, np.square(weights_N))

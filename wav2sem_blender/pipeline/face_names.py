@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Maps channels to the shape keys of a face by the keys' names.
 
-It knows ARKit's names in their usual spellings, MetaHuman's curves, and three sets of visemes.
+It knows ARKit's names in their usual spellings, those of known rigs (`rig_names.py`), and the sets of visemes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..errors import MissingFileError, Text, UserError
 from ..files import atomic_file
 from .motion import ARKIT_CHANNELS
+from .rig_names import RIGS, Rig, lid_rows, rows_for
 from .tongue import TONGUE_CHANNELS
 from .visemes import VISEME_SETS
 
@@ -89,7 +90,12 @@ class KeyMap:
         present = set(key_names)
         known = VISEME_SETS[self.visemes].names if self.visemes else None
         absent = list(dict.fromkeys(row.key for row in self.rows if row.key and row.key not in present))
-        unknown = [channel for channel in self.channels if channel and known is not None and channel not in known]
+        others = set(KNOWN_CHANNELS) - set(SPEECH_CHANNELS)  # lids and brows beside visemes
+        unknown = [
+            channel
+            for channel in self.channels
+            if channel and known is not None and channel not in known and channel not in others
+        ]
         found: list[str] = []
         if not self.rows:
             found.append("The mapping is empty; use Guess, or add a row")
@@ -185,18 +191,19 @@ def _row(content: object, file_name: str, number: int) -> Row:
 def guess_key_map(key_names: Iterable[str]) -> KeyMap:
     """The mapping that the names of a face's keys suggest; without rows if no name is known.
 
-    ARKit and MetaHuman keys, which are muscles, are preferred to visemes unless only a few of them exist.
+    ARKit's keys and those of known rigs, which are muscles, are preferred to visemes unless only a few of them exist.
     """
     keys = list(dict.fromkeys(key_names))
-    muscles = max(_arkit_map(keys), _metahuman_map(keys), key=_speech_count)
+    muscles = max((_arkit_map(keys), *(_rig_map(rig, keys) for rig in RIGS)), key=_speech_count)
     if "jawOpen" in muscles.channels and _speech_count(muscles) >= 10:
         return muscles
     for name, needed in _NEEDED.items():
         found = _viseme_keys(keys, _SPELLINGS[name])
         if needed(found):
             visemes = VISEME_SETS[name]
-            rows = tuple(Row(viseme, found[viseme]) for viseme in visemes.names if viseme in found)
-            return KeyMap(rows=rows, visemes=name, label=visemes.label)
+            rows = [Row(viseme, found[viseme]) for viseme in visemes.names if viseme in found]
+            rows += [Row(*row) for row in lid_rows(keys) if row[1] not in found.values()]
+            return KeyMap(rows=tuple(rows), visemes=name, label=visemes.label)
     return muscles
 
 
@@ -283,61 +290,8 @@ def _arkit_map(keys: list[str]) -> KeyMap:
     return KeyMap(rows=tuple(Row(channel, key) for channel, key in match_channels(KNOWN_CHANNELS, keys).items()))
 
 
-# MetaHuman's names of these channels; {s} is the side, U and D are the upper and the lower lip. Versions of the rig
-# differ, so every name that a face has is used.
-_METAHUMAN_NAMES: dict[str, str] = {
-    "eyeBlink{}": "eyeBlink{s}",
-    "eyeLookUp{}": "eyeLookUp{s}",
-    "eyeLookDown{}": "eyeLookDown{s}",
-    "eyeSquint{}": "eyeSquintInner{s}",
-    "eyeWide{}": "eyeWiden{s}",
-    "jawForward": "jawFwd",
-    "jawRight": "jawRight",
-    "jawLeft": "jawLeft",
-    "jawOpen": "jawOpen",
-    "mouthClose": "mouthLipsTogetherUL mouthLipsTogetherUR mouthLipsTogetherDL mouthLipsTogetherDR",
-    "mouthFunnel": "mouthFunnelUL mouthFunnelUR mouthFunnelDL mouthFunnelDR",
-    "mouthPucker": "mouthLipsPurseUL mouthLipsPurseUR mouthLipsPurseDL mouthLipsPurseDR",
-    "mouthRight": "mouthRight",
-    "mouthLeft": "mouthLeft",
-    "mouthSmile{}": "mouthCornerPull{s}",
-    "mouthFrown{}": "mouthCornerDepress{s}",
-    "mouthDimple{}": "mouthDimple{s}",
-    "mouthStretch{}": "mouthStretch{s}",
-    "mouthRollLower": "mouthLowerLipRollInL mouthLowerLipRollInR",
-    "mouthRollUpper": "mouthUpperLipRollInL mouthUpperLipRollInR",
-    "mouthShrugLower": "jawChinRaiseDL jawChinRaiseDR",
-    "mouthShrugUpper": "jawChinRaiseUL jawChinRaiseUR",
-    "mouthPress{}": "mouthLipsPress{s} mouthPressU{s} mouthPressD{s}",
-    "mouthLowerDown{}": "mouthLowerLipDepress{s}",
-    "mouthUpperUp{}": "mouthUpperLipRaise{s}",
-    "browDown{}": "browDown{s}",
-    "browInnerUp": "browRaiseInL browRaiseInR",
-    "browOuterUp{}": "browRaiseOuter{s}",
-    "cheekPuff": "mouthCheekBlowL mouthCheekBlowR",
-    "cheekSquint{}": "eyeCheekRaise{s}",
-    "noseSneer{}": "noseWrinkle{s}",
-    "tongueOut": "tongueOut",
-    "tongueTipUp": "tongueTipUp",
-}
-_METAHUMAN: dict[str, tuple[str, ...]] = {
-    channel.format(side): tuple(names.format(s=side[:1]).lower().split())
-    for channel, names in _METAHUMAN_NAMES.items()
-    for side in (("Left", "Right") if "{}" in channel else ("",))
-}
-
-
-def _metahuman_map(keys: list[str]) -> KeyMap:
-    by_name: dict[str, str] = {}
-    for key in keys:
-        by_name.setdefault(re.sub(r"^ctrl_expressions[_.]", "", _split_namespace(key)[1].lower()), key)
-    rows = [
-        Row(channel, by_name[name])
-        for channel in KNOWN_CHANNELS
-        for name in _METAHUMAN.get(channel, ())
-        if name in by_name
-    ]
-    return KeyMap(rows=tuple(rows), label="MetaHuman curves")
+def _rig_map(rig: Rig, keys: list[str]) -> KeyMap:
+    return KeyMap(rows=tuple(Row(*row) for row in rows_for(rig, KNOWN_CHANNELS, keys)), label=rig.label)
 
 
 # Spellings of the visemes in lower case. Hiragana are the five vowels of MikuMikuDance models, used as VRM's.
@@ -351,6 +305,12 @@ _SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "U": ("u", "ou"),
     },
     "RHUBARB": {name: (name.lower(),) for name in "ABCDEFGHX"},
+    "DAZ": {name: (name.lower(),) for name in VISEME_SETS["DAZ"].names},
+    "CHARACTER_CREATOR": {
+        name: tuple(dict.fromkeys((name.lower(), name.lower().replace("_", ""), name.lower().replace("-", "_"))))
+        for name in VISEME_SETS["CHARACTER_CREATOR"].names
+    },
+    "PRESTON_BLAIR": {name: (name.lower(),) for name in VISEME_SETS["PRESTON_BLAIR"].names},
     "VRM": {
         "A": ("a", "aa", "あ"),
         "I": ("i", "ih", "い"),
@@ -363,6 +323,9 @@ _SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
 _NEEDED = {
     "OCULUS": lambda found: len(found) >= 10 and {"PP", "aa"} <= found.keys(),
     "RHUBARB": lambda found: set("ABCDEF") <= found.keys(),
+    "DAZ": lambda found: len(found) >= 12 and {"M", "AA", "UW"} <= found.keys(),
+    "CHARACTER_CREATOR": lambda found: len(found) >= 6 and {"Open", "Explosive"} <= found.keys(),
+    "PRESTON_BLAIR": lambda found: len(found) >= 6 and {"MBP", "AI"} <= found.keys(),
     "VRM": lambda found: len(found) == 5,
 }
 # Words that may precede a viseme without a separator: "visemeaa".

@@ -149,7 +149,65 @@ RHUBARB = _viseme_set(
     X={},
 )
 
-VISEME_SETS: dict[str, VisemeSet] = {"OCULUS": OCULUS, "RHUBARB": RHUBARB, "VRM": VRM}
+DAZ = _viseme_set(
+    "DAZ visemes",
+    by_tongue="K L T TH ER IH",
+    AA=_WIDE_OPEN,
+    EE=_SPREAD,
+    EH=_HALF_OPEN,
+    ER={"jawOpen": 0.15, "mouthFunnel": 0.3, "mouthPucker": 0.1},
+    F=_TUCKED,
+    IH={"jawOpen": 0.18, "mouthSmile": 0.15, "mouthStretch": 0.1},
+    IY=_SPREAD,
+    K={"jawOpen": 0.28, "mouthUpperUp": 0.05, "mouthStretch": 0.05},
+    L={"jawOpen": 0.22, "mouthUpperUp": 0.05},
+    M=_PRESSED,
+    OW=_ROUND,
+    S={"jawOpen": 0.06, "mouthLowerDown": 0.25, "mouthUpperUp": 0.1, "mouthStretch": 0.25, "mouthSmile": 0.1},
+    SH={"jawOpen": 0.12, "mouthFunnel": 0.4, "mouthPucker": 0.2, "mouthUpperUp": 0.1},
+    T={"jawOpen": 0.2, "mouthUpperUp": 0.05, "mouthLowerDown": 0.05},
+    TH={"jawOpen": 0.22, "mouthClose": 0.04, "mouthUpperUp": 0.1},
+    UW=_PUCKERED,
+    W={"jawOpen": 0.05, "mouthPucker": 0.85, "mouthFunnel": 0.1},
+)
+
+CHARACTER_CREATOR = _viseme_set(
+    "Character Creator visemes",
+    **{
+        "Open": _WIDE_OPEN,
+        "Explosive": _PRESSED,
+        "Dental_Lip": _TUCKED,
+        "Tight-O": _PUCKERED,
+        "Tight": {"jawOpen": 0.04, "mouthPucker": 0.4},
+        "Wide": _SPREAD,
+        "Affricate": {"jawOpen": 0.12, "mouthFunnel": 0.4, "mouthPucker": 0.2, "mouthUpperUp": 0.1},
+        "Lip_Open": {"jawOpen": 0.05, "mouthLowerDown": 0.35, "mouthUpperUp": 0.25},
+    },
+)
+
+PRESTON_BLAIR = _viseme_set(
+    "Preston Blair shapes",
+    by_tongue="L",
+    AI={"jawOpen": 0.45, "mouthStretch": 0.05},
+    E=_HALF_OPEN,
+    etc={"jawOpen": 0.1, "mouthStretch": 0.15, "mouthLowerDown": 0.15, "mouthUpperUp": 0.05},
+    FV=_TUCKED,
+    L={"jawOpen": 0.25, "mouthUpperUp": 0.08},
+    MBP=_PRESSED,
+    O=_ROUND,
+    rest={},
+    U=_PUCKERED,
+    WQ={"jawOpen": 0.05, "mouthPucker": 0.85, "mouthFunnel": 0.1},
+)
+
+VISEME_SETS: dict[str, VisemeSet] = {
+    "OCULUS": OCULUS,
+    "RHUBARB": RHUBARB,
+    "VRM": VRM,
+    "DAZ": DAZ,
+    "CHARACTER_CREATOR": CHARACTER_CREATOR,
+    "PRESTON_BLAIR": PRESTON_BLAIR,
+}
 
 # Cost of a viseme's weight, so that no visemes are mixed that cancel out, and of its change in 1/30 s. A viseme
 # with closed lips costs more in an open mouth, and one with pressed lips while the lower lip is under the teeth:

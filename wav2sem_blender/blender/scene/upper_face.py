@@ -160,7 +160,7 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
 def _rows(target: bpy.types.Object, channels: Sequence[str]) -> tuple[Row, ...]:
     table = key_mapping.in_use(target)
     rows = tuple(row for row in table.rows if row.channel in channels and row.key in key_mapping.key_names(target))
-    if rows and not table.visemes:
+    if rows:
         return rows
     return tuple(Row(channel, key) for channel, key in match_channels(channels, key_mapping.key_names(target)).items())
 
