@@ -17,12 +17,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hosts import host_class
 from .diffusion import cosine_betas, schedule
 from .host_network import Example, HostNetwork, Progress
 from .keys import OnKeys, head_on_keys
@@ -260,13 +261,10 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> FaceDiffuserNetwor
     Raises:
         UserError: The weights are not FaceDiffuser's; the message names one.
     """
-    from ..hosts.facediffuser import RELEASES, FaceDiffuser
-
     own = own_weights(state, "", NOT_OURS)
     dim, n_inputs = need(own, "cond_projection.weight").shape
-    released = RELEASES.get(kind.replace("_", "-"), RELEASES["facediffuser-vocaset"]).host
-    assert isinstance(released, FaceDiffuser)
-    host = replace(released, dim=dim, steps=need(own, "time_mlp.0.weight").shape[1], audio_dim=n_inputs // 2)
+    settings = {"dim": dim, "steps": need(own, "time_mlp.0.weight").shape[1], "audio_dim": n_inputs // 2}
+    host = cast("FaceDiffuser", host_class("facediffuser")(**settings, fps=25 if kind.endswith("biwi") else 30))
     n_outputs, n_styles = len(need(own, "final_layer.weight")), need(own, "obj_vector.weight").shape[1]
     network = FaceDiffuserNetwork(host, n_outputs, n_styles)
     return loaded(network, own | {TEMPLATES: network.templates_NX})

@@ -13,13 +13,14 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hosts import host_class
 from .alignment import AlignmentDecoder
 from .codec import sinusoid
 from .diffusion import seeded_noise
@@ -175,10 +176,9 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> ImitatorNetwork:
     Raises:
         UserError: The weights are not Imitator's; the message names one.
     """
-    from ..hosts.imitator import Imitator
-
     own = own_weights(state, PREFIX, NOT_OURS)
     dim, n_styles = need(own, "obj_vector.weight").shape
     n_layers = sum(name.startswith("vertice_map_r.decoder.") and name.endswith(".weight") for name in own) - 1
     n_outputs = len(need(own, "vertice_map_r.decoder.final_out_layer.weight"))
-    return loaded(ImitatorNetwork(Imitator(dim=dim, mlp_layers=n_layers), n_outputs, n_styles), own)
+    host = cast("Imitator", host_class("imitator")(dim=dim, mlp_layers=n_layers))
+    return loaded(ImitatorNetwork(host, n_outputs, n_styles), own)
