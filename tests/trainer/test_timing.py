@@ -101,10 +101,33 @@ def test_the_middle_of_the_lips_is_what_a_recording_pulls_apart() -> None:
     assert unknown.middle is None and unknown.sequence("a", 1.0, recorded_TV3, recorded_TV3).misaligned_s is None
 
 
+def test_neither_a_split_vertex_nor_a_chin_is_the_middle_of_the_lips() -> None:
+    rest_V3 = np.zeros((6, 3))
+    rest_V3[:, 1] = [5, 0.1, -0.1, -5, 2, 2]  # nose, lips, chin, and a vertex that is there twice
+    opened_V3 = rest_V3.copy()
+    opened_V3[:, 1] += [0, 0.5, -0.5, -1.5, 0, 0.01]
+    lips = find_lips("own", np.arange(6), rest_V3, np.stack([rest_V3, opened_V3, rest_V3]), FPS)
+    assert lips.middle is not None and set(lips.middle) == {1, 2}
+
+
+def bumps(*at: tuple[int, float]) -> np.ndarray:
+    """A curve (T,) with a bump of the given height at each of the given frames."""
+    frames = np.arange(100)
+    return sum(height * np.exp(-((frames - frame) ** 2) / 18) for frame, height in at)
+
+
+@pytest.mark.parametrize(("small", "moved", "counted"), [(40, 22, True), (40, 36, False), (0, 36, True)])
+def test_a_match_beyond_the_recorded_neighbours_does_not_count(small: int, moved: int, counted: bool) -> None:
+    recorded_T = bumps((20, 1.0), (small, 0.2)) if small else bumps((20, 1.0))
+    for predicted_T, truth_T in ((bumps((moved, 1.0)), recorded_T), (bumps((99 - moved, 1.0)), recorded_T[::-1])):
+        assert misalignment(predicted_T, truth_T) == (pytest.approx(moved - 20) if counted else None)
+
+
 def test_intensity_is_the_vertices_mean_speed() -> None:
     rest_V3, recorded_TV3 = face(np.array([0.0, 1.0, 0.0]))
     lips = find_lips("own", np.arange(10), rest_V3, recorded_TV3, FPS)
     assert lips.intensity(recorded_TV3) == pytest.approx(np.mean([0, 0.1, 0.2, 0.3, 0.5] * 2))
+    assert lips.intensity(recorded_TV3[:2]) == lips.intensity(recorded_TV3)
     assert loudness(np.array([3.0, -3.0, 3.0])) == pytest.approx(3)
 
 
@@ -130,6 +153,15 @@ def test_gain_and_size_of_a_speaker_do_not_change_the_correlation() -> None:
     assert LipTotals(sequences=one_group).correlation() != pytest.approx(r, abs=0.01)
 
 
+def test_speakers_are_standardised_before_they_are_pooled() -> None:
+    first, second = sequences(), sequences(1, "b", 5)
+    values = [np.array([(10 * at + s.loudness, s.intensity) for s in some]) for at, some in enumerate((first, second))]
+    second = [dataclasses.replace(s, loudness=10 + s.loudness) for s in second]
+    pooled = np.concatenate([(some - some.mean(0)) / some.std(0, ddof=1) for some in values])
+    r = np.corrcoef(pooled.T)[0, 1]
+    assert LipTotals(sequences=first + second).correlation() == pytest.approx(r)
+
+
 def test_the_correlation_of_one_speaker_is_pearsons_r() -> None:
     some = sequences()
     r = np.corrcoef([s.loudness for s in some], [s.intensity for s in some])[0, 1]
@@ -148,4 +180,6 @@ def test_a_correlation_needs_three_sequences_that_differ() -> None:
     pair = [dataclasses.replace(sequence, group="b") for sequence in some[:2]]
     assert LipTotals(sequences=[*some, *pair]).correlation() == LipTotals(sequences=some).correlation()
     assert LipTotals(sequences=[*some[:2], *pair]).correlation() is None
-    assert LipTotals(sequences=[dataclasses.replace(s, loudness=1.0) for s in some]).correlation() is None
+    for nothing in (0.0, 1e-13):
+        same = [dataclasses.replace(s, loudness=1e-3 * (1 + i * nothing)) for i, s in enumerate(some)]
+        assert LipTotals(sequences=same).correlation() is None
