@@ -263,8 +263,9 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> FaceDiffuserNetwor
     """
     own = own_weights(state, "", NOT_OURS)
     dim, n_inputs = need(own, "cond_projection.weight").shape
-    settings = {"dim": dim, "steps": need(own, "time_mlp.0.weight").shape[1], "audio_dim": n_inputs // 2}
-    host = cast("FaceDiffuser", host_class("facediffuser")(**settings, fps=25 if kind.endswith("biwi") else 30))
+    settings = cast("type[FaceDiffuser]", host_class("facediffuser"))
+    steps, fps = need(own, "time_mlp.0.weight").shape[1], 25 if kind.endswith("biwi") else 30
+    host = settings(dim=dim, steps=steps, fps=fps, audio_dim=n_inputs // 2)
     n_outputs, n_styles = len(need(own, "final_layer.weight")), need(own, "obj_vector.weight").shape[1]
     network = FaceDiffuserNetwork(host, n_outputs, n_styles)
     return loaded(network, own | {TEMPLATES: network.templates_NX})

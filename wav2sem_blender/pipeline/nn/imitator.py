@@ -180,5 +180,5 @@ def from_published(kind: str, state: Mapping[str, Tensor]) -> ImitatorNetwork:
     dim, n_styles = need(own, "obj_vector.weight").shape
     n_layers = sum(name.startswith("vertice_map_r.decoder.") and name.endswith(".weight") for name in own) - 1
     n_outputs = len(need(own, "vertice_map_r.decoder.final_out_layer.weight"))
-    host = cast("Imitator", host_class("imitator")(dim=dim, mlp_layers=n_layers))
-    return loaded(ImitatorNetwork(host, n_outputs, n_styles), own)
+    settings = cast("type[Imitator]", host_class("imitator"))
+    return loaded(ImitatorNetwork(settings(dim=dim, mlp_layers=n_layers), n_outputs, n_styles), own)
