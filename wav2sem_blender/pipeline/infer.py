@@ -19,6 +19,7 @@ from ..assets import DEFAULT_MODEL
 from ..errors import UserError
 from .audio import Speech
 from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
+from .face_names import listed
 from .listening import Listener, listener_for
 from .motion import Motion
 from .phones import Phones
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Style = int | str | Sequence[float] | np.ndarray
 ENGINES = ("auto", "onnx", "torch")
+MAX_LISTED = 40  # styles in a message
 # Takes, presets and scripts of 0.1.0 name the styles of its bundled model, which were named after their data sets.
 _RENAMED = {"grid_s1": "natural", "facegood": "artist"}
 
@@ -253,7 +255,7 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
         if "+" in style:
             return np.sum([style_weights(part.strip(), names) for part in style.split("+")], axis=0, dtype=np.float32)
         if not style.isdecimal():
-            raise UserError("style {style!r}: this model has {names}", style=style, names=", ".join(names))
+            raise UserError("style {style!r}: this model has {names}", style=style, names=listed(names, MAX_LISTED))
         style = int(style)
     if isinstance(style, (int, np.integer)):
         if not 0 <= style < len(names):
@@ -261,7 +263,7 @@ def style_weights(style: Style, names: Sequence[str]) -> np.ndarray:
                 "style {style}: this model has styles 0 to {last} ({names})",
                 style=style,
                 last=len(names) - 1,
-                names=", ".join(names),
+                names=listed(names, MAX_LISTED),
             )
         return np.eye(len(names), dtype=np.float32)[style]
     weights_N = np.asarray(style, np.float32)
