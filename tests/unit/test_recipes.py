@@ -158,12 +158,13 @@ def test_the_languages_have_the_same_texts_in_the_same_order() -> None:
 
 def test_every_face_naming_is_recognised_tested_translated_and_explained() -> None:
     assert VISEME_SETS.keys() == _SPELLINGS.keys() == _NEEDED.keys()
-    tests = (ROOT / "tests" / "unit" / "test_face_names.py").read_text(encoding="utf-8")
+    files = (ROOT / "tests" / "unit" / f"test_{name}_names.py" for name in ("face", "rig"))
+    tests = "".join(file.read_text(encoding="utf-8") for file in files)
     guide = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
     german = (BLENDER / "translations" / "de.json").read_text(encoding="utf-8")
     for name, visemes in VISEME_SETS.items():
         assert set(_SPELLINGS[name]) == set(visemes.names)
-        assert f'visemes == "{name}"' in tests
+        assert f'visemes == "{name}"' in tests or f'"{name}": ["' in tests
         assert visemes.label in german
         assert visemes.label.split()[0] in guide
 
