@@ -17,7 +17,10 @@ from .hubert import TOY_SIZES
 
 
 def facediffuser_vocaset() -> FinetuneVertices:
-    """FaceDiffuser on VOCASET: HuBERT base, whose projection and first two layers stay as they are."""
+    """FaceDiffuser on VOCASET: HuBERT base, whose projection and first two layers stay as they are.
+
+    20 held-out clips, as each is sampled in every style at the end.
+    """
     return FinetuneVertices(
         data="vocaset",
         host=FaceDiffuser(),
@@ -25,6 +28,7 @@ def facediffuser_vocaset() -> FinetuneVertices:
         pretrained="facebook/hubert-base-ls960",
         frozen_layers=2,
         epochs=51,
+        valid_clips=20,
     )
 
 
