@@ -21,13 +21,22 @@ from trainer.experiments import mead, mead_prior  # noqa: E402
 from trainer.experiments.hubert import TOY_SIZES  # noqa: E402
 from trainer.loops.finetune import Learner, finetune  # noqa: E402
 from trainer.loops.pretrain_prior import pretrain_prior  # noqa: E402
-from trainer.runs.stages import read_prior  # noqa: E402
+from trainer.runs.stages import read_emotion, read_prior  # noqa: E402
 from wav2sem_blender.errors import MissingFileError, UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
-from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, open_folder, save_wav2sem  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
+    EncoderConfig,
+    ModelFolder,
+    Wav2SemConfig,
+    open_folder,
+    save_wav2sem,
+)
 from wav2sem_blender.pipeline.flame_parameters import KEYS  # noqa: E402
 from wav2sem_blender.pipeline.hosts.probtalk3d import SPEAKERS, STYLES  # noqa: E402
+from wav2sem_blender.pipeline.nn.emotion2vec import Emotion2Vec  # noqa: E402
+from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
+from wav2sem_blender.pipeline.official.lsf import PRETRAINING  # noqa: E402
 
 N_FRAMES, N_VERTICES = 12, 20
 WITHOUT_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0)
@@ -213,8 +222,32 @@ def test_training_without_flame_or_emotion2vec_ends_before_it_starts(codec: Path
     with pytest.raises(MissingFileError, match="flame.npz is missing"):
         run_in(tmp_path / "a", mead.probtalk3d_smoke(), finetune, folder, **stages)
     config = replace(mead.lsf_smoke(), emotion_weights="emotion2vec_base.pt")
+    config = replace(config, emotion=EncoderConfig(kind="emotion2vec", config={}))
     with pytest.raises(MissingFileError, match="emotion2vec_base.pt is missing: emotion2vec's released weights"):
         run_in(tmp_path / "b", config, finetune, folder, **stages)
+    torch.save({"model": {"x": torch.zeros(1)}}, folder / "emotion2vec_base.pt")
+    with pytest.raises(UserError, match="alibi_scale is missing; these are not emotion2vec's weights"):
+        run_in(tmp_path / "c", config, finetune, folder, **stages)
+
+
+def test_the_emotion_encoder_may_be_any(data: Path, tmp_path) -> None:
+    """emotion2vec from its own file, whose decoder is not read, or an encoder in transformers' folder."""
+    small = {"hidden_size": 12, "num_attention_heads": 3, "alibi_heads": 3, "conv_dim": (4,) * 7, "position_groups": 4}
+    small |= {"num_hidden_layers": 1, "prenet_layers": 1, "intermediate_size": 8, "position_layers": 1}
+    felt = Emotion2Vec(small).state_dict()
+    torch.save({"model": {**felt, f"{PRETRAINING[0]}proj.bias": torch.zeros(1)}}, tmp_path / "e.pt")
+    found, state = read_emotion(EncoderConfig(kind="emotion2vec", config={}), "e.pt", tmp_path)
+    assert found.config == {"alibi_heads": 3} and state.keys() == felt.keys()
+    backbone = build_backbone("hubert", TOY_SIZES)
+    backbone.save_pretrained(tmp_path / "hubert")
+    found, state = read_emotion(mead.TOY_ENCODER, str(tmp_path / "hubert"), data)
+    assert found.kind == "hubert" and torch.equal(state["encoder.layer_norm.bias"], backbone.encoder.layer_norm.bias)
+
+
+def test_an_emotion_encoder_of_another_width_is_refused() -> None:
+    host = mead.lsf_smoke().host
+    with pytest.raises(UserError, match="lsf reads 64 features, of the speech and the emotion side by side, not 32"):
+        host.network(53, 2)(torch.zeros(1, 8, 32), torch.eye(2)[:1])
 
 
 def test_evaluation_takes_each_clips_own_style(data: Path, codec: Path, tmp_path) -> None:

@@ -36,7 +36,7 @@ class FinetuneVertices:
         weight_decay: Of AdamW; 0 is Adam.
         betas, epsilon: Of Adam.
         emotion: The second encoder, of a host that hears emotions.
-        emotion_weights: Its weights: emotion2vec's own file in the folder of --data; "" for tests.
+        emotion_weights: Its weights: emotion2vec's own file in the folder of --data; of another kind as `pretrained`.
         frozen_epochs: So long, the encoder learns nothing; then the optimiser forgets what it knows.
         mask_share, mask_frames, min_masks: SpecAugment in time: spans of `mask_frames` over this share of the frames,
             at least `min_masks` of them; `mask_share` 0 switches it off.

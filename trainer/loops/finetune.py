@@ -173,6 +173,9 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
     elif config.pretrained:
         encoder, weights = read_pretrained(config.pretrained, encoder.kind)
     sentences, sentence = read_wav2sem(wav2sem) if wav2sem is not None else (None, {})
+    emotion, feeling = config.emotion, None
+    if emotion is not None and config.emotion_weights:
+        emotion, feeling = read_emotion(emotion, config.emotion_weights, faces.folder)
     host = config.host.at_rate(faces.fps)
     described = ModelConfig(
         name=f"{config.host.KIND}-{faces.name}",
@@ -184,11 +187,11 @@ def build_model(config: FinetuneVertices, faces: FaceData, hubert: Path | None, 
         topology=faces.topology,
         basis_unit=faces.unit,
         license=config.license,
-        emotion=config.emotion,
+        emotion=emotion,
     )
     model = FaceModel(described, faces.n_outputs)
-    if config.emotion_weights and model.emotion_encoder is not None:
-        model.emotion_encoder.load_state_dict(read_emotion(faces.folder / config.emotion_weights))
+    if model.emotion_encoder is not None and feeling is not None:
+        model.emotion_encoder.load_state_dict(feeling)
     if weights is not None:
         model.audio_encoder.load_state_dict(weights)
     if config.frozen_layers:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, Wav2SemConfig, Wav2SemFolder, open_folder
+from wav2sem_blender.pipeline.nn.emotion2vec import EMOTION2VEC
 from wav2sem_blender.pipeline.nn.encoders import KINDS, load_backbone
 from wav2sem_blender.pipeline.nn.published import own_weights
-from wav2sem_blender.pipeline.official.lsf import PRETRAINING, SCALE_KEY
+from wav2sem_blender.pipeline.official.lsf import PRETRAINING, SCALE_KEY, emotion_config
 from wav2sem_blender.pipeline.official.published import read_file
 
 from .run import read_run
@@ -60,23 +61,25 @@ def read_prior(run: Path) -> State:
     return torch.load(run / PRIOR_FILE, weights_only=True, map_location="cpu")
 
 
-def read_emotion(file: Path) -> State:
-    """The weights of emotion2vec, from its released file.
+def read_emotion(emotion: EncoderConfig, weights: str, data: Path) -> tuple[EncoderConfig, State]:
+    """The encoder that hears emotions: emotion2vec's released file in the folder `data`, or as `read_pretrained`.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: It is not there.
         UserError: It is another model's.
     """
+    if emotion.kind != EMOTION2VEC:
+        return read_pretrained(weights, emotion.kind)
+    file = data / weights
     if not file.is_file():
         raise MissingFileError(
             "{file} is missing: emotion2vec's released weights, which this host hears emotions with", file=file
         )
     state = own_weights(read_file(file), others=PRETRAINING)
     if SCALE_KEY not in state:
-        raise UserError(
-            "{file}: the key {key} is missing; these are not emotion2vec's weights", file=file, key=SCALE_KEY
-        )
-    return {name: value.float() for name, value in state.items()}
+        template = "{file}: the key {key} is missing; these are not emotion2vec's weights"
+        raise UserError(template, file=file, key=SCALE_KEY)
+    return emotion_config(state[SCALE_KEY]), {name: value.float() for name, value in state.items()}
 
 
 def fitting(theirs: State, ours: State) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import UserError
 from ..flame_parameters import OWN_FACE
 from .codec import CodecStack, LinearEmbedding, Squasher, sinusoid
 from .keys import OnKeys
@@ -153,6 +154,14 @@ class LSFNetwork(ProbTalk3DNetwork):
         """As `ProbTalk3DNetwork`. `style_BN` may be FLAME shapes (B, E) instead: the speaker is then read from them."""
         if self.identity_extractor is not None and style_BN.shape[1] == self.config.shape_dim:
             style_BN = self.identity_extractor(style_BN)
+        wanted = self.config.feature_dim + self.config.emotion_dim
+        if memory_BRM.shape[2] != wanted:
+            raise UserError(
+                "lsf reads {wanted} features, of the speech and the emotion side by side, not {found}: `feature_dim` "
+                "and `emotion_dim` are the widths of its two encoders",
+                wanted=wanted,
+                found=memory_BRM.shape[2],
+            )
         return super().latents(memory_BRM, style_BN)
 
     def on_keys(self) -> OnKeys:

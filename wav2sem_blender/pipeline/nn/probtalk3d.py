@@ -109,7 +109,7 @@ class ProbTalk3DNetwork(HostNetwork):
         """Latents (B, T, M) of codes that are drawn with the probabilities softmax(-d / temperature), d the squared
         distance. The seed gives the same draw on every device."""
         quantizer, latent_BMT = self.motion_prior.quantize, latent_BTM.transpose(1, 2)
-        odds_QN = (-quantizer.distances(latent_BMT).double().cpu() / self.config.temperature).softmax(1).cumsum(1)
+        odds_QN = (-quantizer.distances(latent_BMT).cpu().double() / self.config.temperature).softmax(1).cumsum(1)
         level_Q1 = torch.rand(len(odds_QN), 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         codes_Q = torch.searchsorted(odds_QN, level_Q1 * odds_QN[:, -1:])[:, 0].to(latent_BTM.device)
         return quantizer.lookup(codes_Q, latent_BMT).transpose(1, 2)
