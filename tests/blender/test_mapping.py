@@ -204,6 +204,23 @@ class TestValidation:
         with pytest.raises(ValueError, match="shape key jawOpen is muted"):
             speak(head)
 
+    def test_a_driven_corrective_is_left_alone(self, curves_of):
+        head = keyed_head("Head", ["jawOpen", "mouthFunnel", "mouthPucker", "mouthDimpleLeft", "mouthDimpleRight"])
+        head.data.shape_keys.key_blocks["mouthDimpleLeft"].driver_add("value")
+        weights = {"mouthDimpleLeft": 0.3, "mouthDimpleRight": 0.3, "mouthFunnel": 0.1, "mouthPucker": 0.1}
+        outcome = speak(head, arkit_motion(**weights))
+        assert "mouthDimpleLeft" not in curves_of(head) and "jawOpen" in curves_of(head)
+        assert '"Head": mouthDimpleLeft left alone: muted, or moved by a driver.' in outcome.warnings
+        head.data.shape_keys.key_blocks["jawOpen"].mute = True
+        with pytest.raises(ValueError, match="shape key jawOpen is muted"):
+            speak(head, arkit_motion(**weights))
+
+    def test_a_driven_viseme_is_made_of_the_others(self, curves_of):
+        head = keyed_head("Head", [f"viseme_{name}" for name in OCULUS.names])
+        head.data.shape_keys.key_blocks["viseme_aa"].driver_add("value")
+        speak(head)
+        assert "viseme_aa" not in curves_of(head) and curves_of(head)["viseme_E"][1].max() > 0.3
+
     def test_too_large_a_gain(self, head):
         key_mapping.store(head, KeyMap(rows=(Row("jawOpen", "jawOpen", 50.0),)))
         with pytest.raises(ValueError, match='"jawOpen" would need the value .* or the key\'s gain under Key Mapping'):

@@ -17,6 +17,8 @@ from . import key_mapping
 OWN_KEYS_PROPERTY = "wav2sem_keys"
 OWN_BASIS_PROPERTY = "wav2sem_basis_sha256"
 
+# The largest share of a face's keys that may be muted or driven.
+_MAX_BLOCKED = 0.25
 # The panel goes by this number; a run compares points and edges.
 _FLAME_VERTICES = 5023
 
@@ -212,6 +214,26 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
             Text('"{name}" shows a pinned shape key only. Switch off the pin to see the animation.', name=target.name)
         ]
     return []
+
+
+def animatable(target: bpy.types.Object, rows: tuple[Row, ...]) -> tuple[tuple[Row, ...], list[str]]:
+    """The rows whose keys can be animated, and warnings.
+
+    A few keys that are muted or driven, such as correctives, are left alone; the others make up for them.
+
+    Raises:
+        UserError: As `check_keys`, where the jaw or more than a quarter of the keys cannot be animated.
+    """
+    blocked = {row.key for row in rows if not is_free(target, row)}
+    n_keys = len({row.key for row in rows})
+    if any(row.key in blocked and row.channel == "jawOpen" for row in rows) or len(blocked) > _MAX_BLOCKED * n_keys:
+        check_keys(target, rows)
+    free = tuple(row for row in rows if row.key not in blocked)
+    warnings = check_keys(target, free)
+    if blocked:
+        keys = listed(sorted(blocked))
+        warnings.append(Text('"{name}": {keys} left alone: muted, or moved by a driver.', name=target.name, keys=keys))
+    return free, warnings
 
 
 def is_free(target: bpy.types.Object, row: Row) -> bool:

@@ -91,7 +91,7 @@ def _visemes_of(target: bpy.types.Object, table: KeyMap) -> tuple[str, tuple[str
     if not table.visemes:
         return None
     present = set(key_mapping.key_names(target))
-    played = {row.channel for row in table.rows if row.key in present}
+    played = {row.channel for row in table.rows if row.key in present and checks.is_free(target, row)}
     available = tuple(name for name in VISEME_SETS[table.visemes].names if name in played)
     return (table.visemes, available) if available else None
 
@@ -111,7 +111,8 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
             problems=Text.joined(problems, ". "),
         )
     warnings: list[str] = [Text('"{name}": {problem}.', name=target.name, problem=problem) for problem in problems]
-    warnings += checks.check_keys(target, rows)
+    rows, blocked = checks.animatable(target, rows)
+    warnings += blocked
     missing = [channel for channel in motion.channels if all(row.channel != channel for row in rows)]
     played = motion if table.visemes else composed(motion, _channels(rows))
     if missing:
@@ -143,10 +144,13 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
             nearly_flame=mismatch,
         )
     missing = tuple(channel for channel in motion.channels if channel not in _channels(rows))
-    warnings = checks.check_keys(target, rows)
+    rows, warnings = checks.animatable(target, rows)
     played = motion if similarity is not None else composed(motion, _channels(rows))
-    if missing and similarity is None:
-        warnings.append(left_out(missing, motion, played))
+    if similarity is None and played is not motion:
+        absent = [channel for channel in motion.channels if channel not in _channels(rows)]
+        warnings.append(left_out(absent, motion, played))
+    elif missing and similarity is None:
+        warnings.append(no_keys_for(missing))
     if missing and similarity is not None and target.data.override_library:
         raise UserError(
             '"{name}" is a library override, which cannot take new shape keys. Animate it once in its own file, or '

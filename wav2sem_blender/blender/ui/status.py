@@ -81,7 +81,7 @@ def face_problem(context: bpy.types.Context) -> str:
     present = set(key_mapping.key_names(face)) - own
     rows = tuple(row for row in found.rows if row.key in present and (found.visemes or row.channel in SPEECH_CHANNELS))
     try:
-        checks.check_keys(face, rows)
+        checks.animatable(face, rows)
     except UserError as error:
         return error.text
     return ""
