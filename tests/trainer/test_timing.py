@@ -142,11 +142,12 @@ def sequences(seed: int = 0, group: str = "a", count: int = 12) -> list[LipSeque
     ]
 
 
-def test_gain_and_size_of_a_speaker_do_not_change_the_correlation() -> None:
+@pytest.mark.parametrize("gain", [20, 1e-6])
+def test_gain_and_size_of_a_speaker_do_not_change_the_correlation(gain: float) -> None:
     first, second = sequences(), sequences(1, "b")
     r = LipTotals(sequences=first + second).correlation()
     assert r is not None and 0.4 < r < 0.99
-    louder = [dataclasses.replace(s, loudness=20 * s.loudness) for s in second]
+    louder = [dataclasses.replace(s, loudness=gain * s.loudness) for s in second]
     larger = [dataclasses.replace(s, intensity=7 * s.intensity) for s in first]
     assert LipTotals(sequences=larger + louder).correlation() == pytest.approx(r, abs=1e-12)
     one_group = [dataclasses.replace(s, group="a") for s in first + louder]
