@@ -298,6 +298,16 @@ def test_a_model_of_other_data_is_refused(vocaset, tmp_path, options, message) -
         evaluate(EvaluateVertices(kind="vocaset"), vocaset, tmp_path / "out", str(tiny), "cpu")
 
 
+def test_an_unseen_subject_has_nobodys_style_if_there_is_one(vocaset, model, tmp_path, monkeypatch) -> None:
+    clips = {clip.subject: clip for clip in open_face_data("vocaset", vocaset).clips}
+    predictor = Predictor(SpeechAnimator.load(model), (), tmp_path)
+    assert {predictor.styles(clip) for clip in clips.values()} == {STYLES}
+    monkeypatch.setattr(FaceFormer, "NOBODYS_STYLE", STYLES[1])
+    assert {predictor.styles(clip) for clip in clips.values()} == {STYLES[1:]}
+    asked = Predictor(SpeechAnimator.load(model), STYLES[:1], tmp_path)
+    assert {asked.styles(clip) for clip in clips.values()} == {STYLES[:1]}
+
+
 def test_a_model_of_twice_the_rate_is_read_at_every_second_frame(model, tmp_path) -> None:
     animator, weights_TK = SpeechAnimator.load(model), np.random.default_rng(0).standard_normal((5, 3))
     own, halved = (Predictor(animator, (), tmp_path, fps=fps).offsets(weights_TK) for fps in (None, 15))

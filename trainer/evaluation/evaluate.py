@@ -114,10 +114,12 @@ class Predictor:
             style_weights(style, self.config.styles)
 
     def styles(self, clip: FaceClip) -> tuple[str, ...]:
-        """The requested ones; else the clip's own or its subject's, or all styles for an unseen subject."""
+        """The requested ones; else the clip's own or its subject's. For an unseen subject nobody's style, if the model
+        has one, or all: a released UniTalker has 934 subjects of eight data sets."""
         if self._styles or clip.style:
             return self._styles or (clip.style,)
-        return (clip.subject,) if clip.subject in self.config.styles else self.config.styles
+        known = [style for style in (clip.subject, self.config.host.NOBODYS_STYLE) if style in self.config.styles]
+        return (known[0],) if known else self.config.styles
 
     def given(self, faces: FaceData, clip: FaceClip) -> Path | None:
         """The file of features that the model needs of a clip, if it needs one and there is one."""

@@ -14,7 +14,7 @@ class EvaluateVertices:
         kind: layout of --data: "vocaset", "biwi" or "custom".
         split: "test" (BIWI: Test-A, seen subjects), "test_b" (BIWI's unseen subjects), "valid" or "train".
         styles: the model's styles to predict under. Empty, as published, takes a training subject's own style, and all
-            styles for unseen subjects.
+            styles for unseen subjects, or nobody's (UniTalker's pivot).
         controls: also predict with wrong and with perfect semantics, which takes five times as long. Ignored without
             Wav2Sem.
         text_model: folder or hub name of the BERT-architecture model behind the oracle rows; None is the one

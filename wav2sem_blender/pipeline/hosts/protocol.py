@@ -27,11 +27,13 @@ class Host(Protocol):
         KIND: Its name in `hosts.HOSTS`.
         IN_NUMPY: Whether `decoder` computes its motion. Otherwise the torch engine runs `network`.
         SAMPLES: Whether its motion depends on a seed.
+        NOBODYS_STYLE: The style of no subject, in which it was trained too; "" if it has none.
     """
 
     KIND: ClassVar[str]
     IN_NUMPY: ClassVar[bool] = False
     SAMPLES: ClassVar[bool] = False
+    NOBODYS_STYLE: ClassVar[str] = ""
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property

@@ -103,6 +103,7 @@ class UniTalker(Host):
     """
 
     KIND: ClassVar[str] = "unitalker"
+    NOBODYS_STYLE: ClassVar[str] = PIVOT
 
     dim: int = 256
     style_dim: int = 64
