@@ -13,6 +13,7 @@ import pytest
 from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.animate.settings import AnimateSettings
+from wav2sem_blender.blender.scene import takes
 from wav2sem_blender.blender.sound import decode, source
 from wav2sem_blender.blender.tasks.task import running_task
 from wav2sem_blender.pipeline.motion import Motion
@@ -416,6 +417,27 @@ def test_a_strip_in_a_meta_strip(strip, head, fake_worker, curves_of, changed):
     strip.move_to_meta(meta)
     assert bpy.ops.wav2sem.animate(strip="Line 1/2", object="Head") == {"FINISHED"}
     assert curves_of(head)["jawOpen"][0][0] == 101
+
+
+def test_the_lines_of_a_dialogue_are_one_performance(wav, head, fake_worker, curves_of):
+    """Three strips of one speaker, two of them the same recording: each is run by itself, and all of them play."""
+    scene = bpy.context.scene
+    scene.render.fps = 25
+    strips = compat.sequencer_strips(scene.sequence_editor_create())
+    for number in range(3):
+        strips.new_sound(f"Line {number}", str(wav), channel=1, frame_start=1 + 100 * number)
+        assert bpy.ops.wav2sem.animate(strip=f"Line {number}", object="Head") == {"FINISHED"}
+
+    def jaw(frame):
+        scene.frame_set(frame)
+        return head.data.shape_keys.key_blocks["jawOpen"].value
+
+    assert [round(jaw(26 + 100 * number), 1) for number in range(3)] == [1.0, 1.0, 1.0]
+    assert [jaw(frame) for frame in (80, 180, 290)] == [0.0, 0.0, 0.0], "it rests between them"
+    assert len(takes.of_face(head)) == 3
+    assert bpy.ops.wav2sem.animate(strip="Line 2", object="Head", start_frame=321) == {"FINISHED"}
+    assert len(takes.of_face(head)) == 3, "a line that is moved is no second one"
+    assert round(jaw(346), 1) == 1.0 and jaw(226) == 0.0
 
 
 def test_a_strip_of_another_scene(wav, head, fake_worker, curves_of):

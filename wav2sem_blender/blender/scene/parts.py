@@ -83,8 +83,9 @@ def free_keys(part: bpy.types.Object, names: Iterable[str]) -> Iterator[str]:
 
 
 def followers(action: bpy.types.Action, face: bpy.types.Object) -> list[bpy.types.Key]:
-    """Shape keys of other meshes that play an action of the face."""
-    return [keys for keys in bpy.data.shape_keys if keys != face.data.shape_keys and plays(keys, action)]
+    """Shape keys of the face's parts, ticked or not, that play an action of the face."""
+    found = (part.data.shape_keys for scene in face.users_scene for part in candidates(face, scene))
+    return [keys for keys in dict.fromkeys(found) if plays(keys, action)]
 
 
 def plays(keys: bpy.types.Key, action: bpy.types.Action) -> bool:

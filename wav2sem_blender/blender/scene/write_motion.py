@@ -21,6 +21,7 @@ from .. import compat
 from . import actions, checks, parts, shape_keys, takes
 from .plan import Plan, make_plan
 
+SETTINGS = "wav2sem_settings"
 _CHANNELS_IN_A_STEP = 8
 
 
@@ -140,11 +141,13 @@ def _writing(
     yield
     part_keys = [part.data.shape_keys for part in following]
     takes.release(target, part_keys, parts.candidates(target, context.scene))
+    earlier = _keep_other_line(target, start_frame, start_frame + motion.n_frames - 1, marks)
     action, notes = yield from actions.write_action(
         target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback, part_keys
     )
     for mesh in (target, *following):
         mesh.data.update_tag()
+    notes = [*earlier, *notes]
     if following:
         names = listed([part.name for part in following])
         notes = [*notes, Text("These parts move with the face: {names}.", names=names)]
@@ -161,6 +164,30 @@ def _writing(
     )
 
 
+def _keep_other_line(target: bpy.types.Object, first: int, last: int, marks: Mapping[str, str]) -> list[str]:
+    """Let the active take play on in the NLA if it is another line, spoken at another time: a dialogue has many.
+
+    The same recording again is another line only if it is another strip; else the user has moved it.
+    """
+    animation = target.data.shape_keys.animation_data
+    current = next((take for take in takes.of_face(target) if take.is_active), None)
+    if current is None or current.action.library is not None or (animation.nla_tracks and not animation.use_nla):
+        return []
+    is_same_audio = current.action.get(actions.AUDIO_HASH) == marks[actions.AUDIO_HASH]
+    if is_same_audio and _strip_of(current.action.get(SETTINGS, "{}")) == _strip_of(marks[SETTINGS]):
+        return []
+    begin, end = current.frames
+    if begin <= last and first <= end:
+        return []
+    takes.play_slot(target, current)
+    track = takes.push_to_nla(target, current)
+    return [Text('"{action}" plays on in the NLA, as it is spoken at another time.', action=track)]
+
+
+def _strip_of(settings: str) -> str:
+    return str(json.loads(settings).get("strip", ""))
+
+
 def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
     """Custom properties for the Action: its sources and settings, so that it can be made again."""
     info = motion.info
@@ -169,7 +196,7 @@ def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
         "wav2sem_audio": info.get("audio", ""),
         "wav2sem_model": info.get("model", ""),
         "wav2sem_weights_sha256": info.get("weights_sha256", ""),
-        "wav2sem_settings": json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
+        SETTINGS: json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
         "wav2sem_version": compat.addon_version(),
     }
 
