@@ -7,7 +7,6 @@ so the weights are read and nothing in the file runs. What then is no tensor is 
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,9 @@ def load(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":  # the rest is no file of torch
+            raise
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         stand_ins: list[Any] = [(type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in names]
         with torch.serialization.safe_globals(stand_ins):
