@@ -61,9 +61,9 @@ CAVEATS = (
     "styles of unseen subjects, and the released code has no lip list for it.",
     "The hosts' own BIWI rows equal those of earlier papers, so they were copied; only the rows with Wav2Sem are new.",
     "Published MVE on VOCASET (about 5.16e-5) cannot be in metres, as the LVE of 4.11e-5 m² has a root of 6.4 mm; its "
-    "unit is unknown, so it is left out. UniTalker scales BIWI by 0.2, which makes its LVE 0.04 of ours. FaceDiffuser's "
-    "released code divides each axis of BIWI by the neutral face's length along it, so its MVE may be in that unit, and "
-    "its released BIWI model cannot be measured in ours.",
+    "unit is unknown, so it is left out. UniTalker scales BIWI by 0.2, which makes its LVE 0.04 of ours. "
+    "FaceDiffuser's released code divides each axis of BIWI by the neutral face's length along it, so its MVE may be "
+    "in that unit, and its released BIWI model cannot be measured in ours.",
     "CodeTalker's author calls figures on VOCASET's test set unsuitable: its subjects have styles that no training "
     "subject has.",
     "“No semantics” switches F_s off in a model that was trained with it. It says nothing about a model trained "
