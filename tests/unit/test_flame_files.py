@@ -111,6 +111,20 @@ def test_a_file_speaks_through_flames_keys_and_comes_back(
     assert all(torch.equal(back[key], value) for key, value in state.items())
 
 
+class _Runs:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_nothing_in_a_lightning_file_runs(small, flame_file, tmp_path, capsys) -> None:
+    torch.save({"state_dict": released(SMALL), "hyper_parameters": {"a": [_Runs()]}}, tmp_path / "stage_2.ckpt")
+    official.import_official(tmp_path / "stage_2.ckpt", "auto", tmp_path / "model", beside=[flame_file])
+    torch.save({"state_dict": {**released(SMALL), "x": _Runs()}}, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match="bytes without a state dict of tensors"):
+        official.import_official(tmp_path / "bad.ckpt", "auto", tmp_path / "other", beside=[flame_file])
+    assert "code ran" not in capsys.readouterr().out
+
+
 @HOSTS
 def test_a_missing_flame_file_is_asked_for(kind, host, small, flame_file, tmp_path) -> None:
     torch.save({"state_dict": released(host)}, tmp_path / "stage_2.ckpt")
