@@ -367,3 +367,38 @@ def test_a_face_without_mouth_close_closes_with_its_jaw(curves_of):
     jaw_T = curves_of(head)["jawOpen"][1]
     assert jaw_T[30:33].max() < 0.02 and jaw_T[20:28].min() > 0.25
     assert outcome.warnings == ("No shape key for mouthClose; the other keys make up for them.",)
+
+
+class TestOpening:
+    def test_a_face_whose_jaw_is_a_bone_is_told(self):
+        head = keyed_head("Head", ["mouthFunnel", "mouthSmileLeft", "mouthSmileRight", "mouthClose"])
+        head.data.shape_keys.key_blocks["mouthFunnel"].data[0].co = (0, 0, -0.001)
+        outcome = speak(head, arkit_motion(mouthSmileLeft=0.1, mouthFunnel=0.1))
+        assert any(
+            warning.startswith('The mouth of "Head" hardly opens: mouthFunnel move') for warning in outcome.warnings
+        )
+        head.shape_key_remove(head.data.shape_keys.key_blocks["mouthFunnel"])
+        outcome = speak(head, arkit_motion(mouthSmileLeft=0.1))
+        assert 'No shape key of "Head" opens the mouth, so it moves little. Is the jaw a bone? Then use Jaw Bone.' in (
+            outcome.warnings
+        )
+        words = status.face_words(bpy.context)
+        assert ("No key opens the mouth; is the jaw a bone? Then use Jaw Bone", "ERROR") in words
+        assert words[0][1] == "ERROR", "no tick for a mouth that cannot open"
+
+    @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+    def test_one_that_opens_is_not(self, scale):
+        head = keyed_head("Head", ["jawOpen"])
+        head.data.shape_keys.key_blocks["jawOpen"].data[0].co = (0, 0, -0.2)
+        head.scale = (scale,) * 3
+        bpy.context.view_layer.update()
+        assert not any("opens" in warning for warning in speak(head).warnings)
+        assert status.face_words(bpy.context)[0][1] == "CHECKMARK"
+
+    def test_visemes_that_move_nothing(self):
+        head = keyed_head("Head", list("AIUEO"))
+        for name in "AIUEO":
+            block = head.data.shape_keys.key_blocks[name]
+            for point, rest in zip(block.data, block.relative_key.data, strict=True):
+                point.co = rest.co
+        assert any("hardly opens" in warning for warning in speak(head).warnings)

@@ -15,7 +15,7 @@ Shape suffixes: T animation frames, K channels, N visemes, M measures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -278,6 +278,14 @@ def as_arkit(motion: Motion, visemes: VisemeSet) -> Motion:
     described_NK = np.array([[visemes.weights[name].get(c, 0.0) for c in channels] for name in motion.channels])
     weights_TK = motion.weights_TK @ described_NK
     return Motion(weights_TK=weights_TK, channels=channels, fps=motion.fps, info=motion.info, phones=motion.phones)
+
+
+def openings_mm(key_map_channels: Iterable[str], visemes: str = "") -> dict[str, float]:
+    """How far each channel, or each viseme of a set, opens the lips of the bundled model's face at weight 1."""
+    if visemes:
+        weights = VISEME_SETS[visemes].weights
+        return {name: float(_measures_of(weights[name])[0]) for name in key_map_channels if weights.get(name)}
+    return {name: float(MEASURES[name][0]) for name in key_map_channels if name in MEASURES}
 
 
 def measured(motion: Motion) -> np.ndarray:

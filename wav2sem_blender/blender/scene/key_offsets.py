@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import bpy
 import numpy as np
 
+from ...errors import Text
+from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
-from ...pipeline.visemes import VISEME_SETS, as_arkit, measured
+from ...pipeline.visemes import VISEME_SETS, as_arkit, measured, openings_mm
 from . import key_mapping
+
+# A key opens the mouth if it parts the lips of the bundled model's face this far.
+_OPENS_MM = 8.0
+# An open jaw moves a head by a tenth of its size, or a whole figure by a hundredth; less than this is nothing.
+_LEAST_SHARE = 0.004
 
 
 def metres_per_unit(face: bpy.types.Object, scene: bpy.types.Scene) -> np.ndarray:
@@ -40,6 +49,24 @@ def opening_mm(face: bpy.types.Object, motion: Motion) -> np.ndarray | None:
         played = as_arkit(played, VISEME_SETS[table.visemes])
     opening_T: np.ndarray = measured(played)[:, 0]
     return opening_T if opening_T.any() else None
+
+
+def hardly_opens(face: bpy.types.Object, rows: Iterable[Row], visemes: str = "") -> list[Text]:
+    """A warning if the keys of these rows cannot open the mouth: none is made for it, or those move next to nothing."""
+    openings = openings_mm({row.channel for row in rows}, visemes)
+    if not openings:  # a model's own channels
+        return []
+    openers = {row.key for row in rows if openings.get(row.channel, 0.0) >= _OPENS_MM and row.gain}
+    if not openers:
+        text = 'No shape key of "{face}" opens the mouth, so it moves little. Is the jaw a bone? Then use Jaw Bone.'
+        return [Text(text, face=face.name)]
+    size = max(face.dimensions)
+    metres_33 = np.array(face.matrix_world.to_3x3(), dtype=np.float32)
+    largest = max(float(np.linalg.norm(key_offset(face, key, metres_33), axis=1).max(initial=0.0)) for key in openers)
+    if largest >= _LEAST_SHARE * size:
+        return []
+    text = 'The mouth of "{face}" hardly opens: {keys} move it by {percent:.1g} % of its size at most.'
+    return [Text(text, face=face.name, keys=listed(sorted(openers)), percent=100 * largest / size if size else 0.0)]
 
 
 def _points(block: bpy.types.ShapeKey) -> np.ndarray:

@@ -16,7 +16,7 @@ from ...pipeline.flame import FlameMismatchError
 from ...pipeline.motion import Motion
 from ...pipeline.tongue import TONGUE_CHANNELS
 from ...pipeline.visemes import VISEME_SETS, as_visemes
-from . import checks, key_mapping
+from . import checks, key_mapping, key_offsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,7 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
     played = motion if table.visemes else composed(motion, _channels(rows))
     if missing:
         warnings.append(left_out(missing, motion, played))
+    warnings += key_offsets.hardly_opens(target, rows, table.visemes)
     return Plan(motion=played, rows=rows, warnings=tuple(warnings))
 
 
@@ -157,6 +158,8 @@ def _plan_by_names(target: bpy.types.Object, motion: Motion, found: KeyMap) -> P
             "make it local (Object > Relations > Make Local).",
             name=target.name,
         )
+    if similarity is None:
+        warnings += key_offsets.hardly_opens(target, rows)
     return Plan(
         motion=played,
         rows=rows,

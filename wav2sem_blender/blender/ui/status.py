@@ -11,6 +11,7 @@ import bpy
 from ...errors import Text, UserError
 from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
+from ...pipeline.visemes import openings_mm
 from ..animate import estimate
 from ..scene import checks, key_mapping
 from ..sound import info
@@ -105,6 +106,9 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     found_words: list[tuple[str, str]] = [
         (Text("{label}, {n_known} of {n_all} found", label=found.label, n_known=n_known, n_all=n_all), "CHECKMARK")
     ]
+    if not any(opening >= 8.0 for opening in openings_mm(channels).values()):
+        found_words[0] = (found_words[0][0], "ERROR")
+        found_words.append(("No key opens the mouth; is the jaw a bone? Then use Jaw Bone", "ERROR"))
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
         found_words.append((Text("The mouth has no {channels}", channels=listed(missing, _LISTED)), "INFO"))
