@@ -31,7 +31,7 @@ from wav2sem_blender.pipeline.checkpoint import (  # noqa: E402
     open_folder,
     save_wav2sem,
 )
-from wav2sem_blender.pipeline.flame_parameters import KEYS  # noqa: E402
+from wav2sem_blender.pipeline.flame_parameters import KEYS, from_flame  # noqa: E402
 from wav2sem_blender.pipeline.hosts.probtalk3d import SPEAKERS, STYLES  # noqa: E402
 from wav2sem_blender.pipeline.nn.emotion2vec import Emotion2Vec  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import build_backbone  # noqa: E402
@@ -121,7 +121,11 @@ def test_longer_motion_is_cut_and_the_prior_needs_no_sound(tmp_path) -> None:
     folder = write_mead(tmp_path / "mead", CLIPS[:1])
     sf.write(folder / "wav" / f"{CLIPS[0]}.wav", np.random.default_rng(0).normal(0, 0.1, 6_000), 16_000)
     faces = open_face_data("mead_sentences", folder)
-    assert len(faces.targets(faces.clips[0])) == 9
+    whole_TX = from_flame(faces.parameters(faces.clips[0]))
+    np.testing.assert_array_equal(faces.targets(faces.clips[0]), whole_TX[:9])
+    compressed = open_face_data("mead_identities", folder)
+    expected = [np.interp(np.linspace(0, N_FRAMES - 1, 9), range(N_FRAMES), column) for column in whole_TX.T]
+    np.testing.assert_allclose(compressed.targets(compressed.clips[0]), np.transpose(expected), atol=1e-5)
     (folder / "wav" / f"{CLIPS[0]}.wav").unlink()
     assert open_face_data("mead_sentences", folder).skipped == {"recording missing": 1}
     prior = open_face_data("mead_prior", folder)

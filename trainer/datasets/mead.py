@@ -6,7 +6,8 @@
     flame.npz                 your FLAME 2020, with its own arrays (see docs/hosts.md)
 
 That is what ProbTalk3D's script writes. A name has the speaker, the sentence, the emotion (0 neutral, 1 happy, 2 sad,
-3 surprised, 4 fear, 5 disgusted, 6 angry, 7 contempt) and its level (0 to 2).
+3 surprised, 4 fear, 5 disgusted, 6 angry, 7 contempt) and its level (0 to 2). The released code scales the sound to
+-1..1; HuBERT's own normalisation undoes that.
 
 Three splits were published: "mead_sentences" holds out sentences of the 32 training speakers (ProbTalk3D),
 "mead_identities" speakers of these (LSF-Animation), and "mead_prior" other speakers, whose sound is not read (stage 1
@@ -174,12 +175,15 @@ class Mead(FaceData):
         return [*motions, *(self._recording(clip) for clip in self.clips if self.heard)]
 
     def targets(self, clip: FaceClip) -> np.ndarray:
-        """(T, X) as the network predicts them, no longer than the sound."""
+        """(T, X) as the network predicts them. Motion longer than the sound is cut (ProbTalk3D) or compressed (LSF)."""
         parameters_TX = self.parameters(clip)
         if self.heard:
             if clip.name not in self._n_samples:
                 self.samples(clip)
-            parameters_TX = parameters_TX[: ProbTalk3D().grid.animation_frames(self._n_samples[clip.name])]
+            n_heard = ProbTalk3D().grid.animation_frames(self._n_samples[clip.name])
+            if not self.labelled and n_heard < len(parameters_TX):
+                parameters_TX = _resampled(parameters_TX, n_heard)
+            parameters_TX = parameters_TX[:n_heard]
         return from_flame(parameters_TX)
 
     def rest(self, subject: str) -> np.ndarray:
@@ -247,6 +251,14 @@ class Mead(FaceData):
 
     def _shape_of(self, subject: str) -> np.ndarray:
         return self.shape(next(clip for clip in self.clips if clip.subject == subject))
+
+
+def _resampled(values_TX: np.ndarray, n_frames: int) -> np.ndarray:
+    """Linearly, from the first frame to the last."""
+    at_T = np.linspace(0, len(values_TX) - 1, n_frames)
+    lower_T = at_T.astype(int).clip(max=len(values_TX) - 2)
+    share_T1 = (at_T - lower_T)[:, None]
+    return values_TX[lower_T] * (1 - share_T1) + values_TX[lower_T + 1] * share_T1
 
 
 def open_mead_sentences(folder: Path) -> Mead:
