@@ -4,7 +4,7 @@
 Its fusion attends to all pairs of an emotion frame and a speech frame, which as written takes memory and time with the
 square of the recording's length. The keys and values of a pair are sums of one term of each frame, so the softmax over
 pairs is the product of two over frames, and the result is the sum of two plain attentions: the same values, linear in
-the length (`_PairAttention`).
+the length (`PairAttention`).
 
 Shapes: B batch, T animation frames, R memory frames (2T), D features, M width, N styles, E shape parameters, H heads,
 F fusion tokens, W width of the fusion's attention.
@@ -33,7 +33,7 @@ STYLE_NAME = "feature_predictor.style_proj.weight"
 IDENTITY_WIDTHS = (256, 128)
 
 
-class _PairAttention(nn.Module):
+class PairAttention(nn.Module):
     """Tokens attend to all pairs of an emotion frame i and a speech frame j.
 
     The released layer `kv` reads both frames side by side, without a bias. With its columns for the one and for the
@@ -77,7 +77,7 @@ class FusionBlock(nn.Module):
     def __init__(self, config: LSF) -> None:
         super().__init__()
         self.norm_mm, self.norm_a, self.norm_v, self.norm_mlp = (nn.LayerNorm(config.dim) for _ in range(4))
-        self.attn = _PairAttention(config)
+        self.attn = PairAttention(config)
         self.mlp = _Mlp(config.dim, config.ffn_dim)
 
     def forward(self, token_BFM: Tensor, emotion_BTM: Tensor, speech_BTM: Tensor) -> Tensor:
