@@ -88,6 +88,11 @@ def frame_rate_hz(scene: bpy.types.Scene) -> float:
     return float(scene.render.fps / scene.render.fps_base)
 
 
+def strip_rate_hz(strip: Any) -> float:
+    """Frames per second of the scene that a strip belongs to."""
+    return frame_rate_hz(strip.id_data)
+
+
 def time_stretch(scene: bpy.types.Scene) -> float:
     """Frames of an action for each scene frame: the scene's Time Stretching changes when curves play, not sounds."""
     return float(scene.render.frame_map_old / scene.render.frame_map_new)

@@ -113,7 +113,7 @@ class TorchEngine:
         self._face.decoder.move_face(torch.from_numpy(template_V3).flatten(), published)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.require(array, np.float32, "CW"))[None].to(self.device)
+        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))[None].to(self.device)
 
 
 def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:

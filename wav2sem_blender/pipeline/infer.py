@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -190,7 +191,7 @@ class SpeechAnimator:
         progress("motion", 1.0)
         motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
         if config.host.SAMPLES:
-            motion.info["seed"] = str(seed)
+            motion = replace(motion, info={**motion.info, "seed": str(seed)})
         return motion
 
     def _motion(
@@ -202,6 +203,7 @@ class SpeechAnimator:
             "weights_sha256": self.folder.weights_sha256,
             "audio": speech.name,
             "audio_sha256": speech.sha256,
+            "audio_s": f"{speech.duration_s:.6f}",
             "engine": self.engine.name,
             "device": self.engine.device,
             "style": " + ".join(f"{w:g} {n}" for w, n in zip(style_N, config.styles, strict=True) if w),

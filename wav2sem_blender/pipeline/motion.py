@@ -23,6 +23,8 @@ from ..files import atomic_file
 from .phones import Phones
 
 MOTION_FORMAT_VERSION = 1
+# Rows a second of the app's own files, by which importers read the last part of a timecode.
+LIVE_LINK_FPS = 60.0
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
 
 # The 52 blendshapes of ARKit in the column order of Live Link Face.
@@ -178,7 +180,7 @@ class Motion:
         row = np.zeros(len(columns))
         row_format = ",".join(["%.8f"] * len(columns))
         for anim_frame, weights_K in enumerate(self.weights_TK):
-            row[position] = weights_K
+            row[position] = weights_K.clip(0, 1)  # the app writes no others
             values = row_format % tuple(row)
             file.write(f"{_timecode(anim_frame, self.fps)},{len(columns)},{values}\n".encode())
 

@@ -15,12 +15,14 @@ from ..errors import UserError
 from .motion import Motion
 from .visemes import closures
 
-__all__ = ["gain", "prepared", "resample", "rested", "shift", "smooth"]
+__all__ = ["covering", "gain", "prepared", "resample", "rested", "shift", "smooth"]
 
 # Smaller shifts, in frames, are rounding: the interface has 32-bit numbers.
 _SAME_FRAME = 1e-4
 # How long the face takes from rest to the first pose, and from the last pose to rest.
 _REST_S = 0.1
+# The longest time for which the last pose is held; a host that leaves out more than this is not covered up.
+_HELD_S = 0.25
 # Poses with lips at least this closed are not smoothed.
 _KEPT_CLOSED = 0.5
 
@@ -65,6 +67,18 @@ def rested(motion: Motion) -> Motion:
     limit_T1 = ((from_end_T - 1) / max(1.0, _REST_S * motion.fps)).clip(0)[:, None].astype(np.float32)
     limit_T1[limit_T1 >= 1] = np.inf
     return replace(motion, weights_TK=np.clip(motion.weights_TK, -limit_T1, limit_T1))
+
+
+def covering(motion: Motion) -> Motion:
+    """The same motion for every whole frame of its sound, whose length is in `info`: the last pose is held.
+
+    The published models are a frame short, because an encoder frame needs samples on both sides.
+    """
+    n_frames = int(float(motion.info.get("audio_s", 0)) * motion.fps + 1e-3)
+    n_missing = min(n_frames - motion.n_frames, round(_HELD_S * motion.fps))
+    if n_missing <= 0 or motion.n_frames == 0:
+        return motion
+    return replace(motion, weights_TK=np.pad(motion.weights_TK, ((0, n_missing), (0, 0)), mode="edge"))
 
 
 def shift(motion: Motion, milliseconds: float) -> Motion:

@@ -173,6 +173,7 @@ DAZ = _viseme_set(
 
 CHARACTER_CREATOR = _viseme_set(
     "Character Creator visemes",
+    "",
     **{
         "Open": _WIDE_OPEN,
         "Explosive": _PRESSED,

@@ -218,7 +218,7 @@ class Job(Task):
                     strip=settings.strip,
                 )
             self._block_uid = strip.sound.session_uid if strip.sound is not None else 0
-            return source.audio_of_strip(strip, compat.frame_rate_hz(strip.id_data), folder)
+            return source.audio_of_strip(strip, compat.strip_rate_hz(strip), folder)
         if settings.sound:
             block = self._sound() or bpy.data.sounds.get(settings.sound)
             if block is None:

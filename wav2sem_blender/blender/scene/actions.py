@@ -319,10 +319,10 @@ def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
 
 def curves_of(action: bpy.types.Action) -> Iterator[Any]:
     """All curves of an action, whatever their slot."""
-    for layer in action.layers:
-        for strip in layer.strips:
-            for bag in strip.channelbags:
-                yield from bag.fcurves
+    strips: list[Any] = [strip for layer in action.layers for strip in layer.strips]
+    for strip in strips:
+        for bag in strip.channelbags:
+            yield from bag.fcurves
 
 
 def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapolation: str) -> Any:

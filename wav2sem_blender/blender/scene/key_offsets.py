@@ -60,7 +60,7 @@ def hardly_opens(face: bpy.types.Object, rows: Iterable[Row], visemes: str = "")
     if not openers:
         text = 'No shape key of "{face}" opens the mouth, so it moves little. Is the jaw a bone? Then use Jaw Bone.'
         return [Text(text, face=face.name)]
-    size = max(face.dimensions)
+    size = max(face.dimensions[:])
     metres_33 = np.array(face.matrix_world.to_3x3(), dtype=np.float32)
     largest = max(float(np.linalg.norm(key_offset(face, key, metres_33), axis=1).max(initial=0.0)) for key in openers)
     if largest >= _LEAST_SHARE * size:

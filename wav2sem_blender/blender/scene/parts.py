@@ -8,6 +8,7 @@ driver moves already, are left alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import bpy
 import numpy as np
@@ -29,7 +30,7 @@ def candidates(face: bpy.types.Object, scene: bpy.types.Scene) -> list[bpy.types
         return []
     names = set(face.data.shape_keys.key_blocks.keys()[1:])
     seen = {face.data}
-    found = []
+    found: list[bpy.types.Object] = []
     for part in sorted(_family(face, scene), key=lambda candidate: candidate.name):
         if part.type != "MESH" or part.data in seen or part.library is not None or part.data.library is not None:
             continue
@@ -41,7 +42,7 @@ def candidates(face: bpy.types.Object, scene: bpy.types.Scene) -> list[bpy.types
 
 def following(face: bpy.types.Object, scene: bpy.types.Scene) -> list[bpy.types.Object]:
     """The parts that are ticked."""
-    return [part for part in candidates(face, scene) if part.wav2sem_follows]
+    return [part for part in candidates(face, scene) if part.wav2sem_follows]  # type: ignore[attr-defined]
 
 
 def belonging(face: bpy.types.Object, scene: bpy.types.Scene) -> set[bpy.types.Object]:
@@ -63,7 +64,7 @@ def belonging(face: bpy.types.Object, scene: bpy.types.Scene) -> set[bpy.types.O
     return found | {armature for part in found if (armature := part.find_armature()) is not None}
 
 
-def _is_driven_by(owner: bpy.types.ID, sources: set[bpy.types.ID]) -> bool:
+def _is_driven_by(owner: Any, sources: set[bpy.types.ID]) -> bool:
     animation = owner.animation_data
     for curve in animation.drivers if animation is not None else ():
         if any(target.id in sources for variable in curve.driver.variables for target in variable.targets):

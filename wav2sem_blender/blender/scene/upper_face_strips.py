@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -145,7 +145,7 @@ def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
         head_sway.set_values(owner, path, values)
 
 
-def rest_of(action: bpy.types.Action) -> dict[str, Sequence[float]]:
+def rest_of(action: bpy.types.Action) -> dict[str, list[float]]:
     """Data path and rest of what an action of ours sways; the path follows a renamed bone."""
     paths = dict.fromkeys(curve.data_path for curve in actions.curves_of(action) if not actions.key_of(curve))
     return dict(zip(paths, record_of(action)["rest"].values(), strict=False))

@@ -102,7 +102,7 @@ def applying(
         marks = _marks(motion, settings or {})
         outcome = yield from _writing(context, target, motion, plan, first, marks, rollback)
         if sound is not None:
-            target.data.shape_keys.animation_data.action[actions.SOUND] = sound
+            bpy.data.actions[outcome.action_name][actions.SOUND] = sound
         rollback.pop_all()
     return outcome
 

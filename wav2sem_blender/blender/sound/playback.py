@@ -14,7 +14,7 @@ import aud  # isort: skip  (found only beside bpy)
 
 from .. import compat
 from ..tasks.redraw import redraw
-from . import info, source
+from . import info, look, source
 
 _LOOK_S = 0.2
 
@@ -48,7 +48,7 @@ def play(scene: bpy.types.Scene) -> bool:
         UserError: The sound cannot be found or played.
     """
     global _handle
-    info.check_chosen_range(scene.wav2sem, info.chosen_info(scene))
+    info.check_chosen_range(scene.wav2sem, info.chosen_info(scene, look.PATIENCE_S))
     try:
         device = aud.Device()
     except aud.error:  # for example if PulseAudio is the only one and does not run
@@ -71,7 +71,7 @@ def _heard(scene: bpy.types.Scene) -> Any:
     start_s, stop_s, later_s = 0.0, None, 0.0
     if settings.source == "STRIP":
         strip = compat.find_strip(scene, settings.strip)
-        start_s, stop_s, later_s = source.trimmed_part(strip, compat.frame_rate_hz(strip.id_data))
+        start_s, stop_s, later_s = source.trimmed_part(strip, compat.strip_rate_hz(strip))
     if settings.use_range:
         stop_s = start_s + settings.range_end_s - later_s if settings.range_end_s else stop_s
         start_s += max(0.0, settings.range_start_s - later_s)

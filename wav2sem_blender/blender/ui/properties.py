@@ -246,7 +246,7 @@ def _forget_deleted(*_arguments: object) -> None:
 def register() -> None:
     """Add the settings to every scene."""
     bpy.types.Scene.wav2sem = PointerProperty(type=WAV2SEM_PG_settings)
-    bpy.types.Object.wav2sem_follows = BoolProperty(
+    bpy.types.Object.wav2sem_follows = BoolProperty(  # type: ignore[attr-defined]
         name="Moves with the Face",
         description="Play the speech of the face on the shape keys of this mesh that have the same names",
         default=True,
@@ -258,4 +258,4 @@ def unregister() -> None:
     """Remove them."""
     for handler in (_forget_deleted, _keep_paths):
         bpy.app.handlers.save_pre.remove(handler)
-    del bpy.types.Scene.wav2sem, bpy.types.Object.wav2sem_follows
+    del bpy.types.Scene.wav2sem, bpy.types.Object.wav2sem_follows  # type: ignore[attr-defined]

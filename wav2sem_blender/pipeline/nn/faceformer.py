@@ -93,9 +93,15 @@ class FaceDecoder(HostNetwork):
 
         The last layer norm gives h = gain * n + shift with |n| <= sqrt(M).
         """
-        norm = self.layer.norm3
+        last, norm = self.motion_head, self.layer.norm3
+        weight_XM, bias_X, gain_M, shift_M = (
+            parameter.detach().cpu() for parameter in (last.weight, last.bias, norm.weight, norm.bias)
+        )
         head = head_on_keys(
-            *(p.detach().cpu() for p in (self.motion_head.weight, self.motion_head.bias, norm.weight, norm.bias)),
+            weight_XM,
+            bias_X,
+            gain_M,
+            shift_M,
             bound=math.sqrt(self.config.dim),
             max_keys=self.config.dim,
         )

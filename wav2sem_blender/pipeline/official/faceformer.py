@@ -44,7 +44,6 @@ def read(kind: str, source: Source) -> Published:
 def write(model: ModelFolder) -> dict[str, dict[str, Any]]:
     """As `Format`."""
     from ..engine_torch import load_state
-    from ..nn.face_model import FaceModel
 
     config, host, basis_KV3 = model.config, model.config.host, model.basis()
     if not isinstance(host, FaceFormer) or basis_KV3 is None:
@@ -52,10 +51,11 @@ def write(model: ModelFolder) -> dict[str, dict[str, Any]]:
             "{model}: FaceFormer's format holds its decoder and a vertex head; this model differs", model=config.name
         )
     require_architecture(config.name, EncoderConfig(kind="wav2vec2", config=config.encoder.config), ENCODER)
-    face = FaceModel(config)
-    face.load_state_dict(load_state(model))
-    on_vertices = {f"decoder.{key}": value for key, value in face.decoder.on_vertices(basis_KV3).items()}
-    others = {key: value for key, value in load_state(model).items() if key.startswith(("audio_encoder.", "fusion."))}
+    state = load_state(model)
+    decoder = host.network(len(config.channels), len(config.styles))
+    decoder.load_state_dict({key.removeprefix("decoder."): t for key, t in state.items() if key.startswith("decoder.")})
+    on_vertices = {f"decoder.{key}": value for key, value in decoder.on_vertices(basis_KV3).items()}
+    others = {key: value for key, value in state.items() if key.startswith(("audio_encoder.", "fusion."))}
     positions_pM = torch.from_numpy(host.positions())
     positions = positions_pM.repeat(PUBLISHED_FRAMES // host.period + 1, 1)[None]
     return {f"{config.name}.pth": renamed(others | on_vertices, NAMES, back=True) | {POSITIONS_KEY: positions}}
