@@ -77,8 +77,9 @@ def read_emotion(emotion: EncoderConfig, weights: str, data: Path) -> tuple[Enco
         )
     state = own_weights(read_file(file), others=PRETRAINING)
     if SCALE_KEY not in state:
-        template = "{file}: the key {key} is missing; these are not emotion2vec's weights"
-        raise UserError(template, file=file, key=SCALE_KEY)
+        raise UserError(
+            "{file}: the key {key} is missing; these are not emotion2vec's weights", file=file, key=SCALE_KEY
+        )
     return emotion_config(state[SCALE_KEY]), {name: value.float() for name, value in state.items()}
 
 
