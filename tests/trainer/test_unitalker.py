@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tests.trainer.host_training import losses, trained  # noqa: E402
 from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_vocaset  # noqa: E402
 from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.experiments.hubert import TOY_SIZES  # noqa: E402
@@ -21,9 +21,7 @@ from trainer.experiments.unitalker import (  # noqa: E402
     unitalker_smoke,
     unitalker_smoke_wav2sem,
 )
-from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.runs.checkpoints import load_newest  # noqa: E402
-from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, save_wav2sem  # noqa: E402
@@ -41,19 +39,6 @@ def vocaset(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("vocaset")
     write_vocaset(folder, layout="exported", subjects=VOCASET_SUBJECTS[1:3], sentences=(21,), seconds=0.5)
     return folder
-
-
-def trained(config, data: Path, folder: Path, wav2sem: Path | None = None, stop: int = 0, resume: bool = False) -> Path:
-    run = Run(folder, verb="finetune", name="smoke", config=config, device="cpu", resume=resume)
-    try:
-        finetune(config, data, run, None, wav2sem)
-    finally:
-        run.close()
-    return folder
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -157,7 +142,7 @@ def test_a_wav2sem_stays_as_it_is(vocaset: Path, tmp_path) -> None:
     state = Wav2Sem(config.config, config.target_dim).state_dict()
     save_wav2sem(tmp_path / "wav2sem", config, {f"wav2sem.{key}": value.numpy() for key, value in state.items()})
     recipe = replace(unitalker_smoke_wav2sem(), epochs=2, learning_rate=1e-2, valid_clips=0)
-    folder = trained(recipe, vocaset, tmp_path / "face", tmp_path / "wav2sem")
+    folder = trained(recipe, vocaset, tmp_path / "face", None, tmp_path / "wav2sem")
     model = ModelFolder.open(folder / "model")
     for key, value in model.tensors("wav2sem.").items():
         np.testing.assert_array_equal(value, state[key].numpy())

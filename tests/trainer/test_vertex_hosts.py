@@ -12,13 +12,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tests.trainer.host_training import losses, trained  # noqa: E402
 from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_vocaset  # noqa: E402
 from tests.trainer.test_finetune import without_noise  # noqa: E402
 from trainer.datasets.closures import Closures, weights_of  # noqa: E402
 from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.experiments import facediffuser, imitator  # noqa: E402
 from trainer.loops.adapt import Actor  # noqa: E402
-from trainer.loops.finetune import Examples, Learner, build_model, finetune  # noqa: E402
+from trainer.loops.finetune import Examples, Learner, build_model  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
@@ -28,19 +29,6 @@ from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 NEVER = 10_000
 SMOKE = {"imitator": imitator.imitator_smoke(), "facediffuser": facediffuser.facediffuser_smoke()}
 SPEECH_S = np.random.default_rng(0).standard_normal(16_000)
-
-
-def trained(config, data: Path, folder: Path, *stages: Path | None, resume: bool = False) -> Path:
-    run = Run(folder, verb="finetune", name="smoke", config=config, device="cpu", resume=resume)
-    try:
-        finetune(config, data, run, *(stages or (None, None)))
-    finally:
-        run.close()
-    return folder
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

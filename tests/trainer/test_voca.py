@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tests.trainer.host_training import losses, trained  # noqa: E402
 from tests.trainer.miniature_faces import VOCASET_SUBJECTS, write_biwi, write_vocaset  # noqa: E402
 from trainer.datasets.opening import open_face_data  # noqa: E402
 from trainer.experiments.hosts import (  # noqa: E402
@@ -22,26 +23,11 @@ from trainer.experiments.hosts import (  # noqa: E402
     voca_vocaset,
 )
 from trainer.experiments.hubert import TOY_SIZES  # noqa: E402
-from trainer.loops.finetune import finetune  # noqa: E402
-from trainer.runs.run import Run  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import ModelFolder, Wav2SemConfig, save_wav2sem  # noqa: E402
 from wav2sem_blender.pipeline.nn.host_network import Example  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
-
-
-def trained(config, data: Path, folder: Path, wav2sem: Path | None = None, resume: bool = False) -> Path:
-    run = Run(folder, verb="finetune", name="smoke", config=config, device="cpu", resume=resume)
-    try:
-        finetune(config, data, run, None, wav2sem)
-    finally:
-        run.close()
-    return folder
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +85,7 @@ def test_the_wav2sem_is_frozen_and_its_fc_is_29_wide(vocaset: Path, tmp_path: Pa
     state = {f"wav2sem.{key}": value for key, value in Wav2Sem(config.config, 24).state_dict().items()}
     save_wav2sem(tmp_path / "wav2sem", config, {key: value.numpy() for key, value in state.items()})
     recipe = replace(voca_smoke_wav2sem(), epochs=3, learning_rate=1e-2)
-    folder = trained(recipe, vocaset, tmp_path / "face", wav2sem=tmp_path / "wav2sem")
+    folder = trained(recipe, vocaset, tmp_path / "face", None, tmp_path / "wav2sem")
     after = ModelFolder.open(folder / "model").tensors()
     assert after["fusion.semantic_feature_map.weight"].shape == (29, 24)
     assert all(np.array_equal(after[key], value.numpy()) for key, value in state.items())
