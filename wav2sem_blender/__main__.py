@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format", default="npz", choices=("npz", "csv"), help="csv has the columns of Live Link Face"
     )
     animate.add_argument(
+        "--fps",
+        type=_rate,
+        metavar="FPS",
+        help="frames a second (default: as the model makes them; csv: 60, as the Live Link Face app writes)",
+    )
+    animate.add_argument(
         "--seed",
         default=0,
         type=int,
@@ -153,6 +159,13 @@ def _width(text: str) -> float:
     if seconds < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return seconds
+
+
+def _rate(text: str) -> float:
+    fps = finite(text)
+    if not 1 <= fps <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1 to 1000")
+    return fps
 
 
 def _check_is_no_file(output: Path) -> None:
@@ -219,7 +232,8 @@ def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
 
 
 def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
-    from .pipeline.retarget import prepared, shift
+    from .pipeline.motion import LIVE_LINK_FPS
+    from .pipeline.retarget import covering, prepared, resample
     from .pipeline.tongue import TONGUE_CHANNELS, with_tongue
 
     n_notes = len(animator.notes)
@@ -242,7 +256,9 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
         if not arguments.no_tongue:
             motion = with_tongue(motion, TONGUE_CHANNELS if arguments.format == "npz" else ("tongueOut",))
         motion = prepared(motion, strength=arguments.strength, smoothing_s=arguments.smoothing)
-        shift(motion, 1000 * arguments.delay).save(result)
+        fps = arguments.fps or (LIVE_LINK_FPS if arguments.format == "csv" else motion.fps)
+        motion = covering(resample(motion, fps, arguments.delay))
+        motion.save(result)
     finally:
         progress.close()
     speed = motion.duration_s / max(time.perf_counter() - begin_s, 1e-9)

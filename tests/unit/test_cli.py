@@ -199,11 +199,31 @@ def test_csv(speech, tmp_path, capsys, monkeypatch):
     path = speech()
     assert run("animate", path, "--output", tmp_path / "out", "--format", "csv") == 0
     assert (tmp_path / "out" / "talk.csv").read_text().startswith("Timecode,BlendShapeCount,EyeBlinkLeft,")
+    rows = (tmp_path / "out" / "talk.csv").read_text().splitlines()[1:]
+    assert len(rows) == 122 and [row.split(",")[0] for row in rows[59:61]] == ["00:00:00:59.000", "00:00:01:00.000"]
     monkeypatch.setattr(FakeAnimator, "channels", ("key_00",))
     capsys.readouterr()
     assert run("animate", path, "--output", tmp_path / "out2", "--format", "csv") == 1
     assert "Live Link Face has no column for key_00" in capsys.readouterr().err
     assert not list((tmp_path / "out2").iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+@pytest.mark.parametrize(("fps", "n_frames"), [("24", 49), ("29.97", 61), ("60", 122)])
+def test_every_output_has_the_frame_rate_that_is_asked_for(speech, tmp_path, suffix, fps, n_frames):
+    options = ("--output", tmp_path, "--format", suffix, "--fps", fps)
+    assert run("animate", speech(), *options) == 0
+    if suffix == "npz":
+        motion = Motion.load(tmp_path / "talk.npz")
+        assert motion.fps == float(fps) and motion.n_frames == n_frames
+    else:
+        assert len((tmp_path / "talk.csv").read_text().splitlines()) == n_frames + 1
+
+
+@pytest.mark.parametrize("fps", ["0", "-24", "nan", "1e9", "x"])
+def test_impossible_frame_rates_are_wrong_usage(speech, tmp_path, fps):
+    with pytest.raises(SystemExit, match="2"):
+        run("animate", speech(), "--output", tmp_path, "--fps", fps)
 
 
 def test_a_bad_file_does_not_stop_the_others(speech, tmp_path, capsys):

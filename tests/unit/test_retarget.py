@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
-from wav2sem_blender.pipeline.retarget import gain, resample, rested, shift, smooth
+from wav2sem_blender.pipeline.retarget import covering, gain, resample, rested, shift, smooth
 
 from .made_up_motions import RNG, as_motion, wandering  # noqa: TID252
 
@@ -207,3 +207,16 @@ class TestGainAndSmooth:
 
     def test_empty(self):
         assert smooth(as_motion(np.zeros((0, 3))), 0.1).n_frames == 0
+
+
+@pytest.mark.parametrize("fps", [24, 24000 / 1001, 25, 30, 60])
+@pytest.mark.parametrize("audio_s", [0.2, 1.0, 2.5, 10.0])
+def test_a_sound_is_covered_to_its_end_by_the_last_pose(fps, audio_s):
+    n_frames = int(audio_s * fps + 1e-3)
+    weights_TK = np.arange(2.0 * (n_frames - 1)).reshape(-1, 2)
+    motion = Motion(weights_TK=weights_TK, channels=("a", "b"), fps=fps, info={"audio_s": str(audio_s)})
+    covered = covering(motion)
+    np.testing.assert_array_equal(covered.weights_TK, np.concatenate([weights_TK, weights_TK[-1:]]))
+    assert covering(covered) is covered
+    assert covering(replace(motion, info={})).n_frames == n_frames - 1
+    assert covering(replace(motion, info={"audio_s": "3600"})).n_frames == n_frames - 1 + round(fps / 4)

@@ -150,7 +150,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     progress("model", 0.0)
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
-    from ..pipeline.retarget import prepared  # only now is NumPy known to be there
+    from ..pipeline.retarget import covering, prepared  # only now is NumPy known to be there
     from ..pipeline.tongue import with_tongue
 
     n_old_notes = len(animator.notes)
@@ -166,7 +166,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
             progress=progress,
             articulation=command.articulation,
         )
-    motion = with_tongue(motion.at_speed(command.speed), command.tongue)
+    motion = with_tongue(covering(motion).at_speed(command.speed), command.tongue)
     motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
