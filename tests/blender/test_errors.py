@@ -15,6 +15,7 @@ import pytest
 
 from wav2sem_blender.blender.animate import jobs
 from wav2sem_blender.blender.tasks.task import running_task
+from wav2sem_blender.blender.ui import status
 from wav2sem_blender.worker import environment
 
 from . import rna_dump  # noqa: TID252
@@ -312,3 +313,17 @@ def test_poll_names_what_is_missing():
     assert not bpy.ops.wav2sem.animate.poll()
     with pytest.raises(RuntimeError, match="The scene has no mesh"):
         bpy.ops.wav2sem.animate()
+
+
+def test_a_linked_character_as_an_instance(head, fails):
+    collection = bpy.data.collections.new("Anna")
+    collection.objects.link(head)
+    instance = bpy.data.objects.new("Anna Instance", None)
+    instance.instance_type, instance.instance_collection = "COLLECTION", collection
+    bpy.context.scene.collection.objects.link(instance)
+    fails('shows the collection "Anna".*Make a library override of it', object="Anna Instance")
+    bpy.context.view_layer.objects.active = instance
+    words, icon = status.face_words(bpy.context)[0]
+    assert (
+        words == '"Anna Instance" shows the collection "Anna"; make a library override of it first' and icon == "ERROR"
+    )

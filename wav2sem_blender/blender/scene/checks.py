@@ -62,6 +62,12 @@ def nearly_flame(mesh: bpy.types.Mesh, error: FlameMismatchError) -> str:
     return Text(" It is not a FLAME mesh either. {error}", error=error.text) if is_near else ""
 
 
+def instance_of(target: bpy.types.Object) -> bpy.types.Collection | None:
+    """The collection that an empty shows, as a linked character usually is; None for other objects."""
+    shows = target.type == "EMPTY" and target.instance_type == "COLLECTION"
+    return target.instance_collection if shows else None
+
+
 def check_usable(context: bpy.types.Context, target: bpy.types.Object) -> None:
     """Raise UserError unless this is a mesh whose shape keys can be animated."""
     _check_editable(context, target)
@@ -119,6 +125,14 @@ def own_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
 
 def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> None:
     name = target.name
+    if (instance := instance_of(target)) is not None:
+        raise UserError(
+            '"{name}" shows the collection "{collection}", which cannot be animated so. Make a library override of it '
+            "(Object > Library Override > Make) or make it real (Object > Apply > Make Instances Real), then choose the "
+            "head's mesh.",
+            name=name,
+            collection=instance.name,
+        )
     if target.type != "MESH":
         raise UserError(
             '"{name}" is not a mesh; its type is {type}. Choose the head\'s mesh.', name=name, type=target.type.title()

@@ -15,6 +15,7 @@ from ...pipeline.visemes import openings_mm
 from ..animate import estimate
 from ..scene import checks, key_mapping
 from ..sound import info
+from ..sound.look import BeingReadError
 from ..tasks.task import why_wait
 from .widgets import chosen_object, face_of
 
@@ -59,9 +60,11 @@ def run_words(context: bpy.types.Context) -> Text | None:
 
 
 def sound_problem(context: bpy.types.Context) -> str:
-    """What is wrong with the chosen sound; empty when it can be used."""
+    """What is wrong with the chosen sound, as far as it is known; empty when it can be used."""
     try:
         info.check_chosen_range(context.scene.wav2sem, info.chosen_info(context.scene))
+    except BeingReadError:
+        return ""
     except UserError as error:
         return error.text
     return ""
@@ -93,6 +96,9 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     chosen, face = chosen_object(context), face_of(context)
     if chosen is None:
         return [("Choose a mesh, or select one", "INFO")]
+    if face is None and (instance := checks.instance_of(chosen)) is not None:
+        text = '"{name}" shows the collection "{collection}"; make a library override of it first'
+        return [(Text(text, name=chosen.name, collection=instance.name), "ERROR")]
     if face is None:
         return [(Text('"{name}" is not a mesh; choose the mesh of the head', name=chosen.name), "ERROR")]
     found = key_mapping.guessed(face)
