@@ -128,8 +128,8 @@ def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> Non
     if (instance := instance_of(target)) is not None:
         raise UserError(
             '"{name}" shows the collection "{collection}", which cannot be animated so. Make a library override of it '
-            "(Object > Library Override > Make) or make it real (Object > Apply > Make Instances Real), then choose the "
-            "head's mesh.",
+            "(Object > Library Override > Make) or make it real (Object > Apply > Make Instances Real), then choose "
+            "the head's mesh.",
             name=name,
             collection=instance.name,
         )
