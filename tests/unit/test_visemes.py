@@ -99,7 +99,7 @@ class TestEverySet:
         after_T = opening_mm(as_arkit(as_visemes(spoken, visemes), visemes), demo_opening)
         assert np.corrcoef(before_T, after_T)[0, 1] > 0.98
         # Of up to 10 mm; Character Creator has but one viseme between open and closed.
-        assert np.sqrt(np.mean(np.square(after_T - before_T))) < (1.4 if name == "CHARACTER_CREATOR" else 1.15)
+        assert np.sqrt(np.mean(np.square(after_T - before_T))) < (1.5 if name == "CHARACTER_CREATOR" else 1.15)
         inner = before_T[1:-1]
         closures = 1 + np.flatnonzero((inner <= before_T[:-2]) & (inner < before_T[2:]) & (inner < 1.0))
         assert len(closures) >= 10
