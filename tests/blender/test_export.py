@@ -17,6 +17,8 @@ from .applied import apply_motion  # noqa: TID252
 # Debian's build is; there the button is off and says so (tests/gui/scenarios_result.py).
 needs_alembic = pytest.mark.skipif(not bpy.app.build_options.alembic, reason="this Blender was built without Alembic")
 
+needs_usd = pytest.mark.skipif(not bpy.app.build_options.usd, reason="this Blender was built without USD")
+
 N_FRAMES, FIRST = 25, 11
 
 
@@ -43,12 +45,12 @@ def face(head):
     return head
 
 
-def speak(target, channels=("jawOpen", "mouthPucker", "mouthSmileLeft")):
+def speak(target, channels=("jawOpen", "mouthPucker", "mouthSmileLeft"), first=FIRST):
     time_T = np.arange(N_FRAMES) / 25
     weights_TK = np.stack([0.1 + 0.8 * time_T, 0.5 * np.sin(6 * time_T) ** 2, 0.2 * time_T], axis=1)
     info = {"audio": "talk.wav", "audio_sha256": "ab" * 32}
     apply_motion(
-        bpy.context, target, Motion(weights_TK=weights_TK, channels=channels, fps=25.0, info=info), start_frame=FIRST
+        bpy.context, target, Motion(weights_TK=weights_TK, channels=channels, fps=25.0, info=info), start_frame=first
     )
 
 
@@ -196,7 +198,205 @@ class TestCharacter:
             np.testing.assert_allclose(moved, expected, atol=1e-4)
 
 
-KINDS = ("csv", "npz", "gltf", pytest.param("alembic", marks=needs_alembic))
+def shown_points(names, frame):
+    """Points of these objects in world space, as Blender shows them."""
+    bpy.context.scene.frame_set(frame)
+    graph = bpy.context.evaluated_depsgraph_get()
+    found = []
+    for name in names:
+        evaluated = bpy.data.objects[name].evaluated_get(graph)
+        found += [evaluated.matrix_world @ vertex.co for vertex in evaluated.to_mesh().vertices]
+    return np.array(found)
+
+
+def distance(some_V3, others_V3):
+    """How far a point of one set is from the other set at most; importers order and split points as they like."""
+    apart_VV = np.linalg.norm(some_V3[:, None] - others_V3[None], axis=2)
+    return max(apart_VV.min(0).max(), apart_VV.min(1).max())
+
+
+SUFFIXES = {"gltf": "glb", "fbx": "fbx", "usd": "usdc", "alembic": "abc"}
+SHAPES = ("gltf", "fbx", pytest.param("usd", marks=needs_usd))
+
+
+def read_back(kind, path):
+    """Import a file into an empty one."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.context.scene.render.fps = 25
+    if kind == "gltf":
+        bpy.ops.import_scene.gltf(filepath=str(path), disable_bone_shape=True)
+    elif kind == "fbx":
+        bpy.ops.import_scene.fbx(filepath=str(path), anim_offset=0.0)
+    elif kind == "usd":
+        bpy.ops.wm.usd_import(filepath=str(path), set_frame_range=False)
+    else:
+        bpy.ops.wm.alembic_import(filepath=str(path), set_frame_range=False)
+
+
+def everything():
+    """The state that an export leaves alone, and how many data-blocks there are."""
+    blocks = [
+        (group, sorted(block.name for block in getattr(bpy.data, group)))
+        for group in ("actions", "meshes", "objects", "scenes", "shape_keys", "materials")
+    ]
+    objects = [
+        (thing.name, thing.data and thing.data.name, thing.active_shape_key_index, thing.hide_select)
+        + tuple((modifier.show_viewport, modifier.show_render) for modifier in thing.modifiers)
+        for thing in bpy.data.objects
+    ]
+    times = []
+    for owner in (*bpy.data.objects, *bpy.data.shape_keys):
+        if animation := owner.animation_data:
+            strips = [strip for track in animation.nla_tracks for strip in track.strips]
+            times.append((owner.name, animation.action and animation.action.name, animation.action_slot_handle))
+            times += [
+                tuple(getattr(strip, name) for name in ("frame_start", "frame_end", "scale", "repeat"))
+                + (strip.action_frame_start, strip.action_frame_end)
+                for strip in strips
+            ]
+    curves = [
+        curve for action in bpy.data.actions for bag in action.layers[0].strips[0].channelbags for curve in bag.fcurves
+    ]
+    keyed = [(curve.data_path, [tuple(point.co) for point in curve.keyframe_points]) for curve in curves]
+    return scene_state(), blocks, objects, times, keyed
+
+
+def check_file(kind, face, tmp_path, names=("Head", "Teeth"), tolerance=2e-4):
+    """Export, read back, and compare all points at three frames with what Blender shows."""
+    first, last = exports.frame_range(face)
+    frames = (first, (first + last) // 2, last)
+    expected = [shown_points(names, frame) for frame in frames]
+    assert distance(expected[0], expected[1]) > 0.05, "the face does not move"
+    before = everything()
+    path = tmp_path / f"a.{SUFFIXES[kind]}"
+    assert getattr(bpy.ops.wav2sem, f"export_{kind}")(filepath=str(path)) == {"FINISHED"}
+    assert everything() == before
+    assert list(tmp_path.iterdir()) == [path]
+    read_back(kind, path)
+    begins = 0 if kind == "gltf" else max(first, 0)
+    meshes = [thing.name for thing in bpy.data.objects if thing.type == "MESH"]
+    for frame, points_V3 in zip(frames, expected, strict=True):
+        assert distance(points_V3, shown_points(meshes, frame - first + begins)) < tolerance
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+class TestReadBack:
+    def test_as_it_is(self, face, kind, tmp_path):
+        check_file(kind, face, tmp_path)
+
+    def test_frames_before_zero(self, head, kind, tmp_path):
+        face = before_zero(head)
+        assert exports.frame_range(face) == (-50, -26)
+        check_file(kind, face, tmp_path, ["Head"])
+
+    def test_frames_before_zero_in_the_nla(self, head, kind, tmp_path):
+        face = before_zero(head)
+        bpy.ops.wav2sem.push_to_nla()
+        check_file(kind, face, tmp_path, ["Head"])
+
+    def test_a_moving_object_before_zero(self, head, kind, tmp_path):
+        face = before_zero(head)
+        for frame, height in ((-50, 0.0), (-26, 2.0)):
+            face.location.x = height
+            face.keyframe_insert("location", frame=frame)
+        check_file(kind, face, tmp_path, ["Head"])
+
+    def test_keys_with_vertex_groups(self, face, kind, tmp_path):
+        group = face.vertex_groups.new(name="lips")
+        group.add([0], 0.5, "REPLACE")
+        for block in face.data.shape_keys.key_blocks[1:]:
+            for point in block.data:
+                point.co.y -= 1.0
+            block.vertex_group = "lips"
+        check_file(kind, face, tmp_path)
+
+    def test_relative_and_muted_keys(self, face, kind, tmp_path):
+        blocks = face.data.shape_keys.key_blocks
+        blocks["mouthPucker"].relative_key = blocks["jawOpen"]
+        blocks["mouthSmile_L"].mute = True
+        check_file(kind, face, tmp_path)
+
+    def test_mirror(self, face, kind, tmp_path):
+        face.modifiers.new("Mirror", "MIRROR")
+        check_file(kind, face, tmp_path)
+
+    def test_subdivision_over_mirror_and_vertex_groups_before_zero(self, head, kind, tmp_path):
+        face = before_zero(head)
+        face.data.shape_keys.key_blocks["mouthSmile_L"].data[0].co.x = 0.0  # the middle stays on the mirror's plane
+        face.modifiers.new("Mirror", "MIRROR")
+        face.modifiers.new("Subdivision", "SUBSURF").levels = 1
+        face.vertex_groups.new(name="lips").add([0, 1], 0.7, "REPLACE")
+        face.data.shape_keys.key_blocks["jawOpen"].vertex_group = "lips"
+        check_file(kind, face, tmp_path, ["Head"])
+
+    def test_a_mirrored_part_without_keys(self, face, kind, tmp_path):
+        eyes = bpy.data.objects.new("Eyes", bpy.data.objects["Cube"].data.copy())
+        bpy.context.scene.collection.objects.link(eyes)
+        eyes.shape_key_clear()
+        eyes.parent, eyes.location.z = face, 2.0
+        eyes.modifiers.new("Mirror", "MIRROR")
+        check_file(kind, face, tmp_path, ["Head", "Teeth", "Eyes"])
+
+    def test_mirror_under_an_armature(self, face, kind, tmp_path):
+        rig = bpy.data.objects.new("Rig", bpy.data.armatures.new("Rig"))
+        bpy.context.scene.collection.objects.link(rig)
+        bpy.context.view_layer.objects.active = rig
+        bpy.ops.object.mode_set(mode="EDIT")
+        bone = rig.data.edit_bones.new("jaw")
+        bone.head, bone.tail = (0, 0, 0), (0, 0, 1)
+        bpy.ops.object.mode_set(mode="OBJECT")
+        for frame, angle in ((FIRST, 0.0), (FIRST + N_FRAMES - 1, 0.5)):
+            rig.pose.bones["jaw"].rotation_mode = "XYZ"
+            rig.pose.bones["jaw"].rotation_euler.x = angle
+            rig.pose.bones["jaw"].keyframe_insert("rotation_euler", frame=frame)
+        face.vertex_groups.new(name="jaw").add([0, 1, 2], 1.0, "REPLACE")
+        face.modifiers.new("Mirror", "MIRROR").use_axis = (False, True, False)
+        face.modifiers.new("Armature", "ARMATURE").object = rig
+        face.parent = rig
+        bpy.context.view_layer.objects.active = face
+        check_file(kind, face, tmp_path)
+
+    def test_a_failure_restores_everything(self, head, kind, tmp_path):
+        before_zero(head)
+        bpy.ops.wav2sem.push_to_nla()
+        head.modifiers.new("Mirror", "MIRROR")
+        before = everything()
+        with pytest.raises(RuntimeError, match="cannot be written"):
+            getattr(bpy.ops.wav2sem, f"export_{kind}")(filepath=str(tmp_path / "nowhere" / "a"))
+        assert everything() == before
+
+
+def before_zero(head):
+    """The head speaks from frame -50 to -26."""
+    bpy.context.scene.render.fps = 25
+    for block in head.data.shape_keys.key_blocks:
+        block.value = 0.0
+    speak(head, first=-50)
+    return head
+
+
+@needs_alembic
+def test_alembic_keeps_frames_before_zero(head, tmp_path):
+    before_zero(head)
+    expected = [shown_points(["Head"], frame) for frame in (-50, -38, -26)]
+    bpy.ops.wav2sem.export_alembic(filepath=str(tmp_path / "a.abc"))
+    read_back("alembic", tmp_path / "a.abc")
+    for frame, points_V3 in zip((-50, -38, -26), expected, strict=True):
+        assert distance(points_V3, shown_points(["Head"], frame)) < 1e-4
+
+
+def test_a_note_says_what_was_applied_and_what_is_missing(face, tmp_path):
+    face.modifiers.new("Half", "MIRROR")
+    face.modifiers.new("Wobble", "WAVE")
+    notes = exports.write_gltf(bpy.context, face, tmp_path / "a.glb")
+    assert notes == [
+        'Applied to every shape key of "Head" in the file: Half',
+        'The halves of "Head" are not merged in the file, because keys part them: Half',
+        'The file lacks what these modifiers of "Head" do: Wobble',
+    ]
+
+
+KINDS = ("csv", "npz", *SHAPES, pytest.param("alembic", marks=needs_alembic))
 
 
 class TestErrors:
@@ -214,7 +414,7 @@ class TestErrors:
         def full(*_arguments):
             raise OSError(28, "No space left on device")
 
-        suffix = {"gltf": "glb", "alembic": "abc"}.get(kind, kind)
+        suffix = SUFFIXES.get(kind, kind)
         older = tmp_path / f"a.{suffix}"
         older.write_bytes(b"older")
         monkeypatch.setattr("os.replace", full)

@@ -11,11 +11,11 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ...errors import UserError
+from ...errors import Text, UserError
 from ...files import atomic_path
 from ...pipeline.motion import Motion
 from .. import compat
-from . import actions, key_mapping, parts, takes
+from . import actions, export_meshes, export_time, key_mapping, parts, takes
 
 
 def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
@@ -62,27 +62,73 @@ def chosen(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types
     return sorted((part for part in found if part.visible_get()), key=lambda part: part.name)
 
 
-def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
     """Write a .glb: the shape keys as morph targets, and all that plays as one animation that begins at 0 s.
+
+    Returns:
+        What the user should know of the file; see `export_meshes.baked`.
 
     Raises:
         OSError: It cannot be written.
     """
-    with _scene_of(context, face):
-        _write(
-            path,
-            lambda temporary: bpy.ops.export_scene.gltf(
-                filepath=temporary,
-                export_format="GLB",
-                use_selection=True,
-                export_animations=True,
-                export_animation_mode="SCENE",
-                export_anim_scene_split_object=False,
-                export_anim_slide_to_zero=True,
-                export_morph=True,
-                export_morph_animation=True,
-            ),
-        )
+    return _write_baked(
+        context,
+        face,
+        path,
+        bpy.ops.export_scene.gltf,
+        export_format="GLB",
+        use_selection=True,
+        export_animations=True,
+        export_animation_mode="SCENE",
+        export_anim_scene_split_object=False,
+        export_anim_slide_to_zero=True,
+        export_morph=True,
+        export_morph_animation=True,
+    )
+
+
+def write_fbx(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+    """Write an .fbx: shape keys as blend shapes, with a key at every frame; its times are as those of `write_usd`.
+
+    Returns and raises as `write_gltf`.
+    """
+    return _write_baked(
+        context,
+        face,
+        path,
+        bpy.ops.export_scene.fbx,
+        use_selection=True,
+        object_types={"EMPTY", "ARMATURE", "MESH", "OTHER"},
+        use_mesh_modifiers=False,
+        mesh_smooth_type="FACE",
+        add_leaf_bones=False,
+        bake_anim=True,
+        bake_anim_use_nla_strips=False,
+        bake_anim_use_all_actions=False,
+        bake_anim_force_startend_keying=True,
+        bake_anim_step=1.0,
+        bake_anim_simplify_factor=0.0,
+    )
+
+
+def write_usd(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+    """Write a .usdc: shape keys as blend shapes of a UsdSkel, at the scene's frames or from 0 if they begin before it.
+
+    Returns and raises as `write_gltf`.
+    """
+    return _write_baked(
+        context,
+        face,
+        path,
+        bpy.ops.wm.usd_export,
+        selected_objects_only=True,
+        export_animation=True,
+        export_shapekeys=True,
+        export_armatures=True,
+        evaluation_mode="VIEWPORT",
+        # New copies of the textures would lie beside the file, and stay there when it fails.
+        export_textures_mode="KEEP",
+    )
 
 
 def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
@@ -97,6 +143,22 @@ def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path
             path,
             lambda temporary: bpy.ops.wm.alembic_export(filepath=temporary, start=first, end=last, selected=True),
         )
+
+
+def _write_baked(
+    context: bpy.types.Context, face: bpy.types.Object, path: Path, operator: Any, **options: Any
+) -> list[Text]:
+    """Let one of Blender's exporters write what the scene plays, with those of the options that this version has."""
+    first, _ = frame_range(face)
+    known = operator.get_rna_type().properties
+    options = {name: value for name, value in options.items() if name in known}
+    with (
+        _scene_of(context, face, max(0, -first)) as exported,
+        export_time.moved(context, max(0, -first)),
+        export_meshes.baked(exported) as notes,
+    ):
+        _write(path, lambda temporary: operator(filepath=temporary, **options))
+    return notes
 
 
 def _channel_names(face: bpy.types.Object, keys: tuple[str, ...]) -> dict[str, str]:
@@ -122,9 +184,14 @@ def _write(path: Path, export: Callable[[str], Any]) -> None:
 
 
 @contextmanager
-def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[None]:
-    """Select only the face's objects and set the scene's range to what plays; restore both afterwards."""
+def _scene_of(context: bpy.types.Context, face: bpy.types.Object, moved: int = 0) -> Iterator[list[bpy.types.Object]]:
+    """Select only the face's objects and set the scene's range to what plays, `moved` frames later; restore both.
+
+    Yields:
+        The selected objects.
+    """
     scene, layer = context.scene, context.view_layer
+    first, last = frame_range(face)
     times = scene.frame_start, scene.frame_end, scene.frame_current, scene.frame_subframe
     selection, active = list(context.selected_objects), layer.objects.active
     for other in selection:
@@ -136,10 +203,9 @@ def _scene_of(context: bpy.types.Context, face: bpy.types.Object) -> Iterator[No
     for part in exported:
         part.select_set(True)
     layer.objects.active = face
-    first, last = frame_range(face)
-    scene.frame_start, scene.frame_end = first, last
+    scene.frame_start, scene.frame_end = first + moved, last + moved
     try:
-        yield
+        yield exported
     finally:
         scene.frame_start, scene.frame_end = times[0], times[1]
         scene.frame_set(times[2], subframe=times[3])

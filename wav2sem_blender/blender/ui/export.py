@@ -52,15 +52,16 @@ class _ExportOperator(AddonOperator, ExportHelper):
         path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), self.filename_ext)).absolute()
         face = chosen_face(context)
         try:
-            self.write(context, face, path)
+            notes = self.write(context, face, path)
         except (OSError, UserError) as error:
             return self._failed(error)
         first, last = exports.frame_range(face)
-        self.tell({"INFO"}, Text("Saved {path}, frames {first} to {last}", path=path, first=first, last=last))
+        saved = Text("Saved {path}, frames {first} to {last}", path=path, first=first, last=last)
+        self.tell({"INFO"}, Text.joined((saved, *notes), ". ") if notes else saved)
         return {"FINISHED"}
 
-    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
-        """Write the file; raises OSError or UserError."""
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+        """Write the file; returns what to tell about it, raises OSError or UserError."""
         raise NotImplementedError
 
 
@@ -76,13 +77,14 @@ class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
         name="Columns", description="Columns of the table", items=LAYOUTS, translation_context=CONTEXT
     )
 
-    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Write the table."""
         motion = exports.sampled(face, context.scene)
         if self.columns == "LIVE_LINK":
             motion.save(path)
         else:
             save_table(motion, path, exports.frame_range(face)[0])
+        return []
 
 
 class WAV2SEM_OT_export_npz(_ExportOperator, bpy.types.Operator):
@@ -94,9 +96,10 @@ class WAV2SEM_OT_export_npz(_ExportOperator, bpy.types.Operator):
     filename_ext = ".npz"
     filter_glob: StringProperty(default="*.npz", options={"HIDDEN"})  # type: ignore[valid-type]
 
-    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Write the motion."""
         exports.sampled(face, context.scene).save(path)
+        return []
 
 
 class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
@@ -114,9 +117,48 @@ class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
         enabled = "io_scene_gltf2" in bpy.context.preferences.addons
         return "" if enabled else "Enable the add-on glTF 2.0 format in the preferences first"
 
-    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Let Blender write the file."""
-        exports.write_gltf(context, face, path)
+        return exports.write_gltf(context, face, path)
+
+
+class WAV2SEM_OT_export_fbx(_ExportOperator, bpy.types.Operator):
+    """Export the face and its parts with their shape keys and animation, for Maya, Unreal, Unity and the like"""
+
+    bl_idname = "wav2sem.export_fbx"
+    bl_label = "FBX"
+
+    filename_ext = ".fbx"
+    filter_glob: StringProperty(default="*.fbx", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls) -> str:
+        """Blender's FBX add-on."""
+        enabled = "io_scene_fbx" in bpy.context.preferences.addons
+        return "" if enabled else "Enable the add-on FBX format in the preferences first"
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+        """Let Blender write the file."""
+        return exports.write_fbx(context, face, path)
+
+
+class WAV2SEM_OT_export_usd(_ExportOperator, bpy.types.Operator):
+    """Export the face and its parts with blend shapes and animation, for Omniverse, Houdini and the like"""
+
+    bl_idname = "wav2sem.export_usd"
+    bl_label = "USD"
+
+    filename_ext = ".usdc"
+    filter_glob: StringProperty(default="*.usdc", options={"HIDDEN"})  # type: ignore[valid-type]
+
+    @classmethod
+    def missing(cls) -> str:
+        """USD, which some builds leave out."""
+        return "" if bpy.app.build_options.usd else "This build of Blender has no USD"
+
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+        """Let Blender write the file."""
+        return exports.write_usd(context, face, path)
 
 
 class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
@@ -133,9 +175,10 @@ class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
         """Alembic, which some builds leave out."""
         return "" if bpy.app.build_options.alembic else "This build of Blender has no Alembic"
 
-    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> None:
+    def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Let Blender write the file."""
         exports.write_alembic(context, face, path)
+        return []
 
 
 class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
@@ -162,7 +205,8 @@ class WAV2SEM_PT_export(SpeechPanel, bpy.types.Panel):
             )
         for title, kinds in (
             ("Curves", (WAV2SEM_OT_export_csv, WAV2SEM_OT_export_npz)),
-            ("Character", (WAV2SEM_OT_export_gltf, WAV2SEM_OT_export_alembic)),
+            ("Character", (WAV2SEM_OT_export_gltf, WAV2SEM_OT_export_fbx)),
+            ("", (WAV2SEM_OT_export_usd, WAV2SEM_OT_export_alembic)),
         ):
             split = layout.split(factor=0.3)
             split.label(text=title)
@@ -187,6 +231,8 @@ CLASSES = (
     WAV2SEM_OT_export_csv,
     WAV2SEM_OT_export_npz,
     WAV2SEM_OT_export_gltf,
+    WAV2SEM_OT_export_fbx,
+    WAV2SEM_OT_export_usd,
     WAV2SEM_OT_export_alembic,
     WAV2SEM_PT_export,
 )

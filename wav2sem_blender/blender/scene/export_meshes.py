@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Meshes for exporters, which know neither what limits a shape key nor a modifier on a mesh that has keys.
+
+While a file is written, such a mesh is replaced by a copy: its modifiers are applied to every key, and a key has what
+Blender shows of it (its vertex group's part, against the key that it is relative to, nothing if it is muted). Each
+value follows the original's by a driver. Shapes: V points, K keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import bpy
+import numpy as np
+
+from ...errors import Text
+
+# These give every key a shape of its own. What a simulation or another object does over time cannot be a shape key.
+_APPLICABLE = frozenset(
+    (
+        "ARRAY",
+        "BEVEL",
+        "BOOLEAN",
+        "DATA_TRANSFER",
+        "DECIMATE",
+        "EDGE_SPLIT",
+        "MASK",
+        "MIRROR",
+        "MULTIRES",
+        "NODES",
+        "NORMAL_EDIT",
+        "SCREW",
+        "SOLIDIFY",
+        "SUBSURF",
+        "TRIANGULATE",
+        "UV_PROJECT",
+        "UV_WARP",
+        "VERTEX_WEIGHT_EDIT",
+        "VERTEX_WEIGHT_MIX",
+        "VERTEX_WEIGHT_PROXIMITY",
+        "WEIGHTED_NORMAL",
+        "WELD",
+        "WIREFRAME",
+    )
+)
+_BY_OTHERS = frozenset({"ARMATURE", "PARTICLE_SYSTEM", "COLLISION"})  # exported as a skin, or not part of the mesh
+
+
+@contextmanager
+def baked(objects: Iterable[bpy.types.Object]) -> Iterator[list[Text]]:
+    """Give the objects meshes that exporters write as Blender shows them, and their own ones afterwards.
+
+    Yields:
+        What was applied, and what the file cannot have.
+    """
+    notes: list[Text] = []
+    names: dict[bpy.types.Mesh, str] = {}
+    with ExitStack() as undo:
+        for shown in objects:
+            if shown.type == "MESH" and (_limited(shown) or _modifiers(shown)):
+                _replace(shown, names, notes, undo)
+        yield notes
+
+
+def key_shapes(shown: bpy.types.Object) -> dict[str, np.ndarray]:
+    """Points (V, 3) of the basis and of each key alone at 1, without modifiers; a muted key has none."""
+    blocks = shown.data.shape_keys.key_blocks
+    basis = shown.data.shape_keys.reference_key
+    basis_V3 = _points(basis.data)
+    shapes = {basis.name: basis_V3}
+    for block in blocks:
+        if block != basis and not block.mute:
+            change_V3 = _points(block.data) - _points(block.relative_key.data)
+            shapes[block.name] = basis_V3 + _weights(shown, block.vertex_group) * change_V3
+    return shapes
+
+
+def _modifiers(shown: bpy.types.Object) -> list[Any]:
+    return [modifier for modifier in shown.modifiers if modifier.show_viewport and modifier.type not in _BY_OTHERS]
+
+
+def _limited(shown: bpy.types.Object) -> bool:
+    keys = shown.data.shape_keys
+    if keys is None or not keys.use_relative:
+        return False
+    basis = keys.reference_key
+    return any(
+        block.mute or block.vertex_group in shown.vertex_groups or block.relative_key != basis
+        for block in keys.key_blocks
+        if block != basis
+    )
+
+
+def _weights(shown: bpy.types.Object, group: str) -> np.ndarray:
+    """How much of a key each point has, (V, 1); all of it if the group is not there."""
+    found = shown.vertex_groups.get(group)
+    if found is None:
+        return np.ones((len(shown.data.vertices), 1))
+    weights_V1 = np.zeros((len(shown.data.vertices), 1))
+    for vertex in shown.data.vertices:
+        weights_V1[vertex.index] = sum(member.weight for member in vertex.groups if member.group == found.index)
+    return weights_V1
+
+
+def _replace(shown: bpy.types.Object, names: dict[bpy.types.Mesh, str], notes: list[Text], undo: ExitStack) -> None:
+    """Put a baked copy in the place of the object's mesh; it also takes its name, which exporters write."""
+    own, index = shown.data, shown.active_shape_key_index
+    copy, applied, parted, left = _bake(shown)
+    for modifiers, sentence in (
+        (applied, 'Applied to every shape key of "{mesh}" in the file: {modifiers}'),
+        (parted, 'The halves of "{mesh}" are not merged in the file, because keys part them: {modifiers}'),
+        (left, 'The file lacks what these modifiers of "{mesh}" do: {modifiers}'),
+    ):
+        if modifiers:
+            notes.append(Text(sentence, mesh=shown.name, modifiers=", ".join(modifiers)))
+    if copy is None:
+        return
+    if own not in names:
+        names[own] = own.name
+        if own.library is None:
+            undo.callback(setattr, own, "name", own.name)
+            own.name = own.name + "_original"
+    copy.name = names[own]
+    undo.callback(_remove, copy)
+    switched = [(modifier, modifier.show_viewport, modifier.show_render) for modifier in _modifiers(shown)]
+
+    def restore() -> None:
+        shown.data = own
+        shown.active_shape_key_index = index
+        for modifier, viewport, render in switched:
+            modifier.show_viewport, modifier.show_render = viewport, render
+
+    undo.callback(restore)
+    shown.data = copy
+    for modifier, _, _ in switched:
+        modifier.show_viewport = modifier.show_render = False
+
+
+def _bake(shown: bpy.types.Object) -> tuple[bpy.types.Mesh | None, list[str], list[str], list[str]]:
+    """The new mesh, None if there is nothing to change, and names of modifiers.
+
+    Those are the modifiers that it has applied, those of them whose merging it left out, and those that it lacks.
+    """
+    keys = shown.data.shape_keys
+    enabled = _modifiers(shown)
+    if keys is not None and not keys.use_relative:
+        return None, [], [], [modifier.name for modifier in enabled]
+    shapes = key_shapes(shown) if keys is not None else {"": _points(shown.data.vertices)}
+    usable = [modifier.name for modifier in enabled if modifier.type in _APPLICABLE]
+    parted: list[str] = []
+    with _stage(shown, usable) as (probe, layer):
+        mesh, moved = _through_modifiers(probe, layer, shapes) if usable else (None, shapes)
+        if usable and mesh is None and (parted := _unmerged(probe)):
+            mesh, moved = _through_modifiers(probe, layer, shapes)
+        if mesh is None:
+            usable, parted, moved = [], [], shapes
+            if _limited(shown):
+                mesh = probe.data.copy()
+        if mesh is not None:
+            _write_keys(probe, mesh, moved, keys)
+    return mesh, usable, parted, [modifier.name for modifier in enabled if modifier.name not in usable]
+
+
+@contextmanager
+def _stage(shown: bpy.types.Object, usable: list[str]) -> Iterator[tuple[bpy.types.Object, Any]]:
+    """A copy of the object without keys, motion and other modifiers, where nothing else is."""
+    scene = bpy.data.scenes.new("Export")
+    probe = shown.copy()
+    probe.data = mesh = shown.data.copy()
+    try:
+        scene.collection.objects.link(probe)
+        probe.animation_data_clear()
+        probe.constraints.clear()
+        probe.parent = None
+        probe.matrix_world = shown.matrix_world
+        if (keys := mesh.shape_keys) is not None:
+            probe.shape_key_clear()
+            bpy.data.batch_remove([keys])  # Blender leaves it with a user that is no more
+        for modifier in list(probe.modifiers):
+            if modifier.name not in usable:
+                probe.modifiers.remove(modifier)
+        yield probe, scene.view_layers[0]
+    finally:
+        bpy.data.objects.remove(probe)
+        _remove(mesh)
+        bpy.data.scenes.remove(scene)
+
+
+def _unmerged(probe: bpy.types.Object) -> list[str]:
+    """Merge no points at a mirror's plane: keys that move them apart have other numbers of points. Names what did."""
+    mirrors: list[Any] = [modifier for modifier in probe.modifiers if modifier.type == "MIRROR"]
+    merging = [modifier for modifier in mirrors if modifier.use_mirror_merge]
+    for modifier in merging:
+        modifier.use_mirror_merge = False
+    return [modifier.name for modifier in merging]
+
+
+def _through_modifiers(
+    probe: bpy.types.Object, layer: Any, shapes: dict[str, np.ndarray]
+) -> tuple[bpy.types.Mesh | None, dict[str, np.ndarray]]:
+    """The basis as a mesh with the modifiers applied, and each shape's points; None if the shapes' points differ."""
+    basis, *others = shapes
+    basis_V3 = shapes[basis]
+    # Merging may also depend on what keys do together.
+    together_V3 = basis_V3 + 0.5 * sum((shapes[name] - basis_V3 for name in others), np.zeros_like(basis_V3))
+    counts = {len(_evaluated(probe, layer, together_V3))}
+    moved = {}
+    for name in (*others, basis):
+        moved[name] = _evaluated(probe, layer, shapes[name])
+        counts.add(len(moved[name]))
+        if len(counts) > 1:
+            return None, {}
+    graph = layer.depsgraph
+    mesh = bpy.data.meshes.new_from_object(probe.evaluated_get(graph), preserve_all_data_layers=True, depsgraph=graph)
+    return mesh, {name: moved[name] for name in shapes}
+
+
+def _evaluated(probe: bpy.types.Object, layer: Any, points_V3: np.ndarray) -> np.ndarray:
+    probe.data.vertices.foreach_set("co", points_V3.ravel())
+    probe.data.update()
+    layer.update()
+    evaluated = probe.evaluated_get(layer.depsgraph)
+    moved_V3 = _points(evaluated.to_mesh().vertices)
+    evaluated.to_mesh_clear()
+    return moved_V3
+
+
+def _write_keys(
+    probe: bpy.types.Object, mesh: bpy.types.Mesh, shapes: dict[str, np.ndarray], keys: bpy.types.Key | None
+) -> None:
+    """Give the mesh the shapes as keys that follow the values of `keys`."""
+    if keys is None:
+        return
+    probe.modifiers.clear()
+    probe.data = mesh
+    basis, *others = shapes
+    mesh.vertices.foreach_set("co", shapes[basis].ravel())
+    for name in (basis, *others):
+        block = probe.shape_key_add(name=name, from_mix=False)
+        block.data.foreach_set("co", shapes[name].ravel())
+        if name == basis:
+            continue
+        original = keys.key_blocks[name]
+        block.slider_min, block.slider_max = original.slider_min, original.slider_max
+        curve: Any = block.driver_add("value")
+        driver = curve.driver
+        driver.type = "SUM"
+        target = driver.variables.new().targets[0]
+        target.id_type, target.id = "KEY", keys
+        target.data_path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+
+
+def _remove(mesh: bpy.types.Mesh) -> None:
+    # Blender would keep the keys of a removed mesh.
+    bpy.data.batch_remove([block for block in (mesh.shape_keys, mesh) if block is not None])
+
+
+def _points(vertices: Any) -> np.ndarray:
+    points_V3 = np.empty(len(vertices) * 3, dtype=np.float32)
+    vertices.foreach_get("co", points_V3)
+    return points_V3.reshape(-1, 3)
