@@ -241,6 +241,7 @@ def everything():
     ]
     objects = [
         (thing.name, thing.data and thing.data.name, thing.active_shape_key_index, thing.hide_select)
+        + tuple((slot.link, slot.material.name) for slot in thing.material_slots)
         + tuple((modifier.show_viewport, modifier.show_render) for modifier in thing.modifiers)
         for thing in bpy.data.objects
     ]
@@ -329,6 +330,14 @@ class TestReadBack:
         face.data.shape_keys.key_blocks["jawOpen"].vertex_group = "lips"
         check_file(kind, face, tmp_path, ["Head"])
 
+    def test_materials_of_the_object_instead_of_the_mesh(self, face, kind, tmp_path):
+        face.data.materials.append(bpy.data.materials.new("Mesh's"))
+        slot = face.material_slots[0]
+        slot.link = "OBJECT"
+        slot.material = bpy.data.materials.new("Object's")
+        check_file(kind, face, tmp_path)
+        assert bpy.data.objects["Head"].material_slots[0].material.name.startswith("Object")
+
     def test_a_mirrored_part_without_keys(self, face, kind, tmp_path):
         eyes = bpy.data.objects.new("Eyes", bpy.data.objects["Cube"].data.copy())
         bpy.context.scene.collection.objects.link(eyes)
@@ -383,6 +392,12 @@ def test_alembic_keeps_frames_before_zero(head, tmp_path):
     read_back("alembic", tmp_path / "a.abc")
     for frame, points_V3 in zip((-50, -38, -26), expected, strict=True):
         assert distance(points_V3, shown_points(["Head"], frame)) < 1e-4
+
+
+def test_a_note_says_where_a_modifier_does_more_than_shapes(face, tmp_path):
+    face.modifiers.new("Thick", "SOLIDIFY").thickness = 0.1
+    notes = exports.write_gltf(bpy.context, face, tmp_path / "a.glb")
+    assert [note.partition(" ")[0] for note in notes] == ["Applied", "Keys"]
 
 
 def test_a_note_says_what_was_applied_and_what_is_missing(face, tmp_path):

@@ -23,15 +23,20 @@ _APPLICABLE = frozenset(
         "ARRAY",
         "BEVEL",
         "BOOLEAN",
+        "CAST",
         "DATA_TRANSFER",
         "DECIMATE",
+        "DISPLACE",
         "EDGE_SPLIT",
+        "LAPLACIANSMOOTH",
         "MASK",
         "MIRROR",
         "MULTIRES",
         "NODES",
         "NORMAL_EDIT",
         "SCREW",
+        "SIMPLE_DEFORM",
+        "SMOOTH",
         "SOLIDIFY",
         "SUBSURF",
         "TRIANGULATE",
@@ -46,6 +51,11 @@ _APPLICABLE = frozenset(
     )
 )
 _BY_OTHERS = frozenset({"ARMATURE", "PARTICLE_SYSTEM", "COLLISION"})  # exported as a skin, or not part of the mesh
+_TOLERANCE = 1e-3  # of the mesh's size
+_APPLIED = 'Applied to every shape key of "{mesh}" in the file: {modifiers}'
+_PARTED = 'The halves of "{mesh}" are not merged in the file, because keys part them: {modifiers}'
+_NEARLY = 'Keys of "{mesh}" that play together look nearly as in Blender, because of these modifiers: {modifiers}'
+_LACKS = 'The file lacks what these modifiers of "{mesh}" do: {modifiers}'
 
 
 @contextmanager
@@ -59,7 +69,7 @@ def baked(objects: Iterable[bpy.types.Object]) -> Iterator[list[Text]]:
     names: dict[bpy.types.Mesh, str] = {}
     with ExitStack() as undo:
         for shown in objects:
-            if shown.type == "MESH" and (_limited(shown) or _modifiers(shown)):
+            if shown.type == "MESH" and (_differs(shown) or _modifiers(shown)):
                 _replace(shown, names, notes, undo)
         yield notes
 
@@ -81,12 +91,14 @@ def _modifiers(shown: bpy.types.Object) -> list[Any]:
     return [modifier for modifier in shown.modifiers if modifier.show_viewport and modifier.type not in _BY_OTHERS]
 
 
-def _limited(shown: bpy.types.Object) -> bool:
+def _differs(shown: bpy.types.Object) -> bool:
+    """Whether exporters write its keys otherwise than Blender shows them, modifiers aside."""
     keys = shown.data.shape_keys
     if keys is None or not keys.use_relative:
         return False
     basis = keys.reference_key
-    return any(
+    # FBX copies a mesh whose object has materials of its own, and the copy's values stay still.
+    return any(slot.link == "OBJECT" for slot in shown.material_slots) or any(
         block.mute or block.vertex_group in shown.vertex_groups or block.relative_key != basis
         for block in keys.key_blocks
         if block != basis
@@ -107,14 +119,10 @@ def _weights(shown: bpy.types.Object, group: str) -> np.ndarray:
 def _replace(shown: bpy.types.Object, names: dict[bpy.types.Mesh, str], notes: list[Text], undo: ExitStack) -> None:
     """Put a baked copy in the place of the object's mesh; it also takes its name, which exporters write."""
     own, index = shown.data, shown.active_shape_key_index
-    copy, applied, parted, left = _bake(shown)
-    for modifiers, sentence in (
-        (applied, 'Applied to every shape key of "{mesh}" in the file: {modifiers}'),
-        (parted, 'The halves of "{mesh}" are not merged in the file, because keys part them: {modifiers}'),
-        (left, 'The file lacks what these modifiers of "{mesh}" do: {modifiers}'),
-    ):
-        if modifiers:
-            notes.append(Text(sentence, mesh=shown.name, modifiers=", ".join(modifiers)))
+    copy, applied, found = _bake(shown)
+    notes += [
+        Text(sentence, mesh=shown.name, modifiers=", ".join(modifiers)) for sentence, modifiers in found if modifiers
+    ]
     if copy is None:
         return
     if own not in names:
@@ -124,43 +132,55 @@ def _replace(shown: bpy.types.Object, names: dict[bpy.types.Mesh, str], notes: l
             own.name = own.name + "_original"
     copy.name = names[own]
     undo.callback(_remove, copy)
-    switched = [(modifier, modifier.show_viewport, modifier.show_render) for modifier in _modifiers(shown)]
+    switched = [(shown.modifiers[name], shown.modifiers[name].show_render) for name in applied]
+    slots = [(slot, slot.material) for slot in shown.material_slots if slot.link == "OBJECT"]
 
     def restore() -> None:
         shown.data = own
         shown.active_shape_key_index = index
-        for modifier, viewport, render in switched:
-            modifier.show_viewport, modifier.show_render = viewport, render
+        for modifier, is_rendered in switched:
+            modifier.show_viewport, modifier.show_render = True, is_rendered
+        for slot, material in slots:
+            slot.link = "OBJECT"
+            slot.material = material
 
     undo.callback(restore)
     shown.data = copy
-    for modifier, _, _ in switched:
+    for modifier, _ in switched:
         modifier.show_viewport = modifier.show_render = False
+    for slot, material in slots:
+        slot.link = "DATA"
+        slot.material = material
 
 
-def _bake(shown: bpy.types.Object) -> tuple[bpy.types.Mesh | None, list[str], list[str], list[str]]:
-    """The new mesh, None if there is nothing to change, and names of modifiers.
-
-    Those are the modifiers that it has applied, those of them whose merging it left out, and those that it lacks.
-    """
+def _bake(shown: bpy.types.Object) -> tuple[bpy.types.Mesh | None, list[str], list[tuple[str, list[str]]]]:
+    """The new mesh, None if there is nothing to change; the modifiers in it; sentences, each with modifiers' names."""
     keys = shown.data.shape_keys
-    enabled = _modifiers(shown)
-    if keys is not None and not keys.use_relative:
-        return None, [], [], [modifier.name for modifier in enabled]
-    shapes = key_shapes(shown) if keys is not None else {"": _points(shown.data.vertices)}
-    usable = [modifier.name for modifier in enabled if modifier.type in _APPLICABLE]
+    enabled = [modifier.name for modifier in _modifiers(shown)]
+    applied = [modifier.name for modifier in _modifiers(shown) if modifier.type in _APPLICABLE]
     parted: list[str] = []
-    with _stage(shown, usable) as (probe, layer):
-        mesh, moved = _through_modifiers(probe, layer, shapes) if usable else (None, shapes)
-        if usable and mesh is None and (parted := _unmerged(probe)):
-            mesh, moved = _through_modifiers(probe, layer, shapes)
+    is_exact = True
+    if keys is not None and not keys.use_relative:
+        return None, [], [(_LACKS, enabled)]
+    shapes = key_shapes(shown) if keys is not None else {"": _points(shown.data.vertices)}
+    with _stage(shown, applied) as (probe, layer):
+        mesh, moved = None, shapes
+        if applied:
+            mesh, moved, is_exact = _through_modifiers(probe, layer, shapes)
+            if mesh is None and (parted := _unmerged(probe)):
+                mesh, moved, is_exact = _through_modifiers(probe, layer, shapes)
         if mesh is None:
-            usable, parted, moved = [], [], shapes
-            if _limited(shown):
+            applied, parted, moved, is_exact = [], [], shapes, True
+            if _differs(shown):
                 mesh = probe.data.copy()
         if mesh is not None:
             _write_keys(probe, mesh, moved, keys)
-    return mesh, usable, parted, [modifier.name for modifier in enabled if modifier.name not in usable]
+    lacking = [name for name in enabled if name not in applied]
+    return (
+        mesh,
+        applied,
+        [(_APPLIED, applied), (_PARTED, parted), (_NEARLY, [] if is_exact else applied), (_LACKS, lacking)],
+    )
 
 
 @contextmanager
@@ -199,22 +219,27 @@ def _unmerged(probe: bpy.types.Object) -> list[str]:
 
 def _through_modifiers(
     probe: bpy.types.Object, layer: Any, shapes: dict[str, np.ndarray]
-) -> tuple[bpy.types.Mesh | None, dict[str, np.ndarray]]:
-    """The basis as a mesh with the modifiers applied, and each shape's points; None if the shapes' points differ."""
+) -> tuple[bpy.types.Mesh | None, dict[str, np.ndarray], bool]:
+    """The basis as a mesh with the modifiers applied, each shape's points, and whether mixtures of them are exact.
+
+    There is no mesh if the shapes have different numbers of points.
+    """
     basis, *others = shapes
-    basis_V3 = shapes[basis]
     # Merging may also depend on what keys do together.
-    together_V3 = basis_V3 + 0.5 * sum((shapes[name] - basis_V3 for name in others), np.zeros_like(basis_V3))
-    counts = {len(_evaluated(probe, layer, together_V3))}
-    moved = {}
-    for name in (*others, basis):
-        moved[name] = _evaluated(probe, layer, shapes[name])
-        counts.add(len(moved[name]))
-        if len(counts) > 1:
-            return None, {}
+    mixture_V3 = _evaluated(probe, layer, _mixture(shapes, basis))
+    moved = {name: _evaluated(probe, layer, shapes[name]) for name in (*others, basis)}
+    if {len(moved_V3) for moved_V3 in moved.values()} != {len(mixture_V3)}:
+        return None, {}, True
+    size = float(np.ptp(mixture_V3, axis=0).max(initial=0.0))
+    is_exact = np.abs(_mixture(moved, basis) - mixture_V3).max(initial=0.0) <= _TOLERANCE * size
     graph = layer.depsgraph
     mesh = bpy.data.meshes.new_from_object(probe.evaluated_get(graph), preserve_all_data_layers=True, depsgraph=graph)
-    return mesh, {name: moved[name] for name in shapes}
+    return mesh, {name: moved[name] for name in shapes}, bool(is_exact)
+
+
+def _mixture(shapes: dict[str, np.ndarray], basis: str) -> np.ndarray:
+    """All keys at 0.5."""
+    return shapes[basis] + 0.5 * sum(shape_V3 - shapes[basis] for shape_V3 in shapes.values())
 
 
 def _evaluated(probe: bpy.types.Object, layer: Any, points_V3: np.ndarray) -> np.ndarray:
