@@ -298,6 +298,8 @@ class TestShaping:
         try:
             cut = job._audio.for_worker
             assert cut != wav
+            while not job._decoding.poll():
+                time.sleep(0.02)
             content = cut.read_bytes()
             assert (len(content) - 44) // 4 == 0.75 * RATE_HZ
         finally:

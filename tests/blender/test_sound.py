@@ -84,13 +84,12 @@ def test_the_decoded_file_has_an_honest_header(film, tmp_path):
 
 
 @pytest.fixture
-def every_sound_is_long(monkeypatch):
-    """Let every sound be decoded in a second process."""
-    monkeypatch.setattr(decode, "SHORT_S", 0.0)
+def only_beside(monkeypatch):
+    """Decoding in this process fails."""
     monkeypatch.setattr(decode, "decode", None)
 
 
-def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_sound_is_long):
+def test_a_sound_is_decoded_beside_the_interface(film, tmp_path, only_beside):
     """The second Blender writes the same samples, and nothing waits for it."""
     audio = source.audio_file(film, tmp_path / "job")
     decoding = audio.decoding()
@@ -100,7 +99,7 @@ def test_a_long_sound_is_decoded_beside_the_interface(film, tmp_path, every_soun
     np.testing.assert_allclose(read_wav(audio.for_worker)[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
 
 
-def test_errors_of_the_second_blender_are_sentences(tmp_path, film, every_sound_is_long):
+def test_errors_of_the_second_blender_are_sentences(tmp_path, film, only_beside):
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match=r"The sound cannot be written to .*film\.wav"):
         file_of(source.audio_file(film, tmp_path / "taken" / "job"))
@@ -111,12 +110,12 @@ def test_errors_of_the_second_blender_are_sentences(tmp_path, film, every_sound_
             time.sleep(0.02)
 
 
-def test_a_run_goes_on_when_the_sound_is_decoded(film, head, fake_worker, curves_of, every_sound_is_long):
+def test_a_run_goes_on_when_the_sound_is_decoded(film, head, fake_worker, curves_of, only_beside):
     assert bpy.ops.wav2sem.animate(filepath=str(film), object="Head") == {"FINISHED"}
     assert head.data.shape_keys.animation_data.action["wav2sem_audio"] == "film.mkv"
 
 
-def test_cancelled_while_decoding(film, head, fake_worker, every_sound_is_long):
+def test_cancelled_while_decoding(film, head, fake_worker, only_beside):
     job = jobs.Job(bpy.context, AnimateSettings(filepath=str(film), object_name="Head"))
     assert not job.poll() and job.title == "Reading the Audio"
     second_blender = job._decoding._task

@@ -54,7 +54,7 @@ def test_importing_the_package_loads_no_library(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["supervisor", "client", "task", "protocol", "environment", "boot", "child", "runtime", "install", "probe"],
+    ["supervisor", "client", "task", "protocol", "environment", "boot", "child", "runtime", "install", "probe", "look"],
 )
 def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> None:
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()

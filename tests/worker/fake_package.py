@@ -15,8 +15,8 @@ def make_fake_package(folder: Path) -> Path:
     for name in ("__init__.py", "errors.py", "files.py", "offline.py", "threads.py"):
         shutil.copy(PACKAGE / name, package)
     shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__.py", "frame_timing.py", "motion.py", "phones.py", "retarget.py", "tongue.py"):
-        shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline")
+    for module in (PACKAGE / "pipeline").glob("*.py"):
+        shutil.copy(module, package / "pipeline")
     for name in ("prosody.py", "visemes.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline" / f"true_{name}")
     for name in ("infer.py", "audio.py", "prosody.py", "visemes.py"):

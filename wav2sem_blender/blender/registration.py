@@ -11,6 +11,7 @@ from . import translations
 from .animate import command, jobs
 from .preferences import models, page, python
 from .scene import key_mapping
+from .sound import look as sound_look
 from .sound import playback as sound_playback
 from .ui import (
     animate,
@@ -74,6 +75,7 @@ def unregister() -> None:
     jobs.shut_down()
     python.end_tasks()
     sound_playback.end_playback()
+    sound_look.shut_down()
     atexit.unregister(_at_exit)
     if _command_handle is not None:
         bpy.utils.unregister_cli_command(_command_handle)
@@ -95,3 +97,4 @@ def _at_exit() -> None:
     else:
         jobs.shut_down()
         python.end_tasks()
+        sound_look.shut_down()

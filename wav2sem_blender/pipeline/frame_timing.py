@@ -10,12 +10,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import UserError
+
 SAMPLE_RATE_HZ = 16_000
+# What a recording may have.
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 1_600_000
+MAX_CHANNELS = 256
 HOP_SAMPLES = 320
 RECEPTIVE_FIELD_SAMPLES = 400
 ENCODER_RATE_HZ = 50
 WINDOW_S, OVERLAP_S = 20.0, 4.0
 STEADY_OFFSET = 0.5  # encoder frames: where the published frames lie on average
+
+
+def checked_rate(sample_rate: float, name: str) -> float:
+    """The rate, or UserError if no recording has it."""
+    try:
+        rate_hz = float(sample_rate)
+    except (TypeError, ValueError):
+        rate_hz = float("nan")
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise UserError(
+            "{file}: the sample rate is {sample_rate} Hz; {min_rate_hz} to {max_rate_hz} Hz is supported.",
+            file=name,
+            sample_rate=sample_rate,
+            min_rate_hz=MIN_RATE_HZ,
+            max_rate_hz=MAX_RATE_HZ,
+        )
+    return rate_hz
 
 
 def encoder_frames(n_samples: int) -> int:

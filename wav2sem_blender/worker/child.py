@@ -65,6 +65,20 @@ def run(module: str, arguments: list[str], stdin: BinaryIO) -> int:
     return 0
 
 
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take only so much more address space; on Linux, whose kernel alone can tell and hold it."""
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            limit = int(statm.read().split()[0]) * resource.getpagesize() + more_bytes
+    except (ImportError, OSError):
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
 def end_with(stdin: BinaryIO) -> None:
     """End this process and everything that it started when stdin closes: the parent is gone."""
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decodes a sound with Blender's `aud` into a wav file; a long sound in a second Blender, in the background.
+"""Decodes a sound with Blender's `aud` into a wav file, in a second Blender: a damaged file may crash it.
 
 `aud` decodes a sound in one call that cannot be interrupted, 1.7 ms for each second of m4a. Its seeking is inexact, so
 the sound cannot be decoded piece by piece. Only `Sound.data` is used, because `Sound.write` ends the whole process when
-the disk is full. So does a mixdown, which is therefore always made in the second Blender (`second_blender.py`).
+the disk is full. So does a mixdown (`second_blender.py`).
 Shapes: S samples.
 """
 
@@ -12,23 +12,24 @@ from __future__ import annotations
 import json
 import os
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import bpy  # aud is found only beside it
+import bpy  # noqa: F401  (aud is found only beside it)
 
 import aud  # isort: skip
 import numpy as np
 
 from ...errors import Text, UserError
-from ...worker.environment import BOOT_SCRIPT
 from ...worker.task import TaskDiedError, TaskProcess
+from . import look
 
-# A shorter sound blocks the interface for less than 50 ms; a second Blender takes about a second to start.
-SHORT_S = 20.0
+# What a wav file can hold in mono 32-bit float; a sound that is longer is not decoded further.
+_MAX_SAMPLES = (0xFFFFFFFF - 36) // 4
+# How long decoding may take: a constant for Blender's start, and many times what the smallest bit rate needs.
+_LIMIT_S, _LIMIT_S_PER_BYTE = 120.0, 1e-5
 
 # Blender 4.5 sometimes crashes on a smooth transition.
 _MIXDOWNS = 5
@@ -56,29 +57,25 @@ class SoundPart:
 
 
 class Decoding:
-    """A decoding in progress; that of a short sound is done at once.
+    """A decoding in progress.
 
     Raises:
-        UserError: The file has no sound, or the decoded sound cannot be written.
+        UserError: The second Blender cannot be started.
     """
 
     def __init__(self, part: SoundPart) -> None:
         self._part = part
-        self._task: TaskProcess | None = None
         self._tries = 1 if part.mix is None else _MIXDOWNS
-        if part.mix is None and 0 <= length_s(part.source, part.label) <= SHORT_S:
-            decode(part)
-        else:
-            self._task = _second_blender(part)
+        self._task = _second_blender(part)
 
     def poll(self) -> bool:
         """True when the file is there.
 
         Raises:
-            UserError: As above, or the second Blender crashed.
+            UserError: The file has no sound, the decoded sound cannot be written, or the second Blender crashed.
         """
         try:
-            return self._task is None or self._task.poll()
+            return self._task.poll()
         except TaskDiedError as error:
             self._tries -= 1
             if not self._tries:
@@ -88,8 +85,7 @@ class Decoding:
 
     def cancel(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     @property
     def _remedy(self) -> Text:
@@ -100,36 +96,37 @@ RENDER_IT = Text("Render the strip's sound to a file (Render > Render Audio), an
 
 
 def _second_blender(part: SoundPart) -> TaskProcess:
-    task = ("--run", "blender.sound.second_blender", json.dumps(asdict(part)))
-    if bpy.app.binary_path:
-        command = [bpy.app.binary_path, "--background", "--factory-startup", "--python", str(BOOT_SCRIPT), "--", *task]
-    else:  # Blender as a module
-        command = [sys.executable, str(BOOT_SCRIPT), *task]
-    return TaskProcess(command, os.environ, "", name=Text("The second Blender"))
+    limit_s = None
+    if part.mix is None:
+        with suppress(OSError):  # the second Blender says so
+            limit_s = _LIMIT_S + _LIMIT_S_PER_BYTE * os.stat(part.source).st_size
+    command = look.second_blender("decode", json.dumps(asdict(part)))
+    return TaskProcess(command, os.environ, "", limit_s, name=Text("The second Blender"))
 
 
-def length_s(source: str | os.PathLike[str], label: str) -> float:
+def length_s(source: str | os.PathLike[str]) -> float:
     """A sound's length as its file states it; negative if it does not.
 
     Raises:
-        UserError: The file has no sound.
+        UserError: The file has no sound, or looking at it takes long.
     """
-    sound = aud.Sound.file(str(source))
-    with _aud_errors(label):
-        return float(sound.length / sound.specs[0])
+    found_s = look.at_file(Path(source), look.PATIENCE_S).duration_s
+    return -1.0 if found_s is None else found_s
 
 
 def decode(part: SoundPart) -> None:
-    """Decode at once.
+    """Decode at once, in the second Blender.
 
     Raises:
         UserError: The file has no sound, or the decoded sound cannot be written.
     """
     sound = aud.Sound.file(part.source)
     with _aud_errors(part.label):
-        rate_hz = round(sound.specs[0])
+        rate_hz, n_channels = (round(value) for value in sound.specs)
+        if not (rate_hz and n_channels):
+            raise _no_sound(part.label, Text("no known format, or a damaged header"))
         # aud mixes to mono with weights; the level does not matter, because the pipeline normalises it.
-        mono_S = sound.rechannel(1).data()[:, 0]
+        mono_S = sound.rechannel(1).limit(0, (_MAX_SAMPLES + 1) / rate_hz).data()[:, 0]
     mono_S = mono_S[round(part.start_s * rate_hz) : None if part.stop_s is None else round(part.stop_s * rate_hz)]
     if len(mono_S) == 0:
         raise UserError("{sound}: the sound is empty. Choose another one, or a longer part of it.", sound=part.label)
@@ -160,10 +157,13 @@ def _aud_errors(label: str) -> Iterator[None]:
     try:
         yield
     except aud.error as error:
-        reason = str(error).rstrip(".")
-        raise UserError(
-            "{sound}: no sound that Blender can read ({reason}). Choose another file.", sound=label, reason=reason
-        ) from error
+        raise _no_sound(label, str(error).rstrip(".")) from error
+
+
+def _no_sound(label: str, reason: str) -> UserError:
+    return UserError(
+        "{sound}: no sound that Blender can read ({reason}). Choose another file.", sound=label, reason=reason
+    )
 
 
 @contextmanager

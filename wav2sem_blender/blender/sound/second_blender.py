@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The task of the second Blender: mix a strip down if need be, then decode the sound.
+"""The tasks of the second Blender: look at a sound; mix a strip down if need be, then decode the sound.
 
-`boot.py --run blender.sound.second_blender PART`, where PART is a `decode.SoundPart` as JSON.
+`boot.py --run blender.sound.second_blender look FILE NAME`, or `… decode PART` with a `decode.SoundPart` as JSON.
 """
 
 from __future__ import annotations
@@ -16,24 +16,47 @@ from typing import Any
 
 import bpy
 
+import aud  # isort: skip  (found only beside bpy)
+
 from ...errors import UserError
+from ...worker import child
+from ...worker.look import MEMORY_BYTES, seen
 from . import decode
 from .decode import SoundPart
+
+# A wav file's 4 GB twice.
+_DECODED_BYTES = 8 << 30
 
 # The longest time in which a mixdown may not grow.
 _PATIENCE_S = 60.0
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Mix down and decode.
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Look, or mix down and decode.
 
     Raises:
         UserError: The file has no sound, or a file cannot be written.
     """
-    part = SoundPart(**json.loads(arguments[0]))
+    task, *values = arguments
+    if task == "look":
+        return _look(*values)
+    part = SoundPart(**json.loads(values[0]))
     if part.mix is not None:
         _mix_down(part.mix, Path(part.source), part.label)
+    child.limit_memory(_DECODED_BYTES)
     decode.decode(part)
+    return {}
+
+
+def _look(file: str, name: str) -> dict[str, Any]:
+    """As `worker.look`, for the formats that Blender alone reads."""
+    child.limit_memory(MEMORY_BYTES)
+    sound = aud.Sound.file(file)
+    try:
+        (rate_hz, n_channels), n_samples = sound.specs, sound.length
+    except aud.error as error:
+        raise UserError('"{file}" has no sound that Blender can read; choose another file', file=name) from error
+    return seen(name, n_samples, rate_hz, n_channels)
 
 
 def _mix_down(mix: str, target: Path, label: str) -> None:

@@ -15,11 +15,7 @@ import bpy
 
 from ...errors import MissingFileError, UserError
 from .. import compat
-from . import decode, retiming
-
-SOUNDFILE_SUFFIXES = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64")
-)
+from . import decode, look, retiming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +102,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
         raise UserError("{path} is a folder. Choose an audio file.", path=path)
     if not path.is_file():
         raise MissingFileError("{file}: there is no such audio file. Choose it again where it is now.", file=path)
-    readable = path.suffix.lower() in SOUNDFILE_SUFFIXES
+    readable = path.suffix.lower() in look.SOUNDFILE_SUFFIXES
     return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
 
 
@@ -176,7 +172,7 @@ def part_of(audio: Audio, start_s: float, end_s: float, folder: Path) -> Audio:
     if not start_s and not end_s:
         return audio
     check_range(start_s, end_s)
-    stop_s = decode.length_s(audio.file, audio.name) if audio.stop_s is None else audio.stop_s
+    stop_s = decode.length_s(audio.file) if audio.stop_s is None else audio.stop_s
     length_s = audio.later_s + (stop_s - audio.start_s) / audio.speed
     if 0 <= length_s <= start_s:
         raise UserError(
@@ -238,5 +234,5 @@ def _constant_speed(strip: bpy.types.SoundStrip, rate_hz: float, whole: Audio) -
     if len(keys) < 2:
         return 1.0
     # Rounded as in the sequencer.
-    n_content_frames = max(1, round(decode.length_s(whole.file, whole.name) * rate_hz))
+    n_content_frames = max(1, round(decode.length_s(whole.file) * rate_hz))
     return n_content_frames / (keys[1].timeline_frame - keys[0].timeline_frame)

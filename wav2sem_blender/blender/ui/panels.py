@@ -7,12 +7,13 @@ from typing import Any
 
 import bpy
 
-from ...errors import UserError
+from ...errors import Text, UserError
 from .. import compat
 from ..animate.settings import articulation_problem, style_names, tongue_problem
 from ..scene import parts
 from ..sound import info as sound_info
 from ..sound import playback
+from ..sound.look import BeingReadError
 from ..tasks.task import running_task
 from ..translations import translated
 from . import status
@@ -44,12 +45,14 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         row.prop(settings, "source", expand=True)
         layout.prop(settings, _SOURCES[settings.source])
         try:
-            info = sound_info.chosen_info(context.scene)
+            words = sound_info.chosen_info(context.scene).words()
+        except BeingReadError:
+            words = Text("Reading the Sound")
         except UserError as error:
             draw_text(layout, context, error.text, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
             return
         row = columns(self.layout.column()).split(factor=_INFO_SHARE)
-        row.label(text=translated(info.words()))
+        row.label(text=translated(words))
         is_playing = playback.is_playing()
         icon: Any
         icon, text = ("SNAP_FACE", "Stop") if is_playing else ("PLAY", "Play")

@@ -12,7 +12,7 @@ import bpy
 
 from ...errors import Text, report
 from .. import compat
-from ..sound.info import duration_words
+from ..sound.look import duration_words
 from ..tasks.task import Task, running_task
 from ..translations import CONTEXT, translated
 
