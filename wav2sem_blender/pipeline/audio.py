@@ -19,12 +19,10 @@ import numpy as np
 import soxr
 
 from ..errors import Text, UserError
-from .frame_timing import SAMPLE_RATE_HZ
-from .sound_file import BLOCK, StageProgress, file_blocks, file_sha256, open_sound
+from .frame_timing import MAX_CHANNELS, SAMPLE_RATE_HZ, checked_rate
+from .sound_file import BLOCK, StageProgress, file_sha256, open_sound, regular_file
 
 MIN_DURATION_S = 0.2
-MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 1_600_000
-MAX_CHANNELS = 256
 
 # Added to the variance before the square root, as transformers' Wav2Vec2FeatureExtractor does.
 VARIANCE_EPSILON = 1e-7
@@ -54,6 +52,7 @@ class Speech:
         sha256: Hash of the source file's bytes, or of the array's.
         recording: The file that this is the sound of; None for samples from memory, or sound that was mixed.
         begins_s: Where in `recording` this begins, if it is a part of it; None if it is all of it.
+        notes: What was done differently than expected, and what is missing.
         features: A file with features of it, for models that do not hear it themselves; None: it is looked for beside
             `recording`.
     """
@@ -62,6 +61,7 @@ class Speech:
         self.name = name
         self.sha256 = sha256
         self.n_samples = n_samples
+        self.notes: list[Text] = []
         self.recording: Path | None = None
         self.begins_s: float | None = None
         self.features: Path | None = None
@@ -78,8 +78,9 @@ class Speech:
     ) -> Speech:
         """Decode any format that libsndfile reads (wav, flac, ogg, opus, mp3, aiff, …).
 
-        A flac or mp3 file that is shorter than its header says is refused. A wav or aiff file is read as far as it
-        goes, as players do: recorders that lose power and programs that write into a pipe leave such headers.
+        A file is read to its true end, whatever its header says. A flac, ogg or mp3 file that is shorter than its
+        header says is refused; what else is missing is noted. A wav or aiff file is read as far as it goes, as players
+        do: recorders that lose power and programs that write into a pipe leave such headers. A pipe is copied first.
 
         Args:
             path: The recording.
@@ -90,11 +91,12 @@ class Speech:
             UserError: The file is missing, unreadable, damaged or silent, or the temporary folder is full.
         """
         path = Path(path)
-        sha256 = file_sha256(path)
-        with open_sound(path) as source:
-            rate_hz = _checked_rate(source.samplerate, path.name)
-            blocks = file_blocks(source, path.name, progress)
-            speech = cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
+        with regular_file(path, temp_dir) as file:
+            sha256 = file_sha256(file)
+            with open_sound(file, path.name) as source:
+                rate_hz = checked_rate(source.samplerate, path.name)
+                speech = cls._ingest(path.name, sha256, source.blocks(progress), rate_hz, temp_dir)
+                speech.notes[:0] = source.notes
         speech.recording = path
         return speech
 
@@ -126,7 +128,7 @@ class Speech:
                 file=name,
                 n_channels=waveform_CN.shape[0],
             )
-        rate_hz = _checked_rate(sample_rate, name)
+        rate_hz = checked_rate(sample_rate, name)
         sha256 = hashlib.sha256(np.ascontiguousarray(waveform).data).hexdigest()
         n_source = waveform_CN.shape[1] if waveform_CN.size else 0
         blocks = (waveform_CN[:, start : start + BLOCK].T for start in range(0, n_source, BLOCK))
@@ -277,22 +279,6 @@ class _Stream:
             else:
                 reason = "all samples have the same value; choose another file, or check the recorded channel"
             raise UserError("{file}: the recording is silent: {reason}.", file=self.name, reason=Text(reason))
-
-
-def _checked_rate(sample_rate: float, name: str) -> float:
-    try:
-        rate_hz = float(sample_rate)
-    except (TypeError, ValueError):
-        rate_hz = float("nan")
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise UserError(
-            "{file}: the sample rate is {sample_rate} Hz; {min_rate_hz} to {max_rate_hz} Hz is supported.",
-            file=name,
-            sample_rate=sample_rate,
-            min_rate_hz=MIN_RATE_HZ,
-            max_rate_hz=MAX_RATE_HZ,
-        )
-    return rate_hz
 
 
 def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import numpy as np
 
 from ..assets import DEFAULT_MODEL
-from ..errors import UserError
+from ..errors import Text, UserError
 from .audio import Speech
 from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
 from .face_names import listed
@@ -46,6 +46,7 @@ class SpeechAnimator:
         self.engine = engine
         self._listener = listener_for(folder, engine)
         self.notes = self._listener.notes
+        self._notes_of_speech: list[Text] = []
         host = folder.config.host
         self._decoder: Decoder = (
             host.decoder(folder.tensors("decoder.")) if host.IN_NUMPY else cast("TorchEngine", engine)
@@ -189,6 +190,8 @@ class SpeechAnimator:
             lambda done: progress("motion", done),
         )
         progress("motion", 1.0)
+        self._notes_of_speech += speech.notes
+        self.notes += speech.notes
         motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
         if config.host.SAMPLES:
             motion = replace(motion, info={**motion.info, "seed": str(seed)})
@@ -208,7 +211,7 @@ class SpeechAnimator:
             "device": self.engine.device,
             "style": " + ".join(f"{w:g} {n}" for w, n in zip(style_N, config.styles, strict=True) if w),
             "semantic_strength": f"{strength:g}",
-            "notes": "; ".join(self.notes),
+            "notes": "; ".join(self._notes_for(speech)),
         }
         return Motion(
             weights_TK=weights_TK,
@@ -218,6 +221,11 @@ class SpeechAnimator:
             info=info,
             phones=phones,
         )
+
+    def _notes_for(self, speech: Speech) -> list[Text]:
+        """The notes without those of other recordings."""
+        others = {id(note) for note in self._notes_of_speech} - {id(note) for note in speech.notes}
+        return [note for note in self.notes if id(note) not in others]
 
 
 class SentenceEncoder(SpeechAnimator):
