@@ -54,10 +54,10 @@ def speak(target, channels=("jawOpen", "mouthPucker", "mouthSmileLeft"), first=F
     )
 
 
-def values(face) -> dict[str, list[float]]:
+def values(face, first=FIRST, n_frames=N_FRAMES) -> dict[str, list[float]]:
     """The evaluated values at every frame."""
     found = {block.name: [] for block in face.data.shape_keys.key_blocks[1:]}
-    for frame in range(FIRST, FIRST + N_FRAMES):
+    for frame in range(first, first + n_frames):
         bpy.context.scene.frame_set(frame)
         for name, heights in found.items():
             heights.append(face.data.shape_keys.key_blocks[name].value)
@@ -119,6 +119,15 @@ class TestCurves:
         _, table = read_csv(tmp_path / "a.csv")
         np.testing.assert_array_equal(table[:, 1], np.arange(FIRST + 40, FIRST + 40 + N_FRAMES))
         np.testing.assert_allclose(table[:, 3], shown, atol=1e-5)
+
+    def test_stretched_time(self, head, tmp_path):
+        bpy.context.scene.render.frame_map_new = 50  # half a scene frame for each of the action
+        before_zero(head)
+        shown = values(head, -50, 26)
+        bpy.ops.wav2sem.export_csv(filepath=str(tmp_path / "a.csv"))
+        _, table = read_csv(tmp_path / "a.csv")
+        np.testing.assert_array_equal(table[:, 1], np.arange(-50, -24))
+        np.testing.assert_allclose(table[:, 2], shown["jawOpen"], atol=1e-5)
 
     def test_an_action_without_curves_is_named(self, face, tmp_path):
         bpy.ops.wav2sem.push_to_nla()
@@ -300,6 +309,16 @@ class TestReadBack:
         for frame, height in ((-50, 0.0), (-26, 2.0)):
             face.location.x = height
             face.keyframe_insert("location", frame=frame)
+        check_file(kind, face, tmp_path, ["Head"])
+
+    @pytest.mark.parametrize("in_nla", [False, True])
+    def test_stretched_time(self, head, kind, in_nla, tmp_path):
+        bpy.context.scene.render.frame_map_new = 200  # two scene frames for each of the action
+        face = before_zero(head)
+        if in_nla:
+            bpy.ops.wav2sem.push_to_nla()
+        first, last = exports.frame_range(face)
+        assert (first, last) == (-50, -28)  # frames -25 to -14 of the action
         check_file(kind, face, tmp_path, ["Head"])
 
     def test_keys_with_vertex_groups(self, face, kind, tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,21 +25,29 @@ def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
 
 
 def frame_range(face: bpy.types.Object) -> tuple[int, int]:
-    """First and last scene frame of the takes that play."""
-    ranges = [take.frames for take in playing(face)]
+    """First and last frame of the current scene at which one of the takes plays."""
+    ranges = [_scene_frames(take, bpy.context.scene) for take in playing(face)]
     return min(first for first, _ in ranges), max(last for _, last in ranges)
+
+
+def _scene_frames(take: takes.Take, scene: bpy.types.Scene) -> tuple[int, int]:
+    """The take's range, which Time Stretching makes shorter or longer in the scene than in the action or the NLA."""
+    first, last = take.frames
+    stretch = compat.time_stretch(scene)
+    return math.floor(first / stretch), math.ceil(last / stretch)
 
 
 def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
     """Values of the keys at every scene frame of `frame_range`, with the channel names of the key mapping."""
     first, last = frame_range(face)
+    stretch = compat.time_stretch(scene)
     values: dict[str, np.ndarray] = {}
     for take in reversed(playing(face)):
-        begin, end = take.frames
+        begin, end = _scene_frames(take, scene)
         for key, curve in take.curves():
             values_T = values.setdefault(key, np.zeros(last - first + 1, dtype=np.float32))
             values_T[begin - first : end - first + 1] = [
-                curve.evaluate(take.action_frame(frame)) for frame in range(begin, end + 1)
+                curve.evaluate(take.action_frame(frame * stretch)) for frame in range(begin, end + 1)
             ]
     top = playing(face)[0].action
     if not values:
