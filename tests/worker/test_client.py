@@ -224,14 +224,25 @@ def test_a_job_that_still_writes_does_not_keep_the_folder(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_garbled_command_ends_the_worker_with_a_traceback(environment, tmp_path):
-    folder = tmp_path / "session"
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"rm -rf", b"Not a line of JSON"),
+        (b'{"cmd": [1]}', b"Unknown cmd"),
+        (b"[" * 100_000, b"Not a line of JSON"),
+        (b'{"cmd": "listen", "job": "../victim", "audio": "b"}', b"names no job"),
+    ],
+    ids=["no JSON", "no name", "deep", "another folder"],
+)
+def test_a_garbled_command_ends_the_worker_with_a_traceback(environment, tmp_path, line, said):
+    folder, victim = tmp_path / "session", tmp_path / "victim"
     folder.mkdir()
-    result = subprocess.run(
-        environment.command(folder), input=b"rm -rf\n", capture_output=True, timeout=10, check=False
-    )
+    victim.mkdir()
+    command = environment.command(folder)
+    result = subprocess.run(command, input=line + b"\n", capture_output=True, timeout=10, check=False)
     assert result.returncode == 2
-    assert b"Not a line of JSON" in result.stderr
+    assert said in result.stderr
+    assert victim.is_dir()
 
 
 def test_an_interpreter_that_does_not_start(tmp_path, audio):

@@ -29,6 +29,28 @@ def test_progress_and_result_come_in_lines_and_chatter_is_ignored():
     assert (done.fraction, done.text, done.pid) == (1.0, "Half", None)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"fraction": "half", "text": [1], "result": "x"}',
+        '{"fraction": NaN, "text": null, "result": null}',
+        '{"fraction": ' + "9" * 400 + "}",
+        '{"text": {"template": "{", "values": {}}}',
+        '{"text": {"template": "{a}", "values": 3}}',
+        "[" * 100_000,
+    ],
+)
+def test_lines_of_another_shape_are_ignored(line, tmp_path):
+    (tmp_path / "lines").write_text(line + '\n{"result": {"size": 3}}\n')
+    lively = script(f"print(open({str(tmp_path / 'lines')!r}).read())")
+    assert lively.wait() == {"size": 3} and lively.text == "Starting"
+
+
+def test_an_error_without_a_template_is_shown():
+    with pytest.raises(TaskFailedError, match=r"^\['a', 1\]$"):
+        script("""print('{"error": ["a", 1]}')""").wait()
+
+
 def test_an_error_crosses_with_its_template():
     text = Text("{disk}: {reason}.", disk="/", reason=Text("full"))
     failing = script(f"import sys; print({json.dumps({'error': text.to_json()})!r}); sys.exit(1)")

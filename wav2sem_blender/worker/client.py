@@ -94,13 +94,16 @@ class WorkerClient:
         for message in self._child.events():
             if "error" in message:
                 self._job = None
-                raise WorkerDiedError.of(message["error"])
-            event = protocol.decode_event(message)
+                raise WorkerDiedError.of(protocol.as_text(message["error"]))
+            try:
+                event = protocol.decode_event(message)
+            except protocol.ProtocolError:  # a library printed it
+                continue
             if isinstance(event, protocol.Ready) or event.job != self._job:
                 continue
             if isinstance(event, protocol.Error):
                 self._job = None
-                raise JobFailedError.of(event.message)
+                raise JobFailedError.of(protocol.as_text(event.message))
             news.append(event)
             if isinstance(event, protocol.Done):
                 self._job = None

@@ -7,7 +7,8 @@ Commands go to the worker's stdin, events come from its stdout. Both are plain d
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
 JOB = "job"
+
+# A job names a folder, which is removed at its end.
+_JOB_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 
 # Exit status of a child that cannot write its events (EX_IOERR of sysexits): the disk is full or gone.
 EXIT_EVENTS_LOST = 74
@@ -149,11 +153,11 @@ def decode_command(line: bytes | str) -> Command:
     """Read one command.
 
     Raises:
-        ProtocolError: The line is not a JSON object, names an unknown command, or has missing or unknown fields.
+        ProtocolError: The line is not a JSON object, names an unknown command, or has missing, unknown or wrong fields.
     """
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"Not a line of JSON: {line!r:.120}") from error
     command: Command = _decode(message, "cmd", _COMMANDS)
     return command
@@ -163,6 +167,11 @@ def decode_event(message: Mapping[str, Any]) -> Event:
     """Read one event from its JSON object; raises as `decode_command`."""
     event: Event = _decode(message, "event", _EVENTS)
     return event
+
+
+def as_text(value: Any) -> Text:
+    """An error that crossed; one that lost its template is shown as it is."""
+    return value if isinstance(value, Text) else Text("{text}", text=str(value)[:300])
 
 
 def plain(value: Any) -> Any:
@@ -183,13 +192,46 @@ def with_texts(value: Any) -> Any:
     return [with_texts(item) for item in value] if isinstance(value, list) else value
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number of JSON that a float can hold: no NaN, and no integer of a thousand digits."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
+
+
+# The types of the messages' fields. What was not translated arrives as a plain string.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "Text": _is_text,
+    "bool": lambda value: isinstance(value, bool),
+    "int": lambda value: type(value) is int,
+    "float": is_number,
+    "None": lambda value: value is None,
+    "list[float]": _list_of(is_number),
+    "list[str]": _list_of(_is_text),
+    "list[Text]": _list_of(_is_text),
+}
+
+
 def _decode(message: Any, tag: str, kinds: Mapping[str, type]) -> Any:
-    if not isinstance(message, dict) or message.get(tag) not in kinds:
+    name = message.get(tag) if isinstance(message, dict) else None
+    if not isinstance(name, str) or name not in kinds:
         raise ProtocolError(f"Unknown {tag}: {message!r:.120}")
-    kind, given = kinds[message[tag]], {name: value for name, value in message.items() if name != tag}
-    unknown = given.keys() - {known.name for known in fields(kind)}
-    if unknown:
+    kind, given = kinds[name], {name: value for name, value in message.items() if name != tag}
+    types: dict[str, Any] = {known.name: known.type for known in fields(kind)}
+    if unknown := given.keys() - types.keys():
         raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}.")
+    for field_name, value in given.items():
+        if not any(_IS[alternative](value) for alternative in types[field_name].split(" | ")):
+            raise ProtocolError(f"{kind.__name__}: {field_name} is not {types[field_name]}: {value!r:.120}")
+    if not _JOB_ID.fullmatch(given.get("job", JOB)):
+        raise ProtocolError(f"{kind.__name__}: {given['job']!r:.120} names no job.")
     try:
         return kind(**given)
     except TypeError as error:

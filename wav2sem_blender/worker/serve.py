@@ -103,7 +103,7 @@ class CommandReader(Iterable[protocol.Command]):
             for line in self._stream:
                 if line.strip():
                     self._queue.put(protocol.decode_command(line))
-        except ValueError:
+        except Exception:  # without this thread the process would outlive Blender
             _log(traceback.format_exc())
             os._exit(2)
         # Blender is gone, or about to remove the folder itself. A running job may still write into the folder; under

@@ -211,6 +211,6 @@ def _event(line: bytes) -> dict[str, Any] | None:
     """The JSON object in a line; None if a library printed it."""
     try:
         message = json.loads(line)
-    except ValueError:
+        return protocol.with_texts(message) if isinstance(message, dict) else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    return protocol.with_texts(message) if isinstance(message, dict) else None

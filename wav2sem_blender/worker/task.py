@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import Text, UserError
+from .protocol import as_text, is_number
 from .supervisor import Child
 
 
@@ -78,10 +79,7 @@ class TaskProcess:
         if self._child is None:
             return True
         for event in self._child.events():
-            self.fraction = float(event.get("fraction", self.fraction))
-            self.text = event.get("text", self.text)
-            self.result = event.get("result", self.result)
-            self._error = event.get("error", self._error)
+            self._take(event)
         if not self._child.has_ended:
             return False
         died = None if self._child.status == 0 else self._child.exit_reason()
@@ -92,6 +90,16 @@ class TaskProcess:
             raise TaskDiedError.of(died)
         self.fraction = 1.0
         return True
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        """Take what has the right shape; a library may print anything."""
+        fraction, text, result = (event.get(name) for name in ("fraction", "text", "result"))
+        if is_number(fraction):
+            self.fraction = min(1.0, max(0.0, float(fraction)))  # type: ignore[arg-type]  # that is checked
+        self.text = text if isinstance(text, str) else self.text
+        self.result = result if isinstance(result, dict) else self.result
+        if "error" in event:
+            self._error = as_text(event["error"])
 
     def wait(self) -> dict[str, Any]:
         """Wait until it is done, and return the result; raises as `poll`."""
