@@ -70,7 +70,7 @@ def test_the_default_model_is_minilm() -> None:
 
 def test_vectors_are_computed_once(bert: Path, monkeypatch) -> None:
     first = TextTargets([*TEXTS, TEXTS[0]], bert, "cls")
-    monkeypatch.setattr(sentences, "_load", lambda model: pytest.fail("the cache was there"))
+    monkeypatch.setattr(sentences, "load_bert", lambda model: pytest.fail("the cache was there"))
     again = TextTargets(reversed(TEXTS), str(bert), "cls")
     assert isinstance(again.vectors_NE, np.memmap) and again.path == first.path and again.dim == 32
     np.testing.assert_array_equal(again([TEXTS[2], TEXTS[0], TEXTS[2]]), first([TEXTS[2], TEXTS[0], TEXTS[2]]))
