@@ -194,7 +194,6 @@ class TestArrays:
             (tone(0.05), 16_000, r"0\.05 s of audio; at least 0\.2 s is needed"),
             (np.zeros(16_000), 16_000, "silent: every sample is zero"),
             (np.full(16_000, 0.25), 44_100, "silent: all samples have the same value"),
-            (np.stack([tone(noise=0), -tone(noise=0)]), 16_000, "channels cancel each other"),
             (np.full(16_000, 1e39), 16_000, "not a number or infinite"),
         ],
     )

@@ -57,8 +57,15 @@ class TestSamples:
 
     def test_channels_that_cancel_are_no_silence(self):
         square_N = np.where(np.arange(16_000) // 40 % 2, 32_767, -32_767).astype(np.int16)
+        with Speech.from_array(np.stack([square_N, -square_N]), 16_000) as speech:
+            (note,) = speech.notes
+            assert note == "channel 2 was inverted before mixing, because it is the opposite of channel 1"
+            inverted_S = speech.read(0, speech.n_samples)
+        with Speech.from_array(square_N, 16_000) as speech:
+            np.testing.assert_allclose(inverted_S, speech.read(0, speech.n_samples), atol=1e-6)
+        many_CN = np.stack([square_N, -square_N] * 5)
         with pytest.raises(UserError, match="channels cancel each other"):
-            Speech.from_array(np.stack([square_N, -square_N]), 16_000)
+            Speech.from_array(many_CN, 16_000)
 
     def test_limits_are_included(self):
         tone_N = np.sin(np.arange(1_600_000) * 0.01)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import soxr
 
 from ..errors import Text, UserError
+from .channel_mix import Channels, Mix, integer_scale
 from .frame_timing import MAX_CHANNELS, SAMPLE_RATE_HZ, checked_rate
 from .sound_file import BLOCK, StageProgress, file_sha256, open_sound, regular_file
 
@@ -43,7 +44,7 @@ _MIN_CONTRAST_DB = 6.0
 class Speech:
     """One recording as mono 16 kHz float32, normalised over its whole length; a context manager.
 
-    Channels are averaged with equal weights. Dialogue in the centre channel of a 7.1 mix becomes 1/8 as loud, which
+    Channels are averaged with equal weights, unless that would lose speech (`channel_mix.py`). Dialogue in the centre channel of a 7.1 mix becomes 1/8 as loud, which
     normalisation undoes; music in the other channels remains.
 
     Attributes:
@@ -95,8 +96,15 @@ class Speech:
             sha256 = file_sha256(file)
             with open_sound(file, path.name) as source:
                 rate_hz = checked_rate(source.samplerate, path.name)
-                speech = cls._ingest(path.name, sha256, source.blocks(progress), rate_hz, temp_dir)
-                speech.notes[:0] = source.notes
+            notes: list[Text] = []
+
+            def blocks() -> Iterator[np.ndarray]:
+                with open_sound(file, path.name) as source:
+                    yield from source.blocks(progress)
+                    notes[:] = source.notes
+
+            speech = cls._ingest(path.name, sha256, blocks, rate_hz, temp_dir)
+            speech.notes[:0] = notes
         speech.recording = path
         return speech
 
@@ -121,7 +129,7 @@ class Speech:
                 file=name,
                 n_axes=waveform.ndim,
             )
-        _integer_scale(waveform.dtype, name)  # refuses other types
+        integer_scale(waveform.dtype, name)  # refuses other types
         if waveform_CN.shape[0] > MAX_CHANNELS:
             raise UserError(
                 "{file}: {n_channels} channels; channels come first, so transpose the waveform.",
@@ -131,7 +139,10 @@ class Speech:
         rate_hz = checked_rate(sample_rate, name)
         sha256 = hashlib.sha256(np.ascontiguousarray(waveform).data).hexdigest()
         n_source = waveform_CN.shape[1] if waveform_CN.size else 0
-        blocks = (waveform_CN[:, start : start + BLOCK].T for start in range(0, n_source, BLOCK))
+
+        def blocks() -> Iterator[np.ndarray]:
+            return (waveform_CN[:, start : start + BLOCK].T for start in range(0, n_source, BLOCK))
+
         return cls._ingest(name, sha256, blocks, rate_hz, temp_dir)
 
     @classmethod
@@ -139,25 +150,31 @@ class Speech:
         cls,
         name: str,
         sha256: str,
-        blocks: Iterator[np.ndarray],
+        blocks: Callable[[], Iterator[np.ndarray]],
         rate_hz: float,
         temp_dir: str | os.PathLike[str] | None,
     ) -> Speech:
-        """Check, mix, resample and store a stream of blocks (samples, C), floats or integers."""
+        """Check, mix, resample and store a stream of blocks (samples, C), floats or integers.
+
+        It is read again if equal weights turn out to be wrong for its channels.
+        """
         folder = temp_dir or tempfile.gettempdir()
-        stream = _Stream(name, rate_hz)
+        stream, mix = _Stream(name, rate_hz), None
         with contextlib.ExitStack() as on_failure:
             with _disk_errors(name, folder):
                 samples = tempfile.TemporaryFile(prefix="wav2sem_", dir=folder)  # noqa: SIM115 (closed by close())
             on_failure.callback(_close_quietly, samples)
-            for piece_S in stream.resampled(blocks):
-                with _disk_errors(name, folder):
-                    samples.write(piece_S.data)
+            _store(stream.resampled(blocks()), samples, name, folder)
+            if mix := stream.channels.best_mix():
+                stream = _Stream(name, rate_hz, mix)
+                samples.seek(0)
+                _store(stream.resampled(blocks()), samples, name, folder)
             with _disk_errors(name, folder):
+                samples.truncate()
                 samples.flush()
             stream.check_content()
             on_failure.pop_all()
-        return cls(
+        speech = cls(
             name=name,
             sha256=sha256,
             samples=samples,
@@ -165,6 +182,8 @@ class Speech:
             mean=stream.mean,
             variance=stream.squares / stream.n_samples,
         )
+        speech.notes += mix.notes if mix else ()
+        return speech
 
     @property
     def duration_s(self) -> float:
@@ -196,8 +215,10 @@ class Speech:
 class _Stream:
     """Source blocks -> checked mono -> 16 kHz, with running statistics of the whole recording."""
 
-    def __init__(self, name: str, rate_hz: float) -> None:
+    def __init__(self, name: str, rate_hz: float, mix: Mix | None = None) -> None:
         self.name = name
+        self.mix = mix
+        self.channels = Channels(rate_hz)
         self.rate_hz = rate_hz
         self.n_source = 0
         self.lowest = self.highest = 0.0
@@ -210,8 +231,10 @@ class _Stream:
         same_rate = self.rate_hz == SAMPLE_RATE_HZ
         resampler = None if same_rate else soxr.ResampleStream(self.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
         offset: np.float32 | None = None
-        for block_NC in blocks:
+        for block_NC in self.mix.mixed(blocks, self.name) if self.mix else blocks:
             mono_N = self._mono(block_NC)
+            if not self.mix:
+                self.channels.watch(block_NC)
             if offset is None:
                 # The resampler starts from zero, so a DC offset would click. The first block's mean is enough:
                 # normalisation removes the rest.
@@ -222,7 +245,7 @@ class _Stream:
             yield self._counted(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
     def _mono(self, block_NC: np.ndarray) -> np.ndarray:
-        offset, scale = _integer_scale(block_NC.dtype, self.name)
+        offset, scale = integer_scale(block_NC.dtype, self.name)
         with np.errstate(over="ignore", invalid="ignore"):
             mono_N = ((_channel_mean(block_NC) + offset) * scale).astype(np.float32)
             lowest, highest = float(mono_N.min()), float(mono_N.max())
@@ -281,17 +304,6 @@ class _Stream:
             raise UserError("{file}: the recording is silent: {reason}.", file=self.name, reason=Text(reason))
 
 
-def _integer_scale(dtype: np.dtype, name: str) -> tuple[float, float]:
-    """(offset, scale) that map samples of this type to -1 … 1; floats are left alone."""
-    if dtype.kind == "f":
-        return 0.0, 1.0
-    if dtype.kind == "i" and dtype.itemsize <= 4:
-        return 0.0, 2.0 ** (1 - 8 * dtype.itemsize)
-    if dtype == np.uint8:
-        return -128.0, 1 / 128
-    raise UserError("{file}: samples of type {dtype} are not supported; use float32 or int16.", file=name, dtype=dtype)
-
-
 def _channel_mean(block_NC: np.ndarray) -> np.ndarray:
     """Mean over the channels in double precision, float64 (N,)."""
     n_channels = block_NC.shape[1]
@@ -301,6 +313,12 @@ def _channel_mean(block_NC: np.ndarray) -> np.ndarray:
     for channel in range(1, n_channels):
         sum_N += block_NC[:, channel]
     return sum_N / n_channels
+
+
+def _store(pieces: Iterator[np.ndarray], samples: IO[bytes], name: str, folder: str | os.PathLike[str]) -> None:
+    for piece_S in pieces:
+        with _disk_errors(name, folder):
+            samples.write(piece_S.data)
 
 
 @contextlib.contextmanager
