@@ -265,3 +265,25 @@ def test_sound_of_a_foreign_codec_is_called_sound(tmp_path, head, codec):
     (tmp_path / "x.wav").write_bytes(head + RNG.bytes(8000))
     with pytest.raises(UserError, match=f"x.wav: a file with {codec} sound cannot be decoded here.*convert it to wav"):
         Speech.from_file(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac", "ogg", "mp3"])
+def test_a_damaged_file_is_heard_or_refused_with_a_sentence(tmp_path, suffix):
+    rng = np.random.default_rng(17)
+    content = written(tmp_path / f"a.{suffix}", words(16_000, 0.5), 16_000)
+    marks = [b"OggS", b"RIFF", b"fLaC\0\0\0\x22", b"ID3", b"APETAGEX", b"VBRI", b"data", b"SSND", b"\xff\xfb\x90\x44"]
+    for _ in range(150):
+        damaged = bytearray(content)
+        for at in rng.integers(0, [120, len(content)]):
+            change = rng.integers(4)
+            if change == 0:
+                damaged[at : at + 4] = bytes(4)
+            elif change == 1:
+                damaged[at:at] = marks[rng.integers(len(marks))]
+            elif change == 2:
+                del damaged[max(13, at) :]
+            else:
+                del damaged[at : at + rng.integers(1000)]
+        (tmp_path / f"b.{suffix}").write_bytes(damaged)
+        with contextlib.suppress(UserError), Speech.from_file(tmp_path / f"b.{suffix}") as speech:
+            assert speech.n_samples > 0

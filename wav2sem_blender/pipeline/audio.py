@@ -44,8 +44,8 @@ _MIN_CONTRAST_DB = 6.0
 class Speech:
     """One recording as mono 16 kHz float32, normalised over its whole length; a context manager.
 
-    Channels are averaged with equal weights, unless that would lose speech (`channel_mix.py`). Dialogue in the centre channel of a 7.1 mix becomes 1/8 as loud, which
-    normalisation undoes; music in the other channels remains.
+    Channels are averaged with equal weights, unless that would lose speech (`channel_mix.py`). Dialogue in the centre
+    channel of a 7.1 mix becomes 1/8 as loud, which normalisation undoes; music in the other channels remains.
 
     Attributes:
         name: The file's name, for messages.

@@ -98,10 +98,13 @@ class Channels:
 
     def watch(self, block_NC: np.ndarray) -> None:
         """Take the next block."""
-        n_channels = block_NC.shape[1]
-        if not 2 <= n_channels <= MAX_WATCHED:
+        if not 2 <= block_NC.shape[1] <= MAX_WATCHED:
             return
         watched_NC = block_NC[:: self._step].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurdly loud; `best_mix` then knows nothing
+            self._watch(block_NC, watched_NC)
+
+    def _watch(self, block_NC: np.ndarray, watched_NC: np.ndarray) -> None:
         products_CC = watched_NC.T @ watched_NC
         self._sums_C = self._sums_C + np.ones(len(watched_NC), np.float32) @ watched_NC
         self._products_CC = self._products_CC + products_CC.astype(np.float64)
@@ -110,7 +113,7 @@ class Channels:
         steps_NC = watched_NC[1:] - watched_NC[:-1]
         n_hops = len(steps_NC) // self._hop
         if n_hops:
-            hops_PNC = steps_NC[: n_hops * self._hop].reshape(n_hops, self._hop, n_channels)
+            hops_PNC = steps_NC[: n_hops * self._hop].reshape(n_hops, self._hop, -1)
             self._powers_PC.append(np.einsum("pnc,pnc->pc", hops_PNC, hops_PNC))
         score = float(np.trace(products_CC))
         if len(self._kept) < _KEPT or score > self._kept[0][0]:
@@ -119,7 +122,7 @@ class Channels:
 
     def best_mix(self) -> Mix | None:
         """What is better than equal weights; None if they are right."""
-        if self._n < _MIN_SAMPLES or not self._powers_PC:
+        if self._n < _MIN_SAMPLES or not self._powers_PC or not np.isfinite(self._products_CC).all():
             return None
         mean_C = np.asarray(self._sums_C, np.float64) / self._n
         cov_CC = np.asarray(self._products_CC) / self._n - np.outer(mean_C, mean_C)

@@ -26,7 +26,8 @@ from .sound_view import View
 
 BLOCK = 65_536
 # MP3 headers count frames of 1152 samples and may include the encoder's padding.
-_MP3_SLACK = 3 * 1152
+_MP3_FRAME = 1152
+_MP3_SLACK = 3 * _MP3_FRAME
 # How long to wait for a pipe's first byte, and for each next one; and what is read of it at most.
 _FIRST_BYTE_S, _NEXT_BYTE_S = 10.0, 60.0
 _MAX_PIPE_BYTES = 4 << 30
@@ -78,7 +79,7 @@ class Sound:
         stated = self._found.lengths or [part.frames if 0 <= part.frames < 2**60 else 0 for part in self._parts]
         self.frames = sum(stated)
         promised, present = self._found.n_frames or (0, 0)
-        self._lacks_frames = present < promised
+        self._lacks_frames = present + _MP3_FRAME < promised  # some encoders count the frame that says so
         if self._found.parts:  # then their lengths are what is present
             self.frames += max(0, promised - present)
 

@@ -110,6 +110,8 @@ def mp3(data: Bytes, first: int) -> Found:  # noqa: PLR0912, PLR0915 (one walk)
             break
     ranges.append((begin, min(at, size)))
     ranges = [(a, b) for a, b in ranges if a < b]
+    if not ranges:
+        return Found()
     info = _info_frame(data, start, kind, mono)
     samples = 384 if kind >> 9 & 3 == 3 else 576 if kind >> 9 & 3 == 1 and kind >> 11 & 3 != 3 else 1152
     if mixed:
@@ -192,7 +194,7 @@ def _info_frame(data: Bytes, start: int, kind: int, mono: bool) -> _InfoFrame:
         if flags & 1:
             return _InfoFrame(start, length, n_frames, frame, marker)
         return _InfoFrame(start, length, None, _empty_frame(data, start, marker), marker)
-    at = start if frame[36:40] == b"VBRI" else None
+    at = start if frame[36:40] == b"VBRI" and len(frame) >= 54 else None
     n_frames = struct.unpack(">I", frame[50:54])[0] if at is not None else None
     return _InfoFrame(at, length, n_frames, _empty_frame(data, start, marker), marker)
 
