@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import io
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +126,27 @@ def test_nothing_in_a_lightning_file_runs(small, flame_file, tmp_path, capsys) -
     with pytest.raises(UserError, match="bytes without a state dict of tensors"):
         official.import_official(tmp_path / "bad.ckpt", "auto", tmp_path / "other", beside=[flame_file])
     assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "old"])
+def test_a_key_that_would_be_hashed_for_years(tmp_path, is_zip) -> None:
+    """1 kB: each tuple holds the one before it twice, and the last one is the key of a dict."""
+    doubled = b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
+    endless = b"\x80\x02})q\x00" + doubled + b"K\x01s."
+    torch.save({"a": torch.zeros(2)}, plain := io.BytesIO(), _use_new_zipfile_serialization=is_zip)
+    file = tmp_path / "endless.pth"
+    if is_zip:
+        with zipfile.ZipFile(plain) as whole, zipfile.ZipFile(file, "w") as made:
+            for name in whole.namelist():
+                made.writestr(name, endless if name.endswith("data.pkl") else whole.read(name))
+    else:
+        content = plain.getvalue()
+        starts = [at for at in range(len(content)) if content.startswith(b"\x80\x02", at)]
+        file.write_bytes(content[: starts[3]] + endless)
+    began_s = time.monotonic()
+    with pytest.raises(UserError, match=r"endless\.pth: \d+ bytes that torch cannot read as weights \(EndlessError\)"):
+        official.import_official(file, "auto", tmp_path / "model")
+    assert time.monotonic() - began_s < 10
 
 
 @HOSTS

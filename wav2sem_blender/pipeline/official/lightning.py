@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ..restricted_pickle import check_hashing
+
 STATE_NAMES = ("state_dict", "model")
 """What the weights are called: by Lightning and most others, and by fairseq."""
 
@@ -33,8 +35,9 @@ def load(path: Path) -> Any:
     """What torch stored in `path`, with placeholders for what is neither tensors nor plain containers.
 
     Raises:
-        Exception: As `torch.load`.
+        Exception: As `torch.load` and `check_hashing`.
     """
+    check_hashing(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
