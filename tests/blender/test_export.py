@@ -413,6 +413,14 @@ def test_alembic_keeps_frames_before_zero(head, tmp_path):
         assert distance(points_V3, shown_points(["Head"], frame)) < 1e-4
 
 
+def test_modifiers_can_be_left_out(face, tmp_path):
+    face.modifiers.new("Half", "MIRROR")
+    notes = exports.write_gltf(bpy.context, face, tmp_path / "a.glb", apply_modifiers=False)
+    assert notes == ['The file lacks what these modifiers of "Head" do: Half']
+    scene, _ = read_glb(tmp_path / "a.glb")
+    assert scene["accessors"][scene["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]["count"] == 3
+
+
 def test_a_note_says_where_a_modifier_does_more_than_shapes(face, tmp_path):
     face.modifiers.new("Thick", "SOLIDIFY").thickness = 0.1
     notes = exports.write_gltf(bpy.context, face, tmp_path / "a.glb")

@@ -59,8 +59,12 @@ _LACKS = 'The file lacks what these modifiers of "{mesh}" do: {modifiers}'
 
 
 @contextmanager
-def baked(objects: Iterable[bpy.types.Object]) -> Iterator[list[Text]]:
+def baked(objects: Iterable[bpy.types.Object], apply_modifiers: bool) -> Iterator[list[Text]]:
     """Give the objects meshes that exporters write as Blender shows them, and their own ones afterwards.
+
+    Args:
+        objects: Those that are exported.
+        apply_modifiers: Whether the keys get what the modifiers do to them.
 
     Yields:
         What was applied, and what the file cannot have.
@@ -70,7 +74,7 @@ def baked(objects: Iterable[bpy.types.Object]) -> Iterator[list[Text]]:
     with ExitStack() as undo:
         for shown in objects:
             if shown.type == "MESH" and (_differs(shown) or _modifiers(shown)):
-                _replace(shown, names, notes, undo)
+                _replace(shown, names, notes, undo, _APPLICABLE if apply_modifiers else frozenset())
         yield notes
 
 
@@ -80,10 +84,11 @@ def key_shapes(shown: bpy.types.Object) -> dict[str, np.ndarray]:
     basis = shown.data.shape_keys.reference_key
     basis_V3 = _points(basis.data)
     shapes = {basis.name: basis_V3}
+    weights = {group: _weights(shown, group) for group in {block.vertex_group for block in blocks}}
     for block in blocks:
         if block != basis and not block.mute:
             change_V3 = _points(block.data) - _points(block.relative_key.data)
-            shapes[block.name] = basis_V3 + _weights(shown, block.vertex_group) * change_V3
+            shapes[block.name] = basis_V3 + weights[block.vertex_group] * change_V3
     return shapes
 
 
@@ -116,10 +121,16 @@ def _weights(shown: bpy.types.Object, group: str) -> np.ndarray:
     return weights_V1
 
 
-def _replace(shown: bpy.types.Object, names: dict[bpy.types.Mesh, str], notes: list[Text], undo: ExitStack) -> None:
+def _replace(
+    shown: bpy.types.Object,
+    names: dict[bpy.types.Mesh, str],
+    notes: list[Text],
+    undo: ExitStack,
+    applicable: frozenset[str],
+) -> None:
     """Put a baked copy in the place of the object's mesh; it also takes its name, which exporters write."""
     own, index = shown.data, shown.active_shape_key_index
-    copy, applied, found = _bake(shown)
+    copy, applied, found = _bake(shown, applicable)
     notes += [
         Text(sentence, mesh=shown.name, modifiers=", ".join(modifiers)) for sentence, modifiers in found if modifiers
     ]
@@ -153,11 +164,13 @@ def _replace(shown: bpy.types.Object, names: dict[bpy.types.Mesh, str], notes: l
         slot.material = material
 
 
-def _bake(shown: bpy.types.Object) -> tuple[bpy.types.Mesh | None, list[str], list[tuple[str, list[str]]]]:
+def _bake(
+    shown: bpy.types.Object, applicable: frozenset[str]
+) -> tuple[bpy.types.Mesh | None, list[str], list[tuple[str, list[str]]]]:
     """The new mesh, None if there is nothing to change; the modifiers in it; sentences, each with modifiers' names."""
     keys = shown.data.shape_keys
     enabled = [modifier.name for modifier in _modifiers(shown)]
-    applied = [modifier.name for modifier in _modifiers(shown) if modifier.type in _APPLICABLE]
+    applied = [modifier.name for modifier in _modifiers(shown) if modifier.type in applicable]
     parted: list[str] = []
     is_exact = True
     if keys is not None and not keys.use_relative:

@@ -71,7 +71,9 @@ def chosen(face: bpy.types.Object, context: bpy.types.Context) -> list[bpy.types
     return sorted((part for part in found if part.visible_get()), key=lambda part: part.name)
 
 
-def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+def write_gltf(
+    context: bpy.types.Context, face: bpy.types.Object, path: Path, *, apply_modifiers: bool = True
+) -> list[Text]:
     """Write a .glb: the shape keys as morph targets, and all that plays as one animation that begins at 0 s.
 
     Returns:
@@ -85,6 +87,7 @@ def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -
         face,
         path,
         bpy.ops.export_scene.gltf,
+        apply_modifiers,
         export_format="GLB",
         use_selection=True,
         export_animations=True,
@@ -96,7 +99,9 @@ def write_gltf(context: bpy.types.Context, face: bpy.types.Object, path: Path) -
     )
 
 
-def write_fbx(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+def write_fbx(
+    context: bpy.types.Context, face: bpy.types.Object, path: Path, *, apply_modifiers: bool = True
+) -> list[Text]:
     """Write an .fbx: shape keys as blend shapes, with a key at every frame; its times are as those of `write_usd`.
 
     Returns and raises as `write_gltf`.
@@ -106,6 +111,7 @@ def write_fbx(context: bpy.types.Context, face: bpy.types.Object, path: Path) ->
         face,
         path,
         bpy.ops.export_scene.fbx,
+        apply_modifiers,
         use_selection=True,
         object_types={"EMPTY", "ARMATURE", "MESH", "OTHER"},
         use_mesh_modifiers=False,
@@ -120,7 +126,9 @@ def write_fbx(context: bpy.types.Context, face: bpy.types.Object, path: Path) ->
     )
 
 
-def write_usd(context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
+def write_usd(
+    context: bpy.types.Context, face: bpy.types.Object, path: Path, *, apply_modifiers: bool = True
+) -> list[Text]:
     """Write a .usdc: shape keys as blend shapes of a UsdSkel, at the scene's frames or from 0 if they begin before it.
 
     Returns and raises as `write_gltf`.
@@ -130,6 +138,7 @@ def write_usd(context: bpy.types.Context, face: bpy.types.Object, path: Path) ->
         face,
         path,
         bpy.ops.wm.usd_export,
+        apply_modifiers,
         selected_objects_only=True,
         export_animation=True,
         export_shapekeys=True,
@@ -155,7 +164,12 @@ def write_alembic(context: bpy.types.Context, face: bpy.types.Object, path: Path
 
 
 def _write_baked(
-    context: bpy.types.Context, face: bpy.types.Object, path: Path, operator: Any, **options: Any
+    context: bpy.types.Context,
+    face: bpy.types.Object,
+    path: Path,
+    operator: Any,
+    apply_modifiers: bool,
+    **options: Any,
 ) -> list[Text]:
     """Let one of Blender's exporters write what the scene plays, with those of the options that this version has."""
     first, _ = frame_range(face)
@@ -164,7 +178,7 @@ def _write_baked(
     with (
         _scene_of(context, face, max(0, -first)) as exported,
         export_time.moved(context, max(0, -first)),
-        export_meshes.baked(exported) as notes,
+        export_meshes.baked(exported, apply_modifiers) as notes,
     ):
         _write(path, lambda temporary: operator(filepath=temporary, **options))
     return notes

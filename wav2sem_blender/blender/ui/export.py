@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import bpy
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
 from ...errors import Text, UserError
@@ -22,6 +22,12 @@ LAYOUTS = (
     ("TABLE", "Table", "Time, frame, and one column per playing curve"),
     ("LIVE_LINK", "Live Link Face", "The columns of the Live Link Face app; every curve needs an ARKit name"),
 )
+
+APPLY: dict[str, Any] = {
+    "name": "Apply Modifiers",
+    "description": "Apply Mirror, Subdivision Surface and the like to every shape key. Without it the file is smaller",
+    "default": True,
+}
 
 
 class _ExportOperator(AddonOperator, ExportHelper):
@@ -110,6 +116,7 @@ class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
 
     filename_ext = ".glb"
     filter_glob: StringProperty(default="*.glb", options={"HIDDEN"})  # type: ignore[valid-type]
+    apply_modifiers: BoolProperty(**APPLY)  # type: ignore[valid-type]
 
     @classmethod
     def missing(cls) -> str:
@@ -119,7 +126,7 @@ class WAV2SEM_OT_export_gltf(_ExportOperator, bpy.types.Operator):
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Let Blender write the file."""
-        return exports.write_gltf(context, face, path)
+        return exports.write_gltf(context, face, path, apply_modifiers=self.apply_modifiers)
 
 
 class WAV2SEM_OT_export_fbx(_ExportOperator, bpy.types.Operator):
@@ -130,6 +137,7 @@ class WAV2SEM_OT_export_fbx(_ExportOperator, bpy.types.Operator):
 
     filename_ext = ".fbx"
     filter_glob: StringProperty(default="*.fbx", options={"HIDDEN"})  # type: ignore[valid-type]
+    apply_modifiers: BoolProperty(**APPLY)  # type: ignore[valid-type]
 
     @classmethod
     def missing(cls) -> str:
@@ -139,7 +147,7 @@ class WAV2SEM_OT_export_fbx(_ExportOperator, bpy.types.Operator):
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Let Blender write the file."""
-        return exports.write_fbx(context, face, path)
+        return exports.write_fbx(context, face, path, apply_modifiers=self.apply_modifiers)
 
 
 class WAV2SEM_OT_export_usd(_ExportOperator, bpy.types.Operator):
@@ -150,6 +158,7 @@ class WAV2SEM_OT_export_usd(_ExportOperator, bpy.types.Operator):
 
     filename_ext = ".usdc"
     filter_glob: StringProperty(default="*.usdc", options={"HIDDEN"})  # type: ignore[valid-type]
+    apply_modifiers: BoolProperty(**APPLY)  # type: ignore[valid-type]
 
     @classmethod
     def missing(cls) -> str:
@@ -158,7 +167,7 @@ class WAV2SEM_OT_export_usd(_ExportOperator, bpy.types.Operator):
 
     def write(self, context: bpy.types.Context, face: bpy.types.Object, path: Path) -> list[Text]:
         """Let Blender write the file."""
-        return exports.write_usd(context, face, path)
+        return exports.write_usd(context, face, path, apply_modifiers=self.apply_modifiers)
 
 
 class WAV2SEM_OT_export_alembic(_ExportOperator, bpy.types.Operator):
