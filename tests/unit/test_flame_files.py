@@ -149,6 +149,12 @@ def test_a_key_that_would_be_hashed_for_years(tmp_path, is_zip) -> None:
     assert time.monotonic() - began_s < 10
 
 
+def test_a_number_that_is_repeated_to_gigabytes(tmp_path) -> None:
+    torch.save({"a": torch.zeros(1).expand(2_000_000_000)}, tmp_path / "small.pth")
+    with pytest.raises(UserError, match=r"small\.pth: \d+ bytes that claim to be 8000000000 bytes of weights"):
+        official.import_official(tmp_path / "small.pth", "auto", tmp_path / "model")
+
+
 @HOSTS
 def test_a_missing_flame_file_is_asked_for(kind, host, small, flame_file, tmp_path) -> None:
     torch.save({"state_dict": released(host)}, tmp_path / "stage_2.ckpt")

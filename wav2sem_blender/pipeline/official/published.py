@@ -141,6 +141,10 @@ class Format(Protocol):
         """
 
 
+# Weights do not compress; some files name a tensor twice.
+_MAX_GROWTH = 16
+
+
 def read_file(path: Path) -> State:
     """The tensors of a checkpoint, by their released names, as stored.
 
@@ -164,6 +168,14 @@ def read_file(path: Path) -> State:
     state = _state_in(loaded)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError("{file}: {size} bytes without a state dict of tensors", file=path.name, size=size)
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > _MAX_GROWTH * size:  # one number that is repeated, or zeros that are packed
+        raise UserError(
+            "{file}: {size} bytes that claim to be {claimed} bytes of weights; this is no checkpoint",
+            file=path.name,
+            size=size,
+            claimed=claimed,
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
