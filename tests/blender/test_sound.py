@@ -9,6 +9,7 @@ import aud
 import bpy
 import numpy as np
 import pytest
+import soundfile
 
 from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.animate import jobs
@@ -16,6 +17,7 @@ from wav2sem_blender.blender.animate.settings import AnimateSettings
 from wav2sem_blender.blender.scene import takes
 from wav2sem_blender.blender.sound import decode, source
 from wav2sem_blender.blender.tasks.task import running_task
+from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
 
 from .applied import apply_motion  # noqa: TID252
@@ -37,11 +39,11 @@ def write(path, samples_SC, container, codec=None):
 
 
 def read_wav(path, rate_hz=RATE_HZ) -> np.ndarray:
-    """Samples of a decoded file: 44 bytes of header, then 32-bit float, mono."""
+    """Sum of the channels of a decoded file: 44 bytes of header, then 32-bit float."""
     content = path.read_bytes()
-    assert content[20:24] == b"\x03\x00\x01\x00"
+    assert content[20:24] in (b"\x03\x00\x01\x00", b"\x03\x00\x02\x00")
     assert int.from_bytes(content[24:28], "little") == rate_hz
-    return np.frombuffer(content[44:], dtype="<f4")
+    return np.frombuffer(content[44:], dtype="<f4").reshape(-1, content[22]).sum(axis=1)
 
 
 def file_of(audio) -> Path:
@@ -72,9 +74,19 @@ def test_a_path_relative_to_the_blend_file(wav, tmp_path):
     assert file_of(source.audio_file("//voice.wav", tmp_path / "job")) == wav
 
 
-def test_a_film_is_decoded_to_mono(film, tmp_path):
+def test_a_film_is_decoded(film, tmp_path):
     samples_S = read_wav(file_of(source.audio_file(film, tmp_path / "job")))
     np.testing.assert_allclose(samples_S[: 5 * RATE_HZ], ramp(5).sum(axis=1), atol=1e-4)
+
+
+def test_channels_that_cancel_are_left_to_the_pipeline(tmp_path):
+    time_s = np.arange(16_000) / 16_000
+    tone_S = (np.sin(2 * np.pi * 3 * time_s) * np.sin(2 * np.pi * 200 * time_s) * 0.5).astype(np.float32)
+    soundfile.write(tmp_path / "x.flac", np.stack([tone_S, -tone_S], axis=1), 16_000)
+    decode.decode(decode.SoundPart(source=str(tmp_path / "x.flac"), target=str(tmp_path / "x.wav"), label="x.flac"))
+    with Speech.from_file(tmp_path / "x.wav") as speech:
+        assert speech.n_samples == 16_000
+        assert np.corrcoef(speech.read(0, 16_000), tone_S)[0, 1] > 0.999
 
 
 def test_the_decoded_file_has_an_honest_header(film, tmp_path):

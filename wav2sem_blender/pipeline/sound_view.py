@@ -81,7 +81,7 @@ class View(io.RawIOBase):
         return n_read
 
 
-FORGET_BYTES = 1 << 24
+FORGET_BYTES = 1 << 22
 
 
 def forget(data: Bytes, at: int) -> None:

@@ -4,7 +4,7 @@
 `aud` decodes a sound in one call that cannot be interrupted, 1.7 ms for each second of m4a. Its seeking is inexact, so
 the sound cannot be decoded piece by piece. Only `Sound.data` is used, because `Sound.write` ends the whole process when
 the disk is full. So does a mixdown (`second_blender.py`).
-Shapes: S samples.
+Shapes: S samples, C channels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MIXDOWNS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class SoundPart:
-    """What to decode: the sound of a file between two times, mixed to mono.
+    """What to decode: the sound of a file between two times, in one or two channels.
 
     Attributes:
         source: The file.
@@ -125,29 +125,34 @@ def decode(part: SoundPart) -> None:
         rate_hz, n_channels = (round(value) for value in sound.specs)
         if not (rate_hz and n_channels):
             raise _no_sound(part.label, Text("no known format, or a damaged header"))
-        # aud mixes to mono with weights; the level does not matter, because the pipeline normalises it.
-        mono_S = sound.rechannel(1).limit(0, (_MAX_SAMPLES + 1) / rate_hz).data()[:, 0]
-    mono_S = mono_S[round(part.start_s * rate_hz) : None if part.stop_s is None else round(part.stop_s * rate_hz)]
-    if len(mono_S) == 0:
+        # The pipeline mixes two channels better, for they may be inverted. Of more, aud makes one with weights; the level
+        # does not matter, because the pipeline normalises it.
+        n_kept = 2 if n_channels == 2 and 0 <= sound.length <= _MAX_SAMPLES // 2 else 1
+        sound = sound if n_kept == n_channels else sound.rechannel(n_kept)
+        samples_SC = sound.limit(0, (_MAX_SAMPLES // n_kept + 1) / rate_hz).data()
+    samples_SC = samples_SC[
+        round(part.start_s * rate_hz) : None if part.stop_s is None else round(part.stop_s * rate_hz)
+    ]
+    if len(samples_SC) == 0:
         raise UserError("{sound}: the sound is empty. Choose another one, or a longer part of it.", sound=part.label)
-    header = _wav_header(rate_hz, len(mono_S))
+    header = _wav_header(rate_hz, len(samples_SC), n_kept)
     target = Path(part.target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             file.write(header)
-            file.write(np.ascontiguousarray(mono_S, dtype="<f4").data)
+            file.write(np.ascontiguousarray(samples_SC, dtype="<f4").data)
 
 
-def _wav_header(rate_hz: int, n_samples: int) -> bytes:
-    """RIFF header of mono 32-bit float samples."""
-    n_bytes = 4 * n_samples
+def _wav_header(rate_hz: int, n_samples: int, n_channels: int) -> bytes:
+    """RIFF header of 32-bit float samples."""
+    n_bytes = 4 * n_samples * n_channels
     if n_bytes > 0xFFFFFFFF - 36:
         raise UserError("The recording is too long for a wav file. Cut it into parts.")
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         *(b"RIFF", 36 + n_bytes, b"WAVE"),
-        *(b"fmt ", 16, 3, 1, rate_hz, 4 * rate_hz, 4, 32),
+        *(b"fmt ", 16, 3, n_channels, rate_hz, 4 * n_channels * rate_hz, 4 * n_channels, 32),
         *(b"data", n_bytes),
     )
 
