@@ -384,6 +384,21 @@ class TestReadBack:
         bpy.context.view_layer.objects.active = face
         check_file(kind, face, tmp_path)
 
+    def test_a_mirrored_library_override(self, head, kind, tmp_path, tmp_path_factory):
+        head.modifiers.new("Mirror", "MIRROR")
+        library = tmp_path_factory.mktemp("library") / "head.blend"
+        bpy.data.libraries.write(str(library), {head})
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        with bpy.data.libraries.load(str(library), link=True) as (_, wanted):
+            wanted.objects = ["Head"]
+        face = bpy.data.objects["Head"].override_create(remap_local_usages=True)
+        face.data.override_create(remap_local_usages=True)
+        bpy.context.scene.collection.objects.link(face)
+        bpy.context.view_layer.objects.active = face
+        before_zero(face)
+        bpy.context.view_layer.update()
+        check_file(kind, face, tmp_path, ["Head"])
+
     def test_a_failure_restores_everything(self, head, kind, tmp_path):
         before_zero(head)
         bpy.ops.wav2sem.push_to_nla()

@@ -203,6 +203,9 @@ def _stage(shown: bpy.types.Object, usable: list[str]) -> Iterator[tuple[bpy.typ
     probe = shown.copy()
     probe.data = mesh = shown.data.copy()
     try:
+        for copy in (probe, mesh):
+            if copy.override_library is not None:  # nothing could be written on it
+                copy.make_local(clear_liboverride=True)
         scene.collection.objects.link(probe)
         probe.animation_data_clear()
         probe.constraints.clear()
