@@ -118,7 +118,7 @@ class Channels:
         score = float(np.trace(products_CC))
         if len(self._kept) < _KEPT or score > self._kept[0][0]:
             push = heapq.heappush if len(self._kept) < _KEPT else heapq.heappushpop
-            push(self._kept, (score, self._n, block_NC.astype(np.float32)))
+            push(self._kept, (score, self._n, block_NC))
 
     def best_mix(self) -> Mix | None:
         """What is better than equal weights; None if they are right."""
@@ -186,7 +186,7 @@ class Channels:
         reach = round(_MAX_DELAY_S * self._rate_hz / step)
         total = energy_first = energy_second = 0.0
         for _, _, block_NC in self._kept:
-            pair_2N = np.diff(block_NC[::step, [first, second]], axis=0).T
+            pair_2N = np.diff(block_NC[::step, [first, second]].astype(np.float32).T)
             n_fft = 1 << int(np.ceil(np.log2(max(2, pair_2N.shape[1] + reach))))
             spectra = np.fft.rfft(pair_2N, n_fft)
             product = np.fft.irfft(spectra[0].conj() * spectra[1], n_fft)
@@ -211,5 +211,7 @@ class Channels:
         for _, _, block_NC in self._kept:
             n = len(block_NC) - abs(later)
             a, b = max(0, -later), max(0, later)
-            total += float(np.dot(block_NC[a : a + n, first], block_NC[b : b + n, second])) if n > 0 else 0.0
+            if n > 0:
+                first_N, second_N = block_NC[a : a + n, first], block_NC[b : b + n, second]
+                total += float(np.dot(first_N.astype(np.float32), second_N.astype(np.float32)))
         return total

@@ -125,8 +125,8 @@ def decode(part: SoundPart) -> None:
         rate_hz, n_channels = (round(value) for value in sound.specs)
         if not (rate_hz and n_channels):
             raise _no_sound(part.label, Text("no known format, or a damaged header"))
-        # The pipeline mixes two channels better, for they may be inverted. Of more, aud makes one with weights; the level
-        # does not matter, because the pipeline normalises it.
+        # The pipeline mixes two channels better, for they may be inverted. Of more, aud makes one with weights; the
+        # level does not matter, because the pipeline normalises it.
         n_kept = 2 if n_channels == 2 and 0 <= sound.length <= _MAX_SAMPLES // 2 else 1
         sound = sound if n_kept == n_channels else sound.rechannel(n_kept)
         samples_SC = sound.limit(0, (_MAX_SAMPLES // n_kept + 1) / rate_hz).data()
