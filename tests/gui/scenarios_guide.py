@@ -156,7 +156,7 @@ def guide_result(gui: Gui) -> Steps[Figures]:
     # It is too far below the last control to be found from there.
     x, y = yield from gui.find("wav2sem.play_speech")
     region = gui.region("UI")
-    yield from _crop(gui, "export", (region.x, y - 250, region.width - _TABS_PX, 140))
+    yield from _crop(gui, "export", (region.x, y - 275, region.width - _TABS_PX, 165))
     return {"said": said}
 
 

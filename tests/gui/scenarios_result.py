@@ -14,7 +14,7 @@ from stalls import stays_alive, watch_click, watch_redraws
 
 REDUCE, MUTE, PUSH = "wav2sem.reduce_keys", "wav2sem.mute_take", "wav2sem.push_to_nla"
 ACTIVATE, REMOVE = "wav2sem.make_active", "wav2sem.remove_take"
-KINDS = {"csv": "csv", "npz": "npz", "gltf": "glb", "alembic": "abc"}
+KINDS = {"csv": "csv", "npz": "npz", "gltf": "glb", "fbx": "fbx", "usd": "usdc", "alembic": "abc"}
 
 
 def result_panel(gui: Gui) -> Steps[Figures]:
@@ -127,9 +127,9 @@ def export_panel(gui: Gui) -> Steps[Figures]:
     yield from gui.picture("export")
     before, sizes = snapshot(), {}
     for kind, suffix in KINDS.items():
-        if kind == "alembic" and not bpy.app.build_options.alembic:
+        if kind in ("alembic", "usd") and not getattr(bpy.app.build_options, kind):
             # In Debian's Blender the button is off and says so.
-            assert not bpy.ops.wav2sem.export_alembic.poll()
+            assert not getattr(bpy.ops.wav2sem, f"export_{kind}").poll()
             continue
         file = stage.audio_folder() / f"exported.{suffix}"
         with gui.override():

@@ -211,9 +211,10 @@ def _stage(shown: bpy.types.Object, usable: list[str]) -> Iterator[tuple[bpy.typ
         probe.constraints.clear()
         probe.parent = None
         probe.matrix_world = shown.matrix_world
-        if (keys := mesh.shape_keys) is not None:
+        if mesh.shape_keys is not None:
+            uid = mesh.shape_keys.session_uid
             probe.shape_key_clear()
-            bpy.data.batch_remove([keys])  # Blender leaves it with a user that is no more
+            _drop_keys(uid)
         for modifier in list(probe.modifiers):
             if modifier.name not in usable:
                 probe.modifiers.remove(modifier)
@@ -294,8 +295,16 @@ def _write_keys(
 
 
 def _remove(mesh: bpy.types.Mesh) -> None:
-    # Blender would keep the keys of a removed mesh.
-    bpy.data.batch_remove([block for block in (mesh.shape_keys, mesh) if block is not None])
+    uid = mesh.shape_keys.session_uid if mesh.shape_keys is not None else 0
+    bpy.data.meshes.remove(mesh)
+    _drop_keys(uid)
+
+
+def _drop_keys(uid: int) -> None:
+    """Remove shape keys whose mesh is gone: 5.0 keeps them, 5.2 has freed them, so they are looked up anew."""
+    left = [keys for keys in bpy.data.shape_keys if keys.session_uid == uid]
+    if left:
+        bpy.data.batch_remove(left)
 
 
 def _points(vertices: Any) -> np.ndarray:
