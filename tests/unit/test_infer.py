@@ -188,7 +188,7 @@ def test_no_seam_in_long_audio(onnx, speech, monkeypatch) -> None:
         return max(added[cut - fade_frames : cut + fade_frames + 1].max() for cut in cuts)
 
     assert not none and largest_jump() < 0.4
-    monkeypatch.setattr(windows, "_ramp", lambda frames, begin, end: np.float32(frames >= begin))
+    monkeypatch.setattr(windows, "_ramp", lambda frames, begin, end, margin: np.float32(frames >= begin))
     monkeypatch.setattr(listening, "SURROUNDINGS_S", 0.02)
     assert largest_jump() > 1, "or this test cannot fail"
 

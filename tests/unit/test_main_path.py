@@ -248,6 +248,7 @@ class TestWhatComesBack:
             "weights_sha256": FOLDER.weights_sha256,
             "audio": "minute.wav",
             "audio_sha256": minute.sha256,
+            "audio_s": f"{minute.duration_s:.6f}",
             "engine": "stand-in",
             "device": "gpu",
             "style": f"0.25 {STYLES[0]} + 0.75 {STYLES[1]}",

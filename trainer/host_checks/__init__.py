@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer check-host codetalker_biwi_stage2 FILE.npz`: a host against what its released code gave.
 
-A golden file holds the weights under their released names ("sd/NAME"), the inputs, and the outputs of the released code.
+A golden file has the weights under their released names ("sd/NAME"), the inputs, and the released code's outputs.
 KIND is the file's name as it was made; `codetalker_biwi_stage2` finds its stage 1 beside it. One module for each host
 loads the weights by the function that the importer uses, and computes every output.
 """

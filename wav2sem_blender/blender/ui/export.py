@@ -12,6 +12,8 @@ from bpy_extras.io_utils import ExportHelper
 
 from ...errors import Text, UserError
 from ...pipeline.curve_table import save_table
+from ...pipeline.motion import LIVE_LINK_FPS
+from ...pipeline.retarget import resample
 from .. import compat
 from ..scene import exports
 from ..translations import CONTEXT
@@ -87,7 +89,7 @@ class WAV2SEM_OT_export_csv(_ExportOperator, bpy.types.Operator):
         """Write the table."""
         motion = exports.sampled(face, context.scene)
         if self.columns == "LIVE_LINK":
-            motion.save(path)
+            resample(motion, LIVE_LINK_FPS).save(path)  # as the app writes it
         else:
             save_table(motion, path, exports.frame_range(face)[0])
         return []
