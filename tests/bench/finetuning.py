@@ -70,7 +70,7 @@ def measure(chosen: argparse.Namespace) -> list[Row]:
     target_TX = 1e-3 * torch.randn(n_frames, N_OUTPUTS, device=device)
     example = Example(
         name="clip", convolved=convolved, positions_1R=positions_1T, semantic_11E=None, target_TX=target_TX,
-        style_KN=style_N[None], audio_s=duration_s,
+        template_X=torch.zeros(N_OUTPUTS, device=device), style_KN=style_N[None], audio_s=duration_s,
     )  # fmt: skip
     learner = Learner(vocaset_cached(), model).eval()
 
