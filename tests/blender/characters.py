@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import wav2sem_blender  # noqa: E402
 from tests.unit import test_rig_names as rigs  # noqa: E402
 from wav2sem_blender.assets import DEMO_HEAD, DEMO_SPEECH  # noqa: E402
+from wav2sem_blender.blender.scene.demo_head import fill_mesh, make_material  # noqa: E402
 from wav2sem_blender.blender.scene.write_motion import applying  # noqa: E402
 from wav2sem_blender.blender.ui import status  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
@@ -119,11 +120,23 @@ def offsets_of(keys: list[str]) -> dict[str, np.ndarray]:
     return shapes
 
 
-def build(name: str, keys: list[str], points_V3: np.ndarray | None = None) -> bpy.types.Object:
-    """A head with these keys, in the scene's collection."""
+def build(name: str, keys: list[str], quads_F: np.ndarray | None = None) -> bpy.types.Object:
+    """A head with these keys, in the scene's collection; `quads_F` (F,) says which of the demo head's quads it has."""
     data = demo()
+    chosen_F = np.ones(len(data["quads"]), bool) if quads_F is None else quads_F
+    used_V, quads_F4 = np.unique(data["quads"][chosen_F], return_inverse=True)
     mesh = bpy.data.meshes.new(name)
-    mesh.from_pydata(data["points"].tolist(), [], data["quads"].tolist())
+    fill_mesh(
+        mesh,
+        {
+            "points": data["points"][used_V],
+            "quads": quads_F4.reshape(-1, 4),
+            "material": data["material"][chosen_F],
+            "tint": data["tint"][used_V],
+        },
+    )
+    for material in map(str, data["material_names"]):
+        mesh.materials.append(_material(material))
     head = bpy.data.objects.new(name, mesh)
     bpy.context.scene.collection.objects.link(head)
     bpy.context.view_layer.objects.active = head
@@ -131,8 +144,12 @@ def build(name: str, keys: list[str], points_V3: np.ndarray | None = None) -> bp
     for key, offset_V3 in offsets_of(keys).items():
         block = head.shape_key_add(name=key, from_mix=False)
         block.value = 0.0
-        block.data.foreach_set("co", (data["points"] + offset_V3).astype(np.float32).ravel())
+        block.data.foreach_set("co", (data["points"] + offset_V3)[used_V].astype(np.float32).ravel())
     return head
+
+
+def _material(name: str) -> bpy.types.Material:
+    return bpy.data.materials.get(f"Demo {name.replace('_', ' ').title()}") or make_material(name)
 
 
 def lips(head: bpy.types.Object, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
