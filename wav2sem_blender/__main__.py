@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import threads
-from .argument_types import finite
+from .argument_types import finite, rate, style, width
 from .errors import MissingFileError, Text, UserError, report
 from .files import same_file_name
 from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
     animate.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
     animate.add_argument(
-        "--style", default=0, type=_style, help="speaking style: index, name, or weights such as 0.5,0.5"
+        "--style", default=0, type=style, help="speaking style: index, name, or weights such as 0.5,0.5"
     )
     animate.add_argument(
         "--articulation",
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     animate.add_argument("--strength", default=1.0, type=finite, metavar="X", help="factor for all curves (default: 1)")
     animate.add_argument(
-        "--smoothing", default=0.0, type=_width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs (default: 0)"
+        "--smoothing", default=0.0, type=width, metavar="S", help="seconds: 0.05 is gentle, 0.2 slurs (default: 0)"
     )
     animate.add_argument(
         "--delay",
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     animate.add_argument(
         "--fps",
-        type=_rate,
+        type=rate,
         metavar="FPS",
         help="frames a second (default: as the model makes them; csv: 60, as the Live Link Face app writes)",
     )
@@ -143,29 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
     return parser
-
-
-def _style(text: str) -> int | str | list[float]:
-    if text.isdecimal():
-        return int(text)
-    try:
-        return [finite(part) for part in text.split(",")] if "," in text else text
-    except argparse.ArgumentTypeError:
-        return text  # a name with a comma
-
-
-def _width(text: str) -> float:
-    seconds = finite(text)
-    if seconds < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return seconds
-
-
-def _rate(text: str) -> float:
-    fps = finite(text)
-    if not 1 <= fps <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not in 1 to 1000")
-    return fps
 
 
 def _check_is_no_file(output: Path) -> None:
@@ -232,9 +209,7 @@ def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
 
 
 def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
-    from .pipeline.motion import LIVE_LINK_FPS
-    from .pipeline.retarget import covering, prepared, resample
-    from .pipeline.tongue import TONGUE_CHANNELS, with_tongue
+    from .pipeline.delivery import delivered
 
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
@@ -253,11 +228,15 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
             if motion.phones is None:
                 raise UserError("This model does not tell which phones it hears; leave out --phones.")
             motion.phones.save_table(arguments.phones)
-        if not arguments.no_tongue:
-            motion = with_tongue(motion, TONGUE_CHANNELS if arguments.format == "npz" else ("tongueOut",))
-        motion = prepared(motion, strength=arguments.strength, smoothing_s=arguments.smoothing)
-        fps = arguments.fps or (LIVE_LINK_FPS if arguments.format == "csv" else motion.fps)
-        motion = covering(resample(motion, fps, arguments.delay))
+        motion = delivered(
+            motion,
+            arguments.format,
+            strength=arguments.strength,
+            smoothing_s=arguments.smoothing,
+            delay_s=arguments.delay,
+            fps=arguments.fps,
+            tongue=not arguments.no_tongue,
+        )
         motion.save(result)
     finally:
         progress.close()

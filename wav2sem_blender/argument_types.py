@@ -16,3 +16,29 @@ def finite(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return number
+
+
+def style(text: str) -> int | str | list[float]:
+    """A speaking style: its index, its name, or weights such as "0.5,0.5"."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return [finite(part) for part in text.split(",")] if "," in text else text
+    except argparse.ArgumentTypeError:
+        return text  # a name with a comma
+
+
+def width(text: str) -> float:
+    """Seconds, 0 or more."""
+    seconds = finite(text)
+    if seconds < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return seconds
+
+
+def rate(text: str) -> float:
+    """Frames a second, 1 to 1000."""
+    fps = finite(text)
+    if not 1 <= fps <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1 to 1000")
+    return fps

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from wav2sem_blender import __main__ as cli
-from wav2sem_blender import errors, pipeline
+from wav2sem_blender import argument_types, errors, pipeline
 from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
@@ -124,7 +124,7 @@ def test_settings_reach_the_model(speech, tmp_path):
     ("text", "style"), [("0", 0), ("calm", "calm"), ("0.25,0.75", [0.25, 0.75]), ("a,b", "a,b"), ("-1", "-1")]
 )
 def test_styles(text, style):
-    assert cli._style(text) == style
+    assert argument_types.style(text) == style
 
 
 def test_defaults(speech, tmp_path):

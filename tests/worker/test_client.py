@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A real worker process with a fake animator: results, reuse, errors, cancelling, death."""
 
+import json
 import os
 import shutil
 import signal
@@ -303,3 +304,28 @@ def test_python_of_the_worker_is_isolated(client, audio, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     animate(client, audio("ok"))
     assert Motion.load(client.wait().result).info["python"] == sys.executable
+
+
+def test_a_call_runs_a_module_of_the_package_and_keeps_the_model(environment, tmp_path):
+    package = environment.boot.parents[1]
+    (package / "worker" / "errand.py").write_text(
+        "def run(arguments, models):\n    return {'twice': 2 * arguments['number'], 'models': type(models).__name__}\n"
+    )
+    client = WorkerClient(environment, tmp_path / "called")
+    try:
+        command = protocol.Call(job=new_job_id(), module="worker.errand", arguments='{"number": 21}')
+        client.submit(command)
+        assert json.loads(Path(client.wait().result).read_text()) == {"twice": 42, "models": "ModelCache"}
+        client.submit(protocol.Call(job=new_job_id(), module="worker.errand", arguments="{}"))
+        with pytest.raises(JobFailedError, match="KeyError"):
+            client.wait()
+        assert client.alive
+    finally:
+        client.close()
+
+
+def test_one_thread_each_overrules_the_users_own_values(environment, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert environment.variables()["OMP_NUM_THREADS"] == "8"
+    one = replace(environment, one_thread=True).variables()
+    assert (one["OMP_NUM_THREADS"], one["OPENBLAS_NUM_THREADS"], one["WAV2SEM_ONNX_THREADS"]) == ("1", "1", "1")

@@ -11,6 +11,15 @@ from pathlib import Path
 from ..files import atomic_file
 from .motion import Motion
 
+_FIRST_COLUMNS = ("time", "frame")
+
+
+def is_table(path: Path) -> bool:
+    """Whether `save_table` wrote this file, so that it may be replaced; True for an empty file."""
+    begin = f"{','.join(_FIRST_COLUMNS)},".encode()
+    with path.open("rb") as file:
+        return file.read(len(begin)) in (b"", begin)
+
 
 def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 0) -> None:
     """Write a csv with the columns time (seconds from the first row), frame, and every channel.
@@ -26,7 +35,7 @@ def save_table(motion: Motion, path: str | os.PathLike[str], first_frame: int = 
     with atomic_file(Path(path)) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["time", "frame", *motion.channels])
+        writer.writerow([*_FIRST_COLUMNS, *motion.channels])
         for anim_frame, weights_K in enumerate(motion.weights_TK.tolist()):
             seconds = f"{anim_frame / motion.fps:.6f}"
             writer.writerow([seconds, first_frame + anim_frame, *(f"{weight:.6f}" for weight in weights_K)])

@@ -7,11 +7,10 @@ memory width or, of a spectrogram, mel bands.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import onnxruntime as ort
 
+from .. import threads
 from ..errors import UserError
 from .checkpoint import ENCODER_ONNX, SEMANTIC_ONNX, ModelFolder
 
@@ -57,7 +56,7 @@ class OnnxEngine:
 def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = min(4, os.cpu_count() or 1)
+    options.intra_op_num_threads = threads.of_onnx()
     # A memory plan is kept for each input length, and utterances all differ in length.
     options.enable_mem_pattern = False
     # Waiting threads sleep. Spinning, they would take the cores from Blender and from each other.

@@ -39,12 +39,14 @@ class WorkerEnvironment:
         options: Its options, before the script.
         paths: Folders that are appended to its `sys.path`.
         boot: The script.
+        one_thread: Whether its libraries compute in one thread, because there is one such process a core.
     """
 
     python: Path
     options: tuple[str, ...] = ("-X", "utf8")
     paths: tuple[str, ...] = ()
     boot: Path = BOOT_SCRIPT
+    one_thread: bool = False
 
     def command(self, folder: Path) -> list[str]:
         """The command line of a worker whose session is in `folder`."""
@@ -61,6 +63,8 @@ class WorkerEnvironment:
     def variables(self) -> dict[str, str]:
         """This process's environment variables, without those of another Python; `offline` and `threads` add theirs."""
         own = {name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES}
+        if self.one_thread:
+            return {**own, **threads.ONE_EACH, **offline.VARIABLES}
         return {**threads.VARIABLES, **own, **offline.VARIABLES}
 
 

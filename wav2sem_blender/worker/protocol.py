@@ -20,6 +20,7 @@ LOG_FILE = "worker.log"
 RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
+CALL_FILE = "call.json"
 JOB = "job"
 
 # A job names a folder, which is removed at its end.
@@ -97,6 +98,23 @@ class Listen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """Command: `module.run(arguments, models)` of a module of the package; what it returns is `<folder>/<job>/call.json`.
+
+    For work that keeps the model warm and is none of the worker's own, as `boot.py --run MODULE` is for tasks.
+
+    Attributes:
+        job: As in `Animate`.
+        module: Such as "batch.line".
+        arguments: A JSON object.
+    """
+
+    job: str
+    module: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """Event: the worker reads commands."""
 
@@ -129,10 +147,10 @@ class Error:
     message: Text
 
 
-Command = Animate | Listen
+Command = Animate | Listen | Call
 Event = Ready | Progress | Done | Error
 
-_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "listen": Listen}
+_COMMANDS: dict[str, type[Command]] = {"animate": Animate, "listen": Listen, "call": Call}
 _EVENTS: dict[str, type[Event]] = {"ready": Ready, "progress": Progress, "done": Done, "error": Error}
 
 

@@ -7,6 +7,8 @@ A job's error becomes one event; the log gets the traceback.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import os
 import queue
 import shutil
@@ -127,6 +129,8 @@ def _answer(command: protocol.Command, folder: Path, models: ModelCache) -> prot
         progress = JobProgress(command.job)
         if isinstance(command, protocol.Animate):
             return _animate(command, job_folder, models, progress)
+        if isinstance(command, protocol.Call):
+            return _call(command, job_folder, models)
         environment.check_modules()
         with _opened(command.audio, job_folder, progress) as speech:
             result = _listen(speech, job_folder, progress)
@@ -179,6 +183,14 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         device=motion.info.get("device", command.device),
         notes=animator.notes[n_old_notes:],
     )
+
+
+def _call(command: protocol.Call, job_folder: Path, models: ModelCache) -> protocol.Done:
+    module = importlib.import_module(f"..{command.module}", __package__)
+    answer = module.run(json.loads(command.arguments), models)
+    result = job_folder / protocol.CALL_FILE
+    result.write_text(json.dumps(protocol.plain(answer)), encoding="ascii")
+    return protocol.Done(job=command.job, result=str(result), engine="", device="", notes=[])
 
 
 def _opened(audio: str, job_folder: Path, progress: JobProgress) -> Speech:
