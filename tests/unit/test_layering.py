@@ -79,6 +79,8 @@ BLENDER_MAY_USE = {
     "tongue",
     "upper_face",
     "visemes",
+    "words.track",
+    "words.track_files",
 }
 
 

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The track of words and phones: validation, edits, forced probabilities, and its files."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline.phones import FIRST_TIME_S, PHONES
+from wav2sem_blender.pipeline.words.track import EDGE_S, SHORTEST_S, Direction, Phone, Track, Word, spread
+from wav2sem_blender.pipeline.words.track_files import is_track_file, load_track, read_text_grid, save_track
+
+TRACK = Track(
+    words=(Word("map", 0.1, 0.4, 0.9), Word("it", 0.4, 0.6, 0.5), Word("now", 1.0, 1.3)),
+    phones=(
+        *(Phone("M", 0.1, 0.2, 0.9), Phone("AE", 0.2, 0.3, 0.8), Phone("P", 0.3, 0.4, 0.7)),
+        *(Phone("IH", 0.4, 0.5, 0.4, False), Phone("T", 0.5, 0.6, 0.4, False)),
+        *(Phone("N", 1.0, 1.1), Phone("AW", 1.1, 1.3)),
+    ),
+    language="en",
+)
+
+
+def times(items):
+    return [(round(item.start_s, 4), round(item.end_s, 4)) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"words": (Word("a", 0.2, 0.2),)}, "has no length"),
+        ({"words": (Word("a", 0.2, 0.1),)}, "has no length"),
+        ({"words": (Word("a", 0.0, 0.2), Word("b", 0.1, 0.3))}, "before a has ended"),
+        ({"phones": (Phone("P", 0.3, 0.4), Phone("B", 0.0, 0.1))}, "before P has ended"),
+        ({"words": (Word("a", -0.1, 0.2),)}, "no valid times"),
+        ({"words": (Word("a", 0.0, float("nan")),)}, "no valid times"),
+        ({"words": (Word("a", 0.0, 0.2, 1.5),)}, "confidence"),
+        ({"words": (Word(" ", 0.0, 0.2),)}, "is empty"),
+        ({"words": (Word("two\nlines", 0.0, 0.2),)}, "line break"),
+        ({"phones": (Phone("XX", 0.0, 0.2),)}, "no such phone"),
+    ],
+)
+def test_what_is_no_track_is_one_sentence(parts, said):
+    with pytest.raises(UserError, match=said):
+        Track(**parts)
+
+
+def test_a_shared_boundary_moves_both_sides_and_their_phones():
+    moved = TRACK.move_boundary("words", 0, "end", 0.25)
+    assert times(moved.words)[:2] == [(0.1, 0.25), (0.25, 0.6)]
+    assert times(moved.phones)[:5] == [(0.1, 0.15), (0.15, 0.2), (0.2, 0.25), (0.25, 0.425), (0.425, 0.6)]
+    assert moved == TRACK.move_boundary("words", 1, "start", 0.25)
+    assert all(phone.forced and phone.confidence == 1 for phone in moved.phones)
+    assert TRACK.words[0].end_s == 0.4, "the track itself never changes"
+
+
+def test_a_free_edge_moves_alone_and_stops_at_its_neighbour():
+    assert times(TRACK.move_boundary("words", 1, "end", 0.8).words)[1:] == [(0.4, 0.8), (1.0, 1.3)]
+    assert TRACK.move_boundary("words", 1, "end", 5.0).words[1].end_s == 1.0
+    assert TRACK.move_boundary("words", 2, "start", 0.0).words[2].start_s == 0.6
+    assert TRACK.move_boundary("words", 2, "end", 0.0).words[2].end_s == pytest.approx(1.0 + 2 * SHORTEST_S)
+
+
+def test_a_phone_moves_the_word_that_it_begins_or_ends():
+    assert times(TRACK.move_boundary("phones", 2, "end", 0.45).words)[:2] == [(0.1, 0.45), (0.45, 0.6)]
+    assert times(TRACK.move_boundary("phones", 5, "start", 0.9).words)[2] == (0.9, 1.3)
+    inner = TRACK.move_boundary("phones", 0, "end", 0.25)
+    assert inner.words == TRACK.words
+    assert times(inner.phones)[:2] == [(0.1, 0.25), (0.25, 0.3)]
+    assert [phone.confidence for phone in inner.phones[:3]] == [1, 1, 0.7]
+
+
+def test_split_and_merge():
+    split = TRACK.split("words", 0, 0.2)
+    assert [(w.text, *t) for w, t in zip(split.words, times(split.words), strict=True)][:2] == [
+        ("m", 0.1, 0.2),
+        ("ap", 0.2, 0.4),
+    ]
+    assert split.merge("words", 0, "map").words == (TRACK.words[0]._replace(confidence=1.0), *TRACK.words[1:])
+    assert TRACK.merge("words", 1).words[1] == Word("it now", 0.4, 1.3, 1.0)
+    assert [phone.name for phone in TRACK.split("phones", 6, 1.2).phones[6:]] == ["AW", "AW"]
+    assert TRACK.merge("phones", 5).phones[5] == Phone("AW", 1.0, 1.3)
+    with pytest.raises(UserError, match="cannot be cut"):
+        TRACK.split("phones", 0, 0.11)
+    with pytest.raises(UserError, match="no such part"):
+        TRACK.merge("words", 2)
+
+
+def test_rename_insert_delete():
+    assert TRACK.rename("phones", 3, "UW").phones[3] == Phone("UW", 0.4, 0.5)
+    assert TRACK.rename("words", 1, "that").words[1] == Word("that", 0.4, 0.6)
+    with pytest.raises(UserError, match="no such phone"):
+        TRACK.rename("phones", 0, "Q")
+    inserted = TRACK.insert("phones", "P", 0.55, 0.7)
+    assert times(inserted.phones)[4:6] == [(0.5, 0.55), (0.55, 0.7)]
+    assert inserted.phones[5].forced
+    around = TRACK.insert("words", "so", 1.05, 1.1)
+    assert [w.text for w in around.words] == ["map", "it", "so", "now"]
+    assert times(around.words)[2:] == [(1.05, 1.1), (1.1, 1.3)]
+    with pytest.raises(UserError, match="T is there"):
+        TRACK.insert("phones", "P", 0.49, 0.61)
+    deleted = TRACK.delete("words", 1)
+    assert [word.text for word in deleted.words] == ["map", "now"]
+    assert [phone.name for phone in deleted.phones] == ["M", "AE", "P", "N", "AW"]
+    assert TRACK.delete("words", 1, keep_phones=True).phones == TRACK.phones
+
+
+def test_a_word_spoken_anew_has_its_phones_in_its_time():
+    spoken = TRACK.respoken(1, ["AE", "T"])
+    assert [phone.name for phone in spoken.phones] == ["M", "AE", "P", "AE", "T", "N", "AW"]
+    assert spoken.phones[3].start_s == 0.4
+    assert spoken.phones[4].end_s == 0.6
+    assert all(phone.forced for phone in spoken.phones[3:5])
+    with pytest.raises(UserError, match="11 phones need 0.22 s"):
+        TRACK.respoken(1, ["T"] * 11)
+    assert TRACK.changed_span(spoken) == (0.4, 0.6)
+    assert TRACK.changed_span(TRACK.rename("words", 0, "nap")) is None
+
+
+def edited(track: Track, chance: random.Random) -> Track:
+    """One edit by chance."""
+    tier = chance.choice(["words", "phones"])
+    items = track.words if tier == "words" else track.phones
+    index, time_s = chance.randrange(len(items)), chance.uniform(0, 2)
+    edits = [
+        lambda: track.move_boundary(tier, index, chance.choice(["start", "end"]), time_s),
+        lambda: track.split(tier, index, time_s),
+        lambda: track.insert(tier, "P", time_s, time_s + chance.uniform(0.01, 0.3)),
+        lambda: track.respoken(index % len(track.words), ["M", "AE", "P"]),
+    ]
+    if min(len(track.words), len(track.phones)) > 3:
+        edits += [lambda: track.merge(tier, index), lambda: track.delete(tier, index)]
+    return chance.choice(edits)()
+
+
+def test_any_edits_leave_a_valid_track():
+    """A thousand edits by chance: what is refused is a UserError, and nothing overlaps (`Track` itself checks)."""
+    chance = random.Random(5)
+    track, n_done = TRACK, 0
+    for _ in range(1000):
+        try:
+            track = edited(track, chance)
+            n_done += 1
+        except UserError as error:
+            assert any(word in str(error) for word in ("cannot be cut", "room", "no such part", "need"))
+        track = track if track.words and track.phones else TRACK
+    assert n_done > 400
+    assert Track.from_text(track.to_text()).posteriors(100)[0].shape == (100, 40)
+
+
+def test_the_time_can_be_moved_and_scaled():
+    assert times(TRACK.later(-0.2).words) == [(0.0, 0.2), (0.2, 0.4), (0.8, 1.1)]
+    assert TRACK.later(-0.2).phones[0].name == "AE", "what lies before 0 is gone"
+    assert times(TRACK.at_speed(2).words)[2] == (0.5, 0.65)
+
+
+def test_forced_phones_become_probabilities_with_soft_edges():
+    forced_LP, mask_L = TRACK.posteriors(80)
+    times_L = FIRST_TIME_S + np.arange(80) / 50
+    assert forced_LP.shape == (80, 40)
+    assert forced_LP.dtype == mask_L.dtype == np.float32
+    in_gap_L = (times_L > 0.4 + EDGE_S / 2) & (times_L < 1.0 - EDGE_S / 2)
+    assert (mask_L[in_gap_L] == 0).all(), "phones that are only heard, and gaps, are left to the ear"
+    assert (forced_LP[in_gap_L] == 0).all()
+    inside_L = (times_L > 0.1 + EDGE_S / 2) & (times_L < 0.4 - EDGE_S / 2)
+    np.testing.assert_allclose(mask_L[inside_L], 1, atol=1e-5)
+    np.testing.assert_allclose(forced_LP[mask_L > 0].sum(1), 1, atol=1e-5)
+    at_boundary = np.interp(0.2, times_L, forced_LP[:, PHONES.index("M")])
+    assert at_boundary == pytest.approx(0.5, abs=0.02)
+    assert np.interp(0.4, times_L, mask_L) == pytest.approx(0.5, abs=0.02)
+    assert np.abs(np.diff(mask_L)).max() <= 0.5 + 1e-5, "the ramp lasts two frames"
+
+
+def test_phones_outside_the_recording_are_left_out():
+    forced_LP, mask_L = TRACK.posteriors(3)
+    assert forced_LP.shape == (3, 40)
+    assert not mask_L.any()
+
+
+def test_spread_gives_vowels_more_time():
+    phones = spread(["T", "AA", "T"], 1.0, 1.46)
+    assert times(phones) == [(1.0, 1.12), (1.12, 1.34), (1.34, 1.46)]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".TextGrid"])
+def test_files_give_the_same_track(tmp_path, suffix):
+    path = tmp_path / f"track{suffix}"
+    track = TRACK.rename("words", 1, 'say "it"')
+    save_track(track, path)
+    loaded = load_track(path)
+    assert [word.text for word in loaded.words] == ["map", 'say "it"', "now"]
+    assert times(loaded.words) == times(track.words)
+    assert [(p.name, *t) for p, t in zip(loaded.phones, times(loaded.phones), strict=True)] == [
+        (p.name, *t) for p, t in zip(track.phones, times(track.phones), strict=True)
+    ]
+    if suffix != ".TextGrid":
+        assert loaded.phones == track.phones
+    assert is_track_file(path)
+    path.write_text("dear diary", encoding="utf-8")
+    assert not is_track_file(path)
+
+
+def test_json_keeps_language_and_directions():
+    track = Track(words=(Word("hi", 0, 1),), directions=(Direction("rest", 1.0, 1.5, 0.5),), language="de")
+    assert Track.from_text(track.to_text()) == track
+    with pytest.raises(UserError, match="Update the extension"):
+        Track.from_json(track.to_json() | {"track_format_version": 99})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{}", '{"track_format_version": 1}', '{"track_format_version":1,"words":3}']
+)
+def test_damaged_json_is_one_sentence(text):
+    with pytest.raises(UserError, match="no track of words"):
+        Track.from_text(text)
+
+
+SHORT_GRID = """\
+File type = "ooTextFile"
+Object class = "TextGrid"
+
+0
+1.5
+<exists>
+3
+"IntervalTier"
+"anna - words"
+0
+1.5
+2
+0
+0.5
+""
+0.5
+1.5
+"say ""42"" "
+"TextTier"
+"notes"
+0
+1.5
+1
+0.7
+"click"
+"IntervalTier"
+"anna - phones"
+0
+1.5
+2
+0
+0.5
+"sil"
+0.5
+1.5
+"EY1"
+"""
+
+
+def test_a_short_text_grid_of_another_program_is_read(tmp_path):
+    for encoding in ("utf-8", "utf-16"):
+        path = tmp_path / "other.TextGrid"
+        path.write_text(SHORT_GRID, encoding=encoding)
+        track = load_track(path)
+        assert track.words == (Word('say "42"', 0.5, 1.5),)
+        assert track.phones == (Phone("EY", 0.5, 1.5),)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.TextGrid", SHORT_GRID[:120].encode(), "ends too early"),
+        ("a.TextGrid", b"hello", "no TextGrid"),
+        ("a.TextGrid", SHORT_GRID.replace("words", "x").replace("phones", "y").encode(), 'no tier "words"'),
+        ("a.TextGrid", SHORT_GRID.replace("EY1", "ɛ").encode(), "no such phone"),
+        ("a.csv", b"time,frame\n1,2\n", "columns must be"),
+        ("a.csv", b"tier,start_s,end_s,label,confidence,forced\nword,x,1,hi,1,\n", "line 2"),
+        ("a.csv", b"tier,start_s,end_s,label,confidence,forced\nline,0,1,hi,1,\n", "line 2"),
+        ("a.json", b"\x00\x01\x02" * 50, "no text file"),
+        ("a.json", b"{}", "no track"),
+        ("a.doc", b"", "is read from"),
+    ],
+)
+def test_a_bad_file_is_one_sentence_with_its_name(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        load_track(path)
+    assert name in str(caught.value)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_a_missing_file_and_a_wrong_suffix_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_track(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="saved as"):
+        save_track(TRACK, tmp_path / "a.txt")
+
+
+def test_a_claimed_huge_text_grid_ends_at_once():
+    with pytest.raises(UserError, match="damaged"):
+        read_text_grid(SHORT_GRID.replace("\n3\n", "\n1e300\n"))
