@@ -57,6 +57,37 @@ def sequencer_strips(editor: Any) -> Any:
     return editor.strips if hasattr(editor, "strips") else editor.sequences
 
 
+def all_strips(scene: bpy.types.Scene) -> list[Any]:
+    """The scene's strips, those in meta strips included."""
+    editor: Any = scene.sequence_editor
+    if editor is None:
+        return []
+    return list(editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all)
+
+
+def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
+    """The scene whose strips the sequencer shows, which since 5.0 the workspace says."""
+    return getattr(context.workspace, "sequencer_scene", None) or context.scene  # type: ignore[return-value]
+
+
+def strip_span(strip: Any) -> tuple[int, int]:
+    """The strip's first frame, and the one after its last."""
+    if hasattr(strip, "right_handle"):
+        return int(strip.left_handle), int(strip.right_handle)
+    return int(strip.frame_final_start), int(strip.frame_final_end)
+
+
+def new_text_strip(editor: Any, name: str, channel: int, first: int, last: int) -> Any:
+    """A text strip from frame `first` to before `last`; 5.0 asks for its length instead of its end.
+
+    Strips that are made so may overlap: Blender does not move them to another channel.
+    """
+    strips = sequencer_strips(editor)
+    has_length = "length" in strips.bl_rna.functions["new_effect"].parameters
+    extent = {"length": last - first} if has_length else {"frame_end": last}
+    return strips.new_effect(name=name, type="TEXT", channel=channel, frame_start=first, **extent)
+
+
 def set_video_output(render: Any, path: Path) -> None:
     """Make `render` write an mp4 (H.264, AAC) to `path`; since 5.0 the media type comes first."""
     settings = render.image_settings
@@ -100,11 +131,7 @@ def time_stretch(scene: bpy.types.Scene) -> float:
 
 def sound_strips(scene: bpy.types.Scene) -> list[Any]:
     """The scene's sound strips, those in meta strips included."""
-    editor: Any = scene.sequence_editor
-    if editor is None:
-        return []
-    every = editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
-    return [strip for strip in every if strip.type == "SOUND"]
+    return [strip for strip in all_strips(scene) if strip.type == "SOUND"]
 
 
 def find_strip(scene: bpy.types.Scene, name: str) -> Any:

@@ -30,8 +30,7 @@ def _suggest_styles(owner: Any, context: bpy.types.Context, _text: str) -> list[
 
 
 def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
-    shown = getattr(context.workspace, "sequencer_scene", None) or context.scene
-    scenes = dict.fromkeys((context.scene, shown))
+    scenes = dict.fromkeys((context.scene, compat.sequencer_scene(context)))
     return [strip.name for scene in scenes for strip in compat.sound_strips(scene)]
 
 
