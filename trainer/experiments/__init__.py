@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from wav2sem_blender import import_path
 from wav2sem_blender.errors import UserError
 
 MODULES = {
@@ -74,6 +75,7 @@ def find(verb: str, name: str) -> Any:
 
 
 def _load(source: str, name: str) -> ModuleType:
+    import_path.add_current_folder()
     try:
         if not source.endswith(".py"):
             return importlib.import_module(source)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import bpy
 
+from ... import streams
 from ...argument_types import finite
 from ...errors import MissingFileError, UserError, report
 from .. import addon_preferences
@@ -26,6 +27,10 @@ def run_command(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `--command wav2sem`.
     """
+    return streams.guarded(lambda: _reported(arguments), _complain)
+
+
+def _reported(arguments: list[str]) -> int:
     try:
         options = _parser().parse_args(arguments)
     except SystemExit:  # argparse has printed an error or the help; either way no keys are written
@@ -55,11 +60,15 @@ def run_command(arguments: list[str]) -> int:
             print(f"wav2sem: {sentence}")
         _save(options.output)
     except Exception as error:
-        print(f"wav2sem: {report(error)}", file=sys.stderr)
+        _complain(report(error))
         return 1
     finally:
         jobs.shut_down()
     return 0
+
+
+def _complain(message: str) -> None:
+    print(f"wav2sem: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
