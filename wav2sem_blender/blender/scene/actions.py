@@ -38,6 +38,8 @@ CURVES = "wav2sem_curves"
 OWNER = "wav2sem_owner"
 # Of an Action: the sound data-block that it was made from, if it was one.
 SOUND = "wav2sem_sound"
+# Of an Action: the settings that it was made with, as JSON.
+SETTINGS = "wav2sem_settings"
 # Custom property of the Action that holds shape keys at rest below our NLA strips.
 REST = "wav2sem_rest"
 _REST_NAME = "Speech Rest"

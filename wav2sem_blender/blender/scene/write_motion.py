@@ -21,7 +21,6 @@ from .. import compat
 from . import actions, checks, parts, shape_keys, takes
 from .plan import Plan, make_plan
 
-SETTINGS = "wav2sem_settings"
 _CHANNELS_IN_A_STEP = 8
 
 
@@ -174,7 +173,7 @@ def _keep_other_line(target: bpy.types.Object, first: int, last: int, marks: Map
     if current is None or current.action.library is not None or (animation.nla_tracks and not animation.use_nla):
         return []
     is_same_audio = current.action.get(actions.AUDIO_HASH) == marks[actions.AUDIO_HASH]
-    if is_same_audio and _strip_of(current.action.get(SETTINGS, "{}")) == _strip_of(marks[SETTINGS]):
+    if is_same_audio and _strip_of(current.action.get(actions.SETTINGS, "{}")) == _strip_of(marks[actions.SETTINGS]):
         return []
     begin, end = current.frames
     if begin <= last and first <= end:
@@ -196,7 +195,7 @@ def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:
         "wav2sem_audio": info.get("audio", ""),
         "wav2sem_model": info.get("model", ""),
         "wav2sem_weights_sha256": info.get("weights_sha256", ""),
-        SETTINGS: json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
+        actions.SETTINGS: json.dumps({**settings, "engine": info.get("engine"), "device": info.get("device")}),
         "wav2sem_version": compat.addon_version(),
     }
 
