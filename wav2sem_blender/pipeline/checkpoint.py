@@ -17,15 +17,20 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ..errors import MissingFileError, Text, UserError
 from ..files import check_ours, replaced_folder
+from ..json_file import read_json
 from .hosts import host_class
 from .hosts.protocol import Host
+from .onnx_file import check_graph
+from .validation import check_encoder, check_keys, described
+from .weights_file import Shapes, check_shapes, read_shapes
 
 FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
@@ -36,7 +41,6 @@ PUBLISHED = "published."
 """Before tensors that only a file in the released format needs."""
 MADE_BY = "an import or export of a model"
 NO_FACE = Text("it is a Wav2Sem encoder without a face; fuse it into a face model with `python -m trainer finetune`")
-Described = TypeVar("Described")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +110,25 @@ class ModelConfig:
             UserError: A key is unknown or missing, or a value is not of its type: a silent default would be another
                 model.
         """
-        _check_keys(cls, data, "model.")
-        wav2sem = data["wav2sem"]
-        host = _described(_HostDescription, data["host"], "model.host.")
+        check_keys(cls, data, "model.")
+        wav2sem, heard, ends = data["wav2sem"], data.get("emotion"), data.get("articulation")
+        host = described(_HostDescription, data["host"], "model.host.")
         parsed = {
-            "encoder": _described(EncoderConfig, data["encoder"], "model.encoder."),
-            "wav2sem": None if wav2sem is None else _described(Wav2SemConfig, wav2sem, "model.wav2sem."),
-            "host": _described(host_class(host.kind), host.settings, "model.host.settings."),
+            "encoder": _encoder(data["encoder"], "model.encoder."),
+            "wav2sem": None if wav2sem is None else _wav2sem(wav2sem, "model.wav2sem."),
+            "host": described(host_class(host.kind), host.settings, "model.host.settings."),
             "channels": tuple(data["channels"]),
             "styles": tuple(data["styles"]),
             "phones": tuple(data.get("phones", ())),
-            "emotion": (
-                None if (heard := data.get("emotion")) is None else _described(EncoderConfig, heard, "model.emotion.")
-            ),
-            "articulation": None if (ends := data.get("articulation")) is None else tuple(ends),
+            "emotion": None if heard is None else _encoder(heard, "model.emotion."),
+            "articulation": None if ends is None else tuple(ends),
         }
         config = cls(**{**data, **parsed})
         if ends is not None and not (len(ends) == 2 and set(ends) <= set(config.styles)):
             raise UserError(
+        for key, names in (("channels", config.channels), ("styles", config.styles), ("phones", config.phones)):
+            if len(set(names)) < len(names) or (key == "channels" and not names):
+                raise UserError("{key} must be different names", key=f"model.{key}")
                 "model.articulation is {value}; two of the styles {styles} are needed",
                 value=json.dumps(ends),
                 styles=json.dumps(data["styles"]),
@@ -133,6 +138,18 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class _HostDescription:
+def _encoder(data: Any, name: str) -> EncoderConfig:
+    encoder = described(EncoderConfig, data, name)
+    check_encoder(encoder.kind, encoder.config, f"{name}config.")
+    return encoder
+
+
+def _wav2sem(data: Any, name: str) -> Wav2SemConfig:
+    wav2sem = described(Wav2SemConfig, data, name)
+    check_encoder("reader" if wav2sem.shared else "wav2vec2", wav2sem.config, f"{name}config.")
+    return wav2sem
+
+
     kind: str
     settings: Mapping[str, Any]
 
@@ -151,43 +168,6 @@ class _Wav2SemFile:
     files: Mapping[str, str]
 
 
-def _described(wanted: type[Described], data: Any, name: str) -> Described:
-    """A dataclass from JSON; `name` is its place in config.json, with a dot at its end."""
-    _check_keys(wanted, data, name)
-    return wanted(**data)
-
-
-_JSON_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "string"),
-    "int": (int, "integer"),
-    "float": ((int, float), "number"),
-    "bool": (bool, "boolean"),
-    "tuple": (list, "array"),
-    **dict.fromkeys(("Mapping", "EncoderConfig", "Host"), (dict, "object")),
-}
-"""A field's annotation, up to its "[" -> the type of its JSON value, and that type's name."""
-
-_WRONG_TYPE = "{key} is {value}; its JSON type must be {type}"
-
-
-def _check_keys(wanted: type, data: Any, name: str) -> None:
-    """Raise UserError where a key is unknown or missing, or its value has the wrong type."""
-    if not isinstance(data, dict):
-        raise UserError(_WRONG_TYPE, key=name.rstrip("."), value=json.dumps(data), type="object")
-    known = {field.name: field for field in dataclasses.fields(wanted)}
-    for key in data:
-        if key not in known:
-            raise UserError("unknown key {key}; this release knows {known}", key=name + key, known=", ".join(known))
-    for key, described in known.items():
-        if key in data:
-            types, type_name = _JSON_TYPES.get(str(described.type).partition("[")[0], (object, ""))
-            may_be_null = str(described.type).endswith("| None")
-            if not isinstance(data[key], types) and not (may_be_null and data[key] is None):
-                raise UserError(_WRONG_TYPE, key=name + key, value=json.dumps(data[key]), type=type_name)
-        elif described.default is described.default_factory is dataclasses.MISSING:
-            raise UserError("the key {key} is missing", key=name + key)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
     """An opened, verified folder with weights."""
@@ -198,14 +178,27 @@ class _Folder:
 
     def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
         """Weights whose names start with `prefix`, without it; half precision becomes float32."""
-        from safetensors import safe_open
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Of all weights, which `tensors` reads; UserError if the file is damaged."""
+        return read_shapes(self.path / WEIGHTS_FILE)
 
-        with safe_open(self.path / WEIGHTS_FILE, framework="numpy") as file:
-            return {
-                key[len(prefix) :]: _as_float32(file.get_tensor(key))
-                for key in file.keys()  # noqa: SIM118 (a file handle, not a dict)
-                if key.startswith(prefix)
-            }
+        from safetensors import SafetensorError, safe_open
+
+        file_path = self.path / WEIGHTS_FILE
+        try:
+            with safe_open(file_path, framework="numpy") as file:
+                return {
+                    key[len(prefix) :]: _as_float32(file.get_tensor(key))
+                    for key in file.keys()  # noqa: SIM118 (a file handle, not a dict)
+                    if key.startswith(prefix)
+                }
+        except SafetensorError as error:
+            raise UserError("{file}: damaged ({error}); copy it again", file=file_path, error=error) from error
+
+    def check_shapes(self, wanted: Shapes, besides: tuple[str, ...] = ("",)) -> None:
+        """Compare the weights with what the description makes of them; see `weights_file.check_shapes`."""
+        check_shapes(self.path / WEIGHTS_FILE, self.shapes, wanted, besides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +244,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
     if not config_path.is_file():
         raise MissingFileError("{folder}: no model here (config.json is missing)", folder=folder)
     try:
-        data = json.loads(config_path.read_text(encoding="utf-8"))
+        data = read_json(config_path)
         version, is_wav2sem = data["format_version"], "wav2sem" in data
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -267,12 +260,12 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         )
     config: ModelConfig | Wav2SemConfig
     try:
-        _check_keys(_Wav2SemFile if is_wav2sem else _ModelFile, data, "")
+        check_keys(_Wav2SemFile if is_wav2sem else _ModelFile, data, "")
         files = data["files"]
         if WEIGHTS_FILE not in files:
             raise UserError("the key {key} is missing", key=f"files.{WEIGHTS_FILE}")
         if is_wav2sem:
-            config = _described(Wav2SemConfig, data["wav2sem"], "wav2sem.")
+            config = _wav2sem(data["wav2sem"], "wav2sem.")
         else:
             config = ModelConfig.from_json(_migrated(data["model"]) if version == 1 else data["model"])
     except UserError as error:
@@ -289,7 +282,38 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
     common: dict[str, Any] = {"path": folder, "weights_sha256": files[WEIGHTS_FILE], "files": frozenset(files)}
     if isinstance(config, Wav2SemConfig):
         return Wav2SemFolder(config=config, **common)
-    return ModelFolder(config=config, **common)
+    opened = ModelFolder(config=config, **common)
+    _check_graphs(opened)
+    return opened
+
+
+def _check_graphs(folder: ModelFolder) -> None:
+    """Raise UserError where a graph is missing or does more than our export lets one do."""
+    if folder.has_onnx and folder.config.wav2sem is not None and SEMANTIC_ONNX not in folder.files:
+        raise MissingFileError("{file}: missing; copy the whole model folder again", file=folder.path / SEMANTIC_ONNX)
+    for name in sorted(folder.files & {ENCODER_ONNX, SEMANTIC_ONNX}):
+        check_graph(folder.path / name)
+
+
+def check_weights(folder: ModelFolder) -> None:
+    """Raise UserError where the weights that NumPy reads are not those of the description.
+
+    An engine that builds torch modules compares theirs.
+    """
+    config, shapes = folder.config, folder.shapes
+    if BASIS_KEY in shapes:
+        n_vertices = shapes[BASIS_KEY][1] if len(shapes[BASIS_KEY]) == 3 else 0
+        folder.check_shapes({BASIS_KEY: (len(config.channels), n_vertices, 3)})
+    if config.host.IN_NUMPY:
+        wanted = config.host.shapes(len(config.channels), len(config.styles))
+        folder.check_shapes({f"decoder.{name}": shape for name, shape in wanted.items()})
+    if config.one_encoder:
+        width, memory = config.encoder.config["hidden_size"], config.host.memory_width
+        linear: dict[str, tuple[int, int]] = {"audio_feature_map": (memory or 0, width)}
+        if config.wav2sem is not None:
+            linear["semantic_feature_map"] = (width, config.wav2sem.target_dim)
+        for name, (n_outputs, n_inputs) in linear.items():
+            folder.check_shapes({f"fusion.{name}.weight": (n_outputs, n_inputs), f"fusion.{name}.bias": (n_outputs,)})
 
 
 def _migrated(description: dict[str, Any]) -> dict[str, Any]:
@@ -304,7 +328,7 @@ def _migrated(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def sha256(path: Path) -> str:
@@ -364,7 +388,7 @@ def copy_folder(source: str | Path, folder: str | Path) -> None:
 def model_files(folder: Path) -> tuple[str, ...]:
     """The files that make a folder one of our models; none unless we wrote its config.json."""
     try:
-        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        description = read_json(folder / CONFIG_FILE)
         if "format_version" not in description or not {"model", "wav2sem"} & set(description):
             return ()
         return (CONFIG_FILE, *map(glob.escape, description["files"]))

@@ -7,6 +7,9 @@ memory width or, of a spectrogram, mel bands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 
@@ -32,28 +35,78 @@ class OnnxEngine:
                 model=folder.config.name,
                 file=ENCODER_ONNX,
             )
-        self._encoder = _session(folder, ENCODER_ONNX)
-        self._semantic = _session(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
+        config = folder.config
+        inputs: tuple[str, ...] = ("waveform", "positions")
+        if config.one_encoder:
+            inputs = ("spectrogram",)
+        elif config.wav2sem is not None or config.host.text_width:
+            inputs = (*inputs, "semantic")
+        self._encoder = _Graph(folder, ENCODER_ONNX, inputs)
+        self._semantic = _Graph(folder, SEMANTIC_ONNX) if SEMANTIC_ONNX in folder.files else None
+        self._width = config.encoder.config.get("hidden_size", 0)
+        self._n_phones, self._semantic_width = len(config.phones), config.wav2sem.target_dim if config.wav2sem else 0
+        self._memory_width = config.host.memory_width
 
     def semantic(self, heard: np.ndarray) -> np.ndarray:
         """F_s (E,) of one utterance: of its samples (S,), or of its features (L, D) if the encoder is shared."""
         assert self._semantic is not None
-        return self._semantic.run(None, {self._semantic.get_inputs()[0].name: heard[None]})[0][0]
+        return self._semantic.run([heard[None]], [(1, self._semantic_width)])[0][0]
 
     def hear(self, spectrogram_FM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A shared encoder's features (L, D), and the phones' probabilities (L, P)."""
-        features_1LD, phones_1LP = self._encoder.run(None, {"spectrogram": spectrogram_FM[None]})
+        shapes = [(1, None, self._width), (1, None, self._n_phones)]
+        features_1LD, phones_1LP = self._encoder.run([spectrogram_FM[None]], shapes)
         return features_1LD[0], phones_1LP[0]
 
     def memory(self, waveform_S: np.ndarray, positions_R: np.ndarray, semantic_RE: np.ndarray | None) -> np.ndarray:
         """The memory (R, M) of one window, read at `positions_R` (encoder frames of the window)."""
-        inputs = {"waveform": waveform_S[None], "positions": positions_R[None].astype(np.float32)}
+        inputs = [waveform_S[None], positions_R[None].astype(np.float32)]
         if semantic_RE is not None:
-            inputs["semantic"] = semantic_RE[None]
-        return self._encoder.run(None, inputs)[0][0]
+            inputs.append(semantic_RE[None])
+        return self._encoder.run(inputs, [(1, len(positions_R), self._memory_width)])[0][0]
 
 
-def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
+class _Graph:
+    """One file of a model, whose results must be what the model's description says: a stranger may have written it."""
+
+    def __init__(self, folder: ModelFolder, file_name: str, inputs: tuple[str, ...] | None = None) -> None:
+        """UserError if ONNX Runtime cannot read it, or it has other inputs than `inputs`; None: one of any name."""
+        self._path = folder.path / file_name
+        self._session = _session(self._path)
+        self._inputs = [port.name for port in self._session.get_inputs()]
+        if len(self._inputs) != 1 if inputs is None else self._inputs != list(inputs):
+            raise self._foreign(", ".join(self._inputs))
+
+    def run(self, inputs: list[np.ndarray], shapes: Sequence[tuple[int | None, ...]]) -> list[np.ndarray]:
+        """The outputs for `inputs`; in `shapes`, None is any number.
+
+        Raises:
+            UserError: The graph cannot be run, or an output has another shape.
+            MemoryError: It needs more memory than there is.
+        """
+        try:
+            outputs = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise _memory_error(error) or UserError(
+                "{file}: ONNX Runtime cannot run it ({error}); export the model again",
+                file=self._path,
+                error=str(error).splitlines()[0],
+            ) from error
+        if len(outputs) < len(shapes):
+            raise self._foreign(f"{len(outputs)} outputs")
+        for output, shape in zip(outputs, shapes, strict=False):
+            found = getattr(output, "shape", ())
+            fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+            if not fits or output.dtype != np.float32:
+                raise self._foreign(f"{getattr(output, 'dtype', 'no array')} {found}")
+        return outputs
+
+    def _foreign(self, found: str) -> UserError:
+        template = "{file}: its inputs or outputs ({found}) are not those of the model in config.json; export it again"
+        return UserError(template, file=self._path, found=found)
+
+
+def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads.of_onnx()
@@ -62,8 +115,14 @@ def _session(folder: ModelFolder, file_name: str) -> ort.InferenceSession:
     # Waiting threads sleep. Spinning, they would take the cores from Blender and from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(folder.path / file_name, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise UserError(
-            "{file}: ONNX Runtime cannot read it ({error})", file=folder.path / file_name, error=error
+        raise _memory_error(error) or UserError(
+            "{file}: ONNX Runtime cannot read it ({error})", file=path, error=str(error).splitlines()[0]
         ) from error
+
+
+def _memory_error(error: Exception) -> MemoryError | None:
+    """What stands for an exception of ONNX Runtime that memory ran out; None for another one."""
+    words = ("bad_alloc", "bad allocation", "Failed to allocate memory", "smaller than requested bytes")
+    return MemoryError(str(error)) if any(word in str(error) for word in words) else None

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .checkpoint import BASIS_KEY, PUBLISHED, ModelFolder, Wav2SemFolder
+from .checkpoint import BASIS_KEY, CONFIG_FILE, PUBLISHED, ModelFolder, Wav2SemFolder
 from .nn.face_model import FaceModel
 from .nn.wav2sem import Wav2Sem
+
+Module = TypeVar("Module", bound=nn.Module)
+_OTHERS = (BASIS_KEY, PUBLISHED)
+"""Beginnings of the names of tensors that no module has."""
 
 
 def choose_device(wanted: str) -> str:
@@ -57,13 +62,12 @@ class TorchEngine:
     def __init__(self, folder: ModelFolder | Wav2SemFolder, device: str) -> None:
         self.device = choose_device(device)
         if isinstance(folder, ModelFolder):
-            self._face = FaceModel(folder.config)
-            self._face.load_state_dict(load_state(folder))
+            self._face = _built(folder, lambda: FaceModel(folder.config), "")
             self._wav2sem = self._face.wav2sem
             self._whole: nn.Module = self._face
         else:
-            self._whole = self._wav2sem = Wav2Sem(folder.config.config, folder.config.target_dim)
-            self._wav2sem.load_state_dict(load_state(folder, "wav2sem."))
+            config = folder.config
+            self._whole = self._wav2sem = _built(folder, lambda: Wav2Sem(config.config, config.target_dim), "wav2sem.")
         self._whole.eval().requires_grad_(False).to(self.device)
 
     def move_to_cpu(self) -> None:
@@ -116,10 +120,36 @@ class TorchEngine:
         return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))[None].to(self.device)
 
 
+def _built(folder: ModelFolder | Wav2SemFolder, build: Callable[[], Module], prefix: str) -> Module:
+    """A module with a folder's weights below `prefix`.
+
+    It is first built without memory, and compared with the file: a description may ask for any size.
+
+    Raises:
+        UserError: The settings make no module, or the weights are another module's.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = build().state_dict()
+    except UserError:
+        raise
+    except Exception as error:  # torch and transformers raise anything for settings that contradict each other
+        raise UserError(
+            "{file}: its settings make no model ({kind}: {error})",
+            file=folder.path / CONFIG_FILE,
+            kind=type(error).__name__,
+            error=str(error).partition("\n")[0],
+        ) from error
+    besides = ("fusion.", *_OTHERS) if prefix else _OTHERS
+    folder.check_shapes({f"{prefix}{key}": tuple(value.shape) for key, value in wanted.items()}, besides)
+    module = build()
+    module.load_state_dict(load_state(folder, prefix))
+    return module
+
+
 def load_state(folder: ModelFolder | Wav2SemFolder, prefix: str = "") -> dict[str, Tensor]:
     """A folder's weights below `prefix` as a torch state dict, without the basis and what only an export needs."""
-    others = (BASIS_KEY, PUBLISHED)
-    return {key: torch.from_numpy(t) for key, t in folder.tensors(prefix).items() if not key.startswith(others)}
+    return {key: torch.from_numpy(t) for key, t in folder.tensors(prefix).items() if not key.startswith(_OTHERS)}
 
 
 @contextlib.contextmanager
@@ -129,3 +159,7 @@ def _memory_errors() -> Iterator[None]:
             yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # the CPU's has no class of its own
+            raise MemoryError(str(error)) from error
+        raise

@@ -19,7 +19,7 @@ import numpy as np
 from ..assets import DEFAULT_MODEL
 from ..errors import Text, UserError
 from .audio import Speech
-from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, open_folder
+from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, check_weights, open_folder
 from .face_names import listed
 from .listening import Listener, listener_for
 from .motion import Motion
@@ -75,6 +75,7 @@ class SpeechAnimator:
         if isinstance(folder, Wav2SemFolder):
             return SentenceEncoder(folder, name, device)
         if name == "onnx":
+        check_weights(folder)
             from .engine_onnx import OnnxEngine
 
             return cls(folder, OnnxEngine(folder))

@@ -62,6 +62,13 @@ class FaceFormer(Host):
                 fps=self.fps,
                 memory_per_frame=self.memory_per_frame,
             )
+        if self.dim % (2 * self.heads):
+            raise UserError(
+                "{kind}: a width of {dim} is no multiple of twice its {heads} heads",
+                kind=self.KIND,
+                dim=self.dim,
+                heads=self.heads,
+            )
         if self.feedback not in FEEDBACK:
             known = ", ".join(FEEDBACK)
             raise UserError("feedback {feedback!r}: choose from {known}", feedback=self.feedback, known=known)
@@ -88,6 +95,22 @@ class FaceFormer(Host):
     def decoder(self, tensors: Mapping[str, np.ndarray]) -> MotionDecoder:
         """As `Host`: a few small products for each frame."""
         return MotionDecoder(self, tensors)
+
+    def shapes(self, n_channels: int, n_styles: int) -> dict[str, tuple[int, ...]]:
+        """As `Host`."""
+        width = self.dim
+        found: dict[str, tuple[int, ...]] = {"style.weight": (width, n_styles)}
+        linear = {"feedback_map": (width, n_channels), "motion_head": (n_channels, width)}
+        linear |= {"layer.linear1": (self.ffn_dim, width), "layer.linear2": (width, self.ffn_dim)}
+        for name in ("self_attn", "multihead_attn"):
+            linear[f"layer.{name}.out_proj"] = (width, width)
+            found[f"layer.{name}.in_proj_weight"] = (3 * width, width)
+            found[f"layer.{name}.in_proj_bias"] = (3 * width,)
+        for name, (n_outputs, n_inputs) in linear.items():
+            found |= {f"{name}.weight": (n_outputs, n_inputs), f"{name}.bias": (n_outputs,)}
+        for number in (1, 2, 3):
+            found |= {f"layer.norm{number}.weight": (width,), f"layer.norm{number}.bias": (width,)}
+        return found
 
     def network(self, n_outputs: int, n_styles: int) -> FaceDecoder:
         """The torch decoder."""

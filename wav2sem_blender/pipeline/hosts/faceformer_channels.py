@@ -49,6 +49,14 @@ class FaceFormerChannels(FaceFormer):
         return ChannelDecoder(self, tensors)
 
     def network(self, n_outputs: int, n_styles: int) -> ChannelNetwork:
+    def shapes(self, n_channels: int, n_styles: int) -> dict[str, tuple[int, ...]]:
+        """As `Host`, with the two convolutions."""
+        found = super().shapes(n_channels, n_styles)
+        for number in (0, 2) if self.look_ahead else ():
+            found[f"context.{number}.weight"] = (self.dim, self.dim, 2 * self.look_ahead + 1)
+            found[f"context.{number}.bias"] = (self.dim,)
+        return found
+
         """The torch decoder."""
         from ..nn.faceformer_channels import ChannelNetwork
 

@@ -67,6 +67,10 @@ class Host(Protocol):
         """What inference runs without torch, if `IN_NUMPY`; `tensors` is the state dict of `network`."""
         raise TypeError(f"{self.KIND} runs in torch")
 
+    def shapes(self, n_channels: int, n_styles: int) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes of the tensors that `decoder` reads, if `IN_NUMPY`."""
+        return {}
+
     def network(self, n_outputs: int, n_styles: int) -> HostNetwork:
         """The torch module that is trained."""
 
