@@ -4,10 +4,12 @@
 python -m wav2sem_blender animate speech.wav more/*.flac --output curves
 python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --articulation 0.5
 python -m wav2sem_blender animate speech.wav --output curves --phones speech.tsv
+python -m wav2sem_blender batch lines.csv --output night
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
 python -m wav2sem_blender verify models/*
 
-Exit codes: 0 success, 1 a failure (one line on stderr for each), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 a failure (one line on stderr for each), 2 wrong usage, 130 interrupted; `batch` has more, see
+batch/exit_codes.py.
 """
 
 from __future__ import annotations
@@ -128,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         help="features of the recording, for models that do not hear it themselves; without it, SPEECH.npy beside it",
     )
     animate.set_defaults(run=_animate)
+
+    from .batch.command import add_command
+
+    add_command(commands.add_parser("batch", help="make every line of a manifest, with a report"))
 
     convert = commands.add_parser("import", help="make a model folder from a published checkpoint")
     convert.add_argument(

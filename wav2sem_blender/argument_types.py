@@ -42,3 +42,19 @@ def rate(text: str) -> float:
     if not 1 <= fps <= 1000:
         raise argparse.ArgumentTypeError(f"{text} is not in 1 to 1000")
     return fps
+
+
+def integer(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+
+
+def yes_or_no(text: str) -> bool:
+    """Yes or no, true or false, 1 or 0."""
+    answer = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}.get(text.lower())
+    if answer is None:
+        raise argparse.ArgumentTypeError(f"{text} is neither yes nor no")
+    return answer

@@ -60,6 +60,17 @@ def test_blenders_side_of_the_worker_is_standard_library_only(module: str) -> No
     assert third_party(loaded_by(f"import wav2sem_blender.worker.{module}")) == set()
 
 
+@pytest.mark.parametrize("module", ["manifest", "journal", "resume", "lock", "pool", "progress", "exit_codes"])
+def test_the_books_of_a_batch_are_standard_library_only(module: str) -> None:
+    assert third_party(loaded_by(f"import wav2sem_blender.batch.{module}")) == set()
+
+
+@pytest.mark.parametrize("module", ["command", "run", "line", "report_page"])
+def test_a_batch_loads_no_engine_before_its_workers(module: str) -> None:
+    """Also no sound library: Blender's process imports these."""
+    assert third_party(loaded_by(f"import wav2sem_blender.batch.{module}")) <= {"numpy"}
+
+
 BLENDER_MAY_USE = {
     "any_head.geometry",
     "any_head.landmarks",
@@ -145,6 +156,12 @@ def test_blender_uses_those_modules_of_the_pipeline_alone() -> None:
 def test_trainer_knows_no_blender() -> None:
     users = [path.name for path in (ROOT / "trainer").rglob("*.py") if {"bpy", "mathutils"} & imports_of(path)]
     assert users == []
+
+
+def test_pipeline_and_worker_know_no_batch() -> None:
+    for name in MODULES:
+        if name.startswith(("wav2sem_blender.pipeline", "wav2sem_blender.worker")):
+            assert not {used for used in uses(name) if used.startswith("wav2sem_blender.batch")}, name
 
 
 # A room may import only itself and those before it. Modules beside the rooms are not ordered.

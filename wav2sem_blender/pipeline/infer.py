@@ -46,6 +46,7 @@ class SpeechAnimator:
         self.engine = engine
         self._listener = listener_for(folder, engine)
         self.notes = self._listener.notes
+        self._n_notes_of_model = len(self.notes)
         self._notes_of_speech: list[Text] = []
         host = folder.config.host
         self._decoder: Decoder = (
@@ -168,6 +169,11 @@ class SpeechAnimator:
             raise UserError("this model has no Wav2Sem, so it gives no sentence vectors")
         with Speech.from_array(waveform, sample_rate) as speech:
             return self._listener.sentence_vector(speech, 0, speech.n_samples)
+
+    def forget_recordings(self) -> None:
+        """Drop all notes since the model was loaded: in a process that hears thousands they would only grow."""
+        del self.notes[self._n_notes_of_model :]
+        self._notes_of_speech.clear()
 
     def _animate(
         self,

@@ -99,7 +99,7 @@ class Listen:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """Command: `module.run(arguments, models)` of a module of the package; what it returns is `<folder>/<job>/call.json`.
+    """Command: `module.run(arguments, models)` of a module of the package; it returns `<folder>/<job>/call.json`.
 
     For work that keeps the model warm and is none of the worker's own, as `boot.py --run MODULE` is for tasks.
 
