@@ -84,6 +84,7 @@ BLENDER_MAY_USE = {
     "flame",
     "key_reduction",
     "motion",
+    "phones",
     "prosody",
     "retarget",
     "time_slicing",

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Words and phones as strips of the sequencer: written, edited, read back; what an edit means, and bad edits."""
+
+import json
+import wave
+from itertools import pairwise
+
+import bpy
+import numpy as np
+import pytest
+
+from wav2sem_blender.blender import compat
+from wav2sem_blender.blender.scene import speech_track, track_edits
+from wav2sem_blender.blender.scene.actions import SETTINGS
+from wav2sem_blender.blender.scene.speech_track import Place
+from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+
+WORDS = (Word("my", 0.5, 0.8, 0.9), Word("boat", 0.8, 1.31, 0.6))
+PHONES = (
+    Phone("SIL", 0.0, 0.5, 0.9, False),
+    Phone("M", 0.5, 0.61, 0.9),
+    Phone("AY", 0.61, 0.8, 0.9),
+    Phone("B", 0.8, 0.87, 0.3),
+    Phone("OW", 0.87, 1.2, 0.7),
+    Phone("T", 1.2, 1.31, 0.9),
+    Phone("SIL", 1.31, 2.0, 0.9, False),
+)
+TRACK = Track(words=WORDS, phones=PHONES, language="en")
+FPS = 24.0
+
+
+def make_action(track=TRACK, frame=13.0, name="Take", **settings):
+    action = bpy.data.actions.new(name)
+    action.use_fake_user = True
+    action[SETTINGS] = json.dumps(settings)
+    place = Place(frame=frame, action_frame=frame, action_rate_hz=FPS, duration_s=2.0)
+    speech_track.remember(action, track, place)
+    return action
+
+
+@pytest.fixture
+def action():
+    made = make_action()
+    speech_track.show(bpy.context, made)
+    return made
+
+
+def strips(action, tier):
+    """Text -> strip, in the order of their times; a text that occurs again gets a number."""
+    _, found = speech_track.strips_of(action)
+    shown = [(compat.strip_span(s), s) for s in found if speech_track.item_of(s).tier == tier]
+    named = {}
+    for _, strip in sorted(shown, key=lambda pair: pair[0]):
+        named[strip.text if strip.text not in named else f"{strip.text} {len(named)}"] = strip
+    return named
+
+
+def move(strip, by):
+    """What the mouse does: both edges move by some frames."""
+    name = "content_start" if hasattr(strip, "content_start") else "frame_start"
+    setattr(strip, name, getattr(strip, name) + by)
+
+
+def drag(strip, *, left=0, right=0):
+    first, last = compat.strip_span(strip)
+    names = (
+        ("left_handle", "right_handle") if hasattr(strip, "right_handle") else ("frame_final_start", "frame_final_end")
+    )
+    if left:
+        setattr(strip, names[0], first + left)
+    if right:
+        setattr(strip, names[1], last + right)
+
+
+def read_track(action, **options):
+    return speech_track.read(action, **options).settled.track("en")
+
+
+def times(track, tier="phones"):
+    return {item[0]: (round(item.start_s, 3), round(item.end_s, 3)) for item in getattr(track, tier)}
+
+
+def test_what_is_written_is_read_back_exactly(action):
+    reading = speech_track.read(action)
+    assert reading.settled.track("en") == TRACK
+    assert not reading.is_edited
+
+
+def test_strips_lie_where_they_are_spoken_and_are_muted(action):
+    words, phones = strips(action, "words"), strips(action, "phones")
+    assert {text: compat.strip_span(strip) for text, strip in words.items()} == {"my": (25, 32), "boat": (32, 44)}
+    assert all(strip.mute for strip in (*words.values(), *phones.values()))
+    word_channel = {strip.channel for strip in words.values()}
+    phone_channels = [strip.channel for strip in phones.values()]
+    assert len(word_channel) == 1 and len(set(phone_channels)) == 2 and max(phone_channels) < word_channel.pop()
+    assert all(a != b for a, b in pairwise(phone_channels)), "neighbours meet"
+
+
+def test_colours_tell_the_confidence(action):
+    phones = strips(action, "phones")
+    assert [phones[name].color_tag for name in ("B", "OW", "T")] == ["COLOR_01", "COLOR_03", "COLOR_04"]
+
+
+@pytest.mark.parametrize("rate", [8, 24, 60])
+def test_the_shortest_phones_keep_their_times_at_any_frame_rate(rate):
+    bpy.context.scene.render.fps = rate
+    edges = [round(0.02 * i, 2) for i in range(60)]
+    track = Track(phones=tuple(Phone("AA" if i % 2 else "T", a, b, 0.5) for i, (a, b) in enumerate(pairwise(edges))))
+    action = make_action(track)
+    speech_track.show(bpy.context, action)
+    reading = speech_track.read(action)
+    assert reading.settled.track() == track and not reading.is_edited
+    _, found = speech_track.strips_of(action)
+    spans = sorted((strip.channel, *compat.strip_span(strip)) for strip in found)
+    for (channel, _, end), (other, start, _) in pairwise(spans):
+        assert channel != other or end <= start, "strips overlap on a channel"
+
+
+def test_phones_follow_a_word_that_is_moved(action):
+    move(strips(action, "words")["boat"], 6)
+    reading = speech_track.read(action)
+    track = reading.settled.track("en")
+    assert reading.is_edited
+    assert times(track, "words") == {"my": (0.5, 0.8), "boat": (1.05, 1.56)}
+    assert times(track)["OW"] == (1.12, 1.45)
+    # Its pause opens, the silence after it gives room; the mouth does not go on with what was heard there.
+    between = [p for p in track.phones if p.end_s > 0.8 and p.start_s < 1.05]
+    assert [(p.name, p.forced) for p in between] == [("SIL", True)]
+    assert track.phones[-1][:3] == ("SIL", pytest.approx(1.56), 2.0)
+    assert track_edits.changed_spans(TRACK, track) == [(0.8, pytest.approx(1.56))]
+
+
+def test_the_strips_follow_when_the_edit_is_kept(action):
+    move(strips(action, "words")["boat"], 6)
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert compat.strip_span(strips(action, "phones")["OW"]) == (40, 48)
+    again = speech_track.read(action)
+    assert not again.is_edited and again.settled.track("en") == speech_track.recorded(action)
+
+
+def test_phones_stretch_with_their_word(action):
+    drag(strips(action, "words")["boat"], right=12)
+    track = read_track(action)
+    end_s = (44 + 12 - 13) / FPS
+    assert times(track, "words")["boat"] == (0.8, round(end_s, 3))
+    assert times(track)["T"][1] == round(end_s, 3)
+    assert times(track)["B"][1] > 0.87
+
+
+def test_a_neighbour_moves_along_with_an_edge(action):
+    drag(strips(action, "phones")["OW"], left=2)
+    track = read_track(action)
+    edge_s = times(track)["OW"][0]
+    assert edge_s > 0.87 and times(track)["B"] == (0.8, edge_s)
+    assert {p.name: p.forced for p in track.phones}["B"]
+
+
+def test_silence_gives_room(action):
+    drag(strips(action, "phones")["M"], left=-4)
+    track = read_track(action)
+    assert track.phones[0][:3] == ("SIL", 0.0, pytest.approx(times(track)["M"][0], abs=1e-3))
+
+
+def test_a_sound_that_is_covered_is_named(action):
+    drag(strips(action, "phones")["OW"], right=6)
+    problems = speech_track.read(action).settled.problems
+    assert len(problems) == 1 and "OW" in problems[0] and "T" in problems[0] and "overlap" in problems[0]
+
+
+def test_a_deleted_word_takes_its_phones_along(action):
+    scene = bpy.context.scene
+    compat.sequencer_strips(scene.sequence_editor).remove(strips(action, "words")["boat"])
+    reading = speech_track.read(action)
+    assert reading.is_edited
+    assert [p.label for p in reading.settled.phones] == ["SIL", "M", "AY", "SIL"]
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert list(strips(action, "phones")) == ["SIL", "M", "AY", "SIL 3"]
+
+
+@pytest.mark.parametrize("how", ["text", "name"])
+def test_a_renamed_phone(action, how):
+    strip = strips(action, "phones")["AY"]
+    setattr(strip, how, "oy1")
+    track = read_track(action)
+    assert [p.name for p in track.phones][:3] == ["SIL", "M", "OY"]
+    assert track_edits.changed_spans(TRACK, track) == [(0.61, 0.8)]
+
+
+def test_a_renamed_word_is_pronounced_anew(action):
+    strips(action, "words")["boat"].text = "goat"
+    asked = []
+
+    def pronounce(text, language):
+        asked.append((text, language))
+        return ["G", "OW", "T"]
+
+    reading = speech_track.read(action, pronounce)
+    track = reading.settled.track("en")
+    assert asked == [("goat", "en")]
+    assert [p.name for p in track.phones] == ["SIL", "M", "AY", "G", "OW", "T", "SIL"]
+    assert (track.phones[3].start_s, track.phones[5].end_s) == (0.8, 1.31)
+    speech_track.keep(action, reading, track)
+    assert list(strips(action, "phones"))[3] == "G"
+    assert not speech_track.read(action, pronounce).is_edited
+
+
+def test_blenders_split_makes_two(action):
+    strip = strips(action, "phones")["OW"]
+    frame = compat.strip_span(strip)[0] + 3
+    with bpy.context.temp_override(scene=bpy.context.scene):
+        strip.split(frame=frame, split_method="SOFT")
+    reading = speech_track.read(action)
+    assert reading.is_edited
+    halves = [p for p in reading.settled.phones if p.label == "OW"]
+    assert [(round(p.start_s, 3), round(p.end_s, 3)) for p in halves] == [
+        (0.87, round((frame - 13) / FPS, 3)),
+        (round((frame - 13) / FPS, 3), 1.2),
+    ]
+    assert len({p.key for p in halves}) == 2
+
+
+def test_an_added_strip_counts(action):
+    """A text strip on the channel of the phones, as Add > Text makes it."""
+    last = strips(action, "phones")["SIL 6"]
+    made = compat.new_text_strip(bpy.context.scene.sequence_editor, "Text", last.channel, 55, 58)
+    made.text = "p"
+    track = read_track(action)
+    assert ("P", 1.75, 1.875) in [p[:3] for p in track.phones]
+    assert [p.name for p in track.phones][-2:] == ["SIL", "P"], "the silence keeps its longer part"
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda a: setattr(strips(a, "words")["boat"], "text", "  "), "has no text"),
+        (lambda a: setattr(strips(a, "phones")["AY"], "text", "QQ"), '"QQ" at 0.61 s is no sound'),
+        (lambda a: move(strips(a, "words")["boat"], 400), '"boat" lies outside the sound'),
+    ],
+)
+def test_an_edit_that_cannot_be_followed_is_one_sentence(action, edit, said):
+    edit(action)
+    reading = speech_track.read(action)
+    assert len(reading.settled.problems) == 1 and said in reading.settled.problems[0]
+    with pytest.raises(ValueError, match="no text|no sound|outside"):
+        reading.settled.track()
+    assert speech_track.recorded(action) == TRACK, "nothing is lost"
+
+
+def test_moving_everything_is_no_edit(action):
+    _, found = speech_track.strips_of(action)
+    for strip in sorted(found, key=lambda strip: -compat.strip_span(strip)[0]):
+        move(strip, 48)
+    reading = speech_track.read(action)
+    assert not reading.is_edited and reading.settled.track("en") == TRACK and reading.place.frame == 61.0
+
+
+def test_a_copy_of_the_action_shows_its_own_strips(action):
+    copy = action.copy()
+    assert speech_track.strips_of(copy) == (None, []) and speech_track.recorded(copy) == TRACK
+    speech_track.show(bpy.context, copy)
+    assert len(speech_track.strips_of(copy)[1]) == len(speech_track.strips_of(action)[1]) == 9
+    speech_track.remove(copy)
+    assert len(speech_track.strips_of(action)[1]) == 9
+
+
+def test_another_line_shares_the_channels_if_it_is_spoken_later(action):
+    later = make_action(frame=100.0)
+    speech_track.show(bpy.context, later)
+    channels = {strip.channel for strip in speech_track.strips_of(later)[1]}
+    assert channels == {strip.channel for strip in speech_track.strips_of(action)[1]}
+    assert speech_track.read(action).settled.track("en") == TRACK
+    meanwhile = make_action(frame=30.0)
+    speech_track.show(bpy.context, meanwhile)
+    assert channels.isdisjoint(strip.channel for strip in speech_track.strips_of(meanwhile)[1])
+
+
+def test_the_words_lie_above_the_sound_that_was_heard(tmp_path):
+    path = tmp_path / "line.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(32000))
+    action = make_action(filepath=str(path))
+    speech_track.show(bpy.context, action)
+    sounds = compat.sound_strips(bpy.context.scene)
+    assert [(compat.strip_span(s)[0], s.show_waveform) for s in sounds] == [(13, True)]
+    assert min(s.channel for s in speech_track.strips_of(action)[1] if s.type == "TEXT") == sounds[0].channel + 1
+    speech_track.show(bpy.context, action)
+    assert len(compat.sound_strips(bpy.context.scene)) == 1
+    speech_track.remove(action)
+    assert not compat.all_strips(bpy.context.scene)
+    assert bpy.context.scene.sequence_editor.channels[2].name == "Channel 2"
+
+
+def test_saving_and_loading_keeps_the_strips(action, tmp_path):
+    move(strips(action, "words")["boat"], 6)
+    path = str(tmp_path / "take.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    loaded = bpy.data.actions["Take"]
+    assert speech_track.recorded(loaded) == TRACK
+    assert times(read_track(loaded), "words")["boat"] == (1.05, 1.56)
+
+
+@pytest.mark.parametrize("is_muted", [True, False])
+def test_muted_strips_leave_the_scene_to_be_rendered(action, tmp_path, is_muted):
+    """Blender renders the sequencer instead of the scene if one picture strip in it is not muted."""
+    scene = bpy.context.scene
+    scene.render.engine, scene.cycles.samples = "CYCLES", 1
+    scene.render.resolution_x = scene.render.resolution_y = 16
+    scene.view_settings.view_transform = "Raw"
+    scene.world = bpy.data.worlds.new("Red")
+    scene.world.use_nodes = True
+    scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 0, 0, 1)
+    scene.camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    scene.collection.objects.link(scene.camera)
+    for strip in speech_track.strips_of(action)[1]:
+        strip.mute = is_muted
+    scene.frame_set(35)
+    compat.set_image_output(scene.render, tmp_path / "still")
+    scene.render.filepath = str(tmp_path / "still.png")
+    bpy.ops.render.render(write_still=True)
+    image = bpy.data.images.load(str(tmp_path / "still.png"))
+    red = np.array(image.pixels[:]).reshape(-1, 4)[:, 0].mean()
+    assert (red > 0.9) == is_muted
+
+
+def test_three_minutes_of_phones():
+    """Names are given without Blender's search for a free one, which takes minutes for so many."""
+    n = 2000
+    edges = [i / 10 for i in range(n + 1)]
+    track = Track(phones=tuple(Phone("AA" if i % 2 else "T", a, b, 0.5) for i, (a, b) in enumerate(pairwise(edges))))
+    action = make_action(track)
+    assert speech_track.show(bpy.context, action) == n
+    assert speech_track.read(action).settled.track() == track
+    assert len({strip.name for strip in speech_track.strips_of(action)[1]}) == n

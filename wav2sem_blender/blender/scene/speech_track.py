@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words and phones of a take: kept on its action, shown as text strips over its sound, and read back from there.
+
+Words are on one channel, phones on two below it in zigzag, so that neighbours never meet. A strip has whole frames; the
+exact seconds are in its custom property and hold for each edge that nobody has moved. All are muted: Blender renders
+the sequencer instead of the scene as soon as one picture strip in it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import bpy
+
+from ...errors import UserError
+from ...pipeline.words.track import Track
+from .. import compat
+from . import actions
+from .track_edits import TIERS, Pronounce, Settled, Shown, Tier, settled
+
+# Custom properties of an action: the track, where it lies, and what its strips call it.
+TRACK, PLACE, IDENTITY = "wav2sem_track", "wav2sem_track_place", "wav2sem_track_id"
+# Custom properties of a strip: the identity, and what it said when it was written.
+TAKE, ITEM = "wav2sem_take", "wav2sem_item"
+
+_CHANNELS = 128
+# From the lowest.
+_CHANNEL_NAMES = ("Phones", "Phones", "Words")
+# Parts of a split strip are cut at a whole frame, at most half a frame from the exact time.
+_JOINED_S = 1e-3
+_NUMBERED = re.compile(r"\.\d{3,}$")
+# Confidence from which a strip is tagged green, and from which yellow; below it is red.
+_SURE, _UNSURE = 0.8, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a track lies.
+
+    Attributes:
+        frame: Frame of the sequencer at which the sound that was heard begins.
+        action_frame: The same instant in the action; the face may lag behind the sound.
+        action_rate_hz: Frames of the action per second.
+        duration_s: Length of what was heard.
+        begins_s: Where in the sound's file that begins.
+        speed: How many times as fast the scene plays the file.
+        sound_frame: First frame of the sound's strip when the strips were written; None without one.
+    """
+
+    frame: float
+    action_frame: float
+    action_rate_hz: float
+    duration_s: float
+    begins_s: float = 0.0
+    speed: float = 1.0
+    sound_frame: int | None = None
+
+
+def remember(action: bpy.types.Action, track: Track, place: Place, identity: str = "") -> None:
+    """Keep the track on the action, which a copy of the action copies, too."""
+    action[TRACK] = track.to_text()
+    action[PLACE] = json.dumps(asdict(place))
+    action[IDENTITY] = identity or uuid.uuid4().hex
+
+
+def has_track(action: bpy.types.Action) -> bool:
+    """Whether words or phones are kept on an action."""
+    return TRACK in action and PLACE in action
+
+
+def recorded(action: bpy.types.Action) -> Track:
+    """The track that the mouth of a take follows.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    return Track.from_text(str(action[TRACK]))
+
+
+def place_of(action: bpy.types.Action) -> Place:
+    """Where the track of a take lies."""
+    return Place(**json.loads(action[PLACE]))
+
+
+def strips_of(action: bpy.types.Action) -> tuple[bpy.types.Scene | None, list[Any]]:
+    """The strips that show a take's track, and their scene."""
+    identity = action.get(IDENTITY)
+    if identity is None or _is_copy(action):
+        return None, []
+    for scene in bpy.data.scenes:
+        found = [strip for strip in compat.all_strips(scene) if strip.get(TAKE) == identity]
+        if found:
+            return scene, found
+    return None, []
+
+
+def action_of(strip: Any) -> bpy.types.Action | None:
+    """The action whose track a strip shows a part of."""
+    identity = strip.get(TAKE)
+    found = (action for action in bpy.data.actions if identity and action.get(IDENTITY) == identity)
+    return min(found, key=lambda action: action.session_uid, default=None)
+
+
+def item_of(strip: Any) -> Shown | None:
+    """What a strip of ours says, in seconds as it was written; None for another strip."""
+    try:
+        return Shown(**json.loads(strip[ITEM])["item"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
+    """Write the track of a take as strips, in place of earlier ones; returns how many.
+
+    Raises:
+        UserError: The track is damaged, or no three channels above the sound are free.
+    """
+    track, place = recorded(action), place_of(action)
+    if _is_copy(action):
+        action[IDENTITY] = uuid.uuid4().hex
+    remove(action)
+    scene, sound = _scene_and_sound(context, action, place)
+    rate_hz = compat.frame_rate_hz(scene)
+    last = round(place.frame + max(track.end_s, place.duration_s) * rate_hz) + 1
+    base = _free_channels(scene, 1 if sound is None else sound.channel + 1, round(place.frame), last)
+    if sound is None:
+        sound = _add_sound(scene, action, place, base)
+        base += sound is not None
+    editor: Any = scene.sequence_editor_create()
+    for number, name in enumerate(_CHANNEL_NAMES):
+        if editor.channels[base + number].name == f"Channel {base + number}":
+            editor.channels[base + number].name = name
+    place = replace(place, sound_frame=compat.strip_span(sound)[0] if sound is not None else None)
+    remember(action, track, place, str(action[IDENTITY]))
+    shown = _as_shown(track)
+    _write(scene, action, shown, place, base)
+    return len(shown)
+
+
+def remove(action: bpy.types.Action) -> None:
+    """Remove the strips of a take; its track stays on the action."""
+    scene, strips = strips_of(action)
+    if scene is None:
+        return
+    channels = {strip.channel for strip in strips if ITEM in strip}
+    _delete(scene, strips)
+    editor: Any = scene.sequence_editor
+    for channel in channels - {strip.channel for strip in compat.all_strips(scene)}:
+        if editor.channels[channel].name in _CHANNEL_NAMES:
+            editor.channels[channel].name = f"Channel {channel}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the strips of a take say.
+
+    Attributes:
+        scene: Theirs.
+        settled: Words and phones after the edits.
+        place: Where they lie now: all may have been moved together with the sound.
+        is_edited: Whether anything differs from the track that the mouth follows.
+    """
+
+    scene: bpy.types.Scene
+    settled: Settled
+    place: Place
+    is_edited: bool
+
+
+def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Reading | None:
+    """Read the strips of a take; None if there are none.
+
+    Raises:
+        UserError: The track of the take is damaged.
+    """
+    scene, strips = strips_of(action)
+    if scene is None:
+        return None
+    place, rate_hz, track = place_of(action), compat.frame_rate_hz(scene), recorded(action)
+    written = [strip for strip in strips if ITEM in strip]
+    moved = _moved_together(written, _sound_strip(scene, action, place), place)
+    place = replace(place, frame=place.frame + moved, sound_frame=place.sound_frame and place.sound_frame + moved)
+    shown = [_seen(strip, place, moved, rate_hz) for strip in written]
+    shown = _told_apart(shown) + [_added(strip, tier, place, rate_hz) for strip, tier in _strips_added(scene, written)]
+    n_known = len(track.words) + len(track.phones)
+    return Reading(
+        scene=scene,
+        settled=settled(
+            shown,
+            end_s=max(place.duration_s, track.end_s),
+            frame_s=1 / rate_hz,
+            pronounce=pronounce,
+            language=track.language,
+        ),
+        place=place,
+        is_edited=len(shown) != n_known or any(item.is_edited for item in shown),
+    )
+
+
+def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:
+    """Keep what was read as the take's track, and let its strips show it: some words and phones gave room."""
+    remember(action, track, reading.place, str(action[IDENTITY]))
+    _write(reading.scene, action, (*reading.settled.words, *reading.settled.phones), reading.place)
+
+
+def _is_copy(action: bpy.types.Action) -> bool:
+    """Whether this is a copy, made later, of an action with the same strips."""
+    twins = (other for other in bpy.data.actions if other.get(IDENTITY) == action.get(IDENTITY))
+    return any(twin.session_uid < action.session_uid for twin in twins)
+
+
+def _as_shown(track: Track) -> list[Shown]:
+    """A track that has no strips yet."""
+    keys = [_new_key() for _ in track.words]
+    word_of = {phone: keys[word] for word in range(len(keys)) for phone in track.phones_of(word)}
+    words = [
+        Shown(tier="words", key=key, label=w.text, start_s=w.start_s, end_s=w.end_s, confidence=w.confidence)
+        for key, w in zip(keys, track.words, strict=True)
+    ]
+    phones = [
+        Shown(
+            tier="phones",
+            key=_new_key(),
+            label=p.name,
+            start_s=p.start_s,
+            end_s=p.end_s,
+            word=word_of.get(i, ""),
+            confidence=p.confidence,
+            forced=p.forced,
+        )
+        for i, p in enumerate(track.phones)
+    ]
+    return words + phones
+
+
+def _new_key() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
+    """What a strip says now; an edge that nobody has moved keeps its exact time."""
+    record = json.loads(strip[ITEM])
+    item, written = Shown(**record["item"]), record["frames"]
+    first, last = (frame - moved for frame in compat.strip_span(strip))
+    by = first - written[0], last - written[1]
+    origin = place.frame - moved
+    if by[0] == by[1]:
+        start_s, end_s = item.start_s + by[0] / rate_hz, item.end_s + by[1] / rate_hz
+    else:
+        start_s = item.start_s if by[0] == 0 else (first - origin) / rate_hz
+        end_s = item.end_s if by[1] == 0 else (last - origin) / rate_hz
+    return replace(
+        item,
+        label=_label(strip, item.label),
+        start_s=start_s,
+        end_s=end_s,
+        was=(item.label, item.start_s, item.end_s),
+        strip=strip,
+    )
+
+
+def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
+    start_s, end_s = ((frame - place.frame) / rate_hz for frame in compat.strip_span(strip))
+    return Shown(tier=tier, key=_new_key(), label=_one_line(strip.text), start_s=start_s, end_s=end_s, strip=strip)
+
+
+def _label(strip: Any, written: str) -> str:
+    """The strip's text, or its name if only that was changed, as with F2."""
+    text, name = _one_line(strip.text), strip.name
+    if text != written or name == _name_for(written):
+        return text
+    unnumbered = _NUMBERED.sub("", name)
+    return text if unnumbered == _name_for(written) else _one_line(unnumbered)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _name_for(label: str) -> str:
+    """A strip's name has 63 bytes, and Blender may need some of them for a number."""
+    return label.encode()[:56].decode(errors="ignore")
+
+
+def _strips_added(scene: bpy.types.Scene, written: Sequence[Any]) -> list[tuple[Any, Tier]]:
+    """Text strips that the animator added on the channels of the words and the phones, with their tiers."""
+    tiers = {channel: tier for tier, channels in _channels(written).items() for channel in channels}
+    return [
+        (strip, tiers[strip.channel])
+        for strip in compat.all_strips(scene)
+        if strip.type == "TEXT" and TAKE not in strip and strip.channel in tiers and _is_near(strip, written)
+    ]
+
+
+def _is_near(strip: Any, written: Sequence[Any]) -> bool:
+    """Whether a strip lies between the first and the last of others; another line may be on the same channels."""
+    spans = [compat.strip_span(other) for other in written]
+    first, last = compat.strip_span(strip)
+    return min(start for start, _ in spans) < last and first < max(end for _, end in spans)
+
+
+def _channels(written: Iterable[Any]) -> dict[Tier, list[int]]:
+    """The channels of each tier, those with the most strips first."""
+    counts: dict[Tier, Counter[int]] = {"words": Counter(), "phones": Counter()}
+    for strip in written:
+        counts[json.loads(strip[ITEM])["item"]["tier"]][strip.channel] += 1
+    return {tier: [channel for channel, _ in counts[tier].most_common(2 if tier == "phones" else 1)] for tier in counts}
+
+
+def _moved_together(written: Sequence[Any], sound: Any, place: Place) -> int:
+    """Frames by which all strips were moved, or all but those that were edited besides, together with the sound."""
+    by: Counter[int | None] = Counter()
+    for strip in written:
+        first, last = json.loads(strip[ITEM])["frames"]
+        start, end = compat.strip_span(strip)
+        by[start - first if start - first == end - last else None] += 1
+    if len(by) == 1:
+        return next(iter(by)) or 0
+    if sound is None or place.sound_frame is None:
+        return 0
+    with_sound = compat.strip_span(sound)[0] - place.sound_frame
+    return with_sound if by[with_sound] * 2 > len(written) else 0
+
+
+def _told_apart(shown: Sequence[Shown]) -> list[Shown]:
+    """Strips that Blender copied have one key: parts of a split strip, or duplicates. Each gets its own."""
+    by_key: dict[str, list[Shown]] = {}
+    for item in shown:
+        by_key.setdefault(item.key, []).append(item)
+    apart: list[Shown] = []
+    halves: dict[str, list[Shown]] = {}
+    for key, items in by_key.items():
+        if len(items) == 1:
+            apart += items
+            continue
+        items = sorted(items, key=lambda item: item.start_s)
+        if _are_parts(items):
+            parts = [
+                replace(item, key=_new_key() if i else key, was=(item.was[0], item.start_s, item.end_s))  # type: ignore[index]
+                for i, item in enumerate(items)
+            ]
+            halves[key] = parts
+            apart += parts
+            continue
+        original = min(items, key=lambda item: abs(item.start_s - item.was[1]))  # type: ignore[index]
+        apart += [item if item is original else replace(item, key=_new_key(), was=None) for item in items]
+    return [_of_its_half(item, halves[item.word]) if item.word in halves else item for item in apart]
+
+
+def _are_parts(items: Sequence[Shown]) -> bool:
+    """Whether strips with one key lie in a row where the one was."""
+    was = items[0].was
+    assert was is not None
+    joined = all(abs(a.end_s - b.start_s) < _JOINED_S for a, b in pairwise(items))
+    return joined and abs(items[0].start_s - was[1]) < _JOINED_S and abs(items[-1].end_s - was[2]) < _JOINED_S
+
+
+def _of_its_half(phone: Shown, halves: Sequence[Shown]) -> Shown:
+    middle_s = (phone.start_s + phone.end_s) / 2
+    return replace(phone, word=next((half.key for half in halves if middle_s < half.end_s), halves[-1].key))
+
+
+def _write(
+    scene: bpy.types.Scene, action: bpy.types.Action, shown: Sequence[Shown], place: Place, base: int | None = None
+) -> None:
+    """Make the strips say what `shown` says; a strip that does so already stays, with its channel and selection."""
+    _, strips = strips_of(action)
+    written = [strip for strip in strips if ITEM in strip]
+    channels: dict[Tier, list[int]] = {"phones": [base, base + 1], "words": [base + 2]} if base else _channels(written)
+    kept = {item.strip.as_pointer() for item in shown if item.strip is not None}
+    _delete(scene, [strip for strip in written if strip.as_pointer() not in kept])
+    names = _Names(scene)
+    for tier in TIERS:
+        ends: dict[int, int] = {}
+        turn = 0
+        for item in shown:
+            if item.tier != tier:
+                continue
+            first, last = _frames(item, place, compat.frame_rate_hz(scene))
+            own = channels[tier] or [max((strip.channel for strip in compat.all_strips(scene)), default=0) + 1]
+            wanted = [*([item.strip.channel] if item.strip is not None else []), *own[turn:], *own[:turn]]
+            channel = next((some for some in wanted if ends.get(some, first) <= first), None)
+            if channel is None:  # shorter than a frame: it is shown beside its neighbours, its times stay exact
+                channel = min(own, key=lambda some: ends[some])
+                first = ends[channel]
+                last = max(last, first + 1)
+            ends[channel] = last
+            turn = (own.index(channel) + 1) % len(own) if channel in own else turn
+            _put(scene, action, item, (channel, first, last), names)
+
+
+def _frames(item: Shown, place: Place, rate_hz: float) -> tuple[int, int]:
+    """Frames of a strip: those where the animator put it, or the nearest to its times."""
+    if item.strip is not None and not item.follows:
+        return compat.strip_span(item.strip)
+    first, last = (round(place.frame + time_s * rate_hz) for time_s in (item.start_s, item.end_s))
+    return first, max(last, first + 1)
+
+
+class _Names:
+    """Free names for strips. Blender looks for one itself, but for thousands of phones that takes minutes."""
+
+    def __init__(self, scene: bpy.types.Scene) -> None:
+        self._taken = {strip.name for strip in compat.all_strips(scene)}
+        self._numbers: Counter[str] = Counter()
+
+    def __call__(self, label: str) -> str:
+        """The label, with a number if a strip has that name already."""
+        name = base = _name_for(label)
+        while name in self._taken:
+            self._numbers[base] += 1
+            name = f"{base}.{self._numbers[base]:03d}"
+        self._taken.add(name)
+        return name
+
+
+def _put(
+    scene: bpy.types.Scene, action: bpy.types.Action, item: Shown, place: tuple[int, int, int], names: _Names
+) -> None:
+    """Give an item its strip at a channel, from a frame to before another: the one that it has, or a new one.
+
+    Blender moves a strip whose frames are set to another channel if it then meets its neighbour, a new one not.
+    """
+    channel, first, last = place
+    strip, key = item.strip, item.key or _new_key()
+    if strip is None or (strip.channel, *compat.strip_span(strip)) != place:
+        editor, old = scene.sequence_editor_create(), strip
+        strip = compat.new_text_strip(editor, names(item.label), channel, first, last)
+        strip.select = bool(old is not None and old.select)
+        if old is not None:
+            _delete(scene, [old])
+    if strip.text != item.label:
+        strip.text = item.label
+    if _NUMBERED.sub("", strip.name) != _name_for(item.label):
+        strip.name = names(item.label)
+    if not strip.mute:
+        strip.mute = True
+    colour = "COLOR_04" if item.confidence >= _SURE else "COLOR_03" if item.confidence >= _UNSURE else "COLOR_01"
+    if strip.color_tag != colour:
+        strip.color_tag = colour
+    content = {
+        "tier": item.tier,
+        "key": key,
+        "label": item.label,
+        "start_s": item.start_s,
+        "end_s": item.end_s,
+        "word": item.word,
+        "confidence": item.confidence,
+        "forced": item.forced,
+    }
+    strip[TAKE], strip[ITEM] = action[IDENTITY], json.dumps({"item": content, "frames": [first, last]})
+
+
+def _delete(scene: bpy.types.Scene, strips: Iterable[Any]) -> None:
+    for strip in strips:
+        meta = strip.parent_meta()
+        (meta.strips if meta is not None else compat.sequencer_strips(scene.sequence_editor)).remove(strip)
+
+
+def _scene_and_sound(context: bpy.types.Context, action: bpy.types.Action, place: Place) -> tuple[bpy.types.Scene, Any]:
+    """The scene for the strips, and the strip of the take's sound in it, if there is one."""
+    here = compat.sequencer_scene(context)
+    for scene in dict.fromkeys((here, context.scene, *bpy.data.scenes)):
+        sound = _sound_strip(scene, action, place) if scene is not None and scene.library is None else None
+        if sound is not None:
+            return scene, sound
+    return here, None
+
+
+def _sound_strip(scene: bpy.types.Scene, action: bpy.types.Action, place: Place) -> Any:
+    """The strip that plays the sound of a take, the nearest one if there are several."""
+    settings, block = json.loads(action.get(actions.SETTINGS, "{}")), action.get(actions.SOUND)
+    path = settings.get("filepath")
+    found = [
+        strip
+        for strip in compat.sound_strips(scene)
+        if strip.name == settings.get("strip")
+        or (strip.sound is not None and strip.sound == block)
+        or (path and strip.sound is not None and _absolute(strip.sound.filepath) == _absolute(path))
+    ]
+    return min(found, key=lambda strip: abs(compat.strip_span(strip)[0] - place.frame), default=None)
+
+
+def _absolute(path: str) -> str:
+    return os.path.normpath(bpy.path.abspath(path))
+
+
+def _add_sound(scene: bpy.types.Scene, action: bpy.types.Action, place: Place, channel: int) -> Any:
+    """Put the file that was heard into the sequencer, so that its waveform lies below the words; None without a file.
+
+    Not if a speaker plays it, which would then be heard twice.
+    """
+    path = json.loads(action.get(actions.SETTINGS, "{}")).get("filepath")
+    if not path or not os.path.isfile(_absolute(path)):
+        return None
+    first = round(place.frame - place.begins_s / place.speed * compat.frame_rate_hz(scene))
+    strips = compat.sequencer_strips(scene.sequence_editor_create())
+    strip = strips.new_sound(os.path.basename(path), path, channel=channel, frame_start=first)
+    strip[TAKE], strip.show_waveform = action[IDENTITY], True
+    return strip
+
+
+def _free_channels(scene: bpy.types.Scene, lowest: int, first: int, last: int) -> int:
+    """The lowest of three channels above each other that have no strip between two frames, and the one above them."""
+    taken = {strip.channel for strip in compat.all_strips(scene) if _overlaps(strip, first, last)}
+    for base in range(lowest, _CHANNELS - 3):
+        if not taken & set(range(base, base + 4)):
+            return base
+    raise UserError("No three channels of the sequencer are free above the sound. Move its strip to a lower channel.")
+
+
+def _overlaps(strip: Any, first: int, last: int) -> bool:
+    start, end = compat.strip_span(strip)
+    return start < last and first < end
