@@ -313,7 +313,7 @@ class TestFile:
             (lambda c: c | {"rows": [["jawOpen", "a", 1]]}, "row 1 must have"),
             (lambda c: c | {"rows": [*c["rows"], {"channel": "a", "key": 3, "gain": 1}]}, "row 3: channel and key"),
             (lambda c: c | {"rows": [{"channel": "a", "key": "b", "gain": "1"}]}, "row 1: the gain is '1'"),
-            (lambda c: c | {"rows": [{"channel": "a", "key": "b", "gain": float("nan")}]}, "row 1: the gain is nan"),
+            (lambda c: c | {"rows": [{"channel": "a", "key": "b", "gain": float("nan")}]}, "it has the number NaN"),
             (lambda c: c | {"rows": [{"channel": "a", "key": "b", "gain": 101}]}, "-100 to 100"),
         ],
     )

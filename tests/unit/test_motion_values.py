@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import zipfile
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ class TestFiles:
             raise ValueError("the first line.\nthe second")
 
         (tmp_path / "x.npz").write_bytes(b"PK")
-        monkeypatch.setattr(np, "load", load)
+        monkeypatch.setattr(zipfile, "ZipFile", load)
         with pytest.raises(UserError, match=r"damaged, or no motion file \(the first line\)"):
             Motion.load(tmp_path / "x.npz")
 

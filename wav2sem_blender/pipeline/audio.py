@@ -8,8 +8,10 @@ Shape suffixes: C channels, N source samples, S samples at 16 kHz, P hops of the
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +29,8 @@ MIN_DURATION_S = 0.2
 
 # Added to the variance before the square root, as transformers' Wav2Vec2FeatureExtractor does.
 VARIANCE_EPSILON = 1e-7
+# How often the free space is asked for, and what is left of it.
+_CHECKED_BYTES, _RESERVE_BYTES = 64 << 20, 200 << 20
 # A recording with a smaller range than this is silent (a 24-bit step is 1.2e-7).
 SILENCE_RANGE = 1e-6
 # NumPy takes 13 ns to average a row of two channels, and 1 ns to add two columns; columns of wide rows miss the cache.
@@ -89,13 +93,17 @@ class Speech:
             progress: Called with ("audio", fraction).
 
         Raises:
-            UserError: The file is missing, unreadable, damaged or silent, or the temporary folder is full.
+            UserError: The file is missing, unreadable, damaged, silent or longer than 12 hours, or the temporary folder
+                has no room for it.
         """
         path = Path(path)
         with regular_file(path, temp_dir) as file:
             sha256 = file_sha256(file)
             with open_sound(file, path.name) as source:
                 rate_hz = checked_rate(source.samplerate, path.name)
+                source.check_length(source.frames)
+                needed_bytes = int(source.frames / rate_hz * SAMPLE_RATE_HZ) * 4
+                _check_space(path.name, temp_dir or tempfile.gettempdir(), needed_bytes)
             notes: list[Text] = []
 
             def blocks() -> Iterator[np.ndarray]:
@@ -316,9 +324,24 @@ def _channel_mean(block_NC: np.ndarray) -> np.ndarray:
 
 
 def _store(pieces: Iterator[np.ndarray], samples: IO[bytes], name: str, folder: str | os.PathLike[str]) -> None:
+    n_unchecked = 0
     for piece_S in pieces:
         with _disk_errors(name, folder):
             samples.write(piece_S.data)
+        n_unchecked += piece_S.nbytes
+        if n_unchecked > _CHECKED_BYTES:
+            n_unchecked = 0
+            _check_space(name, folder, _CHECKED_BYTES + 1)
+
+
+def _check_space(name: str, folder: str | os.PathLike[str], needed_bytes: int) -> None:
+    """Raise UserError if the disk would have less than a reserve left: other programs need it too."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return  # whoever writes says why
+    if needed_bytes + (_RESERVE_BYTES if needed_bytes > _CHECKED_BYTES else 0) > free:
+        raise _no_room(name, folder, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager
@@ -326,13 +349,17 @@ def _disk_errors(name: str, folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            "{file}: the decoded audio cannot be stored in {folder} ({reason}); an hour needs 230 MB. Free some "
-            "space or choose another temporary folder.",
-            file=name,
-            folder=folder,
-            reason=error.strerror,
-        ) from error
+        raise _no_room(name, folder, error.strerror) from error
+
+
+def _no_room(name: str, folder: str | os.PathLike[str], reason: str | None) -> UserError:
+    return UserError(
+        "{file}: the decoded audio cannot be stored in {folder} ({reason}); an hour needs 230 MB. Free some space or "
+        "choose another temporary folder.",
+        file=name,
+        folder=folder,
+        reason=reason,
+    )
 
 
 def _close_quietly(samples: IO[Any]) -> None:

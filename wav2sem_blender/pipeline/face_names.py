@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..errors import MissingFileError, Text, UserError
 from ..files import atomic_file
+from ..json_file import JsonError, read_json
 from .motion import ARKIT_CHANNELS
 from .rig_names import RIGS, Rig, lid_rows, rows_for
 from .tongue import TONGUE_CHANNELS
@@ -139,8 +140,8 @@ class KeyMap:
         if not path.is_file():
             raise MissingFileError("{file}: there is no such mapping file.", file=path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            content = read_json(path)
+        except JsonError as error:
             raise UserError(
                 "{file}: no JSON file ({reason}). Choose a file that Save Mapping wrote.", file=path.name, reason=error
             ) from error
@@ -154,7 +155,7 @@ class KeyMap:
                 known=_VERSION,
             )
         visemes, rows = content.get("visemes"), content.get("rows")
-        if visemes != "" and visemes not in VISEME_SETS:
+        if not isinstance(visemes, str) or (visemes and visemes not in VISEME_SETS):
             raise UserError(
                 "{file}: there is no viseme set {viseme_set!r}; known are {viseme_sets}.",
                 file=path.name,
@@ -163,11 +164,14 @@ class KeyMap:
             )
         if not isinstance(rows, list):
             raise UserError("{file}: the entry rows is missing.", file=path.name)
+        if len(rows) > _MAX_ROWS:
+            raise UserError("{file}: {n_rows} rows are too many.", file=path.name, n_rows=len(rows))
         label = VISEME_SETS[visemes].label if visemes else cls.label
         return cls(rows=tuple(_row(row, path.name, i + 1) for i, row in enumerate(rows)), visemes=visemes, label=label)
 
 
 _FORMAT, _VERSION = "wav2sem key mapping", 1
+_MAX_ROWS = 10_000
 
 
 def _row(content: object, file_name: str, number: int) -> Row:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from .array_file import read_array, read_arrays
 
 N_SHAPES, N_EXPRESSIONS = 300, 50
 N_PARAMETERS = N_EXPRESSIONS + 3
@@ -87,23 +88,22 @@ class Flame:
         if not path.is_file():
             raise MissingFileError("{file}: no such file", file=path)
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                names = {"v_template", "shapedirs", "posedirs", "J_regressor", "weights", "lbs_weights"}
-                arrays = {_OTHER_NAMES.get(name, name): stored[name] for name in names & set(stored.files)}
-        except (OSError, ValueError, EOFError, AttributeError) as error:
+            stored = read_arrays(path, {"v_template", "shapedirs", "posedirs", "J_regressor", "weights", "lbs_weights"})
+            arrays = {_OTHER_NAMES.get(name, name): value.astype(np.float64) for name, value in stored.items()}
+        except (OSError, ValueError) as error:
             raise UserError(
                 "{file}: not an .npz of FLAME's arrays ({error}). Convert FLAME's .pkl as docs/hosts.md says",
                 file=path,
                 error=error,
             ) from error
-        return cls._of(path, {name: np.asarray(value, np.float64) for name, value in arrays.items()}, n_expressions)
+        return cls._of(path, arrays, n_expressions)
 
     @classmethod
     def _of(cls, path: Path, arrays: dict[str, np.ndarray], n_expressions: int) -> Flame:
         for name in (*_SHAPES, "J_regressor"):
             if name not in arrays:
                 raise UserError("{file}: FLAME's array {name} is missing", file=path, name=name)
-        n_vertices = len(arrays["v_template"])
+        n_vertices = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
         wanted = {name: (n_vertices, *shape) for name, shape in _SHAPES.items()} | {"J_regressor": (5, n_vertices)}
         for name, shape in wanted.items():
             found = arrays[name].shape
@@ -200,7 +200,7 @@ def neutral_face(path: Path) -> np.ndarray:
         raise MissingFileError("{file}: no such file", file=path)
     try:
         if path.suffix.lower() == ".npy":
-            vertices_V3 = np.load(path, allow_pickle=False).astype(np.float64)
+            vertices_V3 = read_array(path).astype(np.float64)
         else:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             vertices_V3 = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], np.float64)

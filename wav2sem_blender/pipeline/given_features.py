@@ -11,7 +11,6 @@ Shapes: L frames (50 Hz), D features.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from .array_file import read_array
 from .checkpoint import EncoderConfig
 from .frame_timing import ENCODER_RATE_HZ
 from .phones import PHONES
@@ -95,12 +95,8 @@ def read_features(file: Path, width: int, duration_s: float, begins_s: float | N
         UserError: It is no such file, or of another width, rate or recording.
     """
     try:
-        stored = np.load(file, allow_pickle=False)
-        if isinstance(stored, np.lib.npyio.NpzFile):
-            with stored:
-                (name,) = stored.files
-                stored = stored[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        stored = read_array(file)
+    except (OSError, UserError) as error:
         raise UserError("{file}: not one array of NumPy ({error})", file=file, error=error) from error
     shape = stored.shape
     if stored.ndim == 3 and shape[1] == 1:

@@ -6,11 +6,9 @@ Shape suffixes: T animation frames, K channels, V vertices.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +18,12 @@ import numpy as np
 
 from ..errors import MissingFileError, UserError
 from ..files import atomic_file
+from ..json_file import parse_json
+from .array_file import read_arrays
 from .phones import Phones
 
 MOTION_FORMAT_VERSION = 1
+_MAX_BYTES = 2 << 30  # an hour has 50 MB
 # Rows a second of the app's own files, by which importers read the last part of a timecode.
 LIVE_LINK_FPS = 60.0
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
@@ -195,7 +196,7 @@ class Motion:
         if not path.is_file():
             raise MissingFileError("{file}: there is no such motion file.", file=path)
         try:
-            arrays = _read_arrays(path)
+            arrays = read_arrays(path, limit_bytes=_MAX_BYTES)
             version = int(arrays["format_version"])
             if version == MOTION_FORMAT_VERSION:
                 return cls(
@@ -203,14 +204,14 @@ class Motion:
                     channels=tuple(str(name) for name in np.atleast_1d(arrays["channels"])),
                     fps=float(arrays["fps"]),
                     basis_KV3=arrays.get("basis_KV3"),
-                    info=json.loads(str(arrays["info"])),
+                    info=parse_json(str(arrays["info"])),
                     phones=_phones(arrays) if "phone_names" in arrays else None,
                 )
         except KeyError as error:
             raise UserError(
                 "{file}: no motion file; the entry {entry} is missing.", file=path.name, entry=error
             ) from error
-        except (*_DAMAGE, TypeError, MemoryError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 "{file}: damaged, or no motion file ({reason}).",
                 file=path.name,
@@ -232,24 +233,14 @@ def is_motion_file(path: Path) -> bool:
     if path.stat().st_size == 0:
         return True
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return {"format_version.npy", "weights_TK.npy", "channels.npy"} <= set(archive.namelist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return {"format_version.npy", "weights_TK.npy", "channels.npy"} <= set(archive.namelist())
+        except (zipfile.BadZipFile, ValueError, RuntimeError):  # damaged
+            return False
     with path.open("rb") as file:
         header, first = file.readline(10_000), file.readline(100)
     return header.startswith(_LIVE_LINK_START) and first.startswith(_timecode(0, 30).encode())
-
-
-# What zipfile and NumPy raise on damaged files (RuntimeError: "encrypted", or an unknown zip version).
-_DAMAGE = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz, read from memory: there a damaged offset raises no OSError."""
-    content = path.read_bytes()
-    if content[:2] != b"PK":
-        raise UserError("it is not an npz archive")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def _phones(arrays: Mapping[str, np.ndarray]) -> Phones:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_file
+from .array_file import read_arrays
 
 if TYPE_CHECKING:
     from .audio import Speech
@@ -81,10 +82,10 @@ class Prosody:
             OSError: It cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                duration_s, hop_s = file["times_s"].tolist()
-                arrays = {name: file[name] for name in ("level_db_P", "pitch_st_P", "pauses_N2")}
-        except (KeyError, ValueError, EOFError) as error:
+            file = read_arrays(Path(path))
+            duration_s, hop_s = file["times_s"].tolist()
+            arrays = {name: file[name] for name in ("level_db_P", "pitch_st_P", "pauses_N2")}
+        except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 "{file}: damaged, or no prosody file ({reason}).", file=Path(path).name, reason=error
             ) from error

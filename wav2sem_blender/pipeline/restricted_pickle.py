@@ -17,7 +17,10 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import prod
@@ -42,6 +45,7 @@ DAMAGED = (
     pickle.UnpicklingError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError,
     OverflowError, MemoryError, RecursionError,
 )  # fmt: skip
+_MAX_STORAGE_FIELDS = 8
 # A state dict's tuples are sizes, strides and the arguments of a tensor.
 MAX_VISITS = 1_000_000
 # Before zip files torch wrote a magic number, a version, the system and the state dict, each by itself.
@@ -199,6 +203,12 @@ ADMITTED: dict[tuple[str, str], Callable] = {
 }
 
 
+def _load_bytearray(unpickler: Any) -> None:
+    """As the library's, which reserves what the file claims before it reads."""
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(min(size, sys.maxsize))))
+
+
 def _unhashable(opcode: bytes, kind: type) -> Callable[[_Unpickler], None]:
     """The opcode's own reader, which leaves a `kind` on the stack."""
     read: Callable[[Any], None] = pickle._Unpickler.dispatch[opcode[0]]
@@ -230,6 +240,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **{code: read for code, read in pickle._Unpickler.dispatch.items() if code not in REFUSED_OPCODES},
         pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
         pickle.FROZENSET[0]: _unhashable(pickle.FROZENSET, _FrozenSet),
         **{code[0]: _unhashable(code, _Tuple) for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)},
     }
@@ -265,40 +276,59 @@ class EndlessError(ValueError):
     """Hashing what is in the file would not end."""
 
 
-def check_hashing(path: Path) -> None:
-    """Walk a checkpoint of torch, whose own reader hashes what it reads; damaged ones are left to it.
+class ClaimError(ValueError):
+    """The file claims to be much more than it holds."""
 
-    Nothing is made: a tuple is only the number of items that hashing it would visit.
+
+def check_claims(path: Path) -> None:
+    """Walk a checkpoint of torch before torch reads it; damaged ones are left to torch.
+
+    Torch's reader hashes what it reads, reserves what a storage claims to have, and unpacks. Here nothing is made: a
+    tuple is only the number of items that hashing it would visit.
 
     Raises:
         EndlessError: As above.
+        ClaimError: As above.
         OSError: The file cannot be read.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            _walk(file, OLD_PARTS)
+            _walk(file, OLD_PARTS, size)
             return
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    _walk(io.BytesIO(archive.read(name)), 1)
+        file.seek(0)
+        with suppress(*_ZIP_DAMAGE), zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > MAX_GROWTH * size + _SMALL_BYTES:
+                raise ClaimError(f"{unpacked} bytes")
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl"):
+                    _walk(io.BytesIO(archive.read(entry)), 1, unpacked)
 
 
-def _walk(file: BinaryIO, n_parts: int) -> None:
+# Weights do not compress; some files name a tensor twice.
+MAX_GROWTH = 16
+_SMALL_BYTES = 1 << 20
+_ZIP_DAMAGE = (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, struct.error)
+
+
+def _walk(file: BinaryIO, n_parts: int, n_items: int) -> None:
+    """Read pickles one after the other, whose storages have at most `n_items` together."""
     try:
         for _ in range(n_parts):
-            _Walker(file).load()
-    except EndlessError:
+            _Walker(file, n_items).load()
+    except (EndlessError, ClaimError):
         raise
     except Exception:  # a walker of damaged bytes raises anything
         return
 
 
 class _Counted:
-    """How many items hashing it visits; as an argument it is empty."""
+    """How many items hashing it visits, and its numbers; as an argument it is empty."""
 
     def __init__(self, items: tuple) -> None:
+        self.numbers = [item for item in items[:_MAX_STORAGE_FIELDS] if type(item) is int]
         self.n_visits: int = 1 + sum(item.n_visits if isinstance(item, _Counted) else 1 for item in items)
         if self.n_visits > MAX_VISITS:
             raise EndlessError(f"a tuple of more than {MAX_VISITS} items")
@@ -337,11 +367,19 @@ class _Walker(pickle._Unpickler):
 
     stack: list[Any]
 
+    def __init__(self, file: BinaryIO, n_items: int) -> None:
+        super().__init__(file)
+        self._n_items_left = n_items
+
     def find_class(self, _module: str, _name: str) -> type:
         return _Anything
 
-    def persistent_load(self, _about: Any) -> Any:
-        return None
+    def persistent_load(self, about: Any) -> Any:
+        """A storage: its kind, type, key, place and number of items, which are at least a byte each."""
+        n_items = max(about.numbers, default=0) if isinstance(about, _Counted) else 0
+        if n_items > self._n_items_left:
+            raise ClaimError(f"a storage of {n_items} items")
+        return _Anything()
 
     def load_build(self) -> None:
         self.stack.pop()
@@ -349,5 +387,6 @@ class _Walker(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
         **{code[0]: _counted(code) for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)},
     }

@@ -31,6 +31,11 @@ _MP3_SLACK = 3 * _MP3_FRAME
 # How long to wait for a pipe's first byte, and for each next one; and what is read of it at most.
 _FIRST_BYTE_S, _NEXT_BYTE_S = 10.0, 60.0
 _MAX_PIPE_BYTES = 4 << 30
+# What a recording may have: 2.8 GB once it is decoded, and as many samples as stereo at 192 kHz has in that time.
+MAX_DURATION_S = 12 * 3600.0
+_MAX_VALUES = int(MAX_DURATION_S) * 192_000 * 2
+# Recordings that were joined into one file; each one's decoder takes memory.
+_MAX_PARTS = 1000
 
 StageProgress = Callable[[str, float], None]
 
@@ -63,6 +68,12 @@ class Sound:
             file = stack.enter_context(path.open("rb"))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._found = found_in(data)
+            if self._found.parts and len(self._found.parts) > _MAX_PARTS:
+                raise UserError(
+                    "{file}: more than {limit} recordings are joined in this file; split it.",
+                    file=name,
+                    limit=_MAX_PARTS,
+                )
             sources = [View(file, pieces) for pieces in self._found.parts] if self._found.parts else [path]
             self._parts = [stack.enter_context(_ForwardOnly(source)) for source in sources]
             first = self._parts[0]
@@ -89,11 +100,21 @@ class Sound:
     def __exit__(self, *error: object) -> None:
         self._on_close.close()
 
+    def check_length(self, n_samples: int) -> None:
+        """Raise UserError if that many samples are more than a recording may have: packed silence takes no space."""
+        if n_samples > MAX_DURATION_S * self.samplerate or n_samples * self.channels > _MAX_VALUES:
+            raise UserError(
+                "{file}: more than {hours:g} hours of sound (at 192 kHz in stereo, or less of a larger format); cut it "
+                "into parts.",
+                file=self._name,
+                hours=MAX_DURATION_S / 3600,
+            )
+
     def blocks(self, progress: StageProgress | None) -> Iterator[np.ndarray]:
         """Blocks (samples, C) of int16 or float32.
 
         Raises:
-            UserError: The file is clearly shorter than it promises.
+            UserError: The file is clearly shorter than it promises, or longer than a recording may be.
         """
         n_read, rate_hz = 0, self.samplerate
         for part in self._parts:
@@ -106,6 +127,7 @@ class Sound:
                 if not len(block_NC):
                     break
                 n_read += len(block_NC)
+                self.check_length(n_read)
                 yield block_NC
                 if progress and self.frames:
                     progress("audio", min(1.0, n_read / self.frames))

@@ -132,6 +132,9 @@ def mp3(data: Bytes, first: int) -> Found:  # noqa: PLR0912, PLR0915 (one walk)
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
+_LYRICS_BYTES = 1 << 16
+
+
 def _after_tag(data: Bytes, at: int) -> int:
     """The first byte after a tag or zeros; `at` if there is neither."""
     if data[at : at + 3] == b"ID3":
@@ -141,7 +144,7 @@ def _after_tag(data: Bytes, at: int) -> int:
     if data[at : at + 8] == b"APETAGEX":
         size, flags = struct.unpack("<I4xI", data[at + 12 : at + 24])
         return min(at + 32 + (size if flags & 1 << 29 else 0), len(data))
-    if data[at : at + 11] == b"LYRICSBEGIN" and (end := data.find(b"LYRICS200", at)) >= 0:
+    if data[at : at + 11] == b"LYRICSBEGIN" and (end := data.find(b"LYRICS200", at, at + _LYRICS_BYTES)) >= 0:
         return end + 9
     if data[at] == 0:
         match = re.compile(rb"\0+").match(data, at)  # type: ignore[arg-type]

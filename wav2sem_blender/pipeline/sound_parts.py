@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .sound_mp3 import mp3
@@ -41,6 +42,8 @@ def found_in(data: Bytes) -> Found:
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FIRST, _LAST = 2, 4
+# A checksum at every byte of a hostile file would take minutes.
+_MAX_HOLES = 1000
 _FLAC = b"fLaC\0\0\0\x22"
 
 
@@ -63,6 +66,8 @@ def _ogg(data: Bytes) -> Found:
     at = holes = kept = 0
     in_heads = open_end = False
     while at < len(data):
+        if holes > _MAX_HOLES:
+            return Found(holes=holes, open_end=True)
         if at > kept + FORGET_BYTES:
             kept = at
             forget(data, at)
@@ -128,6 +133,8 @@ def _flac(data: Bytes, start: int) -> Found:
 # --- headers with sizes ----------------------------------------------------------------------------------------------
 
 
+# A file of nothing but chunks or pages would be walked for minutes.
+_MAX_CHUNKS = 10_000
 _ZEROS = re.compile(rb"\0*")
 
 
@@ -138,11 +145,24 @@ def _is_chunk(data: Bytes, at: int, order: str) -> bool:
     return at + 8 + struct.unpack(order + "I", data[at + 4 : at + 8])[0] <= len(data) + 1
 
 
-def _wav(data: Bytes, base: int = 0) -> Found:
+def _wav(data: Bytes) -> Found:
+    parts: list[Sequence[Piece]] = []
+    base: int | None = 0
+    while base is not None:
+        begin = base
+        base, found = _one_wav(data, begin)
+        parts += [[(begin, base)]] if base is not None else found.parts or ([[(begin, len(data))]] if parts else [])
+    return Found(parts or None)
+
+
+def _one_wav(data: Bytes, base: int) -> tuple[int | None, Found]:
+    """Where a further wav file begins after that at `base`, else what is wrong with its header."""
     order = ">" if data[base : base + 4] == b"RIFX" else "<"
     size, at = len(data), base + 12
     wide_at = None
-    while at + 8 <= size:
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > size:
+            return None, Found()
         name, n_bytes = data[at : at + 4], struct.unpack(order + "I", data[at + 4 : at + 8])[0]
         if name == b"ds64" and at + 24 <= size:
             wide_at = at + 16
@@ -150,30 +170,31 @@ def _wav(data: Bytes, base: int = 0) -> Found:
             break
         at += 8 + n_bytes + n_bytes % 2
     else:
-        return Found()
+        return None, Found()
     begin = at + 8
     if wide_at is not None and n_bytes == 0xFFFFFFFF:
         n_bytes = struct.unpack("<Q", data[wide_at : wide_at + 8])[0]
     stop = begin + n_bytes
     if stop >= size:
-        return Found()
+        return None, Found()
     after = stop + n_bytes % 2
     if further := _next_wave(data, after, order):
-        parts = _wav(data, further).parts or [[(further, size)]]
-        return Found([[(base, further)], *parts])
+        return further, Found()
     zeros = _ZEROS.match(data, after)  # type: ignore[arg-type]
     is_padding = zeros is not None and zeros.end() == size
     if _is_chunk(data, after, order) or data[after : after + 3] in (b"ID3", b"TAG") or is_padding:
-        return Found()
+        return None, Found()
     patches = {base + 4: b"\xff" * 4, at + 4: b"\xff" * 4}
     if wide_at is not None:
         patches = {wide_at: struct.pack("<Q", size - begin)}
-    return Found([patched(data, patches, base)])
+    return None, Found([patched(data, patches, base)])
 
 
 def _next_wave(data: Bytes, at: int, order: str) -> int | None:
     """Where a further wav file begins, after the chunks of this one."""
-    while at + 12 <= len(data):
+    for _ in range(_MAX_CHUNKS):
+        if at + 12 > len(data):
+            return None
         if data[at : at + 4] in (b"RIFF", b"RF64", b"RIFX") and data[at + 8 : at + 12] == b"WAVE":
             return at
         if not _is_chunk(data, at, order):
@@ -186,7 +207,9 @@ def _next_wave(data: Bytes, at: int, order: str) -> int | None:
 def _aiff(data: Bytes) -> Found:
     size, at = len(data), 12
     common = None
-    while at + 8 <= size:
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > size:
+            return Found()
         name, n_bytes = data[at : at + 4], struct.unpack(">I", data[at + 4 : at + 8])[0]
         if name == b"COMM" and at + 16 <= size:
             common = at + 8
@@ -212,7 +235,9 @@ def _au(data: Bytes) -> Found:
 
 def _w64(data: Bytes) -> Found:
     size, at = len(data), 40
-    while at + 24 <= size:
+    for _ in range(_MAX_CHUNKS):
+        if at + 24 > size:
+            break
         n_bytes = struct.unpack("<Q", data[at + 16 : at + 24])[0]
         if data[at : at + 4] == b"data":
             if n_bytes > 24 or size <= at + 24:
@@ -225,7 +250,9 @@ def _w64(data: Bytes) -> Found:
 
 def _caf(data: Bytes) -> Found:
     size, at = len(data), 8
-    while at + 12 <= size:
+    for _ in range(_MAX_CHUNKS):
+        if at + 12 > size:
+            break
         n_bytes = struct.unpack(">q", data[at + 4 : at + 12])[0]
         if data[at : at + 4] == b"data":
             if n_bytes <= 4 and size > at + 16:

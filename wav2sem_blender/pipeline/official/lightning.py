@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..restricted_pickle import check_hashing
+from ..restricted_pickle import check_claims
 
 STATE_NAMES = ("state_dict", "model")
 """What the weights are called: by Lightning and most others, and by fairseq."""
@@ -35,9 +35,9 @@ def load(path: Path) -> Any:
     """What torch stored in `path`, with placeholders for what is neither tensors nor plain containers.
 
     Raises:
-        Exception: As `torch.load` and `check_hashing`.
+        Exception: As `torch.load` and `check_claims`.
     """
-    check_hashing(path)
+    check_claims(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ...errors import MissingFileError, Text, UserError
+from ..array_file import read_arrays
 from ..checkpoint import EncoderConfig, ModelFolder
 from ..hosts.protocol import Host, Release
 from ..nn.encoders import KINDS
 from ..nn.host_network import HostNetwork
+from ..restricted_pickle import MAX_GROWTH
 from . import lightning
 
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -141,10 +143,6 @@ class Format(Protocol):
         """
 
 
-# Weights do not compress; some files name a tensor twice.
-_MAX_GROWTH = 16
-
-
 def read_file(path: Path) -> State:
     """The tensors of a checkpoint, by their released names, as stored.
 
@@ -166,10 +164,10 @@ def read_file(path: Path) -> State:
             error=type(error).__name__,
         ) from error
     state = _state_in(loaded)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) and _is_plain(state[key]) for key in state):
         raise UserError("{file}: {size} bytes without a state dict of tensors", file=path.name, size=size)
     claimed = sum(value.numel() * value.element_size() for value in state.values())
-    if claimed > _MAX_GROWTH * size:  # one number that is repeated, or zeros that are packed
+    if claimed > MAX_GROWTH * size:  # one number that is repeated, or zeros that are packed
         raise UserError(
             "{file}: {size} bytes that claim to be {claimed} bytes of weights; this is no checkpoint",
             file=path.name,
@@ -179,10 +177,14 @@ def read_file(path: Path) -> State:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with values of its own: neither sparse, nor quantised, nor a shape alone."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
+
+
 def _arrays_in(path: Path) -> State:
     """The arrays of an npz file."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: torch.from_numpy(value) for name, value in stored.items()}
+    return {name: torch.from_numpy(value) for name, value in read_arrays(path).items()}
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> None:

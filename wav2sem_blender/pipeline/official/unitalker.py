@@ -7,7 +7,6 @@ set; files of one's own training hold the PCA.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import Text, UserError
+from ..array_file import read_arrays
 from ..checkpoint import PUBLISHED, EncoderConfig, ModelFolder
 from ..flame_parameters import Flame
 from ..hosts.unitalker import CHANNELS, HEADS, PIVOT, RELEASES, STYLES, UniTalker
@@ -114,9 +114,9 @@ def read_pca(file: Path, n_values: int, n_components: int) -> Pca:
         UserError: The file is no npz, lacks an array, or is another data set's or another release's.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            pca = Pca(*(stored[name].astype(np.float32) for name in PCA_ARRAYS))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        stored = read_arrays(file, PCA_ARRAYS)
+        pca = Pca(*(stored[name].astype(np.float32) for name in PCA_ARRAYS))
+    except (OSError, ValueError, KeyError) as error:
         template = "{file}: no pca.npz of UniTalker's release ({error}); give the one of this data set"
         raise UserError(template, file=file, error=error) from error
     found = pca.components_QX.shape
