@@ -24,7 +24,9 @@ from .manifest import COLUMNS
 _DEFAULTS = ("style", "articulation", "semantic_strength", "strength", "smoothing", "delay", "fps", "seed")
 
 
-def add_arguments(parser: argparse.ArgumentParser, formats: Iterable[str] = tuple(SUFFIXES)) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, formats: Iterable[str] = tuple(SUFFIXES), default: str = "npz"
+) -> None:
     """The arguments that the package's and Blender's command share."""
     parser.description = f"Make every line of a manifest, whose columns are {', '.join(COLUMNS)} (docs/batch.md)."
     parser.epilog = "Exit codes: " + "; ".join(f"{CODES[name]} {meaning}" for name, meaning in MEANINGS.items()) + "."
@@ -34,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, formats: Iterable[str] = tupl
     parser.add_argument(
         "--format",
         type=functools.partial(_formats, tuple(formats)),
-        default=("npz",),
+        default=(default,),
         metavar="NAMES",
-        help=f"one or more of {', '.join(formats)}, with commas (default: npz)",
+        help=f"one or more of {', '.join(formats)}, with commas (default: {default})",
     )
     parser.add_argument("--model", default="default", help="a model folder; without it, the bundled model")
     parser.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
@@ -76,21 +78,30 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
 def batch(arguments: argparse.Namespace) -> int:
     """Run the batch and return its exit code."""
     options = options_of(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # farms and service managers end a run with it
+    end_by_signal()
     try:
         model = _model(options)
     except _NoEngineError as error:
-        print(f"wav2sem: {report(error)}", file=sys.stderr)
-        return CODES["engine"]
+        return failed("engine", report(error))
     except UserError as error:
-        print(f"wav2sem: {report(error)}", file=sys.stderr)
-        return CODES["model"]
+        return failed("model", report(error))
     if arguments.scheduler:
         from . import dask_workers
 
         return run.run(options, model, functools.partial(dask_workers.made, address=arguments.scheduler))
     workers = pool.Workers(n=options.n_workers, environment=pool.one_thread_each(environment.embedded()))
     return run.run(options, model, workers.made)
+
+
+def failed(cause: str, text: str) -> int:
+    """Say why nothing was started, and return the exit code."""
+    print(f"wav2sem: {text}", file=sys.stderr)
+    return CODES[cause]
+
+
+def end_by_signal() -> None:
+    """Let SIGTERM end the run as Ctrl-C does: farms and service managers send it."""
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 class _NoEngineError(UserError):

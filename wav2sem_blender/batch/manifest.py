@@ -308,7 +308,7 @@ class _Reader:
                 fault('the object "{object}" needs a character, the .blend file that it is in', object=texts["object"])
             return ""
         if not self._checks.scenes:
-            fault("a character needs Blender: blender -b --command wav2sem-batch MANIFEST --output DIR")
+            fault("a character needs Blender: blender -b --command wav2sem_batch MANIFEST --output DIR")
         return self._file(texts["character"], "character", fault)
 
     def _settings_of(self, raw: Mapping[str, Any]) -> Mapping[str, Any] | Text:

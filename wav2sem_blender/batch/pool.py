@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import Text
 from ..worker import protocol
-from ..worker.client import JobFailedError, WorkerClient, WorkerDiedError, new_job_id
+from ..worker.client import JobFailedError, WorkerClient, WorkerDiedError, answer_of, new_job_id
 from ..worker.environment import WorkerEnvironment
 from .manifest import Row
 
@@ -116,7 +116,7 @@ class _Worker:
         try:
             for event in self.client.poll():
                 if isinstance(event, protocol.Done):
-                    answer: Answer = protocol.with_texts(json.loads(Path(event.result).read_bytes()))
+                    answer = answer_of(event)
                     self.client.remove_job(self._job)
                     return answer
         except WorkerDiedError as error:

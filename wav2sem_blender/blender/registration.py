@@ -8,7 +8,7 @@ import atexit
 import bpy
 
 from . import translations
-from .animate import command, jobs
+from .animate import batch_command, command, jobs
 from .preferences import models, page, python
 from .scene import key_mapping
 from .sound import look as sound_look
@@ -51,12 +51,12 @@ CLASSES = (
     *export.CLASSES,
 )
 
-_command_handle: object | None = None
+_COMMANDS = (command, batch_command)
+_command_handles: list[object] = []
 
 
 def register() -> None:
-    """Add the classes, the scene's settings and the command."""
-    global _command_handle
+    """Add the classes, the scene's settings and the commands."""
     translations.register()
     for cls in CLASSES:
         bpy.utils.register_class(cls)
@@ -65,21 +65,19 @@ def register() -> None:
     key_mapping.register()
     presets_menu.register()
     result.register()
-    _command_handle = bpy.utils.register_cli_command(command.NAME, command.run_command)
+    _command_handles[:] = [bpy.utils.register_cli_command(each.NAME, each.run_command) for each in _COMMANDS]
     atexit.register(_at_exit)
 
 
 def unregister() -> None:
     """Remove them, and end the worker and the preferences' tasks."""
-    global _command_handle
     jobs.shut_down()
     python.end_tasks()
     sound_playback.end_playback()
     sound_look.shut_down()
     atexit.unregister(_at_exit)
-    if _command_handle is not None:
-        bpy.utils.unregister_cli_command(_command_handle)
-        _command_handle = None
+    while _command_handles:
+        bpy.utils.unregister_cli_command(_command_handles.pop())
     result.unregister()
     presets_menu.unregister()
     key_mapping.unregister()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import Text, UserError
 from . import protocol
@@ -145,6 +147,16 @@ class WorkerClient:
         child, self._child = self._child, None
         if child is not None:
             child.end(grace_s)
+
+
+def answer_of(done: protocol.Done) -> Mapping[str, Any]:
+    """What the module of a `Call` returned.
+
+    Raises:
+        OSError, ValueError: The file cannot be read.
+    """
+    answer: Mapping[str, Any] = protocol.with_texts(json.loads(Path(done.result).read_bytes()))
+    return answer
 
 
 def new_job_id() -> str:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bpy
 
@@ -17,10 +19,11 @@ from ...pipeline.motion import Motion
 from ...pipeline.prosody import Prosody
 from ...pipeline.time_slicing import Steps
 from ...pipeline.upper_face import Settings as UpperFaceSettings
+from ...pipeline.words.track import Track
 from ...worker import protocol
-from ...worker.client import WorkerClient, new_job_id
+from ...worker.client import WorkerClient, answer_of, new_job_id
 from .. import compat
-from ..scene import checks, plan, upper_face
+from ..scene import checks, plan, speech_track, upper_face
 from ..scene.write_motion import Outcome, applying
 from ..sound import source
 from ..sound.decode import Decoding
@@ -107,7 +110,9 @@ class Job(Task):
         if self.settings.upper_face_only:
             begins = self.settings.start_frame + self._begins_s * compat.frame_rate_hz(context.scene)
             return self._add_upper_face(context, target, round(compat.time_stretch(context.scene) * begins))
+        shown = speech_track.shown_of(target)
         outcome = yield from self._add_speech(context, target)
+        outcome = self._keep_track(context, outcome, shown)
         if self.settings.upper_face is None:
             return outcome
         yield
@@ -160,6 +165,32 @@ class Job(Task):
             sound=self._heard_block(),
             visemes=Motion.load(visemes) if visemes.is_file() else None,
         )
+
+    def _keep_track(self, context: bpy.types.Context, outcome: Outcome, shown: Mapping[int, str]) -> Outcome:
+        """Keep what was heard on the action. Its strips, if the run has made one with strips again, show it."""
+        assert self._result is not None
+        action, file = bpy.data.actions[outcome.action_name], self._result.with_name(protocol.TRACK_FILE)
+        if not file.is_file():  # the model does not tell which phones it hears
+            return outcome
+        rate_hz, stretch = compat.frame_rate_hz(context.scene), compat.time_stretch(context.scene)
+        begins_s = self.settings.range_start_s + self._audio.later_s
+        place = speech_track.Place(
+            frame=self.settings.start_frame + begins_s * rate_hz,
+            action_frame=stretch * (self.settings.start_frame + self._begins_s * rate_hz),
+            action_rate_hz=stretch * rate_hz,
+            duration_s=outcome.n_frames / (stretch * rate_hz),
+            begins_s=self._audio.start_s,
+            speed=self._audio.speed,
+        )
+        identity = shown.get(action.session_uid, "")
+        speech_track.remember(action, Track.load(file), place, identity)
+        if not identity:
+            return outcome
+        try:
+            speech_track.show(context, action)
+        except UserError as error:
+            return replace(outcome, warnings=(*outcome.warnings, error.text))
+        return outcome
 
     def _add_upper_face(
         self, context: bpy.types.Context, target: bpy.types.Object, first_frame: int, n_frames: int | None = None
@@ -290,6 +321,23 @@ def run(
         job.cancel()
         raise
     return job.finish(context), job.notes
+
+
+def call(context: bpy.types.Context, module: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a module's `run(arguments, models)` returns in the warm worker; waits for it.
+
+    Raises:
+        UserError: The worker cannot be started, died, or found an error that is its own.
+    """
+    client, job = _warm_client(context), new_job_id()
+    client.submit(protocol.Call(job=job, module=module, arguments=json.dumps(dict(arguments))))
+    try:
+        answer = answer_of(client.wait())
+    except KeyboardInterrupt:
+        client.cancel()
+        raise
+    client.remove_job(job)
+    return answer
 
 
 def shut_down() -> None:
