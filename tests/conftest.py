@@ -16,6 +16,12 @@ def fake_package(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def own_package(tmp_path) -> Path:
+    """Another copy, which one test may change."""
+    return make_fake_package(tmp_path)
+
+
+@pytest.fixture
 def audio(tmp_path):
     """Path of a file whose name tells the fake animator what to do."""
 

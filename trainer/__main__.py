@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from wav2sem_blender import streams, threads
-from wav2sem_blender.errors import MissingFileError, UserError, report
+from wav2sem_blender.errors import MissingFileError, UserError, is_out_of_memory, report
+from wav2sem_blender.library_faults import fault_of
 
 from .experiments import find, known
 
@@ -52,16 +53,22 @@ def _reported(argv: Sequence[str] | None) -> int:
         if not arguments.data.exists():
             raise MissingFileError("{data}: there is no such folder; check --data", data=arguments.data)
         arguments.run(config, arguments)
-    except ModuleNotFoundError as error:
-        _complain(f"{error.name} is not installed; pip install -e '.[train]'")
-        return 1
     except Exception as error:
-        _complain(report(error))
+        _complain(_sentence(error))
         return 1
     except KeyboardInterrupt:
         _complain("stopped; continue with the same command and --resume")
         return 130
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    fault = None if isinstance(error, UserError) else fault_of(error)
+    if fault is not None and fault.is_missing:
+        return f"{fault.library} is not installed; pip install -e '.[train]'"
+    if is_out_of_memory(error) and not isinstance(error, UserError):
+        return "there is not enough memory; close other programs, or use an experiment with smaller batches"
+    return report(error)
 
 
 @dataclass(frozen=True, kw_only=True)

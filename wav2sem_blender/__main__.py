@@ -270,6 +270,8 @@ def _import(arguments: argparse.Namespace) -> int:
     try:
         from .pipeline.official import import_official
     except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
         raise UserError(
             "Importing a checkpoint needs {module}: pip install torch transformers", module=error.name
         ) from error

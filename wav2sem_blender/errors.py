@@ -9,11 +9,14 @@ traceback.
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .library_faults import LibraryFault, causes, fault_of
 
 LOG: Path | None = None
 """Where `report` writes the tracebacks of internal errors. None is `wav2sem_errors.log` in the temporary folder. Python
@@ -88,8 +91,10 @@ def user_text(error: BaseException) -> Text | None:
     """The message of an error that the user can mend, or None for an internal error."""
     if isinstance(error, UserError):
         return error.text
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return Text("There is not enough memory. Close other programs, or use a smaller model or a shorter recording.")
+    if fault := fault_of(error):
+        return library_text(fault)
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             name = error.filename or Text("temporary files")
@@ -100,18 +105,63 @@ def user_text(error: BaseException) -> Text | None:
     return None
 
 
+# Of torch (CPU, CUDA, MPS, XPU), ONNX Runtime, C++, Rust, libsndfile and Windows.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|insufficient memory|(can't|cannot|failed to|unable to) allocate (\w+ )*memory|"
+    r"bad_?alloc|bad allocation|ALLOC_FAILED|OUT_OF_(HOST|DEVICE)_MEMORY|memory allocation of \d+ bytes|"
+    r"internal malloc|paging file is too small|by signal: Killed",
+    re.IGNORECASE,
+)
+_MEMORY_WINERRORS = (8, 14, 1455)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, that of a GPU too, whatever the library calls it."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+        or getattr(cause, "winerror", None) in _MEMORY_WINERRORS
+        or (isinstance(cause, Exception) and not isinstance(cause, UserError) and says_out_of_memory(str(cause)))
+        for cause in causes(error)
+    )
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a library's message, or the log of a process that ended, says so."""
+    return _OUT_OF_MEMORY.search(text) is not None
+
+
+def library_text(fault: LibraryFault) -> Text:
+    """What the user can do about a library that does not load."""
+    names = {"library": fault.library, "package": fault.package}
+    if fault.is_missing:
+        return Text("{library} is not installed. Install it: pip install {package}", **names)
+    if fault.lacks_runtime:
+        return Text(
+            "{library} is installed but cannot be loaded ({reason}). Install Microsoft's Visual C++ Redistributable "
+            "(https://aka.ms/vs/17/release/vc_redist.x64.exe) and try again.",
+            reason=fault.reason, **names
+        )  # fmt: skip
+    return Text(
+        "{library} is installed but cannot be loaded ({reason}). Install it again (pip install --force-reinstall "
+        "{package}); in Blender, reinstall the extension or choose another Python in its preferences.",
+        reason=fault.reason, **names
+    )  # fmt: skip
+
+
 def report(error: BaseException, log: Path | None = None) -> Text:
     """The message for the user; the traceback of an internal error is first appended to `log` (default: `LOG`)."""
     text = user_text(error)
     if text is not None:
         return text
-    log = log or LOG or Path(tempfile.gettempdir()) / "wav2sem_errors.log"
     lines = (str(error).strip() or "no message").splitlines()
     try:
+        log = log or LOG or Path(tempfile.gettempdir()) / "wav2sem_errors.log"  # it finds none where all disks are full
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(traceback.format_exception(error)) + "\n")
     except OSError:
         traceback.print_exception(error)
+        log = log or Path("wav2sem_errors.log")
     return Text(
         "Internal error ({kind}: {message}). Please report it with the end of {log}.",
         kind=type(error).__name__,

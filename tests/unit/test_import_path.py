@@ -77,6 +77,16 @@ def test_an_experiment_of_the_users_own_is_found(tmp_path):
     (tmp_path / "mine.py").write_text("import beside\ndef tiny():\n    return beside.CONFIG\n")
     (tmp_path / "beside.py").write_text("CONFIG = 5\n")
     (tmp_path / "numpy.py").write_text("raise SystemExit(9)\n")
-    for name in ("mine:tiny", "mine.py:tiny"):
-        done = run(tmp_path, "-m", "trainer", "pretrain", name, "--data", ".", "--out", "o")
-        assert "returns int" in done.stderr, done.stderr
+    code = (
+        SETUP
+        + """
+from trainer.experiments import find
+for name in ("mine:tiny", "mine.py:tiny"):
+    try:
+        find("prepare", name)
+    except ValueError as error:
+        print(error)
+"""
+    )
+    done = run(tmp_path, "-c", code)
+    assert done.stdout.count("returns int") == 2, done.stderr

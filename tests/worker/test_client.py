@@ -329,3 +329,34 @@ def test_one_thread_each_overrules_the_users_own_values(environment, monkeypatch
     assert environment.variables()["OMP_NUM_THREADS"] == "8"
     one = replace(environment, one_thread=True).variables()
     assert (one["OMP_NUM_THREADS"], one["OPENBLAS_NUM_THREADS"], one["WAV2SEM_ONNX_THREADS"]) == ("1", "1", "1")
+
+
+def test_a_library_that_does_not_load_is_one_sentence(own_package, tmp_path, audio):
+    libraries = tmp_path / "libraries"
+    (libraries / "a_broken_library").mkdir(parents=True)
+    (libraries / "a_broken_library" / "__init__.py").write_text("raise ImportError('undefined symbol: x')")
+    (own_package / "pipeline" / "infer.py").write_text("import a_broken_library")
+    boot = own_package / "worker" / "boot.py"
+    client = WorkerClient(
+        WorkerEnvironment(python=Path(sys.executable), paths=(str(libraries),), boot=boot), tmp_path / "session"
+    )
+    animate(client, audio("ok"))
+    with pytest.raises(JobFailedError, match=r"^a_broken_library is installed but cannot be loaded \(undefined symbol"):
+        client.wait()
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "log", ["terminate called after throwing an instance of 'std::bad_alloc'", "memory allocation of 9 bytes failed"]
+)
+def test_a_native_library_that_ran_out_of_memory_is_named_so(own_package, tmp_path, audio, log):
+    (own_package / "pipeline" / "infer.py").write_text(
+        f"import os, sys\nprint({log!r}, file=sys.stderr, flush=True)\nos.abort()"
+    )
+    client = WorkerClient(
+        WorkerEnvironment(python=Path(sys.executable), boot=own_package / "worker" / "boot.py"), tmp_path / "session"
+    )
+    animate(client, audio("ok"))
+    with pytest.raises(WorkerDiedError, match=r"^The worker ended because memory ran out\."):
+        client.wait()
+    client.close()

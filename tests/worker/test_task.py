@@ -179,7 +179,7 @@ def test_a_missing_device_is_reported(monkeypatch):
 
 
 def test_a_library_that_does_not_load_is_trouble(monkeypatch):
-    def broken(has_onnx, device):
+    def broken(has_onnx, device, notes):
         raise RuntimeError("libcudart.so.13: no such file")
 
     monkeypatch.setattr(probe, "_engine_in_use", broken)

@@ -7,6 +7,7 @@ space, M memory width, N styles, K channels, V vertices.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import numpy as np
 
 from ..assets import DEFAULT_MODEL
-from ..errors import Text, UserError
+from ..errors import Text, UserError, is_out_of_memory, library_text
+from ..library_faults import fault_of
 from .audio import Speech
 from .checkpoint import NO_FACE, ModelConfig, ModelFolder, Wav2SemFolder, check_weights, open_folder
 from .face_names import listed
@@ -48,6 +50,7 @@ class SpeechAnimator:
         self.notes = self._listener.notes
         self._n_notes_of_model = len(self.notes)
         self._notes_of_speech: list[Text] = []
+        self._notes_of_loading: list[Text] = []
         host = folder.config.host
         self._decoder: Decoder = (
             host.decoder(folder.tensors("decoder.")) if host.IN_NUMPY else cast("TorchEngine", engine)
@@ -64,7 +67,7 @@ class SpeechAnimator:
         Args:
             model: "default" (the bundled model) or a model folder.
             engine: "onnx", "torch" or "auto": ONNX Runtime, unless the model has no ONNX file, a GPU is asked for, or
-                only torch is installed.
+                only torch can be loaded.
             device: "auto", "cuda", "mps", "xpu" or "cpu".
 
         Raises:
@@ -72,7 +75,8 @@ class SpeechAnimator:
             UserError: The model is damaged, the engine or device is unknown, or the engine is not installed.
         """
         folder = open_folder(DEFAULT_MODEL if str(model) == "default" else Path(model))
-        name = choose_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device)
+        notes: list[Text] = []
+        name = loaded_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device, notes)
         if isinstance(folder, Wav2SemFolder):
             return SentenceEncoder(folder, name, device)
         if name == "onnx":
@@ -82,7 +86,9 @@ class SpeechAnimator:
             return cls(folder, OnnxEngine(folder))
         from .engine_torch import TorchEngine
 
-        return cls(folder, TorchEngine(folder, device))
+        animator = cls(folder, TorchEngine(folder, device))
+        animator._notes_of_loading = notes
+        return animator
 
     def animate(
         self,
@@ -190,6 +196,8 @@ class SpeechAnimator:
                 semantic_strength=semantic_strength,
             )
         config = self.folder.config
+        self.notes += self._notes_of_loading  # with the first recording
+        self._notes_of_loading = []
         style_N = articulated(style_weights(style, config.styles), articulation, config)
         heard = self._listener.listen(speech, semantic_strength, progress)
         weights_TK = heard.decoded(
@@ -335,6 +343,34 @@ def choose_engine(has_onnx: bool, engine: str, device: str) -> str:
             device=device,
         )
     return engine
+
+
+def loaded_engine(has_onnx: bool, engine: str, device: str, notes: list[Text]) -> str:
+    """As `choose_engine`, and load its library; with "auto" torch replaces an ONNX Runtime that does not load.
+
+    Raises:
+        UserError: As `choose_engine`.
+        Exception: Whatever a library raises that does not load; `errors.user_text` has the sentence for it.
+    """
+    name = choose_engine(has_onnx, engine, device)
+    try:
+        _load_library(name)
+    except Exception as error:
+        fault = fault_of(error)
+        others = engine == "auto" and name == "onnx" and _installed("torch") and _installed("transformers")
+        if fault is None or is_out_of_memory(error) or not others:
+            raise
+        try:
+            _load_library("torch")
+        except Exception:  # the first library is the one that should be mended
+            raise error from None
+        notes.append(Text("{trouble} Until then, torch is used.", trouble=library_text(fault)))
+        return "torch"
+    return name
+
+
+def _load_library(engine: str) -> None:
+    importlib.import_module(".engine_onnx" if engine == "onnx" else ".engine_torch", __package__)
 
 
 def _installed(module: str) -> bool:

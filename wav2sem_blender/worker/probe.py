@@ -52,12 +52,14 @@ def look(device: str) -> Report:
     missing = environment.missing_modules(environment.REQUIRED_MODULES)
     missing_for_torch = missing + environment.missing_modules(environment.TORCH_MODULES)
     used = {"bundled": "", "larger": "", "trouble": ""}
+    notes: list[Text] = []
     for name, has_onnx in (("bundled", True), ("larger", False)):
         try:
             if not missing and (has_onnx or not missing_for_torch):
-                used[name] = _engine_in_use(has_onnx, device)
+                used[name] = _engine_in_use(has_onnx, device, notes)
         except Exception as error:  # a library that does not fit raises anything while it is loaded
             used["trouble"] = user_text(error) or f"{type(error).__name__}: {error}"
+    used["trouble"] = used["trouble"] or next(iter(notes), "")
     return Report(
         python=sys.version.partition(" ")[0],
         executable=sys.executable,
@@ -68,15 +70,15 @@ def look(device: str) -> Report:
     )
 
 
-def _engine_in_use(has_onnx: bool, device: str) -> str:
+def _engine_in_use(has_onnx: bool, device: str, notes: list[Text]) -> str:
     """As in "torch 2.14.1 on the CPU".
 
     Raises:
         UserError: No engine, or no such device.
     """
-    from ..pipeline.infer import choose_engine
+    from ..pipeline.infer import loaded_engine
 
-    if choose_engine(has_onnx, "auto", device) == "onnx":
+    if loaded_engine(has_onnx, "auto", device, notes) == "onnx":
         version = importlib.import_module("onnxruntime").__version__
         return Text("ONNX Runtime {version} on the CPU", version=version)
     from ..pipeline.engine_torch import choose_device

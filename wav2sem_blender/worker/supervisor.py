@@ -19,8 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import Text, UserError
+from ..errors import Text, UserError, says_out_of_memory
 from . import protocol
+
+# STATUS_NO_MEMORY and STATUS_COMMITMENT_LIMIT of Windows.
+_MEMORY_STATUSES = (0xC0000017, 0xC000012D)
+_LOG_END_BYTES = 2000
 
 
 class Child:
@@ -128,6 +132,8 @@ class Child:
                 "{process} was killed (SIGKILL), often because memory ran out. Close other programs and try again.",
                 process=process,
             )
+        if status in _MEMORY_STATUSES or says_out_of_memory(self._log_end()):  # a native library ended it
+            return Text("{process} ended because memory ran out. Close other programs and try again.", process=process)
         how: str = Text("exit status {status}", status=status)
         if -status in list(signal.Signals):
             how = signal.Signals(-status).name
@@ -162,6 +168,12 @@ class Child:
             _close_stdin(process)
         if self._is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _log_end(self) -> str:
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_END_BYTES))
+            return file.read().decode("utf-8", "replace")
+        return ""
 
     @property
     def _events(self) -> Path:
