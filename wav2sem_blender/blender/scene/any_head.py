@@ -134,12 +134,14 @@ def _write_all(parts: tuple[Part, ...], shapes: list[dict[str, np.ndarray]]) -> 
     kept = len(shapes[0]) - made
     of_its_own = Text(", {kept} keys of its own were kept", kept=kept) if kept else ""
     along = Text("; {followers} follow", followers=", ".join(followers)) if followers else ""
+    aside = Text("; a Mirror modifier completes it, so nothing moves to one side") if parts[0].mirroring else ""
     return Text(
-        '"{face}" has {made} keys for mouth, lids and brows{of_its_own}{along}',
+        '"{face}" has {made} keys for mouth, lids and brows{of_its_own}{along}{aside}',
         face=face.name,
         made=made,
         of_its_own=of_its_own,
         along=along,
+        aside=aside,
     )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A head with its teeth, eyes and other parts, read as one mesh in world space: the parts may be objects of their own.
 
+Half a head with a Mirror modifier is read as the whole head that is seen.
+
 Shapes: N vertices of all parts, V of one, F triangles, K channels.
 """
 
@@ -17,13 +19,17 @@ from ...pipeline.any_head.landmarks import guess_landmarks
 from ...pipeline.any_head.transfer import TemplateFace
 from ...pipeline.time_slicing import Progress
 from .checks import rest_points
+from .mirroring import TO_ONE_SIDE, Mirroring, check_whole, mirroring_of
 
 MAX_VERTICES = 400_000  # of a character; more takes minutes and gigabytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """What a mesh was like when it was gathered; `uid` is its session_uid, which survives rename and undo."""
+    """What a mesh was like when it was gathered; `uid` is its session_uid, which survives rename and undo.
+
+    Where a Mirror modifier completes the mesh, `mirroring` says how; the points and triangles are those of the mesh.
+    """
 
     uid: int
     name: str
@@ -31,37 +37,49 @@ class Part:
     rest_V3: np.ndarray
     triangles_F3: np.ndarray
     keys: tuple[str, ...]
+    mirroring: Mirroring | None
 
     @classmethod
     def of(cls, mesh: bpy.types.Object) -> Part:
         """Read a mesh."""
-        keys = mesh.data.shape_keys
+        keys, rest_V3 = mesh.data.shape_keys, rest_points(mesh.data)
         return cls(
             uid=mesh.session_uid,
             name=mesh.name,
             world_44=np.array(mesh.matrix_world),
-            rest_V3=rest_points(mesh.data),
+            rest_V3=rest_V3,
             triangles_F3=_triangles(mesh.data),
             keys=tuple(keys.key_blocks.keys()) if keys else (),
+            mirroring=mirroring_of(mesh, rest_V3),
         )
 
+    def seen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points (N, 3) and triangles (F, 3) of the whole mesh that is seen, in its own space."""
+        if self.mirroring is None:
+            return self.rest_V3, self.triangles_F3
+        return self.mirroring.whole(self.rest_V3, self.triangles_F3)
+
     def shapes(
-        self, offsets_KV3: np.ndarray, channels: tuple[str, ...], negligible: float, *, keep_all: bool
+        self, offsets_KN3: np.ndarray, channels: tuple[str, ...], negligible: float, *, keep_all: bool
     ) -> dict[str, np.ndarray]:
         """Points (V, 3) of the part in the shape of each channel, in its own space.
 
         Args:
-            offsets_KV3: Displacement of the points by each channel, in world space.
+            offsets_KN3: Displacement of the seen points by each channel, in world space.
             channels: Names of the channels.
             negligible: A channel that moves no point farther than this is left out.
-            keep_all: Keep those channels, too.
+            keep_all: Keep those channels, too. What a mirror cannot show is always left out.
         """
         to_local_33 = np.linalg.inv(self.world_44[:3, :3]).T
-        return {
-            name: (self.rest_V3 + offsets_V3 @ to_local_33).astype(np.float32)
-            for name, offsets_V3 in zip(channels, offsets_KV3, strict=True)
-            if keep_all or np.abs(offsets_V3).max() > negligible
-        }
+        shapes = {}
+        for name, offsets_N3 in zip(channels, offsets_KN3, strict=True):
+            if self.mirroring is not None and name in TO_ONE_SIDE:
+                continue
+            if keep_all or np.abs(offsets_N3).max() > negligible:
+                own_N3 = offsets_N3 @ to_local_33
+                own_V3 = own_N3 if self.mirroring is None else self.mirroring.folded(own_N3)
+                shapes[name] = (self.rest_V3 + own_V3).astype(np.float32)
+        return shapes
 
     def unchanged(self) -> bpy.types.Object:
         """Look the object up. It may have been moved and renamed since.
@@ -108,7 +126,7 @@ def gather(face: bpy.types.Object, context: bpy.types.Context) -> Character:
     """Read the face and the parts that follow it.
 
     Raises:
-        UserError: There are too many vertices.
+        UserError: There are too many vertices, or the face is cut in half.
     """
     meshes = (face, *parts_of(face, context))
     n_vertices = sum(len(mesh.data.vertices) for mesh in meshes)
@@ -121,11 +139,14 @@ def gather(face: bpy.types.Object, context: bpy.types.Context) -> Character:
             max_vertices=MAX_VERTICES,
         )
     parts = tuple(Part.of(mesh) for mesh in meshes)
+    if parts[0].mirroring is None:
+        check_whole(face, parts[0].rest_V3)
     points, triangles, spans, start = [], [], [], 0
     for part in parts:
-        points.append(part.rest_V3 @ part.world_44[:3, :3].T + part.world_44[:3, 3])
+        own_N3, triangles_F3 = part.seen()
+        points.append(own_N3 @ part.world_44[:3, :3].T + part.world_44[:3, 3])
         is_mirrored = bool(np.linalg.det(part.world_44[:3, :3]) < 0)
-        triangles.append((part.triangles_F3[:, ::-1] if is_mirrored else part.triangles_F3) + start)
+        triangles.append((triangles_F3[:, ::-1] if is_mirrored else triangles_F3) + start)
         spans.append(slice(start, start + len(points[-1])))
         start = spans[-1].stop
     return Character(
