@@ -334,3 +334,35 @@ def test_three_minutes_of_phones():
     assert speech_track.show(bpy.context, action) == n
     assert speech_track.read(action).settled.track() == track
     assert len({strip.name for strip in speech_track.strips_of(action)[1]}) == n
+
+
+def test_animating_keeps_what_was_heard(head, animate):
+    bpy.context.scene.render.fps = 25
+    assert animate("phones", start_frame=11, delay_s=0.2) == {"FINISHED"}
+    made = head.data.shape_keys.animation_data.action
+    track = speech_track.recorded(made)
+    assert [(p.name, p.forced, *p[1:3]) for p in track.phones] == [
+        ("SIL", False, 0.0, 0.5),
+        ("L", False, 0.5, 1.0),
+        ("SIL", False, 1.0, 2.0),
+    ]
+    place = speech_track.place_of(made)
+    found = place.frame, place.action_frame, place.action_rate_hz
+    assert found == pytest.approx((11.0, 16.0, 25.0)), "words lie on the sound, the face lags behind it"
+    speech_track.show(bpy.context, made)
+    assert compat.strip_span(strips(made, "phones")["L"]) == (24, 36)
+    assert animate("phones", start_frame=31) == {"FINISHED"}
+    assert compat.strip_span(strips(made, "phones")["L"]) == (44, 56), "its strips come along"
+
+
+def test_a_model_that_tells_no_phones_leaves_no_track(head, animate):
+    animate()
+    assert not speech_track.has_track(head.data.shape_keys.animation_data.action)
+
+
+def test_removing_a_take_removes_its_strips(head, animate):
+    animate("phones")
+    action = head.data.shape_keys.animation_data.action
+    speech_track.show(bpy.context, action)
+    assert bpy.ops.wav2sem.remove_take() == {"FINISHED"}
+    assert not [strip for strip in compat.all_strips(bpy.context.scene) if strip.type == "TEXT"]

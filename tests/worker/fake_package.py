@@ -12,11 +12,12 @@ def make_fake_package(folder: Path) -> Path:
     """Create it in `folder`. As an extension's folder may be, it is not named `wav2sem_blender`."""
     package = folder / "some_other_name"
     (package / "pipeline").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "files.py", "library_faults.py", "offline.py", "threads.py"):
-        shutil.copy(PACKAGE / name, package)
+    for module in PACKAGE.glob("*.py"):
+        shutil.copy(module, package)
     shutil.copytree(PACKAGE / "worker", package / "worker", ignore=shutil.ignore_patterns("__pycache__"))
     for module in (PACKAGE / "pipeline").glob("*.py"):
         shutil.copy(module, package / "pipeline")
+    shutil.copytree(PACKAGE / "pipeline" / "words", package / "pipeline" / "words")
     for name in ("prosody.py", "visemes.py"):
         shutil.copy(PACKAGE / "pipeline" / name, package / "pipeline" / f"true_{name}")
     for name in ("infer.py", "audio.py", "prosody.py", "visemes.py"):

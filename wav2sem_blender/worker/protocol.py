@@ -20,6 +20,7 @@ LOG_FILE = "worker.log"
 RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
+TRACK_FILE = "track.json"
 CALL_FILE = "call.json"
 JOB = "job"
 
@@ -41,7 +42,7 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Animate:
-    """Command: turn one recording into `<folder>/<job>/motion.npz`.
+    """Command: turn one recording into `<folder>/<job>/motion.npz`, and what was heard into `track.json` beside it.
 
     Attributes:
         job: Names the job and its folder; letters and digits.

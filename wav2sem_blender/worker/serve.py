@@ -156,6 +156,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     progress("model", 1.0)
     from ..pipeline.retarget import covering, prepared  # only now is NumPy known to be there
     from ..pipeline.tongue import with_tongue
+    from ..pipeline.words.heard import heard_track
+    from ..pipeline.words.track_files import save_track
 
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
@@ -174,6 +176,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
+    if motion.phones is not None:
+        save_track(heard_track(motion.phones), job_folder / protocol.TRACK_FILE)
     if command.visemes:
         _convert(motion, command, job_folder, progress)
     return protocol.Done(

@@ -19,7 +19,7 @@ from ...pipeline.motion import Motion
 from ...pipeline.prosody import Prosody
 from ...pipeline.time_slicing import Steps
 from ...pipeline.upper_face import Settings as UpperFaceSettings
-from ...pipeline.words.track import Track
+from ...pipeline.words.track_files import load_track
 from ...worker import protocol
 from ...worker.client import WorkerClient, answer_of, new_job_id
 from .. import compat
@@ -183,7 +183,7 @@ class Job(Task):
             speed=self._audio.speed,
         )
         identity = shown.get(action.session_uid, "")
-        speech_track.remember(action, Track.load(file), place, identity)
+        speech_track.remember(action, load_track(file), place, identity)
         if not identity:
             return outcome
         try:

@@ -71,6 +71,13 @@ def remember(action: bpy.types.Action, track: Track, place: Place, identity: str
     action[IDENTITY] = identity or uuid.uuid4().hex
 
 
+def shown_of(face: bpy.types.Object) -> dict[int, str]:
+    """What the strips of a face's active action call it, by its session_uid; {} if no strips show its track."""
+    keys = face.data.shape_keys if face.type == "MESH" else None
+    action = keys.animation_data.action if keys is not None and keys.animation_data is not None else None
+    return {action.session_uid: str(action[IDENTITY])} if action is not None and strips_of(action)[1] else {}
+
+
 def has_track(action: bpy.types.Action) -> bool:
     """Whether words or phones are kept on an action."""
     return TRACK in action and PLACE in action

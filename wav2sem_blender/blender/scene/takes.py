@@ -13,7 +13,7 @@ from typing import Any
 import bpy
 
 from ...errors import Text
-from . import actions, original_state, parts, upper_face_strips
+from . import actions, original_state, parts, speech_track, upper_face_strips
 from .checks import own_keys, value_path
 
 
@@ -262,6 +262,8 @@ def _remove_speech(keys: bpy.types.Key, take: Take, others: Sequence[bpy.types.K
     own = {value_path(name) for name in take.key_names}
     fcurves = take.fcurves or ()
     is_shared = action.users - int(action.use_fake_user) > len(players)
+    if not is_shared:
+        speech_track.remove(action)
     if any(curve.data_path not in own for curve in fcurves) and action.library is None and not is_shared:
         for _, curve in list(take.curves()):
             fcurves.remove(curve)
