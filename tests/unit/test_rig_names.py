@@ -140,7 +140,7 @@ def test_a_channel_over_quarters_and_a_key_for_both_sides() -> None:
 @pytest.mark.parametrize("keys", [["mouthOpen", "mouthSmile"], ["Basis", "MouthOpen"], ["Expressions_mouthOpen_max"]])
 def test_one_open_mouth_is_a_jaw(keys: list[str]) -> None:
     found = guess_key_map(keys)
-    assert found.can_speak() and found.rows[0].channel == "jawOpen"
+    assert found.can_speak() and found.rows[0].channel == "jawOpen" and found.label == "Mouth Open"
 
 
 @pytest.mark.parametrize(("name", "spelling"), [(name, s) for name, some in VISEMES.items() for s in some])

@@ -227,6 +227,8 @@ def _plain(name: str) -> str:
 RIGS: tuple[Rig, ...] = tuple(
     Rig(label, _expanded(table))
     for label, table in (
+        # The first of equals: a single MouthOpen tells nothing of its maker.
+        ("Mouth Open", _TWO_KEYS),
         ("MetaHuman curves", _METAHUMAN),
         ("Character Creator keys", _CHARACTER_CREATOR_4),
         ("Character Creator 3 keys", _CHARACTER_CREATOR_3),
@@ -234,7 +236,6 @@ RIGS: tuple[Rig, ...] = tuple(
         ("Mixamo Fuse keys", _FUSE),
         ("SRanipal keys", _SRANIPAL),
         ("Unified Expressions", _UNIFIED),
-        ("Mouth Open", _TWO_KEYS),
     )
 )
 LIDS = _expanded(
