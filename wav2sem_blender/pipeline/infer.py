@@ -79,8 +79,8 @@ class SpeechAnimator:
         name = loaded_engine(isinstance(folder, ModelFolder) and folder.has_onnx, engine, device, notes)
         if isinstance(folder, Wav2SemFolder):
             return SentenceEncoder(folder, name, device)
-        if name == "onnx":
         check_weights(folder)
+        if name == "onnx":
             from .engine_onnx import OnnxEngine
 
             return cls(folder, OnnxEngine(folder))
