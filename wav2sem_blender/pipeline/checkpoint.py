@@ -124,11 +124,11 @@ class ModelConfig:
             "articulation": None if ends is None else tuple(ends),
         }
         config = cls(**{**data, **parsed})
-        if ends is not None and not (len(ends) == 2 and set(ends) <= set(config.styles)):
-            raise UserError(
         for key, names in (("channels", config.channels), ("styles", config.styles), ("phones", config.phones)):
             if len(set(names)) < len(names) or (key == "channels" and not names):
                 raise UserError("{key} must be different names", key=f"model.{key}")
+        if ends is not None and not (len(ends) == 2 and set(ends) <= set(config.styles)):
+            raise UserError(
                 "model.articulation is {value}; two of the styles {styles} are needed",
                 value=json.dumps(ends),
                 styles=json.dumps(data["styles"]),
@@ -136,8 +136,6 @@ class ModelConfig:
         return config
 
 
-@dataclass(frozen=True, kw_only=True)
-class _HostDescription:
 def _encoder(data: Any, name: str) -> EncoderConfig:
     encoder = described(EncoderConfig, data, name)
     check_encoder(encoder.kind, encoder.config, f"{name}config.")
@@ -150,6 +148,8 @@ def _wav2sem(data: Any, name: str) -> Wav2SemConfig:
     return wav2sem
 
 
+@dataclass(frozen=True, kw_only=True)
+class _HostDescription:
     kind: str
     settings: Mapping[str, Any]
 
@@ -176,13 +176,13 @@ class _Folder:
     weights_sha256: str
     files: frozenset[str]
 
-    def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Weights whose names start with `prefix`, without it; half precision becomes float32."""
     @cached_property
     def shapes(self) -> Shapes:
         """Of all weights, which `tensors` reads; UserError if the file is damaged."""
         return read_shapes(self.path / WEIGHTS_FILE)
 
+    def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Weights whose names start with `prefix`, without it; half precision becomes float32."""
         from safetensors import SafetensorError, safe_open
 
         file_path = self.path / WEIGHTS_FILE
