@@ -48,7 +48,6 @@ class FaceFormerChannels(FaceFormer):
         """As `Host`: a few small products for each frame."""
         return ChannelDecoder(self, tensors)
 
-    def network(self, n_outputs: int, n_styles: int) -> ChannelNetwork:
     def shapes(self, n_channels: int, n_styles: int) -> dict[str, tuple[int, ...]]:
         """As `Host`, with the two convolutions."""
         found = super().shapes(n_channels, n_styles)
@@ -57,6 +56,7 @@ class FaceFormerChannels(FaceFormer):
             found[f"context.{number}.bias"] = (self.dim,)
         return found
 
+    def network(self, n_outputs: int, n_styles: int) -> ChannelNetwork:
         """The torch decoder."""
         from ..nn.faceformer_channels import ChannelNetwork
 
