@@ -20,18 +20,16 @@ from trainer.loops.finetune_channels import Teacher, change_speed  # noqa: E402
 from trainer.loops.pretrain_hubert import random_span_mask  # noqa: E402
 from trainer.motion.curves import MotionStore, solve  # noqa: E402
 from trainer.motion.landmarks import USED, LandmarkBasis  # noqa: E402
-from trainer.motion.phoneme_driven import phone_shares  # noqa: E402
+from trainer.motion.phoneme_driven import shares_of  # noqa: E402
 from trainer.motion.targets import (  # noqa: E402
     AGAINST_THE_TUCK,
     PARTED_GAP,
     POSES,
-    PRESSED_M,
     ROUNDED_GAP,
     ROUNDED_SHARE,
     TUCKED,
     TUCKED_GAP_M,
-    Mouth,
-    close_lips,
+    PosedMouth,
     manners,
     mixed,
     part_lips,
@@ -47,13 +45,14 @@ from trainer.speech.phones import BILABIALS, PHONES, frame_labels  # noqa: E402
 from trainer.speech.prepared import SpeechRecord, SpeechStore  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.frame_timing import FrameGrid  # noqa: E402
+from wav2sem_blender.pipeline.mouth import PRESSED_M, close_lips  # noqa: E402
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="development data (../shared/data) is not here")
 
 LIPS = (*("jawOpen", "mouthClose", "mouthPucker", "mouthPressLeft", "mouthPressRight"), *TUCKED, *AGAINST_THE_TUCK)
 LIPS_GAP_K = 0.001 * np.array([31, -31, 1, -1.4, -1.4, -5, 4, 4, -1, -7, 3, 3])  # about what the bundled basis does
-MOUTH = Mouth(channels=LIPS, gap_K=LIPS_GAP_K)
+MOUTH = PosedMouth(channels=LIPS, gap_K=LIPS_GAP_K)
 
 
 def speaking(**weights: float) -> np.ndarray:
@@ -180,11 +179,11 @@ def test_fit_recovers_known_weights() -> None:
 
 def test_driven_lips_meet_on_bilabials_only() -> None:
     phones = [("AA", 0.0, 0.4), ("B", 0.4, 0.5), ("AA", 0.5, 1.0)]
-    shares = phone_shares(phones, 30)
+    shares = shares_of(phones, 30)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
     assert shares[13, PHONES.index("B")] == 1 and shares[6, PHONES.index("AA")] == 1
     spoken = speaking(jawOpen=0.3, mouthPucker=0.2, mouthUpperUpLeft=0.1)
-    driven = close_lips(spoken, phones, MOUTH)
+    driven = close_lips(spoken, phones, MOUTH, fps=30)
     np.testing.assert_allclose(MOUTH.gap(driven)[12:16], -PRESSED_M, atol=1e-9)
     np.testing.assert_array_equal(driven[[0, 5, 20, 29]], spoken[[0, 5, 20, 29]])
     np.testing.assert_array_equal(driven[:, LIPS.index("mouthPucker")], 0.2)  # rounded neighbours reach into a b

@@ -25,7 +25,7 @@ from wav2sem_blender.pipeline.infer import SpeechAnimator
 
 from ..motion.curves import FPS, MotionStore, paired_records
 from ..motion.shapes import read_basis
-from ..motion.targets import Mouth, manners
+from ..motion.targets import PosedMouth, manners
 from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
 from .pictures import DPI, MOUTH_PX, MOUTH_VIEW_MM, PAPER, daylight, nearest_surface
@@ -95,7 +95,7 @@ def taught(data: Path) -> tuple[tuple[str, ...], Iterator[Said]]:
     """The channels, and the captured validation clips in every manner (T, K)."""
     motion = MotionStore(data / "motion")
     _, gap_K = read_basis(data / "basis.npz", motion.channels)
-    mouth = Mouth(channels=motion.channels, gap_K=gap_K)
+    mouth = PosedMouth(channels=motion.channels, gap_K=gap_K)
     pairs = paired_records(SpeechStore(data / "speech"), motion)
     return motion.channels, (
         (manners(motion.weights(moved), record.phones, record.n_samples / SAMPLE_RATE_HZ, mouth), record.phones)

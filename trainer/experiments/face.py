@@ -13,7 +13,7 @@ from wav2sem_blender.pipeline.checkpoint import EncoderConfig
 from wav2sem_blender.pipeline.hosts.faceformer import FaceFormer
 from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceFormerChannels
 
-from ..loops.face_recipes import AblateSemantics, FinetuneChannels, FinetuneVertices
+from ..loops.face_recipes import AblateSemantics, FinetuneChannels, FinetuneForced, FinetuneVertices
 from .hubert import ANYWHERE, TOY_SIZES
 
 BIWI = FaceFormer(dim=128, ffn_dim=256).at_rate(25)
@@ -105,6 +105,16 @@ def bundled_smoke() -> FinetuneChannels:
     )
 
 
+def bundled_forced() -> FinetuneForced:
+    """Let phones be forced in the bundled face of --prior."""
+    return FinetuneForced(face=bundled())
+
+
+def forced_smoke() -> FinetuneForced:
+    """A few steps of `bundled_forced`."""
+    return FinetuneForced(face=bundled_smoke(), editions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
+
+
 def bundled_ablation() -> AblateSemantics:
     """Does F_s help the bundled face: without, constant, shuffled, its own, the text's; three seeds each."""
     return AblateSemantics(face=replace(bundled(), versions=2, driven_versions=1, steps=800))
@@ -119,6 +129,6 @@ EXPERIMENTS = (
     *(vocaset, vocaset_hubert, vocaset_wav2sem, vocaset_cached),
     *(biwi, biwi_hubert, biwi_wav2sem),
     custom,
-    *(bundled, bundled_ablation),
-    *(smoke, smoke_wav2sem, biwi_smoke, custom_smoke, bundled_smoke, ablation_smoke),
+    *(bundled, bundled_forced, bundled_ablation),
+    *(smoke, smoke_wav2sem, biwi_smoke, custom_smoke, bundled_smoke, forced_smoke, ablation_smoke),
 )

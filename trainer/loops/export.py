@@ -7,7 +7,6 @@ exported from the stored weights, so that both engines compute with the same num
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import tempfile
 import warnings
@@ -92,13 +91,12 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
     """RUN/model: a finished run's model, complete for `SpeechAnimator.load`.
 
     Args:
-        run: Its description becomes the config's provenance.
-        config: The model's description.
+        run: Where the model was made.
+        config: The model's description, with `provenance_of` the run.
         state: The state dict of `FaceModel`.
         basis_KV3: Vertex displacements of the channels in the config's unit.
     """
     tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
-    config = dataclasses.replace(config, provenance=provenance_of(run))
     return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
 
 

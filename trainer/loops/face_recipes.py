@@ -146,6 +146,32 @@ class FinetuneChannels(FaceWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneForced:
+    """What lets phones be forced in a bundled face, which is not changed.
+
+    Attributes:
+        face: How that face was trained.
+        editions: Copies of each driven clip in which phones are exchanged.
+        exchanged: Which share of them.
+        whole_share: How often all phones of a crop are forced, not a few spans.
+    """
+
+    face: FinetuneChannels
+    editions: int = 2
+    exchanged: float = 0.12
+    whole_share: float = 0.3
+    steps: int = 2000
+    batch: int = 24
+    crop_frames: int = 72
+    peak_lr: float = 2e-3
+    warmup_steps: int = 50
+    precision: str = "no"
+    accumulate: int = 1
+    checkpoint_every: int = 250
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblateSemantics:
     """The bundled face, trained once for each kind of sentence vector and each seed, with everything else equal.
 

@@ -34,12 +34,13 @@ from .ablation import ablate_semantics
 from .adapt import adapt_actor
 from .examples import Example, Examples, example_for, remember
 from .export import MODEL, provenance_of
-from .face_recipes import AblateSemantics, AdaptActor, FinetuneChannels, FinetuneVertices
+from .face_recipes import AblateSemantics, AdaptActor, FinetuneChannels, FinetuneForced, FinetuneVertices
 from .finetune_channels import finetune_channels
+from .finetune_forced import finetune_forced
 
 
 def finetune(
-    config: FinetuneVertices | FinetuneChannels | AblateSemantics | AdaptActor,
+    config: FinetuneVertices | FinetuneChannels | FinetuneForced | AblateSemantics | AdaptActor,
     data: Path,
     run: Run,
     hubert: Path | None,
@@ -55,6 +56,10 @@ def finetune(
         finetune_vertices(config, data, run, hubert, wav2sem, prior)
     elif isinstance(config, AdaptActor):
         adapt_actor(config, data, run, prior)
+    elif isinstance(config, FinetuneForced):
+        if prior is None:
+            raise UserError("this experiment adds to a finished face: give --prior RUN, of `finetune bundled`")
+        finetune_forced(config, data, run, prior)
     elif hubert is None or wav2sem is None:
         raise UserError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
     elif isinstance(config, AblateSemantics):

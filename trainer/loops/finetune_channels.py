@@ -11,7 +11,7 @@ V vertices.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +29,14 @@ from wav2sem_blender.pipeline.phones import PHONES
 
 from ..motion.curves import MotionRecord, MotionStore, paired_records
 from ..motion.shapes import read_basis
-from ..motion.targets import Mouth, manners, mixed
+from ..motion.targets import PosedMouth, manners, mixed
 from ..runs.run import Run, cosine_with_warmup, data_hash
 from ..runs.stages import below, read_encoder, read_recogniser, read_sentence_space, read_wav2sem
 from ..speech.augment import Augmenter
 from ..speech.augmentation import RECORDED
 from ..speech.batches import normalise
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-from .export import write_model
+from .export import provenance_of, write_model
 from .face_recipes import FinetuneChannels
 
 PIECE_FRAMES = 600  # longer sequences are cut to FaceFormer's limit, 20 s
@@ -76,7 +76,7 @@ class Crop:
 class Teacher:
     """Turns prepared motion into what is taught (`motion/targets.py`)."""
 
-    mouth: Mouth
+    mouth: PosedMouth
 
     def manners(self, target_TK: np.ndarray, record: SpeechRecord) -> dict[str, np.ndarray]:
         """The motion (T, K) in every manner."""
@@ -123,7 +123,8 @@ def finetune_channels(config: FinetuneChannels, data: Path, run: Run, hubert: Pa
         run.update()
         run.log(step, audio_s=sum(len(crop.features_TD) for crop in crops) / config.host.fps)
     if run.is_main:
-        write_model(run, model.config, model.state_dict(), basis_KV3)
+        described = replace(model.config, provenance=provenance_of(run))
+        write_model(run, described, model.state_dict(), basis_KV3)
 
 
 def training_examples(
@@ -132,7 +133,7 @@ def training_examples(
     """The captured clips, and the driven ones if the config has a share of them."""
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     train = [pair for pair in paired_records(speech, motion) if pair[1].split == "train"]
-    taught = Teacher(mouth=Mouth(channels=motion.channels, gap_K=gap_K))
+    taught = Teacher(mouth=PosedMouth(channels=motion.channels, gap_K=gap_K))
     groups = [_examples(config, model, speech, motion, taught, train, config.versions, device)]
     if config.driven_share:
         driven = MotionStore(data / "driven")

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wav2sem_blender.pipeline.forced_phones import phone_shares
 from wav2sem_blender.pipeline.frame_timing import FrameGrid
 from wav2sem_blender.pipeline.hosts.faceformer_channels import FaceWeights
+from wav2sem_blender.pipeline.mouth import close_lips
 from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
 
 from ..speech.phones import PHONES, Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechStore
 from .curves import FPS, Fitted, MotionStore, paired_records, write_motion
 from .shapes import read_basis
-from .targets import Mouth, close_lips, part_lips, rest_in_pauses, round_lips
+from .targets import PosedMouth, part_lips, rest_in_pauses, round_lips
 
 STEPS = 700
 CROP_FRAMES = 80
@@ -45,32 +47,12 @@ class PhonesToMotion(nn.Sequential):
         return super().forward(phones_BTP.transpose(1, 2)).transpose(1, 2)
 
 
-def phone_shares(phones: list[Timing], n_frames: int) -> np.ndarray:
-    """(T, P): the part of every frame (centred on its time) that each phone fills; the rest is silence."""
-    shares_TP = np.zeros((n_frames, len(PHONES)), np.float32)
-    for phone, start, end in phones:
-        first, last = max(0, int(start * FPS - 1)), min(n_frames, int(end * FPS + 2))
-        frames = np.arange(first, last)
-        overlap = np.minimum(frames + 0.5, end * FPS) - np.maximum(frames - 0.5, start * FPS)
-        shares_TP[first:last, PHONES.index(phone)] += overlap.clip(0, 1)
-    shares_TP[:, 0] += (1 - shares_TP.sum(1)).clip(0)
-    return shares_TP
-
-
 def prepare_driven(data: Path, out: Path, seed: int) -> None:
     """Learn from the captured clips, drive every other aligned clip, and write a folder that `MotionStore` reads."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     speech, motion = SpeechStore(data / "speech"), MotionStore(data / "motion")
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
-    filmed = [
-        (record, moved)
-        for record, moved in paired_records(speech, motion)
-        if moved.split == "train" and moved.style == "grid_s1" and record.phones
-    ]
-    captured = [(phone_shares(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
-    model = _learn(captured, FaceLoss(FaceWeights(), basis_KV3, gap_K), rng)
-    mouth = Mouth(channels=motion.channels, gap_K=gap_K)
+    model = learn_driver(speech, motion, FaceLoss(FaceWeights(), basis_KV3, gap_K), seed)
+    mouth = PosedMouth(channels=motion.channels, gap_K=gap_K)
     names = {record.name for record in motion.records}
     todo = [r for r in speech.records if r.phones and r.split == "train" and r.name not in names]
     spoken = [record for record in todo if record.corpus not in MOST_SYNTHETIC]
@@ -88,16 +70,35 @@ def prepare_driven(data: Path, out: Path, seed: int) -> None:
     print(f"{len(driven)} clips driven, {sum(len(clip[3]) for clip in driven) / FPS / 60:.1f} min")
 
 
-def drive(model: nn.Module, phones: list[Timing], n_frames: int, mouth: Mouth) -> np.ndarray:
+def learn_driver(speech: SpeechStore, motion: MotionStore, loss: FaceLoss, seed: int) -> PhonesToMotion:
+    """The network that knows how the captured speaker's face moves in phones."""
+    torch.manual_seed(seed)
+    filmed = [
+        (record, moved)
+        for record, moved in paired_records(speech, motion)
+        if moved.split == "train" and moved.style == "grid_s1" and record.phones
+    ]
+    captured = [(shares_of(record.phones or [], moved.n_frames), motion.weights(moved)) for record, moved in filmed]
+    return _learn(captured, loss, np.random.default_rng(seed))
+
+
+def shares_of(phones: list[Timing], n_frames: int) -> np.ndarray:
+    """The phones' shares (T, P) of a clip's frames."""
+    return phone_shares(phones, 0, n_frames, FPS)
+
+
+def drive(model: nn.Module, phones: list[Timing], n_frames: int, mouth: PosedMouth) -> np.ndarray:
     """The motion (T, K) of these phones, with closed, parted and rounded lips where an average has none."""
     with torch.no_grad():
-        average_TK = model(torch.from_numpy(phone_shares(phones, n_frames))[None])[0].numpy()
+        average_TK = model(torch.from_numpy(shares_of(phones, n_frames))[None])[0].numpy()
     rounded_TK = round_lips(mouth.animatable(average_TK), phones, mouth)
-    closed_TK = close_lips(rounded_TK, phones, mouth)
+    closed_TK = close_lips(rounded_TK, phones, mouth, FPS)
     return mouth.animatable(part_lips(closed_TK, phones, mouth))
 
 
-def _learn(captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng: np.random.Generator) -> nn.Module:
+def _learn(
+    captured: list[tuple[np.ndarray, np.ndarray]], loss_fn: FaceLoss, rng: np.random.Generator
+) -> PhonesToMotion:
     model = PhonesToMotion(captured[0][1].shape[1])
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=STEPS)

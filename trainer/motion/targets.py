@@ -18,22 +18,21 @@ Shapes: T animation frames, K channels, V poses, M manners.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
+
+from wav2sem_blender.pipeline.mouth import ONSET_S, PRESSED_M, RELEASE_S, Mouth, close_lips, closures, held
 
 from ..speech.phones import BILABIALS, LABIODENTALS, PHONES, Timing
 from .curves import FPS, MIRRORED, SIDEWAYS, one_sided
 
 MANNERS = ("natural", "clear", "mumbled", "artist")
 
-ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 SEALING_S = 0.035  # shorter, for captured motion, whose lips already close and part
 MIN_PAUSE_S = 0.2
 SETTLE_S, PREPARE_S = 0.12, 0.1  # a mouth settles more slowly than it prepares to speak
 BREATH_S = 0.25  # filmed mouths open earlier
 NEARLY_MET_M = 0.0035  # inner-lip gap; a wider one on p, b, m is an error of the alignment, not of the tracker
-PRESSED_M = 0.0003
 # f and v, chosen by eye on the basis and the demo head: the lower lip is at the upper teeth, whose edge shows.
 TUCKED = {"mouthRollLower": 0.8, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25}
 TUCKED_CLEARLY = {"mouthRollLower": 0.9, "mouthUpperUpLeft": 0.35, "mouthUpperUpRight": 0.35}
@@ -98,29 +97,8 @@ POSE_OF: Mapping[str, tuple[str, ...]] = {  # diphthongs have two
 }  # fmt: skip
 
 
-KEPT_WHEN_CLOSING = ("jawOpen", "mouthPucker")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mouth:
-    """The channels (K), and how much each of them opens the lips (K,), in metres."""
-
-    channels: tuple[str, ...]
-    gap_K: np.ndarray
-
-    def __post_init__(self) -> None:
-        assert self.gap_K[self["jawOpen"]] > 0 > self.gap_K[self["mouthClose"]]
-
-    def __getitem__(self, name: str) -> int:
-        return self.channels.index(name)
-
-    def gap(self, weights_TK: np.ndarray) -> np.ndarray:
-        """The opening (T,) in metres."""
-        return weights_TK @ self.gap_K
-
-    def widest(self, weights_TK: np.ndarray) -> float:
-        """How far the lips open in the loudest sounds, in metres: the 95th percentile, as closures are judged by."""
-        return float(np.percentile(np.maximum(self.gap(weights_TK), 0), 95))
+class PosedMouth(Mouth):
+    """A mouth whose poses and sides are known."""
 
     def pose(self, weights: Mapping[str, float]) -> np.ndarray:
         """(K,); a name without its side means both."""
@@ -150,37 +128,6 @@ class Mouth:
         tidy_TK[:, close] = np.minimum(tidy_TK[:, close], tidy_TK[:, jaw])
         return tidy_TK
 
-    def with_gap(self, weights_TK: np.ndarray, wanted_T: np.ndarray) -> np.ndarray:
-        """Open or close the lips to a gap in metres.
-
-        Opening lets go of `mouthClose` and then drops the jaw. Closing takes `mouthClose` as far as the jaw is open,
-        then less of what draws the lips apart, then a press.
-        """
-        set_TK = np.array(weights_TK, dtype=float)
-        jaw, close = self["jawOpen"], self["mouthClose"]
-        missing_T = np.maximum(wanted_T - self.gap(set_TK), 0)
-        let_go_T = np.minimum(set_TK[:, close], missing_T / -self.gap_K[close])
-        set_TK[:, close] -= let_go_T
-        missing_T += let_go_T * self.gap_K[close]
-        set_TK[:, jaw] = np.minimum(set_TK[:, jaw] + missing_T / self.gap_K[jaw], 1)
-        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
-        room_T = np.maximum(set_TK[:, jaw] - set_TK[:, close], 0)
-        set_TK[:, close] += np.minimum(surplus_T / -self.gap_K[close], room_T)
-        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
-        openers = [k for k, name in enumerate(self.channels) if self.gap_K[k] > 0 and name not in KEPT_WHEN_CLOSING]
-        opened_T = set_TK[:, openers] @ self.gap_K[openers]
-        set_TK[:, openers] *= 1 - np.minimum(surplus_T / np.maximum(opened_T, 1e-9), 1)[:, None]
-        surplus_T = np.maximum(self.gap(set_TK) - wanted_T, 0)
-        presses = [self[name] for name in ("mouthPressLeft", "mouthPressRight")]
-        set_TK[:, presses] += (surplus_T / -self.gap_K[presses].sum())[:, None]
-        return set_TK.clip(0, 1)
-
-
-def closures(n_frames: int, phones: list[Timing], onset_s: float, release_s: float) -> np.ndarray:
-    """(T,) 0..1: 1 during every p, b, m, with smooth flanks outside."""
-    spans = [(start, end, 1.0) for phone, start, end in phones if phone in BILABIALS]
-    return _held(n_frames, spans, onset_s, release_s)
-
 
 def tucks(n_frames: int, phones: list[Timing]) -> np.ndarray:
     """(T,) 0..1: how far the lower lip goes to the teeth on f and v; 0 on p, b, m."""
@@ -189,39 +136,22 @@ def tucks(n_frames: int, phones: list[Timing]) -> np.ndarray:
         for phone, start, end in phones
         if phone in LABIODENTALS
     ]
-    return _held(n_frames, spans, TUCKING_S, UNTUCKING_S) * (1 - closures(n_frames, phones, SEALING_S, SEALING_S))
+    return held(n_frames, spans, TUCKING_S, UNTUCKING_S, FPS) * (
+        1 - closures(n_frames, phones, SEALING_S, SEALING_S, FPS)
+    )
 
 
-def _held(n_frames: int, spans: list[tuple[float, float, float]], onset_s: float, release_s: float) -> np.ndarray:
-    """(T,): the amount of every span from its start to its end, with smooth flanks outside."""
-    times_s = np.arange(n_frames) / FPS
-    held_T = np.zeros(n_frames)
-    for start, end, amount in spans:
-        rise = np.clip((times_s - start + onset_s) / onset_s, 0, 1)
-        fall = np.clip((end + release_s - times_s) / release_s, 0, 1)
-        share_T = np.minimum(rise, fall)
-        held_T = np.maximum(held_T, amount * share_T * share_T * (3 - 2 * share_T))
-    return held_T
-
-
-def close_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
-    """Bring the lips together during every p, b, m; the mouth's width stays."""
-    gap_T = mouth.gap(moving_TK)
-    closing_T = closures(len(moving_TK), phones, ONSET_S, RELEASE_S) * np.maximum(gap_T + PRESSED_M, 0)
-    return np.where(closing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T - closing_T), moving_TK)
-
-
-def seal_lips(target_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+def seal_lips(target_TK: np.ndarray, phones: list[Timing], mouth: PosedMouth) -> np.ndarray:
     """Close the gap that the tracker leaves on p, b, m."""
     gap_T = mouth.gap(target_TK)
     met_T = np.clip(2 - gap_T / NEARLY_MET_M, 0, 1)
-    closed_T = closures(len(target_TK), phones, SEALING_S, SEALING_S)
+    closed_T = closures(len(target_TK), phones, SEALING_S, SEALING_S, FPS)
     missing_T = closed_T * met_T * np.maximum(gap_T + PRESSED_M, 0)
     return np.where(missing_T[:, None] > 0, mouth.with_gap(target_TK, gap_T - missing_T), target_TK)
 
 
 def tuck_lower_lip(
-    target_TK: np.ndarray, phones: list[Timing], mouth: Mouth, tucked: Mapping[str, float] = TUCKED
+    target_TK: np.ndarray, phones: list[Timing], mouth: PosedMouth, tucked: Mapping[str, float] = TUCKED
 ) -> np.ndarray:
     """Move the lower lip in and up to the edge of the upper teeth on f and v, without changing the mouth's width.
 
@@ -238,7 +168,7 @@ def tuck_lower_lip(
     return np.where(tuck_T[:, None] > 0, mouth.with_gap(tucked_TK, wanted_T), target_TK)
 
 
-def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: PosedMouth) -> np.ndarray:
     """Keep the lips apart in all phones that do not need closed lips, and so far apart that no p is seen.
 
     A tongue between the teeth, as in "the", needs room, which an average of one speaker's few words may not show.
@@ -248,18 +178,20 @@ def part_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.n
     widest_m = mouth.widest(moving_TK)
     for share, some in ((ROUNDED_GAP, NEARLY_CLOSED), (PARTED_GAP, PARTED)):
         spans = [(start, end, share * widest_m) for phone, start, end in phones if phone in some]
-        apart_T = np.maximum(apart_T, _held(n_frames, spans, PARTING_S, PARTING_S))
-    apart_T *= (1 - closures(n_frames, phones, SEALING_S, SEALING_S)) * (1 - tucks(n_frames, phones))
+        apart_T = np.maximum(apart_T, held(n_frames, spans, PARTING_S, PARTING_S, FPS))
+    apart_T *= (1 - closures(n_frames, phones, SEALING_S, SEALING_S, FPS)) * (1 - tucks(n_frames, phones))
     gap_T = mouth.gap(moving_TK)
     missing_T = np.maximum(apart_T - gap_T, 0)
     return np.where(missing_T[:, None] > 0, mouth.with_gap(moving_TK, gap_T + missing_T), moving_TK)
 
 
-def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+def round_lips(moving_TK: np.ndarray, phones: list[Timing], mouth: PosedMouth) -> np.ndarray:
     """Draw w and oo towards their pose and close them to `ROUNDED_GAP`: most speakers do, the captured one not."""
     n_frames = len(moving_TK)
     spans = [(start, end, 1.0) for phone, start, end in phones if phone in ROUNDED]
-    amount_T = _held(n_frames, spans, ROUNDING_S, ROUNDING_S) * (1 - closures(n_frames, phones, ONSET_S, RELEASE_S))
+    amount_T = held(n_frames, spans, ROUNDING_S, ROUNDING_S, FPS) * (
+        1 - closures(n_frames, phones, ONSET_S, RELEASE_S, FPS)
+    )
     share_T1 = ROUNDED_SHARE * amount_T[:, None]
     rounded_TK = moving_TK * (1 - share_T1) + mouth.pose(POSES["round"][1]) * share_T1
     gap_T = mouth.gap(rounded_TK)
@@ -277,13 +209,13 @@ def shown(n_frames: int, phones: list[Timing]) -> dict[str, np.ndarray]:
             part = (end - start) / len(poses)
             spans[name].append((start + i * part, start + (i + 1) * part, float(long * POSES[name][0])))
     amount_VT = np.stack([
-        _held(n_frames, spans[name], *2 * (POSE_FLANK_S.get(name, OTHER_FLANK_S),)) for name in POSES
+        held(n_frames, spans[name], *2 * (POSE_FLANK_S.get(name, OTHER_FLANK_S),), FPS) for name in POSES
     ])  # fmt: skip
     amount_VT /= np.maximum(amount_VT.sum(0), 1)
     return dict(zip(POSES, amount_VT, strict=True))
 
 
-def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> np.ndarray:
+def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: PosedMouth) -> np.ndarray:
     """Draw every sound towards its full shape, and press the lips together on p, b, m."""
     n_frames = len(moving_TK)
     amounts = shown(n_frames, phones)
@@ -294,19 +226,19 @@ def speak_clearly(moving_TK: np.ndarray, phones: list[Timing], mouth: Mouth) -> 
         if name in OPEN_POSES:
             pose_TK[:, jaw] = np.maximum(pose_TK[:, jaw], moving_TK[:, jaw] - moving_TK[:, mouth["mouthClose"]])
         clear_TK += CLEARNESS * amount_T[:, None] * pose_TK
-    closed_TK = close_lips(round_lips(clear_TK, phones, mouth), phones, mouth)
-    pressed_T1 = closures(n_frames, phones, SEALING_S, SEALING_S)[:, None]
+    closed_TK = close_lips(round_lips(clear_TK, phones, mouth), phones, mouth, FPS)
+    pressed_T1 = closures(n_frames, phones, SEALING_S, SEALING_S, FPS)[:, None]
     return closed_TK + pressed_T1 * np.maximum(mouth.pose(COMPRESSED) - closed_TK, 0)
 
 
-def mumble(moving_TK: np.ndarray, mouth: Mouth) -> np.ndarray:
+def mumble(moving_TK: np.ndarray, mouth: PosedMouth) -> np.ndarray:
     """The same, smaller; the jaw more so."""
     share_K = np.array([MUMBLED.get(name, MUMBLED_LIPS) for name in mouth.channels])
     return moving_TK * share_K
 
 
 def manners(
-    target_TK: np.ndarray, phones: list[Timing] | None, duration_s: float, mouth: Mouth
+    target_TK: np.ndarray, phones: list[Timing] | None, duration_s: float, mouth: PosedMouth
 ) -> dict[str, np.ndarray]:
     """The motion (T, K) in every one of `MANNERS`. Without phone times nothing is corrected or made clearer."""
     target_TK = mouth.animatable(target_TK)

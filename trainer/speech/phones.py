@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from wav2sem_blender.pipeline.phones import PHONES
+from wav2sem_blender.pipeline.mouth import Timing
+from wav2sem_blender.pipeline.phones import BILABIALS, PHONES
 
 __all__ = ["BILABIALS", "LABIODENTALS", "PHONES", "Timing", "frame_labels"]
 
-BILABIALS = ("P", "B", "M")
 LABIODENTALS = ("F", "V")
-Timing = tuple[str, float, float]
 
 
 def frame_labels(phones: list[Timing], times_T: np.ndarray) -> np.ndarray:

@@ -91,6 +91,8 @@ class ModelConfig:
     """What the encoder's phone head tells apart, if it has one."""
     emotion: EncoderConfig | None = None
     """The second encoder of a host that hears the emotion too; of any kind of `encoder`, or "emotion2vec"."""
+    steerable: bool = False
+    """Whether phones can be forced (`forced_phones.py`)."""
 
     @property
     def one_encoder(self) -> bool:

@@ -24,6 +24,8 @@ PHONES = (
 )
 """Silence and the 39 phones of the CMU Pronouncing Dictionary, without stress."""
 
+BILABIALS = ("P", "B", "M")
+
 # An encoder frame hears 400 samples, of which the first begins at 0; its time is their middle.
 FIRST_TIME_S = RECEPTIVE_FIELD_SAMPLES / 2 / HOP_SAMPLES / ENCODER_RATE_HZ
 # What a change of phone costs, in nats: a phone of one frame (20 ms) needs e^4 times the probability of its neighbours.

@@ -5,7 +5,7 @@ Its loss measures the face that the channels make (`nn/face_loss.py`). No releas
 differ from FaceFormer: weights are clipped to [0, 1], as ARKit has no others; and two convolutions over the memory let
 a frame see what is said soon, since the lips prepare for a sound before it is heard.
 
-Shapes: T animation frames, R memory frames, M decoder width, N styles, K channels, W taps of a convolution.
+Shapes: T animation frames, R memory frames, M decoder width, N styles, K channels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..convolution import Convolution
 from ..frame_timing import FrameGrid
 from .faceformer import MAX_CACHED_FRAMES, FaceFormer, MotionDecoder
 
@@ -70,11 +71,10 @@ class ChannelDecoder(MotionDecoder):
         super().__init__(config, tensors)
         self._look_ahead = config.look_ahead
         if self._look_ahead:
-            # (W * M, M): a convolution is one product of the neighbouring frames, side by side.
-            self._taps = [
-                np.ascontiguousarray(self._tensors[f"context.{name}.weight"].transpose(2, 1, 0).reshape(-1, config.dim))
-                for name in "02"
-            ]
+            w = self._tensors
+            self._inner, self._outer = (
+                Convolution(w[f"context.{name}.weight"], w[f"context.{name}.bias"]) for name in "02"
+            )
 
     def decode(
         self,
@@ -95,19 +95,11 @@ class ChannelDecoder(MotionDecoder):
         begin, end = first - reach, last + reach
         around_RM = memory_RM[max(0, begin - reach) : end + reach]
         padding = max(0, reach - begin), max(0, end + reach - n_frames)
-        inner_RM = np.maximum(self._convolved(np.pad(around_RM, (padding, (0, 0))), 0), 0)
+        inner_RM = np.maximum(self._inner(np.pad(around_RM, (padding, (0, 0)))), 0)
         # Beyond the recording there is nothing, not even the bias of the first convolution.
         inner_RM[: max(0, -begin)] = 0
         inner_RM[len(inner_RM) - max(0, end - n_frames) :] = 0
-        return memory_RM[first:last] + self._convolved(inner_RM, 1)
-
-    def _convolved(self, frames_RM: np.ndarray, layer: int) -> np.ndarray:
-        """The frames that have all neighbours, through a convolution."""
-        width = self.config.dim
-        row = (2 * self._look_ahead + 1) * width
-        neighbours_RW = np.lib.stride_tricks.sliding_window_view(np.ascontiguousarray(frames_RM).ravel(), row)[::width]
-        # Overlapping rows would keep NumPy from BLAS.
-        return np.ascontiguousarray(neighbours_RW) @ self._taps[layer] + self._tensors[f"context.{2 * layer}.bias"]
+        return memory_RM[first:last] + self._outer(inner_RM)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .emotion2vec import build_emotion_encoder, feel
 from .encoders import build_backbone, contextualise, convolve, encode, resample_features
+from .forced_phones import PhoneReader
 from .wav2sem import FeatureReader, SemanticFusion, Wav2Sem
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class FaceModel(nn.Module):
             legacy_predict=config.legacy_predict,
         )
         self.decoder = config.host.network(n_outputs or len(config.channels), len(config.styles))
+        self.forced = PhoneReader(len(config.phones), config.host.memory_width) if config.steerable else None
 
     def train(self, mode: bool = True) -> FaceModel:
         """As for every module, without the Wav2Sem and the emotion encoder."""

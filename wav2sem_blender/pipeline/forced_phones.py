@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Phones that the user wants, in place of those that were heard.
+
+A small network, trained with the face model, turns phones into the memory that hearing them would have given. Where
+phones are forced, the decoder reads that memory; elsewhere what was heard.
+
+Shapes: R memory frames, P phones, M memory width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .convolution import Convolution
+from .mouth import Timing
+from .phones import PHONES, SILENCE
+
+REACH = 10
+"""How many frames the network sees on either side."""
+
+
+class PhoneReader:
+    """Equal to `nn.forced_phones.PhoneReader`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """`tensors` is its state dict."""
+        self._layers = [
+            Convolution(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
+            for layer in sorted({int(name.partition(".")[0]) for name in tensors})
+        ]
+
+    def memory(self, shares_RP: np.ndarray) -> np.ndarray:
+        """The memory (R - 2 REACH, M) of phone shares, which begin and end `REACH` frames further out."""
+        hidden = shares_RP.astype(np.float32)
+        for layer in self._layers[:-1]:
+            hidden = np.maximum(layer(hidden), 0)
+        return self._layers[-1](hidden)
+
+
+def phone_shares(spoken: Iterable[Timing], first: int, last: int, fps: float) -> np.ndarray:
+    """Shares (last - first, P): the part of every frame that each phone fills; the rest of it is silence.
+
+    Frame i is as long as 1 / fps and has its middle at i / fps seconds; frames before 0 and after the end are allowed.
+    """
+    shares_RP = np.zeros((last - first, len(PHONES)), np.float32)
+    for phone, start_s, end_s in spoken:
+        begin, end = max(first, int(np.floor(start_s * fps - 0.5))), min(last, int(np.ceil(end_s * fps + 1.5)))
+        if begin < end:
+            shares_RP[begin - first : end - first, PHONES.index(phone)] += _overlap(start_s, end_s, begin, end, fps)
+    shares_RP[:, PHONES.index(SILENCE)] += (1 - shares_RP.sum(1)).clip(0)
+    return shares_RP
+
+
+def covered(spans_s: Iterable[tuple[float, float]], n_frames: int, fps: float) -> np.ndarray:
+    """The part (R,) of every frame that the spans cover."""
+    covered_R = np.zeros(n_frames, np.float32)
+    for start_s, end_s in spans_s:
+        begin, end = max(0, int(np.floor(start_s * fps - 0.5))), min(n_frames, int(np.ceil(end_s * fps + 1.5)))
+        if begin < end:
+            covered_R[begin:end] += _overlap(start_s, end_s, begin, end, fps)
+    return covered_R.clip(0, 1)
+
+
+def _overlap(start_s: float, end_s: float, begin: int, end: int, fps: float) -> np.ndarray:
+    frames = np.arange(begin, end)
+    return (np.minimum(frames + 0.5, end_s * fps) - np.maximum(frames - 0.5, start_s * fps)).clip(0, 1)
