@@ -48,7 +48,7 @@ def action():
 def strips(action, tier):
     """Text -> strip, in the order of their times; a text that occurs again gets a number."""
     _, found = speech_track.strips_of(action)
-    shown = [(compat.strip_span(s), s) for s in found if speech_track.item_of(s).tier == tier]
+    shown = [(compat.strip_span(s), s) for s in found if (item := speech_track.item_of(s)) and item.tier == tier]
     named = {}
     for _, strip in sorted(shown, key=lambda pair: pair[0]):
         named[strip.text if strip.text not in named else f"{strip.text} {len(named)}"] = strip
@@ -366,3 +366,48 @@ def test_removing_a_take_removes_its_strips(head, animate):
     speech_track.show(bpy.context, action)
     assert bpy.ops.wav2sem.remove_take() == {"FINISHED"}
     assert not [strip for strip in compat.all_strips(bpy.context.scene) if strip.type == "TEXT"]
+
+
+@pytest.mark.parametrize("suffix", [".TextGrid", ".csv", ".json"])
+def test_a_track_is_exported_as_edited_and_imported_again(head, animate, tmp_path, suffix):
+    animate("phones")
+    action = head.data.shape_keys.animation_data.action
+    assert bpy.ops.wav2sem.show_words() == {"FINISHED"}
+    strips(action, "phones")["L"].text = "R"
+    path = tmp_path / f"line{suffix}"
+    assert bpy.ops.wav2sem.export_words(filepath=str(path)) == {"FINISHED"}
+    strips(action, "phones")["R"].text = "M"
+    assert bpy.ops.wav2sem.import_words(filepath=str(path)) == {"FINISHED"}
+    assert [p.label for p in speech_track.read(action).settled.phones] == ["SIL", "R", "SIL"]
+    assert [p.name for p in speech_track.recorded(action).phones] == ["SIL", "L", "SIL"], "the mouth follows later"
+
+
+def test_times_in_a_file_are_those_of_the_sound():
+    place = Place(frame=1.0, action_frame=1.0, action_rate_hz=24.0, duration_s=2.0, begins_s=3.0, speed=2.0)
+    action = make_action()
+    speech_track.remember(action, TRACK, place)
+    there = speech_track.current(action)
+    assert (there.words[0].start_s, there.words[0].end_s) == (4.0, pytest.approx(4.6))
+    speech_track.replace_shown(bpy.context, action, there, "line.json")
+    assert not speech_track.read(action).is_edited
+
+
+def test_a_track_of_another_sound_is_refused_or_doubted(action):
+    longer = Track(phones=(Phone("AA", 7.0, 9.0),))
+    with pytest.raises(ValueError, match=r"ends at 9.0 s, but the sound of this take at 2.0 s"):
+        speech_track.replace_shown(bpy.context, action, longer, "other.csv")
+    assert not speech_track.read(action).is_edited
+    other = Track(phones=(Phone("UW", 0.1, 0.9), Phone("Z", 0.9, 1.9)))
+    assert "another recording" in speech_track.replace_shown(bpy.context, action, other, "other.csv")[0]
+    assert not speech_track.replace_shown(bpy.context, action, TRACK, "same.csv")
+
+
+def test_hiding_waits_for_edits_that_the_mouth_does_not_follow(head, animate):
+    animate("phones")
+    action = head.data.shape_keys.animation_data.action
+    bpy.ops.wav2sem.show_words()
+    strips(action, "phones")["L"].text = "R"
+    assert not bpy.ops.wav2sem.hide_words.poll()
+    strips(action, "phones")["R"].text = "L"
+    assert bpy.ops.wav2sem.hide_words() == {"FINISHED"}
+    assert speech_track.strips_of(action) == (None, []) and speech_track.has_track(action)

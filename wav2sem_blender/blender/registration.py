@@ -26,6 +26,8 @@ from .ui import (
     properties,
     result,
     result_operators,
+    speech_track,
+    track_watch,
     upper_face,
     upper_face_properties,
 )
@@ -46,6 +48,7 @@ CLASSES = (
     *key_mapping_panel.CLASSES,
     *jaw_bone.CLASSES,
     *upper_face.CLASSES,
+    *speech_track.CLASSES,
     *result_operators.CLASSES,
     *result.CLASSES,
     *export.CLASSES,
@@ -65,6 +68,7 @@ def register() -> None:
     key_mapping.register()
     presets_menu.register()
     result.register()
+    track_watch.register()
     _command_handles[:] = [bpy.utils.register_cli_command(each.NAME, each.run_command) for each in _COMMANDS]
     atexit.register(_at_exit)
 
@@ -78,6 +82,7 @@ def unregister() -> None:
     atexit.unregister(_at_exit)
     while _command_handles:
         bpy.utils.unregister_cli_command(_command_handles.pop())
+    track_watch.unregister()
     result.unregister()
     presets_menu.unregister()
     key_mapping.unregister()

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -20,7 +20,8 @@ from typing import Any
 
 import bpy
 
-from ...errors import UserError
+from ...errors import Text, UserError
+from ...pipeline.phones import SILENCE
 from ...pipeline.words.track import Track
 from .. import compat
 from . import actions
@@ -39,6 +40,8 @@ _JOINED_S = 1e-3
 _NUMBERED = re.compile(r"\.\d{3,}$")
 # Confidence from which a strip is tagged green, and from which yellow; below it is red.
 _SURE, _UNSURE = 0.8, 0.5
+# A track that ends so much after its sound, or of whose sounds less than this share is heard, is of another one.
+_TOO_LONG_S, _DOUBTED = 0.5, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,19 +200,81 @@ def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Readin
     place = replace(place, frame=place.frame + moved, sound_frame=place.sound_frame and place.sound_frame + moved)
     shown = [_seen(strip, place, moved, rate_hz) for strip in written]
     shown = _told_apart(shown) + [_added(strip, tier, place, rate_hz) for strip, tier in _strips_added(scene, written)]
-    n_known = len(track.words) + len(track.phones)
-    return Reading(
-        scene=scene,
-        settled=settled(
-            shown,
-            end_s=max(place.duration_s, track.end_s),
-            frame_s=1 / rate_hz,
-            pronounce=pronounce,
-            language=track.language,
-        ),
-        place=place,
-        is_edited=len(shown) != n_known or any(item.is_edited for item in shown),
+    result = settled(
+        shown,
+        end_s=max(place.duration_s, track.end_s),
+        frame_s=1 / rate_hz,
+        pronounce=pronounce,
+        language=track.language,
     )
+    is_edited = bool(result.problems) or result.track(track.language).to_text() != track.to_text()
+    return Reading(scene=scene, settled=result, place=place, is_edited=is_edited)
+
+
+def current(action: bpy.types.Action) -> Track:
+    """What the strips of a take say, or without strips what the mouth follows; in the times of the sound's file.
+
+    Raises:
+        UserError: The strips cannot be read.
+    """
+    reading, place, track = read(action), place_of(action), recorded(action)
+    if reading is not None:
+        track = reading.settled.track(track.language)
+    return track.at_speed(1 / place.speed).later(place.begins_s)
+
+
+def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: Track, name: str) -> list[Text]:
+    """Show another track, in the times of the sound's file; returns doubts about it.
+
+    Args:
+        context: As for `show`.
+        action: Of the take.
+        track: Of the same sound.
+        name: Where it comes from.
+
+    Raises:
+        UserError: It is of another sound, or as for `show`.
+    """
+    place, known = place_of(action), recorded(action)
+    track = track.later(-place.begins_s).at_speed(place.speed)
+    if not track.words and not track.phones:
+        raise UserError("{file}: no word or phone lies within the sound of this take.", file=name)
+    if track.end_s > max(place.duration_s, known.end_s) + _TOO_LONG_S:
+        raise UserError(
+            "{file} ends at {end:.1f} s, but the sound of this take at {length:.1f} s. Is it of another recording?",
+            file=name,
+            end=track.end_s,
+            length=place.duration_s,
+        )
+    if not strips_of(action)[1]:
+        show(context, action)
+    scene, strips = strips_of(action)
+    assert scene is not None
+    channels = _channels([strip for strip in strips if ITEM in strip])
+    base = min(channels["phones"] or channels["words"])
+    _delete(scene, [strip for strip in strips if ITEM in strip])
+    _write(scene, action, _as_shown(track), place_of(action), base)
+    if track.phones and known.phones and _agreement(track, known) < _DOUBTED:
+        return [Text("{file}: few of its sounds are heard at their times. Is it of another recording?", file=name)]
+    return []
+
+
+def _agreement(track: Track, known: Track) -> float:
+    """Share of the sounding time in which two tracks have the same phone."""
+    same_s = all_s = 0.0
+    others = deque(known.phones)
+    for phone in track.phones:
+        if phone.name == SILENCE:
+            continue
+        all_s += phone.end_s - phone.start_s
+        while others and others[0].end_s <= phone.start_s:
+            others.popleft()
+        for other in others:
+            if other.start_s >= phone.end_s:
+                break
+            if other.name == phone.name:
+                same_s += min(phone.end_s, other.end_s) - max(phone.start_s, other.start_s)
+    return same_s / all_s if all_s else 1.0
 
 
 def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:
@@ -457,10 +522,10 @@ def _put(
         "tier": item.tier,
         "key": key,
         "label": item.label,
-        "start_s": item.start_s,
-        "end_s": item.end_s,
+        "start_s": round(item.start_s, 4),
+        "end_s": round(item.end_s, 4),
         "word": item.word,
-        "confidence": item.confidence,
+        "confidence": round(item.confidence, 3),
         "forced": item.forced,
     }
     strip[TAKE], strip[ITEM] = action[IDENTITY], json.dumps({"item": content, "frames": [first, last]})

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Words panel, in the Speech tab of the 3D viewport and of the Sequencer: the words and phones of a take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import bpy
+from bpy.props import StringProperty
+from bpy_extras.io_utils import ExportHelper, ImportHelper
+
+from ...errors import Text, UserError
+from ...pipeline.words.track_files import load_track, save_track
+from .. import compat
+from ..scene import speech_track, takes
+from ..scene.takes import Take
+from ..tasks.task import why_wait
+from ..translations import CONTEXT
+from . import track_watch
+from .result_operators import selected
+from .widgets import AddonOperator, AnimateSubPanel, draw_text, face_of
+
+_GLOB = "*.TextGrid;*.csv;*.json"
+# How many problems are told at once.
+_TOLD = 2
+
+
+def chosen(context: bpy.types.Context) -> tuple[bpy.types.Object, Take] | None:
+    """The take whose words are worked on, and its face: the active strip's, else the one chosen under Result."""
+    editor = compat.sequencer_scene(context).sequence_editor if context.scene is not None else None
+    strip = editor.active_strip if editor is not None else None
+    action = speech_track.action_of(strip) if strip is not None else None
+    if action is not None and (played := _played(context, action)) is not None:
+        return played
+    face, take = face_of(context), selected(context)
+    if face is None or take is None:
+        return None
+    if take.is_upper_face:
+        take = next((other for other in takes.of_face(face) if not other.is_upper_face), None)
+    return (face, take) if take is not None else None
+
+
+def _played(context: bpy.types.Context, action: bpy.types.Action) -> tuple[bpy.types.Object, Take] | None:
+    """The face that plays an action, and its take."""
+    for face in dict.fromkeys((face_of(context), *bpy.data.objects)):
+        for take in takes.of_face(face) if face is not None and face.type == "MESH" else ():
+            if take.action == action and face is not None:
+                return face, take
+    return None
+
+
+class _TrackOperator(AddonOperator):
+    """Base of the buttons, which work on the chosen take's words."""
+
+    @classmethod
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
+        """A take whose model told which phones it heard."""
+        if wait := why_wait():
+            return wait
+        found = chosen(context)
+        if found is None:
+            return "Animate a face first; its words and phones are shown here then"
+        if not speech_track.has_track(found[1].action):
+            return "Animate this face again: the take has no words and phones on record"
+        if found[1].action.library is not None:
+            return Text('The action "{action}" is linked from another file', action=found[1].action.name)
+        return cls.missing(found[1])
+
+    @classmethod
+    def missing(cls, _take: Take) -> str:
+        """What else the button needs; empty when nothing is missing."""
+        return ""
+
+
+class WAV2SEM_OT_show_words(_TrackOperator, bpy.types.Operator):
+    """Show the words and phones of this take as strips in the Sequencer, over its sound"""
+
+    bl_idname = "wav2sem.show_words"
+    bl_label = "Show Words"
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Write the strips."""
+        found = chosen(context)
+        assert found is not None
+        try:
+            n_strips = speech_track.show(context, found[1].action)
+        except UserError as error:
+            return self._failed(error)
+        self.tell({"INFO"}, Text("{n} words and phones are in the Sequencer", n=n_strips))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_hide_words(_TrackOperator, bpy.types.Operator):
+    """Remove the strips of this take from the Sequencer. Its words and phones stay with it, and the mouth as it is"""
+
+    bl_idname = "wav2sem.hide_words"
+    bl_label = "Hide Words"
+
+    @classmethod
+    def missing(cls, take: Take) -> str:
+        """Edits that the mouth does not follow yet would be lost."""
+        status = track_watch.status(take.action)
+        return "Update the mouth first: the strips have changed" if status is not None and status.is_edited else ""
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Remove them."""
+        found = chosen(context)
+        assert found is not None
+        speech_track.remove(found[1].action)
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_export_words(_TrackOperator, ExportHelper, bpy.types.Operator):
+    """Save the words and phones of this take for Praat (TextGrid), as a table (csv), or with everything (json)"""
+
+    bl_idname = "wav2sem.export_words"
+    bl_label = "Export"
+    bl_options: ClassVar = {"REGISTER"}
+
+    filename_ext = ".TextGrid"
+    check_extension = None
+    filter_glob: StringProperty(default=_GLOB, options={"HIDDEN"})  # type: ignore[valid-type]
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:  # type: ignore[override]
+        """Suggest the action's name."""
+        found = chosen(context)
+        if not self.filepath and found is not None:
+            folder = Path(bpy.data.filepath).parent if bpy.data.filepath else Path.home()
+            self.filepath = str(folder / f"{bpy.path.clean_name(found[1].action.name)}{self.filename_ext}")
+        return super().invoke(context, event)  # type: ignore[return-value]
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Write what the strips say, in times of the sound's file."""
+        found = chosen(context)
+        assert found is not None
+        path = Path(bpy.path.abspath(self.filepath)).absolute()
+        try:
+            save_track(speech_track.current(found[1].action), path if path.suffix else path.with_suffix(".TextGrid"))
+        except (OSError, UserError) as error:
+            return self._failed(error)
+        self.tell({"INFO"}, Text("Saved {path}", path=path))
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_import_words(_TrackOperator, ImportHelper, bpy.types.Operator):
+    """Load words and phones from a TextGrid, csv or json file of this take's sound, in place of those that are shown"""
+
+    bl_idname = "wav2sem.import_words"
+    bl_label = "Import"
+
+    filter_glob: StringProperty(default=_GLOB, options={"HIDDEN"})  # type: ignore[valid-type]
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Show what the file says; the mouth follows at the next update."""
+        found = chosen(context)
+        assert found is not None
+        path = Path(bpy.path.abspath(self.filepath)).absolute()
+        try:
+            notes = speech_track.replace_shown(context, found[1].action, load_track(path), path.name)
+        except (OSError, UserError) as error:
+            return self._failed(error)
+        for note in notes:
+            self.tell({"WARNING"}, note)
+        return {"FINISHED"}
+
+
+def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """Draw the buttons, and what is wrong with the strips."""
+    reason = WAV2SEM_OT_show_words.disabled_reason(context)
+    found = chosen(context)
+    if reason or found is None:
+        draw_text(layout, context, reason, "INFO")
+        return
+    action = found[1].action
+    layout.label(text=action.name, icon="ACTION", translate=False)
+    status = track_watch.status(action)
+    row = layout.row(align=True)
+    if status is None:
+        row.operator(WAV2SEM_OT_show_words.bl_idname, icon="SEQ_SEQUENCER")
+    else:
+        row.operator(WAV2SEM_OT_hide_words.bl_idname, icon="SEQ_SEQUENCER")
+        for problem in status.problems[:_TOLD]:
+            draw_text(layout, context, problem, "ERROR")
+        if len(status.problems) > _TOLD:
+            draw_text(layout, context, Text("And {n} more", n=len(status.problems) - _TOLD), "BLANK1")
+    row = layout.row(align=True)
+    row.operator_context = "INVOKE_DEFAULT"
+    row.operator(WAV2SEM_OT_import_words.bl_idname, icon="IMPORT")
+    row.operator(WAV2SEM_OT_export_words.bl_idname, icon="EXPORT")
+
+
+class WAV2SEM_PT_words(AnimateSubPanel, bpy.types.Panel):
+    """The words of the chosen take."""
+
+    bl_label = "Words"
+    bl_order = 1
+    bl_options: ClassVar = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The buttons."""
+        draw(self.layout, context)
+
+
+class WAV2SEM_PT_words_sequencer(bpy.types.Panel):
+    """The same beside the strips."""
+
+    bl_label = "Words"
+    bl_space_type = "SEQUENCE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = "Speech"
+    bl_translation_context = CONTEXT
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Where the strips are, not beside the preview alone."""
+        space: Any = context.space_data
+        return space is not None and space.view_type in {"SEQUENCER", "SEQUENCER_PREVIEW"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """The buttons."""
+        draw(self.layout, context)
+
+
+CLASSES = (
+    WAV2SEM_OT_show_words,
+    WAV2SEM_OT_hide_words,
+    WAV2SEM_OT_export_words,
+    WAV2SEM_OT_import_words,
+    WAV2SEM_PT_words,
+    WAV2SEM_PT_words_sequencer,
+)
