@@ -26,6 +26,7 @@ import numpy as np
 from ..errors import MissingFileError, Text, UserError
 from ..files import check_ours, replaced_folder
 from ..json_file import read_json
+from .forced_phones import reader_shapes
 from .hosts import host_class
 from .hosts.protocol import Host
 from .onnx_file import check_graph
@@ -309,6 +310,9 @@ def check_weights(folder: ModelFolder) -> None:
     if config.host.IN_NUMPY:
         wanted = config.host.shapes(len(config.channels), len(config.styles))
         folder.check_shapes({f"decoder.{name}": shape for name, shape in wanted.items()})
+    if config.steerable:
+        wanted = reader_shapes(len(config.phones), config.host.memory_width or 0)
+        folder.check_shapes({f"forced.{name}": shape for name, shape in wanted.items()})
     if config.one_encoder:
         width, memory = config.encoder.config["hidden_size"], config.host.memory_width
         linear: dict[str, tuple[int, int]] = {"audio_feature_map": (memory or 0, width)}

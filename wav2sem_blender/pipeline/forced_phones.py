@@ -17,8 +17,19 @@ from .convolution import Convolution
 from .mouth import Timing
 from .phones import PHONES, SILENCE
 
-REACH = 10
+HIDDEN, TAPS = 96, (9, 9, 5)
+"""Width of the network between its three convolutions, and their taps."""
+REACH = sum(taps // 2 for taps in TAPS)
 """How many frames the network sees on either side."""
+
+
+def reader_shapes(n_phones: int, memory_width: int) -> dict[str, tuple[int, ...]]:
+    """The network's weights by name."""
+    widths = (n_phones, HIDDEN, HIDDEN, memory_width)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, taps in enumerate(TAPS):
+        shapes |= {f"{2 * i}.weight": (widths[i + 1], widths[i], taps), f"{2 * i}.bias": (widths[i + 1],)}
+    return shapes
 
 
 class PhoneReader:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -27,6 +27,8 @@ from .listening import Listener, listener_for
 from .motion import Motion
 from .phones import Phones
 from .sound_file import StageProgress
+from .steering import Steering
+from .words.track import Track
 
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .hosts.protocol import Decoder
 
 Style = int | str | Sequence[float] | np.ndarray
+Follow = Track | Callable[[Phones], Track]
 ENGINES = ("auto", "onnx", "torch")
 MAX_LISTED = 40  # styles in a message
 # Takes, presets and scripts of 0.1.0 name the styles of its bundled model, which were named after their data sets.
@@ -55,6 +58,7 @@ class SpeechAnimator:
         self._decoder: Decoder = (
             host.decoder(folder.tensors("decoder.")) if host.IN_NUMPY else cast("TorchEngine", engine)
         )
+        self._steering: Steering | None = None
         self._basis_KV3 = folder.basis()
         self._wav2sem_config = folder.config.wav2sem
 
@@ -100,6 +104,7 @@ class SpeechAnimator:
         articulation: float = 0.0,
         seed: int = 0,
         features: str | os.PathLike[str] | None = None,
+        track: Follow | None = None,
     ) -> Motion:
         """Animate samples in memory.
 
@@ -112,13 +117,15 @@ class SpeechAnimator:
             articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated; see `articulated`.
             seed: Of the noise, for hosts that sample their motion; it is kept in `Motion.info`.
             features: A file of features, for a model that does not hear the recording itself.
+            track: What the mouth follows beside the sound: a track, or what makes one of the phones that were heard.
 
         Raises:
-            UserError: The audio cannot be used, there is no such style, or the model has no articulation.
+            UserError: The audio cannot be used, there is no such style, or the model has no articulation or cannot
+                follow a track.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
             speech.features = None if features is None else Path(features)
-            return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
+            return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, track)
 
     def animate_file(
         self,
@@ -130,6 +137,7 @@ class SpeechAnimator:
         articulation: float = 0.0,
         seed: int = 0,
         features: str | os.PathLike[str] | None = None,
+        track: Follow | None = None,
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
@@ -138,7 +146,7 @@ class SpeechAnimator:
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
             speech.features = None if features is None else Path(features)
-            return self.animate_speech(speech, style, semantic_strength, progress, articulation, seed)
+            return self.animate_speech(speech, style, semantic_strength, progress, articulation, seed, track)
 
     def animate_speech(
         self,
@@ -148,9 +156,10 @@ class SpeechAnimator:
         progress: StageProgress | None = None,
         articulation: float = 0.0,
         seed: int = 0,
+        track: Follow | None = None,
     ) -> Motion:
         """Animate a recording that is open already; as `animate`."""
-        return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed)
+        return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, track)
 
     def move_face(self, template_V3: np.ndarray) -> None:
         """Move this neutral face (V, 3), in the unit of the basis, from now on.
@@ -189,6 +198,7 @@ class SpeechAnimator:
         progress: StageProgress,
         articulation: float,
         seed: int,
+        track: Follow | None,
     ) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
@@ -200,14 +210,24 @@ class SpeechAnimator:
         self._notes_of_loading = []
         style_N = articulated(style_weights(style, config.styles), articulation, config)
         heard = self._listener.listen(speech, semantic_strength, progress)
-        weights_TK = heard.decoded(
-            lambda memory_RM, done: self._decoder.decode(memory_RM, style_N, seed, done),
-            lambda done: progress("motion", done),
-        )
+        followed = None
+        if track is None:
+            weights_TK = heard.decoded(
+                lambda memory_RM, done: self._decoder.decode(memory_RM, style_N, seed, done),
+                lambda done: progress("motion", done),
+            )
+        else:
+            if self._steering is None:
+                self._steering = Steering(self.folder, self._decoder)
+            assert heard.phones is not None  # a steerable model tells them
+            followed = track if isinstance(track, Track) else track(heard.phones)
+            weights_TK = self._steering.weights(heard.memory_RM, heard.phones, followed, style_N)
         progress("motion", 1.0)
         self._notes_of_speech += speech.notes
         self.notes += speech.notes
         motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
+        if config.steerable:
+            motion = replace(motion, memory_RM=heard.memory_RM, track=followed)
         if config.host.SAMPLES:
             motion = replace(motion, info={**motion.info, "seed": str(seed)})
         return motion

@@ -21,6 +21,7 @@ from ..files import atomic_file
 from ..json_file import parse_json
 from .array_file import read_arrays
 from .phones import Phones
+from .words.track import Track
 
 MOTION_FORMAT_VERSION = 1
 _MAX_BYTES = 2 << 30  # an hour has 50 MB
@@ -63,6 +64,9 @@ class Motion:
             or None.
         info: The origin of the motion, as text (model, weights_sha256, audio, audio_sha256, engine, …).
         phones: What was heard, on the motion's time; None if the model does not tell.
+        memory_RM: What the decoder read of the sound, float16, so that an edit of the track needs no hearing again
+            (`steering.py`); at the model's rate and on the sound's time. None if the model follows no track.
+        track: The words and phones that the motion follows.
 
     Raises:
         UserError: The parts do not fit together; the message names the part.
@@ -74,6 +78,8 @@ class Motion:
     basis_KV3: np.ndarray | None = None
     info: Mapping[str, str] = field(default_factory=dict)
     phones: Phones | None = None
+    memory_RM: np.ndarray | None = None
+    track: Track | None = None
 
     def __post_init__(self) -> None:
         weights_TK = _real_array(self.weights_TK, "weights_TK", n_axes=2)
@@ -95,6 +101,9 @@ class Motion:
                     "basis_KV3 has the shape {shape}; {expected} is needed.", shape=basis_KV3.shape, expected=expected
                 )
             object.__setattr__(self, "basis_KV3", basis_KV3)
+        if self.memory_RM is not None:
+            memory_RM = _real_array(self.memory_RM, "memory_RM", n_axes=2)
+            object.__setattr__(self, "memory_RM", memory_RM.astype(np.float16))
         info = dict(self.info)
         if not all(isinstance(key, str) and isinstance(value, str) for key, value in info.items()):
             raise UserError("info must map text to text.")
@@ -172,6 +181,10 @@ class Motion:
                 "phone_posteriors_LP": self.phones.posteriors_LP,
                 "phone_timing": np.array([self.phones.rate_hz, self.phones.first_s]),
             }
+        if self.memory_RM is not None:
+            arrays["memory_RM"] = self.memory_RM
+        if self.track is not None:
+            arrays["track"] = np.array(self.track.to_text())
         np.savez(file, **arrays)
 
     def _write_live_link(self, file: IO[bytes]) -> None:
@@ -206,6 +219,8 @@ class Motion:
                     basis_KV3=arrays.get("basis_KV3"),
                     info=parse_json(str(arrays["info"])),
                     phones=_phones(arrays) if "phone_names" in arrays else None,
+                    memory_RM=arrays.get("memory_RM"),
+                    track=Track.from_text(str(arrays["track"])) if "track" in arrays else None,
                 )
         except KeyError as error:
             raise UserError(

@@ -19,7 +19,7 @@ from .checkpoint import ModelFolder
 from .forced_phones import REACH, PhoneReader, covered, phone_shares
 from .hosts.protocol import Decoder
 from .mouth import Mouth, Timing, close_lips, held
-from .phones import BILABIALS, PHONES, Phones
+from .phones import BILABIALS, PHONES, SILENCE, Phones
 from .visemes import MEASURE_NAMES, MEASURES
 from .words.track import Track
 
@@ -127,11 +127,11 @@ class Steering:
         if inside.any():
             nearest = np.rint(at_L[inside]).astype(int).clip(0, len(phones.posteriors_LP) - 1)
             heard_RP[inside] = phones.posteriors_LP[nearest]
-        heard_RP[~inside, 0] = 1
+        heard_RP[~inside, PHONES.index(SILENCE)] = 1
         offset_s = first / self.fps
         share_R1 = covered([(s - offset_s, e - offset_s) for _, s, e in spoken], last - first, self.fps)[:, None]
         forced_RP = phone_shares(spoken, first, last, self.fps)
-        forced_RP[:, 0] -= (1 - share_R1[:, 0]).clip(0)  # there is no silence beside them
+        forced_RP[:, PHONES.index(SILENCE)] -= (1 - share_R1[:, 0]).clip(0)  # there is no silence beside them
         return forced_RP.clip(0) + heard_RP * (1 - share_R1)
 
     def _finished(self, memory_RM: np.ndarray, track: Track, style_N: np.ndarray, first: int) -> np.ndarray:

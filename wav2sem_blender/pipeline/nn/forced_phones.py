@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..forced_phones import REACH
-
-HIDDEN = 96
+from ..forced_phones import HIDDEN, TAPS
 
 
 class PhoneReader(nn.Sequential):
     """Three convolutions without padding: of R frames, those are answered that have `REACH` neighbours."""
 
     def __init__(self, n_phones: int, memory_width: int) -> None:
-        layers = [
-            nn.Conv1d(n_phones, HIDDEN, 9),
+        super().__init__(
+            nn.Conv1d(n_phones, HIDDEN, TAPS[0]),
             nn.ReLU(),
-            nn.Conv1d(HIDDEN, HIDDEN, 9),
+            nn.Conv1d(HIDDEN, HIDDEN, TAPS[1]),
             nn.ReLU(),
-            nn.Conv1d(HIDDEN, memory_width, 5),
-        ]
-        super().__init__(*layers)
-        assert sum(layer.kernel_size[0] // 2 for layer in layers if isinstance(layer, nn.Conv1d)) == REACH
+            nn.Conv1d(HIDDEN, memory_width, TAPS[2]),
+        )
 
     def forward(self, shares_BRP: Tensor) -> Tensor:
         """The memory (B, R - 2 REACH, M)."""
