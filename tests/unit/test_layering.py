@@ -87,6 +87,7 @@ BLENDER_MAY_USE = {
     "phones",
     "prosody",
     "retarget",
+    "rig_controls",
     "time_slicing",
     "tongue",
     "upper_face",

@@ -17,7 +17,8 @@ import numpy as np
 from ...assets import DEMO_HEAD
 from ...pipeline.key_reduction import CLOSED_MM
 from .. import compat
-from ..scene.checks import rest_points, value_path
+from ..scene.checks import rest_points
+from ..scene.key_mapping import value_path
 
 
 @dataclass(frozen=True, kw_only=True)

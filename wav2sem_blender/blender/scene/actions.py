@@ -13,7 +13,6 @@ What happens depends on the active action:
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,8 +26,8 @@ from ...errors import Text
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import original_state
-from .checks import value_path
 from .original_state import IDENTITY
+from .players import Player, group_of, has, name_of, place_of, rest_value, set_value, slot_type
 
 # Custom properties of an Action of ours, and what all their names begin with. AUDIO_HASH tells that an Action is ours.
 MARKS = "wav2sem_"
@@ -43,13 +42,13 @@ SETTINGS = "wav2sem_settings"
 # Custom property of the Action that holds shape keys at rest below our NLA strips.
 REST = "wav2sem_rest"
 _REST_NAME = "Speech Rest"
-# Our curves are in this group. Blender renames a curve's path with its shape key, so names would go stale.
+# Our curves are in this group, or in one that begins so. Blender renames a curve's path with its shape key or bone, so
+# names would go stale.
 _GROUP = "Speech"
-_KEY_PATH = re.compile(r'key_blocks\["(.*)"\]\.value', re.DOTALL)
 
 
 def write_action(
-    keys: bpy.types.Key,
+    player: Player,
     name: str,
     marks: Mapping[str, str | float],
     curves: Mapping[str, np.ndarray],
@@ -57,65 +56,84 @@ def write_action(
     scene: bpy.types.Scene,
     rollback: ExitStack,
     parts: Sequence[bpy.types.Key] = (),
+    rig: tuple[bpy.types.Object, Mapping[str, np.ndarray]] | None = None,
 ) -> Steps[tuple[bpy.types.Action, list[str]]]:
-    """Write a curve for each shape key, with a keyframe on every scene frame. One step writes one curve.
+    """Write a curve for each shape key or control, with a keyframe on every scene frame. One step writes one curve.
 
     Args:
-        keys: The mesh's shape-key data-block.
+        player: The mesh's shape-key data-block; or the rig, if it plays everything.
         name: Name of a new Action.
         marks: Custom properties to store on the Action; `AUDIO_HASH` must be among them.
-        curves: Key name to values (T,), one for each scene frame.
+        curves: Name of a key or control to values (T,), one for each scene frame.
         first_scene_frame: Frame of the first value, as actions count.
         scene: If the user's action is pushed down, its strip covers this scene's frame range.
         rollback: Receives what undoes an unfinished run.
         parts: Shape keys of other meshes that shall play the same action, with the same slot.
+        rig: A rig that shall play the same action with a slot of its own, and that slot's curves.
 
     Returns:
         The Action, and sentences for the user about what happened to the action before it.
     """
-    if keys.animation_data is None:
-        rollback.callback(keys.animation_data_clear)
-    animation = keys.animation_data_create()
+    if player.animation_data is None:
+        rollback.callback(player.animation_data_clear)
+    animation = player.animation_data_create()
     notes: list[str] = []
     current = animation.action
-    if current is not None and _is_replaceable(current, marks, (keys, *parts)):
+    if current is not None and _is_replaceable(current, marks, (player, *parts, *([rig[0]] if rig else []))):
         action = current
-        slot = animation.action_slot or action.slots.new(id_type="KEY", name=keys.name)
+        slot = animation.action_slot or action.slots.new(id_type=slot_type(player), name=player.name)  # type: ignore[arg-type]
     else:
         action = bpy.data.actions.new(name)
         rollback.callback(bpy.data.actions.remove, action)
-        slot = action.slots.new(id_type="KEY", name=keys.name)
-    bag = compat.channelbag(action, slot)
-    _remove_own_curves(bag, action, keys)
-    for key_name, values_T in curves.items():
-        frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
-        write_curve(bag, value_path(key_name), frames_T, values_T, group=_GROUP)
-        yield
+        slot = action.slots.new(id_type=slot_type(player), name=player.name)  # type: ignore[arg-type]
+    _remove_own_curves(action, [player, *([rig[0]] if rig else [])])
+    for owner, own_slot, own_curves in ((player, slot, curves), *_of_rig(action, rig)):
+        bag = compat.channelbag(action, own_slot)
+        for curve_name, values_T in own_curves.items():
+            frames_T = np.arange(first_scene_frame, first_scene_frame + len(values_T))
+            path, index = place_of(owner, curve_name)
+            write_curve(bag, path, frames_T, values_T, index, group=group_of(curve_name, _GROUP))
+            yield
     for stale in [mark for mark in action.keys() if mark.startswith(MARKS)]:  # noqa: SIM118, an Action is no dict
         del action[stale]
     for mark, value in marks.items():
         action[mark] = value
-    action[OWNER] = claim(keys, rollback)
+    action[OWNER] = claim(player, rollback)
     action[CURVES] = json.dumps(sorted(curves))
     if action is not current:
-        notes += put_on_top(keys, action, slot, scene)
+        notes += put_on_top(player, action, slot, scene)
     animation.action_slot = slot
     if animation.action_extrapolation == "NOTHING":
-        hold_rest(keys, list(curves))
+        hold_rest(player, list(curves))
     for part in parts:
         notes += follow(part, action, slot, scene, list(curves), rollback)
+    for owner, own_slot, own_curves in _of_rig(action, rig):
+        notes += follow(owner, action, own_slot, scene, list(own_curves), rollback)
     return action, notes
 
 
+def _of_rig(
+    action: bpy.types.Action, rig: tuple[bpy.types.Object, Mapping[str, np.ndarray]] | None
+) -> Iterator[tuple[bpy.types.Object, Any, Mapping[str, np.ndarray]]]:
+    """The rig, its slot and its curves."""
+    if rig is not None:
+        yield rig[0], slot_of(action, rig[0]) or action.slots.new(id_type="OBJECT", name=rig[0].name), rig[1]
+
+
+def slot_of(action: bpy.types.Action, player: Player) -> Any:
+    """The slot of an action for such a player, whoever it is assigned to; None without one."""
+    return next((slot for slot in action.slots if slot.target_id_type == slot_type(player)), None)
+
+
 def follow(
-    part: bpy.types.Key,
+    part: Player,
     action: bpy.types.Action,
     slot: Any,
     scene: bpy.types.Scene,
     key_names: Sequence[str],
     rollback: ExitStack | None = None,
 ) -> list[str]:
-    """Let the shape keys of another mesh play an action of the face; returns sentences about what they played."""
+    """Let the keys of another mesh, or the rig, play an action of the face; returns sentences about the earlier one."""
     if part.animation_data is None and rollback is not None:
         rollback.callback(part.animation_data_clear)
     animation = part.animation_data_create()
@@ -127,12 +145,12 @@ def follow(
             notes = []  # the face has said it
     animation.action_slot = slot
     if animation.action_extrapolation == "NOTHING":
-        hold_rest(part, [name for name in key_names if name in part.key_blocks])
+        hold_rest(part, [name for name in key_names if has(part, name)])
     return notes
 
 
-def claim(keys: bpy.types.Key, rollback: ExitStack | None = None) -> str:
-    """What takes call these shape keys. Neither a rename nor a copy confuses it: a copy gets a new name of its own."""
+def claim(keys: Player, rollback: ExitStack | None = None) -> str:
+    """What takes call these shape keys or this rig. A rename does not confuse it, and a copy gets a name of its own."""
     known = keys.get(IDENTITY)
     if known is None or _is_copy(keys):
         if rollback is not None:
@@ -141,21 +159,25 @@ def claim(keys: bpy.types.Key, rollback: ExitStack | None = None) -> str:
     return str(keys[IDENTITY])
 
 
-def is_owner(keys: bpy.types.Key, action: bpy.types.Action) -> bool:
+def is_owner(keys: Player, action: bpy.types.Action) -> bool:
     """Whether an action that nothing plays belongs to these shape keys."""
     if OWNER in action:
         return bool(action[OWNER] == keys.get(IDENTITY) and not _is_copy(keys))
     # Actions of 0.1.0 tell it by their slot's name only.
-    return any(slot.target_id_type == "KEY" and slot.name_display == keys.name for slot in action.slots)
+    kind = slot_type(keys)
+    return kind == "KEY" and any(
+        slot.target_id_type == kind and slot.name_display == keys.name for slot in action.slots
+    )
 
 
-def _is_copy(keys: bpy.types.Key) -> bool:
-    """Whether these are a copy, made later, of shape keys with the same identity."""
-    twins = (other for other in bpy.data.shape_keys if other.get(IDENTITY) == keys.get(IDENTITY))
+def _is_copy(keys: Player) -> bool:
+    """Whether this is a copy, made later, of something with the same identity."""
+    others: Any = bpy.data.shape_keys if isinstance(keys, bpy.types.Key) else bpy.data.objects
+    twins = (other for other in others if other.get(IDENTITY) == keys.get(IDENTITY))
     return any(twin.session_uid < keys.session_uid for twin in twins)
 
 
-def _put_back_identity(keys: bpy.types.Key, known: str | None) -> None:
+def _put_back_identity(keys: Player, known: str | None) -> None:
     if known is not None:
         keys[IDENTITY] = known
     elif IDENTITY in keys:
@@ -163,7 +185,7 @@ def _put_back_identity(keys: bpy.types.Key, known: str | None) -> None:
 
 
 def put_on_top(
-    keys: bpy.types.Key, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene, *, is_part: bool = False
+    keys: Player, action: bpy.types.Action, slot: Any, scene: bpy.types.Scene, *, is_part: bool = False
 ) -> list[str]:
     """Make an action of ours the active one; returns sentences about the one that was active before."""
     animation = keys.animation_data_create()
@@ -173,19 +195,19 @@ def put_on_top(
     return notes
 
 
-def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
-    """Hold shape keys at 0 by a strip below ours; Blender gives a key that no strip plays the value 1.
+def hold_rest(keys: Player, key_names: Sequence[str]) -> None:
+    """Hold shape keys or controls at rest by a strip below ours; Blender gives a key that no strip plays the value 1.
 
-    Keys that a strip of the user plays are left out.
+    Those that a strip of the user plays are left out.
     """
     animation = keys.animation_data_create()
-    users = {path for path, action in animated_paths(animation) if AUDIO_HASH not in action}
-    paths = [path for path in map(value_path, key_names) if path not in users]
+    users = {place for place, action in _animated_places(animation) if AUDIO_HASH not in action}
+    names = [name for name in key_names if place_of(keys, name) not in users]
     held = next((strip for _, strip in rest_strips(animation)), None)
-    if held is None and paths:
+    if held is None and names:
         action = bpy.data.actions.new(_REST_NAME)
         action[REST] = True
-        slot = action.slots.new(id_type="KEY", name=keys.name)
+        slot = action.slots.new(id_type=slot_type(keys), name=keys.name)  # type: ignore[arg-type]
         if not animation.nla_tracks:
             animation.use_nla = True
         track = animation.nla_tracks.new()
@@ -195,11 +217,12 @@ def hold_rest(keys: bpy.types.Key, key_names: Sequence[str]) -> None:
         held.extrapolation = "HOLD"
     if held is not None:
         bag = compat.channelbag(held.action, held.action_slot)
-        for path in paths:
-            write_curve(bag, path, np.zeros(1), np.zeros(1))
+        for name in names:
+            path, index = place_of(keys, name)
+            write_curve(bag, path, np.zeros(1), np.array([rest_value(keys, name)]), index)
 
 
-def drop_rest(keys: bpy.types.Key) -> None:
+def drop_rest(keys: Player) -> None:
     """Remove the strip that `hold_rest` made."""
     for track, strip in list(rest_strips(keys.animation_data)):
         action = strip.action
@@ -216,35 +239,32 @@ def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any
                 yield track, strip
 
 
-def _is_replaceable(
-    action: bpy.types.Action, marks: Mapping[str, str | float], players: Sequence[bpy.types.Key]
-) -> bool:
+def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float], players: Sequence[Player]) -> bool:
     """Whether the action is ours, from the same audio, local, and played by none but these."""
     playing = [keys for keys in players if keys.animation_data is not None and keys.animation_data.action == action]
     is_alone = action.users - int(action.use_fake_user) == len(playing)
     return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and is_alone
 
 
-def _remove_own_curves(bag: Any, action: bpy.types.Action, keys: bpy.types.Key) -> None:
-    """Remove the curves of our last run from an action and return their keys to rest."""
-    rest(action, keys)
-    for key_name in own_keys(action, bag.fcurves):
-        curve = bag.fcurves.find(value_path(key_name))
-        if curve is not None:
+def _remove_own_curves(action: bpy.types.Action, players: Sequence[Player]) -> None:
+    """Remove the curves of our last run from an action and return what they moved to rest."""
+    for player in players:
+        rest(action, player)
+    for bag in bags_of(action):
+        own = own_keys(action, bag.fcurves)
+        for curve in [curve for curve in bag.fcurves if name_of(curve) in own]:
             bag.fcurves.remove(curve)
 
 
 def own_keys(action: bpy.types.Action, curves: Any) -> list[str]:
-    """Names of the shape keys that a speech action of ours animates by `curves`, as they are called now."""
-    names = [key_of(curve) for curve in curves if curve.group is not None and curve.group.name == _GROUP]
+    """Names of the keys and controls that a speech action of ours animates by `curves`, as they are called now."""
+    names = [name_of(curve) for curve in curves if curve.group is not None and _is_ours(curve.group.name)]
     # Actions of 0.1.0 have no group, only the names of then.
     return sorted(filter(None, names)) or json.loads(action.get(CURVES, "[]"))
 
 
-def key_of(curve: Any) -> str:
-    """Name of the shape key that a curve animates; empty for other curves."""
-    found = _KEY_PATH.fullmatch(curve.data_path)
-    return bpy.utils.unescape_identifier(found[1]) if found else ""
+def _is_ours(group: str) -> bool:
+    return group == _GROUP or group.startswith(f"{_GROUP} ")
 
 
 def write_curve(
@@ -270,6 +290,13 @@ def write_curve(
 
 def animated_paths(animation: bpy.types.AnimData | None) -> Iterator[tuple[str, bpy.types.Action]]:
     """Data path and action of every curve that plays: of the active action and of NLA strips that are not muted."""
+    yield from ((path, action) for (path, _), action in _animated_places(animation))
+
+
+def _animated_places(
+    animation: bpy.types.AnimData | None,
+) -> Iterator[tuple[tuple[str, int], bpy.types.Action]]:
+    """The same, with the index of each curve."""
     if animation is None:
         return
     sources: list[Any] = [animation] if animation.action is not None else []
@@ -282,7 +309,7 @@ def animated_paths(animation: bpy.types.AnimData | None) -> Iterator[tuple[str, 
             for strip in layer.strips:
                 bag = strip.channelbag(source.action_slot)
                 for curve in bag.fcurves if bag is not None else ():
-                    yield curve.data_path, source.action
+                    yield (curve.data_path, curve.array_index), source.action
 
 
 def _clips(strips: Any) -> Iterator[Any]:
@@ -293,7 +320,7 @@ def _clips(strips: Any) -> Iterator[Any]:
             yield strip
 
 
-def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.types.Scene, is_part: bool) -> list[str]:
+def _make_room(animation: bpy.types.AnimData, keys: Player, scene: bpy.types.Scene, is_part: bool) -> list[str]:
     """Move the active action away without losing it: keep ours in the file, push the user's down."""
     current = animation.action
     if current is None:
@@ -312,19 +339,24 @@ def _make_room(animation: bpy.types.AnimData, keys: bpy.types.Key, scene: bpy.ty
     return [note] if animation.use_nla else [note, "NLA is switched off for these shape keys, so it does not play."]
 
 
-def rest(action: bpy.types.Action, keys: bpy.types.Key) -> None:
-    """Set the keys that an action of ours drives to 0; they would keep their last value otherwise."""
-    for key_name in own_keys(action, list(curves_of(action))):
-        if key_name in keys.key_blocks:
-            keys.key_blocks[key_name].value = 0.0
+def rest(action: bpy.types.Action, player: Player) -> None:
+    """Return what an action of ours moves to rest; it would keep its last value otherwise."""
+    for name in own_keys(action, list(curves_of(action))):
+        if has(player, name):
+            set_value(player, name, rest_value(player, name))
+
+
+def bags_of(action: bpy.types.Action) -> Iterator[Any]:
+    """The containers of an action's curves, whatever their slot."""
+    strips: list[Any] = [strip for layer in action.layers for strip in layer.strips]
+    for strip in strips:
+        yield from strip.channelbags
 
 
 def curves_of(action: bpy.types.Action) -> Iterator[Any]:
     """All curves of an action, whatever their slot."""
-    strips: list[Any] = [strip for layer in action.layers for strip in layer.strips]
-    for strip in strips:
-        for bag in strip.channelbags:
-            yield from bag.fcurves
+    for bag in bags_of(action):
+        yield from bag.fcurves
 
 
 def push_down(animation: bpy.types.AnimData, first: float, last: float, extrapolation: str) -> Any:

@@ -17,7 +17,7 @@ from ...pipeline.time_slicing import Progress
 from ..tasks.in_thread import ThreadTask
 from . import checks
 from .character import Part, gather
-from .checks import value_path
+from .key_mapping import value_path
 
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
 MADE_PROPERTY = "wav2sem_transferred"  # custom property of a shape-key data-block: the keys that were made here

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import bpy
 import numpy as np
 
@@ -11,7 +13,7 @@ from ...pipeline import flame
 from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import Row, listed
 from ...pipeline.flame import FlameMismatchError, FlameReference
-from . import key_mapping
+from . import controls, key_mapping
 
 # Custom properties of a shape-key data-block: the keys that this add-on made, and the hash of their basis.
 OWN_KEYS_PROPERTY = "wav2sem_keys"
@@ -80,7 +82,13 @@ def recognised(target: bpy.types.Object) -> tuple[str, bool]:
         return "Not a mesh; choose the head's mesh", False
     table = key_mapping.stored(target)
     if table is not None:
-        n_keys = len({row.key for row in table.rows} & set(key_mapping.key_names(target)))
+        n_keys = len(key_mapping.playable(target, table.rows))
+        if key_mapping.control_rows(target, table.rows):
+            return Text(
+                "Key mapping, {n_channels} channels on {n_keys} shape keys and controls",
+                n_channels=len(table.channels),
+                n_keys=n_keys,
+            ), _has_mouth_keys(target)
         return Text(
             "Key mapping, {n_channels} channels on {n_keys} shape keys",
             n_channels=len(table.channels),
@@ -191,31 +199,41 @@ def _check_mesh(target: bpy.types.Object) -> None:
         raise UserError(
             '"{name}" has absolute shape keys. Switch on Relative in its Shape Keys panel first.', name=target.name
         )
-    animation = keys.animation_data
+    check_animation(keys, target.name)
+
+
+def check_animation(owner: bpy.types.Key | bpy.types.Object, name: str = "") -> None:
+    """Raise UserError if the NLA of these shape keys or of this rig hides what is written."""
+    animation = owner.animation_data
     if animation is None:
         return
     if animation.use_tweak_mode:
         raise UserError(
-            '"{name}": an NLA strip is in Tweak Mode. Leave Tweak Mode in the NLA editor first.', name=target.name
+            '"{name}": an NLA strip is in Tweak Mode. Leave Tweak Mode in the NLA editor first.',
+            name=name or owner.name,
         )
     if animation.use_nla and any(track.is_solo for track in animation.nla_tracks):
         raise UserError(
-            '"{name}": an NLA track is solo, so no action would play. Switch its star off first.', name=target.name
+            '"{name}": an NLA track is solo, so no action would play. Switch its star off first.',
+            name=name or owner.name,
         )
 
 
 def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
-    """Warnings about the keys of `rows`; raises UserError if one of them cannot be animated."""
+    """Warnings about the keys and controls of `rows`; raises UserError if one of them cannot be animated."""
     keys = target.data.shape_keys
-    if not rows or keys is None:
+    check_controls(target, key_mapping.control_rows(target, rows))
+    if keys is None:
         return []
-    names = list(dict.fromkeys(row.key for row in rows))
+    names = [name for name in dict.fromkeys(row.key for row in rows) if name in keys.key_blocks]
+    if not names:
+        return []
     muted = [key for key in names if keys.key_blocks[key].mute]
     if muted:
         raise UserError(
             '"{name}": the shape key {keys} is muted. Unmute it first.', name=target.name, keys=listed(muted)
         )
-    driven = driven_keys(keys)
+    driven = key_mapping.driven_keys(keys)
     blocked = [key for key in names if key in driven]
     if blocked:
         raise UserError(
@@ -228,6 +246,37 @@ def check_keys(target: bpy.types.Object, rows: tuple[Row, ...]) -> list[str]:
             Text('"{name}" shows a pinned shape key only. Switch off the pin to see the animation.', name=target.name)
         ]
     return []
+
+
+def check_controls(target: bpy.types.Object, rows: Sequence[Row]) -> None:
+    """Raise UserError if a control of the rows cannot be animated."""
+    rig = controls.rig_of(target) if rows else None
+    if rig is None:
+        return
+    if rig.library:
+        raise UserError(
+            'The rig "{rig}" of "{name}" is linked from another file. Make a library override of it (Object > Library '
+            "Override > Make).",
+            rig=rig.name,
+            name=target.name,
+        )
+    check_animation(rig)
+    names = list(dict.fromkeys(row.key for row in rows))
+    moved = controls.driven(rig)
+    blocked = [name for name in names if name in moved]
+    if blocked:
+        raise UserError(
+            'A driver of the rig "{rig}" moves {controls}. Remove the driver, or map what it follows.',
+            rig=rig.name,
+            controls=listed(controls.listed_words(blocked)),
+        )
+    for name in names:
+        control = controls.parsed(name)
+        if control is not None and control.is_turn and rig.pose.bones[control.bone].rotation_mode == "AXIS_ANGLE":
+            raise UserError(
+                'The bone "{bone}" rotates by axis and angle. Choose Euler or Quaternion as its rotation mode.',
+                bone=control.bone,
+            )
 
 
 def animatable(target: bpy.types.Object, rows: tuple[Row, ...]) -> tuple[tuple[Row, ...], list[str]]:
@@ -259,21 +308,8 @@ def is_free(target: bpy.types.Object, row: Row) -> bool:
     return True
 
 
-def driven_keys(keys: bpy.types.Key) -> frozenset[str]:
-    """Names of the keys whose value a driver sets."""
-    if keys.animation_data is None:
-        return frozenset()
-    paths = {curve.data_path for curve in keys.animation_data.drivers}
-    return frozenset(block.name for block in keys.key_blocks if value_path(block.name) in paths)
-
-
-def value_path(key_name: str) -> str:
-    """The data path of a shape key's value, from the shape-key data-block."""
-    return f'key_blocks["{bpy.utils.escape_identifier(key_name)}"].value'
-
-
 def _has_mouth_keys(target: bpy.types.Object) -> bool:
     table = key_mapping.stored(target)
     if table is not None:  # any model's channels may be in it
-        return any(row.key in key_mapping.key_names(target) for row in table.rows)
+        return bool(key_mapping.playable(target, table.rows))
     return key_mapping.guessed(target).can_speak()

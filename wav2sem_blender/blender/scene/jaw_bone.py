@@ -13,13 +13,13 @@ from dataclasses import replace
 from math import radians
 
 import bpy
-from mathutils import Vector
 
 from ...errors import UserError
 from ...pipeline.face_names import Row
 from ...pipeline.visemes import VISEME_SETS
 from . import key_mapping
-from .checks import value_path
+from .controls import armature_of, opening_axis
+from .key_mapping import value_path
 
 AXES = (
     ("AUTO", "Automatic", "Across the face, so that the chin goes down and back"),
@@ -50,15 +50,6 @@ def guess_jaw_bone(names: Iterable[str]) -> str | None:
         if is_jaw and not words & _NO_HINGE:
             found.append((name not in _CONTROLS, "def" in words, len(name), name))
     return min(found)[-1] if found else None
-
-
-def armature_of(face: bpy.types.Object) -> bpy.types.Object | None:
-    """The armature that deforms the mesh or one of its parents, or that is one of its parents."""
-    owner = face.find_armature()
-    while owner is None and face.parent is not None:
-        face = face.parent
-        owner = face if face.type == "ARMATURE" else face.find_armature()
-    return owner
 
 
 def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle: float = OPEN_ANGLE) -> str:
@@ -97,7 +88,7 @@ def drive(face: bpy.types.Object, bone_name: str = "", axis: str = "AUTO", angle
         )
     release(face)
     terms = _jaw_terms(face) or [(_add_carrier(face), 1.0)]  # releasing may have removed the carrier
-    index, sign = _axis(armature, bone) if axis == "AUTO" else ("XYZ".index(axis), 1)
+    index, sign = opening_axis(armature, bone) if axis == "AUTO" else ("XYZ".index(axis), 1)
     mode = bone.rotation_mode
     if mode in {"QUATERNION", "AXIS_ANGLE"}:
         bone.rotation_mode = "XYZ"
@@ -209,20 +200,3 @@ def _add_carrier(face: bpy.types.Object) -> str:
         row = face.wav2sem_mapping.add()
         row.channel, row.key = _CHANNEL, key.name
     return str(key.name)
-
-
-def _axis(armature: bpy.types.Object, bone: bpy.types.PoseBone) -> tuple[int, int]:
-    """Index of the bone's axis that lies across the face, and the sign of the rotation that opens the mouth.
-
-    The face is taken to look where the bone points, or along -y if the bone is about vertical.
-    """
-    to_world = (armature.matrix_world @ bone.bone.matrix_local).to_3x3().normalized()
-    front = to_world @ Vector((0, 1, 0))
-    front.z = 0
-    if front.length < 0.3:
-        front = Vector((0, -1, 0))
-    # A rotation about this axis lowers what is in front.
-    across = front.normalized().cross(Vector((0, 0, -1)))
-    parts = [to_world.col[axis].dot(across) for axis in range(3)]
-    index = max(range(3), key=lambda i: abs(parts[i]))
-    return index, 1 if parts[index] > 0 else -1

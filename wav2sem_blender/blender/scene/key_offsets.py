@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import bpy
 import numpy as np
 
-from ...errors import Text
+from ...errors import Text, UserError
 from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
 from ...pipeline.visemes import VISEME_SETS, as_arkit, measured, openings_mm
-from . import key_mapping
+from . import controls, key_mapping, players
 
 # A key opens the mouth if it parts the lips of the bundled model's face this far.
 _OPENS_MM = 8.0
@@ -34,6 +34,42 @@ def key_offset(face: bpy.types.Object, name: str, metres_33: np.ndarray) -> np.n
     return offset_V3
 
 
+def offset_of(face: bpy.types.Object, name: str, metres_33: np.ndarray) -> np.ndarray:
+    """The same of a key or a control. A control is posed at 1 for a moment, and the mesh is read as it shows."""
+    rig = controls.rig_of(face)
+    if rig is None or not key_mapping.control_rows(face, [Row("", name)]):
+        return key_offset(face, name, metres_33)
+    step = np.pi / 16 if "rotation" in name else 1.0
+    low, high = controls.limits(rig, controls.parsed(name))  # type: ignore[arg-type]
+    at_rest = controls.rest(rig, controls.parsed(name))  # type: ignore[arg-type]
+    step = min(step, high - at_rest) if high > at_rest else max(-step, low - at_rest)
+    before = players.value(rig, name)
+    shown = []
+    try:
+        for value in (at_rest, at_rest + step):
+            players.set_value(rig, name, value)
+            shown.append(_shown_points(face))
+    finally:
+        players.set_value(rig, name, before)
+        bpy.context.view_layer.update()
+    if len(shown[0]) != len(shown[1]) or len(shown[0]) != len(face.data.vertices):
+        raise UserError(
+            'Modifiers change the number of vertices of "{face}", so the effect of {control} is not known. Switch '
+            "them off in the viewport, and reduce the keys again.",
+            face=face.name,
+            control=controls.listed_words([name])[0],
+        )
+    return ((shown[1] - shown[0]) / np.float32(step)) @ metres_33.T
+
+
+def _shown_points(face: bpy.types.Object) -> np.ndarray:
+    bpy.context.view_layer.update()
+    shown = face.evaluated_get(bpy.context.evaluated_depsgraph_get()).data.vertices
+    points_V3 = np.empty(3 * len(shown), dtype=np.float32)
+    shown.foreach_get("co", points_V3)
+    return points_V3.reshape(-1, 3)
+
+
 def opening_mm(face: bpy.types.Object, motion: Motion) -> np.ndarray | None:
     """Distance between the lips at every frame (T,), as the bundled model's face would show these keys.
 
@@ -43,12 +79,21 @@ def opening_mm(face: bpy.types.Object, motion: Motion) -> np.ndarray | None:
     by_channel = {row.channel: row for row in reversed(table.rows) if row.key in motion.channels and row.gain}
     if not by_channel:
         return None
-    columns = [motion.weights_TK[:, motion.channels.index(row.key)] / row.gain for row in by_channel.values()]
+    columns = [_weights(face, motion, row) for row in by_channel.values()]
     played = Motion(weights_TK=np.stack(columns, axis=1), channels=tuple(by_channel), fps=motion.fps)
     if table.visemes:
         played = as_arkit(played, VISEME_SETS[table.visemes])
     opening_T: np.ndarray = measured(played)[:, 0]
     return opening_T if opening_T.any() else None
+
+
+def _weights(face: bpy.types.Object, motion: Motion, row: Row) -> np.ndarray:
+    """The weight of a row's channel at every frame (T,). A control may have two, one on each side of its rest."""
+    values_T = motion.weights_TK[:, motion.channels.index(row.key)]
+    control, rig = controls.parsed(row.key), controls.rig_of(face)
+    if control is None or rig is None:
+        return values_T / np.float32(row.gain)
+    return ((values_T - controls.rest(rig, control)) / row.gain).clip(0)
 
 
 def hardly_opens(face: bpy.types.Object, rows: Iterable[Row], visemes: str = "") -> list[Text]:
@@ -57,6 +102,8 @@ def hardly_opens(face: bpy.types.Object, rows: Iterable[Row], visemes: str = "")
     if not openings:  # a model's own channels
         return []
     openers = {row.key for row in rows if openings.get(row.channel, 0.0) >= _OPENS_MM and row.gain}
+    if key_mapping.control_rows(face, (Row("", key) for key in openers)):
+        return []  # only posing the rig would tell
     if not openers:
         text = 'No shape key of "{face}" opens the mouth, so it moves little. Is the jaw a bone? Then use Jaw Bone.'
         return [Text(text, face=face.name)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The state of a face's shape keys before the add-on's first run, so that removing every take restores it.
+"""The state of a face's shape keys, and of its rig, before the add-on's first run: removing every take restores it.
 
-JSON in a custom property of the shape-key data-block, from the first run until the last take is removed.
+JSON in a custom property of the shape-key data-block or of the rig, from the first run until the last take is removed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from typing import Any
 
 import bpy
 
+from . import players
+from .players import Player
+
 BEFORE = "wav2sem_before"
-# Who the shape keys are, for the takes that belong to them (`actions.claim`).
+# Who the shape keys or the rig are, for the takes that belong to them (`actions.claim`).
 IDENTITY = "wav2sem_id"
 
 
-def put_back_later(keys: bpy.types.Key, rollback: ExitStack) -> None:
+def put_back_later(keys: Player, rollback: ExitStack) -> None:
     """Let the rollback of a failed run discard what the run records here."""
     rollback.callback(_put_back, keys, keys.get(BEFORE))
 
 
-def _put_back(keys: bpy.types.Key, content: str | None) -> None:
+def _put_back(keys: Player, content: str | None) -> None:
     if content is not None:
         keys[BEFORE] = content
     elif BEFORE in keys:
@@ -41,27 +44,40 @@ def note_sliders(keys: bpy.types.Key, key_names: list[str]) -> None:
     _write(keys, before)
 
 
-def note_pushed(keys: bpy.types.Key, track: str, was_nla_on: bool) -> None:
+def note_controls(rig: bpy.types.Object, names: list[str]) -> None:
+    """Record the value of each control, unless an earlier run has recorded it."""
+    before = _read(rig)
+    known = before.setdefault("controls", {})
+    for name in names:
+        known.setdefault(name, players.value(rig, name))
+    _write(rig, before)
+
+
+def note_pushed(keys: Player, track: str, was_nla_on: bool) -> None:
     """Record that the user's active action was pushed down to this track."""
     _write(keys, {**_read(keys), "pushed": {"track": track, "nla": was_nla_on}})
 
 
-def pushed(keys: bpy.types.Key) -> dict[str, Any] | None:
+def pushed(keys: Player) -> dict[str, Any] | None:
     """The record of `note_pushed`: `track` and `nla`; None without one."""
     return _read(keys).get("pushed")
 
 
-def forget_pushed(keys: bpy.types.Key) -> None:
+def forget_pushed(keys: Player) -> None:
     """Drop the record of `note_pushed`: the user's action is active again, or its track is gone."""
     before = _read(keys)
     before.pop("pushed", None)
     _write(keys, before)
 
 
-def restore(keys: bpy.types.Key) -> None:
+def restore(keys: Player) -> None:
     """Restore the values and slider ranges, and remove animation data that has become empty."""
-    known = _read(keys).get("keys", {})
+    before = _read(keys)
+    known = before.get("keys", {}) if isinstance(keys, bpy.types.Key) else {}
+    for name, value in before.get("controls", {}).items():
+        players.set_value(keys, name, value)
     for name, (value, lowest, highest, *place) in known.items():
+        assert isinstance(keys, bpy.types.Key)
         block = keys.key_blocks.get(name) or _renamed(keys, known, place)
         if block is not None and not keys.user.override_library:
             block.slider_min, block.slider_max = lowest, highest
@@ -83,9 +99,9 @@ def _renamed(keys: bpy.types.Key, known: Mapping[str, Any], place: list[int]) ->
     return block if block is not None and block.name not in known else None
 
 
-def _read(keys: bpy.types.Key) -> dict[str, Any]:
+def _read(keys: Player) -> dict[str, Any]:
     return json.loads(keys.get(BEFORE, "{}"))  # type: ignore[no-any-return]
 
 
-def _write(keys: bpy.types.Key, before: dict[str, Any]) -> None:
+def _write(keys: Player, before: dict[str, Any]) -> None:
     keys[BEFORE] = json.dumps(before)

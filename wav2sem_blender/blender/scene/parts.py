@@ -14,7 +14,8 @@ import bpy
 import numpy as np
 from mathutils import Vector
 
-from . import checks
+from . import controls, key_mapping
+from .players import Player
 
 # How far a part's box may lie from the face's, as a share of the face's diagonal. Two heads of one rig stand apart.
 _NEAR = 0.1
@@ -77,21 +78,22 @@ def free_keys(part: bpy.types.Object, names: Iterable[str]) -> Iterator[str]:
     keys = part.data.shape_keys
     if keys is None or not keys.use_relative:
         return
-    driven = checks.driven_keys(keys)
+    driven = key_mapping.driven_keys(keys)
     for name in names:
         if name in keys.key_blocks and name not in driven and keys.key_blocks.find(name):
             yield name
 
 
-def followers(action: bpy.types.Action, face: bpy.types.Object) -> list[bpy.types.Key]:
-    """Shape keys of the face's parts, ticked or not, that play an action of the face."""
-    found = (part.data.shape_keys for scene in face.users_scene for part in candidates(face, scene))
-    return [keys for keys in dict.fromkeys(found) if plays(keys, action)]
+def followers(action: bpy.types.Action, face: bpy.types.Object) -> list[Player]:
+    """Shape keys of the face's parts, ticked or not, and the face's rig, that play an action of the face."""
+    found: list[Player] = [part.data.shape_keys for scene in face.users_scene for part in candidates(face, scene)]
+    rig = controls.rig_of(face)
+    return [player for player in dict.fromkeys((*found, rig)) if player is not None and plays(player, action)]
 
 
-def plays(keys: bpy.types.Key, action: bpy.types.Action) -> bool:
-    """Whether an action is the active one of these keys, or in their NLA."""
-    animation = keys.animation_data
+def plays(player: Player, action: bpy.types.Action) -> bool:
+    """Whether an action is the active one of these keys or of this rig, or in their NLA."""
+    animation = player.animation_data
     if animation is None:
         return False
     strips = (strip for track in animation.nla_tracks for strip in track.strips)

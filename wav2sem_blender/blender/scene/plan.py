@@ -69,7 +69,8 @@ def tongue_channels(target: bpy.types.Object) -> tuple[str, ...]:
     table = key_mapping.in_use(target)
     if table.visemes:
         return ()
-    rows = [row for row in table.rows if row.key in key_mapping.key_names(target)]
+    present = key_mapping.playable(target, table.rows)
+    rows = [row for row in table.rows if row.key in present]
     return tuple(
         channel
         for channel in TONGUE_CHANNELS
@@ -78,19 +79,20 @@ def tongue_channels(target: bpy.types.Object) -> tuple[str, ...]:
 
 
 def _table_in_use(target: bpy.types.Object, channels: Sequence[str]) -> KeyMap | None:
-    """The user's key mapping, or the guessed one of a face with visemes; None if the names of the keys decide."""
+    """The user's key mapping, or the guessed one of a face with visemes or controls; None if the keys' names decide."""
     table = key_mapping.stored(target)
     if table is not None:
         return table
     found = key_mapping.guessed(target)
-    return found if found.visemes and set(SPEECH_CHANNELS) & set(channels) else None
+    is_wanted = found.visemes or key_mapping.control_rows(target, found.rows)
+    return found if is_wanted and set(SPEECH_CHANNELS) & set(channels) else None
 
 
 def _visemes_of(target: bpy.types.Object, table: KeyMap) -> tuple[str, tuple[str, ...]] | None:
     """A key mapping's viseme set, and the visemes that have a key; None for other channels or without any key."""
     if not table.visemes:
         return None
-    present = set(key_mapping.key_names(target))
+    present = key_mapping.playable(target, table.rows)
     played = {row.channel for row in table.rows if row.key in present and checks.is_free(target, row)}
     available = tuple(name for name in VISEME_SETS[table.visemes].names if name in played)
     return (table.visemes, available) if available else None
@@ -98,11 +100,12 @@ def _visemes_of(target: bpy.types.Object, table: KeyMap) -> tuple[str, tuple[str
 
 def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> Plan:
     """Follow a key mapping of the motion's channels."""
-    present = set(key_mapping.key_names(target))
+    present = key_mapping.playable(target, table.rows)
     usable = [row for row in table.rows if row.key in present]
     rows = tuple(row for row in usable if row.channel in motion.channels)
-    problems = table.problems(present)
+    problems = key_mapping.problems(target, table)
     if not rows:
+        checks.check_keys(target, tuple(usable))
         if not problems:
             problems = [Text("None of its channels is the model's ({channels})", channels=listed(motion.channels))]
         raise UserError(

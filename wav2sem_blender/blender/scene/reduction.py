@@ -21,9 +21,8 @@ from ...pipeline.motion import Motion
 from ...pipeline.time_slicing import Steps, at_once
 from .. import compat
 from ..tasks.task import Task
-from . import actions, takes
-from .checks import value_path
-from .key_offsets import key_offset, metres_per_unit, opening_mm
+from . import actions, controls, players, takes
+from .key_offsets import metres_per_unit, offset_of, opening_mm
 from .takes import Take
 
 # Custom properties of an Action: the dense curves; their first frame and a hash of each reduced curve; what the last
@@ -128,9 +127,9 @@ class Reducing(Task):
         offsets: list[np.ndarray] = []
         for name in names:
             face, _ = self._found()
-            if name not in face.data.shape_keys.key_blocks:
+            if not any(curve_name == name for curve_name in _reducible(*self._found())):
                 raise self._edited()
-            offsets.append(key_offset(face, name, metres_33))
+            offsets.append(offset_of(face, name, metres_33))
             if len(offsets[-1]) != len(offsets[0]):
                 raise self._edited()
             yield
@@ -215,7 +214,9 @@ def last_outcome(take: Take) -> Reduction | None:
 
 
 def _reducible(face: bpy.types.Object, take: Take) -> dict[str, bpy.types.FCurve]:
-    return {name: curve for name, curve in take.curves() if name in face.data.shape_keys.key_blocks}
+    keys, rig = takes.shape_keys_of(face), controls.rig_of(face)
+    owners = [owner for owner in (keys, rig) if owner is not None]
+    return {name: curve for name, curve in take.curves() if any(players.has(owner, name) for owner in owners)}
 
 
 def _dense(
@@ -232,12 +233,14 @@ def _dense(
 
 
 def _write(take: Take, chosen: _Chosen) -> Steps[None]:
-    fcurves, hashes, action = take.fcurves, {}, take.action
+    hashes, action = {}, take.action
+    bags = {name: bag for name, bag, _ in take.located()}
     action[_DENSE] = {}
     for name, values_T, frames in zip(chosen.motion.channels, chosen.motion.weights_TK.T, chosen.kept, strict=True):
-        is_muted = fcurves.find(value_path(name)).mute
-        actions.write_curve(take.bag, value_path(name), chosen.first_frame + frames, values_T[frames])
-        curve = fcurves.find(value_path(name))
+        path, index = players.path_of(name)
+        is_muted = bags[name].fcurves.find(path, index=index).mute
+        actions.write_curve(bags[name], path, chosen.first_frame + frames, values_T[frames], index)
+        curve = bags[name].fcurves.find(path, index=index)
         curve.mute = is_muted
         hashes[name] = _hash(curve)
         action[_DENSE][name] = values_T.astype("<f4").tobytes()

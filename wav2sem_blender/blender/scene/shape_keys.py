@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import Text, UserError
 from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
-from . import original_state
+from . import key_mapping, original_state
 from .checks import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, own_keys, rest_points
 from .plan import Plan
 
@@ -65,6 +65,17 @@ def curves(motion: Motion, rows: Iterable[Row]) -> dict[str, np.ndarray]:
         played_T = motion.weights_TK[:, motion.channels.index(channel)] * np.float32(factor)
         values[key] = values[key] + played_T if key in values else played_T
     return values
+
+
+def split(
+    target: bpy.types.Object, values: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The curves of the mesh's keys, and those of its rig's controls, as distances from rest."""
+    named = {row.key for row in key_mapping.control_rows(target, (Row("", name) for name in values))}
+    return (
+        {name: values_T for name, values_T in values.items() if name not in named},
+        {name: values_T for name, values_T in values.items() if name in named},
+    )
 
 
 def check_limit(values: Mapping[str, np.ndarray]) -> None:

@@ -6,22 +6,29 @@ A take is the active action, an NLA strip on a track of its own, or an unused ac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import bpy
 
 from ...errors import Text
-from . import actions, original_state, parts, speech_track, upper_face_strips
-from .checks import own_keys, value_path
+from . import actions, controls, original_state, parts, players, speech_track, upper_face_strips
+from .checks import own_keys
+from .players import Player
 
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """An action of ours, its slot for the face's shape keys, and its NLA track and strip if it has one."""
+    """An action of ours, and its NLA track and strip if it has one.
+
+    Attributes:
+        player: The face's shape keys; or its rig, if that plays everything.
+        slot: The action's slot for them.
+    """
 
     action: bpy.types.Action
+    player: Player
     slot: Any
     is_active: bool = False
     track: Any = None
@@ -56,31 +63,32 @@ class Take:
 
     @property
     def key_names(self) -> list[str]:
-        """Names of the shape keys that it animates."""
+        """Names of the shape keys and controls that it animates."""
         if self.is_upper_face:
             return upper_face_strips.animated_keys(self.action)
-        return actions.own_keys(self.action, self.fcurves or ())
+        return sorted({name for bag in self._bags() for name in actions.own_keys(self.action, bag.fcurves)})
 
-    @property
-    def bag(self) -> Any:
-        """The container of its slot's curves; None without any."""
-        if self.slot is None:
-            return None
-        bags = (strip.channelbag(self.slot) for layer in self.action.layers for strip in layer.strips)
-        return next((bag for bag in bags if bag is not None), None)
+    def _bags(self) -> Iterator[Any]:
+        """The containers of its curves: that of its slot, and of a speech that of the rig's slot."""
+        yield from (bag for bag in actions.bags_of(self.action) if not self.is_upper_face or bag.slot == self.slot)
 
     @property
     def fcurves(self) -> Any:
         """All curves of its slot, including any that the user added; None without any."""
-        return self.bag.fcurves if self.bag is not None else None
+        return next((bag.fcurves for bag in actions.bags_of(self.action) if bag.slot == self.slot), None)
+
+    def located(self) -> Iterator[tuple[str, Any, Any]]:
+        """Name, container and curve of each shape key and control that it animates."""
+        names = set(self.key_names)
+        for bag in self._bags():
+            for curve in bag.fcurves:
+                name = players.name_of(curve)
+                if name in names:
+                    yield name, bag, curve
 
     def curves(self) -> Iterator[tuple[str, Any]]:
-        """Name and curve of each shape key that it animates."""
-        fcurves = self.fcurves
-        for name in self.key_names if fcurves is not None else ():
-            curve = fcurves.find(value_path(name))
-            if curve is not None:
-                yield name, curve
+        """Name and curve of each of them."""
+        yield from ((name, curve) for name, _, curve in self.located())
 
     @property
     def is_muted(self) -> bool:
@@ -92,26 +100,50 @@ class Take:
 
 def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
     """All takes of a face: the active one, the NLA from the top track down, then those kept in the file."""
-    keys = shape_keys_of(face)
-    if keys is None:
-        return ()
-    found, animation = [], keys.animation_data
-    if animation is not None:
-        if animation.action is not None and _is_ours(animation.action):
-            slot = animation.action_slot or _slot_for_keys(animation.action)
-            found.append(Take(action=animation.action, slot=slot, is_active=True))
-        for track in reversed(animation.nla_tracks):
-            for strip in track.strips:
-                if strip.action is not None and _is_ours(strip.action):
-                    slot = strip.action_slot or _slot_for_keys(strip.action)
-                    found.append(Take(action=strip.action, slot=slot, track=track, strip=strip))
+    found: list[Take] = []
+    for player in _players_of(face):
+        playing = {take.action for take in found}
+        found += [take for take in _playing(player) if take.action not in playing]
     playing = {take.action for take in found}
-    for action in bpy.data.actions:
-        if action not in playing and _is_ours(action) and action.users == int(action.use_fake_user):
-            slot = _slot_for_keys(action)
-            if slot is not None and actions.is_owner(keys, action):
-                found.append(Take(action=action, slot=slot))
+    for player in _players_of(face):
+        for action in bpy.data.actions:
+            if action not in playing and _is_ours(action) and action.users == int(action.use_fake_user):
+                slot = actions.slot_of(action, player)
+                if slot is not None and actions.is_owner(player, action):
+                    found.append(Take(action=action, player=player, slot=slot))
     return tuple(found)
+
+
+def _players_of(face: bpy.types.Object | None) -> list[Player]:
+    """The face's shape keys, and its rig if that plays takes alone."""
+    keys = shape_keys_of(face)
+    rig = controls.rig_of(face) if face is not None and face.type == "MESH" else None
+    plays_alone = rig is not None and original_state.IDENTITY in rig
+    return [*([keys] if keys is not None else []), *([rig] if rig is not None and plays_alone else [])]
+
+
+def _playing(player: Player) -> Iterator[Take]:
+    animation = player.animation_data
+    if animation is None:
+        return
+    is_rig = not isinstance(player, bpy.types.Key)
+
+    def mine(action: bpy.types.Action) -> bool:
+        return _is_ours(action) and not (is_rig and not actions.is_owner(player, action))
+
+    if animation.action is not None and mine(animation.action):
+        slot = animation.action_slot or actions.slot_of(animation.action, player)
+        yield Take(action=animation.action, player=player, slot=slot, is_active=True)
+    for track in reversed(animation.nla_tracks):
+        for strip in track.strips:
+            if strip.action is not None and mine(strip.action):
+                slot = strip.action_slot or actions.slot_of(strip.action, player)
+                yield Take(action=strip.action, player=player, slot=slot, track=track, strip=strip)
+
+
+def _others(face: bpy.types.Object, take: Take) -> list[Player]:
+    """What else plays the take: parts, and the rig."""
+    return [player for player in parts.followers(take.action, face) if player != take.player]
 
 
 def shape_keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
@@ -119,9 +151,9 @@ def shape_keys_of(face: bpy.types.Object | None) -> bpy.types.Key | None:
     return face.data.shape_keys if face is not None and face.type == "MESH" else None
 
 
-def play_slot(face: bpy.types.Object, take: Take) -> None:
+def play_slot(take: Take) -> None:
     """Assign the slot of the take again, which appending or a click in the Action editor can take away."""
-    animation = face.data.shape_keys.animation_data
+    animation = take.player.animation_data
     player = animation if take.is_active else take.strip
     if player is not None and player.action_slot is None and take.slot is not None:
         player.action_slot = take.slot
@@ -133,35 +165,57 @@ def make_active(face: bpy.types.Object, take: Take, scene: bpy.types.Scene) -> l
     Returns:
         Sentences about the earlier active actions.
     """
-    keys = face.data.shape_keys
-    others = parts.followers(take.action, face)
-    for player in (*others, keys):
+    others, names = _others(face, take), take.key_names
+    for player in (*others, take.player):
         for track, strip in _strips_of(player, take):
             _remove_strip(player, track, strip)
-    notes = actions.put_on_top(keys, take.action, take.slot, scene)
-    for part in parts.following(face, scene):
-        if any(parts.free_keys(part, take.key_names)):
-            actions.follow(part.data.shape_keys, take.action, take.slot, scene, take.key_names)
-    for player in (keys, *others):
+    notes = actions.put_on_top(take.player, take.action, take.slot, scene)
+    for part in parts.following(face, scene) if isinstance(take.player, bpy.types.Key) else ():
+        if any(parts.free_keys(part, names)):
+            actions.follow(part.data.shape_keys, take.action, take.slot, scene, names)
+    rig = controls.rig_of(face)
+    if rig is not None and rig != take.player and (slot := actions.slot_of(take.action, rig)) is not None:
+        actions.follow(rig, take.action, slot, scene, names)
+        others.append(rig)
+    shelve(face, {take.player, *others, *(part.data.shape_keys for part in parts.following(face, scene))})
+    for player in dict.fromkeys((take.player, *others)):
         _settle(player)
+    return notes
+
+
+def shelve(face: bpy.types.Object, playing: Collection[Player]) -> list[str]:
+    """Keep in the file what the face's shape keys or its rig played before, if a new take does not move them."""
+    notes: list[str] = []
+    for player in (shape_keys_of(face), controls.rig_of(face)):
+        animation = player.animation_data if player is not None else None
+        if player is None or player in playing or animation is None or animation.action is None:
+            continue
+        if actions.AUDIO_HASH not in animation.action:
+            continue
+        action = animation.action
+        actions.rest(action, player)
+        animation.action = None
+        action.use_fake_user = action.library is None or action.use_fake_user
+        _settle(player)
+        notes.append(Text('The earlier action "{current}" is kept in this file.', current=action.name))
     return notes
 
 
 def mute(face: bpy.types.Object, take: Take, is_muted: bool) -> None:
     """Mute or unmute a take. While it is muted, the face is at rest unless an NLA track below moves it."""
-    players = [face.data.shape_keys, *parts.followers(take.action, face)]
+    moved = [take.player, *_others(face, take)]
     if take.is_upper_face:
         upper_face_strips.switch_upper_face(face, not is_muted)
         if take.strip is not None and not is_muted:
             take.strip.mute = False
     elif take.strip is not None:
-        for player in players:
+        for player in moved:
             for track, strip in _strips_of(player, take):
                 track.mute, strip.mute = is_muted, False
     else:
         for _, curve in take.curves():
             curve.mute = is_muted
-    for player in players:
+    for player in moved:
         if is_muted:
             actions.rest(take.action, player)
         player.update_tag()
@@ -171,16 +225,16 @@ def push_to_nla(face: bpy.types.Object, take: Take) -> str:
     """Move the active take to an NLA track of its own, at the same frames; returns the face's track's name."""
     was_muted = take.is_muted
     mute(face, take, False)
-    names, slot = take.key_names, take.slot
+    names = take.key_names
     first, last = take.action.curve_frame_range[:]
-    players = [face.data.shape_keys, *parts.followers(take.action, face)]
     tracks = []
-    for player in players:
+    for player in (take.player, *_others(face, take)):
         animation = player.animation_data_create()
         if animation.action != take.action:
             continue
         # The strip that holds the keys at rest must lie below.
-        actions.hold_rest(player, [name for name in names if name in player.key_blocks])
+        actions.hold_rest(player, [name for name in names if players.has(player, name)])
+        slot = animation.action_slot
         track = actions.push_down(animation, first, last, "NOTHING")
         animation.action = None
         track.strips[0].action_slot = slot
@@ -192,7 +246,8 @@ def push_to_nla(face: bpy.types.Object, take: Take) -> str:
 
 def release(face: bpy.types.Object, part_keys: Sequence[bpy.types.Key], character: Sequence[bpy.types.Object]) -> None:
     """Stop the face's active take on parts of the character that do not follow any more."""
-    animation = face.data.shape_keys.animation_data
+    own = shape_keys_of(face)
+    animation = own.animation_data if own is not None else None
     action = animation.action if animation is not None else None
     if action is None or not _is_ours(action):
         return
@@ -217,17 +272,19 @@ def remove_take(face: bpy.types.Object, take: Take, *, with_keys: bool = False) 
     Returns:
         Sentences about what else changed.
     """
-    keys = face.data.shape_keys
+    keys = shape_keys_of(face)
     notes: list[str] = []
-    others = parts.followers(take.action, face)
+    others = _others(face, take)
     if take.is_upper_face:
         upper_face_strips.remove_upper_face(face)
     else:
-        notes += _remove_speech(keys, take, others)
+        notes += _remove_speech(take, others)
     left = of_face(face)
     # A take that is kept in the file has no followers now, but its parts have the state before it on record.
     candidates = (part.data.shape_keys for scene in face.users_scene for part in parts.candidates(face, scene))
-    for player in dict.fromkeys((keys, *others, *candidates)):
+    for player in dict.fromkeys((keys, controls.rig_of(face), *others, *candidates)):
+        if player is None:
+            continue
         _settle(player)
         if not any(other for other in left if not other.is_upper_face and not other.is_kept):
             notes += _return_users_action(player)
@@ -249,28 +306,23 @@ def _is_ours(action: bpy.types.Action) -> bool:
     return actions.AUDIO_HASH in action or upper_face_strips.MARK in action
 
 
-def _slot_for_keys(action: bpy.types.Action) -> Any:
-    """The slot of an action for shape keys, whoever it is assigned to; None without one."""
-    return next((slot for slot in action.slots if slot.target_id_type == "KEY"), None)
-
-
-def _remove_speech(keys: bpy.types.Key, take: Take, others: Sequence[bpy.types.Key]) -> list[str]:
-    action, players = take.action, (keys, *others)
+def _remove_speech(take: Take, others: Sequence[Player]) -> list[str]:
+    action, moved = take.action, (take.player, *others)
     if not take.is_kept:
-        for player in players:
+        for player in moved:
             actions.rest(action, player)
-    own = {value_path(name) for name in take.key_names}
-    fcurves = take.fcurves or ()
-    is_shared = action.users - int(action.use_fake_user) > len(players)
+    own = set(take.key_names)
+    is_shared = action.users - int(action.use_fake_user) > len(moved)
     if not is_shared:
         speech_track.remove(action)
-    if any(curve.data_path not in own for curve in fcurves) and action.library is None and not is_shared:
-        for _, curve in list(take.curves()):
-            fcurves.remove(curve)
+    has_others = any(players.name_of(curve) not in own for curve in actions.curves_of(action))
+    if has_others and action.library is None and not is_shared:
+        for _, bag, curve in list(take.located()):
+            bag.fcurves.remove(curve)
         for mark in [name for name in action.keys() if name.startswith(actions.MARKS)]:  # noqa: SIM118
             del action[mark]
         return [Text('The action "{action}" stays: it has curves of yours.', action=action.name)]
-    for player in () if take.is_kept else reversed(players):  # the face last, whose track the take names
+    for player in () if take.is_kept else reversed(moved):  # the take's own last, whose track the take names
         for track, strip in _strips_of(player, take):
             _remove_strip(player, track, strip)
         if take.is_active and player.animation_data is not None and player.animation_data.action == action:
@@ -280,7 +332,7 @@ def _remove_speech(keys: bpy.types.Key, take: Take, others: Sequence[bpy.types.K
     return []
 
 
-def _strips_of(keys: bpy.types.Key, take: Take) -> list[tuple[Any, Any]]:
+def _strips_of(keys: Player, take: Take) -> list[tuple[Any, Any]]:
     """Track and strip of a take in the NLA: on the face its own, on another part all that play its action."""
     if take.strip is None or keys.animation_data is None:
         return []
@@ -290,14 +342,14 @@ def _strips_of(keys: bpy.types.Key, take: Take) -> list[tuple[Any, Any]]:
     return [(track, strip) for track in tracks for strip in track.strips if strip.action == take.action]
 
 
-def _remove_strip(keys: bpy.types.Key, track: Any, strip: Any) -> None:
+def _remove_strip(keys: Player, track: Any, strip: Any) -> None:
     if len(track.strips) == 1:
         keys.animation_data_create().nla_tracks.remove(track)
     else:
         track.strips.remove(strip)
 
 
-def _settle(keys: bpy.types.Key) -> None:
+def _settle(keys: Player) -> None:
     """Remove what holds the keys at rest, unless a take of ours is in the NLA or lets tracks below it play."""
     animation = keys.animation_data
     strips = [strip for track in animation.nla_tracks for strip in track.strips] if animation is not None else []
@@ -310,7 +362,7 @@ def _settle(keys: bpy.types.Key) -> None:
         animation.action_extrapolation = "HOLD"
 
 
-def _return_users_action(keys: bpy.types.Key) -> list[str]:
+def _return_users_action(keys: Player) -> list[str]:
     """Make the user's action that we pushed down active again, unless its strip has been edited since."""
     moved, animation = original_state.pushed(keys), keys.animation_data
     if moved is None or animation is None or animation.action is not None:

@@ -167,7 +167,7 @@ def _rows(target: bpy.types.Object, channels: Sequence[str]) -> tuple[Row, ...]:
 
 def _taken(shape_keys: bpy.types.Key) -> dict[str, str]:
     """Keys that are muted, driven or animated by the user, each with the reason."""
-    paths = {checks.value_path(block.name): block.name for block in shape_keys.key_blocks}
+    paths = {key_mapping.value_path(block.name): block.name for block in shape_keys.key_blocks}
     taken: dict[str, str] = {block.name: "muted" for block in shape_keys.key_blocks if block.mute}
     for path, action in actions.animated_paths(shape_keys.animation_data):
         if path in paths and MARK not in action:
@@ -206,7 +206,7 @@ def _write(
         bag = compat.channelbag(action, slot)
         for key, values_T in values.items():
             kept = _corners(values_T)
-            actions.write_curve(bag, checks.value_path(key), frames_T[kept], values_T[kept])
+            actions.write_curve(bag, key_mapping.value_path(key), frames_T[kept], values_T[kept])
         add_track(mesh_keys, action, slot, start_frame, last_frame, "REPLACE", rollback)
         for part in parts.following(target, scene):
             own = {key: values[key] for key in parts.free_keys(part, values)}

@@ -12,7 +12,7 @@ from typing import Any
 import bpy
 
 from ...pipeline.upper_face import Settings
-from . import actions, head_sway
+from . import actions, head_sway, players
 from .head_sway import SwayTarget
 
 TRACK_NAME = "Upper Face"
@@ -72,7 +72,7 @@ def sway_of(action: bpy.types.Action) -> SwayTarget:
 
 def animated_keys(action: bpy.types.Action) -> list[str]:
     """Names of the shape keys that it animates, as they are called now."""
-    return sorted(filter(None, map(actions.key_of, actions.curves_of(action))))
+    return sorted(filter(None, map(players.key_of, actions.curves_of(action))))
 
 
 def has_upper_face(target: bpy.types.Object) -> bool:
@@ -147,7 +147,7 @@ def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
 
 def rest_of(action: bpy.types.Action) -> dict[str, list[float]]:
     """Data path and rest of what an action of ours sways; the path follows a renamed bone."""
-    paths = dict.fromkeys(curve.data_path for curve in actions.curves_of(action) if not actions.key_of(curve))
+    paths = dict.fromkeys(curve.data_path for curve in actions.curves_of(action) if not players.key_of(curve))
     return dict(zip(paths, record_of(action)["rest"].values(), strict=False))
 
 

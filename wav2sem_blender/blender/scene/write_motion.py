@@ -18,7 +18,7 @@ from ...pipeline.motion import Motion
 from ...pipeline.retarget import resample, rested
 from ...pipeline.time_slicing import Steps
 from .. import compat
-from . import actions, checks, parts, shape_keys, takes
+from . import actions, checks, controls, original_state, parts, shape_keys, takes
 from .plan import Plan, make_plan
 
 _CHANNELS_IN_A_STEP = 8
@@ -95,7 +95,7 @@ def applying(
     exact_frame = stretch * start_frame + begins_s * rate_hz
     first = round(exact_frame)
     motion = rested((yield from _resampling(plan.motion, rate_hz, (exact_frame - first) / rate_hz)))
-    shape_keys.check_limit(shape_keys.curves(motion, plan.rows))
+    shape_keys.check_limit(shape_keys.split(target, shape_keys.curves(motion, plan.rows))[0])
     yield
     with ExitStack() as rollback:
         marks = _marks(motion, settings or {})
@@ -129,9 +129,17 @@ def _writing(
     rollback: ExitStack,
 ) -> Steps[Outcome]:
     made = shape_keys.make_keys(target, motion, plan, rollback) if plan.new_channels else ()
-    curves = shape_keys.curves(motion, plan.rows + made)
+    curves, moves = shape_keys.split(target, shape_keys.curves(motion, plan.rows + made))
     yield
-    warnings = (*plan.warnings, *shape_keys.fit_sliders(target.data, curves, rollback))
+    warnings = plan.warnings
+    if curves:
+        warnings += tuple(shape_keys.fit_sliders(target.data, curves, rollback))
+    rig = controls.rig_of(target) if moves else None
+    posed, cut = controls.curves_for(rig, moves) if rig is not None else ({}, [])
+    if rig is not None:
+        original_state.put_back_later(rig, rollback)
+        original_state.note_controls(rig, list(posed))
+        warnings += _cut_off(rig, cut)
     name = PurePath(motion.info.get("audio", "Speech")).stem or "Speech"
     following = [part for part in parts.following(target, context.scene) if any(parts.free_keys(part, curves))]
     for part in following:
@@ -141,19 +149,32 @@ def _writing(
     part_keys = [part.data.shape_keys for part in following]
     takes.release(target, part_keys, parts.candidates(target, context.scene))
     earlier = _keep_other_line(target, start_frame, start_frame + motion.n_frames - 1, marks)
+    player = target.data.shape_keys if curves or rig is None else rig
     action, notes = yield from actions.write_action(
-        target.data.shape_keys, name, marks, curves, start_frame, context.scene, rollback, part_keys
+        player,
+        name,
+        marks,
+        curves if player != rig else posed,
+        start_frame,
+        context.scene,
+        rollback,
+        part_keys,
+        (rig, posed) if rig is not None and player != rig else None,
     )
+    shelved = takes.shelve(target, {player, *part_keys, *([rig] if rig is not None else [])})
     for mesh in (target, *following):
         mesh.data.update_tag()
-    notes = [*earlier, *notes]
+    if rig is not None:
+        rig.update_tag()
+        shelved.append(Text('{n} controls of "{rig}" move with the speech.', n=len(moves), rig=rig.name))
+    notes = [*earlier, *notes, *shelved]
     if following:
         names = listed([part.name for part in following])
         notes = [*notes, Text("These parts move with the face: {names}.", names=names)]
     return Outcome(
         object_name=target.name,
         action_name=action.name,
-        n_curves=len(curves),
+        n_curves=len(curves) + len(posed),
         n_new_keys=len(plan.new_channels),
         first_frame=start_frame,
         n_frames=motion.n_frames,
@@ -168,8 +189,8 @@ def _keep_other_line(target: bpy.types.Object, first: int, last: int, marks: Map
 
     The same recording again is another line only if it is another strip; else the user has moved it.
     """
-    animation = target.data.shape_keys.animation_data
     current = next((take for take in takes.of_face(target) if take.is_active), None)
+    animation = current.player.animation_data if current is not None else None
     if current is None or current.action.library is not None or (animation.nla_tracks and not animation.use_nla):
         return []
     is_same_audio = current.action.get(actions.AUDIO_HASH) == marks[actions.AUDIO_HASH]
@@ -178,9 +199,17 @@ def _keep_other_line(target: bpy.types.Object, first: int, last: int, marks: Map
     begin, end = current.frames
     if begin <= last and first <= end:
         return []
-    takes.play_slot(target, current)
+    takes.play_slot(current)
     track = takes.push_to_nla(target, current)
     return [Text('"{action}" plays on in the NLA, as it is spoken at another time.', action=track)]
+
+
+def _cut_off(rig: bpy.types.Object, cut: list[str]) -> tuple[str, ...]:
+    """A warning about controls that would go beyond their limits."""
+    if not cut:
+        return ()
+    text = 'Limits of "{rig}" cut off the motion of {controls}. Widen them, or lower the gain under Key Mapping.'
+    return (Text(text, rig=rig.name, controls=listed(cut)),)
 
 
 def _strip_of(settings: str) -> str:

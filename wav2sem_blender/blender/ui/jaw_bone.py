@@ -11,7 +11,8 @@ from bpy.props import EnumProperty, FloatProperty, StringProperty
 
 from ...errors import Text, UserError
 from .. import compat
-from ..scene.jaw_bone import AXES, OPEN_ANGLE, armature_of, drive, driven_bones, guess_jaw_bone, release
+from ..scene.controls import armature_of
+from ..scene.jaw_bone import AXES, OPEN_ANGLE, drive, driven_bones, guess_jaw_bone, release
 from ..tasks.task import running_task
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
 

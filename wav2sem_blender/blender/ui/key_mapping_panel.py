@@ -10,9 +10,9 @@ from bpy.props import StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ...errors import Text, UserError
-from ...pipeline.face_names import KeyMap
+from ...pipeline.face_names import KeyMap, Row
 from .. import compat
-from ..scene import key_mapping
+from ..scene import controls, key_mapping
 from ..tasks.task import running_task
 from ..translations import CONTEXT
 from .widgets import AddonOperator, FaceSubPanel, blocked_reason, chosen_face, draw_text, face_of
@@ -41,15 +41,19 @@ class WAV2SEM_OT_guess_mapping(_MappingOperator, bpy.types.Operator):
 
     @classmethod
     def missing(cls, face: bpy.types.Object) -> str:
-        """Shape keys."""
-        return "" if key_mapping.key_names(face) else Text('"{face}" has no shape keys', face=face.name)
+        """Shape keys, or a rig."""
+        has_any = key_mapping.key_names(face) or controls.rig_of(face) is not None
+        return "" if has_any else Text('"{face}" has no shape keys', face=face.name)
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Store the guess."""
         face = chosen_face(context)
         found = key_mapping.guessed(face)
         if not found.rows:
-            return self._failed("None of the shape keys has a known name. Add rows by hand, or load a mapping.")
+            circle = next(iter(key_mapping.problems(face, found)[1:]), "")
+            return self._failed(
+                circle or "None of the shape keys has a known name. Add rows by hand, or load a mapping."
+            )
         key_mapping.store(face, found)
         self.tell({"INFO"}, found.summary())
         return {"FINISHED"}
@@ -146,7 +150,7 @@ class WAV2SEM_OT_load_mapping(_MappingOperator, bpy.types.Operator, ImportHelper
         except (OSError, UserError) as error:
             return self._failed(error)
         key_mapping.store(face, loaded)
-        for problem in loaded.problems(key_mapping.key_names(face)):
+        for problem in key_mapping.problems(face, loaded):
             self.tell({"WARNING"}, problem)
         return {"FINISHED"}
 
@@ -165,11 +169,12 @@ class WAV2SEM_UL_mapping(bpy.types.UIList):
         _active_name: str,
     ) -> None:
         """Channel and key, once where they have one name, as the list is narrow. A missing key is marked."""
-        present = row.key in key_mapping.key_names(data.id_data)
+        present = row.key in key_mapping.playable(data.id_data, [Row("", row.key)])
+        words = controls.listed_words([row.key])[0]
         if row.channel != row.key:
             layout = layout.split(factor=0.5)
             layout.label(text=row.channel, translate=False)
-        text = row.key if row.gain == 1.0 else f"{row.gain:.3g} × {row.key}"
+        text = words if row.gain == 1.0 else f"{row.gain:.3g} × {words}"
         layout.label(text=text, translate=False, icon="NONE" if present else "ERROR")
 
     def filter_items(  # type: ignore[override]  # lists are as good as Blender's arrays
@@ -220,14 +225,31 @@ class WAV2SEM_PT_key_mapping(FaceSubPanel, bpy.types.Panel):
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False
         column.prop(face, "wav2sem_mapping_channels")
+        rig = controls.rig_of(face)
+        column.prop(face, "wav2sem_rig", placeholder=rig.name if rig is not None else "")
         if face.wav2sem_mapping_active < len(rows):
             active = rows[face.wav2sem_mapping_active]
             column.prop(active, "channel")
-            if face.data.shape_keys:
-                column.prop_search(active, "key", face.data.shape_keys, "key_blocks")
-            column.prop(active, "gain")
-        for problem in key_map.problems(key_mapping.key_names(face)):
+            _draw_target(column, face, active)
+            column.prop(active, "preview", slider=True)
+        for problem in key_mapping.problems(face, key_map):
             draw_text(layout, context, problem, "ERROR")
+
+
+def _draw_target(column: bpy.types.UILayout, face: bpy.types.Object, row: Any) -> None:
+    """What plays the channel, and how far it moves."""
+    rig = controls.rig_of(face)
+    column.prop(row, "kind")
+    if row.kind == "KEY":
+        if face.data.shape_keys:
+            column.prop_search(row, "key", face.data.shape_keys, "key_blocks")
+    elif rig is not None and rig.pose is not None:
+        column.prop_search(row, "bone", rig.pose, "bones")
+    if row.kind == "BONE":
+        column.prop(row, "axis")
+    if row.kind == "PROPERTY":
+        column.prop(row, "property")
+    column.prop(row, "angle" if row.kind == "BONE" and row.axis.startswith("rotation") else "gain")
 
 
 CLASSES = (

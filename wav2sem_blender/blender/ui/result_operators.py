@@ -77,7 +77,7 @@ class TakeOperator(AddonOperator):
         """Work on the take and report what was done."""
         try:
             face, take = face_of(context), self.take(context)
-            takes.play_slot(face, take)  # type: ignore[arg-type]
+            takes.play_slot(take)  # type: ignore[arg-type]
             reports = self.work(context, face, take)  # type: ignore[arg-type]
         except UserError as error:
             return self._failed(error)
@@ -210,7 +210,7 @@ class WAV2SEM_OT_push_to_nla(TakeOperator, bpy.types.Operator):
 
     def work(self, _context: bpy.types.Context, face: bpy.types.Object, take: Take) -> Sequence[str]:
         """Push it; reports the track."""
-        animation = face.data.shape_keys.animation_data_create()
+        animation = take.player.animation_data_create()
         if animation.nla_tracks and not animation.use_nla:
             raise UserError(
                 'The NLA is disabled for the shape keys of "{face}". Enable it in the NLA editor.', face=face.name

@@ -13,7 +13,7 @@ from ...pipeline.face_names import SPEECH_CHANNELS, listed
 from ...pipeline.motion import ARKIT_CHANNELS
 from ...pipeline.visemes import openings_mm
 from ..animate import estimate
-from ..scene import checks, key_mapping
+from ..scene import checks, controls, key_mapping
 from ..sound import info
 from ..sound.look import BeingReadError
 from ..tasks.task import why_wait
@@ -82,13 +82,13 @@ def face_problem(context: bpy.types.Context) -> str:
     if context.scene.wav2sem.model not in ("", "default"):
         return ""  # only the model's folder tells which keys it animates
     found, own = key_mapping.in_use(face), checks.own_keys(face.data)
-    present = set(key_mapping.key_names(face)) - own
+    present = key_mapping.playable(face, found.rows) - own
     rows = tuple(row for row in found.rows if row.key in present and (found.visemes or row.channel in SPEECH_CHANNELS))
     try:
         checks.animatable(face, rows)
     except UserError as error:
         return error.text
-    return ""
+    return "" if rows else next(iter(key_mapping.problems(face, found)), "")
 
 
 def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
@@ -104,9 +104,9 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     found = key_mapping.guessed(face)
     if key_mapping.stored(face) is not None or checks.own_keys(face.data) or not found.can_speak():
         words, can_speak = checks.recognised(face)
-        return [(words, "CHECKMARK" if can_speak else "ERROR")]
+        return [(words, "CHECKMARK" if can_speak else "ERROR"), *_control_words(face)]
     if found.visemes:
-        return [(found.summary(), "CHECKMARK")]
+        return [(found.summary(), "CHECKMARK"), *_control_words(face)]
     channels = set(found.channels)
     n_known, n_all = len(channels & set(ARKIT_CHANNELS)), len(ARKIT_CHANNELS)
     found_words: list[tuple[str, str]] = [
@@ -118,7 +118,17 @@ def face_words(context: bpy.types.Context) -> list[tuple[str, str]]:
     missing = [name for name in SPEECH_CHANNELS if name not in channels]
     if missing:
         found_words.append((Text("The mouth has no {channels}", channels=listed(missing, _LISTED)), "INFO"))
-    return found_words
+    return [*found_words, *_control_words(face)]
+
+
+def _control_words(face: bpy.types.Object) -> list[tuple[str, str]]:
+    """Which rig moves the face, and what is wrong with its controls."""
+    table, rig = key_mapping.in_use(face), controls.rig_of(face)
+    names = {row.key for row in key_mapping.control_rows(face, table.rows)}
+    problems = [(problem, "ERROR") for problem in key_mapping.problems(face, table)] if names or rig else []
+    if not names or rig is None:
+        return problems
+    return [(Text('{n} controls of "{rig}" move the face', n=len(names), rig=rig.name), "ARMATURE_DATA"), *problems]
 
 
 def no_face_yet(context: bpy.types.Context) -> bool:
