@@ -401,7 +401,7 @@ class Track:
                 )
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError("This is no track of words and phones, or it is damaged.") from error
         raise UserError(
             "The track has format {found}; this version reads format {known}. Update the extension.",
