@@ -51,7 +51,7 @@ class FaceModel(nn.Module):
             legacy_predict=config.legacy_predict,
         )
         self.decoder = config.host.network(n_outputs or len(config.channels), len(config.styles))
-        self.forced = PhoneReader(len(config.phones), config.host.memory_width) if config.steerable else None
+        self.forced = PhoneReader(len(config.phones), config.host.memory_width or width) if config.steerable else None
 
     def train(self, mode: bool = True) -> FaceModel:
         """As for every module, without the Wav2Sem and the emotion encoder."""
