@@ -35,7 +35,7 @@ from ..datasets.opening import open_face_data
 from ..runs.run import data_hash, git_commit
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
-from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
+from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices
 from .regions import Regions, find_regions
 from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
 from .timing import Lips, LipTotals, chance, find_lips, loudness
@@ -48,7 +48,11 @@ STILL = {"semantics": "still", "label": "a face that never moves", "unavailable"
 
 
 def evaluate(
-    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts, data: Path, out: Path, model: str, device: str
+    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts | EvaluateSteering,
+    data: Path,
+    out: Path,
+    model: str,
+    device: str,
 ) -> Any:
     """Measure a model; writes results.json (and, on vertices, results.md) and returns what it holds.
 
@@ -72,6 +76,10 @@ def evaluate(
         from .evaluate_prompts import evaluate_prompts
 
         return evaluate_prompts(config, data, out, model, device)
+    if isinstance(config, EvaluateSteering):
+        from .evaluate_steering import evaluate_steering
+
+        return evaluate_steering(config, data, out, model, device)
     faces = open_face_data(config.kind, data)
     predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions", faces.fps)
     _check_fits(predictor, faces)

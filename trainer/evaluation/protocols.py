@@ -59,6 +59,25 @@ class EvaluateChannels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateSteering:
+    """How well the mouth follows forced phones in recordings of unseen voices.
+
+    Attributes:
+        split: "valid" or "test".
+        style: of the model.
+        clips: how many recordings.
+        share: of the phones that could be exchanged; each costs a decoding of its clip.
+        seed: of the choice.
+    """
+
+    split: str = "valid"
+    style: str = "natural"
+    clips: int = 60
+    share: float = 0.3
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatePrompts:
     """Lip closures of a model on telephone prompts in five languages.
 

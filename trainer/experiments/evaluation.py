@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..analysis.protocol import CompareHosts
-from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateVertices
+from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices
 from . import analysis
 
 
@@ -55,6 +55,11 @@ def prompts() -> EvaluatePrompts:
     return EvaluatePrompts()
 
 
+def steering() -> EvaluateSteering:
+    """How the bundled model's mouth follows forced phones, on unseen voices."""
+    return EvaluateSteering()
+
+
 def smoke() -> EvaluateVertices:
     """Two clips of VOCASET with all controls that need no hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
@@ -72,6 +77,7 @@ def table1_smoke() -> CompareHosts:
 
 
 EXPERIMENTS = (
-    *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts, smoke),
+    *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts),
+    *(steering, smoke),
     *(table1, table1_smoke),
 )
