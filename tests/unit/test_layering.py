@@ -92,8 +92,12 @@ BLENDER_MAY_USE = {
     "tongue",
     "upper_face",
     "visemes",
+    "words.language",
+    "words.pronunciation",
+    "words.spoken",
     "words.track",
     "words.track_files",
+    "words.transcript",
 }
 
 

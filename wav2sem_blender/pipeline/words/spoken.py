@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what the ear heard and a transcript to a `Track`. Read `track_of` first.
+
+A word whose phones fit is forced: the text says what the mouth does there. Where no word fits, the phones are those
+that the ear heard, so a wrong text costs nothing there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...errors import Text
+from ..phones import SILENCE, Phones, PhoneSpan
+from . import align
+from .language import guess_language
+from .pronunciation import LANGUAGES, known_language, pronounce
+from .track import MAX_LABEL, Direction, Phone, Track, Word
+from .transcript import Mark, Transcript, load_transcript, parse_transcript
+
+TRUST = 0.25
+"""Confidence from which a word's phones are forced."""
+_FEW = 0.3  # of the words: so few found words suggest another recording's text
+_SHORTEST_HEARD_S = 0.03
+_SHORTEST_UNSURE_S = 0.08  # of a word that is put where something else was heard
+_REST_S = 0.3  # of `[rest]` without a value
+_ARTICULATION = {"clear": 1.0, "mumbled": -1.0}  # markup for the direction "articulation"
+
+
+class Tracked(NamedTuple):
+    """A track, and what the user should know of it."""
+
+    track: Track
+    notes: tuple[Text, ...]
+
+
+def read_transcript(source: str | os.PathLike[str] | Transcript) -> Transcript:
+    """A transcript as it is, a file, or the text itself. A text of one line that names an existing file is that file.
+
+    Raises:
+        UserError: As `load_transcript` and `parse_transcript`.
+    """
+    if isinstance(source, Transcript):
+        return source
+    if not isinstance(source, str):
+        return load_transcript(Path(source))
+    if "\n" not in source and len(source) < 1000 and _is_file(source):
+        return load_transcript(Path(source))
+    return parse_transcript(source)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return bool(name.strip()) and Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def track_of(
+    heard: Phones,
+    transcript: Transcript,
+    language: str = "",
+    progress: Callable[[float], None] | None = None,
+) -> Tracked:
+    """Align a transcript with what was heard.
+
+    Args:
+        heard: What the ear heard, on the recording's time.
+        transcript: What is said.
+        language: Of the text, such as "de"; "" guesses it.
+        progress: Called with the fraction done.
+
+    Raises:
+        UserError: There is no such language.
+    """
+    words = transcript.words
+    language = known_language(language) if language else guess_language(word.text for word in words)
+    said = pronounce([word.said if language == "en" else word.text for word in words], language)
+    known = [i for i, phones in enumerate(said) if phones]
+    notes = list(transcript.notes)
+    lines = _lines(transcript, known, heard, notes)
+    found: list[align.Found | None] = [None] * len(words)
+    for i, each in zip(known, align.align(heard, [said[i] for i in known], lines, progress), strict=True):
+        found[i] = each
+    n_found = sum(each is not None and each.confidence >= TRUST for each in found)
+    if n_found < _FEW * len(words):
+        notes.append(
+            Text(
+                "{found} of {n} words of the transcript were heard; is it the text of this recording, and is it "
+                "{language}?",
+                found=n_found,
+                n=len(words),
+                language=LANGUAGES[language],
+            )
+        )
+    elif n_found < len(words):
+        notes.append(Text("{n} words of the transcript were not heard.", n=len(words) - n_found))
+    spans = heard.spans()
+    placed = _placed([word.text[:MAX_LABEL] for word in words], found, spans)
+    phones = [
+        Phone(name, start_s, end_s, min(1.0, share))
+        for i, each in enumerate(found)
+        if each is not None and each.confidence >= TRUST
+        for name, start_s, end_s, share in zip(said[i], each.edges_s[:-1], each.edges_s[1:], each.shares, strict=True)
+    ]
+    phones += _outside(spans, [each for each in found if each is not None and each.confidence >= TRUST])
+    track = Track(
+        words=tuple(word for word in placed if word is not None),
+        phones=tuple(sorted(phones, key=lambda phone: phone.start_s)),
+        directions=tuple(_directions(transcript.marks, placed)),
+        language=language,
+    )
+    return Tracked(track, tuple(notes))
+
+
+def _lines(transcript: Transcript, known: Sequence[int], heard: Phones, notes: list[Text]) -> list[align.Line]:
+    """The lines that have times, with their words counted among those of which the sound is known."""
+    end_s = heard.first_s + len(heard.posteriors_LP) / heard.rate_hz
+    lines, outside, at = [], 0, 0
+    for line in transcript.lines:
+        first, stop = (int(np.searchsorted(known, i)) for i in (at, at + len(line.words)))
+        at += len(line.words)
+        if line.start_s is not None and line.end_s is not None and stop > first:
+            lines.append(align.Line(first, stop, line.start_s, line.end_s))
+            outside += line.start_s >= end_s
+    if outside:
+        notes.append(Text("{n} lines of the transcript begin after the recording has ended.", n=outside))
+    return [] if 2 * outside > len(lines) else lines
+
+
+def _placed(texts: Sequence[str], found: Sequence[align.Found | None], spans: Sequence[PhoneSpan]) -> list[Word | None]:
+    """The words with their times. Those that were not found share the speech between their neighbours, with confidence
+    0; where there is none, they are None."""
+    words: list[Word | None] = [
+        None if each is None else Word(text, each.edges_s[0], each.edges_s[-1], each.confidence)
+        for text, each in zip(texts, found, strict=True)
+    ]
+    i = 0
+    while i < len(words):
+        if words[i] is not None:
+            i += 1
+            continue
+        stop = i
+        while stop < len(words) and words[stop] is None:
+            stop += 1
+        before, after = words[i - 1] if i else None, words[stop] if stop < len(words) else None
+        start_s = before.end_s if before else 0.0
+        end_s = after.start_s if after else spans[-1].end_s if spans else 0.0
+        speech = [s for s in spans if s.name != SILENCE and s.end_s > start_s and s.start_s < end_s]
+        if speech:
+            start_s, end_s = max(start_s, speech[0].start_s), min(end_s, speech[-1].end_s)
+            lengths = np.cumsum([0, *(len(text) + 1 for text in texts[i:stop])])
+            edges = (start_s + (end_s - start_s) * lengths / lengths[-1]).tolist()
+            if (end_s - start_s) / (stop - i) >= _SHORTEST_UNSURE_S:
+                words[i:stop] = [Word(texts[i + k], edges[k], edges[k + 1], 0.0) for k in range(stop - i)]
+        i = stop
+    return words
+
+
+def _heard(spans: Sequence[PhoneSpan]) -> list[Phone]:
+    return [
+        Phone(span.name, max(0.0, span.start_s), span.end_s, min(1.0, span.confidence), forced=False)
+        for span in spans
+        if span.name != SILENCE and span.end_s > 0
+    ]
+
+
+def _outside(spans: Sequence[PhoneSpan], trusted: Sequence[align.Found]) -> list[Phone]:
+    """What was heard where no trusted word is."""
+    phones: list[Phone] = []
+    k = 0
+    for phone in _heard(spans):
+        start_s = phone.start_s
+        while k < len(trusted) and trusted[k].edges_s[-1] <= start_s:
+            k += 1
+        for each in trusted[k:]:
+            if each.edges_s[0] >= phone.end_s:
+                break
+            if each.edges_s[0] - start_s >= _SHORTEST_HEARD_S:
+                phones.append(phone._replace(start_s=start_s, end_s=each.edges_s[0]))
+            start_s = max(start_s, each.edges_s[-1])
+        if phone.end_s - start_s >= _SHORTEST_HEARD_S:
+            phones.append(phone._replace(start_s=start_s))
+    return phones
+
+
+def _directions(marks: Sequence[Mark], placed: Sequence[Word | None]) -> list[Direction]:
+    """The marks with times, by the words that were placed."""
+    directions = []
+    for mark in marks:
+        if mark.first < mark.stop:
+            inside = [word for word in placed[mark.first : mark.stop] if word is not None]
+            if inside:
+                name, value = mark.name, mark.value
+                if name in _ARTICULATION:
+                    name, value = "articulation", _ARTICULATION[name] * (1.0 if value is None else value)
+                directions.append(Direction(name, inside[0].start_s, inside[-1].end_s, value))
+            continue
+        before = next((word for word in reversed(placed[: mark.first]) if word is not None), None)
+        after = next((word for word in placed[mark.first :] if word is not None), None)
+        length_s = mark.value if mark.value and mark.value > 0 else _REST_S
+        if before is not None:
+            start_s = before.end_s
+        elif after is not None:
+            start_s = max(0.0, after.start_s - length_s)
+        else:
+            continue
+        directions.append(Direction(mark.name, start_s, start_s + length_s, mark.value))
+    return directions
