@@ -28,7 +28,6 @@ from wav2sem_blender.assets import DEMO_HEAD, DEMO_SPEECH  # noqa: E402
 from wav2sem_blender.blender.scene.demo_head import fill_mesh, make_material  # noqa: E402
 from wav2sem_blender.blender.scene.write_motion import applying  # noqa: E402
 from wav2sem_blender.blender.ui import status  # noqa: E402
-from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.face_names import guess_key_map  # noqa: E402
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS, Motion  # noqa: E402
 from wav2sem_blender.pipeline.time_slicing import at_once  # noqa: E402
@@ -92,6 +91,9 @@ def demo() -> dict[str, np.ndarray]:
 @cache
 def spoken() -> Motion:
     """The bundled model's demo sentence."""
+    # tests/gui imports this module where the engine's libraries are not installed yet.
+    from wav2sem_blender.pipeline import SpeechAnimator
+
     return SpeechAnimator.load("default", engine="onnx").animate_file(DEMO_SPEECH)
 
 

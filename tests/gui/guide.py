@@ -3,7 +3,8 @@
 
     python tests/gui/guide.py [SCENARIO ...]
 
-Without arguments it runs all of scenarios_guide.py. What they took replaces the pictures in docs/images/guide.
+Without arguments it runs all scenarios whose names begin with guide_. What they took replaces the pictures in
+docs/images/guide.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ PICTURES = run.ROOT / "docs" / "images" / "guide"
 
 def names() -> list[str]:
     """Names of the guide's scenarios, which cannot be imported outside Blender."""
-    text = (Path(__file__).parent / "scenarios_guide.py").read_text(encoding="utf-8")
-    return re.findall(r"^def (guide_\w+)", text, re.MULTILINE)
+    texts = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("scenarios_*.py")))
+    return [name for text in texts for name in re.findall(r"^def (guide_\w+)", text, re.MULTILINE)]
 
 
 def main() -> int:

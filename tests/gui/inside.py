@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import scenarios  # noqa: E402
 import scenarios_any_head  # noqa: E402
+import scenarios_characters  # noqa: E402
 import scenarios_first_start  # noqa: E402
 import scenarios_guide  # noqa: E402
 import scenarios_meddling  # noqa: E402
@@ -40,6 +41,7 @@ ALL = (
     *scenarios_preferences.ALL,
     *scenarios_result.ALL,
     *scenarios_any_head.ALL,
+    *scenarios_characters.ALL,
     *scenarios_translations.ALL,
     *scenarios_meddling.ALL,
 )
