@@ -33,7 +33,7 @@ from wav2sem_blender.files import FolderKind  # noqa: E402
 # Scenarios may keep any file in it.
 FOLDER = FolderKind(made_by="tests/gui", names=("*",))
 PLATFORM = "linux-x64"
-LIMIT_S = 1500
+LIMIT_S = 2000
 SCREEN = (1600, 900)
 # No socket leaves the name space, so the display's number cannot clash.
 XVFB = """
