@@ -47,6 +47,9 @@ def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
     check_usable(context, target)
     if _has_mouth_keys(target) or own_keys(target.data):
         return
+    table = key_mapping.stored(target)
+    if table is not None:
+        raise moves_nothing(target, key_mapping.problems(target, table))
     try:
         flame_similarity(target.data)
     except FlameMismatchError as error:
@@ -56,6 +59,15 @@ def check_target(context: bpy.types.Context, target: bpy.types.Object) -> None:
             target=target.name,
             nearly_flame=nearly_flame(target.data, error),
         ) from error
+
+
+def moves_nothing(target: bpy.types.Object, problems: Sequence[str]) -> UserError:
+    """The error about a key mapping that cannot be followed."""
+    return UserError(
+        '"{name}": the key mapping moves nothing. {problems}. Edit it under Key Mapping, or clear it.',
+        name=target.name,
+        problems=Text.joined(problems, ". "),
+    )
 
 
 def nearly_flame(mesh: bpy.types.Mesh, error: FlameMismatchError) -> str:

@@ -6,7 +6,7 @@ A row names a shape key, or a control of the rig by its address (`controls.Contr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +102,22 @@ def _set_property(row: Any, name: str) -> None:
     row.key = Control(_control(row).bone, name).address
 
 
+def _get_angle(row: Any) -> float:
+    return float(row.gain)
+
+
+def _set_angle(row: Any, angle: float) -> None:
+    row.gain = angle
+
+
+def _get_preview(row: Any) -> float:
+    return weight(row.id_data, row)
+
+
+def _set_preview(row: Any, shown: float) -> None:
+    pose(row.id_data, row, shown)
+
+
 def _suggest_properties(row: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
     rig, bone = controls.rig_of(row.id_data), _control(row).bone
     owner: Any = rig.pose.bones.get(bone) if rig is not None and bone and rig.pose is not None else rig
@@ -160,8 +176,8 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
         name="Angle",
         description="How far the bone turns when the channel is 1",
         subtype="ANGLE",
-        get=lambda row: row.gain,
-        set=lambda row, angle: setattr(row, "gain", angle),
+        get=_get_angle,
+        set=_set_angle,
         **_OVERRIDE,
     )
     preview: FloatProperty(  # type: ignore[valid-type]
@@ -169,8 +185,8 @@ class WAV2SEM_PG_mapping_row(bpy.types.PropertyGroup):
         description="Pose the face as this row does when its channel has this weight. 0 is rest",
         min=0.0,
         max=1.0,
-        get=lambda row: weight(row.id_data, row),
-        set=lambda row, shown: pose(row.id_data, row, shown),
+        get=_get_preview,
+        set=_set_preview,
         **_OVERRIDE,
     )
 
@@ -219,17 +235,33 @@ def _guessed(target: bpy.types.Object) -> control_guess.Guess:
     if rig is None:
         return control_guess.Guess(key_map=by_keys)
     keys = target.data.shape_keys
-    animation = keys.animation_data if keys is not None else None
-    drivers = tuple((curve.data_path, curve.driver.expression) for curve in (animation.drivers if animation else ()))
-    n_drivers = len(rig.animation_data.drivers) if rig.animation_data is not None else 0
-    n_bones = len(rig.pose.bones) if rig.pose is not None else 0
-    seen = (target.session_uid, rig.session_uid, rig.name, names, drivers, n_drivers, len(list(rig.keys())), n_bones)
+    seen = (target.session_uid, names, tuple(_drivers_seen(keys)), tuple(_rig_seen(rig)))
     if seen not in _guesses:
         if len(_guesses) >= _MAX_GUESSES:
             _guesses.clear()
         driven = driven_keys(keys) if keys is not None else ()
         _guesses[seen] = control_guess.with_controls(target, by_keys, driven)
     return _guesses[seen]
+
+
+def _drivers_seen(keys: bpy.types.Key | None) -> Iterator[Hashable]:
+    """What a guess depends on of the drivers of the face's keys."""
+    animation = keys.animation_data if keys is not None else None
+    for curve in animation.drivers if animation is not None else ():
+        yield curve.data_path, curve.driver.expression
+        for variable in curve.driver.variables:
+            target = variable.targets[0]
+            yield target.id and target.id.session_uid, target.data_path, target.bone_target, target.transform_type
+
+
+def _rig_seen(rig: bpy.types.Object) -> Iterator[Hashable]:
+    """And of the rig."""
+    yield rig.session_uid
+    yield tuple(rig.keys())
+    yield tuple(rig.pose.bones.keys()) if rig.pose is not None else ()
+    for block in (rig, rig.data):
+        animation = block.animation_data if block is not None else None
+        yield len(animation.drivers) if animation is not None else 0
 
 
 def playable(target: bpy.types.Object, rows: Iterable[Row]) -> set[str]:

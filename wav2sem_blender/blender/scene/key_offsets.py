@@ -34,15 +34,16 @@ def key_offset(face: bpy.types.Object, name: str, metres_33: np.ndarray) -> np.n
     return offset_V3
 
 
-def offset_of(face: bpy.types.Object, name: str, metres_33: np.ndarray) -> np.ndarray:
-    """The same of a key or a control. A control is posed at 1 for a moment, and the mesh is read as it shows."""
-    rig = controls.rig_of(face)
-    if rig is None or not key_mapping.control_rows(face, [Row("", name)]):
+def offset_of(face: bpy.types.Object, name: str, values_T: np.ndarray, metres_33: np.ndarray) -> np.ndarray:
+    """The same of a key or a control.
+
+    A control is posed for a moment at the value that is farthest from rest, and the mesh is read as it shows then.
+    """
+    rig, control = controls.rig_of(face), controls.parsed(name)
+    if rig is None or control is None or not key_mapping.control_rows(face, [Row("", name)]):
         return key_offset(face, name, metres_33)
-    step = np.pi / 16 if "rotation" in name else 1.0
-    low, high = controls.limits(rig, controls.parsed(name))  # type: ignore[arg-type]
-    at_rest = controls.rest(rig, controls.parsed(name))  # type: ignore[arg-type]
-    step = min(step, high - at_rest) if high > at_rest else max(-step, low - at_rest)
+    at_rest = controls.rest(rig, control)
+    step = float(values_T[np.abs(values_T - at_rest).argmax()] - at_rest) or 1.0
     before = players.value(rig, name)
     shown = []
     try:

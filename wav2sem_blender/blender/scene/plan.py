@@ -108,11 +108,7 @@ def _plan_by_table(target: bpy.types.Object, motion: Motion, table: KeyMap) -> P
         checks.check_keys(target, tuple(usable))
         if not problems:
             problems = [Text("None of its channels is the model's ({channels})", channels=listed(motion.channels))]
-        raise UserError(
-            '"{name}": the key mapping moves nothing. {problems}. Edit it under Key Mapping, or clear it.',
-            name=target.name,
-            problems=Text.joined(problems, ". "),
-        )
+        raise checks.moves_nothing(target, problems)
     warnings: list[str] = [Text('"{name}": {problem}.', name=target.name, problem=problem) for problem in problems]
     rows, blocked = checks.animatable(target, rows)
     warnings += blocked

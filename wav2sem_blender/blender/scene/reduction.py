@@ -129,7 +129,7 @@ class Reducing(Task):
             face, _ = self._found()
             if not any(curve_name == name for curve_name in _reducible(*self._found())):
                 raise self._edited()
-            offsets.append(offset_of(face, name, metres_33))
+            offsets.append(offset_of(face, name, dense[name], metres_33))
             if len(offsets[-1]) != len(offsets[0]):
                 raise self._edited()
             yield
