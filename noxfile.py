@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `lint`.
+"""Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `fuzz`, `lint`.
 
 Each session makes its own environment below `.nox/` from the pins in constraints.txt, with uv if it is installed, else
 with virtualenv and pip. `nox -R -s NAME` runs again without installing. Arguments after `--` go to the command inside:
@@ -105,10 +105,16 @@ def full(session: nox.Session) -> None:
 @nox.session(python=False, requires=["full"])
 def tests(session: nox.Session) -> None:
     """Run every test that needs no installed extension; arguments after -- go to pytest."""
-    arguments = session.posargs or existing_tests("unit", "worker", "trainer", "blender")
+    arguments = session.posargs or existing_tests("unit", "worker", "trainer", "blender", "fuzz")
     # Small tensors gain nothing from threads, and on a busy machine threads wait for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     session.run(full_python(), "-m", "pytest", *arguments, env=threads)
+
+
+@nox.session(python=False, requires=["full"], default=False)
+def fuzz(session: nox.Session) -> None:
+    """Read damaged files for an hour, or as `-- --seconds S TARGET …` says; failed cases go to out/fuzz/."""
+    session.run(full_python(), "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session(python=False, requires=["full"])
