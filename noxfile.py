@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `fuzz`, `lint`.
+"""Every command of the project: `nox -s demo`, `tests`, `blender`, `gui`, `extension`, `bench`, `farm`, `fuzz`, `lint`.
 
 Each session makes its own environment below `.nox/` from the pins in constraints.txt, with uv if it is installed, else
 with virtualenv and pip. `nox -R -s NAME` runs again without installing. Arguments after `--` go to the command inside:
@@ -109,6 +109,15 @@ def tests(session: nox.Session) -> None:
     # Small tensors gain nothing from threads, and on a busy machine threads wait for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     session.run(full_python(), "-m", "pytest", *arguments, env=threads)
+
+
+@nox.session(python=PYTHON, default=False)
+def farm(session: nox.Session) -> None:
+    """Run a batch on the engines of many machines: Open Job Description and Dask, each losing a part in the middle."""
+    require_supported_python(session)
+    install_project(session, "onnx,farm")
+    session.install("--constraint", str(CONSTRAINTS), "pytest")
+    session.run("python", "-m", "pytest", "tests/unit/test_batch_farms.py", *session.posargs)
 
 
 @nox.session(python=False, requires=["full"], default=False)

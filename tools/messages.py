@@ -75,6 +75,11 @@ PLACES: list[tuple[str, str, tuple[str, ...]]] = [
         + ("pipeline/restricted_pickle.py", "pipeline/given_features.py"),
     ),
     (
+        "A batch",
+        "Correct the row of the manifest that the sentence names, and give the same command again.",
+        ("batch/",),
+    ),
+    (
         "Files, the command line and Python",
         "Correct the value or the file that the sentence names.",
         (),  # whatever is nowhere else

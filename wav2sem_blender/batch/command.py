@@ -44,6 +44,9 @@ def add_arguments(
     parser.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
     parser.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
     parser.add_argument("--chunk", type=_chunk, default=(1, 1), metavar="I/N", help="only part I of N, for farms")
+    parser.add_argument(
+        "--lines-may-fail", action="store_true", help="exit code 0 although lines failed; the report names them"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, for programs")
     defaults = parser.add_argument_group("settings of rows that give none")
     for name, convert in zip(_DEFAULTS, (style, finite, finite, finite, width, finite, rate, integer), strict=True):
@@ -71,6 +74,7 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
         device=arguments.device,
         jobs=arguments.jobs,
         chunk=arguments.chunk,
+        lines_may_fail=arguments.lines_may_fail,
         as_json=arguments.json,
     )
 

@@ -50,7 +50,7 @@ def made(
         raise UserError(
             "{address}: no scheduler of Dask answers there ({reason}).", address=address, reason=error
         ) from error
-    with client:
+    with client, client.as_current():
         waiting, rows_of = iter(rows), {}
 
         def submit(row: Row) -> Any:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ _LINE = "batch.line"
 _POLL_S = 0.002
 # A worker that dies may have been ended by the system in another's place, so its line gets a second one.
 _TRIES = 2
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 Answer = Mapping[str, Any]
 
@@ -97,6 +101,23 @@ def _made(
             time.sleep(_POLL_S)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait: of a process that is half started nobody knows, so nobody would end it."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread gets signals
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda sent, _frame: came.append(sent)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 class _Worker:
     """A worker and the line that it makes."""
 
@@ -109,7 +130,8 @@ class _Worker:
     def begin(self, row: Row, arguments: Mapping[str, Any], tries: int) -> None:
         self.row, self.tries, self._job = row, tries, new_job_id()
         call = protocol.Call(job=self._job, module=_LINE, arguments=json.dumps(dict(arguments)))
-        self.client.submit(call)
+        with _undisturbed():
+            self.client.submit(call)
 
     def poll(self) -> Answer | None:
         """The answer, if there is one; a line whose worker died has an answer, too."""

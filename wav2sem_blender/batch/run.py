@@ -40,6 +40,7 @@ class Options:
         device: "auto", "cpu", "cuda", "mps" or "xpu".
         jobs: How many workers; 0 for one a core.
         chunk: Make part i of n of the rows alone.
+        lines_may_fail: Whether the exit code is that of success although lines failed.
         as_json: Tell events as JSON.
     """
 
@@ -52,6 +53,7 @@ class Options:
     device: str = "auto"
     jobs: int = 0
     chunk: tuple[int, int] = (1, 1)
+    lines_may_fail: bool = False
     as_json: bool = False
 
     @property
@@ -139,7 +141,8 @@ def _run(options: Options, model: Model, make: Make, files_of: FilesOf, teller: 
             page = output / PAGE
             if options.chunk[1] == 1:
                 report_page.write(page, journal.records(rows), title=Path(options.manifest).name)
-            return _summary(rows, journal, teller, page if options.chunk[1] == 1 else journal.path)
+            code = _summary(rows, journal, teller, page if options.chunk[1] == 1 else journal.path)
+            return CODES["done"] if options.lines_may_fail else code
 
 
 def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: bool) -> list[Row]:

@@ -81,6 +81,6 @@ def _frames_db(speech: Speech) -> np.ndarray:
         whole = len(samples_S) - len(samples_S) % _FRAME
         if whole:
             frames_FS = samples_S[:whole].reshape(-1, _FRAME)
-            pieces.append(np.square(frames_FS, dtype=np.float64).mean(axis=1))
+            pieces.append(frames_FS.var(axis=1, dtype=np.float64))  # of the sound alone, without an offset
     power_F = np.concatenate(pieces) if pieces else np.zeros(1)
     return 10 * np.log10(np.maximum(power_F, 10 ** (_FLOOR_DB / 10)))

@@ -24,11 +24,12 @@ from ...batch import pool, run
 from ...batch.exit_codes import CODES, is_of_the_disk
 from ...batch.manifest import Row
 from ...batch.pool import Answer
-from ...errors import Text, UserError, report
+from ...errors import Text, UserError, report, user_text
 from ...pipeline import delivery
 from ...pipeline.checkpoint import CONFIG_FILE, ModelFolder, open_folder
 from ...pipeline.motion import LIVE_LINK_FPS
 from ...pipeline.retarget import resample
+from ...worker.client import JobFailedError, WorkerDiedError
 from .. import addon_preferences
 from ..scene import exports
 from ..scene.checks import find_object
@@ -132,8 +133,15 @@ class _Scenes:
             sizes = {name: file.stat().st_size for name, file in files.items()}
             return {**heard, "bytes": sizes, "notes": [*heard["notes"], *map(str, notes)]}
         except Exception as error:
-            text = Text("{text}", text=report(error))
-            return {"error": text, "cause": "disk" if is_of_the_disk(error) else "target"}
+            return {"error": Text("{text}", text=report(error)), "cause": _cause(error)}
+
+
+def _cause(error: Exception) -> str:
+    if is_of_the_disk(error):
+        return "disk"
+    if isinstance(error, JobFailedError | WorkerDiedError):
+        return "engine"
+    return "internal" if user_text(error) is None else "target"
 
 
 def _made_scene(row: Row, options: run.Options, files: Mapping[str, Path]) -> list[str]:

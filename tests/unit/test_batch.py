@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A batch with the bundled model: the same bytes for any number of workers, resume, locks, causes, the report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.batch import command, journal, lock, resume
+from wav2sem_blender.batch.confidence import confidence
+from wav2sem_blender.batch.exit_codes import CODES, MEANINGS, code_of, is_of_the_disk
+from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.phones import PHONES, Phones
+
+ROOT = Path(__file__).parents[2]
+RATE_HZ = 16_000
+
+needs_model = pytest.mark.skipif(not (DEFAULT_MODEL / "config.json").exists(), reason="there is no bundled model")
+
+
+def speech(seconds: float, seed: int) -> np.ndarray:
+    """Noise in syllables."""
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    noise = np.random.default_rng(seed).standard_normal(len(time_s))
+    return (0.1 * noise * np.abs(np.sin(2 * np.pi * 2 * time_s))).astype(np.float32)
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """Four short recordings and a manifest of them."""
+    (tmp_path / "lines").mkdir()
+    for number in range(4):
+        soundfile.write(tmp_path / "lines" / f"l{number}.wav", speech(0.5 + 0.2 * number, number), RATE_HZ)
+    (tmp_path / "m.csv").write_text("audio,style\n" + "".join(f"lines/l{n}.wav,{n % 2}\n" for n in range(4)))
+    return tmp_path
+
+
+def batch(folder: Path, *arguments: str, manifest: str = "m.csv", output: str = "out") -> tuple[int, list[dict]]:
+    """Run the command in its own process; returns the exit code and the events."""
+    result = subprocess.run(start(folder, *arguments, manifest=manifest, output=output), **pipes(folder), check=False)
+    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def start(folder: Path, *arguments: str, manifest: str = "m.csv", output: str = "out") -> list[str]:
+    given = [str(folder / manifest), "--output", str(folder / output), "--json", *arguments]
+    return [sys.executable, "-m", "wav2sem_blender", "batch", *given]
+
+
+def pipes(folder: Path) -> dict:
+    return {"cwd": ROOT, "env": {**os.environ, "TMPDIR": str(folder)}, "capture_output": True, "text": True}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def made_again(events: list[dict]) -> list[str]:
+    return sorted(event["name"] for event in events if event["event"] == "line")
+
+
+@needs_model
+def test_the_same_bytes_for_any_number_of_workers(lines):
+    assert batch(lines, "--jobs", "1", "--format", "npz,csv,table", output="one")[0] == 0
+    assert batch(lines, "--jobs", "3", "--format", "npz,csv,table", output="three")[0] == 0
+    one, three = contents(lines / "one"), contents(lines / "three")
+    assert one == three, [name for name in one if one[name] != three.get(name)]
+    assert {name for name in one if name.startswith("l0")} == {"l0.npz", "l0.csv", "l0.table.csv"}
+    records = [json.loads(line) for line in one["report.jsonl"].splitlines()]
+    assert [record["row"] for record in records] == [2, 3, 4, 5]
+
+
+@needs_model
+def test_a_line_is_what_animate_makes_of_it(lines):
+    assert batch(lines, "--jobs", "1")[0] == 0
+    command_line = [sys.executable, "-m", "wav2sem_blender", "animate", str(lines / "lines" / "l1.wav")]
+    subprocess.run([*command_line, "--style", "1", "--output", str(lines / "one")], **pipes(lines), check=True)
+    made, wanted = Motion.load(lines / "out" / "l1.npz"), Motion.load(lines / "one" / "l1.npz")
+    assert made.channels == wanted.channels and made.basis_KV3 is None
+    # Sums are split among other numbers of threads.
+    np.testing.assert_allclose(made.weights_TK, wanted.weights_TK, atol=1e-4)
+
+
+@needs_model
+def test_only_what_changed_is_made_again(lines):
+    assert batch(lines)[0] == 0
+    before = contents(lines / "out")
+    code, events = batch(lines)
+    assert (code, made_again(events)) == (0, [])
+    assert contents(lines / "out") == before
+    soundfile.write(lines / "lines" / "l0.wav", speech(0.5, 9), RATE_HZ)  # the recording
+    (lines / "m.csv").write_text((lines / "m.csv").read_text().replace("l1.wav,1", "l1.wav,0"))  # a setting
+    (lines / "out" / "l2.npz").unlink()  # the result
+    os.utime(lines / "lines" / "l3.wav", (0, 0))  # its time alone
+    code, events = batch(lines)
+    assert (code, made_again(events)) == (0, ["l0", "l1", "l2"])
+    assert contents(lines / "out")["l2.npz"] == before["l2.npz"]
+    code, events = batch(lines, "--articulation", "0.5")
+    assert made_again(events) == ["l0", "l1", "l2", "l3"], "a default of the command line is a setting, too"
+
+
+@needs_model
+def test_a_killed_run_goes_on(lines):
+    whole = batch(lines, output="whole")[0]
+    process = subprocess.Popen(start(lines, "--jobs", "1"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "line":
+            break
+    process.kill()
+    process.wait()
+    report = lines / "out" / "report.jsonl"
+    n_made = len(report.read_bytes().splitlines())
+    assert 1 <= n_made < 4
+    with report.open("ab") as file:
+        file.write(b'{"batch": 1, "row": 5, "na')  # as if it was killed while it wrote
+    (lines / "out" / ".l3.0123abcd.tmp.npz").write_bytes(b"left by a killed worker")
+    code, events = batch(lines)
+    assert (code, whole) == (0, 0) and len(made_again(events)) == 4 - n_made
+    assert contents(lines / "out") == contents(lines / "whole")
+
+
+@needs_model
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_its_workers(lines, sent):
+    process = subprocess.Popen(
+        start(lines, "--jobs", "2"), cwd=ROOT, env={**os.environ, "TMPDIR": str(lines)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and json.loads(process.stdout.readline())["event"] == "start"
+    process.send_signal(sent)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == CODES["interrupted"] and "the same command goes on" in said
+    assert list(lines.glob("wav2sem_batch_*")) == [], "the workers' folder"
+
+
+@needs_model
+def test_lines_that_fail_are_named_and_the_rest_goes_on(lines):
+    (lines / "lines" / "l1.wav").write_bytes(b"RIFF no sound at all")
+    soundfile.write(lines / "lines" / "l2.wav", np.zeros(RATE_HZ), RATE_HZ)
+    code, events = batch(lines)
+    failed = {event["row"]: event for event in events if event.get("state") == "failed"}
+    assert code == CODES["partly"] and sorted(failed) == [3, 4]
+    assert {event["cause"] for event in failed.values()} == {"audio"} and "l2.wav" in failed[4]["error"]
+    assert sorted(path.name for path in (lines / "out").glob("*.npz")) == ["l0.npz", "l3.npz"]
+    soundfile.write(lines / "lines" / "l1.wav", speech(0.5, 1), RATE_HZ)
+    assert made_again(batch(lines)[1]) == ["l1", "l2"], "a line that failed is tried again"
+    page = (lines / "out" / "report.html").read_text()
+    assert '"state": "failed"' in page and not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+
+
+@needs_model
+def test_a_worker_that_dies_costs_its_line_alone(lines, monkeypatch):
+    """As when a recording takes all memory, or a library crashes."""
+    from wav2sem_blender.batch import pool
+    from wav2sem_blender.worker import environment
+
+    rows = [_row(lines, number) for number in range(3)]
+    asked: list[int] = []
+
+    def arguments_of(row):
+        asked.append(row.number)
+        return {"module": "deadly" if row.number == 1 else "harmless"}
+
+    monkeypatch.setattr(pool, "_LINE", "worker.deadly")
+    package = _package_with_deadly_module(lines)
+    workers = pool.Workers(n=1, environment=environment.WorkerEnvironment(python=Path(sys.executable), boot=package))
+    answers = {row.number: answer for row, answer in workers.made(rows, arguments_of)}
+    assert answers[0] == answers[2] == {"ok": True}
+    assert answers[1]["cause"] == "engine" and "ended unexpectedly" in answers[1]["error"]
+    assert asked.count(1) == 2, "a second worker tries it"
+
+
+def _row(folder: Path, number: int):
+    from wav2sem_blender.batch.manifest import Row
+
+    return Row(number, f"l{number}", str(folder / "lines" / f"l{number}.wav"), {})
+
+
+def _package_with_deadly_module(folder: Path) -> Path:
+    import shutil
+
+    package = folder / "package"
+    shutil.copytree(ROOT / "wav2sem_blender" / "worker", package / "worker")
+    for path in (ROOT / "wav2sem_blender").glob("*.py"):
+        shutil.copy(path, package)
+    (package / "worker" / "deadly.py").write_text(
+        "import os\n\ndef run(arguments, models):\n"
+        "    if arguments['module'] == 'deadly':\n        os._exit(9)\n    return {'ok': True}\n"
+    )
+    return package / "worker" / "boot.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["missing.csv", "--output", "{out}"], "manifest", "no such manifest"),
+        (["{m}", "--output", "{out}", "--model", "{out}"], "model", "no model"),
+        (["{m}", "--output", "{m}"], "usage", "is a file"),
+        (["{m}", "--output", "{out}", "--engine", "onnx", "--device", "cuda"], "engine", "runs on the CPU"),
+    ],
+)
+def test_each_cause_has_its_code(lines, capfd, arguments, code, part):
+    places = {"m": lines / "m.csv", "out": lines / "out"}
+    parser = argparse.ArgumentParser()
+    command.add_command(parser)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        chosen = parser.parse_args([argument.format(**places) for argument in arguments])
+        assert command.batch(chosen) == CODES[code]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert part in capfd.readouterr().err
+    assert not (lines / "out").exists(), "nothing was started"
+
+
+def test_faults_of_the_manifest_are_events(lines):
+    (lines / "m.csv").write_text("audio\nlines/l0.wav\nlines/nobody.wav\n")
+    code, events = batch(lines)
+    assert code == CODES["manifest"] and not (lines / "out").exists()
+    assert [(event["event"], event.get("row")) for event in events] == [("fault", 3), ("error", None)]
+
+
+def test_the_codes_are_documented_and_fixed():
+    assert CODES == {
+        **{"done": 0, "internal": 1, "usage": 2, "manifest": 3, "audio": 4, "model": 5, "target": 6, "engine": 7},
+        **{"disk": 8, "partly": 9, "busy": 10, "interrupted": 130},
+    }
+    page = (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE))
+    assert {name: int(number) for name, number in rows.items()} == CODES
+    for meaning in MEANINGS.values():
+        assert f"| {meaning} |" in page
+
+
+def test_the_code_of_a_run():
+    assert code_of(3, []) == CODES["done"]
+    assert code_of(0, ["audio", "audio"]) == CODES["audio"]
+    assert code_of(0, ["audio", "target"]) == CODES["partly"]
+    assert code_of(1, ["audio"]) == CODES["partly"]
+    full = UserError("x cannot be written")
+    full.__cause__ = OSError(28, "No space left on device")
+    assert is_of_the_disk(full) and not is_of_the_disk(UserError("y"))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from wav2sem_blender.batch.lock import held
+with held(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(tmp_path) -> Iterator:
+    """Holds a chunk's lock in another process."""
+    started = []
+
+    def begin(*chunk: int) -> subprocess.Popen:
+        arguments = [sys.executable, "-c", HOLDER, str(tmp_path), *map(str, chunk)]
+        process = subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def is_free(folder: Path, *chunk: int) -> bool:
+    try:
+        with lock.held(folder, chunk):
+            return True
+    except lock.BusyError:
+        return False
+
+
+def test_two_runs_in_one_folder_are_refused_and_a_dead_one_holds_nothing(tmp_path, hold):
+    holder = hold(1, 1)
+    assert not is_free(tmp_path, 1, 1) and not is_free(tmp_path, 2, 5)
+    holder.kill()
+    holder.wait()
+    assert is_free(tmp_path, 1, 1)
+
+
+def test_chunks_run_side_by_side(tmp_path, hold):
+    hold(2, 5)
+    assert is_free(tmp_path, 1, 5) and is_free(tmp_path, 3, 5)
+    assert not is_free(tmp_path, 2, 5) and not is_free(tmp_path, 1, 1)
+    assert not is_free(tmp_path, 1, 2), "two fifths overlap with the first half"
+
+
+@needs_model
+def test_chunks_and_then_the_whole(lines):
+    assert batch(lines, output="whole")[0] == 0
+    for index in (1, 2, 3):
+        code, events = batch(lines, "--chunk", f"{index}/3")
+        assert code == 0 and made_again(events) == {1: ["l0"], 2: ["l1"], 3: ["l2", "l3"]}[index]
+    assert not (lines / "out" / "report.html").exists()
+    code, events = batch(lines)
+    assert (code, made_again(events)) == (0, [])
+    assert contents(lines / "out") == contents(lines / "whole")
+
+
+def test_a_report_of_somebody_else_is_left_alone(lines):
+    (lines / "out").mkdir()
+    (lines / "out" / "report.jsonl").write_text('{"my": "report"}\n')
+    code, events = batch(lines)
+    assert code != 0 and "was not made by a batch" in events[-1]["text"]
+    assert (lines / "out" / "report.jsonl").read_text() == '{"my": "report"}\n'
+
+
+def test_a_journal_of_thousands_stays_small_in_memory(tmp_path):
+    """The records themselves, about 1.5 KB each, stay on the disk."""
+    record = {"state": "made", "recipe": "r" * 32, "audio_sha256": "a" * 64, "bytes": {"npz": 1}, "bars": "x" * 1000}
+    with journal.Journal(tmp_path) as book:
+        for number in range(2000):
+            book.add({"row": number, "name": f"l{number}", "audio": "a.wav", **record})
+        rows = [_row(tmp_path, number) for number in (1500, 3)]
+        assert [found["name"] for found in book.records(rows)] == ["l1500", "l3"]
+        book.finish(rows)
+        assert [json.loads(line)["row"] for line in (tmp_path / "report.jsonl").open()] == [1500, 3]
+    held = journal.Journal(tmp_path).entries["l3"]
+    assert not hasattr(held, "__dict__") and held.audio_sha256 == "a" * 64
+
+
+def test_the_recipe_depends_on_all_that_makes_a_line(monkeypatch):
+    first = resume.recipe({"style": 0}, model="m", formats=("npz",))
+    assert first == resume.recipe({"style": 0}, formats=("npz",), model="m")
+    assert first != resume.recipe({"style": 1}, model="m", formats=("npz",))
+    assert first != resume.recipe({"style": 0}, model="n", formats=("npz",))
+    monkeypatch.setattr(resume, "code_sha256", lambda: "newer")
+    assert first != resume.recipe({"style": 0}, model="m", formats=("npz",))
+
+
+def test_confidence_is_that_of_the_speech():
+    posteriors_LP = np.zeros((10, len(PHONES)), np.float32)
+    posteriors_LP[:5, PHONES.index("SIL")] = 1
+    posteriors_LP[5:, PHONES.index("M")] = 0.75
+    assert confidence(Phones(posteriors_LP=posteriors_LP)) == 0.75
+    assert confidence(Phones(posteriors_LP=posteriors_LP[:5])) == 0.0
+    assert confidence(None) is None
+
+
+def test_what_is_said_of_a_recording(tmp_path):
+    from wav2sem_blender.batch.sound_measures import N_BARS, bars, measures
+    from wav2sem_blender.pipeline.audio import Speech
+
+    path = tmp_path / "a.wav"
+    sound = np.concatenate([0.5 * np.sin(np.arange(RATE_HZ) / 5), np.zeros(RATE_HZ)])
+    sound[100:120] = 1.0
+    sound += 1e-4 * np.random.default_rng(0).standard_normal(len(sound))
+    soundfile.write(path, np.stack([sound, sound], 1), RATE_HZ, subtype="FLOAT")
+    with Speech.from_file(path) as opened:
+        found, picture_B = measures(path, opened), bars(opened)
+    assert found["level_db"] == pytest.approx(-9, abs=0.5), "a sine of half the scale"
+    assert found["peak_db"] == pytest.approx(0, abs=0.1) and found["noise_db"] == pytest.approx(-80, abs=2)
+    assert found["silence"] == pytest.approx(0.5, abs=0.02)
+    assert found["clipped"] == pytest.approx(19 / len(sound), abs=5 / len(sound))
+    assert picture_B.shape == (N_BARS,) and picture_B.max() == 255 and picture_B[-10:].max() <= 1
+
+
+def test_the_lips_of_the_filmstrip_open_with_the_jaw():
+    from wav2sem_blender.batch.mouth_picture import N_OUTER, N_PICTURES, STEP_MM, outlines
+
+    basis_KV3 = np.zeros((1, 5023, 3), np.float32)
+    basis_KV3[0, 3504, 1] = -0.01  # the middle of the lower lip, inside: 1 cm down
+    closed_then_open = np.repeat([[0.0], [1.0]], 30, axis=0)
+    motion = Motion(weights_TK=closed_then_open, channels=("jawOpen",), fps=30.0, basis_KV3=basis_KV3)
+    pictures = outlines(motion)
+    assert pictures.shape == (N_PICTURES, 20, 2)
+    upper, lower = pictures[:, N_OUTER + 2, 1].astype(int), pictures[:, N_OUTER + 6, 1].astype(int)
+    gap_mm = (upper - lower) * STEP_MM
+    assert gap_mm[:6].max() < 2.5 and gap_mm[6:].min() > 10
+    assert outlines(Motion(weights_TK=closed_then_open, channels=("jawOpen",), fps=30.0)) is None
