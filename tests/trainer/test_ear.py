@@ -20,10 +20,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa:
 from tests.trainer.miniature_prepared import write_prepared  # noqa: E402
 from trainer.experiments import hubert, wav2sem  # noqa: E402
 from trainer.experiments.export import bundled  # noqa: E402
-from trainer.experiments.face import bundled_smoke  # noqa: E402
+from trainer.experiments.face import bundled_smoke, forced_smoke  # noqa: E402
+from trainer.loops import finetune_forced  # noqa: E402
 from trainer.loops.export import export  # noqa: E402
 from trainer.loops.finetune import finetune  # noqa: E402
 from trainer.loops.finetune_channels import build_model  # noqa: E402
+from trainer.loops.finetune_forced import drawn_spans, exchanged  # noqa: E402
 from trainer.loops.pretrain import pretrain  # noqa: E402
 from trainer.loops.pretrain_hubert import (  # noqa: E402
     PhoneRecogniser,
@@ -34,6 +36,7 @@ from trainer.loops.pretrain_hubert import (  # noqa: E402
     read_teacher,
 )
 from trainer.loops.recipes import MaskedPhones  # noqa: E402
+from trainer.motion.phoneme_driven import PhonesToMotion  # noqa: E402
 from trainer.runs.run import Run  # noqa: E402
 from trainer.speech import sentences, whisper  # noqa: E402
 from trainer.speech.phones import PHONES  # noqa: E402
@@ -43,6 +46,7 @@ from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
 from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
+from wav2sem_blender.pipeline.words.track import Phone, Track  # noqa: E402
 
 CHANNELS = ModelFolder.open(DEFAULT_MODEL).config.channels
 SIZES = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
@@ -294,3 +298,60 @@ def test_an_ear_and_a_wav2sem_that_do_not_fit_are_refused(work: Path, tmp_path: 
         with pytest.raises(UserError, match=f"--wav2sem {told} does not fit --hubert {heard}"):
             build_model(bundled_smoke(), CHANNELS, heard, told)
     assert build_model(bundled_smoke(), CHANNELS, tmp_path / "hubert", tmp_path / "wav2sem").phone_head is None
+
+
+@pytest.fixture(scope="module", params=["face", "face/model"])
+def steered(request, work: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("steered") / "run"
+    run = Run(out, verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        # The miniature faces are too few to learn from.
+        patch.setattr(finetune_forced, "learn_driver", lambda *arguments: PhonesToMotion(len(CHANNELS)).eval())
+        finetune(forced_smoke(), work, run, None, None, work / request.param)
+    run.close()
+    return out
+
+
+class TestForcedPhones:
+    def test_the_face_stays_as_it_was(self, work: Path, steered: Path) -> None:
+        before, after = (ModelFolder.open(run / "model") for run in (work / "face", steered))
+        old, new = before.tensors(), after.tensors()
+        assert new.keys() - old.keys() == {f"forced.{n}.{p}" for n in "024" for p in ("weight", "bias")}
+        for name, value in old.items():
+            np.testing.assert_array_equal(new[name], value)
+        assert after.config.provenance["forced"]["experiment"] == "forced_smoke"
+        assert after.config.provenance["experiment"] == before.config.provenance["experiment"]
+
+    def test_the_model_follows_a_track(self, steered: Path) -> None:
+        animator = SpeechAnimator.load(steered / "model", engine="torch")
+        plain = animator.animate(SPEECH, 16000)
+        followed = animator.animate(SPEECH, 16000, track=Track(phones=(Phone("P", 0.5, 0.6),)))
+        changed_T = np.abs(followed.weights_TK - plain.weights_TK).max(1)
+        assert changed_T[15:18].max() > 0 and followed.track is not None
+
+    def test_only_a_bundled_face_can_learn_it(self, work: Path, tmp_path: Path) -> None:
+        run = Run(tmp_path / "run", verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
+        with pytest.raises(UserError, match="give --prior RUN, of `finetune bundled`, or a model folder"):
+            finetune(forced_smoke(), work, run, None, None)
+        run.close()
+
+    def test_clips_that_are_too_short_are_named(self, work: Path, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr(finetune_forced, "learn_driver", lambda *arguments: PhonesToMotion(len(CHANNELS)).eval())
+        run = Run(tmp_path / "run", verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
+        with pytest.raises(UserError, match="no training clip with phone times has 99 frames"):
+            finetune(replace(forced_smoke(), crop_frames=99), work, run, None, None, work / "face")
+        run.close()
+
+    def test_exchanged_phones_are_other_sounds(self) -> None:
+        rng = np.random.default_rng(0)
+        edited, spans_s = exchanged(SPOKEN, 0.5, rng)
+        assert [timing[1:] for timing in edited] == [timing[1:] for timing in SPOKEN]
+        changed = [i for i in range(3) if edited[i][0] != SPOKEN[i][0]]
+        assert len(changed) == len(spans_s) == 1 and edited[changed[0]][0] != "SIL" and edited[2] == SPOKEN[2]
+        assert exchanged([("SIL", 0.0, 1.0)], 0.5, rng) == ([("SIL", 0.0, 1.0)], [])
+
+    def test_spans_are_forced_in_part_at_their_ends(self) -> None:
+        drawn = [drawn_spans(40, 0.3, np.random.default_rng(seed)) for seed in range(40)]
+        assert any((forced_T == 1).all() for forced_T in drawn)
+        assert any(((forced_T > 0) & (forced_T < 1)).any() for forced_T in drawn)
+        assert all(forced_T.min() >= 0 and forced_T.max() <= 1 for forced_T in drawn)

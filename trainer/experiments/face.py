@@ -106,13 +106,13 @@ def bundled_smoke() -> FinetuneChannels:
 
 
 def bundled_forced() -> FinetuneForced:
-    """Let phones be forced in the bundled face of --prior."""
+    """Let phones be forced in the bundled face of --prior, a run or a model folder."""
     return FinetuneForced(face=bundled())
 
 
 def forced_smoke() -> FinetuneForced:
     """A few steps of `bundled_forced`."""
-    return FinetuneForced(face=bundled_smoke(), editions=1, steps=3, batch=2, crop_frames=30, warmup_steps=1)
+    return FinetuneForced(face=bundled_smoke(), editions=1, steps=3, batch=2, crop_frames=24, warmup_steps=1)
 
 
 def bundled_ablation() -> AblateSemantics:

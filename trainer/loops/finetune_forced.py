@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m trainer finetune bundled_forced --data work --out work/steered --prior work/face`
 
+--prior is the run of `finetune bundled`, or the model folder that was exported from it.
+
 What lets an animator force phones: a finished face model, which stays as it is, gets a network that turns phones into
 the decoder's memory. It learns from what was said, and from driven clips in which some phones are exchanged, so that
 forced phones win over the sound around them.
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.checkpoint import BASIS_KEY, ModelFolder
+from wav2sem_blender.pipeline.checkpoint import BASIS_KEY, CONFIG_FILE, ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
 from wav2sem_blender.pipeline.forced_phones import REACH, phone_shares
 from wav2sem_blender.pipeline.nn import host_network
@@ -85,11 +87,10 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
 
     Raises:
         MissingFileError: The face or the data is missing.
-        UserError: The face has no phones or no style to learn.
+        UserError: The face has no phones or no style to learn, or no clip is long enough.
     """
     torch.manual_seed(config.seed)
-    read_run(face, f"{MODEL}/config.json")
-    folder = ModelFolder.open(face / MODEL)
+    folder = _face(face)
     if folder.config.phones != PHONES or folder.config.styles != config.face.styles:
         raise UserError(
             "{folder}: phones can be forced in a run of `finetune bundled` only, with the styles {styles}",
@@ -111,6 +112,12 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
     driver = learn_driver(SpeechStore(data / "speech"), motion, FaceLoss(config.face, basis_KV3, gap_K), config.seed)
     spoken = list(_spoken(config, model, data, driver, mouth, run.device))
     spoken = [clip for clip in spoken if len(clip.memory_TM) >= config.crop_frames]
+    if not spoken:
+        raise UserError(
+            "{data}: no training clip with phone times has {n_frames} frames; prepare longer ones",
+            data=data,
+            n_frames=config.crop_frames,
+        )
     learner = ForcedLearner(model.forced, model.decoder)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=config.peak_lr, weight_decay=0.01)
     schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
@@ -128,6 +135,14 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
         state = model.state_dict()
         described = replace(model.config, provenance={**folder.config.provenance, "forced": provenance_of(run)})
         write_model(run, described, state, folder.tensors(BASIS_KEY)[""])
+
+
+def _face(prior: Path) -> ModelFolder:
+    """The model of a finished run, or in a model folder, which has the same weights."""
+    if (prior / CONFIG_FILE).is_file():
+        return ModelFolder.open(prior)
+    read_run(prior, f"{MODEL}/config.json")
+    return ModelFolder.open(prior / MODEL)
 
 
 @torch.no_grad()
