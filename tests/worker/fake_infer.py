@@ -51,7 +51,10 @@ class SpeechAnimator:
         info |= {"articulation": str(articulation)}
         self.notes.append(f"style {style}")
         phones = one_l() if speech.path.stem == "phones" else None
-        return replace(make_motion(info), phones=phones)
+        motion = replace(make_motion(info), phones=phones)
+        if phones is not None:  # as of a model that can follow a track
+            motion = replace(motion, memory_RM=np.zeros((motion.n_frames, 4)), info={**info, "style": "1 natural"})
+        return motion
 
 
 def one_l():

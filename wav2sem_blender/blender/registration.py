@@ -69,6 +69,7 @@ def register() -> None:
     presets_menu.register()
     result.register()
     track_watch.register()
+    speech_track.register()
     _command_handles[:] = [bpy.utils.register_cli_command(each.NAME, each.run_command) for each in _COMMANDS]
     atexit.register(_at_exit)
 
@@ -82,6 +83,7 @@ def unregister() -> None:
     atexit.unregister(_at_exit)
     while _command_handles:
         bpy.utils.unregister_cli_command(_command_handles.pop())
+    speech_track.unregister()
     track_watch.unregister()
     result.unregister()
     presets_menu.unregister()

@@ -56,14 +56,18 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
     return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps), phones=phones)
 
 
-def rested(motion: Motion) -> Motion:
+def rested(motion: Motion, before: int = 0, after: int = 0) -> Motion:
     """The same motion with rest as its first two and its last two poses; weights are limited in the 0.1 s beside them.
 
     A recording may begin or end in the middle of a word. Before its first key and after its last one a curve goes on as
     it begins or ends, so the mouth would stay open. Two equal keys stay so under linear extrapolation, too.
+
+    Args:
+        motion: The motion, or a part of it.
+        before, after: Frames of the whole motion that are before and after this part.
     """
     n_frames = motion.n_frames
-    from_end_T = np.minimum(np.arange(n_frames), np.arange(n_frames)[::-1])
+    from_end_T = np.minimum(np.arange(n_frames) + before, np.arange(n_frames)[::-1] + after)
     limit_T1 = ((from_end_T - 1) / max(1.0, _REST_S * motion.fps)).clip(0)[:, None].astype(np.float32)
     limit_T1[limit_T1 >= 1] = np.inf
     return replace(motion, weights_TK=np.clip(motion.weights_TK, -limit_T1, limit_T1))

@@ -21,6 +21,7 @@ RESULT_FILE = "motion.npz"
 PROSODY_FILE = "prosody.npz"
 VISEMES_FILE = "visemes.npz"
 TRACK_FILE = "track.json"
+STATE_FILE = "state.npz"
 CALL_FILE = "call.json"
 JOB = "job"
 
@@ -43,6 +44,8 @@ class ProtocolError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Animate:
     """Command: turn one recording into `<folder>/<job>/motion.npz`, and what was heard into `track.json` beside it.
+
+    If the model can follow a track, `state.npz` has the motion as the model made it, and its memory.
 
     Attributes:
         job: Names the job and its folder; letters and digits.

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -165,19 +166,22 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         speech.begins_s = command.begins_s
         if command.listen:
             _listen(speech, job_folder, progress)
-        motion = animator.animate_speech(
+        raw = animator.animate_speech(
             speech,
             style=command.style,
             semantic_strength=command.semantic_strength,
             progress=progress,
             articulation=command.articulation,
         )
-    motion = with_tongue(covering(motion).at_speed(command.speed), command.tongue)
+    motion = with_tongue(covering(raw).at_speed(command.speed), command.tongue)
     motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
     if motion.phones is not None:
-        save_track(heard_track(motion.phones), job_folder / protocol.TRACK_FILE)
+        track = raw.track.at_speed(command.speed) if raw.track is not None else heard_track(motion.phones)
+        save_track(track, job_folder / protocol.TRACK_FILE)
+    if raw.memory_RM is not None:
+        replace(raw, basis_KV3=None).save(job_folder / protocol.STATE_FILE)
     if command.visemes:
         _convert(motion, command, job_folder, progress)
     return protocol.Done(

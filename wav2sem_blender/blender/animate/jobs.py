@@ -29,7 +29,8 @@ from ..sound import source
 from ..sound.decode import Decoding
 from ..sound.source import Audio
 from ..tasks.task import Task, running_task
-from . import estimate
+from . import estimate, update_mouth
+from .mouth_state import Finish
 from .settings import AnimateSettings, resolve_model, worker_environment
 
 _POLL_INTERVAL_S = 0.02
@@ -182,6 +183,7 @@ class Job(Task):
             begins_s=self._audio.start_s,
             speed=self._audio.speed,
         )
+        self._keep_state(action)
         identity = shown.get(action.session_uid, "")
         speech_track.remember(action, load_track(file), place, identity)
         if not identity:
@@ -191,6 +193,19 @@ class Job(Task):
         except UserError as error:
             return replace(outcome, warnings=(*outcome.warnings, error.text))
         return outcome
+
+    def _keep_state(self, action: bpy.types.Action) -> None:
+        """Keep what is needed to make an edited span anew, if the model can do that."""
+        assert self._result is not None
+        file = self._result.with_name(protocol.STATE_FILE)
+        if file.is_file():
+            finish = Finish(
+                speed=self._audio.speed,
+                strength=self.settings.strength,
+                smoothing_s=self.settings.smoothing_s,
+                tongue=self._tongue,
+            )
+            update_mouth.remember(action, Motion.load(file), self._model, finish)
 
     def _add_upper_face(
         self, context: bpy.types.Context, target: bpy.types.Object, first_frame: int, n_frames: int | None = None
@@ -215,6 +230,7 @@ class Job(Task):
         if settings.upper_face_only:
             return protocol.Listen(job=self._id, audio=audio)
         visemes, available = plan.wanted_visemes(target) or ("", ())
+        self._model, self._tongue = model, plan.tongue_channels(target) if settings.tongue else ()
         return protocol.Animate(
             job=self._id,
             audio=audio,
@@ -231,7 +247,7 @@ class Job(Task):
             smoothing_s=settings.smoothing_s,
             visemes=visemes,
             available=list(available),
-            tongue=list(plan.tongue_channels(target)) if settings.tongue else [],
+            tongue=list(self._tongue),
             listen=settings.upper_face is not None,
         )
 

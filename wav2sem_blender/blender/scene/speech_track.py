@@ -146,7 +146,7 @@ def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
         base += sound is not None
     editor: Any = scene.sequence_editor_create()
     for number, name in enumerate(_CHANNEL_NAMES):
-        if editor.channels[base + number].name == f"Channel {base + number}":
+        if editor.channels[base + number].name == _default_name(base + number):
             editor.channels[base + number].name = name
     place = replace(place, sound_frame=compat.strip_span(sound)[0] if sound is not None else None)
     remember(action, track, place, str(action[IDENTITY]))
@@ -165,7 +165,7 @@ def remove(action: bpy.types.Action) -> None:
     editor: Any = scene.sequence_editor
     for channel in channels - {strip.channel for strip in compat.all_strips(scene)}:
         if editor.channels[channel].name in _CHANNEL_NAMES:
-            editor.channels[channel].name = f"Channel {channel}"
+            editor.channels[channel].name = _default_name(channel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,6 +529,11 @@ def _put(
         "forced": item.forced,
     }
     strip[TAKE], strip[ITEM] = action[IDENTITY], json.dumps({"item": content, "frames": [first, last]})
+
+
+def _default_name(channel: int) -> str:
+    """Blender's name of a channel."""
+    return "Channel " + str(channel)
 
 
 def _delete(scene: bpy.types.Scene, strips: Iterable[Any]) -> None:

@@ -24,6 +24,8 @@ _TOGETHER_S = 0.3
 _SPELLINGS = {name.lower(): name for name in PHONES}
 
 Tier = Literal["words", "phones"]
+# A forced phone or a direction: its name, start, end, and the direction's value.
+Sounding = tuple[str, float, float, float | None]
 Pronounce = Callable[[str, str], Sequence[str]]
 
 
@@ -147,7 +149,7 @@ def settled(
 
 def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
     """Where the mouth of two tracks differs, as spans in seconds."""
-    times = sorted((start_s, end_s) for _, start_s, end_s, _ in _mouth(old) ^ _mouth(new))
+    times = sorted((start_s, end_s) for _, start_s, end_s, _ in mouth_of(old) ^ mouth_of(new))
     spans: list[tuple[float, float]] = []
     for start_s, end_s in times:
         if spans and start_s - spans[-1][1] < _TOGETHER_S:
@@ -160,10 +162,11 @@ def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
 TIERS: tuple[Tier, Tier] = ("words", "phones")
 
 
-def _mouth(track: Track) -> set[tuple[str, float, float, float | None]]:
+def mouth_of(track: Track) -> frozenset[Sounding]:
     """What the mouth follows: forced phones and directions."""
-    phones = {(p.name, round(p.start_s, 3), round(p.end_s, 3), None) for p in track.phones if p.forced}
-    return phones | {(d.name, round(d.start_s, 3), round(d.end_s, 3), d.value) for d in track.directions}
+    phones: set[Sounding] = {(p.name, round(p.start_s, 3), round(p.end_s, 3), None) for p in track.phones if p.forced}
+    directed = {(d.name, round(d.start_s, 3), round(d.end_s, 3), d.value) for d in track.directions}
+    return frozenset(phones | directed)
 
 
 def _inside(item: Shown, end_s: float, problems: list[Text]) -> Shown:

@@ -3,27 +3,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import BoolProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ...errors import Text, UserError
+from ...pipeline.words.pronunciation import known_language, pronounce
 from ...pipeline.words.track_files import load_track, save_track
-from .. import compat
+from .. import addon_preferences, compat
+from ..animate import update_mouth
+from ..animate.hear_again import HearAgain
 from ..scene import speech_track, takes
 from ..scene.takes import Take
-from ..tasks.task import why_wait
+from ..tasks.task import running_task, why_wait
 from ..translations import CONTEXT
 from . import track_watch
-from .result_operators import selected
+from .animate import FRESH
+from .result_operators import rebake_settings, selected
+from .task_operator import TaskOperator, draw_progress
 from .widgets import AddonOperator, AnimateSubPanel, draw_text, face_of
 
 _GLOB = "*.TextGrid;*.csv;*.json"
 # How many problems are told at once.
 _TOLD = 2
+# Of words whose language nobody has said.
+_LANGUAGE = "en"
 
 
 def chosen(context: bpy.types.Context) -> tuple[bpy.types.Object, Take] | None:
@@ -111,6 +119,61 @@ class WAV2SEM_OT_hide_words(_TrackOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class WAV2SEM_OT_update_mouth(TaskOperator, _TrackOperator, bpy.types.Operator):
+    """Let the mouth follow the strips: only what was edited is made anew. Keys outside it stay as they are"""
+
+    bl_idname = "wav2sem.update_mouth"
+    bl_label = "Update Mouth"
+
+    replaces: BoolProperty(  # type: ignore[valid-type]
+        name="Replace Own Keys",
+        description="Replace keys that you have edited there, instead of moving them along with the change",
+        **FRESH,
+    )
+
+    @classmethod
+    def missing(cls, take: Take) -> str:
+        """Strips that can be followed."""
+        status = track_watch.status(take.action)
+        if status is None:
+            return "Show the words first, and edit their strips"
+        return status.problems[0] if status.problems else ""
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
+        """At once if the sound is still known, else while the user works."""
+        found = chosen(context)
+        assert found is not None
+        if update_mouth.is_ready(found[1].action):
+            return self.execute(context)
+        return super().invoke(context, event)
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Run to the end."""
+        found = chosen(context)
+        assert found is not None
+        face, take = found
+        if not update_mouth.is_ready(take.action):
+            return super().execute(context)
+        try:
+            update = update_mouth.follow(face, take, pronounce=phones_of_text, replaces=self.replaces)
+        except UserError as error:
+            return self._failed(error)
+        return self._finished(update, ())
+
+    def _make(self, context: bpy.types.Context) -> HearAgain:
+        found = chosen(context)
+        assert found is not None
+        face, take = found
+        settings = rebake_settings(take, face, addon_preferences.get(context).device)
+        return HearAgain(context, settings, take.action, pronounce=phones_of_text, replaces=self.replaces)
+
+    def _finished(self, outcome: update_mouth.Update, _notes: Sequence[str]) -> compat.Result:
+        track_watch.forget()
+        for words in outcome.words():
+            self.tell({"INFO"}, words)
+        return {"FINISHED"}
+
+
 class WAV2SEM_OT_export_words(_TrackOperator, ExportHelper, bpy.types.Operator):
     """Save the words and phones of this take for Praat (TextGrid), as a table (csv), or with everything (json)"""
 
@@ -180,6 +243,14 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         row.operator(WAV2SEM_OT_show_words.bl_idname, icon="SEQ_SEQUENCER")
     else:
         row.operator(WAV2SEM_OT_hide_words.bl_idname, icon="SEQ_SEQUENCER")
+        task = running_task()
+        if isinstance(task, HearAgain):
+            draw_progress(layout.row(align=True), task)
+        else:
+            update = layout.row()
+            update.operator_context = "INVOKE_DEFAULT"
+            update.operator(WAV2SEM_OT_update_mouth.bl_idname, icon="FILE_REFRESH", depress=status.is_edited)
+        layout.prop(context.scene, "wav2sem_update_while_editing")
         for problem in status.problems[:_TOLD]:
             draw_text(layout, context, problem, "ERROR")
         if len(status.problems) > _TOLD:
@@ -222,9 +293,46 @@ class WAV2SEM_PT_words_sequencer(bpy.types.Panel):
         draw(self.layout, context)
 
 
+def _update_automatically(context: bpy.types.Context, action: bpy.types.Action) -> None:
+    """After an edit, if that is wanted and takes no time. It makes no step of undo of its own: the edit's has both."""
+    scene: Any = context.scene
+    if scene is None or not scene.wav2sem_update_while_editing or not update_mouth.is_ready(action):
+        return
+    found = _played(context, action)
+    if found is not None:
+        try:
+            update_mouth.follow(*found, pronounce=phones_of_text)
+        except UserError as error:
+            track_watch.tell(action, error.text)
+        else:
+            track_watch.forget()
+
+
+def phones_of_text(text: str, language: str) -> list[str]:
+    """The phones of a word, or of several, in a language."""
+    return [phone for phones in pronounce(text.split(), known_language(language or _LANGUAGE)) for phone in phones]
+
+
+def register() -> None:
+    """Add the switch to every scene, and update after edits."""
+    bpy.types.Scene.wav2sem_update_while_editing = BoolProperty(  # type: ignore[attr-defined]
+        name="Update While Editing",
+        description="Let the mouth follow each edit of the strips at once",
+        default=True,
+    )
+    track_watch.on_edit(_update_automatically)
+
+
+def unregister() -> None:
+    """Remove it."""
+    update_mouth.forget()
+    del bpy.types.Scene.wav2sem_update_while_editing  # type: ignore[attr-defined]
+
+
 CLASSES = (
     WAV2SEM_OT_show_words,
     WAV2SEM_OT_hide_words,
+    WAV2SEM_OT_update_mouth,
     WAV2SEM_OT_export_words,
     WAV2SEM_OT_import_words,
     WAV2SEM_PT_words,

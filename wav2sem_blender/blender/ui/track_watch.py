@@ -44,6 +44,11 @@ def status(action: bpy.types.Action) -> Status | None:
     return _known[identity]
 
 
+def tell(action: bpy.types.Action, problem: Text) -> None:
+    """Show a problem of these strips until they change."""
+    _known[str(action[speech_track.IDENTITY])] = Status(True, (problem,))
+
+
 def forget() -> None:
     """Look again at the next question."""
     _known.clear()

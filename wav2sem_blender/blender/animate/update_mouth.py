@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mouth follows the edited words of a take: only the edited spans are made anew, in Blender's own process.
+
+What that needs of the sound is kept from the run for this session. After loading a file the worker hears the sound once
+more (`hear_again.py`), and only those spans are written.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+from ...assets import DEFAULT_MODEL
+from ...errors import Text, UserError
+from ...pipeline.motion import Motion
+from ..scene import actions, edit_curves, speech_track
+from ..scene.takes import Take
+from ..scene.track_edits import Pronounce, changed_spans
+from .mouth_state import Finish, MouthState, open_state
+
+Key = tuple[str, str, str]
+_MAX_STATES = 4
+_heard: OrderedDict[Key, tuple[Motion, str, Finish]] = OrderedDict()
+_states: OrderedDict[Key, MouthState] = OrderedDict()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What an update did.
+
+    Attributes:
+        n_spans: Number of spans that were made anew; 0 if the edits do not concern the mouth.
+        edited: Their frames; None without any.
+        stretch: Frames of the action for each of the scene.
+    """
+
+    n_spans: int = 0
+    edited: edit_curves.Edited | None = None
+
+    def words(self) -> list[Text]:
+        """What to tell the user."""
+        if self.edited is None:
+            return [Text("The mouth follows these words already")]
+        said = [Text("The mouth is new in frames {first} to {last}", first=self.edited.first, last=self.edited.last)]
+        if self.edited.n_by_hand:
+            text = "Your own keys in {n} of these frames were moved along. To replace them, tick Replace Own Keys"
+            said.append(Text(text, n=self.edited.n_by_hand))
+        return said
+
+
+def remember(action: bpy.types.Action, raw: Motion, model: str, finish: Finish) -> None:
+    """Keep what was heard for a take that has just been made."""
+    if raw.memory_RM is None or raw.phones is None:  # the model follows no track
+        return
+    _heard[_key(action)] = raw, model, finish
+    _heard.move_to_end(_key(action))
+    _states.pop(_key(action), None)
+    while len(_heard) > _MAX_STATES:
+        _heard.popitem(last=False)
+
+
+def forget() -> None:
+    """Free the memory."""
+    _heard.clear()
+    _states.clear()
+
+
+def is_ready(action: bpy.types.Action) -> bool:
+    """Whether a take can be updated without hearing its sound again."""
+    return _key(action) in _heard
+
+
+def follow(face: bpy.types.Object, take: Take, *, pronounce: Pronounce | None = None, replaces: bool = False) -> Update:
+    """Let the mouth follow the strips of a take.
+
+    Args:
+        face: The face.
+        take: Its take, for which `is_ready`.
+        pronounce: Phones of a word in a language.
+        replaces: As for `edit_curves.apply`.
+
+    Raises:
+        UserError: The strips cannot be followed, or the model cannot follow any; nothing was changed.
+    """
+    action = take.action
+    reading = speech_track.read(action, pronounce)
+    if reading is None:
+        raise UserError("There are no words of this take in the Sequencer. Show them first.")
+    old = speech_track.recorded(action)
+    new = reading.settled.track(old.language)
+    spans = changed_spans(old, new)
+    changes = [
+        change
+        for part in (_state(action).changes(old, new, spans) if spans else ())
+        for change in edit_curves.planned(face, take, reading.place, part.first_s, part.old, part.new)
+    ]
+    edited = edit_curves.apply(face, take, changes, replaces=replaces) if changes else None
+    speech_track.keep(action, reading, new)
+    return Update(n_spans=len(spans), edited=edited)
+
+
+def _state(action: bpy.types.Action) -> MouthState:
+    key = _key(action)
+    if key not in _states:
+        raw, model, finish = _heard[key]
+        _states[key] = open_state(raw, DEFAULT_MODEL if model == "default" else Path(model), finish)
+    _states.move_to_end(key)
+    while len(_states) > _MAX_STATES:
+        _states.popitem(last=False)
+    return _states[key]
+
+
+def _key(action: bpy.types.Action) -> Key:
+    """The same for all takes that the worker makes alike."""
+    marks = (actions.AUDIO_HASH, actions.SETTINGS, "wav2sem_weights_sha256")
+    return tuple(str(action.get(mark, "")) for mark in marks)  # type: ignore[return-value]
