@@ -331,7 +331,7 @@ class TestForcedPhones:
 
     def test_only_a_bundled_face_can_learn_it(self, work: Path, tmp_path: Path) -> None:
         run = Run(tmp_path / "run", verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
-        with pytest.raises(UserError, match="give --prior, a run of `finetune bundled` or a model folder"):
+        with pytest.raises(UserError, match="give --prior, a `finetune bundled` run or a model folder"):
             finetune(forced_smoke(), work, run, None, None)
         run.close()
 

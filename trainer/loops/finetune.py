@@ -58,7 +58,7 @@ def finetune(
         adapt_actor(config, data, run, prior)
     elif isinstance(config, FinetuneForced):
         if prior is None:
-            raise UserError("this experiment adds to a face: give --prior, a run of `finetune bundled` or a model folder")
+            raise UserError("this experiment adds to a face: give --prior, a `finetune bundled` run or a model folder")
         finetune_forced(config, data, run, prior)
     elif hubert is None or wav2sem is None:
         raise UserError("this experiment fuses two trained encoders: give --hubert RUN and --wav2sem RUN")
