@@ -228,6 +228,7 @@ MAY_REMOVE_FOLDERS = {
     "wav2sem_blender/files.py": "asks first",
     "wav2sem_blender/worker/supervisor.py": "its mkdtemp",
     "wav2sem_blender/worker/client.py": "its mkdtemp",
+    "wav2sem_blender/batch/pool.py": "its mkdtemp",
     "wav2sem_blender/worker/serve.py": "asks before it begins",
     "wav2sem_blender/worker/install.py": "below the extension's own folder",
     "wav2sem_blender/blender/preferences/models.py": "its staging folder",

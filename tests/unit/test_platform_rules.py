@@ -98,7 +98,15 @@ def test_a_source_is_readable_and_says_its_licence(path: Path) -> None:
 def test_the_package_holds_no_program_and_no_byte_code() -> None:
     files = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files if not any(part[0] == "." or part == "__pycache__" for part in path.parts)}
-    assert kinds <= {".py", ".toml", ".json", ".npz", ".onnx", ".safetensors", ".flac", ".png", ".md", ".txt"}
+    assert kinds <= {".py", ".toml", ".json", ".npz", ".onnx", ".safetensors", ".flac", ".png", ".md", ".txt", ".html"}
+
+
+def test_a_page_is_readable_and_loads_nothing() -> None:
+    for path in PACKAGE.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("<!-- SPDX-License-Identifier: GPL-3.0-or-later -->\n")
+        assert max(map(len, text.splitlines())) <= 250, "a line that long is data or hides code"
+        assert not re.search(r"<link|@import|src=|\beval\(|Function\(|fetch\(|XMLHttpRequest|import\(", text)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -117,7 +125,10 @@ def test_what_may_download_asks_blender_first() -> None:
 
 def test_only_the_workers_process_extends_its_search_path() -> None:
     extending = {name_of(path) for path in SOURCES if "sys.path" in attributes_of(path)}
-    assert extending <= {"worker/boot.py"}, "inside Blender, use wheels and relative imports"
+    # The command lines take the folder that the user stands in out of theirs.
+    assert extending <= {"worker/boot.py", "import_path.py"}, "inside Blender, use wheels and relative imports"
+    users = {name_of(path) for path in SOURCES if "import_path" in path.read_text(encoding="utf-8")}
+    assert users <= {"__main__.py", "import_path.py", "worker/boot.py"}
 
 
 def test_the_check_list_names_proofs_that_exist() -> None:

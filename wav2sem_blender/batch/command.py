@@ -10,15 +10,17 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..argument_types import finite, integer, rate, style, width
 from ..errors import UserError, report
-from ..pipeline.delivery import SUFFIXES
+from ..pipeline.curve_formats import SUFFIXES
 from ..worker import environment
-from . import pool, run
 from .exit_codes import CODES, MEANINGS
 from .manifest import COLUMNS
+
+if TYPE_CHECKING:
+    from . import run  # needs NumPy, which --help does not
 
 # An option of the command line is the default of the manifest's column of the same name.
 _DEFAULTS = ("style", "articulation", "semantic_strength", "strength", "smoothing", "delay", "fps", "seed")
@@ -63,6 +65,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 def options_of(arguments: argparse.Namespace) -> run.Options:
     """The options of a run."""
+    from . import run
+
     defaults = {name: value for name in _DEFAULTS if (value := getattr(arguments, name)) is not None}
     return run.Options(
         manifest=arguments.manifest,
@@ -81,6 +85,8 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
 
 def batch(arguments: argparse.Namespace) -> int:
     """Run the batch and return its exit code."""
+    from . import pool, run
+
     options = options_of(arguments)
     end_by_signal()
     try:
@@ -116,6 +122,7 @@ def _model(options: run.Options) -> run.Model:
     from ..assets import DEFAULT_MODEL
     from ..pipeline.checkpoint import CONFIG_FILE, NO_FACE, ModelFolder, open_folder
     from ..pipeline.infer import articulated, choose_engine, style_weights
+    from . import run
 
     path = DEFAULT_MODEL if options.model == "default" else Path(options.model)
     folder = open_folder(path)

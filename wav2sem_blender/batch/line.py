@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -145,4 +144,5 @@ def _write(motion: Motion, arguments: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _packed(array: Any) -> str:
-    return base64.b64encode(array.tobytes()).decode("ascii")
+    packed: str = array.tobytes().hex()
+    return packed

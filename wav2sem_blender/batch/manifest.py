@@ -87,14 +87,9 @@ class ManifestError(UserError):
         faults: Every fault, in the order of the rows.
     """
 
-    def __init__(self, path: str, faults: list[Fault]) -> None:
+    def __init__(self, template: str, *, faults: list[Fault], **values: object) -> None:
+        super().__init__(template, **values)
         self.faults = faults
-        super().__init__(
-            "{manifest}: {n_faults} faults; nothing was started. The first: {fault}",
-            manifest=path,
-            n_faults=len(faults),
-            fault=str(faults[0]),
-        )
 
 
 @dataclass(kw_only=True)
@@ -137,7 +132,14 @@ def read(manifest: str, checks: Checks) -> list[Row]:
     if not reader.faults and not rows:
         reader.faults.append(Fault(0, Text("it has no rows; write one for each recording")))
     if reader.faults:
-        raise ManifestError(manifest, sorted(reader.faults, key=lambda fault: fault.row))
+        faults = sorted(reader.faults, key=lambda fault: fault.row)
+        raise ManifestError(
+            "{manifest}: {n_faults} faults; nothing was started. The first: {fault}",
+            faults=faults,
+            manifest=manifest,
+            n_faults=len(faults),
+            fault=str(faults[0]),
+        )
     return rows
 
 

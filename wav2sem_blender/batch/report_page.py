@@ -37,7 +37,7 @@ def write(path: Path, records: Iterable[Mapping[str, Any]], title: str) -> None:
     if path.exists() and not _is_ours(path):
         raise UserError("{file} exists and was not made by a batch; choose another --output.", file=path)
     values = {"title": html.escape(title), "outer": N_OUTER, "bars": N_BARS, "step": STEP_MM}
-    page = _TEMPLATE.read_text(encoding="utf-8")
+    page = _TEMPLATE.read_text(encoding="utf-8").partition("\n")[2]  # the licence is that of the sources
     for name, value in values.items():
         page = page.replace(f"@{name}@", str(value))
     before, _, after = page.partition("@data@")

@@ -15,6 +15,7 @@ from typing import Any
 from .. import threads
 from ..errors import UserError, report, user_text
 from ..pipeline import delivery
+from ..pipeline.curve_formats import SUFFIXES
 from . import lock, manifest, report_page, resume
 from .exit_codes import CODES, code_of, is_of_the_disk
 from .journal import FAILED, MADE, REPORT, Journal
@@ -33,7 +34,7 @@ class Options:
     Attributes:
         manifest: A csv or jsonl file, or a pattern.
         output: The folder of the results.
-        formats: Of `delivery.SUFFIXES`, or of a scene.
+        formats: Of `curve_formats.SUFFIXES`, or of a scene.
         defaults: Settings of rows that give none.
         model: "default" or a model folder.
         engine: "auto", "onnx" or "torch".
@@ -154,7 +155,7 @@ def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: 
         if row.name in known or not file.exists():
             return False
         name = next(name for name, path in files_of(row).items() if path == file)
-        return name not in delivery.SUFFIXES or not delivery.is_ours(file, name)
+        return name not in SUFFIXES or not delivery.is_ours(file, name)
 
     try:
         for name in options.formats:
@@ -173,7 +174,7 @@ def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: 
 
 def curve_files(options: Options, row: Row) -> dict[str, Path]:
     """The files of a line's curves, by format."""
-    return {name: options.output / f"{row.name}{delivery.SUFFIXES[name]}" for name in options.formats}
+    return {name: options.output / f"{row.name}{SUFFIXES[name]}" for name in options.formats}
 
 
 def _chunk(rows: list[Row], chunk: tuple[int, int]) -> list[Row]:

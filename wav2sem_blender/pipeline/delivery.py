@@ -11,8 +11,6 @@ from .motion import ARKIT_CHANNELS, LIVE_LINK_FPS, Motion, is_motion_file
 from .retarget import covering, prepared, resample
 from .tongue import TONGUE_CHANNELS, with_tongue
 
-SUFFIXES = {"npz": ".npz", "csv": ".csv", "table": ".table.csv"}
-"""Formats of curves: everything, Live Link Face's columns, one column for each curve."""
 _LIVE_LINK_TONGUE = tuple(name for name in TONGUE_CHANNELS if name in ARKIT_CHANNELS)
 
 
@@ -30,7 +28,7 @@ def delivered(
 
     Args:
         motion: As the model made it.
-        format_name: Of `SUFFIXES`.
+        format_name: Of `curve_formats.SUFFIXES`.
         strength: Factor for all curves.
         smoothing_s: Width of the smoothing.
         delay_s: Delay of the face; below 0 it leads.

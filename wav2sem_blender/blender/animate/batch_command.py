@@ -27,6 +27,7 @@ from ...batch.pool import Answer
 from ...errors import Text, UserError, report, user_text
 from ...pipeline import delivery
 from ...pipeline.checkpoint import CONFIG_FILE, ModelFolder, open_folder
+from ...pipeline.curve_formats import SUFFIXES
 from ...pipeline.motion import LIVE_LINK_FPS
 from ...pipeline.retarget import resample
 from ...worker.client import JobFailedError, WorkerDiedError
@@ -49,7 +50,7 @@ def run_command(arguments: list[str]) -> int:
         arguments: The command line after `--command wav2sem_batch`.
     """
     parser = argparse.ArgumentParser(prog=f"blender -b --command {NAME}")
-    batch_command.add_arguments(parser, {**SCENE_SUFFIXES, **delivery.SUFFIXES}, default="blend")
+    batch_command.add_arguments(parser, {**SCENE_SUFFIXES, **SUFFIXES}, default="blend")
     try:
         options = batch_command.options_of(parser.parse_args(arguments))
     except SystemExit as end:  # argparse has printed an error or the help
@@ -84,7 +85,7 @@ def _model(context: bpy.types.Context, options: run.Options) -> run.Model:
 
 def _files(options: run.Options, row: Row) -> dict[str, Path]:
     """The result files of a row; one without a character has curves alone."""
-    suffixes = {**delivery.SUFFIXES, **(SCENE_SUFFIXES if row.character else {})}
+    suffixes = {**SUFFIXES, **(SCENE_SUFFIXES if row.character else {})}
     names = [name for name in options.formats if name in suffixes] or ["npz"]
     return {name: options.output / f"{row.name}{suffixes[name]}" for name in names}
 
