@@ -4,6 +4,7 @@
 python -m wav2sem_blender animate speech.wav more/*.flac --output curves
 python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --articulation 0.5
 python -m wav2sem_blender animate speech.wav --output curves --phones speech.tsv
+python -m wav2sem_blender animate speech.wav --output curves --transcript speech.txt --track speech.TextGrid
 python -m wav2sem_blender batch lines.csv --output night
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
 python -m wav2sem_blender verify models/*
@@ -35,6 +36,7 @@ from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
+    from .pipeline.words.transcript import Transcript
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +126,20 @@ def _parser() -> argparse.ArgumentParser:
         "--phones", type=Path, metavar="FILE.tsv", help="also write what was heard: start, end, phone, confidence"
     )
     animate.add_argument(
+        "--transcript",
+        metavar="FILE_OR_TEXT",
+        help="what is said: a txt, srt, vtt, ass, TextGrid or lab file, or the text itself",
+    )
+    animate.add_argument(
+        "--language", default="", metavar="CODE", help="of the transcript, such as de; without it, it is guessed"
+    )
+    animate.add_argument(
+        "--track",
+        type=Path,
+        metavar="FILE",
+        help="also write words and phones with their times: a TextGrid, csv or json file",
+    )
+    animate.add_argument(
         "--features",
         type=Path,
         metavar="FILE.npy",
@@ -170,6 +186,9 @@ def _animate(arguments: argparse.Namespace) -> int:
     _check_is_no_file(arguments.output)
     if arguments.phones is not None:
         _check_phone_table(arguments.phones, arguments.speech)
+    if arguments.track is not None:
+        _check_track(arguments.track, arguments.speech, arguments.transcript)
+    transcript = _read_transcript(arguments)
     if arguments.features is not None and len(arguments.speech) > 1:
         raise UserError("--features names the features of one recording; give one recording at a time.")
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -199,7 +218,7 @@ def _animate(arguments: argparse.Namespace) -> int:
                     speech=speech,
                     result=result,
                 )
-            _animate_one(animator, speech, result, arguments)
+            _animate_one(animator, speech, result, arguments, transcript)
             written[name] = speech
         except Exception as error:  # go on with the other files
             n_failed += 1
@@ -221,8 +240,47 @@ def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
         raise UserError("{table} exists and was not made by this command; choose another file.", table=table)
 
 
-def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments: argparse.Namespace) -> None:
+def _check_track(track: Path, speech: Sequence[Path], transcript: str | None) -> None:
+    from .pipeline.words.track_files import check_suffix, is_track_file
+
+    check_suffix(track)
+    if len(speech) > 1:
+        raise UserError("--track writes one track; give one recording at a time.")
+    read = {same_file_name(speech[0])}
+    if transcript and "\n" not in transcript:
+        read.add(same_file_name(Path(transcript)))
+    if track.is_dir() or same_file_name(track) in read:
+        raise UserError("{track} cannot be the track; choose another file.", track=track)
+    if track.exists() and not is_track_file(track):
+        raise UserError("{track} exists and was not made by this command; choose another file.", track=track)
+
+
+def _read_transcript(arguments: argparse.Namespace) -> Transcript | None:
+    """The transcript, read before the model is loaded, so that a bad one is refused at once."""
+    from .pipeline.words.pronunciation import known_language
+    from .pipeline.words.spoken import read_transcript
+
+    if arguments.transcript is None:
+        if arguments.language:
+            raise UserError("--language is the language of a transcript; give --transcript too.")
+        return None
+    if len(arguments.speech) > 1:
+        raise UserError("--transcript is the text of one recording; give one recording at a time.")
+    if arguments.language:
+        known_language(arguments.language)
+    return read_transcript(arguments.transcript)
+
+
+def _animate_one(
+    animator: SpeechAnimator,
+    speech: Path,
+    result: Path,
+    arguments: argparse.Namespace,
+    transcript: Transcript | None,
+) -> None:
     from .pipeline.delivery import delivered
+    from .pipeline.words.heard import heard_track
+    from .pipeline.words.track_files import save_track
 
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
@@ -236,11 +294,17 @@ def _animate_one(animator: SpeechAnimator, speech: Path, result: Path, arguments
             articulation=arguments.articulation,
             seed=arguments.seed,
             features=arguments.features,
+            transcript=transcript,
+            language=arguments.language,
         )
         if arguments.phones is not None:
             if motion.phones is None:
                 raise UserError("This model does not tell which phones it hears; leave out --phones.")
             motion.phones.save_table(arguments.phones)
+        if arguments.track is not None:
+            if motion.phones is None:
+                raise UserError("This model does not tell which phones it hears; leave out --track.")
+            save_track(motion.track or heard_track(motion.phones), arguments.track)
         motion = delivered(
             motion,
             arguments.format,

@@ -55,9 +55,12 @@ class FakeAnimator:
         articulation=0.0,
         seed=0,
         features=None,
+        transcript=None,
+        language="",
     ):
         settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation, "seed": seed}
-        self.calls.append({"path": path, **settings, **({"features": features} if features else {})})
+        given = {"features": features, "transcript": transcript, "language": language}
+        self.calls.append({"path": path, **settings, **{name: value for name, value in given.items() if value}})
         with Speech.from_file(path, temp_dir, progress) as speech:
             progress("motion", 0.5)
             progress("motion", 1.0)
@@ -193,6 +196,57 @@ def test_a_table_of_the_phones(speech, tmp_path, capsys, hears_an_l, monkeypatch
     table.write_text("my notes\n")
     assert run("animate", path, *options) == 1
     assert "was not made by this command" in capsys.readouterr().err and table.read_text() == "my notes\n"
+
+
+def test_a_transcript_reaches_the_model_and_a_bad_one_costs_nothing(speech, tmp_path, capsys):
+    path, output, text = speech(), ("--output", tmp_path / "out"), tmp_path / "talk.txt"
+    text.write_text("hello there")
+    assert run("animate", path, *output, "--transcript", text, "--language", "en-US") == 0
+    assert [word.text for word in FakeAnimator.calls[-1]["transcript"].words] == ["hello", "there"]
+    assert FakeAnimator.calls[-1]["language"] == "en-US"
+    assert run("animate", path, *output, "--transcript", "or the text") == 0
+    assert [word.text for word in FakeAnimator.calls[-1]["transcript"].words] == ["or", "the", "text"]
+    (tmp_path / "empty.srt").write_bytes(b"")
+    capsys.readouterr()
+    FakeAnimator.loads.clear()
+    for options, said in [
+        (("--transcript", tmp_path / "my line.txt"), "my line.txt: there is no such file"),
+        (("--transcript", tmp_path / "empty.srt"), "empty.srt: "),
+        (("--transcript", path), "is no text file"),
+        (("--transcript", "hello", "--language", "tlh"), "'tlh' is no language that is known here"),
+        (("--language", "de"), "give --transcript too"),
+    ]:
+        assert run("animate", path, *output, *options) == 1
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+    assert run("animate", path, path, *output, "--transcript", "hello") == 1
+    assert "give one recording at a time" in capsys.readouterr().err
+    assert FakeAnimator.loads == [], "before the model is loaded"
+
+
+def test_a_track_of_what_was_heard(speech, tmp_path, capsys, hears_an_l, monkeypatch):
+    path, track = speech(), tmp_path / "talk.csv"
+    options = "--output", tmp_path / "out", "--track", track
+    assert run("animate", path, *options) == 0
+    written = track.read_text()
+    assert written.splitlines()[1:] == ["phone,0.0000,1.0000,SIL,1.000,0", "phone,1.0000,2.0000,L,1.000,0"]
+    assert run("animate", path, *options) == 0, "its own track is replaced"
+    capsys.readouterr()
+    for more, said in [
+        (("--transcript", track), "talk.csv cannot be the track"),
+        (("--track", path), "a track is saved as .TextGrid, .csv, .json, not as '.wav'"),
+        (("--track", tmp_path / "talk.tsv"), "not as '.tsv'"),
+    ]:
+        assert run("animate", path, *options, *more) == 1
+        assert said in capsys.readouterr().err
+    assert run("animate", path, speech("more.wav"), *options) == 1
+    assert "one track; give one recording" in capsys.readouterr().err
+    monkeypatch.setattr(FakeAnimator, "phones", None)
+    assert run("animate", path, *options) == 1
+    assert "leave out --track" in capsys.readouterr().err and track.read_text() == written
+    track.write_text("my notes\n")
+    assert run("animate", path, *options) == 1
+    assert "was not made by this command" in capsys.readouterr().err and track.read_text() == "my notes\n"
 
 
 def test_csv(speech, tmp_path, capsys, monkeypatch):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -28,7 +28,10 @@ from .motion import Motion
 from .phones import Phones
 from .sound_file import StageProgress
 from .steering import Steering
+from .words.pronunciation import known_language
+from .words.spoken import read_transcript, track_of
 from .words.track import Track
+from .words.transcript import Transcript
 
 if TYPE_CHECKING:
     from .engine_onnx import OnnxEngine
@@ -37,10 +40,18 @@ if TYPE_CHECKING:
 
 Style = int | str | Sequence[float] | np.ndarray
 Follow = Track | Callable[[Phones], Track]
+
 ENGINES = ("auto", "onnx", "torch")
 MAX_LISTED = 40  # styles in a message
 # Takes, presets and scripts of 0.1.0 name the styles of its bundled model, which were named after their data sets.
 _RENAMED = {"grid_s1": "natural", "facegood": "artist"}
+
+
+class _Said(NamedTuple):
+    """What a transcript says; "" is a language to be guessed."""
+
+    transcript: Transcript
+    language: str
 
 
 class SpeechAnimator:
@@ -105,6 +116,8 @@ class SpeechAnimator:
         seed: int = 0,
         features: str | os.PathLike[str] | None = None,
         track: Follow | None = None,
+        transcript: str | os.PathLike[str] | Transcript | None = None,
+        language: str = "",
     ) -> Motion:
         """Animate samples in memory.
 
@@ -118,14 +131,18 @@ class SpeechAnimator:
             seed: Of the noise, for hosts that sample their motion; it is kept in `Motion.info`.
             features: A file of features, for a model that does not hear the recording itself.
             track: What the mouth follows beside the sound: a track, or what makes one of the phones that were heard.
+            transcript: What is said: a file, a text, or a transcript. It gives `Motion.track`, which the mouth follows
+                if the model can; with `track` it is not read.
+            language: Of the transcript, such as "de"; "" guesses it.
 
         Raises:
-            UserError: The audio cannot be used, there is no such style, or the model has no articulation or cannot
-                follow a track.
+            UserError: The audio or the transcript cannot be used, there is no such style, or the model has no
+                articulation, cannot follow a track, or does not tell phones, which a transcript needs.
         """
         with Speech.from_array(waveform, sample_rate) as speech:
             speech.features = None if features is None else Path(features)
-            return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, track)
+            follow = self._followed(track, transcript, language)
+            return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, follow)
 
     def animate_file(
         self,
@@ -138,6 +155,8 @@ class SpeechAnimator:
         seed: int = 0,
         features: str | os.PathLike[str] | None = None,
         track: Follow | None = None,
+        transcript: str | os.PathLike[str] | Transcript | None = None,
+        language: str = "",
     ) -> Motion:
         """Animate a sound file of any length with flat memory.
 
@@ -146,7 +165,9 @@ class SpeechAnimator:
         """
         with Speech.from_file(path, temp_dir, progress) as speech:
             speech.features = None if features is None else Path(features)
-            return self.animate_speech(speech, style, semantic_strength, progress, articulation, seed, track)
+            return self.animate_speech(
+                speech, style, semantic_strength, progress, articulation, seed, track, transcript, language
+            )
 
     def animate_speech(
         self,
@@ -157,9 +178,12 @@ class SpeechAnimator:
         articulation: float = 0.0,
         seed: int = 0,
         track: Follow | None = None,
+        transcript: str | os.PathLike[str] | Transcript | None = None,
+        language: str = "",
     ) -> Motion:
         """Animate a recording that is open already; as `animate`."""
-        return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, track)
+        follow = self._followed(track, transcript, language)
+        return self._animate(speech, style, semantic_strength, progress or _silent, articulation, seed, follow)
 
     def move_face(self, template_V3: np.ndarray) -> None:
         """Move this neutral face (V, 3), in the unit of the basis, from now on.
@@ -190,6 +214,16 @@ class SpeechAnimator:
         del self.notes[self._n_notes_of_model :]
         self._notes_of_speech.clear()
 
+    def _followed(
+        self, track: Follow | None, transcript: str | os.PathLike[str] | Transcript | None, language: str
+    ) -> Follow | _Said | None:
+        """The track, or the transcript, which is read before the recording is heard."""
+        if track is not None or transcript is None:
+            return track
+        if not self.folder.config.phones:
+            raise UserError("This model does not tell which phones it hears, so it cannot use a transcript.")
+        return _Said(read_transcript(transcript), known_language(language) if language else "")
+
     def _animate(
         self,
         speech: Speech,
@@ -198,7 +232,7 @@ class SpeechAnimator:
         progress: StageProgress,
         articulation: float,
         seed: int,
-        track: Follow | None,
+        track: Follow | _Said | None,
     ) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
@@ -211,6 +245,11 @@ class SpeechAnimator:
         style_N = articulated(style_weights(style, config.styles), articulation, config)
         heard = self._listener.listen(speech, semantic_strength, progress)
         followed = None
+        if isinstance(track, _Said):
+            assert heard.phones is not None  # `_followed` asked
+            followed, notes = track_of(heard.phones, track.transcript, track.language)
+            speech.notes += notes
+            track = followed if config.steerable else None
         if track is None:
             weights_TK = heard.decoded(
                 lambda memory_RM, done: self._decoder.decode(memory_RM, style_N, seed, done),
@@ -226,8 +265,7 @@ class SpeechAnimator:
         self._notes_of_speech += speech.notes
         self.notes += speech.notes
         motion = self._motion(weights_TK, heard.phones, speech, style_N, semantic_strength)
-        if config.steerable:
-            motion = replace(motion, memory_RM=heard.memory_RM, track=followed)
+        motion = replace(motion, memory_RM=heard.memory_RM if config.steerable else None, track=followed)
         if config.host.SAMPLES:
             motion = replace(motion, info={**motion.info, "seed": str(seed)})
         return motion

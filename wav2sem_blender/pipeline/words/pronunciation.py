@@ -70,7 +70,7 @@ def known_language(language: str) -> str:
         raise UserError(
             "{language!r} is no language that is known here; known are {known}.",
             language=language[:40],
-            known=", ".join(f"{code} ({name})" for code, name in LANGUAGES.items()),
+            known=", ".join(LANGUAGES),
         )
     return code
 

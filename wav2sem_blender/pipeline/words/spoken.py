@@ -20,13 +20,14 @@ from . import align
 from .language import guess_language
 from .pronunciation import LANGUAGES, known_language, pronounce
 from .track import MAX_LABEL, Direction, Phone, Track, Word
-from .transcript import Mark, Transcript, load_transcript, parse_transcript
+from .transcript import SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
 
 TRUST = 0.25
 """Confidence from which a word's phones are forced."""
 _FEW = 0.3  # of the words: so few found words suggest another recording's text
 _SHORTEST_HEARD_S = 0.03
-_SHORTEST_UNSURE_S = 0.08  # of a word that is put where something else was heard
+# Time of a letter, in words that are put where something else was heard.
+_FASTEST_LETTER_S, _SLOWEST_LETTER_S = 0.02, 0.25
 _REST_S = 0.3  # of `[rest]` without a value
 _ARTICULATION = {"clear": 1.0, "mumbled": -1.0}  # markup for the direction "articulation"
 
@@ -39,7 +40,9 @@ class Tracked(NamedTuple):
 
 
 def read_transcript(source: str | os.PathLike[str] | Transcript) -> Transcript:
-    """A transcript as it is, a file, or the text itself. A text of one line that names an existing file is that file.
+    """A transcript as it is, a file, or the text itself.
+
+    A text of one line is the name of a file if there is that file, or if it ends as transcripts' files do.
 
     Raises:
         UserError: As `load_transcript` and `parse_transcript`.
@@ -48,14 +51,16 @@ def read_transcript(source: str | os.PathLike[str] | Transcript) -> Transcript:
         return source
     if not isinstance(source, str):
         return load_transcript(Path(source))
-    if "\n" not in source and len(source) < 1000 and _is_file(source):
-        return load_transcript(Path(source))
+    name = source.strip()
+    is_named_so = name.lower().endswith(tuple(suffix.lower() for suffix in SUFFIXES))
+    if "\n" not in name and len(name) < 1000 and (is_named_so or _is_file(name)):
+        return load_transcript(Path(name))
     return parse_transcript(source)
 
 
 def _is_file(name: str) -> bool:
     try:
-        return bool(name.strip()) and Path(name).is_file()
+        return bool(name) and Path(name).is_file()
     except (OSError, ValueError):
         return False
 
@@ -134,7 +139,7 @@ def _lines(transcript: Transcript, known: Sequence[int], heard: Phones, notes: l
 
 def _placed(texts: Sequence[str], found: Sequence[align.Found | None], spans: Sequence[PhoneSpan]) -> list[Word | None]:
     """The words with their times. Those that were not found share the speech between their neighbours, with confidence
-    0; where there is none, they are None."""
+    0, if they can be said in that time; else they are None."""
     words: list[Word | None] = [
         None if each is None else Word(text, each.edges_s[0], each.edges_s[-1], each.confidence)
         for text, each in zip(texts, found, strict=True)
@@ -155,7 +160,7 @@ def _placed(texts: Sequence[str], found: Sequence[align.Found | None], spans: Se
             start_s, end_s = max(start_s, speech[0].start_s), min(end_s, speech[-1].end_s)
             lengths = np.cumsum([0, *(len(text) + 1 for text in texts[i:stop])])
             edges = (start_s + (end_s - start_s) * lengths / lengths[-1]).tolist()
-            if (end_s - start_s) / (stop - i) >= _SHORTEST_UNSURE_S:
+            if _FASTEST_LETTER_S <= (end_s - start_s) / lengths[-1] <= _SLOWEST_LETTER_S:
                 words[i:stop] = [Word(texts[i + k], edges[k], edges[k + 1], 0.0) for k in range(stop - i)]
         i = stop
     return words

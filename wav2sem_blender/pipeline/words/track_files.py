@@ -22,7 +22,8 @@ from .track import MAX_ITEMS, Phone, Track, Word
 SUFFIXES = (".TextGrid", ".csv", ".json")
 MAX_FILE_BYTES = 50_000_000
 _HEADER = ("tier", "start_s", "end_s", "label", "confidence", "forced")
-_TEXT_GRID_START = 'File type = "ooTextFile"'
+# Praat has a space behind each number, so a file that was saved there is the user's.
+_TEXT_GRID_START = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\n'
 # What aligners call the tiers, and how they write silence.
 _WORD_TIERS = ("words", "word", "ort", "ort-mau", "orthography")
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "mau", "segments")
@@ -43,22 +44,28 @@ def save_track(track: Track, path: Path) -> None:
     Raises:
         UserError: Another suffix, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
+    suffix = check_suffix(path)
     if suffix == ".textgrid":
         content = _as_text_grid(track)
     elif suffix == ".csv":
         content = _as_csv(track)
-    elif suffix == ".json":
-        content = track.to_text() + "\n"
     else:
+        content = track.to_text() + "\n"
+    with atomic_file(path) as file:
+        file.write(content.encode())
+
+
+def check_suffix(path: Path) -> str:
+    """The suffix in small letters; UserError if no track is saved so."""
+    suffix = path.suffix.lower()
+    if suffix not in (".textgrid", ".csv", ".json"):
         raise UserError(
             "{file}: a track is saved as {suffixes}, not as '{suffix}'.",
             file=path.name,
             suffixes=", ".join(SUFFIXES),
             suffix=path.suffix,
         )
-    with atomic_file(path) as file:
-        file.write(content.encode())
+    return suffix
 
 
 def load_track(path: Path) -> Track:
@@ -235,7 +242,7 @@ def _as_text_grid(track: Track) -> str:
             f'        class = "IntervalTier"\n        name = "{name}"\n        xmin = 0\n        xmax = {end_s:.4f}\n'
             f"        intervals: size = {len(rows)}\n" + "".join(rows)
         )
-    head = f'{_TEXT_GRID_START}\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {end_s:.4f}\ntiers? <exists>\n'
+    head = f"{_TEXT_GRID_START}xmax = {end_s:.4f}\ntiers? <exists>\n"
     return head + "size = 2\nitem []:\n" + "".join(f"    item [{i}]:\n{tier}" for i, tier in enumerate(tiers, 1))
 
 
