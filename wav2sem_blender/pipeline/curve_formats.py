@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The formats in which curves are written; `delivery` writes them. Standard library only, because `--help` names them."""
+"""The formats in which curves are written; `delivery` writes them. Standard library only: `--help` names them."""
 
 SUFFIXES = {"npz": ".npz", "csv": ".csv", "table": ".table.csv"}
 """Formats of curves: everything, Live Link Face's columns, one column for each curve."""
