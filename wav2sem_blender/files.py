@@ -8,6 +8,7 @@ the user may have named a folder that holds their work.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -29,18 +30,23 @@ MARKER = ".made_by.json"
 """Names the command that made a folder, where no other file in it does."""
 _UNFINISHED = ".*.tmp*"  # what `atomic_path` leaves behind when the process is killed
 _SHOWN = 3
+_ALWAYS_LEGAL_BYTES = 143  # of a file name: disks take 255, encrypted ones 143
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it replaces `path` when the block succeeds, and is removed otherwise.
 
-    It has the same suffix as `path`, because exporters and NumPy look at it.
+    It has the same suffix as `path`, because exporters and NumPy look at it, and its name is legal where that of `path`
+    is: as long at most.
 
     Raises:
         UserError: The file cannot be written; an older file of that name is untouched.
     """
-    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    most_bytes = max(_ALWAYS_LEGAL_BYTES, len(os.fsencode(path.name)))
+    suffix = path.suffix if len(path.suffix) < _ALWAYS_LEGAL_BYTES // 4 else ""
+    ending = f".{uuid.uuid4().hex[:8]}.tmp{suffix}"
+    unfinished = path.with_name(f".{cut_to_bytes(path.stem, most_bytes - len(os.fsencode(ending)) - 1)}{ending}")
     try:
         yield unfinished
         with unfinished.open("rb+") as file:
@@ -49,6 +55,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, UserError):
             raise
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError("{path}: this name is too long for the disk; shorten it.", path=path) from error
         raise UserError(
             "{path} cannot be written ({reason}); choose another folder or free some space.",
             path=path,
@@ -57,6 +65,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def cut_to_bytes(name: str, n_bytes: int) -> str:
+    """The first characters of a file name that take at most so many bytes on disk."""
+    while len(os.fsencode(name)) > n_bytes:
+        name = name[: min(len(name) - 1, n_bytes)]
+    return name
 
 
 @contextmanager
@@ -162,7 +177,9 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
     target = folder.resolve()
     check_ours(target, made_by, own_names)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temp:
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=f".{cut_to_bytes(target.name, _ALWAYS_LEGAL_BYTES)}-"
+    ) as temp:
         new = Path(temp) / "new"
         new.mkdir()
         yield new

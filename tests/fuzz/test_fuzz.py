@@ -73,7 +73,7 @@ FAULTS = {
     "exception": "raise ZeroDivisionError",
     "crash": "import os; os.abort()",
     "hang": "import time; time.sleep(60)",
-    "memory": "b'x' * (1200 << 20)",
+    "memory": f"b'x' * {targets.MEMORY_BYTES + (64 << 20)}",
 }
 
 

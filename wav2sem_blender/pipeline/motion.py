@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ MOTION_FORMAT_VERSION = 1
 _MAX_BYTES = 2 << 30  # an hour has 50 MB
 # Rows a second of the app's own files, by which importers read the last part of a timecode.
 LIVE_LINK_FPS = 60.0
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _LIVE_LINK_START = b"Timecode,BlendShapeCount,"
 
 # The 52 blendshapes of ARKit in the column order of Live Link Face.
@@ -107,6 +109,8 @@ class Motion:
         info = dict(self.info)
         if not all(isinstance(key, str) and isinstance(value, str) for key, value in info.items()):
             raise UserError("info must map text to text.")
+        # A recording's name of foreign bytes would be half characters, which no JSON file may have.
+        info = {key: _HALF_CHARACTER.sub("\ufffd", value) for key, value in info.items()}
         object.__setattr__(self, "weights_TK", weights_TK)
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "fps", fps)

@@ -74,7 +74,9 @@ class Sound:
                     file=name,
                     limit=_MAX_PARTS,
                 )
-            sources = [View(file, pieces) for pieces in self._found.parts] if self._found.parts else [path]
+            # soundfile encodes a text strictly, and a name in Latin-1 from an old archive is no UTF-8.
+            whole = str(path) if os.name == "nt" else os.fsencode(path)
+            sources = [View(file, pieces) for pieces in self._found.parts] if self._found.parts else [whole]
             self._parts = [stack.enter_context(_ForwardOnly(source)) for source in sources]
             first = self._parts[0]
             self.samplerate, self.channels = first.samplerate, first.channels
