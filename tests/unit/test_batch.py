@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_SPEECH
 from wav2sem_blender.batch import command, journal, lock, resume
-from wav2sem_blender.batch.confidence import confidence
+from wav2sem_blender.batch.confidence import confidence, fit
 from wav2sem_blender.batch.exit_codes import CODES, MEANINGS, code_of, is_of_the_disk
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import PHONES, Phones
+from wav2sem_blender.pipeline.words.track import Track, Word
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 16_000
@@ -191,8 +193,6 @@ def _row(folder: Path, number: int):
 
 
 def _package_with_deadly_module(folder: Path) -> Path:
-    import shutil
-
     package = folder / "package"
     shutil.copytree(ROOT / "wav2sem_blender" / "worker", package / "worker")
     for path in (ROOT / "wav2sem_blender").glob("*.py"):
@@ -350,6 +350,43 @@ def test_the_recipe_depends_on_all_that_makes_a_line(monkeypatch):
     assert first != resume.recipe({"style": 0}, model="m", formats=("npz",))
 
 
+SAID = "please put the paper boat by the pond my mother may move five more ships before we both hear the music"
+
+
+@needs_model
+def test_what_is_said_moves_the_mouth_and_counts_in_the_confidence(lines):
+    shutil.copy(DEMO_SPEECH, lines / "demo.flac")
+    (lines / "said.txt").write_text(SAID)
+    other = "Nobody bought forty purple umbrellas yesterday"
+    rows = [["", ""], ["said.txt", ""], ["", SAID], ["", other]]
+    cells = (f'demo.flac,d{n},{file},"{text}"\n' for n, (file, text) in enumerate(rows))
+    (lines / "m.csv").write_text("audio,output,transcript,text\n" + "".join(cells))
+    assert batch(lines)[0] == 0
+    none, file, cell, wrong = (json.loads(line) for line in (lines / "out" / "report.jsonl").open())
+    assert "fit" not in none and file["fit"] == cell["fit"] > 0.4 > wrong["fit"]
+    assert wrong["confidence"] < file["confidence"] and file["confidence"] != none["confidence"]
+    assert file["language"] == "en" and any("were heard" in note for note in wrong["notes"])
+    motions = [Motion.load(lines / "out" / f"d{number}.npz") for number in range(3)]
+    assert motions[0].track is None and motions[1].track == motions[2].track
+    assert " ".join(word.text.lower() for word in motions[1].track.words) == SAID
+    (lines / "said.txt").write_text(f"Well, {SAID}")
+    assert made_again(batch(lines)[1]) == ["d1"]
+    (lines / "m.csv").write_text((lines / "m.csv").read_text().replace(f'"{SAID}"', ""))
+    assert made_again(batch(lines)[1]) == ["d2"], "the text of the row is gone"
+
+
+@needs_model
+def test_faults_of_what_is_said(lines):
+    (lines / "said.txt").write_text("...")
+    (lines / "m.csv").write_text("audio,transcript\nlines/l0.wav,said.txt\nlines/l1.wav,\n")
+    code, events = batch(lines)
+    (failed,) = (event for event in events if event.get("state") == "failed")
+    assert (code, failed["row"], failed["cause"]) == (CODES["partly"], 2, "audio") and "said.txt" in failed["error"]
+    (lines / "m.csv").write_text("audio,text,language\nlines/l0.wav,Hello,xx\nlines/l1.wav,Hello,de-AT\n")
+    code, events = batch(lines)
+    assert code == CODES["manifest"] and [event["row"] for event in events if event["event"] == "fault"] == [2]
+
+
 def test_confidence_is_that_of_the_speech():
     posteriors_LP = np.zeros((10, len(PHONES)), np.float32)
     posteriors_LP[:5, PHONES.index("SIL")] = 1
@@ -357,6 +394,12 @@ def test_confidence_is_that_of_the_speech():
     assert confidence(Phones(posteriors_LP=posteriors_LP)) == 0.75
     assert confidence(Phones(posteriors_LP=posteriors_LP[:5])) == 0.0
     assert confidence(None) is None
+    assert confidence(Phones(posteriors_LP=posteriors_LP), 0.27) == 0.45, "the geometric mean"
+
+
+def test_a_word_that_was_not_found_counts_nothing():
+    track = Track(words=(Word("good", 0.0, 0.2, 0.9), Word("night", 0.2, 0.5, 0.3)))
+    assert fit(track, 2) == 0.6 and fit(track, 4) == 0.3 and fit(Track(), 3) == 0.0
 
 
 def test_what_is_said_of_a_recording(tmp_path):

@@ -55,6 +55,13 @@ def test_jsonl_with_settings_of_every_kind(folder):
     assert row.settings.items() >= wanted.items(), "a row's own values come before those of the command line"
 
 
+def test_what_is_said_is_a_file_or_the_cell_itself(folder):
+    (folder / "a.txt").write_text("Good night.")
+    first, second = rows_of(folder, "m.csv", 'audio,transcript,text,language\na.wav,a.txt,,de\nb.wav,,"Yes, you.",\n')
+    assert (first.transcript, first.text, first.settings["language"]) == (str(folder / "a.txt"), "", "de")
+    assert (second.transcript, second.text, second.settings["language"]) == ("", "Yes, you.", "")
+
+
 def test_equal_settings_are_one_object_so_that_a_million_rows_fit(folder):
     first, second = rows_of(folder, "m.csv", "audio,style,output\na.wav,1,x\nb.wav,1,y\n")
     assert first.settings is second.settings
@@ -97,6 +104,8 @@ CSV_FAULTS = {
     "object without character": ("audio,object\na.wav,Head\n", [(2, "needs a character")]),
     "settings": ('audio,settings\na.wav,"{""stile"": 1}"\n', [(2, 'settings has no "stile"')]),
     "settings no JSON": ("audio,settings\na.wav,{\n", [(2, "no JSON")]),
+    "two texts": ("audio,transcript,text\na.wav,b.wav,Hello\n", [(2, "both a transcript and a text")]),
+    "no transcript": ("audio,transcript\na.wav,a.txt\n", [(2, "a.txt cannot be found")]),
     "character": ("audio,character\na.wav,hero.blend\n", [(2, "needs Blender")]),
 }
 

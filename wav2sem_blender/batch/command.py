@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..argument_types import finite, integer, rate, style, width
+from ..argument_types import integer
 from ..errors import UserError, report
 from ..pipeline.curve_formats import SUFFIXES
 from ..worker import environment
 from .exit_codes import CODES, MEANINGS
-from .manifest import COLUMNS
+from .manifest import COLUMNS, SETTINGS
 
 if TYPE_CHECKING:
     from . import run  # needs NumPy, which --help does not
 
 # An option of the command line is the default of the manifest's column of the same name.
-_DEFAULTS = ("style", "articulation", "semantic_strength", "strength", "smoothing", "delay", "fps", "seed")
+_DEFAULTS = ("style", "articulation", "semantic_strength", "strength", "smoothing", "delay", "fps", "seed", "language")
 
 
 def add_arguments(
@@ -50,9 +50,13 @@ def add_arguments(
         "--lines-may-fail", action="store_true", help="exit code 0 although lines failed; the report names them"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, for programs")
-    defaults = parser.add_argument_group("settings of rows that give none")
-    for name, convert in zip(_DEFAULTS, (style, finite, finite, finite, width, finite, rate, integer), strict=True):
-        defaults.add_argument(f"--{name.replace('_', '-')}", type=convert, metavar="X", help=argparse.SUPPRESS)
+    defaults = parser.add_argument_group(
+        "settings of rows that give none",
+        f"{', '.join('--' + name.replace('_', '-') for name in _DEFAULTS)} X, --no-tongue: as in `animate --help`",
+    )
+    for name in _DEFAULTS:
+        option = f"--{name.replace('_', '-')}"
+        defaults.add_argument(option, type=SETTINGS[name][0], metavar="X", help=argparse.SUPPRESS)
     defaults.add_argument("--no-tongue", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -138,7 +142,13 @@ def _model(options: run.Options) -> run.Model:
         articulated(style_weights(settings["style"], config.styles), settings["articulation"], config)
 
     config_sha256 = hashlib.sha256((path / CONFIG_FILE).read_bytes()).hexdigest()  # it has the hashes of the others
-    return run.Model(sha256=config_sha256, engine=engine, channels=config.channels, check_settings=check_settings)
+    return run.Model(
+        sha256=config_sha256,
+        engine=engine,
+        channels=config.channels,
+        tells_phones=bool(config.phones),
+        check_settings=check_settings,
+    )
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

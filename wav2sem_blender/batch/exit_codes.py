@@ -28,7 +28,7 @@ MEANINGS = {
     "internal": "our bug; the message names the log",
     "usage": "wrong arguments",
     "manifest": "the manifest has faults, each named with its row; nothing was started",
-    "audio": "no line could be made, because of the recordings",
+    "audio": "no line could be made, because of the recordings or their transcripts",
     "model": "the model is missing or damaged",
     "target": "no line could be made, because of the characters: the .blend file or the object",
     "engine": "a library is missing, or the model's process does not start, ends, or takes too much memory",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from .exit_codes import is_of_the_disk
 if TYPE_CHECKING:
     from ..pipeline.infer import SpeechAnimator
     from ..pipeline.motion import Motion
+    from ..pipeline.words.transcript import Transcript
 
 _limited = False
 
@@ -38,8 +40,8 @@ def run(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """Make a line.
 
     Args:
-        arguments: `audio`, `files` (format: path), `settings` (`manifest.SETTINGS`), `model`, `engine`, `device`,
-            `memory_bytes` (what a worker may take; 0 for all there is).
+        arguments: `audio`, `transcript` (a path) or `text`, `files` (format: path), `settings` (`manifest.SETTINGS`),
+            `model`, `engine`, `device`, `memory_bytes` (what a worker may take; 0 for all there is).
         models: The warm model.
 
     Returns:
@@ -74,7 +76,7 @@ def _made(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
         raise _FailedError("engine" if type(error).__name__ == "MissingModuleError" else "model", error) from error
     audio = Path(arguments["audio"])
     try:
-        motion, said = _heard(audio, arguments["settings"], animator)
+        motion, said = _heard(audio, arguments, animator)
     except UserError as error:
         raise _FailedError("audio", error) from error
     except OSError as error:
@@ -88,14 +90,15 @@ def _made(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
     return said
 
 
-def _heard(audio: Path, settings: Mapping[str, Any], animator: SpeechAnimator) -> tuple[Motion, dict[str, Any]]:
+def _heard(audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator) -> tuple[Motion, dict[str, Any]]:
     from ..pipeline.audio import Speech
     from ..pipeline.sound_file import file_sha256
-    from .confidence import confidence
+    from .confidence import confidence, fit
     from .mouth_picture import outlines
     from .sound_measures import bars, measures
 
-    n_notes = len(animator.notes)
+    settings, n_notes = arguments["settings"], len(animator.notes)
+    transcript, transcript_sha256 = _transcript(arguments)
     with Speech.from_file(audio) as speech:
         motion = animator.animate_speech(
             speech,
@@ -103,13 +106,18 @@ def _heard(audio: Path, settings: Mapping[str, Any], animator: SpeechAnimator) -
             semantic_strength=settings["semantic_strength"],
             articulation=settings["articulation"],
             seed=settings["seed"],
+            transcript=transcript,
+            language=settings["language"],
         )
+        fits = None if transcript is None or motion.track is None else fit(motion.track, len(transcript.words))
         said: dict[str, Any] = {
             "seconds": round(speech.duration_s, 3),
             "frames": motion.n_frames,
-            "confidence": confidence(motion.phones),
+            "confidence": confidence(motion.phones, fits),
+            **({} if fits is None or motion.track is None else {"fit": fits, "language": motion.track.language}),
             **measures(audio, speech),
             "audio_sha256": speech.sha256,
+            **({"transcript_sha256": transcript_sha256} if transcript_sha256 else {}),
             "bars": _packed(bars(speech)),
         }
     if file_sha256(audio) != speech.sha256:
@@ -118,6 +126,25 @@ def _heard(audio: Path, settings: Mapping[str, Any], animator: SpeechAnimator) -
     said["lips"] = "" if lips is None else _packed(lips)
     said["notes"] = [str(note) for note in animator.notes[n_notes:]]
     return motion, said
+
+
+def _transcript(arguments: Mapping[str, Any]) -> tuple[Transcript | None, str]:
+    """What is said, and the hash of its text."""
+    from ..pipeline.sound_file import file_sha256
+    from ..pipeline.words.transcript import load_transcript, parse_transcript
+
+    language = arguments["settings"]["language"]
+    if arguments["text"]:
+        text: str = arguments["text"]
+        return parse_transcript(text, language=language), hashlib.sha256(text.encode()).hexdigest()
+    if not arguments["transcript"]:
+        return None, ""
+    path = Path(arguments["transcript"])
+    before = file_sha256(path)
+    transcript = load_transcript(path, language)
+    if file_sha256(path) != before:
+        raise UserError("{file} was changed while it was read; run the batch again.", file=path)
+    return transcript, before
 
 
 def _write(motion: Motion, arguments: Mapping[str, Any]) -> dict[str, int]:

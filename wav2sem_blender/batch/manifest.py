@@ -35,9 +35,10 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], Any]] = {
     "seed": (integer, 0),
     "tongue": (yes_or_no, True),
     "start_frame": (integer, 1),
+    "language": (str, ""),
 }
 """How each setting of a row is read, and its value where neither the row nor the command line gives one."""
-_TEXTS = ("audio", "output", "transcript", "character", "object")
+_TEXTS = ("audio", "output", "transcript", "text", "character", "object")
 COLUMNS = (*_TEXTS, "settings", *SETTINGS)
 _GLOB = "*?["
 _SNIFFED = ",;\t"
@@ -55,7 +56,8 @@ class Row:
         name: The result's name below the output folder, without suffix; "/" separates folders.
         audio: Absolute path of the recording.
         settings: Every setting of `SETTINGS`; rows with equal settings share one dictionary.
-        transcript: Absolute path of the text that is said; empty for none.
+        transcript: Absolute path of a file with what is said; empty for none.
+        text: What is said, where the row itself has it; empty for none.
         character: Absolute path of a .blend file; empty for curves alone.
         object: The mesh in `character`; empty for its active object.
     """
@@ -65,6 +67,7 @@ class Row:
     audio: str
     settings: Mapping[str, Any]
     transcript: str = ""
+    text: str = ""
     character: str = ""
     object: str = ""
 
@@ -260,6 +263,8 @@ class _Reader:
             return None
         audio = self._file(texts["audio"], "audio", fault)
         transcript = self._file(texts["transcript"], "transcript", fault) if texts["transcript"] else ""
+        if transcript and texts["text"]:
+            fault("it has both a transcript and a text; leave one of them empty")
         character = self._character(texts, fault)
         name = texts["output"] or PurePosixPath(Path(texts["audio"]).name).stem
         if problem := _name_problem(name):
@@ -270,7 +275,7 @@ class _Reader:
         if len(self.faults) > before:
             return None
         assert not isinstance(settings, Text)
-        row = Row(number, name, audio, settings, transcript, character, texts["object"])
+        row = Row(number, name, audio, settings, transcript, texts["text"], character, texts["object"])
         self._check_files(row, fault)
         return row if len(self.faults) == before else None
 

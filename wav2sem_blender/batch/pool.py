@@ -60,14 +60,17 @@ class Workers:
             UserError: A worker cannot be started.
             OSError: The temporary folder cannot be written.
         """
-        folder = Path(tempfile.mkdtemp(prefix="wav2sem_batch_"))
-        workers = [_Worker(self.environment, folder / f"worker{number}") for number in range(self.n)]
+        folder, workers = None, list[_Worker]()
         try:
+            with _undisturbed():
+                folder = Path(tempfile.mkdtemp(prefix="wav2sem_batch_"))
+                workers = [_Worker(self.environment, folder / f"worker{number}") for number in range(self.n)]
             yield from _made(rows, arguments_of, workers)
         finally:
             for worker in workers:
                 worker.client.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _made(
@@ -103,7 +106,7 @@ def _made(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let Ctrl-C wait: of a process that is half started nobody knows, so nobody would end it."""
+    """Let Ctrl-C wait: of a process that is half started, or a folder half made, nobody knows, so it would stay."""
     if threading.current_thread() is not threading.main_thread():  # no other thread gets signals
         yield
         return

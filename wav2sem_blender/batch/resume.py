@@ -57,8 +57,8 @@ def file_sha256(path: str) -> str:
 def left_to_make(
     rows: Iterable[Row], journal: Journal, recipe_of: Callable[[Row], str], files_of: Callable[[Row], dict[str, Path]]
 ) -> list[Row]:
-    """The rows that are not made, or of which something changed. Recordings are compared by their bytes, because clocks
-    jump and copying keeps or changes times as it likes.
+    """The rows that are not made, or of which something changed. Files are compared by their bytes, because clocks jump
+    and copying keeps or changes times as it likes.
     """
     left: list[Row] = []
     candidates: list[tuple[Row, Entry]] = []
@@ -92,6 +92,11 @@ def _are_there(entry: Entry, files: Mapping[str, Path]) -> bool:
 
 
 def _is_same_sound(row: Row, entry: Entry) -> bool:
-    if file_sha256(row.audio) != entry.audio_sha256:
-        return False
-    return not row.transcript or file_sha256(row.transcript) == entry.transcript_sha256
+    return file_sha256(row.audio) == entry.audio_sha256 and said_sha256(row) == entry.transcript_sha256
+
+
+def said_sha256(row: Row) -> str:
+    """Hash of what is said, whether in a file or in the row; empty where nobody says."""
+    if row.transcript:
+        return file_sha256(row.transcript)
+    return hashlib.sha256(row.text.encode()).hexdigest() if row.text else ""

@@ -16,6 +16,7 @@ from .. import threads
 from ..errors import UserError, report, user_text
 from ..pipeline import delivery
 from ..pipeline.curve_formats import SUFFIXES
+from ..pipeline.words.pronunciation import known_language
 from . import lock, manifest, report_page, resume
 from .exit_codes import CODES, code_of, is_of_the_disk
 from .journal import FAILED, MADE, REPORT, Journal
@@ -78,6 +79,7 @@ class Model:
     sha256: str
     engine: str
     channels: tuple[str, ...]
+    tells_phones: bool
     check_settings: Callable[[Mapping[str, Any]], object]
 
 
@@ -165,11 +167,21 @@ def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: 
     checks = Checks(
         defaults=options.defaults,
         files=lambda row: list(files_of(row).values()),
-        settings=model.check_settings,
+        settings=functools.partial(_check_settings, model),
         scenes=scenes,
         taken=taken,
     )
-    return manifest.read(options.manifest, checks)
+    rows = manifest.read(options.manifest, checks)
+    said = next((row for row in rows if row.transcript or row.text), None)
+    if said is not None and not model.tells_phones:
+        raise Stop("model", f"row {said.number}: this model tells no phones, so it cannot use what is said.")
+    return rows
+
+
+def _check_settings(model: Model, settings: Mapping[str, Any]) -> None:
+    if settings["language"]:
+        known_language(settings["language"])
+    model.check_settings(settings)
 
 
 def curve_files(options: Options, row: Row) -> dict[str, Path]:
@@ -202,6 +214,7 @@ def _arguments(options: Options, model: Model, files_of: FilesOf, row: Row) -> d
     return {
         "audio": row.audio,
         "transcript": row.transcript,
+        "text": row.text,
         "files": {name: str(path.absolute()) for name, path in files_of(row).items()},
         "settings": dict(row.settings),
         "model": options.model if options.model == "default" else str(Path(options.model).absolute()),
@@ -242,8 +255,6 @@ def _take(
 
 def _record(row: Row, answer: Answer, journal: Journal, recipe: str) -> dict[str, Any]:
     record = {"row": row.number, "name": row.name, "audio": journal.relative(row.audio), "recipe": recipe}
-    if row.transcript:
-        record["transcript_sha256"] = resume.file_sha256(row.transcript)
     if "error" in answer:
         return {**record, "state": FAILED, "cause": answer["cause"], "error": str(answer["error"])}
     return {**record, "state": MADE, **answer}

@@ -79,6 +79,7 @@ def _model(context: bpy.types.Context, options: run.Options) -> run.Model:
         sha256=hashlib.sha256((path / CONFIG_FILE).read_bytes()).hexdigest(),
         engine=options.engine,
         channels=folder.config.channels,
+        tells_phones=bool(folder.config.phones),
         check_settings=lambda _settings: None,
     )
 
