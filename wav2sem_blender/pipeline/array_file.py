@@ -8,6 +8,7 @@ type, and 5 MB of packed zeros can claim to be gigabytes. Nothing in a file is e
 from __future__ import annotations
 
 import errno
+import io
 import zipfile
 from collections.abc import Container
 from math import prod
@@ -80,6 +81,20 @@ def read_array(path: Path, limit_bytes: int = MAX_BYTES) -> np.ndarray:
         _Budget(size, limit_bytes).check(path.stem, file, size)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def write_arrays(file: IO[bytes], **arrays: np.ndarray) -> None:
+    """Write an .npz file of these arrays by name.
+
+    The archive is made in memory: one that fails while it is written, on a full disk, complains once more on standard
+    error when Python collects it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)  # type: ignore[arg-type]
+    file.write(archive.getbuffer())
 
 
 class _Budget:

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import MissingFileError, UserError
 from ..files import atomic_file
 from ..json_file import parse_json
-from .array_file import read_arrays
+from .array_file import read_arrays, write_arrays
 from .phones import Phones
 from .words.track import Track
 
@@ -189,7 +189,7 @@ class Motion:
             arrays["memory_RM"] = self.memory_RM
         if self.track is not None:
             arrays["track"] = np.array(self.track.to_text())
-        np.savez(file, **arrays)
+        write_arrays(file, **arrays)
 
     def _write_live_link(self, file: IO[bytes]) -> None:
         columns = [name[0].upper() + name[1:] for name in ARKIT_CHANNELS] + list(LIVE_LINK_POSE)

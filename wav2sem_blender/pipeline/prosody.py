@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_file
-from .array_file import read_arrays
+from .array_file import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from .audio import Speech
@@ -65,7 +65,7 @@ class Prosody:
             UserError: The file cannot be written.
         """
         with atomic_file(Path(path)) as file:
-            np.savez(
+            write_arrays(
                 file,
                 level_db_P=self.level_db_P,
                 pitch_st_P=self.pitch_st_P,
