@@ -123,7 +123,7 @@ def test_nothing_in_a_lightning_file_runs(small, flame_file, tmp_path, capsys) -
     torch.save({"state_dict": released(SMALL), "hyper_parameters": {"a": [_Runs()]}}, tmp_path / "stage_2.ckpt")
     official.import_official(tmp_path / "stage_2.ckpt", "auto", tmp_path / "model", beside=[flame_file])
     torch.save({"state_dict": {**released(SMALL), "x": _Runs()}}, tmp_path / "bad.ckpt")
-    with pytest.raises(UserError, match="bytes without a state dict of tensors"):
+    with pytest.raises(UserError, match=r"bad\.ckpt: x is no tensor with values"):
         official.import_official(tmp_path / "bad.ckpt", "auto", tmp_path / "other", beside=[flame_file])
     assert "code ran" not in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_a_key_that_would_be_hashed_for_years(tmp_path, is_zip) -> None:
         starts = [at for at in range(len(content)) if content.startswith(b"\x80\x02", at)]
         file.write_bytes(content[: starts[3]] + endless)
     began_s = time.monotonic()
-    with pytest.raises(UserError, match=r"endless\.pth: \d+ bytes that torch cannot read as weights \(EndlessError\)"):
+    with pytest.raises(UserError, match=r"endless\.pth: \d+ bytes that claim to be more than they can hold"):
         official.import_official(file, "auto", tmp_path / "model")
     assert time.monotonic() - began_s < 10
 

@@ -30,6 +30,7 @@ from .forced_phones import reader_shapes
 from .hosts import host_class
 from .hosts.protocol import Host
 from .onnx_file import check_graph
+from .stand_ins import refuse_stand_in
 from .validation import check_encoder, check_keys, described
 from .weights_file import Shapes, check_shapes, read_shapes
 
@@ -185,14 +186,18 @@ class _Folder:
         return read_shapes(self.path / WEIGHTS_FILE)
 
     def tensors(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Weights whose names start with `prefix`, without it; half precision becomes float32."""
+        """Weights whose names start with `prefix`, without it; half precision becomes float32.
+
+        Raises:
+            UserError: The file is damaged, or a weight is NaN or infinite.
+        """
         from safetensors import SafetensorError, safe_open
 
         file_path = self.path / WEIGHTS_FILE
         try:
             with safe_open(file_path, framework="numpy") as file:
                 return {
-                    key[len(prefix) :]: _as_float32(file.get_tensor(key))
+                    key[len(prefix) :]: _finite_float32(file.get_tensor(key), key, file_path)
                     for key in file.keys()  # noqa: SIM118 (a file handle, not a dict)
                     if key.startswith(prefix)
                 }
@@ -246,6 +251,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
     config_path = folder / CONFIG_FILE
     if not config_path.is_file():
         raise MissingFileError("{folder}: no model here (config.json is missing)", folder=folder)
+    refuse_stand_in(config_path)
     try:
         data = read_json(config_path)
         version, is_wav2sem = data["format_version"], "wav2sem" in data
@@ -281,6 +287,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
         if not (folder / name).is_file():
             raise MissingFileError("{file}: missing; copy the whole model folder again", file=folder / name)
         if sha256(folder / name) != expected:
+            refuse_stand_in(folder / name)
             raise UserError("{file}: damaged (its sha256 differs from config.json); copy it again", file=folder / name)
     common: dict[str, Any] = {"path": folder, "weights_sha256": files[WEIGHTS_FILE], "files": frozenset(files)}
     if isinstance(config, Wav2SemConfig):
@@ -333,8 +340,19 @@ def _migrated(description: dict[str, Any]) -> dict[str, Any]:
     return {**others, "host": {"kind": kind, "settings": description["decoder"]}}
 
 
-def _as_float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+def _finite_float32(array: np.ndarray, key: str, path: Path) -> np.ndarray:
+    """Half precision as float32; UserError for a weight that is no number. Masks may hold minus infinity."""
+    if array.dtype.kind != "f":
+        return array
+    array = array.astype(np.float32)
+    if "mask" not in key and not np.isfinite(array).all():
+        raise UserError(
+            "{file}: {key} holds NaN or infinity; the training that wrote it went astray. Take an earlier checkpoint "
+            "of it.",
+            file=path,
+            key=key,
+        )
+    return array
 
 
 def sha256(path: Path) -> str:

@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from .stand_ins import refuse_stand_in
 
 # Booleans, numbers and strings; no objects, structures or dates.
 PLAIN_DTYPE = re.compile(r"[biufcSU]\d{1,9}")
@@ -66,6 +67,7 @@ def load(path: Path) -> Any:
     """
     if not path.is_file():
         raise MissingFileError("{path}: there is no such file", path=path)
+    refuse_stand_in(path)
     content = path.read_bytes()
     try:
         return _Finish()(_Unpickler(_Content(content), encoding="latin1").load())

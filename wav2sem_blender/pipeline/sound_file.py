@@ -23,6 +23,7 @@ import soundfile
 from ..errors import MissingFileError, Text, UserError
 from .sound_parts import found_in
 from .sound_view import View
+from .stand_ins import refuse_stand_in
 
 BLOCK = 65_536
 # MP3 headers count frames of 1152 samples and may include the encoder's padding.
@@ -174,6 +175,7 @@ def open_sound(path: Path, name: str | None = None) -> Sound:
         head = file.read(512)
     if not head:
         raise UserError("{file}: the file is empty (0 bytes); record or export it again.", file=name)
+    refuse_stand_in(path, name)
     if container := _foreign_container(head):
         raise _undecodable(name, container)
     try:

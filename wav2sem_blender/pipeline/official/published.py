@@ -6,6 +6,7 @@ Shapes: X = 3V outputs of a head on vertices.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +14,24 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
-from ...errors import MissingFileError, Text, UserError
+from ...errors import MissingFileError, Text, UserError, is_out_of_memory
 from ..array_file import read_arrays
 from ..checkpoint import EncoderConfig, ModelFolder
 from ..hosts.protocol import Host, Release
 from ..nn.encoders import KINDS
 from ..nn.host_network import HostNetwork
-from ..restricted_pickle import MAX_GROWTH
+from ..restricted_pickle import MAX_GROWTH, ClaimError, EndlessError
+from ..stand_ins import refuse_stand_in
+from ..weights_file import read_shapes
 from . import lightning
 
 BASE_ENCODER = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 # Root mean square of the change of the vertices' motion, against the same weights in float32.
 ROUNDING_PERCENT = {torch.float16: 0.13, torch.bfloat16: 1.0}
+_KEYS_SHOWN = 5
 State = dict[str, Tensor]
 Names = Sequence[tuple[str, str]]
 """Prefixes of released names, and ours."""
@@ -152,20 +157,37 @@ def read_file(path: Path) -> State:
     """
     if not path.is_file():
         raise MissingFileError("{file}: no such file", file=path)
+    refuse_stand_in(path)
     size = path.stat().st_size
     try:
-        loaded = _arrays_in(path) if path.suffix == ".npz" else lightning.load(path)
-    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
+        loaded = _loaded(path)
+    except (ClaimError, EndlessError) as error:
         raise UserError(
-            "{file}: {size} bytes that torch cannot read as weights ({error}); the file is truncated, not a "
-            "checkpoint, or holds more than tensors. Download it again.",
+            "{file}: {size} bytes that claim to be more than they can hold ({error}); this is no checkpoint",
             file=path.name,
             size=size,
-            error=type(error).__name__,
+            error=error,
         ) from error
+    except UserError as error:
+        raise UserError("{file}: no checkpoint, or damaged ({reason})", file=path.name, reason=error.text) from error
+    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError and RuntimeError
+        if is_out_of_memory(error):
+            raise
+        raise _unreadable(path, size, error) from error
     state = _state_in(loaded)
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) and _is_plain(state[key]) for key in state):
-        raise UserError("{file}: {size} bytes without a state dict of tensors", file=path.name, size=size)
+    if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
+        raise _without_state(path, loaded)
+    unlike = next((key for key, value in state.items() if not _is_plain(value)), None)
+    if unlike is not None and state is loaded:
+        raise _without_state(path, loaded)
+    if unlike is not None:
+        raise UserError(
+            "{file}: {key} is no tensor with values, but a {kind}. {remedy}",
+            file=path.name,
+            key=unlike,
+            kind=type(state[unlike]).__name__.lstrip("_"),
+            remedy=_SAVE_WEIGHTS,
+        )
     claimed = sum(value.numel() * value.element_size() for value in state.values())
     if claimed > MAX_GROWTH * size:  # one number that is repeated, or zeros that are packed
         raise UserError(
@@ -174,7 +196,81 @@ def read_file(path: Path) -> State:
             size=size,
             claimed=claimed,
         )
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    state = {_released_name(key): value for key, value in state.items()}
+    _check_finite(path, state)
+    return state
+
+
+def _released_name(key: str) -> str:
+    """Without what `DataParallel` and `torch.compile` put around a model, in either order, or around a part of it."""
+    return key.replace("_orig_mod.", "").removeprefix("module.")
+
+
+_SAVE_WEIGHTS = Text("Where it was made, save the weights alone: torch.save(model.state_dict(), FILE)")
+
+
+def _loaded(path: Path) -> Any:
+    if path.suffix == ".npz":
+        return _arrays_in(path)
+    if path.suffix == ".safetensors":
+        read_shapes(path)
+        return load_safetensors(path)
+    return lightning.load(path)
+
+
+def _unreadable(path: Path, size: int, error: Exception) -> UserError:
+    """Of a file that torch refuses: why, and what helps."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return UserError(
+            "{file}: {size} bytes, and its end is missing; copy or download it again.", file=path.name, size=size
+        )
+    if "TorchScript" in str(error):
+        return UserError("{file}: it is compiled (TorchScript). {remedy}", file=path.name, remedy=_SAVE_WEIGHTS)
+    if type(error).__name__ == "UnpicklingError" and "Weights only load failed" in str(error):
+        return UserError(
+            "{file}: it holds program objects, which may run anything and are not read. {remedy}",
+            file=path.name,
+            remedy=_SAVE_WEIGHTS,
+        )
+    return UserError(
+        "{file}: {size} bytes that torch cannot read as weights ({error}); it is another kind of file, or damaged. "
+        "Compare its size with that on its page, and copy it again if it differs.",
+        file=path.name,
+        size=size,
+        error=type(error).__name__,
+    )
+
+
+def _without_state(path: Path, loaded: object) -> UserError:
+    """Of a file that torch reads, but that is no state dict."""
+    if isinstance(loaded, Mapping):
+        names = [str(key)[:40] for key in list(loaded)[:_KEYS_SHOWN]]
+        return UserError(
+            "{file}: no state dict of tensors is in it; its keys are {keys}. {remedy}",
+            file=path.name,
+            keys=", ".join(map(repr, names)) + (", …" if len(loaded) > _KEYS_SHOWN else "") if names else "none",
+            remedy=_SAVE_WEIGHTS,
+        )
+    return UserError(
+        "{file}: it holds a {kind} instead of a state dict of tensors. {remedy}",
+        file=path.name,
+        kind=type(loaded).__name__.lstrip("_"),
+        remedy=_SAVE_WEIGHTS,
+    )
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a weight that is no number; masks may hold minus infinity."""
+    for key, value in state.items():
+        if value.is_floating_point() and "mask" not in key and not torch.isfinite(value).all():
+            raise UserError(
+                "{file}: {key} holds NaN or infinity; the training that wrote it went astray. Take an earlier "
+                "checkpoint of it.",
+                file=path.name,
+                key=key,
+            )
 
 
 def _is_plain(value: object) -> bool:
