@@ -96,8 +96,97 @@ def test_zip_carries_every_asset_of_the_package(archive: Path) -> None:
 
 def test_too_large_a_zip_is_refused(packer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packer, "MAX_ZIP_BYTES", 1000)
+    older = tmp_path / "dist" / f"wav2sem_blender-{version()}-linux_x64.zip"
+    older.parent.mkdir()
+    older.write_text("older")
     with pytest.raises(ValueError, match=r"linux_x64\.zip has .* MB; at most"):
-        packer.build_zip("linux-x64", stand_in_wheels(tmp_path / "wheels", 10**9), tmp_path)
+        packer.build_zip("linux-x64", stand_in_wheels(tmp_path / "wheels", 10**9), older.parent)
+    assert [path.read_text() for path in older.parent.iterdir()] == ["older"], "old or new, and nothing beside it"
+
+
+def version() -> str:
+    """The extension's version."""
+    return str(tomllib.loads((ROOT / "blender_manifest.toml").read_text())["version"])
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> list[Path]:
+    """Wheels that carry no more than what they say of themselves."""
+    said = {
+        "cffi-2.1.1-cp311-cp311-manylinux_2_17_x86_64.whl": ("cffi", "2.1.1", "License-Expression: MIT-0"),
+        "typing_extensions-4.16.0-py3-none-any.whl": ("typing_extensions", "4.16.0", "License-Expression: PSF-2.0"),
+        "safetensors-0.8.0-cp38-abi3-manylinux_2_17_x86_64.whl": (
+            *("safetensors", "0.8.0"),
+            "Classifier: License :: OSI Approved :: Apache Software License",
+        ),
+    }
+    for file, (name, number, licence) in said.items():
+        write_wheel(tmp_path / file, f"Name: {name}", f"Version: {number}", licence)
+    return sorted(tmp_path.glob("*.whl"))
+
+
+def test_each_zip_has_its_hash_and_its_bill_of_materials(packer: ModuleType, wheels: list[Path]) -> None:
+    zip_path = wheels[0].with_name("it.zip")
+    zip_path.write_bytes(b"zip")
+    packer.write_papers(zip_path, wheels)
+    names = ("it.zip.sha256", "it.zip.cdx.json")
+    first = [zip_path.with_name(name).read_bytes() for name in names]
+    digest = hashlib.sha256(b"zip").hexdigest()
+    assert first[0].decode() == f"{digest}  it.zip\n", "as sha256sum -c reads it"
+    bill = json.loads(first[1])
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    parts = {part["name"]: part for part in bill["components"]}
+    assert set(parts) >= {"cffi", "safetensors", "typing_extensions"}
+    assert parts["typing_extensions"]["purl"].startswith("pkg:pypi/typing-extensions@4.16.0?")
+    assert parts["cffi"]["licenses"] == [{"license": {"id": "MIT-0"}}]
+    assert parts["safetensors"]["licenses"] == [{"license": {"name": "Apache Software License"}}]
+    for wheel in wheels:
+        (own,) = (part for part in bill["components"] if part["bom-ref"] == wheel.name)
+        assert own["hashes"][0]["content"] == hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert set(bill["dependencies"][0]["dependsOn"]) == {part["bom-ref"] for part in bill["components"]}
+    packer.write_papers(zip_path, wheels)
+    assert [zip_path.with_name(name).read_bytes() for name in names] == first, "the same bytes twice"
+    assert all(any(Path(name).match(pattern) for pattern in packer.ZIP_NAMES) for name in names)
+
+
+@pytest.mark.parametrize(
+    "fault, said",
+    [(None, ""), ("flipped bit", "is not the file"), ("foreign", "has no such wheel"), ("missing", r"cffi .* missing")],
+)
+def test_only_wheels_of_known_hashes_are_packed(
+    packer: ModuleType, wheels: list[Path], monkeypatch: pytest.MonkeyPatch, fault: str | None, said: str
+) -> None:
+    monkeypatch.setattr(packer, "CARRIED", ("cffi", "safetensors", "typing_extensions"))
+    monkeypatch.setattr(packer, "pinned", lambda name, _platform, _python: f"{name}=={versions[name]}")
+    versions = {"cffi": "2.1.1", "safetensors": "0.8.0", "typing_extensions": "4.16.0"}
+    platform = packer.Platform(tags=(), sys_platform="linux", machine="x86_64", pythons=("3.11",))
+    monkeypatch.setitem(packer.PLATFORMS, "linux-x64", platform)
+    known = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    if fault == "flipped bit":
+        content = bytearray(wheels[0].read_bytes())
+        content[40] ^= 1
+        wheels[0].write_bytes(content)
+    elif fault == "foreign":
+        wheels.append(write_wheel(wheels[0].with_name("requests-2.0-py3-none-any.whl"), "Name: requests"))
+    elif fault == "missing":
+        del wheels[0]
+    with pytest.raises(ValueError, match=said) if fault else nullcontext():
+        packer.check_wheels("linux-x64", wheels, known)
+
+
+def test_the_hashes_are_those_of_the_pins(packer: ModuleType) -> None:
+    known = packer.known_hashes()
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in known.values())
+    pins = {
+        packer.pinned(name, platform, python).replace("==", "-")
+        for platform in packer.PLATFORMS.values()
+        for python in platform.pythons
+        for name in packer.CARRIED
+    }
+    assert {"-".join(name.split("-")[:2]) for name in known} == pins, (
+        "run: python .ci/pack_extension.py --update-hashes"
+    )
 
 
 @pytest.fixture
@@ -320,7 +409,7 @@ def test_the_support_matrix_is_the_manifests_and_the_readmes(sessions: ModuleTyp
 
 def test_the_readme_explains_every_session(sessions: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
-    for name in ("demo", "tests", "lint", "extension", "blender", "bench", "gui"):
+    for name in ("demo", "tests", "lint", "extension", "blender", "bench", "farm", "gui"):
         assert callable(getattr(sessions, name)) and f"`nox -s {name}`" in readme
 
 
