@@ -31,7 +31,7 @@ SHOWN = [
 SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmarks", "transfer")]
 
 # Files in which every `Text` and `UserError` is for Blender's users too; the rest of the pipeline also serves scripts.
-_PIPELINE = ("flame", "face_names", "sound_file", "checkpoint", "engine_onnx", "engine_torch")
+_PIPELINE = ("flame", "face_names", "sound_file", "checkpoint", "engine_onnx", "engine_torch", "stand_ins")
 TEMPLATED = [PACKAGE / "errors.py", *sorted((PACKAGE / "worker").glob("*.py"))]
 TEMPLATED += [PACKAGE / "pipeline" / f"{name}.py" for name in _PIPELINE]
 

@@ -18,6 +18,7 @@ from ...worker import environment
 from ...worker.environment import WorkerEnvironment
 from .. import addon_preferences
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
+from ..tasks.asked import check_asked
 
 # The upper face's action records these.
 _OF_THE_UPPER_FACE = ("upper_face", "upper_face_only", "sway")
@@ -158,7 +159,9 @@ def _description(context: bpy.types.Context, model: str) -> dict[str, Any]:
 
 
 def model_config_file(context: bpy.types.Context, model: str) -> Path:
-    """A model's config.json; UserError as `resolve_model`."""
+    """A model's config.json, for a panel; UserError as `resolve_model`, or if nobody has asked for the model."""
+    if model not in ("", "default"):
+        check_asked(model)
     folder = resolve_model(context, model)
     return (DEFAULT_MODEL if folder == "default" else Path(folder)) / "config.json"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ...errors import Text, UserError
 import aud  # isort: skip  (found only beside bpy)
 
 from .. import compat
+from ..tasks.asked import ask, check_asked
 from . import look, source
 from .look import SoundInfo
 
@@ -37,16 +39,19 @@ def chosen_info(scene: bpy.types.Scene, patience_s: float = 0.0) -> SoundInfo:
         patience_s: How long to wait for a sound that was not looked at yet.
 
     Raises:
+        NotAskedError: It is outside of this file, and the user has not chosen it or acted on it in this session.
         look.BeingReadError: It is not known yet.
         UserError: Nothing is chosen, or it has no sound.
     """
     settings = scene.wav2sem
     if settings.source == "FILE" and settings.filepath:
+        check_asked(settings.filepath)
         return look.at_file(source.absolute(settings.filepath), patience_s)
     block = chosen_sound(scene)
     if block is None:
         raise NothingChosenError(NOTHING_CHOSEN[settings.source])
     if block.packed_file is None:
+        check_asked(block.filepath, block.library)
         info = look.at_file(Path(chosen_path(scene)), patience_s)
     else:
         info = look.at_packed(block, patience_s)
@@ -54,6 +59,16 @@ def chosen_info(scene: bpy.types.Scene, patience_s: float = 0.0) -> SoundInfo:
         return info
     strip = compat.find_strip(scene, settings.strip)
     return replace(info, duration_s=compat.strip_times(strip).duration / compat.strip_rate_hz(strip))
+
+
+def ask_for_chosen(scene: bpy.types.Scene) -> None:
+    """The user has chosen the panel's sound, or acted on it: panels may look at it from now on."""
+    with suppress(UserError):
+        block = chosen_sound(scene)
+        if block is not None:
+            ask(block.filepath, block.library)
+        elif scene.wav2sem.filepath:
+            ask(scene.wav2sem.filepath)
 
 
 def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:

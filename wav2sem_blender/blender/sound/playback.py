@@ -48,6 +48,7 @@ def play(scene: bpy.types.Scene) -> bool:
         UserError: The sound cannot be found or played.
     """
     global _handle
+    info.ask_for_chosen(scene)
     info.check_chosen_range(scene.wav2sem, info.chosen_info(scene, look.PATIENCE_S))
     try:
         device = aud.Device()

@@ -17,6 +17,8 @@ from ..animate import jobs
 from ..animate.settings import AnimateSettings, articulation_problem
 from ..scene.head_sway import NOTHING_SWAYS, SwayTarget
 from ..scene.write_motion import Outcome, speech_summary
+from ..sound import info
+from ..tasks.asked import ask
 from ..tasks.task import running_task
 from ..translations import CONTEXT
 from . import properties, status, upper_face_properties
@@ -98,6 +100,8 @@ class SpeechTaskOperator(TaskOperator):
 
     def _fill_from_settings(self, scene: bpy.types.Scene, given: Callable[[str], bool]) -> None:
         panel = scene.wav2sem
+        ask(panel.model)
+        info.ask_for_chosen(scene)
         if not (given("filepath") or given("sound") or given("strip")):
             if panel.source == "FILE":
                 self.filepath = panel.filepath

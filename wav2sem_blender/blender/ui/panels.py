@@ -14,12 +14,13 @@ from ..scene import parts
 from ..sound import info as sound_info
 from ..sound import playback
 from ..sound.look import BeingReadError
+from ..tasks.asked import NotAskedError
 from ..tasks.task import running_task
 from ..translations import translated
 from . import status
 from .animate import WAV2SEM_OT_animate
 from .first_start import WAV2SEM_OT_add_demo_head, WAV2SEM_OT_self_test
-from .playback import WAV2SEM_OT_play_speech
+from .playback import WAV2SEM_OT_play_speech, WAV2SEM_OT_read_sound
 from .presets_menu import WAV2SEM_PT_presets
 from .task_operator import draw_progress
 from .widgets import SpeechPanel, columns, draw_text, face_of
@@ -46,6 +47,9 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         layout.prop(settings, _SOURCES[settings.source])
         try:
             words = sound_info.chosen_info(context.scene).words()
+        except NotAskedError:
+            layout.operator(WAV2SEM_OT_read_sound.bl_idname, icon="FILE_REFRESH")
+            return
         except BeingReadError:
             words = Text("Reading the Sound")
         except UserError as error:

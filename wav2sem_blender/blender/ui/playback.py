@@ -11,6 +11,8 @@ from ...errors import UserError
 from .. import compat
 from ..sound import info as sound_info
 from ..sound import playback
+from ..tasks.asked import ask
+from ..tasks.redraw import redraw
 from .widgets import AddonOperator
 
 
@@ -53,4 +55,24 @@ class WAV2SEM_OT_play_speech(AddonOperator, bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (WAV2SEM_OT_play_speech,)
+class WAV2SEM_OT_read_sound(AddonOperator, bpy.types.Operator):
+    """Open the sound that this file names, to show how long it is. A file of somebody else may name any place"""
+
+    bl_idname = "wav2sem.read_sound"
+    bl_label = "Read the Sound"
+    bl_options: ClassVar = {"INTERNAL"}
+
+    @classmethod
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
+        """It needs a scene."""
+        return "There is no scene" if context.scene is None else ""
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Let the panels look at it."""
+        sound_info.ask_for_chosen(context.scene)
+        ask(context.scene.wav2sem.model)
+        redraw(context)
+        return {"FINISHED"}
+
+
+CLASSES = (WAV2SEM_OT_play_speech, WAV2SEM_OT_read_sound)

@@ -11,6 +11,8 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 
 from .. import compat
 from ..animate.settings import model_names, style_names
+from ..sound import info
+from ..tasks.asked import ask
 from ..translations import CONTEXT
 
 SOURCES = (
@@ -34,6 +36,11 @@ def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> li
     return [strip.name for scene in scenes for strip in compat.sound_strips(scene)]
 
 
+def _ask_for_sound(settings: Any, _context: bpy.types.Context) -> None:
+    """The user has chosen a sound: panels may look at it."""
+    info.ask_for_chosen(settings.id_data)
+
+
 def _is_speaker(_self: object, candidate: bpy.types.Object) -> bool:
     return candidate.type == "SPEAKER"
 
@@ -49,6 +56,7 @@ def model_property(**options: Any) -> object:
         name="Model",
         description="The bundled model, a model in the models folder of the preferences, or the path of a model folder",
         default="default",
+        update=lambda owner, _context: ask(owner.model),
         search=_suggest_models,
         search_options={"SUGGESTION"},
         **options,
@@ -166,12 +174,18 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         name="Source", description="Where the speech comes from", items=SOURCES, translation_context=CONTEXT
     )
     filepath: StringProperty(  # type: ignore[valid-type]
-        name="Audio", description="Audio or video file with the speech", subtype="FILE_PATH", **compat.RELATIVE_PATH
+        name="Audio",
+        description="Audio or video file with the speech",
+        subtype="FILE_PATH",
+        update=_ask_for_sound,
+        **compat.RELATIVE_PATH,
     )
     strip: StringProperty(  # type: ignore[valid-type]
-        name="Strip", description="Sound strip in the sequencer", search=_suggest_strips
+        name="Strip", description="Sound strip in the sequencer", search=_suggest_strips, update=_ask_for_sound
     )
-    sound: PointerProperty(name="Sound", description="Sound in this file", type=bpy.types.Sound)  # type: ignore[valid-type]
+    sound: PointerProperty(  # type: ignore[valid-type]
+        name="Sound", description="Sound in this file", type=bpy.types.Sound, update=_ask_for_sound
+    )
     target: PointerProperty(  # type: ignore[valid-type]
         name="Mesh",
         description="Head to animate; the active object if empty",
@@ -184,7 +198,11 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         description="Take meshes of the face's collections for its parts, too, if they have keys of the same names",
     )
     speaker: PointerProperty(  # type: ignore[valid-type]
-        name="Speaker", description="Speaker object that plays the speech", type=bpy.types.Object, poll=_is_speaker
+        name="Speaker",
+        description="Speaker object that plays the speech",
+        type=bpy.types.Object,
+        poll=_is_speaker,
+        update=_ask_for_sound,
     )
     use_range: BoolProperty(  # type: ignore[valid-type]
         name="Range", description="Animate only part of the audio. Its keyframes stay where the whole audio puts them"

@@ -16,6 +16,7 @@ from ..animate import estimate
 from ..scene import checks, controls, key_mapping
 from ..sound import info
 from ..sound.look import BeingReadError
+from ..tasks.asked import NotAskedError
 from ..tasks.task import why_wait
 from .widgets import chosen_object, face_of
 
@@ -63,7 +64,7 @@ def sound_problem(context: bpy.types.Context) -> str:
     """What is wrong with the chosen sound, as far as it is known; empty when it can be used."""
     try:
         info.check_chosen_range(context.scene.wav2sem, info.chosen_info(context.scene))
-    except BeingReadError:
+    except (BeingReadError, NotAskedError):
         return ""
     except UserError as error:
         return error.text
