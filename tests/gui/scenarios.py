@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import bpy
 import scenarios_any_head as heads
 import stage
 from checks import Figures, Scenario, snapshot, unchanged
 from harness import Gui, Steps
-from stalls import stays_alive, watch_redraws, watch_run
+from stalls import stays_alive, watch_click, watch_redraws, watch_run
 
 
 def first_start(gui: Gui) -> Steps[Figures]:
@@ -118,6 +121,48 @@ def loop_stays_alive(gui: Gui) -> Steps[Figures]:
     return stays_alive((yield from watch_run(gui, 240)), redraws)
 
 
+def six_characters(gui: Gui) -> Steps[Figures]:
+    """Six characters in one scene speak five minutes each: seconds, Blender's memory, and the longest stall."""
+    audio = stage.long_speech(300)
+    yield from stage.ready(gui, audio)
+    figures: Figures = {}
+    for number in range(1, 7):
+        if number > 1:
+            _add_another(gui)
+            yield 0.6
+        name = bpy.context.view_layer.objects.active.name
+        redraws = yield from watch_redraws(gui)
+        began_s = time.perf_counter()
+        place = yield from gui.find(stage.ANIMATE)
+        run = yield from watch_click(gui, place, lambda name=name: _speaks(name) and not stage.running(), 240)
+        seconds = time.perf_counter() - began_s
+        figures[name] = {"s": round(seconds, 1), "RSS, MB": _memory_mb(), **stays_alive(run, redraws)}
+        print(f"gui: {name}: {figures[name]}", flush=True)
+    return figures
+
+
+def _add_another(gui: Gui) -> None:
+    """A further demo head beside the others, selected alone."""
+    with gui.override():
+        bpy.ops.object.select_all(action="DESELECT")
+        made = stage.part("blender.scene.demo_head").build_demo_head()
+        made.location.x = 0.25 * (len(bpy.data.objects) - 1)
+        bpy.context.view_layer.objects.active = made
+        made.select_set(True)
+        bpy.ops.ed.undo_push(message="Add Demo Head")
+
+
+def _speaks(name: str) -> bool:
+    animation = bpy.data.objects[name].data.shape_keys.animation_data
+    return animation is not None and animation.action is not None
+
+
+def _memory_mb() -> int:
+    """What this Blender holds now."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
 def preferences(gui: Gui) -> Steps[None]:
     """The add-on's page in the preferences."""
     with gui.override():
@@ -140,4 +185,12 @@ def _go_to_open_mouth(gui: Gui) -> Steps[None]:
     assert value > 0.05 and abs(value - widest) < 1e-4, f"jawOpen is {value}, its curve {widest}"
 
 
-ALL: tuple[Scenario, ...] = (first_start, other_sources, again, upper_face, loop_stays_alive, preferences)
+ALL: tuple[Scenario, ...] = (
+    first_start,
+    other_sources,
+    again,
+    upper_face,
+    loop_stays_alive,
+    six_characters,
+    preferences,
+)
