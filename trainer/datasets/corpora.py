@@ -45,7 +45,7 @@ class Clip:
     other_text: str | None = None
 
 
-def _split(key: str) -> str:
+def split_of(key: str) -> str:
     place = hashlib.sha256(key.encode()).digest()[0] % 100
     return "valid" if place < VALID_PERCENT else "test" if place < VALID_PERCENT + TEST_PERCENT else "train"
 
@@ -104,7 +104,7 @@ def list_clips(data: Path) -> Iterator[Clip]:
             name = path.stem
             text: str | None = texts.get(name)
             if corpus == "grid_s1":
-                text, speaker, split = _grid_text(path.with_suffix(".align")), "grid_s1", _split(name)
+                text, speaker, split = _grid_text(path.with_suffix(".align")), "grid_s1", split_of(name)
             elif corpus == "facegood":
                 text, speaker, split = None, "facegood", "valid" if name == FACEGOOD_HELD_OUT else "train"
             elif corpus == FESTVOX:
@@ -115,7 +115,7 @@ def list_clips(data: Path) -> Iterator[Clip]:
                 # Both parts of LibriSpeech share speakers, so they share names and splits.
                 people = "librispeech" if corpus.startswith("librispeech") else corpus
                 speaker = speakers.get(name) or f"{people}/{name.replace('-', '_').split('_')[0]}"
-                split = "valid" if corpus == "grid_others" else _split(speaker)
+                split = "valid" if corpus == "grid_others" else split_of(speaker)
             other = others.get(name)
             yield Clip(
                 name=name, corpus=corpus, speaker=speaker, path=path, text=text, split=split,

@@ -35,7 +35,7 @@ from ..datasets.opening import open_face_data
 from ..runs.run import data_hash, git_commit
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
-from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices
+from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices, EvaluateWords
 from .regions import Regions, find_regions
 from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
 from .timing import Lips, LipTotals, chance, find_lips, loudness
@@ -48,7 +48,7 @@ STILL = {"semantics": "still", "label": "a face that never moves", "unavailable"
 
 
 def evaluate(
-    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts | EvaluateSteering,
+    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts | EvaluateSteering | EvaluateWords,
     data: Path,
     out: Path,
     model: str,
@@ -58,7 +58,8 @@ def evaluate(
 
     Args:
         config: what to measure.
-        data: the data set, prepared speech and motion for `EvaluateChannels`, or unpacked prompts.
+        data: the data set, prepared speech and motion for `EvaluateChannels`, unpacked prompts, or recordings with
+            word times.
         out: folder to write; predictions in it that the same model made are reused.
         model: a model folder, or "default".
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -80,6 +81,10 @@ def evaluate(
         from .evaluate_steering import evaluate_steering
 
         return evaluate_steering(config, data, out, model, device)
+    if isinstance(config, EvaluateWords):
+        from .evaluate_words import evaluate_words
+
+        return evaluate_words(config, data, out, model, device)
     faces = open_face_data(config.kind, data)
     predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions", faces.fps)
     _check_fits(predictor, faces)

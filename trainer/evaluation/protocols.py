@@ -78,6 +78,21 @@ class EvaluateSteering:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateWords:
+    """How well a transcript's words are found, against published word times.
+
+    Attributes:
+        russian: how many of festvox-ru's recordings, of which there are 568.
+        exchanged: share of the words that are replaced by others, to see which are trusted.
+        seed: of those words.
+    """
+
+    russian: int = 100
+    exchanged: float = 0.2
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatePrompts:
     """Lip closures of a model on telephone prompts in five languages.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..analysis.protocol import CompareHosts
-from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices
+from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices, EvaluateWords
 from . import analysis
 
 
@@ -60,6 +60,11 @@ def steering() -> EvaluateSteering:
     return EvaluateSteering()
 
 
+def words() -> EvaluateWords:
+    """How well the words of a transcript are found, in recordings with published word times."""
+    return EvaluateWords()
+
+
 def smoke() -> EvaluateVertices:
     """Two clips of VOCASET with all controls that need no hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
@@ -78,6 +83,6 @@ def table1_smoke() -> CompareHosts:
 
 EXPERIMENTS = (
     *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts),
-    *(steering, smoke),
+    *(steering, words, smoke),
     *(table1, table1_smoke),
 )

@@ -25,7 +25,7 @@ from ..phones import PHONES, SILENCE, Phones
 
 # In nats; chosen on validation recordings (docs/experiments.md).
 _FLOOR = 1e-3  # of a posterior: the ear may err
-_FILLER, _FILLER_FRAME = 10.0, 0.5
+_FILLER, _FILLER_FRAME = 10.0, 0.8
 _SILENCE = 0.5
 _SKIP, _SKIP_MORE = 5.0, 1.0  # the first word left out, and each further one
 _LATE_S = 0.0  # what the ear's boundaries are early by

@@ -8,6 +8,7 @@ that the ear heard, so a wrong text costs nothing there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,9 @@ from .transcript import SUFFIXES, Mark, Transcript, load_transcript, parse_trans
 TRUST = 0.25
 """Confidence from which a word's phones are forced."""
 _FEW = 0.3  # of the words: so few found words suggest another recording's text
+# Short words fit by chance: of the words before and behind them in the text, this share must be trusted too, or those
+# that follow each other must have so many phones.
+_NEIGHBOURS, _SUPPORT, _ENOUGH_PHONES = 3, 0.3, 8
 _SHORTEST_HEARD_S = 0.03
 # Time of a letter, in words that are put where something else was heard.
 _FASTEST_LETTER_S, _SLOWEST_LETTER_S = 0.02, 0.25
@@ -84,13 +88,14 @@ def track_of(
     """
     words = transcript.words
     language = known_language(language) if language else guess_language(word.text for word in words)
-    said = pronounce([word.said if language == "en" else word.text for word in words], language)
+    said = pronounce([word.said if language == "en" else _with_numbers(word.text) for word in words], language)
     known = [i for i, phones in enumerate(said) if phones]
     notes = list(transcript.notes)
     lines = _lines(transcript, known, heard, notes)
     found: list[align.Found | None] = [None] * len(words)
     for i, each in zip(known, align.align(heard, [said[i] for i in known], lines, progress), strict=True):
         found[i] = each
+    found = _supported(found)
     n_found = sum(each is not None and each.confidence >= TRUST for each in found)
     if n_found < _FEW * len(words):
         notes.append(
@@ -122,6 +127,28 @@ def track_of(
     return Tracked(track, tuple(notes))
 
 
+def _with_numbers(word: str) -> str:
+    """A number in any language as the numbers that the lexicon has: "2,024" is 2 1000 24."""
+    if not any(letter.isdecimal() for letter in word):
+        return word
+    return " ".join(
+        " ".join(_number_parts(part)) if part.isdecimal() else part
+        for part in re.findall(r"\d+|[^\W\d_]+", re.sub(r"(?<=\d)[.,\u202f](?=\d{3}(?!\d))", "", word))
+    )
+
+
+def _number_parts(digits: str) -> list[str]:
+    n = int(digits)
+    if len(digits) > 6 or (digits[0] == "0" and n):
+        return [str(int(digit)) for digit in digits]
+    if n <= 100:
+        return [str(n)]
+    unit = 1000 if n >= 1000 else 100
+    many, rest = divmod(n, unit)
+    thousands = [*(_number_parts(str(many)) if many > 1 else []), "1000"]
+    return ([str(100 * many)] if unit == 100 else thousands) + (_number_parts(str(rest)) if rest else [])
+
+
 def _lines(transcript: Transcript, known: Sequence[int], heard: Phones, notes: list[Text]) -> list[align.Line]:
     """The lines that have times, with their words counted among those of which the sound is known."""
     end_s = heard.first_s + len(heard.posteriors_LP) / heard.rate_hz
@@ -135,6 +162,19 @@ def _lines(transcript: Transcript, known: Sequence[int], heard: Phones, notes: l
     if outside:
         notes.append(Text("{n} lines of the transcript begin after the recording has ended.", n=outside))
     return [] if 2 * outside > len(lines) else lines
+
+
+def _supported(found: Sequence[align.Found | None]) -> list[align.Found | None]:
+    """What was found, without words that fit by chance: trusted ones, of whose neighbours in the text few are."""
+    trusted = [each is not None and each.confidence >= TRUST for each in found]
+    before = np.concatenate([[0], np.cumsum(trusted)])
+    at = np.arange(len(found))
+    first, stop = np.maximum(at - _NEIGHBOURS, 0), np.minimum(at + _NEIGHBOURS + 1, len(found))
+    alone = np.array(trusted) & (before[stop] - before[first] - 1 < _SUPPORT * (stop - first - 1))
+    for run in np.split(at, np.flatnonzero(~np.array(trusted))):
+        if sum(len(each.shares) for i in run if trusted[i] and (each := found[i])) >= _ENOUGH_PHONES:
+            alone[run] = False
+    return [None if is_alone else each for each, is_alone in zip(found, alone, strict=True)]
 
 
 def _placed(texts: Sequence[str], found: Sequence[align.Found | None], spans: Sequence[PhoneSpan]) -> list[Word | None]:

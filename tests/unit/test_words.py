@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Words in a recording: how they sound, in which language they are, where they are, and what a wrong text costs."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline.phones import PHONES, Phones
+from wav2sem_blender.pipeline.words import align
+from wav2sem_blender.pipeline.words.language import guess_language
+from wav2sem_blender.pipeline.words.pronunciation import LANGUAGES, known_language, pronounce
+from wav2sem_blender.pipeline.words.spoken import TRUST, read_transcript, track_of
+from wav2sem_blender.pipeline.words.transcript import parse_transcript
+
+RATE_HZ = 50.0
+
+
+def heard(*said: tuple[str, int], sure: float = 0.9) -> Phones:
+    """Phones one after another, each for a number of frames; the first begins at 0 s."""
+    rows = []
+    for name, n_frames in said:
+        row_P = np.full(len(PHONES), (1 - sure) / (len(PHONES) - 1))
+        row_P[PHONES.index(name)] = sure
+        rows += [row_P] * n_frames
+    return Phones(posteriors_LP=np.array(rows).reshape(-1, len(PHONES)), rate_hz=RATE_HZ, first_s=0.01)
+
+
+def speech(*words: str, n_frames: int = 5, pause: int = 10) -> Phones:
+    """English words as the dictionary says them, with a pause before, between and behind them."""
+    said = [("SIL", pause)]
+    for word in words:
+        said += [(phone, n_frames) for phone in pronounce([word], "en")[0]] + [("SIL", pause)]
+    return heard(*said)
+
+
+def texts(track) -> list[str]:
+    return [word.text for word in track.words]
+
+
+def trusted(track) -> list[str]:
+    return [word.text for word in track.words if word.confidence >= TRUST]
+
+
+# Pronunciation and language.
+
+
+def test_english_comes_from_the_dictionary_and_unknown_words_from_their_letters() -> None:
+    assert pronounce(["pepper", "thought", "I'm"], "en") == [
+        ("P", "EH", "P", "ER"),
+        ("TH", "AO", "T"),
+        ("AY", "M"),
+    ]
+    (made_up,) = pronounce(["blimpish"], "en")
+    assert made_up == ("B", "L", "IH", "M", "P", "IH", "SH")
+
+
+@pytest.mark.parametrize(
+    ("language", "word", "first", "last"),
+    [
+        ("de", "Brücke", "B", "AH"),
+        ("es", "bueno", "B", "OW"),
+        ("fr", "beaucoup", "B", "UW"),
+        ("ru", "мама", "M", "AA"),
+        ("zh", "妈", "M", "AA"),
+        ("ja", "まち", "M", "IY"),
+        ("ko", "바다", "P", "AH"),
+        ("ar", "مرحبا", "M", "AA"),
+        ("hi", "मामा", "M", "AA"),
+    ],
+)
+def test_other_languages_sound(language: str, word: str, first: str, last: str) -> None:
+    phones = pronounce([word], language)[0]
+    assert (phones[0], phones[-1]) == (first, last)
+
+
+def test_every_language_says_words_and_but_for_hebrew_numbers() -> None:
+    for language in LANGUAGES:
+        words = pronounce(["mama", "seven" if language == "en" else "7", "😀"], language)
+        assert words[0] and (words[1] or language == "he") and words[2] == ()
+        assert {phone for word in words for phone in word} <= set(PHONES[1:])
+
+
+def test_words_of_another_script_are_said_in_its_language() -> None:
+    assert pronounce(["мама"], "en") == pronounce(["мама"], "ru")
+    assert pronounce(["hello"], "ru") == pronounce(["hello"], "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("the cat is on the table and it will not come", "en"),
+        ("die Katze ist auf dem Tisch und will nicht kommen", "de"),
+        ("el gato está en la mesa y no quiere venir", "es"),
+        ("le chat est sur la table et ne veut pas venir", "fr"),
+        ("il gatto è sul tavolo e non vuole venire", "it"),
+        ("кошка на столе и не хочет идти", "ru"),
+        ("кішка на столі й не хоче йти до їжі", "uk"),
+        ("ネコはテーブルの上にいます", "ja"),
+        ("猫在桌子上不想来", "zh"),
+        ("고양이는 탁자 위에 있다", "ko"),
+        ("القطة على الطاولة ولا تريد أن تأتي", "ar"),
+        ("החתול על השולחן ולא רוצה לבוא", "he"),
+        ("42 !!", "en"),
+    ],
+)
+def test_the_language_is_guessed(text: str, language: str) -> None:
+    words = [word.text for word in parse_transcript(text).words] if any(c.isalnum() for c in text) else text.split()
+    assert guess_language(words) == language
+
+
+def test_languages_have_names_regions_and_neighbours() -> None:
+    assert [known_language(code) for code in ("en-US", "pt_BR", " DE ", "no", "sr")] == ["en", "pt", "de", "nb", "hr"]
+    for bad in ("tlh", "", "english please"):
+        with pytest.raises(UserError, match="known are ar, bg"):
+            known_language(bad)
+
+
+# Where words are.
+
+
+def test_words_are_where_they_were_said() -> None:
+    found = align.align(speech("hello", "pepper"), pronounce(["hello", "pepper"], "en"))
+    hello, pepper = found
+    assert hello is not None and pepper is not None
+    np.testing.assert_allclose(hello.edges_s, np.array([10, 15, 20, 25, 30]) / RATE_HZ, atol=0.011)
+    np.testing.assert_allclose(pepper.edges_s, np.array([40, 45, 50, 55, 60]) / RATE_HZ, atol=0.011)
+    assert hello.confidence == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "kept"),
+    [
+        ("hello my pepper", "hello pepper", ["hello", "pepper"]),  # the text lacks a word
+        ("hello pepper", "hello my pepper", ["hello", "pepper"]),  # the text has one too many
+        ("hello window pepper", "hello thimble pepper", ["hello", "pepper"]),  # a wrong one
+        ("hello pepper", "chapter one hello pepper the end", ["hello", "pepper"]),  # headings
+        ("hello pepper", "hello hello pepper", ["hello", "pepper"]),
+    ],
+)
+def test_wrong_missing_and_extra_words_do_no_harm(said: str, text: str, kept: list[str]) -> None:
+    sound = speech(*said.split())
+    track = track_of(sound, parse_transcript(text), "en").track
+    assert trusted(track) == kept
+    right = {word.text: word for word in track_of(sound, parse_transcript(said), "en").track.words}
+    for word in track.words:
+        if word.text in kept and word.confidence >= TRUST:
+            assert word.start_s == pytest.approx(right[word.text].start_s, abs=0.03)
+
+
+def test_where_the_text_does_not_fit_the_phones_are_those_that_were_heard() -> None:
+    sound = speech("hello", "window", "pepper")
+    track = track_of(sound, parse_transcript("hello thimble pepper"), "en").track
+    hello, thimble, pepper = track.words
+    assert thimble.text == "thimble" and thimble.confidence == 0, "it is shown, but nothing follows it"
+    between = [phone for phone in track.phones if hello.end_s < phone.start_s and phone.end_s < pepper.start_s]
+    assert [phone.name for phone in between] == list(pronounce(["window"], "en")[0])
+    assert not any(phone.forced for phone in between)
+    assert [phone.name for phone in track.phones if phone.forced] == [
+        phone for word in pronounce(["hello", "pepper"], "en") for phone in word
+    ]
+
+
+def test_another_recordings_text_forces_nothing_and_says_so() -> None:
+    sound = speech("hello", "window", "pepper", "table")
+    tracked = track_of(sound, parse_transcript("zigzag moosehead oink fudge-cake oozing"), "en")
+    assert not [phone for phone in tracked.track.phones if phone.forced]
+    assert [phone.name for phone in tracked.track.phones] == [s.name for s in sound.spans() if s.name != "SIL"]
+    assert "0 of 5 words of the transcript were heard; is it the text of this recording" in str(tracked.notes[-1])
+
+
+def test_a_text_in_the_wrong_language_is_doubted() -> None:
+    tracked = track_of(speech("hello", "window", "pepper"), parse_transcript("мы любим большие дома"), "")
+    assert tracked.track.language == "ru"
+    assert "is it Russian?" in str(tracked.notes[-1])
+
+
+def test_silence_and_no_sound_have_no_words() -> None:
+    for sound in (heard(("SIL", 100)), heard()):
+        tracked = track_of(sound, parse_transcript("hello there"), "en")
+        assert tracked.track.words == () and tracked.track.phones == ()
+        assert "0 of 2 words" in str(tracked.notes[-1])
+
+
+def test_words_without_a_sound_are_left_out() -> None:
+    tracked = track_of(speech("hello", "pepper"), parse_transcript("hello 㐀 pepper"), "en")
+    assert trusted(tracked.track) == ["hello", "pepper"]
+
+
+def test_numbers_are_found_as_they_are_said() -> None:
+    track = track_of(speech("forty", "two", "peppers", pause=3), parse_transcript("42 peppers"), "en").track
+    assert trusted(track) == ["42", "peppers"]
+    assert track.words[0].start_s == pytest.approx(3 / RATE_HZ, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("42", "42"),
+        ("123", "100 23"),
+        ("1984", "1000 900 84"),
+        ("2.024", "2 1000 24"),
+        ("350000", "300 50 1000"),
+        ("007", "0 0 7"),
+        ("3,5", "3 5"),
+        ("50%", "50"),
+        ("B2", "B 2"),
+        ("1234567", "1 2 3 4 5 6 7"),
+        ("٤٢", "42"),
+    ],
+)
+def test_numbers_of_other_languages_are_put_together(written: str, parts: str) -> None:
+    said = [phone for part in pronounce(parts.split(), "de") for phone in part]
+    sound = heard(("SIL", 5), *((phone, 4) for phone in said), ("SIL", 5))
+    track = track_of(sound, parse_transcript(f"{written}", language="de"), "de").track
+    assert [phone.name for phone in track.phones if phone.forced] == said
+
+
+def test_a_repeated_line_is_told_apart_by_its_times() -> None:
+    sound = speech("pepper", "pepper", pause=150)
+    second_s = (150 + 20 + 150) / RATE_HZ
+    for start_s in (3.0, second_s):
+        text = f"{start_s}\t{start_s + 0.5}\tpepper"
+        (word,) = track_of(sound, parse_transcript(text), "en").track.words
+        assert word.start_s == pytest.approx(start_s, abs=0.03)
+
+
+def test_subtitles_that_overlap_run_backwards_or_past_the_end_are_used_as_text() -> None:
+    sound = speech("hello", "window", "pepper")
+    overlapping = parse_transcript(
+        "1\n00:00:00,000 --> 00:00:09,000\nhello window\n\n2\n00:00:00,500 --> 00:00:00,100\npepper\n", ".srt"
+    )
+    assert trusted(track_of(sound, overlapping, "en").track) == ["hello", "window", "pepper"]
+    late = parse_transcript(
+        "1\n00:10:00,000 --> 00:10:01,000\nhello window\n\n2\n00:10:02,000 --> 00:10:03,000\npepper\n", ".srt"
+    )
+    tracked = track_of(sound, late, "en")
+    assert trusted(tracked.track) == ["hello", "window", "pepper"], "all times are another recording's"
+    assert "2 lines of the transcript begin after the recording has ended" in str(tracked.notes[0])
+
+
+def test_markup_becomes_directions_at_the_words_times() -> None:
+    sound = speech("hello", "window", "pepper")
+    track = track_of(sound, parse_transcript("{jaw 1.5}hello{/} *window* [rest 0.1] {mumbled}pepper{/}"), "en").track
+    hello, window, pepper = track.words
+    assert [(d.name, d.value) for d in track.directions] == [
+        ("jaw", 1.5),
+        ("stressed", None),
+        ("rest", 0.1),
+        ("articulation", -1.0),
+    ]
+    jaw, stressed, rest, mumbled = track.directions
+    assert (jaw.start_s, jaw.end_s) == (hello.start_s, hello.end_s)
+    assert (stressed.start_s, stressed.end_s) == (window.start_s, window.end_s)
+    assert rest.start_s == window.end_s and rest.end_s == pytest.approx(window.end_s + 0.1)
+    assert (mumbled.start_s, mumbled.end_s) == (pepper.start_s, pepper.end_s)
+
+
+def test_a_long_recording_keeps_its_place_with_flat_memory() -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = ["hello", "window", "pepper", "table", "orange", "music", "father", "shadow"]
+    said = [vocabulary[i] for i in rng.integers(len(vocabulary), size=3 * align.WINDOW_WORDS)]
+    sound = speech(*said, n_frames=3, pause=2)
+
+    def peak(n_words: int) -> tuple[float, list[align.Found | None]]:
+        n_frames = sum(3 * len(phones) + 2 for phones in pronounce(said[:n_words], "en")) + 2
+        part = Phones(posteriors_LP=sound.posteriors_LP[:n_frames], rate_hz=RATE_HZ, first_s=0.01)
+        phones = pronounce(said[:n_words], "en")
+        tracemalloc.start()
+        found = align.align(part, phones)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most, found
+
+    half, _ = peak(len(said) // 2)
+    whole, found = peak(len(said))
+    assert whole < 1.4 * half + 2e6
+    starts, at = [], 2
+    for phones in pronounce(said, "en"):
+        starts.append(at / RATE_HZ)
+        at += 3 * len(phones) + 2
+    errors = [abs(word.edges_s[0] - start) for word, start in zip(found, starts, strict=True) if word]
+    assert len(errors) > 0.98 * len(said)
+    assert np.quantile(errors, 0.98) < 0.05
+
+
+def test_music_between_the_lines_is_passed() -> None:
+    rng = np.random.default_rng(1)
+    noise_LP = rng.dirichlet(np.full(len(PHONES), 0.05), 500)
+    parts = [speech("hello", "window").posteriors_LP, noise_LP, speech("pepper", "table").posteriors_LP]
+    sound = Phones(posteriors_LP=np.concatenate(parts), rate_hz=RATE_HZ, first_s=0.01)
+    track = track_of(sound, parse_transcript("hello window pepper table"), "en").track
+    assert trusted(track) == ["hello", "window", "pepper", "table"]
+    before, after = len(parts[0]) / RATE_HZ, (len(parts[0]) + 500) / RATE_HZ
+    assert track.words[1].end_s <= before + 0.02 and track.words[2].start_s >= after - 0.02
+
+
+def test_a_transcript_is_a_text_or_the_name_of_a_file(tmp_path) -> None:
+    path = tmp_path / "my line.txt"
+    path.write_text("hello there")
+    assert read_transcript(str(path)).text == read_transcript(path).text == "hello there"
+    assert read_transcript("hello there").text == "hello there"
+    assert read_transcript("first\nsecond.txt").text == "first second txt", "several lines are no name"
+    with pytest.raises(UserError, match="there is no such file"):
+        read_transcript(str(tmp_path / "her line.srt"))
+    with pytest.raises(UserError, match="is a folder"):
+        read_transcript(tmp_path)
