@@ -354,7 +354,7 @@ SAID = "please put the paper boat by the pond my mother may move five more ships
 
 
 @needs_model
-def test_what_is_said_moves_the_mouth_and_counts_in_the_confidence(lines):
+def test_what_is_said_is_found_and_counts_in_the_confidence(lines):
     shutil.copy(DEMO_SPEECH, lines / "demo.flac")
     (lines / "said.txt").write_text(SAID)
     other = "Nobody bought forty purple umbrellas yesterday"
