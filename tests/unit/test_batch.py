@@ -234,6 +234,25 @@ def test_faults_of_the_manifest_are_events(lines):
     assert [(event["event"], event.get("row")) for event in events] == [("fault", 3), ("error", None)]
 
 
+@needs_model
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the page's commands are for a shell")
+def test_the_commands_of_the_page_work_as_they_are_written(tmp_path):
+    page = (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+    lines = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[0].splitlines()
+    assert lines[0].startswith("pip install")
+    (tmp_path / "wav2sem_blender").symlink_to(ROOT / "wav2sem_blender")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(lines[1:])], cwd=tmp_path, env=own, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 made before, 0 to make" in done.stdout
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[no]*/**/*.*")}
+    assert {"night/act1/line1.npz", "night/act1/line2.npz", "night/report.html"} <= made
+    assert {"others/demo_speech.csv", "others/demo_speech.table.csv"} <= made
+
+
 def test_the_codes_are_documented_and_fixed():
     assert CODES == {
         **{"done": 0, "internal": 1, "usage": 2, "manifest": 3, "audio": 4, "model": 5, "target": 6, "engine": 7},

@@ -80,10 +80,11 @@ class Teller:
         self._clear()
         passed_s = time.monotonic() - self._begin_s
         figures = self.figures()
+        speed = f", {figures['audio_s_per_s']:.0f}x realtime" if self._n_done else ""
         self._tell(
             {"event": "end", "code": code, "cause": cause, **counts, "seconds": round(passed_s, 1), **figures},
-            f"{counts.get('made', 0)} lines made, {counts.get('failed', 0)} failed, {passed_s:.1f} s, "
-            f"{figures['audio_s_per_s']:.0f}x realtime; {counts.get('report', '')}",
+            f"{counts.get('made', 0)} lines made, {counts.get('failed', 0)} failed, {passed_s:.1f} s{speed}; "
+            f"{counts.get('report', '')}",
         )
 
     def _show(self) -> None:
