@@ -288,7 +288,7 @@ class _Reader:
             return ""
         if name == "audio" and not value.strip():
             fault("it names no audio")
-        if any("\udc80" <= sign <= "\udcff" for sign in value):
+        if not value.isascii() and any("\udc80" <= sign <= "\udcff" for sign in value):
             fault("{column} is not in UTF-8; save the manifest as UTF-8", column=name)
         return value.strip()
 
@@ -349,12 +349,13 @@ class _Reader:
 
     def _check_files(self, row: Row, fault: Callable[..., None]) -> None:
         for file in self._checks.files(row):
-            other = self._taken.setdefault(same_file_name(file), row.number)
+            name = same_file_name(file)
+            other = self._taken.setdefault(name, row.number)
             if other != row.number:
                 fault("its result {file} would overwrite that of row {row}; give it another output", file=file.name,
                       row=other)  # fmt: skip
                 return
-            if same_file_name(file) == same_file_name(Path(row.audio)):
+            if name.endswith(os.path.splitext(row.audio)[1].casefold()) and name == same_file_name(Path(row.audio)):
                 fault("its result would overwrite the recording {file}", file=file)
             elif self._checks.taken(row, file):
                 fault("{file} exists and was not made by a batch; choose another --output", file=file)
