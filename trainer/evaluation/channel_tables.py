@@ -34,7 +34,8 @@ def channels_markdown(results: Mapping[str, Any]) -> str:
     model = results["model"]
     parts = [
         f"# Prepared speech and motion, {results['split']} split: {model['name']}",
-        f"{model['name']}, weights {model['weights_sha256'][:12]}, semantics at {results['semantic_strength']:g}; "
+        f"{model['name']}, weights {model['weights_sha256'][:12]}, semantics at {results['semantic_strength']:g}, "
+        f"transcripts: {results['transcripts']}; "
         f"{results['date']}.",
         "## Lip sync",
         _lip_sync(results["lip_sync"]),

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.words.transcript import Transcript
 
 from ..motion.curves import MotionStore, paired_records
 from ..motion.landmarks import LipGap
@@ -30,6 +31,7 @@ from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
 from .channel_tables import channels_markdown
 from .conditions import BABBLE, CLEAN, CONDITIONS, Conditions
+from .given_texts import GivenTexts
 from .levels import judge_levels
 from .lipsync import Counts, correlations, judge, pool_closures, pool_correlations
 from .mouth_shape import FILM_FPS, SpokenLips, at_film_rate, judge_shapes, learn_to_read
@@ -65,6 +67,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
     truth = {record.name: moved for record, moved in paired_records(speech, motion)}
     heard = Conditions(speech, config.split, config.seed)
     asked = _asked(config, records)
+    texts = GivenTexts(config.transcripts, [record.text for record in records], config.seed)
     mesh, films = motion.mesh_lips(), {r.name: spoken for r in speech.records if (spoken := _film(r, lips.get(r.name)))}
     shapes: dict[str, list[tuple[SpokenLips, SpokenLips]]] = {}
     judged: list[Judged] = []
@@ -72,7 +75,8 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
     for record in tqdm(records, desc="animate", unit="clip"):
         known, tracked = truth.get(record.name), lips.get(record.name)
         for condition in asked if record.phones or tracked else (CLEAN,):
-            predicted = mouth.animate(heard.samples(record, condition), known.style if known else None)
+            samples_S, style = heard.samples(record, condition), known.style if known else None
+            predicted = mouth.animate(samples_S, style, texts.of(record.text), "en")
             aperture_T = mouth.aperture(predicted)
             judged.append(_judged(record, condition, aperture_T, predicted.fps, tracked))
             if condition == CLEAN:
@@ -95,6 +99,7 @@ def evaluate_channels(config: EvaluateChannels, data: Path, out: Path, model: st
         "model": {"name": animator.folder.config.name, "weights_sha256": animator.folder.weights_sha256},
         "split": config.split,
         "semantic_strength": config.semantic_strength,
+        "transcripts": config.transcripts,
         "date": date.today().isoformat(),
         "lip_sync": by_condition[CLEAN],
         "conditions": by_condition,
@@ -135,10 +140,13 @@ class MouthModel:
     gap_K: np.ndarray
     semantic_strength: float
 
-    def animate(self, samples_S: np.ndarray, style: str | None = None) -> Motion:
+    def animate(
+        self, samples_S: np.ndarray, style: str | None = None, transcript: Transcript | None = None, language: str = ""
+    ) -> Motion:
         """Predict in a style, or in the model's first if it lacks that style (as for unseen speakers)."""
         chosen = style if style in self.animator.folder.config.styles else 0
-        return self.animator.animate(samples_S, SAMPLE_RATE_HZ, chosen, self.semantic_strength)
+        said = {} if transcript is None else {"transcript": transcript, "language": language}
+        return self.animator.animate(samples_S, SAMPLE_RATE_HZ, chosen, self.semantic_strength, **said)
 
     def aperture(self, predicted: Motion) -> np.ndarray:
         """Lip opening (T,) in metres; 0 is closed, as at rest."""

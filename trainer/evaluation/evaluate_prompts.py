@@ -29,6 +29,7 @@ from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ
 from .channel_tables import prompts_markdown
 from .evaluate_channels import MouthModel
+from .given_texts import GivenTexts
 from .lipsync import judge, pool_closures
 from .prompt_times import TimedPrompt, timed_prompts
 from .protocols import EvaluatePrompts
@@ -48,7 +49,8 @@ def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str,
         UserError: a model without a basis.
     """
     spoken = list_prompts(data, config.shortest_s, config.longest_s)
-    opening = _opening(config, model, out, device)
+    texts = GivenTexts(config.transcripts, [one.text for some in spoken.values() for one in some], config.seed)
+    opening = _opening(config, model, out, device, texts)
     languages: dict[str, dict[str, Any]] = {}
     for language, prompts in spoken.items():
         clips, figures = timed_prompts(prompts[: config.max_clips], config)
@@ -65,19 +67,24 @@ def evaluate_prompts(config: EvaluatePrompts, data: Path, out: Path, model: str,
 _Opening = tuple[np.ndarray, float]
 
 
-def _opening(config: EvaluatePrompts, model: str, out: Path, device: str) -> Callable[[TimedPrompt], _Opening]:
+def _opening(
+    config: EvaluatePrompts, model: str, out: Path, device: str, texts: GivenTexts
+) -> Callable[[TimedPrompt], _Opening]:
     """A function from a clip to the model's lip opening (T,) and frame rate."""
     animator = SpeechAnimator.load(model, device=device)
     basis_KV3 = animator.folder.basis()
     if basis_KV3 is None:
         raise UserError("{model}: has no basis, so its lip opening is unknown", model=model)
     mouth = MouthModel(animator=animator, gap_K=flame_opening(basis_KV3), semantic_strength=config.semantic_strength)
-    made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}"
+    made_by = f"{animator.folder.weights_sha256[:12]}_{config.semantic_strength:g}_{config.transcripts}"
 
     def opening(clip: TimedPrompt) -> _Opening:
         path = out / "apertures" / made_by / clip.prompt.speaker / f"{clip.prompt.name}.npz"
         if not path.is_file():
-            predicted = mouth.animate(clip.samples_S)
+            language = clip.prompt.language
+            predicted = mouth.animate(
+                clip.samples_S, transcript=texts.of(clip.prompt.text, language), language=language
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as whole:
                 np.savez(whole, aperture=mouth.aperture(predicted), fps=predicted.fps)

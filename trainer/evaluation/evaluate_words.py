@@ -29,6 +29,7 @@ from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
 from ..datasets.word_times import READERS, TimedClip, timed_clips
 from ..speech.phones import Timing
+from .given_texts import with_wrong_words
 from .protocols import EvaluateWords
 from .tables import table, write_results
 
@@ -158,16 +159,8 @@ def _edges(group: _Group) -> dict[str, Any]:
 def _with_wrong_words(group: _Group, share: float, rng: np.random.Generator) -> list[tuple[list[str], np.ndarray]]:
     """Each clip's words, of which a share is replaced by other words of the group, and which those are."""
     every = sorted({word.text.lower() for clip, _ in group.clips for word in clip.words})
-    made = []
-    for clip, _ in group.clips:
-        texts = [word.text for word in clip.words]
-        is_wrong = np.zeros(len(texts), bool)
-        is_wrong[rng.permutation(len(texts))[: round(share * len(texts))]] = True
-        for i in np.flatnonzero(is_wrong):
-            others = [word for word in (every[k] for k in rng.integers(len(every), size=8)) if word != texts[i].lower()]
-            texts[i] = others[0]
-        made.append((texts, is_wrong))
-    return made
+    texts = ([word.text for word in clip.words] for clip, _ in group.clips)
+    return [with_wrong_words(words, every, share, rng) for words in texts]
 
 
 def _wrong(group: _Group, share: float, rng: np.random.Generator) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class EvaluateChannels:
         languages: also measure other languages, spoken by espeak-ng.
         level_clips: also measure how many clips move at other levels (`trainer/evaluation/levels.py`); 0 is none.
         semantic_strength: scales F_s; 0 is off, 1 as trained.
-        seed: of the noises and rooms.
+        transcripts: "none", "right", or "wrong", in which a fifth of the words are others (`given_texts.py`).
+        seed: of the noises, rooms and wrong words.
     """
 
     split: str = "valid"
@@ -55,6 +56,7 @@ class EvaluateChannels:
     languages: bool = True
     level_clips: int = 20
     semantic_strength: float = 1.0
+    transcripts: str = "none"
     seed: int = 0
 
 
@@ -103,6 +105,8 @@ class EvaluatePrompts:
             score -44 and below; right ones of the language furthest from English score -36.
         wrong_transcripts: number of clips per language on which another prompt's transcript is tried too.
         semantic_strength: scales F_s; 0 is off, 1 as trained.
+        transcripts: as of `EvaluateChannels`.
+        seed: of the wrong words.
     """
 
     max_clips: int = 300
@@ -111,3 +115,5 @@ class EvaluatePrompts:
     least_score: float = -40.0
     wrong_transcripts: int = 20
     semantic_strength: float = 1.0
+    transcripts: str = "none"
+    seed: int = 0

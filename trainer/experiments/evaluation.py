@@ -50,9 +50,24 @@ def bundled_test() -> EvaluateChannels:
     return replace(bundled(), split="test")
 
 
+def bundled_transcripts() -> EvaluateChannels:
+    """`bundled` with what is said given as a transcript."""
+    return replace(bundled(), conditions=(), languages=False, level_clips=0, transcripts="right")
+
+
+def bundled_wrong_words() -> EvaluateChannels:
+    """`bundled_transcripts` with a fifth of the words exchanged for others."""
+    return replace(bundled_transcripts(), transcripts="wrong")
+
+
 def prompts() -> EvaluatePrompts:
     """Real voices in English, Spanish, French, Italian and Russian, from Debian's packages."""
     return EvaluatePrompts()
+
+
+def prompts_transcripts() -> EvaluatePrompts:
+    """`prompts` with what is said given as a transcript."""
+    return replace(prompts(), transcripts="right")
 
 
 def steering() -> EvaluateSteering:
@@ -83,6 +98,6 @@ def table1_smoke() -> CompareHosts:
 
 EXPERIMENTS = (
     *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts),
-    *(steering, words, smoke),
+    *(bundled_transcripts, bundled_wrong_words, prompts_transcripts, steering, words, smoke),
     *(table1, table1_smoke),
 )
