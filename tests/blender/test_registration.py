@@ -59,7 +59,7 @@ def test_labels_are_title_case_and_tooltips_have_no_final_period():
     assert operator.name == "Animate from Speech"
     assert not operator.description.endswith(".")
     own = [prop for prop in operator.properties if prop.identifier != "rna_type"]
-    assert len(own) == 18
+    assert len(own) == 21
     for prop in own + properties_of(properties.WAV2SEM_PG_settings):
         assert prop.name[0].isupper(), prop.identifier
         assert prop.description and not prop.description.endswith("."), prop.identifier

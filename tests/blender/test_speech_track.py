@@ -13,7 +13,8 @@ from wav2sem_blender.blender import compat
 from wav2sem_blender.blender.scene import speech_track, track_edits
 from wav2sem_blender.blender.scene.actions import SETTINGS
 from wav2sem_blender.blender.scene.speech_track import Place
-from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+from wav2sem_blender.blender.ui import speech_track as panel
+from wav2sem_blender.pipeline.words.track import Direction, Phone, Track, Word
 
 WORDS = (Word("my", 0.5, 0.8, 0.9), Word("boat", 0.8, 1.31, 0.6))
 PHONES = (
@@ -402,7 +403,8 @@ def test_a_track_of_another_sound_is_refused_or_doubted(action):
     assert not speech_track.replace_shown(bpy.context, action, TRACK, "same.csv")
 
 
-def test_hiding_waits_for_edits_that_the_mouth_does_not_follow(head, animate):
+def test_hiding_waits_for_edits_that_the_mouth_does_not_follow(head, animate, monkeypatch):
+    monkeypatch.setattr(panel, "steering_problem", lambda *_: "")
     animate("phones")
     action = head.data.shape_keys.animation_data.action
     bpy.ops.wav2sem.show_words()
@@ -411,3 +413,70 @@ def test_hiding_waits_for_edits_that_the_mouth_does_not_follow(head, animate):
     strips(action, "phones")["R"].text = "L"
     assert bpy.ops.wav2sem.hide_words() == {"FINISHED"}
     assert speech_track.strips_of(action) == (None, []) and speech_track.has_track(action)
+
+
+DIRECTED = Track(
+    words=WORDS,
+    phones=PHONES,
+    directions=(
+        Direction("articulation", 0.5, 1.31, 0.5),
+        Direction("jaw", 0.8, 1.31, 1.5),
+        Direction("stressed", 0.8, 1.31, None),
+        Direction("rest", 1.31, 1.6, None),
+    ),
+    language="en",
+)
+
+
+def test_directions_of_words_and_pauses_are_read_back():
+    action = make_action(DIRECTED)
+    speech_track.show(bpy.context, action)
+    words = strips(action, "words")
+    assert words["my"].wav2sem_directions.articulation == pytest.approx(0.5)
+    assert words["boat"].wav2sem_directions.jaw == pytest.approx(1.5)
+    reading = speech_track.read(action)
+    assert not reading.is_edited
+    assert set(reading.settled.track("en").directions) == set(DIRECTED.directions)
+
+
+def test_a_direction_given_in_the_panel_is_an_edit(action):
+    strips(action, "words")["my"].wav2sem_directions.closed = True
+    strips(action, "words")["boat"].wav2sem_directions.lips = 0.5
+    reading = speech_track.read(action)
+    track = reading.settled.track("en")
+    assert reading.is_edited
+    assert track.directions == (Direction("closed", 0.5, 0.8), Direction("lips", 0.8, 1.31, 0.5))
+    assert track_edits.changed_spans(TRACK, track) == [(0.5, 1.31)]
+    speech_track.keep(action, reading, track)
+    assert not speech_track.read(action).is_edited
+    assert speech_track.recorded(action).directions == track.directions
+
+
+def test_neighbours_share_a_direction_and_a_moved_word_takes_it_along(action):
+    for word in strips(action, "words").values():
+        word.wav2sem_directions.strength = 2.0
+    assert read_track(action).directions == (Direction("strength", 0.5, 1.31, 2.0),)
+    move(strips(action, "words")["boat"], 6)
+    assert read_track(action).directions == (Direction("strength", 0.5, 1.56, 2.0),)
+
+
+def test_directions_are_copied_to_the_selected_words(action):
+    words = strips(action, "words")
+    for strip in compat.all_strips(bpy.context.scene):
+        strip.select = False
+    words["my"].wav2sem_directions.rest = True
+    words["my"].wav2sem_directions.jaw = 0.5
+    bpy.context.scene.sequence_editor.active_strip = words["my"]
+    assert not bpy.ops.wav2sem.copy_directions.poll()
+    words["boat"].select = True
+    strips(action, "phones")["OW"].select = True
+    assert bpy.ops.wav2sem.copy_directions() == {"FINISHED"}
+    copied = words["boat"].wav2sem_directions
+    assert (copied.rest, copied.jaw, copied.lips) == (True, 0.5, 1.0)
+
+
+def test_imported_directions_are_shown_with_their_words(action, tmp_path):
+    speech_track.replace_shown(bpy.context, action, DIRECTED, "line.json")
+    track = read_track(action)
+    assert set(track.directions) == set(DIRECTED.directions)
+    assert speech_track.recorded(action) == TRACK

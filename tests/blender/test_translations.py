@@ -26,7 +26,9 @@ OPEN = re.compile(r"\{(\w*)[^}]*\}")
 SHOWN = [
     path
     for path in sorted((PACKAGE / "blender").rglob("*.py"))
-    if path.name != "command.py" and path.parent.name != "demo" and path.name != "demo_head.py"
+    if path.name not in ("command.py", "batch_command.py")
+    and path.parent.name != "demo"
+    and path.name != "demo_head.py"
 ]
 SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmarks", "transfer")]
 

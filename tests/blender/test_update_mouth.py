@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The mouth follows edited strips: only the edited span changes, and the animator's own keys stay."""
 
+import json
+
 import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender.animate import mouth_state, update_mouth
+from wav2sem_blender.blender.animate import mouth_state, settings, update_mouth
 from wav2sem_blender.blender.scene import speech_track, takes
+from wav2sem_blender.blender.ui import speech_track as panel
 from wav2sem_blender.blender.ui import track_watch
 from wav2sem_blender.errors import UserError
 
@@ -36,6 +39,7 @@ def fake_steering(monkeypatch):
     update_mouth.forget()
     steering = FakeSteering()
     monkeypatch.setattr(mouth_state, "_steering", lambda *_: (steering, ("natural",)))
+    monkeypatch.setattr(panel, "steering_problem", lambda *_: "")
     yield
     update_mouth.forget()
 
@@ -180,6 +184,28 @@ def test_a_model_that_follows_no_track_says_so(spoken, monkeypatch, curves_of):
     with pytest.raises(RuntimeError, match="does not follow a track"):
         bpy.ops.wav2sem.update_mouth()
     assert [p.name for p in speech_track.recorded(action_of(spoken)).phones] == ["SIL", "L", "SIL"], "still to follow"
+
+
+def test_edits_are_kept_where_the_model_cannot_follow_them(spoken, curves_of, monkeypatch):
+    monkeypatch.setattr(panel, "steering_problem", lambda *_: "This model cannot follow edited words and sounds")
+    before = curves_of(spoken)
+    rename(spoken, "L", "R")
+    assert not bpy.ops.wav2sem.update_mouth.poll()
+    with pytest.raises(RuntimeError, match="cannot follow edited words"):
+        bpy.ops.wav2sem.update_mouth()
+    assert bpy.ops.wav2sem.hide_words() == {"FINISHED"}
+    assert [p.name for p in speech_track.recorded(action_of(spoken)).phones] == ["SIL", "R", "SIL"]
+    for name, (_, values) in curves_of(spoken).items():
+        np.testing.assert_array_equal(values, before[name][1])
+    bpy.ops.wav2sem.show_words()
+    assert strip_of(spoken, "R") is not None
+
+
+@pytest.mark.parametrize(("steerable", "problem"), [(True, ""), (False, "cannot follow")])
+def test_a_models_description_says_whether_it_can_follow(tmp_path, steerable, problem):
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"steerable": steerable}}))
+    assert problem in settings.steering_problem(bpy.context, str(tmp_path))
+    assert bool(settings.steering_problem(bpy.context, str(tmp_path))) == bool(problem)
 
 
 def test_the_mouth_follows_while_editing(spoken, curves_of):

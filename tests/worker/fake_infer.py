@@ -12,6 +12,7 @@ from ..errors import UserError
 from .audio import linger
 from .motion import Motion
 from .phones import Phones
+from .words.track import Direction, Phone, Track, Word
 
 LOADS = []
 
@@ -29,7 +30,17 @@ class SpeechAnimator:
         LOADS.append(model)
         return cls(model, engine, device)
 
-    def animate_speech(self, speech, style=0, semantic_strength=1.0, progress=None, articulation=0.0, seed=0):
+    def animate_speech(
+        self,
+        speech,
+        style=0,
+        semantic_strength=1.0,
+        progress=None,
+        articulation=0.0,
+        seed=0,
+        transcript=None,
+        language="",
+    ):
         for stage in ("semantics", "features", "motion"):
             linger(stage, speech.path, progress)
         if speech.path.stem == "crash":
@@ -54,7 +65,25 @@ class SpeechAnimator:
         motion = replace(make_motion(info), phones=phones)
         if phones is not None:  # as of a model that can follow a track
             motion = replace(motion, memory_RM=np.zeros((motion.n_frames, 4)), info={**info, "style": "1 natural"})
+        if transcript is not None:
+            motion = replace(motion, track=said(transcript, language))
+            self.notes += transcript.notes
         return motion
+
+
+def said(transcript, language):
+    """The words of a transcript, one every 0.25 s from 0.5 s on, each as a forced L."""
+    starts_s = [0.5 + 0.25 * i for i in range(len(transcript.words))]
+    return Track(
+        words=tuple(Word(word.text, at, at + 0.25) for word, at in zip(transcript.words, starts_s, strict=True)),
+        phones=tuple(Phone("L", at, at + 0.25) for at in starts_s),
+        directions=tuple(
+            Direction(m.name, starts_s[m.first], starts_s[m.stop - 1] + 0.25, m.value)
+            for m in transcript.marks
+            if m.first < m.stop
+        ),
+        language=language or "en",
+    )
 
 
 def one_l():

@@ -60,6 +60,9 @@ def test_the_command_line_is_the_documented_one():
         "available": [],
         "tongue": [],
         "listen": False,
+        "transcript": "",
+        "transcript_file": "",
+        "language": "",
     }
 
 

@@ -70,6 +70,12 @@ def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
     return getattr(context.workspace, "sequencer_scene", None) or context.scene  # type: ignore[return-value]
 
 
+def show_sequencer_scene(context: bpy.types.Context, scene: bpy.types.Scene) -> None:
+    """Let the sequencer of this workspace show a scene; before 5.0 it shows the window's."""
+    if hasattr(context.workspace, "sequencer_scene"):
+        context.workspace.sequencer_scene = scene  # type: ignore[union-attr]
+
+
 def strip_span(strip: Any) -> tuple[int, int]:
     """The strip's first frame, and the one after its last."""
     if hasattr(strip, "right_handle"):

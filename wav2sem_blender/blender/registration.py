@@ -10,7 +10,7 @@ import bpy
 from . import translations
 from .animate import batch_command, command, jobs
 from .preferences import models, page, python
-from .scene import key_mapping
+from .scene import directions, key_mapping
 from .sound import look as sound_look
 from .sound import playback as sound_playback
 from .ui import (
@@ -28,6 +28,7 @@ from .ui import (
     result_operators,
     speech_track,
     track_watch,
+    transcript,
     upper_face,
     upper_face_properties,
 )
@@ -36,6 +37,7 @@ CLASSES = (
     *properties.CLASSES,
     *upper_face_properties.CLASSES,
     *key_mapping.CLASSES,
+    *directions.CLASSES,
     *page.CLASSES,
     *python.CLASSES,
     *models.CLASSES,
@@ -44,6 +46,7 @@ CLASSES = (
     *playback.CLASSES,
     *presets_menu.CLASSES,
     *panels.CLASSES,
+    *transcript.CLASSES,
     *any_head.CLASSES,
     *key_mapping_panel.CLASSES,
     *jaw_bone.CLASSES,
@@ -66,6 +69,7 @@ def register() -> None:
     properties.register()
     upper_face_properties.register()
     key_mapping.register()
+    directions.register()
     presets_menu.register()
     result.register()
     track_watch.register()
@@ -87,6 +91,7 @@ def unregister() -> None:
     track_watch.unregister()
     result.unregister()
     presets_menu.unregister()
+    directions.unregister()
     key_mapping.unregister()
     upper_face_properties.unregister()
     properties.unregister()

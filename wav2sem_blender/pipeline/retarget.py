@@ -133,8 +133,9 @@ def _sampled(weights_TK: np.ndarray, positions_T: np.ndarray) -> np.ndarray:
         nearest = np.rint((extremes.mean(axis=0) - positions_T[0]) / step).astype(int)
         inside = (nearest >= 0) & (nearest < len(positions_T))
         nearest, values = nearest[inside], curve_T[extremes[0][inside]]
-        # If two extremes fall on one new frame, the one that interpolation misses most is written last.
-        order = np.argsort(np.abs(values - sampled_T[nearest]), kind="stable")
+        # If two extremes fall on one new frame, the one that interpolation misses most is written last. A frame in the
+        # middle misses both alike: then rounding must not decide, or a part would differ from the whole.
+        order = np.argsort(np.round(np.abs(values - sampled_T[nearest]), 5), kind="stable")
         sampled_T[nearest[order]] = values[order]
         sampled_TK[:, k] = sampled_T
     return sampled_TK

@@ -67,6 +67,9 @@ class Animate:
         available: Those of its visemes that the face has.
         tongue: Channels of the tongue that are added by rule, if the model tells which phones it heard.
         listen: Also do what `Listen` does.
+        transcript: What is said; empty if nobody says.
+        transcript_file: The same as a file's absolute path; at most one of the two is given.
+        language: Of the transcript, such as "de"; empty to guess it.
     """
 
     job: str
@@ -86,6 +89,9 @@ class Animate:
     available: list[str] = field(default_factory=list)
     tongue: list[str] = field(default_factory=list)
     listen: bool = False
+    transcript: str = ""
+    transcript_file: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

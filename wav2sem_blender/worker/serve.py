@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..pipeline.audio import Speech
     from ..pipeline.infer import SpeechAnimator
     from ..pipeline.motion import Motion
+    from ..pipeline.words.transcript import Line, Transcript
 
 _PROGRESS_INTERVAL_S = 0.05
 _REMOVALS = 10
@@ -160,6 +161,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     from ..pipeline.words.heard import heard_track
     from ..pipeline.words.track_files import save_track
 
+    transcript = _transcript(command)
     n_old_notes = len(animator.notes)
     with _opened(command.audio, job_folder, progress) as speech:
         speech.recording = Path(command.recording) if command.recording else None
@@ -172,6 +174,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
             semantic_strength=command.semantic_strength,
             progress=progress,
             articulation=command.articulation,
+            transcript=transcript,
+            language=command.language,
         )
     motion = with_tongue(covering(raw).at_speed(command.speed), command.tongue)
     motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
@@ -191,6 +195,26 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
         device=motion.info.get("device", command.device),
         notes=animator.notes[n_old_notes:],
     )
+
+
+def _transcript(command: protocol.Animate) -> Transcript | None:
+    """What is said, read before the recording is heard, so that a mistake in it is told at once."""
+    from ..pipeline.words.transcript import load_transcript, parse_transcript
+
+    if not command.transcript_file:
+        return parse_transcript(command.transcript, language=command.language) if command.transcript else None
+    transcript = load_transcript(Path(command.transcript_file), command.language)
+    lines = [_in_part(line, command.begins_s or 0.0) for line in transcript.lines]
+    return replace(transcript, lines=tuple(lines))
+
+
+def _in_part(line: Line, begins_s: float) -> Line:
+    """A line of a file in the times of a part of the sound; one that was spoken before has none."""
+    if line.start_s is None or line.end_s is None:
+        return line
+    if line.end_s <= begins_s:
+        return line._replace(start_s=None, end_s=None)
+    return line._replace(start_s=max(0.0, line.start_s - begins_s), end_s=line.end_s - begins_s)
 
 
 def _call(command: protocol.Call, job_folder: Path, models: ModelCache) -> protocol.Done:

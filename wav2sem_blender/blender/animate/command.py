@@ -52,6 +52,8 @@ def _reported(arguments: list[str]) -> int:
         start_frame=options.start_frame,
         range_start_s=options.begin,
         range_end_s=options.end,
+        transcript_file=str(options.transcript.absolute()) if options.transcript else "",
+        language=options.language,
     )
     try:
         _check_output(options.output)
@@ -92,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--articulation", type=finite, default=0.0, metavar="X", help="-1: mumbled, 0: the style itself, 1: clear"
     )
+    parser.add_argument("--transcript", type=Path, metavar="FILE", help="what is said: a text, subtitles or labels")
+    parser.add_argument("--language", default="", metavar="CODE", help="of the transcript (default: guessed)")
     parser.add_argument("--no-tongue", action="store_true", help="leave the tongue's keys alone")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])

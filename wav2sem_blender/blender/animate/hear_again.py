@@ -38,7 +38,9 @@ class HearAgain(jobs.Job):
         """
         self._action_uid, self._action_name = action.session_uid, action.name
         self._pronounce, self._replaces = pronounce, replaces
-        super().__init__(context, replace(settings, upper_face=None))
+        # The words are known, and their file may have been moved.
+        settings = replace(settings, upper_face=None, transcript="", transcript_file="", language="")
+        super().__init__(context, settings)
 
     def _make_command(self, target: bpy.types.Object, model: str) -> protocol.Command:
         command = super()._make_command(target, model)

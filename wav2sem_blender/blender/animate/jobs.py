@@ -249,6 +249,9 @@ class Job(Task):
             available=list(available),
             tongue=list(self._tongue),
             listen=settings.upper_face is not None,
+            transcript=settings.transcript,
+            transcript_file=str(source.absolute(settings.transcript_file)) if settings.transcript_file else "",
+            language=settings.language,
         )
 
     def _find_part(self, scene: bpy.types.Scene) -> Audio:

@@ -49,6 +49,9 @@ class AnimateSettings:
         start_frame: Scene frame at which the audio begins.
         range_start_s: Start of the part of the audio that is spoken, in seconds as the scene plays it.
         range_end_s: End of that part; 0 for the end of the audio.
+        transcript: What is said; empty if nobody says.
+        transcript_file: The same as the path of a file; at most one of the two is given.
+        language: Of the transcript, such as "de"; empty to guess it.
         upper_face: How lively the upper face is; None to leave it alone.
         upper_face_only: Leave the mouth alone.
         sway: What the sway of the head moves.
@@ -73,6 +76,9 @@ class AnimateSettings:
     start_frame: int = 1
     range_start_s: float = 0.0
     range_end_s: float = 0.0
+    transcript: str = ""
+    transcript_file: str = ""
+    language: str = ""
     upper_face: UpperFaceSettings | None = None
     upper_face_only: bool = False
     sway: SwayTarget = NOTHING_SWAYS
@@ -142,6 +148,16 @@ def articulation_problem(context: bpy.types.Context, model: str) -> str:
 def tongue_problem(context: bpy.types.Context, model: str) -> str:
     """Why Tongue has no effect with a model; empty when it has, or when the model cannot be read."""
     return "" if _may_have(context, model, "phones") else "This model does not tell which sounds it hears"
+
+
+def steering_problem(context: bpy.types.Context, model: str) -> str:
+    """Why the mouth cannot follow edited words with a model; empty when it can, or when the model cannot be read."""
+    return "" if _may_have(context, model, "steerable") else "This model cannot follow edited words and sounds"
+
+
+def transcript_problem(context: bpy.types.Context, model: str) -> str:
+    """Why a transcript has no effect with a model; empty when it has, or when the model cannot be read."""
+    return tongue_problem(context, model)
 
 
 def _may_have(context: bpy.types.Context, model: str, key: str) -> bool:

@@ -16,6 +16,7 @@ import bpy
 from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
 from ...pipeline.motion import Motion
+from ...pipeline.words.track import Track
 from ..scene import actions, edit_curves, speech_track
 from ..scene.takes import Take
 from ..scene.track_edits import Pronounce, changed_spans
@@ -90,7 +91,7 @@ def follow(face: bpy.types.Object, take: Take, *, pronounce: Pronounce | None = 
     if reading is None:
         raise UserError("There are no words of this take in the Sequencer. Show them first.")
     old = speech_track.recorded(action)
-    new = reading.settled.track(old.language)
+    new = Track.from_text(reading.settled.track(old.language).to_text())  # with the times that are kept
     spans = changed_spans(old, new)
     changes = [
         change

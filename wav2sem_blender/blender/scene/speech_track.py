@@ -22,13 +22,15 @@ import bpy
 
 from ...errors import Text, UserError
 from ...pipeline.phones import SILENCE
-from ...pipeline.words.track import Track
+from ...pipeline.words.track import Direction, Track
 from .. import compat
-from . import actions
-from .track_edits import TIERS, Pronounce, Settled, Shown, Tier, settled
+from . import actions, directions
+from .track_edits import TIERS, Pronounce, Settled, Shown, Tier, settled, shared_out
 
 # Custom properties of an action: the track, where it lies, and what its strips call it.
 TRACK, PLACE, IDENTITY = "wav2sem_track", "wav2sem_track_place", "wav2sem_track_id"
+# Directions that belong to no word, and so to no strip.
+PAUSES = "wav2sem_track_pauses"
 # Custom properties of a strip: the identity, and what it said when it was written.
 TAKE, ITEM = "wav2sem_take", "wav2sem_item"
 
@@ -122,7 +124,7 @@ def action_of(strip: Any) -> bpy.types.Action | None:
 def item_of(strip: Any) -> Shown | None:
     """What a strip of ours says, in seconds as it was written; None for another strip."""
     try:
-        return Shown(**json.loads(strip[ITEM])["item"])
+        return _item(json.loads(strip[ITEM]))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -149,8 +151,12 @@ def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
         if editor.channels[base + number].name == _default_name(base + number):
             editor.channels[base + number].name = name
     place = replace(place, sound_frame=compat.strip_span(sound)[0] if sound is not None else None)
-    remember(action, track, place, str(action[IDENTITY]))
     shown = _as_shown(track)
+    _keep_pauses(action, track)
+    # Words share directions with their neighbours, which may join some.
+    joined = Settled(words=tuple(item for item in shown if item.tier == "words"), pauses=_pauses(action)).track()
+    track = replace(track, directions=joined.directions)
+    remember(action, track, place, str(action[IDENTITY]))
     _write(scene, action, shown, place, base)
     return len(shown)
 
@@ -207,6 +213,7 @@ def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Readin
         pronounce=pronounce,
         language=track.language,
     )
+    result = replace(result, pauses=_pauses(action))
     is_edited = bool(result.problems) or result.track(track.language).to_text() != track.to_text()
     return Reading(scene=scene, settled=result, place=place, is_edited=is_edited)
 
@@ -254,6 +261,7 @@ def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: T
     base = min(channels["phones"] or channels["words"])
     _delete(scene, [strip for strip in strips if ITEM in strip])
     _write(scene, action, _as_shown(track), place_of(action), base)
+    _keep_pauses(action, track)
     if track.phones and known.phones and _agreement(track, known) < _DOUBTED:
         return [Text("{file}: few of its sounds are heard at their times. Is it of another recording?", file=name)]
     return []
@@ -283,6 +291,17 @@ def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:
     _write(reading.scene, action, (*reading.settled.words, *reading.settled.phones), reading.place)
 
 
+def _keep_pauses(action: bpy.types.Action, track: Track) -> None:
+    action[PAUSES] = json.dumps(shared_out(track)[1])
+
+
+def _pauses(action: bpy.types.Action) -> tuple[Direction, ...]:
+    try:
+        return Track(directions=tuple(Direction(*row) for row in json.loads(action.get(PAUSES, "[]")))).directions
+    except (TypeError, ValueError):  # of a file that somebody else has written
+        return ()
+
+
 def _is_copy(action: bpy.types.Action) -> bool:
     """Whether this is a copy, made later, of an action with the same strips."""
     twins = (other for other in bpy.data.actions if other.get(IDENTITY) == action.get(IDENTITY))
@@ -294,8 +313,16 @@ def _as_shown(track: Track) -> list[Shown]:
     keys = [_new_key() for _ in track.words]
     word_of = {phone: keys[word] for word in range(len(keys)) for phone in track.phones_of(word)}
     words = [
-        Shown(tier="words", key=key, label=w.text, start_s=w.start_s, end_s=w.end_s, confidence=w.confidence)
-        for key, w in zip(keys, track.words, strict=True)
+        Shown(
+            tier="words",
+            key=key,
+            label=w.text,
+            start_s=w.start_s,
+            end_s=w.end_s,
+            confidence=w.confidence,
+            directions=tuple(wanted),
+        )
+        for key, w, wanted in zip(keys, track.words, shared_out(track)[0], strict=True)
     ]
     phones = [
         Shown(
@@ -320,7 +347,7 @@ def _new_key() -> str:
 def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
     """What a strip says now; an edge that nobody has moved keeps its exact time."""
     record = json.loads(strip[ITEM])
-    item, written = Shown(**record["item"]), record["frames"]
+    item, written = _item(record), record["frames"]
     first, last = (frame - moved for frame in compat.strip_span(strip))
     by = first - written[0], last - written[1]
     origin = place.frame - moved
@@ -336,12 +363,26 @@ def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
         end_s=end_s,
         was=(item.label, item.start_s, item.end_s),
         strip=strip,
+        directions=directions.read(strip, item.directions) if item.tier == "words" else (),
     )
+
+
+def _item(record: Any) -> Shown:
+    wanted = tuple((name, value) for name, value in record["item"].get("directions", ()))
+    return Shown(**{**record["item"], "directions": wanted})
 
 
 def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
     start_s, end_s = ((frame - place.frame) / rate_hz for frame in compat.strip_span(strip))
-    return Shown(tier=tier, key=_new_key(), label=_one_line(strip.text), start_s=start_s, end_s=end_s, strip=strip)
+    return Shown(
+        tier=tier,
+        key=_new_key(),
+        label=_one_line(strip.text),
+        start_s=start_s,
+        end_s=end_s,
+        strip=strip,
+        directions=directions.read(strip) if tier == "words" else (),
+    )
 
 
 def _label(strip: Any, written: str) -> str:
@@ -528,6 +569,9 @@ def _put(
         "confidence": round(item.confidence, 3),
         "forced": item.forced,
     }
+    if item.tier == "words":
+        directions.write(strip, item.directions)
+        content["directions"] = item.directions
     strip[TAKE], strip[ITEM] = action[IDENTITY], json.dumps({"item": content, "frames": [first, last]})
 
 

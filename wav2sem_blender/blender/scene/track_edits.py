@@ -6,6 +6,7 @@ Without bpy: strips come in as `Shown`, with what they said when they were last 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -92,11 +93,15 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """The words and phones after the edits, in the order of their times, and what is wrong with them."""
+    """The words and phones after the edits, in the order of their times, and what is wrong with them.
+
+    `pauses` are directions that belong to no word.
+    """
 
     words: tuple[Shown, ...] = ()
     phones: tuple[Shown, ...] = ()
     problems: tuple[Text, ...] = ()
+    pauses: tuple[Direction, ...] = ()
 
     def track(self, language: str = "") -> Track:
         """The track that they make.
@@ -109,9 +114,7 @@ class Settled:
         return Track(
             words=tuple(Word(w.label, w.start_s, w.end_s, w.confidence) for w in self.words),
             phones=tuple(Phone(p.label, p.start_s, p.end_s, p.confidence, p.forced) for p in self.phones),
-            directions=tuple(
-                Direction(name, w.start_s, w.end_s, value) for w in self.words for name, value in w.directions
-            ),
+            directions=tuple(sorted([*_joined(self.words), *self.pauses], key=_by_time)),
             language=language,
         )
 
@@ -147,6 +150,44 @@ def settled(
     return Settled(words=tuple(words), phones=tuple(phones), problems=tuple(problems))
 
 
+def shared_out(track: Track) -> tuple[list[list[tuple[str, float | None]]], tuple[Direction, ...]]:
+    """The directions of each word of a track, by name and value, and those that belong to no word."""
+    own: list[list[tuple[str, float | None]]] = [[] for _ in track.words]
+    middles_s = [(word.start_s + word.end_s) / 2 for word in track.words]
+    pauses = []
+    for direction in track.directions:
+        first, stop = bisect_left(middles_s, direction.start_s), bisect_right(middles_s, direction.end_s)
+        begins = first < stop and abs(track.words[first].start_s - direction.start_s) < _TOUCH_S
+        if first == stop or (direction.name in PAUSES and not begins):
+            pauses.append(direction)
+            continue
+        for word in own[first:stop]:
+            if direction.name not in dict(word):
+                word.append((direction.name, direction.value))
+    return own, tuple(pauses)
+
+
+def _joined(words: Sequence[Shown]) -> list[Direction]:
+    """The directions of words; neighbours with the same one share it, as in `{clear}two words{/}`."""
+    found: list[Direction] = []
+    before: dict[tuple[str, float | None], int] = {}
+    for word in words:
+        here = {}
+        for name, value in word.directions:
+            at = before.get((name, value))
+            if at is None:
+                at = len(found)
+                found.append(Direction(name, word.start_s, word.end_s, value))
+            found[at] = found[at]._replace(end_s=word.end_s)
+            here[name, value] = at
+        before = here
+    return found
+
+
+def _by_time(direction: Direction) -> tuple[float, float, str]:
+    return direction.start_s, direction.end_s, direction.name
+
+
 def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
     """Where the mouth of two tracks differs, as spans in seconds."""
     times = sorted((start_s, end_s) for _, start_s, end_s, _ in mouth_of(old) ^ mouth_of(new))
@@ -160,6 +201,8 @@ def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
 
 
 TIERS: tuple[Tier, Tier] = ("words", "phones")
+# Directions that may stand between words.
+PAUSES = ("rest", "closed")
 
 
 def mouth_of(track: Track) -> frozenset[Sounding]:

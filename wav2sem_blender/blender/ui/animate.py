@@ -10,6 +10,7 @@ from typing import ClassVar
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
+from ...errors import UserError
 from ...pipeline.upper_face import Settings as UpperFaceSettings
 from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
@@ -21,12 +22,14 @@ from ..sound import info
 from ..tasks.asked import ask
 from ..tasks.task import running_task
 from ..translations import CONTEXT
-from . import properties, status, upper_face_properties
+from . import properties, status, transcript, upper_face_properties
 from .task_operator import TaskOperator
 from .widgets import AddonOperator, chosen_target, in_sidebar
 
 # Do not reuse the last call's file and mesh.
 FRESH = {"options": {"SKIP_SAVE"}}
+# With these the panel's words are not those of the sound.
+_OF_ANOTHER_SOUND = ("filepath", "sound", "strip", "transcript", "transcript_file")
 
 
 class SpeechTaskOperator(TaskOperator):
@@ -66,9 +69,9 @@ class SpeechTaskOperator(TaskOperator):
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Run to the end, for scripts, the background and the redo panel."""
-        self._fill_from_panel(context)
         context.window_manager.progress_begin(0, 100)
         try:
+            self._fill_from_panel(context)
             outcome, notes = jobs.run(
                 context,
                 self._settings(),
@@ -82,7 +85,10 @@ class SpeechTaskOperator(TaskOperator):
 
     def _start(self, context: bpy.types.Context) -> compat.Result:
         self._by_hand = True
-        self._fill_from_panel(context)
+        try:
+            self._fill_from_panel(context)
+        except UserError as error:
+            return self._failed(error)
         return super()._start(context)
 
     def _make(self, context: bpy.types.Context) -> jobs.Job:
@@ -103,7 +109,7 @@ class SpeechTaskOperator(TaskOperator):
         ask(panel.model)
         info.ask_for_chosen(scene)
         if not (given("filepath") or given("sound") or given("strip")):
-            if panel.source == "FILE":
+            if info.source_of(panel) == "FILE":
                 self.filepath = panel.filepath
             elif panel.source == "STRIP":
                 self.strip = panel.strip
@@ -162,6 +168,9 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
     style: properties.style_property(**FRESH)  # type: ignore[valid-type]
     articulation: properties.articulation_property(**FRESH)  # type: ignore[valid-type]
     tongue: properties.tongue_property(**FRESH)  # type: ignore[valid-type]
+    transcript: properties.transcript_property(**FRESH)  # type: ignore[valid-type]
+    transcript_file: properties.transcript_file_property(**FRESH)  # type: ignore[valid-type]
+    language: properties.language_property(**FRESH)  # type: ignore[valid-type]
     engine: EnumProperty(name="Engine", description="Engine that runs the model", items=ENGINES, **FRESH)  # type: ignore[valid-type]
     device: EnumProperty(  # type: ignore[valid-type]
         name="Device",
@@ -194,6 +203,9 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
             self.upper_face = upper_face_properties.is_enabled(context.scene, self._by_hand)
         self._upper_face = upper_face_properties.panel_settings(context.scene)
         by_caller = self.properties.is_property_set("articulation")
+        if not any(map(self.properties.is_property_set, _OF_ANOTHER_SOUND)):
+            for name, value in transcript.chosen(context.scene).items():
+                setattr(self, name, value)
         super()._fill_from_panel(context)
         if not by_caller and articulation_problem(context, self.model):
             self.articulation = 0.0  # the panel shows it greyed out
@@ -210,6 +222,9 @@ class WAV2SEM_OT_animate(SpeechTaskOperator, bpy.types.Operator):
             strength=self.strength,
             smoothing_s=self.smoothing_s,
             tongue=self.tongue,
+            transcript=self.transcript,
+            transcript_file=self.transcript_file,
+            language=transcript.language_code(self.language) if self.language.strip() else "",
             upper_face=self._upper_face[0] if self.upper_face else None,
             sway=self._upper_face[1],
         )

@@ -9,11 +9,13 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
+from ...pipeline.words.pronunciation import LANGUAGES
 from .. import compat
 from ..animate.settings import model_names, style_names
 from ..sound import info
 from ..tasks.asked import ask
 from ..translations import CONTEXT
+from . import transcript
 
 SOURCES = (
     ("FILE", "File", "An audio file, or a video with sound"),
@@ -21,6 +23,17 @@ SOURCES = (
     ("SOUND", "Sound", "A sound data-block in this file; it may be packed"),
     ("SPEAKER", "Speaker", "The sound of a speaker object"),
 )
+
+
+SAID = (
+    ("LINE", "Line", "A line that you type or paste here"),
+    ("TEXT", "Text", "A text of this .blend file"),
+    ("FILE", "File", "A text file, subtitles, a TextGrid or labels"),
+)
+
+
+def _suggest_languages(_self: object, _context: bpy.types.Context, _text: str) -> list[tuple[str, str]]:
+    return list(LANGUAGES.items())
 
 
 def _suggest_models(_self: object, context: bpy.types.Context, _text: str) -> list[str]:
@@ -167,6 +180,36 @@ def style_property(**options: Any) -> object:
     )
 
 
+def transcript_property(**options: Any) -> object:
+    """The words of the sound."""
+    return StringProperty(
+        name="What Is Said",
+        description="The words of the sound, if they are known. The lips follow them, and they are shown as strips",
+        **options,
+    )
+
+
+def transcript_file_property(**options: Any) -> object:
+    """A file with the words of the sound."""
+    return StringProperty(
+        name="Words",
+        description="A file with the words of the sound: .txt, .srt, .vtt, .ass, .TextGrid or .lab",
+        subtype="FILE_PATH",
+        **options,
+    )
+
+
+def language_property(**options: Any) -> object:
+    """The language of the words."""
+    return StringProperty(
+        name="Language",
+        description="Language of the words, by its code or its English name; guessed if empty",
+        search=_suggest_languages,
+        search_options={"SUGGESTION"},
+        **options,
+    )
+
+
 class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     """Settings of the Speech panel."""
 
@@ -218,6 +261,17 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     style: style_property()  # type: ignore[valid-type]
     articulation: articulation_property()  # type: ignore[valid-type]
     tongue: tongue_property()  # type: ignore[valid-type]
+    said: EnumProperty(  # type: ignore[valid-type]
+        name="What Is Said", description="Where the words are", items=SAID, translation_context=CONTEXT
+    )
+    transcript: transcript_property()  # type: ignore[valid-type]
+    transcript_text: PointerProperty(  # type: ignore[valid-type]
+        name="Text", description="A text of this file with the words of the sound", type=bpy.types.Text
+    )
+    transcript_file: transcript_file_property(  # type: ignore[valid-type]
+        update=transcript.look_at_file, **compat.RELATIVE_PATH
+    )
+    language: language_property()  # type: ignore[valid-type]
 
 
 def start_frame(scene: bpy.types.Scene) -> int:
@@ -244,9 +298,11 @@ def _keep_paths(new_file: str, *_arguments: object) -> None:
     if not bpy.data.filepath or not folder or os.path.samefile(folder, os.path.dirname(bpy.data.filepath)):
         return
     for scene in bpy.data.scenes:
-        if scene.library is None and scene.is_property_set("wav2sem") and scene.wav2sem.filepath.startswith("//"):
-            path = bpy.path.abspath(scene.wav2sem.filepath)
-            scene.wav2sem.filepath = bpy.path.relpath(path, start=folder)
+        if scene.library is None and scene.is_property_set("wav2sem"):
+            for name in ("filepath", "transcript_file"):
+                path = getattr(scene.wav2sem, name)
+                if path.startswith("//"):
+                    setattr(scene.wav2sem, name, bpy.path.relpath(bpy.path.abspath(path), start=folder))
 
 
 @bpy.app.handlers.persistent

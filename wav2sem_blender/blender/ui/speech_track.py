@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,19 +18,23 @@ from ...pipeline.words.track_files import load_track, save_track
 from .. import addon_preferences, compat
 from ..animate import update_mouth
 from ..animate.hear_again import HearAgain
-from ..scene import speech_track, takes
+from ..animate.settings import steering_problem
+from ..scene import directions, speech_track, takes
+from ..scene.actions import SETTINGS
 from ..scene.takes import Take
 from ..tasks.task import running_task, why_wait
-from ..translations import CONTEXT
+from ..translations import CONTEXT, translated
 from . import track_watch
 from .animate import FRESH
 from .result_operators import rebake_settings, selected
 from .task_operator import TaskOperator, draw_progress
-from .widgets import AddonOperator, AnimateSubPanel, draw_text, face_of
+from .widgets import AddonOperator, AnimateSubPanel, columns, draw_text, face_of
 
 _GLOB = "*.TextGrid;*.csv;*.json"
 # How many problems are told at once.
 _TOLD = 2
+# Of the viewport's height, for the Sequencer below it.
+_SEQUENCER_SHARE = 0.4
 # Of words whose language nobody has said.
 _LANGUAGE = "en"
 
@@ -73,10 +78,10 @@ class _TrackOperator(AddonOperator):
             return "Animate this face again: the take has no words and phones on record"
         if found[1].action.library is not None:
             return Text('The action "{action}" is linked from another file', action=found[1].action.name)
-        return cls.missing(found[1])
+        return cls.missing(context, found[1])
 
     @classmethod
-    def missing(cls, _take: Take) -> str:
+    def missing(cls, _context: bpy.types.Context, _take: Take) -> str:
         """What else the button needs; empty when nothing is missing."""
         return ""
 
@@ -106,16 +111,28 @@ class WAV2SEM_OT_hide_words(_TrackOperator, bpy.types.Operator):
     bl_label = "Hide Words"
 
     @classmethod
-    def missing(cls, take: Take) -> str:
+    def missing(cls, context: bpy.types.Context, take: Take) -> str:
         """Edits that the mouth does not follow yet would be lost."""
         status = track_watch.status(take.action)
-        return "Update the mouth first: the strips have changed" if status is not None and status.is_edited else ""
+        if status is None or not status.is_edited:
+            return ""
+        if not _cannot_follow(context, take):
+            return "Update the mouth first: the strips have changed"
+        return status.problems[0] if status.problems else ""
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Remove them."""
         found = chosen(context)
         assert found is not None
-        speech_track.remove(found[1].action)
+        action = found[1].action
+        try:
+            reading = speech_track.read(action, phones_of_text)
+            if reading is not None and reading.is_edited:  # the model cannot follow, but the edits are not lost
+                speech_track.keep(action, reading, reading.settled.track(speech_track.recorded(action).language))
+        except UserError as error:
+            return self._failed(error)
+        speech_track.remove(action)
+        track_watch.forget()
         return {"FINISHED"}
 
 
@@ -132,11 +149,13 @@ class WAV2SEM_OT_update_mouth(TaskOperator, _TrackOperator, bpy.types.Operator):
     )
 
     @classmethod
-    def missing(cls, take: Take) -> str:
-        """Strips that can be followed."""
+    def missing(cls, context: bpy.types.Context, take: Take) -> str:
+        """Strips that can be followed, and a model that can."""
         status = track_watch.status(take.action)
         if status is None:
             return "Show the words first, and edit their strips"
+        if reason := _cannot_follow(context, take):
+            return reason
         return status.problems[0] if status.problems else ""
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
@@ -228,6 +247,102 @@ class WAV2SEM_OT_import_words(_TrackOperator, ImportHelper, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class WAV2SEM_OT_copy_directions(AddonOperator, bpy.types.Operator):
+    """Give the selected words the directions of the active one"""
+
+    bl_idname = "wav2sem.copy_directions"
+    bl_label = "Copy to Selected Words"
+
+    @classmethod
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
+        """An active word and other selected ones."""
+        active = _active_word(context)
+        if active is None:
+            return "Select words in the Sequencer"
+        return "" if _selected_words(context, active) else "Select other words, too"
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Copy them."""
+        active = _active_word(context)
+        wanted = directions.read(active)
+        for strip in _selected_words(context, active):
+            directions.write(strip, wanted)
+        return {"FINISHED"}
+
+
+class WAV2SEM_OT_open_sequencer(AddonOperator, bpy.types.Operator):
+    """Split this view and show the Sequencer below it, with the words"""
+
+    bl_idname = "wav2sem.open_sequencer"
+    bl_label = "Open the Sequencer"
+    bl_options: ClassVar = {"REGISTER"}
+
+    @classmethod
+    def disabled_reason(cls, context: bpy.types.Context) -> str:
+        """A view to split."""
+        return "" if context.area is not None and context.area.type == "VIEW_3D" else "Use this in the 3D viewport"
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Open it, and let it show the words' scene from its beginning to its end."""
+        found, area, screen = chosen(context), context.area, context.screen
+        assert area is not None and screen is not None
+        scene = speech_track.strips_of(found[1].action)[0] if found is not None else None
+        known = {other.as_pointer() for other in screen.areas}
+        bpy.ops.screen.area_split(direction="HORIZONTAL", factor=_SEQUENCER_SHARE)
+        made = next(other for other in screen.areas if other.as_pointer() not in known)
+        lower = min(made, area, key=lambda other: other.y)
+        lower.ui_type = "SEQUENCE_EDITOR"
+        space: Any = lower.spaces.active
+        space.show_region_ui = True  # its tab Speech has this panel, too
+        compat.show_sequencer_scene(context, scene or context.scene)
+        region = next(region for region in lower.regions if region.type == "WINDOW")
+        with context.temp_override(area=lower, region=region):
+            bpy.ops.sequencer.view_all()
+        return {"FINISHED"}
+
+
+def _active_word(context: bpy.types.Context) -> Any:
+    """The active strip, if it shows a word of ours."""
+    editor = compat.sequencer_scene(context).sequence_editor if context.scene is not None else None
+    strip = editor.active_strip if editor is not None else None
+    item = speech_track.item_of(strip) if strip is not None else None
+    return strip if item is not None and item.tier == "words" else None
+
+
+def _selected_words(context: bpy.types.Context, active: Any) -> list[Any]:
+    """Selected strips that show words, without the active one."""
+    return [
+        strip
+        for strip in compat.all_strips(compat.sequencer_scene(context))
+        if strip.select
+        and strip.as_pointer() != active.as_pointer()
+        and (item := speech_track.item_of(strip)) is not None
+        and item.tier == "words"
+    ]
+
+
+def _cannot_follow(context: bpy.types.Context, take: Take) -> str:
+    """Why the mouth of a take cannot follow its words; empty when it can."""
+    return steering_problem(context, json.loads(take.action.get(SETTINGS, "{}")).get("model", "default"))
+
+
+def _draw_word(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """The directions of the active word."""
+    strip = _active_word(context)
+    if strip is None:
+        draw_text(layout, context, "Select a word in the Sequencer to direct it", "INFO")
+        return
+    values, column = strip.wav2sem_directions, columns(layout.column())
+    column.label(text=translated(Text('How to say "{word}"', word=strip.text)))
+    for name in directions.AMOUNTS:
+        column.prop(values, name, slider=True)
+    switches = column.column(heading="Mouth", align=True)
+    for name in directions.SWITCHES:
+        switches.prop(values, name)
+    if _selected_words(context, strip):
+        column.operator(WAV2SEM_OT_copy_directions.bl_idname, icon="COPYDOWN")
+
+
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     """Draw the buttons, and what is wrong with the strips."""
     reason = WAV2SEM_OT_show_words.disabled_reason(context)
@@ -250,11 +365,18 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
             update = layout.row()
             update.operator_context = "INVOKE_DEFAULT"
             update.operator(WAV2SEM_OT_update_mouth.bl_idname, icon="FILE_REFRESH", depress=status.is_edited)
-        layout.prop(context.scene, "wav2sem_update_while_editing")
+        if reason := _cannot_follow(context, found[1]):
+            draw_text(layout, context, Text("{reason}. Your edits are kept, and exported", reason=reason), "INFO")
+        else:
+            layout.prop(context.scene, "wav2sem_update_while_editing")
         for problem in status.problems[:_TOLD]:
             draw_text(layout, context, problem, "ERROR")
         if len(status.problems) > _TOLD:
             draw_text(layout, context, Text("And {n} more", n=len(status.problems) - _TOLD), "BLANK1")
+        areas = context.screen.areas if context.screen is not None else ()
+        if not any(area.type == "SEQUENCE_EDITOR" for area in areas):
+            layout.operator(WAV2SEM_OT_open_sequencer.bl_idname, icon="SEQ_STRIP_META")
+        _draw_word(layout, context)
     row = layout.row(align=True)
     row.operator_context = "INVOKE_DEFAULT"
     row.operator(WAV2SEM_OT_import_words.bl_idname, icon="IMPORT")
@@ -333,6 +455,8 @@ CLASSES = (
     WAV2SEM_OT_show_words,
     WAV2SEM_OT_hide_words,
     WAV2SEM_OT_update_mouth,
+    WAV2SEM_OT_copy_directions,
+    WAV2SEM_OT_open_sequencer,
     WAV2SEM_OT_export_words,
     WAV2SEM_OT_import_words,
     WAV2SEM_PT_words,

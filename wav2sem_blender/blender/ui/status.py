@@ -18,6 +18,7 @@ from ..sound import info
 from ..sound.look import BeingReadError
 from ..tasks.asked import NotAskedError
 from ..tasks.task import why_wait
+from . import transcript
 from .widgets import chosen_object, face_of
 
 # How many missing keys are named.
@@ -26,7 +27,7 @@ _LISTED = 3
 
 def speak_disabled_reason(context: bpy.types.Context) -> str:
     """Why the face cannot speak with the panel's settings; empty when it can."""
-    return sound_problem(context) or face_problem(context)
+    return sound_problem(context) or face_problem(context) or transcript.problem(context)
 
 
 def upper_face_disabled_reason(context: bpy.types.Context) -> str:
