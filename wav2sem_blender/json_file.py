@@ -36,8 +36,13 @@ def read_json(path: Path, limit_bytes: int = MAX_BYTES) -> Any:
     return parse_json(content)
 
 
-def parse_json(content: str | bytes) -> Any:
-    """As `read_json`, of the text."""
+def parse_json(content: str | bytes, *, half_characters: bool = False) -> Any:
+    """As `read_json`, of the text.
+
+    Args:
+        content: JSON.
+        half_characters: Whether text may have them, as the name of a file has that is no Unicode.
+    """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(text, parse_constant=_refuse)
@@ -47,7 +52,7 @@ def parse_json(content: str | bytes) -> Any:
         if isinstance(error, UserError):
             raise
         raise JsonError("it is no JSON ({error})", error=error) from error
-    _check(value)
+    _check(value, half_characters)
     return value
 
 
@@ -59,7 +64,7 @@ def _too_deep() -> JsonError:
     return JsonError("it is nested deeper than {limit} levels", limit=MAX_DEPTH)
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, half_characters: bool) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -70,7 +75,8 @@ def _check(value: Any) -> None:
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, str):
-                _check_text(item)
+                if not half_characters:
+                    _check_text(item)
             elif isinstance(item, float) and not abs(item) < float("inf"):
                 raise JsonError("it has the number {number}", number="1e999")
             elif isinstance(item, int) and abs(item) >= _MAX_INTEGER:

@@ -26,6 +26,7 @@ from ...errors import Text
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import original_state
+from .custom_properties import text, texts
 from .original_state import IDENTITY
 from .players import Player, group_of, has, name_of, place_of, rest_value, set_value, slot_type
 
@@ -151,18 +152,18 @@ def follow(
 
 def claim(keys: Player, rollback: ExitStack | None = None) -> str:
     """What takes call these shape keys or this rig. A rename does not confuse it, and a copy gets a name of its own."""
-    known = keys.get(IDENTITY)
-    if known is None or _is_copy(keys):
+    known = text(keys, IDENTITY)
+    if not known or _is_copy(keys):
         if rollback is not None:
             rollback.callback(_put_back_identity, keys, known)
         keys[IDENTITY] = uuid.uuid4().hex
-    return str(keys[IDENTITY])
+    return text(keys, IDENTITY)
 
 
 def is_owner(keys: Player, action: bpy.types.Action) -> bool:
     """Whether an action that nothing plays belongs to these shape keys."""
     if OWNER in action:
-        return bool(action[OWNER] == keys.get(IDENTITY) and not _is_copy(keys))
+        return bool(text(action, OWNER) == text(keys, IDENTITY) and not _is_copy(keys))
     # Actions of 0.1.0 tell it by their slot's name only.
     kind = slot_type(keys)
     return kind == "KEY" and any(
@@ -173,12 +174,12 @@ def is_owner(keys: Player, action: bpy.types.Action) -> bool:
 def _is_copy(keys: Player) -> bool:
     """Whether this is a copy, made later, of something with the same identity."""
     others: Any = bpy.data.shape_keys if isinstance(keys, bpy.types.Key) else bpy.data.objects
-    twins = (other for other in others if other.get(IDENTITY) == keys.get(IDENTITY))
+    twins = (other for other in others if text(other, IDENTITY) == text(keys, IDENTITY))
     return any(twin.session_uid < keys.session_uid for twin in twins)
 
 
-def _put_back_identity(keys: Player, known: str | None) -> None:
-    if known is not None:
+def _put_back_identity(keys: Player, known: str) -> None:
+    if known:
         keys[IDENTITY] = known
     elif IDENTITY in keys:
         del keys[IDENTITY]
@@ -235,15 +236,20 @@ def rest_strips(animation: bpy.types.AnimData | None) -> Iterator[tuple[Any, Any
     """Track and strip that `hold_rest` made."""
     for track in animation.nla_tracks if animation is not None else ():
         for strip in track.strips:
-            if strip.action is not None and REST in strip.action:
+            if strip.action is not None and is_rest(strip.action):
                 yield track, strip
+
+
+def is_rest(action: bpy.types.Action) -> bool:
+    """Whether `hold_rest` made it; a take that has that mark too, in a stranger's file, stays a take."""
+    return REST in action and not any(name.startswith(MARKS) and name != REST for name in action.keys())  # noqa: SIM118
 
 
 def _is_replaceable(action: bpy.types.Action, marks: Mapping[str, str | float], players: Sequence[Player]) -> bool:
     """Whether the action is ours, from the same audio, local, and played by none but these."""
     playing = [keys for keys in players if keys.animation_data is not None and keys.animation_data.action == action]
     is_alone = action.users - int(action.use_fake_user) == len(playing)
-    return action.library is None and action.get(AUDIO_HASH) == marks[AUDIO_HASH] and is_alone
+    return action.library is None and text(action, AUDIO_HASH) == marks[AUDIO_HASH] and is_alone
 
 
 def _remove_own_curves(action: bpy.types.Action, players: Sequence[Player]) -> None:
@@ -260,7 +266,7 @@ def own_keys(action: bpy.types.Action, curves: Any) -> list[str]:
     """Names of the keys and controls that a speech action of ours animates by `curves`, as they are called now."""
     names = [name_of(curve) for curve in curves if curve.group is not None and _is_ours(curve.group.name)]
     # Actions of 0.1.0 have no group, only the names of then.
-    return sorted(filter(None, names)) or json.loads(action.get(CURVES, "[]"))
+    return sorted(filter(None, names)) or texts(action, CURVES)
 
 
 def _is_ours(group: str) -> bool:
@@ -303,7 +309,7 @@ def _animated_places(
     if animation.use_nla:
         sources += [strip for track in animation.nla_tracks if not track.mute for strip in _clips(track.strips)]
     for source in sources:
-        if REST in source.action:
+        if is_rest(source.action):
             continue
         for layer in source.action.layers if source.action_slot is not None else ():
             for strip in layer.strips:

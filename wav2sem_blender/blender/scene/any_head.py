@@ -17,6 +17,7 @@ from ...pipeline.time_slicing import Progress
 from ..tasks.in_thread import ThreadTask
 from . import checks
 from .character import Part, gather
+from .custom_properties import lines, text
 from .key_mapping import value_path
 
 LANDMARK_PROPERTY = "wav2sem_landmark"  # custom property of an empty: which of LANDMARKS it is
@@ -26,7 +27,8 @@ _GUESSING = 0.25  # the share of the progress bar for guessing landmarks
 
 def landmark_empties(face: bpy.types.Object) -> dict[str, bpy.types.Object]:
     """The face's landmark empties, by landmark."""
-    return {child[LANDMARK_PROPERTY]: child for child in face.children if LANDMARK_PROPERTY in child}
+    found = {text(child, LANDMARK_PROPERTY): child for child in face.children if LANDMARK_PROPERTY in child}
+    return {name: child for name, child in found.items() if name in LANDMARKS}
 
 
 def placing_landmarks(face: bpy.types.Object, context: bpy.types.Context) -> ThreadTask:
@@ -148,9 +150,7 @@ def _write_all(parts: tuple[Part, ...], shapes: list[dict[str, np.ndarray]]) -> 
 def made_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
     """Names of the mesh's shape keys that were made here."""
     keys = mesh.shape_keys
-    if keys is None or MADE_PROPERTY not in keys:
-        return frozenset()
-    return frozenset(keys[MADE_PROPERTY].split("\n")) & frozenset(keys.key_blocks.keys())
+    return frozenset() if keys is None else lines(keys, MADE_PROPERTY) & frozenset(keys.key_blocks.keys())
 
 
 def _write(target: bpy.types.Object, shapes_V3_of: dict[str, np.ndarray]) -> list[str]:

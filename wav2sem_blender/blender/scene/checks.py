@@ -14,6 +14,7 @@ from ...pipeline.any_head.geometry import Similarity
 from ...pipeline.face_names import Row, listed
 from ...pipeline.flame import FlameMismatchError, FlameReference
 from . import controls, key_mapping
+from .custom_properties import lines
 
 # Custom properties of a shape-key data-block: the keys that this add-on made, and the hash of their basis.
 OWN_KEYS_PROPERTY = "wav2sem_keys"
@@ -138,9 +139,7 @@ def rest_points(mesh: bpy.types.Mesh) -> np.ndarray:
 def own_keys(mesh: bpy.types.Mesh) -> frozenset[str]:
     """Names of the mesh's shape keys that a run of this add-on made."""
     keys = mesh.shape_keys
-    if keys is None or OWN_KEYS_PROPERTY not in keys:
-        return frozenset()
-    return frozenset(keys[OWN_KEYS_PROPERTY].split("\n")) & frozenset(keys.key_blocks.keys())
+    return frozenset() if keys is None else lines(keys, OWN_KEYS_PROPERTY) & frozenset(keys.key_blocks.keys())
 
 
 def _check_editable(context: bpy.types.Context, target: bpy.types.Object) -> None:

@@ -17,6 +17,7 @@ from ...files import atomic_path
 from ...pipeline.motion import Motion
 from .. import compat
 from . import actions, export_meshes, export_time, key_mapping, parts, takes
+from .custom_properties import text
 
 
 def playing(face: bpy.types.Object | None) -> tuple[takes.Take, ...]:
@@ -54,7 +55,7 @@ def sampled(face: bpy.types.Object, scene: bpy.types.Scene) -> Motion:
         raise UserError(
             'The action "{action}" has no curve for a shape key of "{face}".', action=top.name, face=face.name
         )
-    info = {"audio": str(top.get("wav2sem_audio", "")), "audio_sha256": str(top.get(actions.AUDIO_HASH, ""))}
+    info = {"audio": text(top, "wav2sem_audio"), "audio_sha256": text(top, actions.AUDIO_HASH)}
     names = _channel_names(face, tuple(values))
     return Motion(
         weights_TK=np.stack(list(values.values()), axis=1),

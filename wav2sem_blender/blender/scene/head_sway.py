@@ -99,10 +99,12 @@ def find(head: bpy.types.Object, what: SwayTarget, earlier: Mapping[str, Sequenc
 
 
 def set_values(owner: bpy.types.Object, path: str, values: list[float]) -> None:
-    """Set a rotation; nothing happens if its bone is gone."""
+    """Set a rotation; nothing happens if its bone is gone, or if the path leads to something else."""
     try:
         rotation = owner.path_resolve(path)
     except ValueError:
+        return
+    if not isinstance(rotation, Euler | Quaternion) or len(rotation) != len(values):
         return
     for index, value in enumerate(values):
         rotation[index] = value

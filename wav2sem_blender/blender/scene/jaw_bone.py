@@ -19,6 +19,7 @@ from ...pipeline.face_names import Row
 from ...pipeline.visemes import VISEME_SETS
 from . import key_mapping
 from .controls import armature_of, opening_axis
+from .custom_properties import text
 from .key_mapping import value_path
 
 AXES = (
@@ -120,7 +121,7 @@ def release(face: bpy.types.Object) -> None:
         if mode != bone.rotation_mode:
             bone.rotation_mode = mode  # type: ignore[assignment]
     keys = face.data.shape_keys
-    carrier = keys.get(_CARRIER_PROPERTY) if keys else None
+    carrier = text(keys, _CARRIER_PROPERTY) if keys else ""
     if carrier:
         table = key_mapping.stored(face)
         if table is not None:

@@ -57,8 +57,8 @@ AXES = tuple(
 
 
 def _suggest_channels(row: Any, _context: bpy.types.Context, _text: str) -> Iterable[str]:
-    visemes = row.id_data.wav2sem_mapping_channels
-    return KNOWN_CHANNELS if visemes == "MODEL" else VISEME_SETS[visemes].names
+    visemes = VISEME_SETS.get(row.id_data.wav2sem_mapping_channels)
+    return KNOWN_CHANNELS if visemes is None else visemes.names
 
 
 def _control(row: Any) -> Control:

@@ -14,16 +14,18 @@ from typing import Any
 import bpy
 
 from . import players
+from .custom_properties import as_dict, is_list_of, is_number, record, text
 from .players import Player
 
 BEFORE = "wav2sem_before"
 # Who the shape keys or the rig are, for the takes that belong to them (`actions.claim`).
 IDENTITY = "wav2sem_id"
+_LARGEST = 1e30  # of a slider; Blender stores floats
 
 
 def put_back_later(keys: Player, rollback: ExitStack) -> None:
     """Let the rollback of a failed run discard what the run records here."""
-    rollback.callback(_put_back, keys, keys.get(BEFORE))
+    rollback.callback(_put_back, keys, text(keys, BEFORE) or None)
 
 
 def _put_back(keys: Player, content: str | None) -> None:
@@ -95,12 +97,29 @@ def restore(keys: Player) -> None:
 
 def _renamed(keys: bpy.types.Key, known: Mapping[str, Any], place: list[int]) -> bpy.types.ShapeKey | None:
     """The key that is in this place of the list, if no record has its name; 0.1.0 recorded no places."""
-    block = keys.key_blocks[place[0]] if place and place[0] < len(keys.key_blocks) else None
+    block = keys.key_blocks[int(place[0])] if place and place[0] < len(keys.key_blocks) else None
     return block if block is not None and block.name not in known else None
 
 
 def _read(keys: Player) -> dict[str, Any]:
-    return json.loads(keys.get(BEFORE, "{}"))  # type: ignore[no-any-return]
+    """The record; what is not as `_write` writes it is left out."""
+    stored = record(keys, BEFORE)
+    read: dict[str, Any] = {}
+    for name in ("keys", "controls"):
+        if name in stored:
+            is_whole = _is_slider if name == "keys" else is_number
+            read[name] = {key: value for key, value in as_dict(stored[name]).items() if is_whole(value)}
+    moved = as_dict(stored.get("pushed"))
+    if isinstance(moved.get("track"), str) and isinstance(moved.get("nla"), bool):
+        read["pushed"] = moved
+    return read
+
+
+def _is_slider(value: Any) -> bool:
+    """Value, least, most, and the place, which 0.1.0 did not record."""
+    if not is_list_of(value, float) or len(value) not in (3, 4):
+        return False
+    return all(abs(number) < _LARGEST for number in value[:3]) and (len(value) == 3 or 0 <= value[3] < 2**31)
 
 
 def _write(keys: Player, before: dict[str, Any]) -> None:

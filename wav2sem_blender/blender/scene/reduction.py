@@ -22,6 +22,7 @@ from ...pipeline.time_slicing import Steps, at_once
 from .. import compat
 from ..tasks.task import Task
 from . import actions, controls, players, takes
+from .custom_properties import as_dict, described, group, record
 from .key_offsets import metres_per_unit, offset_of, opening_mm
 from .takes import Take
 
@@ -208,7 +209,9 @@ def last_outcome(take: Take) -> Reduction | None:
     """What the last reduction of a take did; None if the number of its keyframes has changed since."""
     if _OUTCOME not in take.action:
         return None
-    outcome = Reduction(**json.loads(take.action[_OUTCOME]))
+    outcome = described(Reduction, record(take.action, _OUTCOME))
+    if outcome is None:
+        return None
     n_keys = sum(len(curve.keyframe_points) for _, curve in take.curves())
     return outcome if n_keys == outcome.keys_after else None
 
@@ -223,11 +226,12 @@ def _dense(
     action: bpy.types.Action, name: str, curve: bpy.types.FCurve, hash_now: str, first: int, last: int
 ) -> np.ndarray:
     """A curve's value at every frame (T,): the stored dense values unless the curve was edited since."""
-    stored = action.get(_DENSE, {})
-    written = json.loads(action.get(_WRITTEN, '{"first": 0, "curves": {}}'))
-    if name in stored and written["first"] == first and written["curves"].get(name) == hash_now:
-        values_T = np.frombuffer(stored[name], dtype="<f4")
-        if len(values_T) == last - first + 1:
+    stored, written = group(action, _DENSE), record(action, _WRITTEN)
+    is_unchanged = written.get("first") == first and as_dict(written.get("curves")).get(name) == hash_now
+    kept = stored.get(name) if is_unchanged else None
+    if isinstance(kept, bytes) and len(kept) == 4 * (last - first + 1):
+        values_T = np.frombuffer(kept, dtype="<f4")
+        if np.isfinite(values_T).all():
             return values_T
     return np.array([curve.evaluate(frame) for frame in range(first, last + 1)], dtype="<f4")
 

@@ -15,6 +15,7 @@ from ...pipeline.face_names import Row, listed
 from ...pipeline.motion import Motion
 from . import key_mapping, original_state
 from .checks import OWN_BASIS_PROPERTY, OWN_KEYS_PROPERTY, own_keys, rest_points
+from .custom_properties import text
 from .plan import Plan
 
 # Blender's hard limit of a shape key's value.
@@ -40,7 +41,7 @@ def make_keys(target: bpy.types.Object, motion: Motion, plan: Plan, rollback: Ex
     keys = target.data.shape_keys
     active_index = target.active_shape_key_index
     rollback.callback(setattr, target, "active_shape_key_index", active_index)
-    is_current = keys is not None and keys.get(OWN_BASIS_PROPERTY) == basis_hash
+    is_current = keys is not None and text(keys, OWN_BASIS_PROPERTY) == basis_hash
     made: list[Row] = []
     for channel in plan.new_channels:
         factor = factors[channel]

@@ -355,7 +355,7 @@ def _settle(keys: Player) -> None:
     strips = [strip for track in animation.nla_tracks for strip in track.strips] if animation is not None else []
     in_nla = any(strip.action is not None and actions.AUDIO_HASH in strip.action for strip in strips)
     on_top = animation is not None and animation.action is not None and actions.AUDIO_HASH in animation.action
-    others = any(strip.action is not None and actions.REST not in strip.action for strip in strips)
+    others = any(strip.action is not None and not actions.is_rest(strip.action) for strip in strips)
     if not in_nla and not (on_top and others):
         actions.drop_rest(keys)
     if animation is not None and not in_nla and not others and (on_top or animation.action is None):

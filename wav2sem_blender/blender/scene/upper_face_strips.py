@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import bpy
 
 from ...pipeline.upper_face import Settings
 from . import actions, head_sway, players
+from .custom_properties import as_dict, fitting, is_list_of, record
 from .head_sway import SwayTarget
 
 TRACK_NAME = "Upper Face"
@@ -51,17 +51,17 @@ def switch_upper_face(target: bpy.types.Object, is_on: bool) -> None:
 
 def recorded_settings(action: bpy.types.Action) -> Settings:
     """The settings that an action of ours was made with."""
-    return Settings(**record_of(action)["settings"])
+    return Settings(**fitting(Settings, as_dict(record_of(action).get("settings"))))
 
 
 def recording_of(action: bpy.types.Action) -> dict[str, Any]:
     """What was recorded about the recording that it was made from; may be empty."""
-    return record_of(action).get("recording", {})  # type: ignore[no-any-return]
+    return as_dict(record_of(action).get("recording"))
 
 
 def sway_of(action: bpy.types.Action) -> SwayTarget:
     """The object or bone that it sways, as they are called now."""
-    recorded = SwayTarget(**record_of(action).get("sway", {}))
+    recorded = SwayTarget(**fitting(SwayTarget, as_dict(record_of(action).get("sway"))))
     for owner in bpy.data.objects if recorded.object_name else ():
         if any(strip.action == action for _, _, strip in strips_on(owner)):
             bones = filter(None, (_BONE.match(curve.data_path) for curve in actions.curves_of(action)))
@@ -148,9 +148,10 @@ def return_to_rest(owner: Any, action: bpy.types.Action) -> None:
 def rest_of(action: bpy.types.Action) -> dict[str, list[float]]:
     """Data path and rest of what an action of ours sways; the path follows a renamed bone."""
     paths = dict.fromkeys(curve.data_path for curve in actions.curves_of(action) if not players.key_of(curve))
-    return dict(zip(paths, record_of(action)["rest"].values(), strict=False))
+    rests = as_dict(record_of(action).get("rest")).values()
+    return {path: rest for path, rest in zip(paths, rests, strict=False) if is_list_of(rest, float)}
 
 
 def record_of(action: bpy.types.Action) -> dict[str, Any]:
     """The record that is stored on an action of ours."""
-    return json.loads(action[MARK])  # type: ignore[no-any-return]
+    return record(action, MARK)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Any
 
 import bpy
 import numpy as np
@@ -19,6 +20,7 @@ from ...pipeline.retarget import resample, rested
 from ...pipeline.time_slicing import Steps
 from .. import compat
 from . import actions, checks, controls, original_state, parts, shape_keys, takes
+from .custom_properties import record, text
 from .plan import Plan, make_plan
 
 _CHANNELS_IN_A_STEP = 8
@@ -193,8 +195,8 @@ def _keep_other_line(target: bpy.types.Object, first: int, last: int, marks: Map
     animation = current.player.animation_data if current is not None else None
     if current is None or current.action.library is not None or (animation.nla_tracks and not animation.use_nla):
         return []
-    is_same_audio = current.action.get(actions.AUDIO_HASH) == marks[actions.AUDIO_HASH]
-    if is_same_audio and _strip_of(current.action.get(actions.SETTINGS, "{}")) == _strip_of(marks[actions.SETTINGS]):
+    is_same_audio = text(current.action, actions.AUDIO_HASH) == marks[actions.AUDIO_HASH]
+    if is_same_audio and _strip_of(current.action) == _strip_of(marks):
         return []
     begin, end = current.frames
     if begin <= last and first <= end:
@@ -208,12 +210,13 @@ def _cut_off(rig: bpy.types.Object, cut: list[str]) -> tuple[str, ...]:
     """A warning about controls that would go beyond their limits."""
     if not cut:
         return ()
-    text = 'Limits of "{rig}" cut off the motion of {controls}. Widen them, or lower the gain under Key Mapping.'
-    return (Text(text, rig=rig.name, controls=listed(cut)),)
+    words = 'Limits of "{rig}" cut off the motion of {controls}. Widen them, or lower the gain under Key Mapping.'
+    return (Text(words, rig=rig.name, controls=listed(cut)),)
 
 
-def _strip_of(settings: str) -> str:
-    return str(json.loads(settings).get("strip", ""))
+def _strip_of(marked: Any) -> str:
+    """Name of the strip in the settings of an Action, or of `_marks`."""
+    return str(record(marked, actions.SETTINGS).get("strip", ""))
 
 
 def _marks(motion: Motion, settings: Mapping[str, object]) -> dict[str, str]:

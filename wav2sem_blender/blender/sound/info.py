@@ -44,12 +44,12 @@ def chosen_info(scene: bpy.types.Scene, patience_s: float = 0.0) -> SoundInfo:
         UserError: Nothing is chosen, or it has no sound.
     """
     settings = scene.wav2sem
-    if settings.source == "FILE" and settings.filepath:
+    if source_of(settings) == "FILE" and settings.filepath:
         check_asked(settings.filepath)
         return look.at_file(source.absolute(settings.filepath), patience_s)
     block = chosen_sound(scene)
     if block is None:
-        raise NothingChosenError(NOTHING_CHOSEN[settings.source])
+        raise NothingChosenError(NOTHING_CHOSEN[source_of(settings)])
     if block.packed_file is None:
         check_asked(block.filepath, block.library)
         info = look.at_file(Path(chosen_path(scene)), patience_s)
@@ -59,6 +59,11 @@ def chosen_info(scene: bpy.types.Scene, patience_s: float = 0.0) -> SoundInfo:
         return info
     strip = compat.find_strip(scene, settings.strip)
     return replace(info, duration_s=compat.strip_times(strip).duration / compat.strip_rate_hz(strip))
+
+
+def source_of(settings: Any) -> str:
+    """The panel's source; a file's, where the scene of another version or of a stranger has one that is none."""
+    return settings.source or "FILE"
 
 
 def ask_for_chosen(scene: bpy.types.Scene) -> None:

@@ -44,7 +44,8 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         row = layout.row()
         row.use_property_split = False
         row.prop(settings, "source", expand=True)
-        layout.prop(settings, _SOURCES[settings.source])
+        chosen = _SOURCES[sound_info.source_of(settings)]
+        layout.prop(settings, chosen)
         try:
             words = sound_info.chosen_info(context.scene).words()
         except NotAskedError:
@@ -53,7 +54,7 @@ class WAV2SEM_PT_speech(SpeechPanel, bpy.types.Panel):
         except BeingReadError:
             words = Text("Reading the Sound")
         except UserError as error:
-            draw_text(layout, context, error.text, "ERROR" if getattr(settings, _SOURCES[settings.source]) else "INFO")
+            draw_text(layout, context, error.text, "ERROR" if getattr(settings, chosen) else "INFO")
             return
         row = columns(self.layout.column()).split(factor=_INFO_SHARE)
         row.label(text=translated(words))

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import bpy
@@ -15,8 +13,8 @@ from ...errors import Text, UserError
 from .. import addon_preferences, compat
 from ..addon_preferences import ENGINES
 from ..animate.settings import AnimateSettings
-from ..scene import reduction, takes, upper_face_strips
-from ..scene.actions import SOUND
+from ..scene import custom_properties, reduction, takes, upper_face_strips
+from ..scene.actions import SETTINGS, SOUND
 from ..scene.takes import Take
 from . import status
 from .animate import FRESH, SpeechTaskOperator
@@ -249,9 +247,8 @@ def rebake_settings(take: Take, face: bpy.types.Object, device: str) -> AnimateS
     if take.is_upper_face:
         record = upper_face_strips.recording_of(take.action)
     else:
-        record = json.loads(take.action.get("wav2sem_settings", "{}"))
-    known = {field.name for field in fields(AnimateSettings)}
-    given = {name: value for name, value in record.items() if name in known}
+        record = custom_properties.record(take.action, SETTINGS)
+    given = custom_properties.fitting(AnimateSettings, record)
     if not any(given.get(name) for name in ("filepath", "sound", "strip")):
         raise UserError(
             'The action "{action}" has no record of its audio. Animate the face from the panel again.',
@@ -261,7 +258,7 @@ def rebake_settings(take: Take, face: bpy.types.Object, device: str) -> AnimateS
         given["engine"] = "auto"
     block = take.action.get(SOUND)
     given |= {"object_name": face.name, "object_uid": face.session_uid, "device": device}
-    given["sound_uid"] = block.session_uid if block is not None else 0
+    given["sound_uid"] = block.session_uid if isinstance(block, bpy.types.Sound) else 0
     if take.is_upper_face:
         given |= {
             "upper_face": upper_face_strips.recorded_settings(take.action),
