@@ -84,6 +84,16 @@ def test_every_language_says_words_and_but_for_hebrew_numbers() -> None:
         assert {phone for word in words for phone in word} <= set(PHONES[1:])
 
 
+def test_russian_y_is_not_rounded_and_prepositions_lean_on_the_next_word() -> None:
+    assert pronounce(["мы", "музыку", "в", "к"], "ru") == [
+        ("M", "IH"),
+        ("M", "UW", "Z", "IH", "K", "UW"),
+        ("V",),
+        ("K",),
+    ]
+    assert pronounce(["життя"], "uk")[0][:2] == ("ZH", "IH")
+
+
 def test_words_of_another_script_are_said_in_its_language() -> None:
     assert pronounce(["мама"], "en") == pronounce(["мама"], "ru")
     assert pronounce(["hello"], "ru") == pronounce(["hello"], "en")

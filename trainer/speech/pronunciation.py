@@ -144,6 +144,8 @@ def espeak_phones(word: str, code: str) -> tuple[str, ...]:
     """What espeak-ng says; () if it has a sound that is unknown, or says it in another language."""
     try:
         symbols = [symbol for part in pronounced_symbols(word, _VOICES.get(code, code)) for symbol in part]
+        if code in ("ru", "uk"):  # here y is no rounded vowel
+            symbols = [symbol.replace("y", "ɨ") for symbol in symbols]
         simpler = (s.translate(_SIMPLER).replace("a.", "a").replace("u.", "u") for s in symbols)
         return tuple(phone for symbol in simpler if symbol.strip("ˈˌː") for phone in to_cmu(symbol))
     except MissingFileError:

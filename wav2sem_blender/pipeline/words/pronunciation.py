@@ -51,6 +51,19 @@ _SCRIPTS = {
     **{"el": ("GREEK",), "ko": ("HANGUL",), "ja": ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"), "zh": ("CJK",)},
     **{"he": ("HEBREW",), "hi": ("DEVANAGARI",), "bn": ("BENGALI",), "ta": ("TAMIL",), "hr": ("LATIN", "CYRILLIC")},
 }
+# Short words that lean on the next one; espeak-ng, which the network learned from, says the letter's name.
+_LEANING = {
+    **{"ru": "в:V с:S к:K б:B ж:ZH", "uk": "в:V з:Z й:Y б:B", "bg": "в:V с:S", "mk": "в:V с:S", "pl": "w:V z:Z"},
+    **{
+        "cs": "v:V s:S k:K z:Z",
+        "sk": "v:V s:S k:K z:Z",
+        "sl": "s:S k:K z:Z",
+        "hr": "s:S k:K",
+        "pt": "o:UH e:IY às:AA,SH",
+    },
+}
+_VOWEL_LETTERS = {code: "аеёиоуыэюяіїє" for code in ("ru", "uk")}
+_VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
 CODES = "".join(chr(ord("0") + i) for i in range(len(PHONES)))
 """One sign for each of `PHONES`, in the lexicon."""
 LONGEST_WORD = 40  # letters
@@ -113,6 +126,11 @@ class _Pronunciation:
         self._letters = {letter: i + 2 for i, letter in enumerate(about["letters"])}  # 0: none, 1: unknown
         self._languages = {code: i for i, code in enumerate(about["languages"])}
         self._lexicon: dict[str, dict[str, str]] = about["lexicon"]
+        self._leaning = {
+            (word, code): tuple(sound.split(","))
+            for code, listed in _LEANING.items()
+            for word, _, sound in (unicodedata.normalize("NFD", pair).partition(":") for pair in listed.split())
+        }
         self._letters_E, self._languages_E, self._languages_C = (
             _dequantised(arrays, name) for name in ("letters_E", "languages_E", "languages_C")
         )
@@ -137,7 +155,8 @@ class _Pronunciation:
             for first in range(0, len(unique), _WORDS_AT_ONCE):
                 some = unique[first : first + _WORDS_AT_ONCE]
                 said |= zip(((word, code) for word in some), self._network(some, code), strict=True)
-        return [said.get(key, ()) for key in keys]
+        said |= {key: self._leaning[key] for key in keys if key in self._leaning}
+        return [_unrounded(said.get(key, ()), *key) for key in keys]
 
     @staticmethod
     def _key(word: str, language: str) -> tuple[str, str]:
@@ -163,10 +182,25 @@ class _Pronunciation:
         return [_collapsed(path[: OUTPUTS * len(word)]) for path, word in zip(scores.argmax(-1), words, strict=True)]
 
 
+def _unrounded(phones: tuple[str, ...], word: str, code: str) -> tuple[str, ...]:
+    """Russian ы is no "oo": espeak-ng writes y for it, which is a rounded vowel elsewhere."""
+    if code not in _VOWEL_LETTERS or "UW" not in phones:
+        return phones
+    letters = [letter for letter in unicodedata.normalize("NFC", word) if letter in _VOWEL_LETTERS[code]]
+    places = [i for i, phone in enumerate(phones) if phone in _VOWELS]
+    if len(letters) != len(places):
+        letters = ["у" if "у" in letters or "ю" in letters else "ы"] * len(places)
+    wrong = {i for i, letter in zip(places, letters, strict=True) if phones[i] == "UW" and letter not in "ую"}
+    return tuple("IH" if i in wrong else phone for i, phone in enumerate(phones))
+
+
 def _convolved(x_NMC: np.ndarray, taps_KCC: np.ndarray) -> np.ndarray:
-    n_taps, n_letters = len(taps_KCC), x_NMC.shape[1]
+    """As one product of matrices, which takes a third of the time of one for each word and tap."""
+    n_taps, (n_words, n_letters, _) = len(taps_KCC), x_NMC.shape
     padded = np.pad(x_NMC, ((0, 0), (n_taps // 2, n_taps // 2), (0, 0)))
-    return sum(padded[:, k : k + n_letters] @ tap for k, tap in enumerate(taps_KCC))  # type: ignore[return-value]
+    columns = np.concatenate([padded[:, k : k + n_letters] for k in range(n_taps)], 2)
+    flat = columns.reshape(n_words * n_letters, -1) @ taps_KCC.reshape(-1, taps_KCC.shape[2])
+    return flat.reshape(n_words, n_letters, -1)
 
 
 def _collapsed(path: np.ndarray) -> tuple[str, ...]:
