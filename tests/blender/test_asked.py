@@ -15,7 +15,7 @@ import pytest
 from wav2sem_blender.blender.animate import settings as animate_settings
 from wav2sem_blender.blender.sound import info, look
 from wav2sem_blender.blender.tasks import asked
-from wav2sem_blender.blender.ui import panels, properties, status
+from wav2sem_blender.blender.ui import panels, properties, status, transcript
 from wav2sem_blender.blender.ui.playback import WAV2SEM_OT_play_speech
 
 PLACE = "/nowhere/stranger"
@@ -183,6 +183,23 @@ def test_a_packed_sound_is_in_the_file(attended, tmp_path):
     bpy.context.scene.wav2sem.source, bpy.context.scene.wav2sem.sound = "SOUND", block
     asked._asked.clear()
     assert info.chosen_info(bpy.context.scene, look.PATIENCE_S).duration_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_words_beside_the_sound_are_looked_for_when_the_sound_is_asked_for(is_packed, attended, touched, tmp_path):
+    (tmp_path / "stranger").mkdir()
+    wav = tmp_path / "stranger" / "line.wav"
+    look_file(wav)
+    wav.with_suffix(".txt").write_text("Hello")
+    block = bpy.data.sounds.load(str(wav))
+    if is_packed:
+        block.pack()
+    bpy.context.scene.wav2sem.source, bpy.context.scene.wav2sem.sound = "SOUND", block
+    asked._asked.clear()
+    touched.clear()
+    assert transcript._beside(bpy.context) is None and touched == []
+    info.ask_for_chosen(bpy.context.scene)
+    assert transcript._beside(bpy.context) == wav.with_suffix(".txt")
 
 
 def test_the_bundled_model_needs_no_question(attended):

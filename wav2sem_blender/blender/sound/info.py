@@ -76,6 +76,18 @@ def ask_for_chosen(scene: bpy.types.Scene) -> None:
             ask(scene.wav2sem.filepath)
 
 
+def check_chosen_is_asked(scene: bpy.types.Scene) -> None:
+    """Raise NotAskedError unless the user has asked for the place of the panel's sound; as `chosen_sound`.
+
+    A packed sound is in this file, but what lies beside its place is not.
+    """
+    block = chosen_sound(scene)
+    if block is None:
+        check_asked(scene.wav2sem.filepath)
+    else:
+        check_asked(block.filepath, block.library)
+
+
 def chosen_sound(scene: bpy.types.Scene) -> bpy.types.Sound | None:
     """The sound data-block of the panel's strip, sound or speaker; None for a file or an empty source.
 

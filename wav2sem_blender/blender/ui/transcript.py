@@ -102,7 +102,7 @@ def _n_words_of(text: str) -> int:
 def _beside(context: bpy.types.Context) -> Path | None:
     """A file beside the sound that has its name and may have its words."""
     try:
-        info.chosen_info(context.scene)  # a sound that may not be looked at has no neighbours either
+        info.check_chosen_is_asked(context.scene)  # a sound that may not be looked at has no neighbours either
         return _found_beside(info.chosen_path(context.scene), round(time.monotonic()))
     except UserError:
         return None
@@ -179,7 +179,7 @@ class WAV2SEM_PT_transcript(SpeechPanel, bpy.types.Panel):
         row.prop(settings, "said", expand=True)
         row = layout.row(align=True)
         row.use_property_split = False
-        name = FIELDS[settings.said]
+        name = FIELDS.get(settings.said, "transcript")  # a stranger's file may have none of these
         if settings.said == "LINE":
             row.prop(settings, name, text="", placeholder=translated("The words of the sound; optional"))
         elif settings.said == "TEXT":
