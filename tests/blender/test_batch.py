@@ -17,6 +17,7 @@ import pytest
 from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_SPEECH
 from wav2sem_blender.batch.exit_codes import CODES
 from wav2sem_blender.blender.animate.batch_command import SCENE_SUFFIXES, run_command
+from wav2sem_blender.blender.scene import speech_track
 from wav2sem_blender.pipeline.motion import Motion
 
 pytestmark = pytest.mark.skipif(
@@ -144,6 +145,22 @@ def test_a_night_with_faults_goes_on_and_resumes(night, tmp_path, capsys):
     assert night(rows)[0] == CODES["partly"]
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"event"')]
     assert sorted(event["name"] for event in events if event["event"] == "line") == ["broken", "nobody"]
+
+
+SAID = "please put the paper boat by the pond my mother may move five more ships before we both hear the music"
+
+
+def test_what_is_said_is_in_the_scene_and_in_the_report(night, tmp_path):
+    (tmp_path / "said.txt").write_text(SAID)
+    header = "audio,output,character,object,transcript,text"
+    rows = f"{header}\nline.flac,a,hero.blend,Head,said.txt,\nline.flac,b,hero.blend,Head,,{SAID}\n"
+    code, records = night(rows)
+    assert code == 0 and all(record["fit"] > 0.4 and record["language"] == "en" for record in records)
+    for name in "ab":
+        bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "out" / f"{name}.blend"))
+        action = bpy.data.objects["Head"].data.shape_keys.animation_data.action
+        words = [word.text for word in speech_track.recorded(action).words]
+        assert " ".join(words).lower() == SAID
 
 
 def test_a_scene_that_ended_blender_is_left_out_once(night, tmp_path):

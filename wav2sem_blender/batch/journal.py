@@ -4,6 +4,9 @@
 While a run goes on, records are appended, so a killed run loses none. A run of a chunk has a file of its own, and the
 run of the whole manifest that follows takes those in. Only a line's hashes and the place of its record are kept in
 memory. Standard library only.
+
+A line's files are written before its record. So a run first writes which lines it begins: what lies there after it was
+killed is then known to be ours, and may be replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from .manifest import Row
 
 REPORT = "report.jsonl"
 MADE, FAILED = "made", "failed"
+_BEGUN = ".wav2sem_batch.begun"
 _CHUNK_REPORT = re.compile(r"report\.\d+of\d+\.jsonl")
 _OF_KIND = b'{"batch": 1, '
 
@@ -53,6 +57,7 @@ class Journal:
         self.folder = folder
         self.path = folder / (REPORT if chunk[1] == 1 else f"report.{chunk[0]}of{chunk[1]}.jsonl")
         self._is_whole = chunk[1] == 1
+        self._begun = folder / (_BEGUN if self._is_whole else f"{_BEGUN}.{chunk[0]}of{chunk[1]}")
         others = sorted(path for path in folder.iterdir() if _CHUNK_REPORT.fullmatch(path.name))
         self._files = [folder / REPORT, *others]
         if self.path not in self._files:
@@ -62,6 +67,11 @@ class Journal:
             if path.exists():
                 self._read(number, path)
         self._appended: IO[bytes] | None = None
+
+    @property
+    def own_files(self) -> tuple[Path, Path]:
+        """The files that this run writes."""
+        return self.path, self._begun
 
     def __enter__(self) -> Journal:
         self._appended = self.path.open("ab")
@@ -86,6 +96,24 @@ class Journal:
         self._appended.write(_line(record))
         self._appended.flush()
         self.entries[record["name"]] = _entry(record, self._files.index(self.path), offset)
+
+    def begin(self, rows: Iterable[Row]) -> None:
+        """Say which lines are begun, before the first of them is made.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        with atomic_file(self._begun) as file:
+            for row in rows:
+                file.write(json.dumps(row.name).encode("ascii") + b"\n")
+
+    def begun(self) -> set[str]:
+        """The lines that runs have begun which did not come to their end."""
+        names: set[str] = set()
+        for path in self.folder.glob(f"{_BEGUN}*"):
+            with suppress(OSError, ValueError), path.open("rb") as file:
+                names.update(map(json.loads, file))
+        return names
 
     def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         """The records of these rows in their order, with the rows' numbers of today."""
@@ -123,10 +151,12 @@ class Journal:
         number = self._files.index(self.path)
         for name, offset in offsets.items():
             self.entries[name].file, self.entries[name].offset = number, offset
+        done = [self._begun]
         if self._is_whole:
-            for path in self._files[1:]:
-                with suppress(OSError):
-                    path.unlink()
+            done = [*self._files[1:], *self.folder.glob(f"{_BEGUN}*")]
+        for path in done:
+            with suppress(OSError):
+                path.unlink()
 
     def relative(self, path: str) -> str:
         """A path as a link from the folder, with "/"; absolute where there is none, as to another drive."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -132,11 +133,12 @@ def _run(options: Options, model: Model, make: Make, files_of: FilesOf, teller: 
     output.mkdir(parents=True, exist_ok=True)
     with lock.held(output, options.chunk):
         rows = _chunk(rows, options.chunk)
-        _remove_unfinished(rows, files_of)
         with Journal(output, options.chunk) as journal:
+            _remove_unfinished([*journal.own_files, output / PAGE], rows, files_of)
             recipe_of = _recipes(options, model)
             todo = resume.left_to_make(rows, journal, recipe_of, files_of)
             teller.start(len(rows), len(todo), options.n_workers)
+            journal.begin(todo)
             arguments_of = functools.partial(_arguments, options, model, files_of)
             with closing(make(todo, arguments_of)) as answers:
                 _take(answers, journal, recipe_of, teller, n_workers=options.n_workers)
@@ -151,7 +153,10 @@ def _run(options: Options, model: Model, make: Make, files_of: FilesOf, teller: 
 def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: bool) -> list[Row]:
     if options.output.exists() and not options.output.is_dir():
         raise Stop("usage", f"{options.output} is a file; --output must be a folder.")
-    known = Journal(options.output).entries if options.output.is_dir() else {}
+    known: set[str] = set()
+    if options.output.is_dir():
+        journal = Journal(options.output)
+        known = journal.begun().union(journal.entries)
 
     def taken(row: Row, file: Path) -> bool:
         if row.name in known or not file.exists():
@@ -269,12 +274,11 @@ def _summary(rows: Sequence[Row], journal: Journal, teller: Teller, page: Path) 
     return code
 
 
-def _remove_unfinished(rows: Iterable[Row], files_of: FilesOf) -> None:
-    """Remove what a killed worker left of these rows' files; a run of other rows may be writing its own."""
+def _remove_unfinished(books: Iterable[Path], rows: Iterable[Row], files_of: FilesOf) -> None:
+    """Remove what a killed run left of its books and of these rows' files; a run of other rows may write its own."""
     own: dict[Path, set[str]] = {}
-    for row in rows:
-        for path in files_of(row).values():
-            own.setdefault(path.parent, set()).add(path.name)
+    for path in itertools.chain(books, itertools.chain.from_iterable(files_of(row).values() for row in rows)):
+        own.setdefault(path.parent, set()).add(path.name)
     for folder, names in own.items():
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:

@@ -164,6 +164,9 @@ def _made_scene(row: Row, options: run.Options, files: Mapping[str, Path]) -> li
         tongue=given["tongue"],
         delay_s=given["delay"],
         start_frame=given["start_frame"],
+        transcript=row.text,
+        transcript_file=row.transcript,
+        language=given["language"],
     )
     outcome, notes = jobs.run(context, settings)
     face = find_object(context, row.object, 0)
