@@ -87,7 +87,13 @@ def export(config: Export, run_folder: Path, out: Path) -> Path:
     return out
 
 
-def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basis_KV3: np.ndarray) -> ModelFolder:
+def write_model(
+    run: Run,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    basis_KV3: np.ndarray,
+    graphs: Mapping[str, Path] | None = None,
+) -> ModelFolder:
     """RUN/model: a finished run's model, complete for `SpeechAnimator.load`.
 
     Args:
@@ -95,9 +101,15 @@ def write_model(run: Run, config: ModelConfig, state: Mapping[str, Tensor], basi
         config: The model's description, with `provenance_of` the run.
         state: The state dict of `FaceModel`.
         basis_KV3: Vertex displacements of the channels in the config's unit.
+        graphs: ONNX files of encoders that this run did not change, by name.
     """
     tensors = {key: value.detach().cpu().numpy() for key, value in state.items()}
-    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)})
+    return save_model(run.folder / MODEL, config, tensors | {BASIS_KEY: basis_KV3.astype(np.float32)}, graphs)
+
+
+def graphs_of(folder: ModelFolder) -> dict[str, Path]:
+    """The ONNX files of a model folder, by name."""
+    return {name: folder.path / name for name in (ENCODER_ONNX, SEMANTIC_ONNX) if name in folder.files}
 
 
 def provenance_of(run: Run) -> dict[str, Any]:
@@ -128,7 +140,8 @@ def _export_folder(config: Export, run_folder: Path, out: Path) -> None:
         halved = ("audio_encoder.", "wav2sem.")
         tensors |= {key: t.astype(np.float16) for key, t in tensors.items() if key.startswith(halved)}
     with tempfile.TemporaryDirectory() as temp:
-        onnx = export_onnx(model, folder.config, Path(temp)) if config.onnx else {}
+        # A run that changes no encoder keeps the graphs: 8-bit matrices made of halved weights would differ a little.
+        onnx = (graphs_of(folder) or export_onnx(model, folder.config, Path(temp))) if config.onnx else {}
         save_model(out, folder.config, tensors, onnx)
 
 

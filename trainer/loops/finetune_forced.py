@@ -39,7 +39,7 @@ from ..runs.run import Run, cosine_with_warmup, data_hash
 from ..runs.stages import read_run
 from ..speech.phones import Timing
 from ..speech.prepared import SAMPLE_RATE_HZ, SpeechRecord, SpeechStore
-from .export import MODEL, provenance_of, write_model
+from .export import MODEL, graphs_of, provenance_of, write_model
 from .face_recipes import FinetuneForced
 from .finetune_channels import MAX_GRADIENT, draw_style, listen
 
@@ -134,7 +134,7 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
     if run.is_main:
         state = model.state_dict()
         described = replace(model.config, provenance={**folder.config.provenance, "forced": provenance_of(run)})
-        write_model(run, described, state, folder.tensors(BASIS_KEY)[""])
+        write_model(run, described, state, folder.tensors(BASIS_KEY)[""], graphs_of(folder))
 
 
 def _face(prior: Path) -> ModelFolder:
