@@ -53,8 +53,8 @@ ZIP_NAMES = ("*.zip", "*.zip.sha256", "*.zip.cdx.json", "index.json", "index.htm
 ZIP_FOLDER = FolderKind(made_by="pack_extension.py", names=ZIP_NAMES)
 MAX_ZIP_BYTES = 120_000_000
 CARRIED = ("onnxruntime", "soundfile", "soxr", "safetensors", "cffi", "typing_extensions")
-# Already compressed, or weights: deflating those takes seconds and saves a tenth.
-STORED = (".whl", ".flac", ".npz", ".png", ".safetensors", ".onnx")
+# Already compressed. The weights are not: deflating them takes two seconds and saves 5 MB.
+STORED = (".whl", ".flac", ".npz", ".png")
 # Licences compatible with the GPL, version 3, as wheels declare them: in SPDX, or in the older classifiers.
 GPL_COMPATIBLE = {"BSD-3-Clause", "LGPL-2.1-or-later", "MIT", "MIT-0", "PSF-2.0"}
 GPL_COMPATIBLE |= {"Apache Software License", "BSD License", "MIT License"}

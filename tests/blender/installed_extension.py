@@ -176,6 +176,20 @@ def written(package: Path) -> dict[str, int]:
     return {path.relative_to(package).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
+def check_batch(module: str, head: bpy.types.Object, speech: Path, folder: Path) -> None:
+    """Make a night of a scene and a line of curves, with the workers of the installed extension."""
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "hero.blend"))
+    rows = ("audio,output,character,object", f"{speech},scene,hero.blend,{head.name}", f"{speech},curves,,")
+    (folder / "night.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    night = importlib.import_module(f"{module}.blender.animate.batch_command").run_command
+    command = [str(folder / "night.csv"), "--output", str(folder / "night"), "--format", "blend,glb", "--jobs", "2"]
+    assert night(command) == 0, "the batch failed"
+    made = {path.name for path in (folder / "night").glob("[a-z]*")}
+    assert made == {"scene.blend", "scene.glb", "curves.npz", "report.jsonl", "report.html"}, made
+    assert night(command) == 0
+    print("batch: a scene and a line of curves")
+
+
 def main() -> None:
     """Install, animate, check, and disable the add-on."""
     parser = argparse.ArgumentParser()
@@ -226,6 +240,8 @@ def main() -> None:
     rounding = ENGINE_TOLERANCE * scale if chosen.worker_python else ROUNDING
     check_seconds(compat, head, weights_TK, channels, fps, rounding)
 
+    with tempfile.TemporaryDirectory() as folder:
+        check_batch(module, head, speech, Path(folder))
     assert not {"torch", "onnxruntime", "soundfile", "soxr"} & set(sys.modules), "an engine got into Blender's process"
     assert written(package) == as_installed, "the extension wrote into its own folder"
     bpy.ops.preferences.addon_disable(module=module)
