@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import shutil
-import tempfile
+import sys
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
+from . import leftovers
 from .errors import UserError
 
 OwnNames = Callable[[Path], Iterable[str]]
@@ -30,6 +31,7 @@ MARKER = ".made_by.json"
 """Names the command that made a folder, where no other file in it does."""
 _UNFINISHED = ".*.tmp*"  # what `atomic_path` leaves behind when the process is killed
 _SHOWN = 3
+_OLD = "old"  # within the folder beside it, the one that is being replaced
 _ALWAYS_LEGAL_BYTES = 143  # of a file name: disks take 255, encrypted ones 143
 
 
@@ -38,15 +40,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it replaces `path` when the block succeeds, and is removed otherwise.
 
     It has the same suffix as `path`, because exporters and NumPy look at it, and its name is legal where that of `path`
-    is: as long at most.
+    is: as long at most. One that a killed process left in this folder is removed first.
 
     Raises:
         UserError: The file cannot be written; an older file of that name is untouched.
     """
-    most_bytes = max(_ALWAYS_LEGAL_BYTES, len(os.fsencode(path.name)))
-    suffix = path.suffix if len(path.suffix) < _ALWAYS_LEGAL_BYTES // 4 else ""
-    ending = f".{uuid.uuid4().hex[:8]}.tmp{suffix}"
-    unfinished = path.with_name(f".{cut_to_bytes(path.stem, most_bytes - len(os.fsencode(ending)) - 1)}{ending}")
+    with _replacing(path, _name_beside(path, is_locked=False)) as unfinished:
+        yield unfinished
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """As `atomic_path`, with the file opened for writing."""
+    descriptor = None
+    try:
+        with _replacing(path, _name_beside(path, is_locked=True)) as unfinished, unfinished.open("xb") as file:
+            descriptor = leftovers.lock(unfinished)
+            yield file
+    finally:
+        leftovers.unlock(descriptor)
+
+
+@contextmanager
+def _replacing(path: Path, unfinished: Path) -> Iterator[Path]:
+    leftovers.clear_files(path.parent)
     try:
         yield unfinished
         with unfinished.open("rb+") as file:
@@ -67,18 +84,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
             unfinished.unlink()
 
 
+def _name_beside(path: Path, is_locked: bool) -> Path:
+    """Where to write a file before it gets its name, as `leftovers.UNFINISHED` describes."""
+    most_bytes = max(_ALWAYS_LEGAL_BYTES, len(os.fsencode(path.name)))
+    suffix = path.suffix if len(path.suffix) < _ALWAYS_LEGAL_BYTES // 4 else ""
+    number = uuid.uuid4().int % (1 << 31) + (0 if is_locked else 1 << 31)
+    ending = f".{number:08x}.tmp{suffix}"
+    return path.with_name(f".{cut_to_bytes(path.stem, most_bytes - len(os.fsencode(ending)) - 1)}{ending}")
+
+
 def cut_to_bytes(name: str, n_bytes: int) -> str:
     """The first characters of a file name that take at most so many bytes on disk."""
     while len(os.fsencode(name)) > n_bytes:
         name = name[: min(len(name) - 1, n_bytes)]
     return name
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """As `atomic_path`, with the file opened for writing."""
-    with atomic_path(path) as unfinished, unfinished.open("xb") as file:
-        yield file
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -164,6 +183,9 @@ def check_ours(folder: Path, made_by: str, own_names: OwnNames) -> None:
 def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) -> Iterator[Path]:
     """Yield a new folder beside `folder`; it replaces `folder` when the block succeeds, and is removed otherwise.
 
+    Old and new change places in one step where the system can do that (Linux, macOS). Elsewhere the old one is moved
+    aside first, and a process that is killed between the two steps loses nothing: `recover_folder` puts it back.
+
     Args:
         folder: Absent, empty, or one of ours, which is untouched until the new one is complete.
         made_by: As in `check_ours`.
@@ -175,12 +197,16 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
         OSError: It cannot be written.
     """
     target = folder.resolve()
+    recover_folder(target)
     check_ours(target, made_by, own_names)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f".{cut_to_bytes(target.name, _ALWAYS_LEGAL_BYTES)}-"
-    ) as temp:
-        new = Path(temp) / "new"
+
+    def is_ours(aside: Path) -> bool:
+        names = {path.name for path in aside.iterdir()}
+        return names <= {"new", _OLD} and (target.exists() or _OLD not in names)
+
+    with leftovers.made_folder(_aside_prefix(target), target.parent, is_ours) as temp:
+        new = temp / "new"
         new.mkdir()
         yield new
         check_ours(target, made_by, own_names)
@@ -189,7 +215,9 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
             for path in sorted(new.iterdir(), key=lambda path: path.name == last):
                 path.rename(target / path.name)
             return
-        old = new.with_name("old")
+        if target.exists() and exchange(new, target):
+            return
+        old = new.with_name(_OLD)
         if target.exists():
             target.rename(old)
         try:
@@ -198,6 +226,42 @@ def replaced_folder(folder: Path, made_by: str, own_names: OwnNames, last: str) 
             with suppress(OSError):
                 old.rename(target)
             raise
+
+
+def recover_folder(folder: Path) -> None:
+    """Put a folder back that a killed `replaced_folder` had moved aside; nothing happens if it is in its place."""
+    target = folder.resolve()
+    if target.exists() or not target.parent.is_dir():
+        return
+    prefix = _aside_prefix(target)
+    with suppress(OSError):
+        asides = [path for path in target.parent.iterdir() if path.name.startswith(prefix) and (path / _OLD).is_dir()]
+        for aside in sorted(asides, key=lambda path: path.stat().st_mtime, reverse=True):
+            if leftovers.is_random(aside, prefix) and leftovers.is_left(aside, at_once=True):
+                (aside / _OLD).rename(target)
+                return
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system cannot do that, and nothing was changed."""
+    if sys.platform == "linux":
+        name, flags, here = "renameat2", 2, -100  # RENAME_EXCHANGE, AT_FDCWD
+    elif sys.platform == "darwin":
+        name, flags, here = "renameatx_np", 2, -2  # RENAME_SWAP, AT_FDCWD
+    else:
+        return False
+    try:
+        import ctypes
+
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (ImportError, AttributeError, OSError):  # an old C library
+        return False
+    places = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    return bool(call(here, places[0], here, places[1], ctypes.c_uint(flags)) == 0)
+
+
+def _aside_prefix(target: Path) -> str:
+    return f".{cut_to_bytes(target.name, _ALWAYS_LEGAL_BYTES)}-"
 
 
 def same_file_name(path: Path) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingFileError, Text, UserError
-from ..files import check_ours, replaced_folder
+from ..files import check_ours, recover_folder, replaced_folder
 from ..json_file import read_json
 from .forced_phones import reader_shapes
 from .hosts import host_class
@@ -249,6 +249,7 @@ def open_folder(path: str | Path) -> ModelFolder | Wav2SemFolder:
     """
     folder = Path(path)
     config_path = folder / CONFIG_FILE
+    recover_folder(folder)
     if not config_path.is_file():
         raise MissingFileError("{folder}: no model here (config.json is missing)", folder=folder)
     refuse_stand_in(config_path)

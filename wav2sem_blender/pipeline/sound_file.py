@@ -11,7 +11,6 @@ import hashlib
 import mmap
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import soundfile
 
 from ..errors import MissingFileError, Text, UserError
+from ..leftovers import made_folder
 from .sound_parts import found_in
 from .sound_view import View
 from .stand_ins import refuse_stand_in
@@ -216,17 +216,17 @@ def regular_file(path: Path, temp_dir: str | os.PathLike[str] | None) -> Iterato
         return
     if not stat.S_ISFIFO(mode):
         raise UserError("{file}: this is a device, not a recording; save the sound to a file.", file=path)
-    with tempfile.NamedTemporaryFile(prefix="wav2sem_", dir=temp_dir) as copy:
+    with made_folder("wav2sem_pipe_", None if temp_dir is None else Path(temp_dir)) as folder:
         try:
-            _drain(path, copy)
-            copy.flush()
+            with (folder / "sound").open("wb") as copy:
+                _drain(path, copy)
         except OSError as error:
             raise UserError(
                 "{file} cannot be read ({reason}); choose an audio file that can be opened.",
                 file=path,
                 reason=error.strerror,
             ) from error
-        yield Path(copy.name)
+        yield folder / "sound"
 
 
 def _drain(path: Path, copy: IO[bytes]) -> None:

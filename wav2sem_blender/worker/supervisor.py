@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Text, UserError, says_out_of_memory
+from ..leftovers import MadeFolder
 from . import protocol
 
 # STATUS_NO_MEMORY and STATUS_COMMITMENT_LIMIT of Windows.
@@ -62,12 +61,17 @@ class Child:
         self.status: int | None = None
         self._name, self._limit_s, self._begin_s = name, limit_s, time.monotonic()
         self._offset_bytes, self._partial = 0, b""
-        self._is_temporary = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="wav2sem_task_"))
+        self._temporary: MadeFolder | None = None
+        if folder is None:
+            self._temporary = MadeFolder("wav2sem_task_")
+            folder, inside = self._temporary.path, None
+        else:
+            inside = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         try:
             with self._events.open("wb") as events, self.log.open("ab") as log:
-                self._process = _start(command, variables, folder, events, log)
+                self._process = _start(command, variables, inside, events, log)
         except BaseException:
             self.end()
             raise
@@ -137,7 +141,7 @@ class Child:
         how: str = Text("exit status {status}", status=status)
         if -status in list(signal.Signals):
             how = signal.Signals(-status).name
-        if not self._is_temporary:
+        if self._temporary is None:
             return Text(
                 "{process} ended unexpectedly ({how}). Try again; its log is {log}.",
                 process=process,
@@ -166,8 +170,8 @@ class Child:
                 end_tree(process.pid)
             process.wait()
             _close_stdin(process)
-        if self._is_temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._temporary is not None:
+            self._temporary.remove()
 
     def _log_end(self) -> str:
         with suppress(OSError), self.log.open("rb") as file:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
+from ... import leftovers
 from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
 from ...pipeline.checkpoint_kinds import AUTO, CHECKPOINT_KINDS
@@ -206,6 +207,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
             raise UserError("{folder} exists already. Remove it first, or choose another name.", folder=target)
         # Only the original projects' files need torch.
         worker = environment.embedded() if is_model else _python_with_torch(context)
+        leftovers.clear_folders(folder, f"{_STAGING}-", lambda _path: True)
         shutil.rmtree(staging, ignore_errors=True)
         kind = AUTO if is_model else self.kind
         further = (file.with_name(other.name) for other in self.files if other.name not in ("", file.name))
@@ -213,6 +215,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
         arguments = ("import", str(source), *beside, "--kind", kind, "--output", str(staging / name))
         try:
             staging.mkdir()
+            held = leftovers.lock(staging)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(
@@ -233,6 +236,7 @@ class WAV2SEM_OT_import_checkpoint(AddonOperator, bpy.types.Operator):
 
         def clean_up() -> None:
             shutil.rmtree(staging, ignore_errors=True)
+            leftovers.unlock(held)
 
         python.show("")
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 import bpy
 
 from ...errors import Text, UserError
+from ...leftovers import MadeFolder
 from ...worker import environment
 from ...worker.task import TaskDiedError, TaskFailedError, TaskProcess
 from ..tasks.redraw import redraw
@@ -35,6 +35,7 @@ PATIENCE_S = 8.0
 _LIMIT_S = 30.0
 _INTERVAL_S = 0.05
 _AT_ONCE = 4
+_LONGEST_SUFFIX = 16
 _REMEMBERED = 64
 
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -71,7 +72,7 @@ class SoundInfo:
 class _Look:
     task: TaskProcess
     name: str
-    unpacked: tempfile.TemporaryDirectory[str] | None
+    unpacked: MadeFolder | None
 
 
 _running: dict[_Key, _Look] = {}
@@ -112,9 +113,13 @@ def at_packed(block: bpy.types.Sound, patience_s: float = 0.0) -> SoundInfo:
     key = f"{block.session_uid} {name}", 0, packed.size
 
     def start() -> _Look:
-        folder = tempfile.TemporaryDirectory(prefix="wav2sem_look_", ignore_cleanup_errors=True)
-        file = Path(folder.name, f"sound{Path(name).suffix}")
-        file.write_bytes(packed.data)
+        folder = MadeFolder("wav2sem_look_")
+        file = folder.path / f"sound{Path(name).suffix[:_LONGEST_SUFFIX]}"
+        try:
+            file.write_bytes(packed.data)
+        except OSError:
+            folder.remove()
+            raise
         return _start(file, name, folder)
 
     return _answer(key, name, start, patience_s)
@@ -174,7 +179,7 @@ def _answer(key: _Key, name: str, start: Callable[[], _Look], patience_s: float)
     return known
 
 
-def _start(file: Path, name: str, unpacked: tempfile.TemporaryDirectory[str] | None = None) -> _Look:
+def _start(file: Path, name: str, unpacked: MadeFolder | None = None) -> _Look:
     if file.suffix.lower() in SOUNDFILE_SUFFIXES and find_spec("soundfile") is not None:
         worker = environment.embedded()
         command, variables = worker.run("worker.look", str(file)), worker.variables()
@@ -213,7 +218,7 @@ def _end(key: _Key) -> None:
     look = _running.pop(key)
     look.task.cancel()
     if look.unpacked is not None:
-        look.unpacked.cleanup()
+        look.unpacked.remove()
 
 
 def _watch() -> float | None:
