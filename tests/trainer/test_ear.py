@@ -44,7 +44,7 @@ from trainer.speech.prepared import SpeechStore  # noqa: E402
 from wav2sem_blender.assets import DEFAULT_MODEL  # noqa: E402
 from wav2sem_blender.errors import UserError  # noqa: E402
 from wav2sem_blender.pipeline import SpeechAnimator  # noqa: E402
-from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder  # noqa: E402
+from wav2sem_blender.pipeline.checkpoint import EncoderConfig, ModelFolder, save_model  # noqa: E402
 from wav2sem_blender.pipeline.nn.wav2sem import Wav2Sem  # noqa: E402
 from wav2sem_blender.pipeline.words.track import Phone, Track  # noqa: E402
 
@@ -328,6 +328,18 @@ class TestForcedPhones:
         followed = animator.animate(SPEECH, 16000, track=Track(phones=(Phone("P", 0.5, 0.6),)))
         changed_T = np.abs(followed.weights_TK - plain.weights_TK).max(1)
         assert changed_T[15:18].max() > 0 and followed.track is not None
+
+    def test_the_graphs_of_its_encoders_go_with_the_face(self, work: Path, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr(finetune_forced, "learn_driver", lambda *arguments: PhonesToMotion(len(CHANNELS)).eval())
+        graphs = {name: DEFAULT_MODEL / name for name in ("encoder.onnx", "semantic.onnx")}
+        face = ModelFolder.open(work / "face" / "model")
+        save_model(tmp_path / "face", face.config, face.tensors(), graphs)
+        run = Run(tmp_path / "run", verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
+        finetune(forced_smoke(), work, run, None, None, tmp_path / "face")
+        run.close()
+        out = export(bundled(), tmp_path / "run", tmp_path / "exported")
+        for name, graph in graphs.items():
+            assert (out / name).read_bytes() == graph.read_bytes()
 
     def test_only_a_bundled_face_can_learn_it(self, work: Path, tmp_path: Path) -> None:
         run = Run(tmp_path / "run", verb="finetune", name="forced_smoke", config=forced_smoke(), device="cpu")
