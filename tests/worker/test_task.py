@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,25 @@ def test_a_task_ends_with_its_parent(tmp_path, fake_package):
     pid, _, text = said.strip().partition(" ")
     assert text, said
     wait_until(lambda: not is_running(int(pid)) and not is_running(int(json.loads(text)["text"])), 60.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the task ends when its library lets it")
+def test_a_task_that_a_library_holds_ends_with_its_parent_too(tmp_path, fake_package):
+    """A damaged sound may hang its decoder, which keeps all of Python's threads waiting."""
+    started = tmp_path / "started"
+    (fake_package / "worker" / "slow.py").write_text(
+        f"import pathlib, re\ndef run(arguments):\n    pathlib.Path({str(started)!r}).touch()\n"
+        "    re.match('(a+)+$', 'a' * 60 + 'b')\n"
+    )
+    command = [sys.executable, str(fake_package / "worker" / "boot.py"), "--run", "worker.slow"]
+    task = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        wait_until(started.exists, 60.0)
+        task.stdin.close()
+        assert task.wait(30.0) == -signal.SIGKILL
+    finally:
+        task.kill()
+        task.wait()
 
 
 def test_a_python_that_is_too_old_is_named(tmp_path):

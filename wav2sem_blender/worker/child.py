@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
+import stat
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -20,6 +23,7 @@ from . import protocol
 from .supervisor import end_tree
 
 _events = 1
+_F_SETSIG = 10  # of Linux; Python has no name for it
 
 
 def take_streams() -> BinaryIO:
@@ -80,7 +84,12 @@ def limit_memory(more_bytes: int) -> None:
 
 
 def end_with(stdin: BinaryIO) -> None:
-    """End this process and everything that it started when stdin closes: the parent is gone."""
+    """End this process and everything that it started when stdin closes: the parent is gone.
+
+    A thread waits for that. Where it can, the kernel does it too: a library that decodes may keep the thread from
+    running, for ever if a damaged file hangs it.
+    """
+    _let_the_kernel_end_it(stdin)
 
     def watch() -> None:
         while os.read(stdin.fileno(), 1):
@@ -88,6 +97,22 @@ def end_with(stdin: BinaryIO) -> None:
         end_tree(os.getpid())
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _let_the_kernel_end_it(stdin: BinaryIO) -> None:
+    """Linux: SIGKILL for this process's group when the pipe closes, or if anything is written into it."""
+    if sys.platform != "linux":
+        return
+    try:
+        import fcntl
+
+        if os.getpgrp() != os.getpid() or not stat.S_ISFIFO(os.fstat(stdin.fileno()).st_mode):
+            return
+        fcntl.fcntl(stdin, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(stdin, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(stdin, fcntl.F_SETFL, fcntl.fcntl(stdin, fcntl.F_GETFL) | fcntl.FASYNC)
+    except (ImportError, AttributeError, OSError):
+        return
 
 
 def _tell(event: Mapping[str, Any]) -> None:
