@@ -34,11 +34,12 @@ SHOWN += [PACKAGE / "pipeline" / "any_head" / f"{name}.py" for name in ("landmar
 
 # Files in which every `Text` and `UserError` is for Blender's users too; the rest of the pipeline also serves scripts.
 _PIPELINE = ("flame", "face_names", "sound_file", "checkpoint", "engine_onnx", "engine_torch", "stand_ins")
+_PIPELINE += tuple(f"words/{name}" for name in ("transcript", "spoken", "pronunciation", "track", "track_files"))
 TEMPLATED = [PACKAGE / "errors.py", *sorted((PACKAGE / "worker").glob("*.py"))]
 TEMPLATED += [PACKAGE / "pipeline" / f"{name}.py" for name in _PIPELINE]
 
 # Names of data in the .blend file, which stay in English.
-NAMES_OF_DATA = {"Speech Rest"}
+NAMES_OF_DATA = {"Speech Rest", "Phones 1", "Phones 2"}
 # What takes a template.
 TEMPLATES_OF = {"Text", "UserError", "MissingFileError"}
 # Arguments of Blender's functions that are shown.

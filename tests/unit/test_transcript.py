@@ -71,6 +71,13 @@ def test_formats(suffix, text, words, lines):
     assert times(transcript) == lines
 
 
+@pytest.mark.parametrize("text", [SRT, VTT, ASS])
+def test_subtitles_are_recognised_where_they_are_pasted_or_named_otherwise(text):
+    pasted = parse_transcript(text.removeprefix("\ufeff"))
+    named = parse_transcript(text.removeprefix("\ufeff"), {SRT: ".srt", VTT: ".vtt", ASS: ".ass"}[text])
+    assert (texts(pasted), times(pasted)) == (texts(named), times(named))
+
+
 def test_a_text_grid_is_a_transcript_with_times(tmp_path):
     path = tmp_path / "a.TextGrid"
     path.write_text(
@@ -135,6 +142,8 @@ def test_markup_that_does_not_fit_does_no_harm():
         ("7:05", "seven oh five"),
         ("8:00", "eight o'clock"),
         ("MP3", "em pee three"),
+        ("10²", "ten ²"),
+        ("½", "½"),
         ("9" * 30, " ".join(["nine"] * 30)),
         ("Mr.", "mister"),
         ("Dr", "doctor"),
@@ -176,6 +185,7 @@ def test_any_script_has_words():
         ("[music]", ".txt", "no words"),
         ("x" * 500, ".txt", "no words"),
         ("a\0b", ".txt", "no text"),
+        ("{\\rtf1\\ansi hello}", ".txt", "a document, not its text"),
         ("hello", ".srt", "no subtitles"),
         ("hello", ".ass", "no subtitles"),
         ("hello", ".TextGrid", "no TextGrid"),

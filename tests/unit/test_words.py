@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from wav2sem_blender.assets import DEMO_SPEECH
 from wav2sem_blender.errors import UserError
+from wav2sem_blender.pipeline import SpeechAnimator
+from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.words import align
 from wav2sem_blender.pipeline.words.language import guess_language
@@ -254,19 +258,47 @@ def test_subtitles_that_overlap_run_backwards_or_past_the_end_are_used_as_text()
 
 def test_markup_becomes_directions_at_the_words_times() -> None:
     sound = speech("hello", "window", "pepper")
-    track = track_of(sound, parse_transcript("{jaw 1.5}hello{/} *window* [rest 0.1] {mumbled}pepper{/}"), "en").track
+    track = track_of(sound, parse_transcript("{jaw 1.2}hello{/} *window* [rest 0.1] {mumbled}pepper{/}"), "en").track
     hello, window, pepper = track.words
     assert [(d.name, d.value) for d in track.directions] == [
-        ("jaw", 1.5),
+        ("jaw", 1.2),
         ("stressed", None),
-        ("rest", 0.1),
+        ("articulation", 0.5),
+        ("rest", None),
         ("articulation", -1.0),
     ]
-    jaw, stressed, rest, mumbled = track.directions
+    jaw, stressed, clearer, rest, mumbled = track.directions
     assert (jaw.start_s, jaw.end_s) == (hello.start_s, hello.end_s)
-    assert (stressed.start_s, stressed.end_s) == (window.start_s, window.end_s)
+    assert (stressed.start_s, stressed.end_s) == (clearer.start_s, clearer.end_s) == (window.start_s, window.end_s)
     assert rest.start_s == window.end_s and rest.end_s == pytest.approx(window.end_s + 0.1)
     assert (mumbled.start_s, mumbled.end_s) == (pepper.start_s, pepper.end_s)
+
+
+@pytest.mark.parametrize(
+    ("markup", "value"),
+    [
+        ("{jaw}pepper{/}", 1.5),
+        ("{jaw 99}pepper{/}", 4.0),
+        ("{lips -3}pepper{/}", 0.0),
+        ("{clear 0.3}pepper{/}", 0.3),
+        ("{mumbled 0.3}pepper{/}", -0.3),
+        ("{articulation -0.3}pepper{/}", -0.3),
+        ("{strength 0,5}pepper", 0.5),
+    ],
+)
+def test_a_direction_without_a_number_has_a_usual_one_and_none_is_beyond_its_limits(markup: str, value: float) -> None:
+    (direction,) = track_of(speech("pepper"), parse_transcript(markup), "en").track.directions
+    assert direction.value == value
+
+
+def test_a_rest_ends_where_the_next_word_begins() -> None:
+    sound = speech("hello", "pepper", pause=10)
+    track = track_of(sound, parse_transcript("[rest 9] hello [rest 9] pepper [closed 0.4]"), "en").track
+    first, between, closed = track.directions
+    hello, pepper = track.words
+    assert (first.start_s, first.end_s) == (0.0, hello.start_s)
+    assert (between.start_s, between.end_s) == (hello.end_s, pepper.start_s)
+    assert (closed.name, closed.start_s, closed.end_s) == ("closed", pepper.end_s, pytest.approx(pepper.end_s + 0.4))
 
 
 def test_a_long_recording_keeps_its_place_with_flat_memory() -> None:
@@ -318,3 +350,73 @@ def test_a_transcript_is_a_text_or_the_name_of_a_file(tmp_path) -> None:
         read_transcript(str(tmp_path / "her line.srt"))
     with pytest.raises(UserError, match="is a folder"):
         read_transcript(tmp_path)
+
+
+# In `animate`, with the bundled model.
+
+SAID = "Please put the paper boat by the pond. My mother may move five more ships before we both hear the music."
+
+
+@pytest.fixture(scope="module")
+def animator() -> SpeechAnimator:
+    return SpeechAnimator.load("default", engine="onnx")
+
+
+@pytest.fixture(scope="module")
+def plain(animator: SpeechAnimator) -> Motion:
+    return animator.animate_file(DEMO_SPEECH)
+
+
+def test_a_transcript_makes_the_track_of_a_recording(animator: SpeechAnimator, plain: Motion) -> None:
+    motion = animator.animate_file(DEMO_SPEECH, transcript=SAID)
+    track = motion.track
+    assert track is not None and plain.track is None
+    assert texts(track) == SAID.replace(".", "").split() and track.language == "en"
+    assert len(trusted(track)) >= len(track.words) - 1
+    spans = plain.phones.spans()
+    for word, first_phone in (("paper", "P"), ("mother", "M"), ("music", "M")):
+        start_s = next(w.start_s for w in track.words if w.text == word)
+        assert any(span.name == first_phone and abs(span.start_s - start_s) < 0.05 for span in spans)
+    assert motion.phones.names == PHONES and motion.n_frames == plain.n_frames
+
+
+def test_another_recordings_text_leaves_the_mouth_as_it_was(animator: SpeechAnimator, plain: Motion) -> None:
+    motion = animator.animate_file(
+        DEMO_SPEECH, transcript="Zigzag lightning cracked across nine grey rooftops tonight."
+    )
+    assert motion.track is not None and not [phone for phone in motion.track.phones if phone.forced]
+    np.testing.assert_allclose(motion.weights_TK, plain.weights_TK, atol=1e-6)
+    assert "is it the text of this recording" in motion.info["notes"]
+    animator.animate_file(DEMO_SPEECH)
+    assert "is it the text" not in animator.animate_file(DEMO_SPEECH).info["notes"], "notes are of one recording"
+
+
+def test_what_is_wrong_with_a_transcript_is_said_before_the_recording_is_heard(
+    animator: SpeechAnimator, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def listens(*_arguments: object) -> None:
+        raise AssertionError("heard")
+
+    monkeypatch.setattr(animator._listener, "listen", listens)
+    binary = tmp_path / "a.txt"
+    binary.write_bytes(bytes(range(256)) * 4)
+    for options, said in [
+        ({"transcript": "..."}, "no words"),
+        ({"transcript": binary}, "is no text file"),
+        ({"transcript": "hello", "language": "tlh"}, "'tlh' is no language"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            animator.animate_file(DEMO_SPEECH, **options)
+    deaf = replace(animator.folder, config=replace(animator.folder.config, phones=(), steerable=False))
+    monkeypatch.setattr(animator, "folder", deaf)
+    with pytest.raises(UserError, match="does not tell which phones it hears"):
+        animator.animate_file(DEMO_SPEECH, transcript="hello")
+
+
+def test_markup_that_a_model_cannot_follow_is_told(animator: SpeechAnimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = replace(animator.folder, config=replace(animator.folder.config, steerable=False))
+    monkeypatch.setattr(animator, "folder", still)
+    motion = animator.animate_file(DEMO_SPEECH, transcript="*Please* put the paper boat by the pond")
+    assert motion.track is not None and motion.track.directions[0].name == "stressed"
+    assert "the transcript's directions change nothing" in motion.info["notes"]
+    assert "change nothing" not in animator.animate_file(DEMO_SPEECH, transcript=SAID).info["notes"]

@@ -249,6 +249,10 @@ class SpeechAnimator:
             assert heard.phones is not None  # `_followed` asked
             followed, notes = track_of(heard.phones, track.transcript, track.language)
             speech.notes += notes
+            if track.transcript.marks and not config.steerable:
+                speech.notes.append(
+                    Text("This model does not follow a track; the transcript's directions change nothing.")
+                )
             track = followed if config.steerable else None
         if track is None:
             weights_TK = heard.decoded(

@@ -7,6 +7,7 @@ that the ear heard, so a wrong text costs nothing there.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from . import align
 from .language import guess_language
 from .pronunciation import LANGUAGES, known_language, pronounce
 from .track import MAX_LABEL, Direction, Phone, Track, Word
-from .transcript import SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
+from .transcript import STRESSED, SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
 
 TRUST = 0.25
 """Confidence from which a word's phones are forced."""
@@ -33,7 +34,17 @@ _SHORTEST_HEARD_S = 0.03
 # Time of a letter, in words that are put where something else was heard.
 _FASTEST_LETTER_S, _SLOWEST_LETTER_S = 0.02, 0.25
 _REST_S = 0.3  # of `[rest]` without a value
-_ARTICULATION = {"clear": 1.0, "mumbled": -1.0}  # markup for the direction "articulation"
+_SHORTEST_REST_S = 0.1  # where the next word follows at once
+# The direction of a mark, its value without a number, and the limits of that value.
+_AMOUNTS = {
+    "clear": ("articulation", 1.0, 0.0, 1.0),
+    "mumbled": ("articulation", -1.0, -1.0, 0.0),
+    "articulation": ("articulation", 1.0, -1.0, 1.0),
+    STRESSED: ("articulation", 0.5, 0.0, 1.0),
+    "strength": ("strength", 1.5, 0.0, 4.0),
+    "jaw": ("jaw", 1.5, 0.0, 4.0),
+    "lips": ("lips", 1.5, 0.0, 4.0),
+}
 
 
 class Tracked(NamedTuple):
@@ -237,22 +248,25 @@ def _directions(marks: Sequence[Mark], placed: Sequence[Word | None]) -> list[Di
     """The marks with times, by the words that were placed."""
     directions = []
     for mark in marks:
-        if mark.first < mark.stop:
-            inside = [word for word in placed[mark.first : mark.stop] if word is not None]
-            if inside:
-                name, value = mark.name, mark.value
-                if name in _ARTICULATION:
-                    name, value = "articulation", _ARTICULATION[name] * (1.0 if value is None else value)
-                directions.append(Direction(name, inside[0].start_s, inside[-1].end_s, value))
-            continue
         before = next((word for word in reversed(placed[: mark.first]) if word is not None), None)
         after = next((word for word in placed[mark.first :] if word is not None), None)
-        length_s = mark.value if mark.value and mark.value > 0 else _REST_S
-        if before is not None:
-            start_s = before.end_s
-        elif after is not None:
-            start_s = max(0.0, after.start_s - length_s)
-        else:
-            continue
-        directions.append(Direction(mark.name, start_s, start_s + length_s, mark.value))
+        inside = [word for word in placed[mark.first : mark.stop] if word is not None]
+        if inside:
+            start_s, end_s = inside[0].start_s, inside[-1].end_s
+            if mark.name == STRESSED:
+                directions.append(Direction(STRESSED, start_s, end_s))
+            if mark.name in _AMOUNTS:
+                name, usual, least, most = _AMOUNTS[mark.name]
+                value = usual if mark.value is None else math.copysign(1, usual) * mark.value
+                directions.append(Direction(name, start_s, end_s, min(max(value, least), most)))
+        elif mark.first == mark.stop and (before is not None or after is not None):
+            length_s = mark.value if mark.value and mark.value > 0 else _REST_S
+            if before is not None:
+                start_s = before.end_s
+                room_s = math.inf if after is None else after.start_s - start_s
+                end_s = start_s + min(length_s, max(room_s, _SHORTEST_REST_S))
+            else:
+                assert after is not None
+                start_s, end_s = max(0.0, after.start_s - length_s), after.start_s
+            directions.append(Direction(mark.name, start_s, end_s))
     return directions

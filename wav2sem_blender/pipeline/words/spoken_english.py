@@ -141,6 +141,8 @@ def _number(written: str) -> str:
 
 def _piece(text: str) -> str:
     if not text.isdecimal():
+        if any(letter.isdigit() for letter in text):  # "²" is no number that int() reads
+            return text
         return _spelled(text) if len(text) == 1 and text.isascii() else said_in_english(text)
     return _cardinal(int(text)) if len(text) <= 2 and text[0] != "0" else " ".join(_ONES[int(c)] for c in text[:20])
 

@@ -490,7 +490,7 @@ def _check_tier(items: Sequence[Word] | Sequence[Phone], kind: str) -> None:
             )
         if item.start_s < before_s - 1e-6:
             raise UserError(
-                "The {kind} {label} begins at {time:.3f} s, before {other} has ended; {kind}s must not overlap.",
+                "The {kind} {label} begins at {time:.3f} s, before {other} has ended; they must not overlap.",
                 kind=kind,
                 label=label,
                 time=item.start_s,

@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 20_000_000
 MAX_WORDS = 100_000
 _LONGEST_WORD = 60  # letters; what is longer is no word
 
-DIRECTIONS = ("clear", "mumbled", "articulation", "strength", "jaw", "lips", "brows", "head")
+DIRECTIONS = ("clear", "mumbled", "articulation", "strength", "jaw", "lips")
 """Names in braces, for a span: `{jaw 1.5}…{/}`."""
 PAUSES = ("rest", "closed")
 """Names in square brackets, for a moment: `[rest 0.5]` lets the mouth rest, `[closed]` holds it closed."""
@@ -118,7 +118,11 @@ def parse_transcript(text: str, suffix: str = ".txt", language: str = "") -> Tra
         raise UserError("The transcript has more than {most} letters.", most=MAX_FILE_BYTES)
     if "\0" in text:
         raise UserError("The transcript is no text.")
+    if text.lstrip().startswith(("{\\rtf", "%PDF-")):
+        raise UserError("this is a document, not its text; save it as plain text.")
     suffix = suffix.lower()
+    if suffix not in _FORMATS:
+        suffix = _format_of(text)
     if suffix == ".textgrid":
         raws = _text_grid_lines(text)
     elif suffix in (".srt", ".vtt"):
@@ -126,13 +130,26 @@ def parse_transcript(text: str, suffix: str = ".txt", language: str = "") -> Tra
     elif suffix in (".ass", ".ssa"):
         raws = list(_ass_lines(text))
     else:
-        raws = _labels(text) or [_Raw(line) for line in text.splitlines()]
+        raws = _labels(text) or [_Raw(line) for line in text.splitlines() if line.strip()]
     return _Reader(language, _speakers(raws)).read(raws)
 
 
 # Formats.
 
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+_FORMATS = (".textgrid", ".srt", ".vtt", ".ass", ".ssa")
+
+
+def _format_of(text: str) -> str:
+    """The suffix for a text that may be pasted subtitles; "" for plain text and labels."""
+    start = text[:400]
+    if "ooTextFile" in start and "TextGrid" in start:
+        return ".textgrid"
+    if re.search(r"(?mi)^\[Script Info\]", start):
+        return ".ass"
+    return ".srt" if re.search(rf"(?m)^[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}", text) else ""
+
+
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}")
 
 
@@ -246,7 +263,7 @@ _MARKUP = re.compile(
     re.VERBOSE,
 )
 _INSIDE_WORDS = "'’-‐‑·"
-_NUMBER = re.compile(r"[$€£¥]?\d[\d.,:]*(?:st|nd|rd|th)?\b(?:\s?[%€$£°])?|[$€£¥]?\d[\d.,:]*[%€$£°]?")
+_NUMBER = re.compile(r"[$€£¥]?\d[\d.,:]{0,40}(?:st|nd|rd|th)?\b(?:\s?[%€$£°])?|[$€£¥]?\d[\d.,:]{0,40}[%€$£°]?")
 
 
 def _speakers(raws: Iterable[_Raw]) -> frozenset[str]:
@@ -374,7 +391,7 @@ def _tokens(text: str) -> Iterator[str]:
             while end + 1 < len(text) and text[end] == "." and end - at <= 8 and text[end + 1].isalpha():
                 end += 2
                 if end < len(text) and text[end].isalpha():
-                    end = at + len(re.match(r"[^.]*", text[at:]).group())  # type: ignore[union-attr]
+                    end = text.index(".", at)
                     break
             word = text[at:end].strip(_INSIDE_WORDS)
             if text[end : end + 1] == ".":
