@@ -373,7 +373,7 @@ SAID = "please put the paper boat by the pond my mother may move five more ships
 
 
 @needs_model
-def test_what_is_said_is_found_and_counts_in_the_confidence(lines):
+def test_the_mouth_follows_what_is_said_and_its_fit_counts_in_the_confidence(lines):
     shutil.copy(DEMO_SPEECH, lines / "demo.flac")
     (lines / "said.txt").write_text(SAID)
     other = "Nobody bought forty purple umbrellas yesterday"
@@ -387,6 +387,8 @@ def test_what_is_said_is_found_and_counts_in_the_confidence(lines):
     assert file["language"] == "en" and any("were heard" in note for note in wrong["notes"])
     motions = [Motion.load(lines / "out" / f"d{number}.npz") for number in range(3)]
     assert motions[0].track is None and motions[1].track == motions[2].track
+    np.testing.assert_array_equal(motions[1].weights_TK, motions[2].weights_TK)
+    assert np.abs(motions[1].weights_TK - motions[0].weights_TK).max() > 0.01, "the mouth follows the text"
     assert " ".join(word.text.lower() for word in motions[1].track.words) == SAID
     (lines / "said.txt").write_text(f"Well, {SAID}")
     assert made_again(batch(lines)[1]) == ["d1"]
