@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from trainer.__main__ import main
-from trainer.datasets.word_times import russian_words, timed_clips
 from trainer.evaluation import evaluate_words
+from trainer.speech.word_times import russian_words, timed_clips
 from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.words.pronunciation import pronounce

@@ -27,8 +27,8 @@ from wav2sem_blender.pipeline.words.spoken import TRUST, track_of
 from wav2sem_blender.pipeline.words.track import Track, Word
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
-from ..datasets.word_times import READERS, TimedClip, timed_clips
 from ..speech.phones import Timing
+from ..speech.word_times import READERS, TimedClip, timed_clips
 from .given_texts import with_wrong_words
 from .protocols import EvaluateWords
 from .tables import table, write_results

@@ -19,9 +19,9 @@ from wav2sem_blender.errors import MissingFileError
 from wav2sem_blender.pipeline.words.track_files import Interval
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
-from ..speech.align import festvox_times, published_times
-from ..speech.phones import Timing
-from .corpora import FESTVOX, list_clips, split_of
+from ..datasets.corpora import FESTVOX, list_clips, split_of
+from .align import festvox_times, published_times
+from .phones import Timing
 
 READERS, KOKORO = "librispeech_4_aligned", "kokoro_times"
 _SHORTEST_PAUSE_S = 0.06  # a shorter gap of Kokoro's belongs to the word after
