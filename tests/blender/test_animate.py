@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import compat
+from wav2sem_blender.blender.animate import idle_worker, jobs
 
 
 def test_curves_and_positions_equal_the_motion(head, animate, curves_of, point_at):
@@ -249,3 +250,17 @@ def test_the_value_shows_without_a_frame_change(head, animate):
     animate()
     evaluated = head.evaluated_get(bpy.context.evaluated_depsgraph_get())
     assert evaluated.data.vertices[0].co[2] == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_an_idle_worker_ends_but_not_under_a_task(head, animate, monkeypatch):
+    animate()
+    worker = jobs._client
+    assert idle_worker.look() > 0 and worker.alive, "it is not idle yet"
+    monkeypatch.setattr(idle_worker, "IDLE_S", 0.0)
+    with monkeypatch.context() as while_writing:
+        while_writing.setattr(idle_worker, "running_task", object)
+        assert idle_worker.look() > 0 and worker.alive, "a task may still read its files"
+    idle_worker.look()
+    assert not worker.alive
+    animate()
+    assert jobs._client.alive

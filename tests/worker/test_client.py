@@ -20,7 +20,7 @@ from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.retarget import prepared
 from wav2sem_blender.pipeline.visemes import VRM, as_visemes
 from wav2sem_blender.worker import protocol
-from wav2sem_blender.worker.client import JobFailedError, WorkerClient, WorkerDiedError, new_job_id
+from wav2sem_blender.worker.client import JobFailedError, WorkerClient, WorkerDiedError, end_idle, new_job_id
 from wav2sem_blender.worker.environment import WorkerEnvironment
 
 
@@ -133,6 +133,22 @@ def test_cancel_ends_the_process_and_the_next_job_starts_another(client, audio):
     animate(client, audio("ok"))
     assert client.wait().engine == "fake"
     assert client.pid != pid
+
+
+def test_an_idle_process_ends_and_the_next_job_starts_another(client, audio):
+    animate(client, audio("ok"))
+    client.wait()
+    end_idle(60.0)
+    assert client.alive, "it has just worked"
+    animate(client, audio("ok"))
+    end_idle(0.0)
+    assert client.alive, "it has a job"
+    client.wait()
+    first = client.pid
+    end_idle(0.0)
+    assert not client.alive and not is_running(first)
+    animate(client, audio("ok"))
+    assert Path(client.wait().result).is_file() and client.pid != first
 
 
 def test_crash_is_one_clear_error(client, audio):

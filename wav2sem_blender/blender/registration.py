@@ -8,7 +8,7 @@ import atexit
 import bpy
 
 from . import translations
-from .animate import batch_command, command, jobs
+from .animate import batch_command, command, idle_worker, jobs
 from .preferences import models, page, python
 from .scene import directions, key_mapping
 from .sound import look as sound_look
@@ -75,11 +75,13 @@ def register() -> None:
     track_watch.register()
     speech_track.register()
     _command_handles[:] = [bpy.utils.register_cli_command(each.NAME, each.run_command) for each in _COMMANDS]
+    idle_worker.register()
     atexit.register(_at_exit)
 
 
 def unregister() -> None:
     """Remove them, and end the worker and the preferences' tasks."""
+    idle_worker.unregister()
     jobs.shut_down()
     python.end_tasks()
     sound_playback.end_playback()

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .supervisor import Child
 
 _SHUTDOWN_WAIT_S = 2.0
 _POLL_INTERVAL_S = 0.02
+
+_clients: weakref.WeakSet[WorkerClient] = weakref.WeakSet()
 
 
 class WorkerDiedError(UserError):
@@ -42,6 +45,8 @@ class WorkerClient:
         self.folder = folder
         self._child: Child | None = None
         self._job: str | None = None
+        self._used_s = time.monotonic()
+        _clients.add(self)
 
     @property
     def alive(self) -> bool:
@@ -79,7 +84,7 @@ class WorkerClient:
                 folder=self.folder,
             )
         assert self._child is not None
-        self._job = command.job
+        self._job, self._used_s = command.job, time.monotonic()
         self._child.send(line)
 
     def poll(self) -> list[protocol.Progress | protocol.Done]:
@@ -132,6 +137,13 @@ class WorkerClient:
             self._end()
             self.remove_job(job)
 
+    def end_if_idle(self, after_s: float) -> None:
+        """End a process that has had no job for so long; the next job starts a new one."""
+        if self._job is not None:
+            self._used_s = time.monotonic()
+        elif self.alive and time.monotonic() - self._used_s >= after_s:
+            self._end(_SHUTDOWN_WAIT_S)
+
     def remove_job(self, job: str) -> None:
         """Delete a job's folder."""
         shutil.rmtree(self.folder / job, ignore_errors=True)
@@ -147,6 +159,12 @@ class WorkerClient:
         child, self._child = self._child, None
         if child is not None:
             child.end(grace_s)
+
+
+def end_idle(after_s: float) -> None:
+    """End the processes of all clients that have had no job for so long."""
+    for client in tuple(_clients):
+        client.end_if_idle(after_s)
 
 
 def answer_of(done: protocol.Done) -> Mapping[str, Any]:
