@@ -21,7 +21,7 @@ from ...pipeline.checkpoint import ModelFolder
 from ...pipeline.motion import Motion
 from ...pipeline.phones import PHONES, Phones
 from ...pipeline.retarget import covering, prepared
-from ...pipeline.steering import FADE_S, Steering
+from ...pipeline.steering import FADE_S, WARM_UP_S, Steering
 from ...pipeline.tongue import with_tongue
 from ...pipeline.words.track import Track
 from ..scene.track_edits import Sounding, changed_spans, mouth_of
@@ -29,6 +29,8 @@ from ..scene.track_edits import Sounding, changed_spans, mouth_of
 # Beyond what an edit changes: smoothing and the tongue read their neighbours.
 _MARGIN_S = 0.5
 _MAX_MOTIONS = 12
+# Beyond what the model reads around a span.
+_FAR_S = 3.0
 _STYLE = re.compile(r"([\d.e-]+) (.+)")
 
 
@@ -78,7 +80,8 @@ class MouthState:
             spans_s: Where they differ, likewise.
         """
         speed = self._finish.speed
-        old, new = old.at_speed(1 / speed), new.at_speed(1 / speed)
+        if speed != 1.0:
+            old, new = old.at_speed(1 / speed), new.at_speed(1 / speed)
         before_TK, after_TK = self._weights(old), self._weights(new, old)
         reach_s = FADE_S + _MARGIN_S + 2 * self._finish.smoothing_s * speed
         parts: list[tuple[int, int]] = []
@@ -109,7 +112,7 @@ class MouthState:
                 base, weights_TK = near, self._motions[mouth_of(near)].copy()
             for span_s in changed_spans(base, track):
                 first, part_TK = self._steering.changed(
-                    self._memory_RM, self._phones, track, self._style_N, weights_TK, span_s
+                    self._memory_RM, self._phones, _near(track, span_s), self._style_N, weights_TK, span_s
                 )
                 weights_TK[first : first + len(part_TK)] = part_TK
             weights_TK[len(self._memory_RM) :] = weights_TK[len(self._memory_RM) - 1]  # the last pose is held
@@ -150,6 +153,15 @@ def _steering(model: Path, _mtime_ns: int) -> tuple[Steering, tuple[str, ...]]:
     """The model, which is read again when it has changed."""
     folder = ModelFolder.open(model)
     return Steering(folder), folder.config.styles
+
+
+def _near(track: Track, span_s: tuple[float, float]) -> Track:
+    """What of a track counts for a span: a long one need not be read whole for every edit."""
+    start_s, end_s = span_s[0] - WARM_UP_S - _FAR_S, span_s[1] + _FAR_S
+    return Track(
+        phones=tuple(phone for phone in track.phones if phone.end_s > start_s and phone.start_s < end_s),
+        directions=tuple(some for some in track.directions if some.end_s > start_s and some.start_s < end_s),
+    )
 
 
 def _phones_there(phones: Phones, track: Track, start_s: float, end_s: float) -> Phones:

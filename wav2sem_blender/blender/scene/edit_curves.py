@@ -133,7 +133,7 @@ def apply(target: bpy.types.Object, take: Take, changes: Sequence[CurveChange], 
 def _change_curve(change: CurveChange, replaces: bool) -> tuple[np.ndarray, set[int]]:
     """Move the keyframes of one curve; returns their values, and the frames that the animator had edited."""
     curve, first, last = change.curve, change.first, change.last
-    own, _ = _points(curve)
+    own, values_N = _points(curve)
     missing = np.setdiff1d(np.arange(first, last + 1), np.rint(own[np.abs(own - np.rint(own)) < _ROUNDING_FRAMES]))
     if len(missing):  # Reduce Keys left them out; neighbours keep the curve beside the span as it is
         edges = [frame for frame in (first - 1, last + 1) if len(own) and own[0] < frame < own[-1] and frame not in own]
@@ -141,19 +141,20 @@ def _change_curve(change: CurveChange, replaces: bool) -> tuple[np.ndarray, set[
         for frame, value in values.items():
             curve.keyframe_points.insert(frame, value, options={"FAST"}).interpolation = "LINEAR"
         curve.update()
-    frames, values_N = _points(curve)
-    inside = (frames >= first - _ROUNDING_FRAMES) & (frames <= last + _ROUNDING_FRAMES)
-    at, steps = frames[inside] - first, np.arange(len(change.before_T))
+        own, values_N = _points(curve)
+    begin, end = np.searchsorted(own, (first - _ROUNDING_FRAMES, last + _ROUNDING_FRAMES)).tolist()
+    frames, values_N = own[begin:end], values_N[begin:end]
+    at, steps = frames - first, np.arange(len(change.before_T))
     old_N, new_N = np.interp(at, steps, change.before_T), np.interp(at, steps, change.after_T)
-    by_hand = (np.abs(values_N[inside] - old_N) > _BY_HAND) & ~np.isin(frames[inside], missing)
-    shift = np.where(by_hand, new_N - values_N[inside], new_N - old_N) if replaces else new_N - old_N
-    for name in ("co", "handle_left", "handle_right"):
-        both = np.empty(2 * len(frames), np.float32)
-        curve.keyframe_points.foreach_get(name, both)
-        both.reshape(-1, 2)[inside, 1] += shift
-        curve.keyframe_points.foreach_set(name, both)
+    by_hand = (np.abs(values_N - old_N) > _BY_HAND) & ~np.isin(frames, missing)
+    shift = np.where(by_hand, new_N - values_N, new_N - old_N) if replaces else new_N - old_N
+    # Only these points are written: a long take has very many.
+    for index, by in zip(range(begin, end), shift.tolist(), strict=True):
+        point = curve.keyframe_points[index]
+        for name in ("co", "handle_left", "handle_right"):
+            getattr(point, name)[1] += by
     curve.update()
-    return values_N[inside] + shift, {round(frame) for frame in frames[inside][by_hand].tolist()}
+    return values_N + shift, {round(frame) for frame in frames[by_hand].tolist()}
 
 
 def _points(curve: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -36,7 +37,7 @@ TAKE, ITEM = "wav2sem_take", "wav2sem_item"
 
 _CHANNELS = 128
 # From the lowest.
-_CHANNEL_NAMES = ("Phones", "Phones", "Words")
+_CHANNEL_NAMES = ("Phones 1", "Phones 2", "Words")
 # Parts of a split strip are cut at a whole frame, at most half a frame from the exact time.
 _JOINED_S = 1e-3
 _NUMBERED = re.compile(r"\.\d{3,}$")
@@ -124,7 +125,7 @@ def action_of(strip: Any) -> bpy.types.Action | None:
 def item_of(strip: Any) -> Shown | None:
     """What a strip of ours says, in seconds as it was written; None for another strip."""
     try:
-        return _item(json.loads(strip[ITEM]))
+        return _item(_record(strip[ITEM]))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -287,8 +288,10 @@ def _agreement(track: Track, known: Track) -> float:
 
 def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:
     """Keep what was read as the take's track, and let its strips show it: some words and phones gave room."""
+    is_moved = place_of(action) != reading.place
     remember(action, track, reading.place, str(action[IDENTITY]))
-    _write(reading.scene, action, (*reading.settled.words, *reading.settled.phones), reading.place)
+    shown = (*reading.settled.words, *reading.settled.phones)
+    _write(reading.scene, action, shown, reading.place, only_edited=not is_moved)
 
 
 def _keep_pauses(action: bpy.types.Action, track: Track) -> None:
@@ -346,7 +349,7 @@ def _new_key() -> str:
 
 def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
     """What a strip says now; an edge that nobody has moved keeps its exact time."""
-    record = json.loads(strip[ITEM])
+    record = _record(strip[ITEM])
     item, written = _item(record), record["frames"]
     first, last = (frame - moved for frame in compat.strip_span(strip))
     by = first - written[0], last - written[1]
@@ -365,6 +368,12 @@ def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
         strip=strip,
         directions=directions.read(strip, item.directions) if item.tier == "words" else (),
     )
+
+
+@lru_cache(maxsize=20_000)
+def _record(text: str) -> Any:
+    """What a strip's property says; every look at a long take reads thousands of them several times."""
+    return json.loads(text)
 
 
 def _item(record: Any) -> Shown:
@@ -424,7 +433,7 @@ def _channels(written: Iterable[Any]) -> dict[Tier, list[int]]:
     """The channels of each tier, those with the most strips first."""
     counts: dict[Tier, Counter[int]] = {"words": Counter(), "phones": Counter()}
     for strip in written:
-        counts[json.loads(strip[ITEM])["item"]["tier"]][strip.channel] += 1
+        counts[_record(strip[ITEM])["item"]["tier"]][strip.channel] += 1
     return {tier: [channel for channel, _ in counts[tier].most_common(2 if tier == "phones" else 1)] for tier in counts}
 
 
@@ -432,7 +441,7 @@ def _moved_together(written: Sequence[Any], sound: Any, place: Place) -> int:
     """Frames by which all strips were moved, or all but those that were edited besides, together with the sound."""
     by: Counter[int | None] = Counter()
     for strip in written:
-        first, last = json.loads(strip[ITEM])["frames"]
+        first, last = _record(strip[ITEM])["frames"]
         start, end = compat.strip_span(strip)
         by[start - first if start - first == end - last else None] += 1
     if len(by) == 1:
@@ -482,9 +491,17 @@ def _of_its_half(phone: Shown, halves: Sequence[Shown]) -> Shown:
 
 
 def _write(
-    scene: bpy.types.Scene, action: bpy.types.Action, shown: Sequence[Shown], place: Place, base: int | None = None
+    scene: bpy.types.Scene,
+    action: bpy.types.Action,
+    shown: Sequence[Shown],
+    place: Place,
+    base: int | None = None,
+    only_edited: bool = False,
 ) -> None:
-    """Make the strips say what `shown` says; a strip that does so already stays, with its channel and selection."""
+    """Make the strips say what `shown` says; a strip that does so already stays, with its channel and selection.
+
+    With `only_edited`, those that were not edited are known to say it.
+    """
     _, strips = strips_of(action)
     written = [strip for strip in strips if ITEM in strip]
     channels: dict[Tier, list[int]] = {"phones": [base, base + 1], "words": [base + 2]} if base else _channels(written)
@@ -507,7 +524,8 @@ def _write(
                 last = max(last, first + 1)
             ends[channel] = last
             turn = (own.index(channel) + 1) % len(own) if channel in own else turn
-            _put(scene, action, item, (channel, first, last), names)
+            if item.strip is None or item.rank or not only_edited or channel != item.strip.channel:
+                _put(scene, action, item, (channel, first, last), names)
 
 
 def _frames(item: Shown, place: Place, rate_hz: float) -> tuple[int, int]:

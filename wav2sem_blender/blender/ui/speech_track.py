@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,13 +29,15 @@ from . import track_watch
 from .animate import FRESH
 from .result_operators import rebake_settings, selected
 from .task_operator import TaskOperator, draw_progress
-from .widgets import AddonOperator, AnimateSubPanel, columns, draw_text, face_of
+from .widgets import AddonOperator, AnimateSubPanel, SpeechPanel, columns, draw_text, face_of
 
 _GLOB = "*.TextGrid;*.csv;*.json"
 # How many problems are told at once.
 _TOLD = 2
 # Of the viewport's height, for the Sequencer below it.
-_SEQUENCER_SHARE = 0.4
+_SEQUENCER_SHARE = 0.45
+# So many seconds of words can be read at once in the Sequencer; and how long a new one needs until it is drawn.
+_READABLE_S, _NEW_AREA_S = 2.5, 0.3
 # Of words whose language nobody has said.
 _LANGUAGE = "en"
 
@@ -294,11 +297,54 @@ class WAV2SEM_OT_open_sequencer(AddonOperator, bpy.types.Operator):
         lower.ui_type = "SEQUENCE_EDITOR"
         space: Any = lower.spaces.active
         space.show_region_ui = True  # its tab Speech has this panel, too
+        # Then a strip shows its word once.
+        space.timeline_overlay.show_strip_source = space.timeline_overlay.show_strip_duration = False
         compat.show_sequencer_scene(context, scene or context.scene)
         region = next(region for region in lower.regions if region.type == "WINDOW")
+        first_words = [strip for strip in _strips_of(found) if compat.strip_span(strip)[1] <= _until(found)]
         with context.temp_override(area=lower, region=region):
-            bpy.ops.sequencer.view_all()
+            if first_words:
+                _view(scene or context.scene, first_words)
+            else:
+                bpy.ops.sequencer.view_all()
+        bpy.app.timers.register(_show_tab, first_interval=_NEW_AREA_S)
         return {"FINISHED"}
+
+
+def _strips_of(found: tuple[bpy.types.Object, Take] | None) -> list[Any]:
+    """The words and phones of a take in the Sequencer."""
+    strips = speech_track.strips_of(found[1].action)[1] if found is not None else []
+    return [strip for strip in strips if speech_track.item_of(strip) is not None]
+
+
+def _until(found: tuple[bpy.types.Object, Take] | None) -> float:
+    """The frame up to which words can be read at once in a view of usual width."""
+    scene = speech_track.strips_of(found[1].action)[0] if found is not None else None
+    begins = min((compat.strip_span(strip)[0] for strip in _strips_of(found)), default=0)
+    return begins + _READABLE_S * compat.frame_rate_hz(scene) if scene is not None else begins
+
+
+def _view(scene: bpy.types.Scene, strips: list[Any]) -> None:
+    """Let the Sequencer show these strips as large as they fit; what is selected stays so."""
+    wanted = {strip.as_pointer() for strip in strips}
+    before = [(strip, strip.select) for strip in compat.all_strips(scene)]
+    for strip, _ in before:
+        strip.select = strip.as_pointer() in wanted
+    bpy.ops.sequencer.view_selected()
+    for strip, was_selected in before:
+        strip.select = was_selected
+
+
+def _show_tab() -> None:
+    """Choose our tab in the Sequencer's sidebar, which exists only after it was drawn."""
+    manager = bpy.context.window_manager
+    for window in manager.windows if manager is not None else ():
+        for area in window.screen.areas:
+            regions: Any = area.regions if area.type == "SEQUENCE_EDITOR" else ()
+            for region in regions:
+                if region.type == "UI" and region.active_panel_category != SpeechPanel.bl_category:
+                    with suppress(TypeError, AttributeError):  # Blender 4.5 cannot, or the tab is not there yet
+                        region.active_panel_category = SpeechPanel.bl_category
 
 
 def _active_word(context: bpy.types.Context) -> Any:
@@ -332,19 +378,24 @@ def _draw_word(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     if strip is None:
         draw_text(layout, context, "Select a word in the Sequencer to direct it", "INFO")
         return
-    values, column = strip.wav2sem_directions, columns(layout.column())
+    values, column = strip.wav2sem_directions, columns(layout.column(align=True))
     column.label(text=translated(Text('How to say "{word}"', word=strip.text)))
     for name in directions.AMOUNTS:
         column.prop(values, name, slider=True)
-    switches = column.column(heading="Mouth", align=True)
+    row = column.row()
+    row.use_property_split = False
     for name in directions.SWITCHES:
-        switches.prop(values, name)
+        row.prop(values, name)
     if _selected_words(context, strip):
         column.operator(WAV2SEM_OT_copy_directions.bl_idname, icon="COPYDOWN")
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     """Draw the buttons, and what is wrong with the strips."""
+    task = running_task()
+    if isinstance(task, HearAgain):
+        draw_progress(layout.row(align=True), task)
+        return
     reason = WAV2SEM_OT_show_words.disabled_reason(context)
     found = chosen(context)
     if reason or found is None:
@@ -353,18 +404,13 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     action = found[1].action
     layout.label(text=action.name, icon="ACTION", translate=False)
     status = track_watch.status(action)
-    row = layout.row(align=True)
     if status is None:
-        row.operator(WAV2SEM_OT_show_words.bl_idname, icon="SEQ_SEQUENCER")
+        layout.operator(WAV2SEM_OT_show_words.bl_idname, icon="SEQ_SEQUENCER")
     else:
-        row.operator(WAV2SEM_OT_hide_words.bl_idname, icon="SEQ_SEQUENCER")
-        task = running_task()
-        if isinstance(task, HearAgain):
-            draw_progress(layout.row(align=True), task)
-        else:
-            update = layout.row()
-            update.operator_context = "INVOKE_DEFAULT"
-            update.operator(WAV2SEM_OT_update_mouth.bl_idname, icon="FILE_REFRESH", depress=status.is_edited)
+        row = layout.row(align=True)
+        row.operator_context = "INVOKE_DEFAULT"
+        row.operator(WAV2SEM_OT_update_mouth.bl_idname, icon="FILE_REFRESH", depress=status.is_edited)
+        row.operator(WAV2SEM_OT_hide_words.bl_idname, text="", icon="X")
         if reason := _cannot_follow(context, found[1]):
             draw_text(layout, context, Text("{reason}. Your edits are kept, and exported", reason=reason), "INFO")
         else:
@@ -376,7 +422,12 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         areas = context.screen.areas if context.screen is not None else ()
         if not any(area.type == "SEQUENCE_EDITOR" for area in areas):
             layout.operator(WAV2SEM_OT_open_sequencer.bl_idname, icon="SEQ_STRIP_META")
-        _draw_word(layout, context)
+        if status.has_words:
+            _draw_word(layout, context)
+        else:
+            draw_text(
+                layout, context, "Only sounds are known. Write the words in What Is Said and animate again", "INFO"
+            )
     row = layout.row(align=True)
     row.operator_context = "INVOKE_DEFAULT"
     row.operator(WAV2SEM_OT_import_words.bl_idname, icon="IMPORT")
@@ -401,7 +452,7 @@ class WAV2SEM_PT_words_sequencer(bpy.types.Panel):
     bl_label = "Words"
     bl_space_type = "SEQUENCE_EDITOR"
     bl_region_type = "UI"
-    bl_category = "Speech"
+    bl_category = SpeechPanel.bl_category
     bl_translation_context = CONTEXT
 
     @classmethod

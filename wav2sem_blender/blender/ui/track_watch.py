@@ -25,10 +25,14 @@ _HEARTBEAT_S = 0.2
 
 @dataclass(frozen=True)
 class Status:
-    """What the strips of a take say: whether the mouth does not follow them yet, and what is wrong with them."""
+    """What the strips of a take say: whether the mouth does not follow them yet, and what is wrong with them.
+
+    `has_words` is false where only sounds are known.
+    """
 
     is_edited: bool
     problems: tuple[Text, ...]
+    has_words: bool = True
 
 
 _known: dict[str, Status | None] = {}
@@ -76,7 +80,9 @@ def _look(action: bpy.types.Action) -> Status | None:
         reading = speech_track.read(action)
     except UserError as error:
         return Status(True, (error.text,))
-    return None if reading is None else Status(reading.is_edited, reading.settled.problems)
+    if reading is None:
+        return None
+    return Status(reading.is_edited, reading.settled.problems, bool(reading.settled.words))
 
 
 def _shown() -> Iterator[bpy.types.Action]:
