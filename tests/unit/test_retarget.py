@@ -50,6 +50,16 @@ class TestResample:
         assert len(closed_s) == 800
         assert np.abs(closed_s - events_s).max() <= 0.5 / fps + 1e-9
 
+    @pytest.mark.parametrize("first", [7, 10, 22, 31])
+    def test_a_part_is_resampled_as_in_the_whole(self, first):
+        # A minimum and a maximum side by side fall on one frame of 24 a second, and miss it alike.
+        whole = as_motion(RNG.normal(size=(400, 40)))
+        frame = int(np.ceil(first * 24 / 30))
+        part = replace(whole, weights_TK=whole.weights_TK[first:])
+        out = resample(part, 24, (first / 30 * 24 - frame) / 24).weights_TK
+        expected = resample(whole, 24).weights_TK[frame:]
+        np.testing.assert_allclose(out[2:200], expected[2:200], atol=1e-5)
+
     def test_plateaus_are_kept_too(self):
         curve = np.full(301, 0.7)
         starts = np.arange(4, 290, 11)
