@@ -163,14 +163,25 @@ def test_what_is_said_is_in_the_scene_and_in_the_report(night, tmp_path):
         assert " ".join(words).lower() == SAID
 
 
-def test_a_scene_that_ended_blender_is_left_out_once(night, tmp_path):
+def test_a_scene_that_ended_blender_twice_is_left_out_once(night, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".wav2sem_batch.scene1").write_text("line")
+    scene = tmp_path / "out" / ".wav2sem_batch.scene1"
+    scene.write_text("2 line")
     rows = "audio,character,object\nline.flac,hero.blend,Head\n"
     code, (record,) = night(rows)
-    assert code == CODES["target"] and "ended Blender last time" in record["error"]
+    assert code == CODES["target"] and "ended Blender 2 times" in record["error"] and not scene.exists()
     code, (record,) = night(rows)
     assert (code, record["state"]) == (0, "made")
+
+
+def test_a_run_that_was_killed_once_makes_its_scene_again(night, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".wav2sem_batch.scene1").write_text("1 line")
+    (tmp_path / "out" / ".wav2sem_batch.begun").write_text('"line"\n')
+    (tmp_path / "out" / "line.blend").write_bytes(b"written before its record")
+    code, (record,) = night("audio,character,object\nline.flac,hero.blend,Head\n")
+    assert (code, record["state"]) == (0, "made")
+    assert (tmp_path / "out" / "line.blend").stat().st_size == record["bytes"]["blend"] > 10_000
 
 
 def test_arguments(night, capsys):

@@ -39,8 +39,10 @@ from .settings import AnimateSettings, resolve_model, worker_environment
 
 NAME = "wav2sem_batch"  # Blender takes identifiers alone
 SCENE_SUFFIXES = {"blend": ".blend", "glb": ".glb", "fbx": ".fbx", "usd": ".usdc", "abc": ".abc"}
-# Names the scene that is being made, because a file may end Blender itself.
+# Names the scene that is being made, because a file may end Blender itself, and how many runs ended in it. One may have
+# been killed for another reason, so a scene is left out after two.
 _CURRENT = ".wav2sem_batch.scene"
+_ENDS = 2
 
 
 def run_command(arguments: list[str]) -> int:
@@ -108,18 +110,23 @@ class _Scenes:
             with closing(self.workers.made(curves, arguments_of)) as answers:
                 yield from answers
         current = self.options.output / f"{_CURRENT}{self.options.chunk[0]}"
-        ended_blender = _content(current)
-        for row in rows:
-            if not row.character:
-                continue
-            if row.name == ended_blender:
-                text = Text("{file} ended Blender last time; it is tried again by the next run.", file=row.character)
-                yield row, {"error": text, "cause": "target"}
-                continue
-            current.write_text(row.name, encoding="utf-8")
-            yield row, self._answer(row, arguments_of(row))
-        with suppress(OSError):
-            current.unlink()
+        n_ends, _, ended = _content(current).partition(" ")
+        try:
+            for row in rows:
+                if not row.character:
+                    continue
+                ends = int(n_ends) if row.name == ended and n_ends.isdecimal() else 0
+                if ends >= _ENDS:
+                    text = Text(
+                        "{file} ended Blender {n} times; it is tried again by the next run.", file=row.character, n=ends
+                    )
+                    yield row, {"error": text, "cause": "target"}
+                    continue
+                current.write_text(f"{ends + 1} {row.name}", encoding="utf-8")
+                yield row, self._answer(row, arguments_of(row))
+        finally:  # Blender itself goes on
+            with suppress(OSError):
+                current.unlink()
 
     def _answer(self, row: Row, arguments: Mapping[str, Any]) -> Answer:
         """Make a scene. The worker first hears the recording alone, for the report; it then has the model warm."""
