@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nobody is called: whole processes are traced, with all their libraries, in a fresh home.
 
-ONNX Runtime's telemetry begins ten seconds after its import, so the processes stay at work for 30 s. They run at once,
+ONNX Runtime's telemetry begins ten seconds after its import, so the processes stay at work for 60 s. They run at once,
 under strace; without it (Windows, macOS, a plain Linux) the tests are skipped.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -26,7 +28,7 @@ pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
 BOOT = ROOT / "wav2sem_blender" / "worker" / "boot.py"
 SPEECH = ROOT / "wav2sem_blender" / "assets" / "demo_speech.flac"
-WORK_S = 30
+WORK_S = 60
 SCRIPT = f"""
 import time, numpy as np
 from wav2sem_blender.pipeline import SpeechAnimator
@@ -36,11 +38,29 @@ while time.monotonic() - begin_s < {WORK_S}:
     animator.animate(np.random.default_rng(0).standard_normal(80_000).astype("f4"), 16_000)
     time.sleep(2)
 """
-# What asks a name server or connects to another machine. Local sockets (AF_UNIX) and netlink leave no machine.
-CALL = re.compile(r"\b(?:socket|connect|sendto|sendmsg)\(.*AF_INET6?")
+# What the panel and a run do with a sound, each time in a process of its own, as Blender starts them.
+SOUNDS = f"""
+import json, subprocess, sys, time
+tasks = {{tasks!r}}
+begin_s, n_done = time.monotonic(), 0
+while time.monotonic() - begin_s < {WORK_S}:
+    task = tasks[n_done % len(tasks)]
+    done = subprocess.run([sys.executable, {str(BOOT)!r}, "--run", *task], stdin=subprocess.PIPE, capture_output=True)
+    assert done.returncode == 0 and b'"result"' in done.stdout, done
+    n_done += 1
+assert n_done >= len(tasks)
+"""
+# What asks a name server or connects to another machine: itself, or by a daemon of this machine that looks names up.
+# Other local sockets (AF_UNIX) and netlink leave no machine.
+CALL = re.compile(
+    r"\b(?:socket|connect|sendto|sendmsg|sendmmsg|bind)\(.*(?:AF_INET6?\b|AF_PACKET)|"
+    r'\b(?:connect|sendto|sendmsg)\(.*sun_path=@?"[^"]*(?:resolve|avahi|mdns)'
+)
 HAS_TORCH = not environment.missing_modules(["torch", "transformers"])
-PROCESSES = ("worker", "probe", "command line", "script") + (
-    ("script with torch", "training", "the trainer's imports") if HAS_TORCH else ()
+PROCESSES = (
+    *("worker", "probe", "command line", "script", "batch", "looks at sounds"),
+    *(("decoding Blender",) if importlib.util.find_spec("bpy") else ()),
+    *(("worker with torch", "script with torch", "training", "the trainer's imports") if HAS_TORCH else ()),
 )
 
 
@@ -57,7 +77,7 @@ class Watched:
 def command_of(name: str, home: Path) -> list[str]:
     """The command line of a process of `PROCESSES`."""
     match name:
-        case "worker":
+        case "worker" | "worker with torch":
             return [sys.executable, str(BOOT), "--folder", str(home.parent / "session")]
         case "probe":
             return [sys.executable, str(BOOT), "--run", "worker.probe", "cpu"]
@@ -65,6 +85,19 @@ def command_of(name: str, home: Path) -> list[str]:
             # As many recordings as keep it at work; one fails, so that its way out is watched too.
             recordings = [str(SPEECH)] * 40 + ["missing.wav"]
             return [sys.executable, "-m", "wav2sem_blender", "animate", *recordings, "--output", str(home.parent)]
+        case "batch":
+            # Each line has a name of its own, and there are as many as keep the workers at work.
+            lines = home.parent / "lines.csv"
+            lines.write_text("audio,output\n" + "".join(f"{SPEECH},line{number}\n" for number in range(60)))
+            output = str(home.parent / "night")
+            return [sys.executable, "-m", "wav2sem_blender", "batch", str(lines), "--output", output, "--jobs", "1"]
+        case "looks at sounds":
+            return [sys.executable, "-c", SOUNDS.format(tasks=[["worker.look", str(SPEECH)]])]
+        case "decoding Blender":
+            part = {"source": str(SPEECH), "target": str(home.parent / "decoded.wav"), "label": "speech"}
+            second = "blender.sound.second_blender"
+            tasks = [[second, "decode", json.dumps(part)], [second, "look", str(SPEECH), "speech"]]
+            return [sys.executable, "-c", SOUNDS.format(tasks=tasks)]
         case "script" | "script with torch":
             return [sys.executable, "-c", SCRIPT.format(engine="torch" if name.endswith("torch") else "onnx")]
         case "training":
@@ -81,9 +114,10 @@ def command_of(name: str, home: Path) -> list[str]:
 
 def commands_for(name: str) -> Iterator[bytes]:
     """What a process hears on stdin, and when: a line now, and nothing more until it has worked long enough."""
-    if name == "worker":
-        yield protocol.encode(protocol.Animate(job="first", audio=str(SPEECH), engine="onnx", listen=True))
-        yield protocol.encode(protocol.Animate(job="second", audio=str(SPEECH), engine="onnx"))
+    if name.startswith("worker"):
+        engine = "torch" if name.endswith("torch") else "onnx"
+        yield protocol.encode(protocol.Animate(job="first", audio=str(SPEECH), engine=engine, listen=True))
+        yield protocol.encode(protocol.Animate(job="second", audio=str(SPEECH), engine=engine))
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +153,9 @@ def watched(tmp_path_factory) -> dict[str, Watched]:
     for name, (home, process) in running.items():
         try:
             # The worker ends with its stdin, so that stays open as long as it shall live.
-            process.wait(WORK_S if name == "worker" else 10 * WORK_S)
+            process.wait(WORK_S if name.startswith("worker") else 10 * WORK_S)
         except subprocess.TimeoutExpired:
-            assert name == "worker", f"{name} did not end"
+            assert name.startswith("worker"), f"{name} did not end"
         said, _ = process.communicate(timeout=60)
         lines = (home.parent / "trace").read_text(errors="replace").splitlines()
         files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
@@ -141,6 +175,18 @@ def test_asks_the_network_for_nothing(watched: dict[str, Watched], name: str) ->
 def test_leaves_no_file_in_the_home_or_the_temporary_folder(watched: dict[str, Watched], name: str) -> None:
     # matplotlib, of the trainer, keeps its list of fonts.
     assert [file for file in watched[name].files if "matplotlib" not in file] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'connect(5, {sa_family=AF_UNIX, sun_path="/run/systemd/resolve/io.systemd.Resolve"}, 42) = 0',
+        'connect(3, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.1")}, 16) = 0',
+        "socket(AF_INET6, SOCK_STREAM|SOCK_CLOEXEC, IPPROTO_IP) = 3",
+    ],
+)
+def test_ways_out_are_recognised(line: str) -> None:
+    assert CALL.search(line)
 
 
 def test_a_call_would_be_seen(tmp_path: Path) -> None:
