@@ -20,6 +20,9 @@ from .checkpoint import ENCODER_ONNX, SEMANTIC_ONNX, ModelFolder
 # Windows builds report to the system's event log as well; `offline` has stopped the rest.
 ort.disable_telemetry_events()
 
+# What a graph's tensors may take: a window of 20 s needs 1 GB of the largest encoder; weights are kept twice at most.
+_TENSORS_BYTES, _WEIGHTS_FACTOR = 2 << 30, 3
+
 
 class OnnxEngine:
     """Runs a model folder's encoder.onnx and semantic.onnx."""
@@ -114,12 +117,26 @@ def _session(path: Path) -> ort.InferenceSession:
     options.enable_mem_pattern = False
     # Waiting threads sleep. Spinning, they would take the cores from Blender and from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _limit_memory(options, path.stat().st_size)
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise _memory_error(error) or UserError(
             "{file}: ONNX Runtime cannot read it ({error})", file=path, error=str(error).splitlines()[0]
         ) from error
+
+
+def _limit_memory(options: ort.SessionOptions, file_bytes: int) -> None:
+    """Let the session's tensors take only so much: three numbers in a graph can make one of any size.
+
+    The window that is heard is of a fixed length, so a longer recording needs no more.
+    """
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    limit = {"max_mem": _TENSORS_BYTES + _WEIGHTS_FACTOR * file_bytes, "arena_extend_strategy": 1}
+    defaults = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    # Sessions that exist keep the allocator that they began with.
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({**limit, **defaults}))
+    options.add_session_config_entry("session.use_env_allocators", "1")
 
 
 def _memory_error(error: Exception) -> MemoryError | None:

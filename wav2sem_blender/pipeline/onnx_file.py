@@ -28,8 +28,8 @@ OPERATORS = frozenset(
     """.split()
 )
 """What encoders of all kinds become, as floats or with 8-bit matrices, and their nearest relatives. None has a graph
-inside, and none makes more of a number in the file than `Expand`, `Range` and `Tile`, whose results the engine's limit
-of memory bounds."""
+inside, and none makes more of a number in the file than `Expand`, `Range` and `Tile`, whose results the limit of memory
+in `engine_onnx.py` bounds."""
 
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 # Numbers of the fields that the export writes.
