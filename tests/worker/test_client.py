@@ -19,7 +19,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.retarget import prepared
 from wav2sem_blender.pipeline.visemes import VRM, as_visemes
-from wav2sem_blender.worker import protocol
+from wav2sem_blender.worker import job_limits, protocol
 from wav2sem_blender.worker.client import JobFailedError, WorkerClient, WorkerDiedError, end_idle, new_job_id
 from wav2sem_blender.worker.environment import WorkerEnvironment
 
@@ -149,6 +149,37 @@ def test_an_idle_process_ends_and_the_next_job_starts_another(client, audio):
     assert not client.alive and not is_running(first)
     animate(client, audio("ok"))
     assert Path(client.wait().result).is_file() and client.pid != first
+
+
+@pytest.mark.parametrize("limit", ["_MEMORY_BYTES", "_STALLED_S"])
+def test_a_job_that_exceeds_a_limit_is_ended_with_a_sentence(client, audio, monkeypatch, limit):
+    if limit == "_MEMORY_BYTES" and not Path("/proc").is_dir():
+        pytest.skip("only Linux tells what a process has in memory")
+    monkeypatch.setattr(job_limits, limit, 0)
+    said = {"_MEMORY_BYTES": "took more than 0 GB of memory", "_STALLED_S": "reported no progress for 0 minutes"}[limit]
+    job = animate(client, audio("slow_features"))
+    pid = client.pid
+    with pytest.raises(WorkerDiedError, match=said):
+        client.wait()
+    assert not client.alive and not is_running(pid) and not (client.folder / job).exists()
+    monkeypatch.undo()
+    animate(client, audio("ok"))
+    assert client.wait().result
+
+
+def test_limits_grow_with_the_recording_and_the_model(tmp_path):
+    def limits(n_bytes, model="default"):
+        sound = tmp_path / "a.wav"
+        with sound.open("wb") as file:
+            file.truncate(n_bytes)
+        return job_limits.JobLimits(protocol.Animate(job="a", audio=str(sound), model=model))
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(bytes(1000))
+    assert limits(0).memory_bytes == 8 << 30 and limits(0).stalled_s == 1800
+    assert limits(1_000_000).memory_bytes == (8 << 30) + 4_000_000_000 and limits(1_000_000).stalled_s == 2000
+    assert limits(0, str(tmp_path / "model")).memory_bytes == (8 << 30) + 6000
+    assert limits(0, str(tmp_path / "gone")).memory_bytes == 8 << 30
 
 
 def test_crash_is_one_clear_error(client, audio):

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import Text, UserError
 from . import protocol
 from .environment import WorkerEnvironment
+from .job_limits import JobLimits
 from .supervisor import Child
 
 _SHUTDOWN_WAIT_S = 2.0
@@ -45,6 +46,7 @@ class WorkerClient:
         self.folder = folder
         self._child: Child | None = None
         self._job: str | None = None
+        self._limits: JobLimits | None = None
         self._used_s = time.monotonic()
         _clients.add(self)
 
@@ -85,6 +87,7 @@ class WorkerClient:
             )
         assert self._child is not None
         self._job, self._used_s = command.job, time.monotonic()
+        self._limits = None if isinstance(command, protocol.Call) else JobLimits(command)
         self._child.send(line)
 
     def poll(self) -> list[protocol.Progress | protocol.Done]:
@@ -92,12 +95,13 @@ class WorkerClient:
 
         Raises:
             JobFailedError: The worker reported an error.
-            WorkerDiedError: The process ended.
+            WorkerDiedError: The process ended, or took more memory or time than such a job may.
         """
         if self._job is None:
             return []
         assert self._child is not None
         news: list[protocol.Progress | protocol.Done] = []
+        self._check_limits()
         for message in self._child.events():
             if "error" in message:
                 self._job = None
@@ -108,6 +112,8 @@ class WorkerClient:
                 continue
             if isinstance(event, protocol.Ready) or event.job != self._job:
                 continue
+            if self._limits is not None:
+                self._limits.heard()
             if isinstance(event, protocol.Error):
                 self._job = None
                 raise JobFailedError.of(protocol.as_text(event.message))
@@ -119,6 +125,14 @@ class WorkerClient:
             self._job = None
             raise WorkerDiedError.of(self._child.exit_reason())
         return news
+
+    def _check_limits(self) -> None:
+        if self._limits is None or self.pid is None:
+            return
+        exceeded = self._limits.exceeded(self.pid)
+        if exceeded is not None:
+            self.cancel()
+            raise WorkerDiedError.of(exceeded)
 
     def wait(self, on_progress: Callable[[protocol.Progress], None] | None = None) -> protocol.Done:
         """Wait until the job is done; raises as `poll`."""
