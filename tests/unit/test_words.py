@@ -172,10 +172,18 @@ def test_where_the_text_does_not_fit_the_phones_are_those_that_were_heard() -> N
     assert thimble.text == "thimble" and thimble.confidence == 0, "it is shown, but nothing follows it"
     between = [phone for phone in track.phones if hello.end_s < phone.start_s and phone.end_s < pepper.start_s]
     assert [phone.name for phone in between] == list(pronounce(["window"], "en")[0])
-    assert not any(phone.forced for phone in between)
-    assert [phone.name for phone in track.phones if phone.forced] == [
+    assert [phone.name for phone in track.phones if phone not in between] == [
         phone for word in pronounce(["hello", "pepper"], "en") for phone in word
     ]
+
+
+def test_a_phone_that_the_ear_heard_otherwise_is_forced() -> None:
+    sound = heard(("SIL", 10), ("P", 5), ("EH", 5), ("T", 5), ("ER", 5), ("SIL", 10))
+    track = track_of(sound, parse_transcript("pepper"), "en").track
+    assert [(phone.name, phone.forced) for phone in track.phones] == [
+        ("P", False), ("EH", False), ("P", True), ("ER", False),
+    ]  # fmt: skip
+    assert 20 / RATE_HZ - 0.011 < track.phones[2].start_s < track.phones[2].end_s < 25 / RATE_HZ + 0.011
 
 
 def test_another_recordings_text_forces_nothing_and_says_so() -> None:
@@ -230,7 +238,7 @@ def test_numbers_of_other_languages_are_put_together(written: str, parts: str) -
     said = [phone for part in pronounce(parts.split(), "de") for phone in part]
     sound = heard(("SIL", 5), *((phone, 4) for phone in said), ("SIL", 5))
     track = track_of(sound, parse_transcript(f"{written}", language="de"), "de").track
-    assert [phone.name for phone in track.phones if phone.forced] == said
+    assert [phone.name for phone in track.phones] == said
 
 
 def test_a_repeated_line_is_told_apart_by_its_times() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From what the ear heard and a transcript to a `Track`. Read `track_of` first.
 
-A word whose phones fit is forced: the text says what the mouth does there. Where no word fits, the phones are those
-that the ear heard, so a wrong text costs nothing there.
+A word whose phones fit is trusted: the text says which phones are there, and those that the ear heard otherwise are
+forced. Where no word fits, the phones are those that the ear heard, so a wrong text costs nothing there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from .track import MAX_LABEL, Direction, Phone, Track, Word
 from .transcript import STRESSED, SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
 
 TRUST = 0.25
-"""Confidence from which a word's phones are forced."""
+"""Confidence from which a word is there."""
+SURE = 0.5
+"""Probability from which the ear heard a phone by itself. Its sound shows the mouth better than its name does."""
 _FEW = 0.3  # of the words: so few found words suggest another recording's text
 # Short words fit by chance: of the words before and behind them in the text, this share must be trusted too, or those
 # that follow each other must have so many phones.
@@ -123,7 +125,7 @@ def track_of(
     spans = heard.spans()
     placed = _placed([word.text[:MAX_LABEL] for word in words], found, spans)
     phones = [
-        Phone(name, start_s, end_s, min(1.0, share))
+        Phone(name, start_s, end_s, min(1.0, share), forced=share < SURE)
         for i, each in enumerate(found)
         if each is not None and each.confidence >= TRUST
         for name, start_s, end_s, share in zip(said[i], each.edges_s[:-1], each.edges_s[1:], each.shares, strict=True)
