@@ -65,14 +65,14 @@ def test_every_copyright_notice_that_we_carry_is_in_the_manifest() -> None:
     notices = re.findall(
         r"Copyright \(c\) ([\d-]+ .+?)(?:\. All rights reserved\.)?$", LICENCE_OF_WEIGHTS, re.MULTILINE
     )
-    assert len(notices) == 3 and set(notices) <= set(MANIFEST["copyright"])
+    assert len(notices) == 4 and set(notices) <= set(MANIFEST["copyright"])
     assert {"2005 Nickolay V. Shmyrev", "2018 Picovoice Inc."} <= set(MANIFEST["copyright"])  # written otherwise
     assert all(re.fullmatch(r"\d{4}(-\d{4})? \S.*", line) for line in MANIFEST["copyright"])
 
 
 def test_the_licence_of_the_weights_names_files_that_exist() -> None:
     named = set(re.findall(r"`(\w+\.(?:npz|json))`", LICENCE_OF_WEIGHTS))
-    assert len(named) == 3
+    assert len(named) == 4
     assert not [name for name in named if not any(PACKAGE.rglob(name))]
 
 

@@ -35,7 +35,14 @@ from ..datasets.opening import open_face_data
 from ..runs.run import data_hash, git_commit
 from .controls import LABELS, PLAIN_LABEL, TRAINED, Semantics, controls, injecting
 from .metrics import ErrorTotals, SequenceErrors, sequence_errors
-from .protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices, EvaluateWords
+from .protocols import (
+    EvaluateChannels,
+    EvaluatePrompts,
+    EvaluatePronunciation,
+    EvaluateSteering,
+    EvaluateVertices,
+    EvaluateWords,
+)
 from .regions import Regions, find_regions
 from .tables import PUBLISHED_ROWS, vertices_markdown, write_results
 from .timing import Lips, LipTotals, chance, find_lips, loudness
@@ -48,7 +55,12 @@ STILL = {"semantics": "still", "label": "a face that never moves", "unavailable"
 
 
 def evaluate(
-    config: EvaluateVertices | EvaluateChannels | EvaluatePrompts | EvaluateSteering | EvaluateWords,
+    config: EvaluateVertices
+    | EvaluateChannels
+    | EvaluatePrompts
+    | EvaluateSteering
+    | EvaluateWords
+    | EvaluatePronunciation,
     data: Path,
     out: Path,
     model: str,
@@ -85,6 +97,10 @@ def evaluate(
         from .evaluate_words import evaluate_words
 
         return evaluate_words(config, data, out, model, device)
+    if isinstance(config, EvaluatePronunciation):
+        from .evaluate_pronunciation import evaluate_pronunciation
+
+        return evaluate_pronunciation(config, out)
     faces = open_face_data(config.kind, data)
     predictor = Predictor(SpeechAnimator.load(model, device=device), config.styles, out / "predictions", faces.fps)
     _check_fits(predictor, faces)

@@ -95,6 +95,17 @@ class EvaluateWords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluatePronunciation:
+    """How the add-on pronounces words that it never learned.
+
+    Attributes:
+        words: of each language.
+    """
+
+    words: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatePrompts:
     """Lip closures of a model on telephone prompts in five languages.
 

@@ -6,7 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..analysis.protocol import CompareHosts
-from ..evaluation.protocols import EvaluateChannels, EvaluatePrompts, EvaluateSteering, EvaluateVertices, EvaluateWords
+from ..evaluation.protocols import (
+    EvaluateChannels,
+    EvaluatePrompts,
+    EvaluatePronunciation,
+    EvaluateSteering,
+    EvaluateVertices,
+    EvaluateWords,
+)
 from . import analysis
 
 
@@ -80,6 +87,11 @@ def words() -> EvaluateWords:
     return EvaluateWords()
 
 
+def pronunciation() -> EvaluatePronunciation:
+    """How the add-on pronounces words that it never learned, in 39 languages."""
+    return EvaluatePronunciation()
+
+
 def smoke() -> EvaluateVertices:
     """Two clips of VOCASET with all controls that need no hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
@@ -98,6 +110,6 @@ def table1_smoke() -> CompareHosts:
 
 EXPERIMENTS = (
     *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts),
-    *(bundled_transcripts, bundled_wrong_words, prompts_transcripts, steering, words, smoke),
+    *(bundled_transcripts, bundled_wrong_words, prompts_transcripts, steering, words, pronunciation, smoke),
     *(table1, table1_smoke),
 )

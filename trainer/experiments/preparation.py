@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..loops.prepare import PrepareBasis, PrepareBiwi, PrepareDriven, PrepareMotion, PrepareVocaset
-from ..speech.prepared import PrepareSpeech
+from ..speech.prepared import PreparePronunciation, PrepareSpeech
 
 
 def basis() -> PrepareBasis:
@@ -17,6 +17,11 @@ def basis() -> PrepareBasis:
 def speech() -> PrepareSpeech:
     """The bundled model's speech."""
     return PrepareSpeech()
+
+
+def pronunciation() -> PreparePronunciation:
+    """How the add-on pronounces words, and guesses their language."""
+    return PreparePronunciation()
 
 
 def motion() -> PrepareMotion:
@@ -44,4 +49,4 @@ def smoke() -> PrepareSpeech:
     return replace(speech(), synthetic=0, languages=False, kokoro=False)
 
 
-EXPERIMENTS = (basis, speech, motion, driven, vocaset, biwi, smoke)
+EXPERIMENTS = (basis, speech, pronunciation, motion, driven, vocaset, biwi, smoke)

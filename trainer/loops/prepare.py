@@ -9,7 +9,7 @@ from typing import Any
 
 from wav2sem_blender.errors import UserError
 
-from ..speech.prepared import PrepareSpeech
+from ..speech.prepared import PreparePronunciation, PrepareSpeech
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,10 @@ def prepare(config: Any, data: Path, out: Path) -> None:
             from ..speech.prepared import prepare_speech
 
             prepare_speech(data, out / "speech", config)
+        case PreparePronunciation():
+            from ..speech.pronunciation import prepare_pronunciation
+
+            prepare_pronunciation(out, config)
         case PrepareMotion():
             from ..motion.curves import prepare_motion
 

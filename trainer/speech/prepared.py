@@ -32,6 +32,26 @@ FLITE_VOICES = ("slt", "rms", "awb", "kal16")
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreparePronunciation:
+    """The network and lexicon of the add-on's pronunciation: OUT/pronunciation.npz.
+
+    Attributes:
+        epochs: Of all words.
+        channels: Of the network.
+        layers: Convolutions of 5 letters.
+        lexicon_words: Of so many commonest words in each language, wrong ones go into the lexicon; "en" has its own.
+        seed: Of the weights and the order of words.
+    """
+
+    epochs: int = 8
+    channels: int = 128
+    layers: int = 5
+    lexicon_words: int = 1000
+    lexicon_words_en: int = 15_000
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareSpeech:
     """Speech with phone times: OUT/speech. `synthetic` clips are spoken by flite (0 needs no flite); `languages` adds
     espeak-ng's German, Spanish, French, Mandarin and Japanese; `kokoro` adds native voices of eight languages."""

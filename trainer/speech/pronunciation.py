@@ -17,7 +17,6 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from wav2sem_blender.pipeline.words.language import BUCKETS, STOP_WORDS, buckets
 from wav2sem_blender.pipeline.words.pronunciation import CODES, LANGUAGES, OUTPUTS, quantised
 
 from .espeak import pronounced_symbols, to_cmu
+from .prepared import PreparePronunciation
 
 FILE = "pronunciation.npz"
 Said = tuple[str, tuple[str, ...]]
@@ -44,32 +44,13 @@ _MORE_WORDS = {
     **{"nl": 15_000, "sv": 15_000, "nb": 12_000, "es": 12_000, "it": 12_000, "ko": 12_000},
 }
 _CHINESE_LETTERS = 6000
+_RARE_WORDS = 5000  # behind those
 _HARD = ("en", "da", "vi", "ar", "fa", "ur")  # seen twice in an epoch
 # Symbols that `to_cmu` lacks, or sounds that the lips do not show; glottal stops are none of the 40 phones.
 _SIMPLER = str.maketrans("εɗ", "ɛd", "ʔʕ#`!?1234567")
 _LONGEST = 24
 _RARE = 15  # a letter in fewer words is an unknown one
 _NUMBERS = [str(n) for n in (*range(101), *range(200, 1001, 100))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparePronunciation:
-    """The network and lexicon of the add-on's pronunciation: OUT/pronunciation.npz.
-
-    Attributes:
-        epochs: Of all words.
-        channels: Of the network.
-        layers: Convolutions of 5 letters.
-        lexicon_words: Of so many commonest words in each language, wrong ones go into the lexicon; "en" has its own.
-        seed: Of the weights and the order of words.
-    """
-
-    epochs: int = 8
-    channels: int = 128
-    layers: int = 5
-    lexicon_words: int = 1000
-    lexicon_words_en: int = 15_000
-    seed: int = 0
 
 
 class Spelling(nn.Module):
@@ -111,11 +92,11 @@ def prepare_pronunciation(out: Path, config: PreparePronunciation) -> Path:
 
     Raises:
         MissingFileError: espeak-ng is not installed.
-        ModuleNotFoundError: wordfreq, pypinyin or pocketsphinx is not.
+        UserError: wordfreq, pypinyin or pocketsphinx is not.
     """
     for module in ("wordfreq", "pypinyin", "pocketsphinx"):
         if find_spec(module) is None:
-            raise ModuleNotFoundError(name=module)
+            raise UserError("{module} is not installed; pip install wordfreq pypinyin pocketsphinx", module=module)
     said = {code: list(said_words(code)) for code in LANGUAGES}
     network, letters = train({code: rows for code, rows in said.items() if code != "zh"}, config)
     return write(out, network, letters, said, config)
@@ -125,11 +106,24 @@ def said_words(code: str) -> Iterator[Said]:
     """The commonest words of a language with their phones, commonest first, in NFD."""
     from wordfreq import top_n_list
 
-    dictionary = _cmu_dictionary() if code == "en" else {}
     if code == "zh":
         yield from _said_chinese()
-        return
-    for word in top_n_list(_LISTS.get(code, code), _MORE_WORDS.get(code, _WORDS)):
+    else:
+        yield from _said(top_n_list(_LISTS.get(code, code), _MORE_WORDS.get(code, _WORDS)), code)
+
+
+def rare_words(code: str) -> Iterator[Said]:
+    """The words that are next by frequency, likewise; none for Chinese."""
+    from wordfreq import top_n_list
+
+    if code != "zh":
+        n = _MORE_WORDS.get(code, _WORDS)
+        yield from _said(top_n_list(_LISTS.get(code, code), n + _RARE_WORDS)[n:], code)
+
+
+def _said(words: Sequence[str], code: str) -> Iterator[Said]:
+    dictionary = _cmu_dictionary() if code == "en" else {}
+    for word in words:
         if not all(unicodedata.category(c)[0] in "LM" or c in "'’-\u200c" for c in word):
             continue
         if any("\u4e00" <= letter <= "\u9fff" for letter in word):
