@@ -23,7 +23,7 @@ from report import ROOT, ROW_PREFIX, limit_cores, options
 
 BENCHMARKS = (
     *("cached_decoding", "host_decoding", "vertex_hosts", "latent_diffusion", "flame_hosts", "keyframe_writing"),
-    *("whole_pipeline", "batch", "long_audio", "peak_memory", "full_size", "finetuning", "pretraining"),
+    *("whole_pipeline", "edited_words", "batch", "long_audio", "peak_memory", "full_size", "finetuning", "pretraining"),
 )
 LIBRARIES = ("numpy", "onnxruntime", "torch", "transformers", "bpy")
 
