@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wav2sem_blender.assets import DEFAULT_MODEL
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.files import atomic_path, cut_to_bytes, replaced_folder, write_atomically
-from wav2sem_blender.pipeline import Motion
+from wav2sem_blender.pipeline import Motion, SpeechAnimator
 from wav2sem_blender.pipeline.audio import Speech
 
 soundfile = pytest.importorskip("soundfile")
@@ -57,6 +59,16 @@ def test_an_unfinished_file_has_a_name_that_is_legal_where_that_of_the_file_is(n
         assert unfinished.parent == tmp_path and unfinished.suffix == ".npz" and unfinished.name.startswith(".")
         unfinished.write_bytes(b"new")
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("stem", [b"mod\xfcle", "模型 ü".encode(), b"a\nb"])
+def test_a_model_lies_in_a_folder_of_any_name(stem: bytes, engine: str, tmp_path: Path) -> None:
+    pytest.importorskip({"onnx": "onnxruntime", "torch": "torch"}[engine])
+    folder = named(tmp_path, stem, "")
+    shutil.copytree(DEFAULT_MODEL, folder)
+    noise_S = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
+    assert SpeechAnimator.load(folder, engine=engine, device="cpu").animate(noise_S, RATE_HZ).n_frames > 20
 
 
 def test_a_name_that_is_too_long_is_called_that(tmp_path: Path) -> None:

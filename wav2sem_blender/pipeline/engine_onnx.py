@@ -119,11 +119,20 @@ def _session(path: Path) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _limit_memory(options, path.stat().st_size)
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(_source(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise _memory_error(error) or UserError(
             "{file}: ONNX Runtime cannot read it ({error})", file=path, error=str(error).splitlines()[0]
         ) from error
+
+
+def _source(path: Path) -> Path | bytes:
+    """What ONNX Runtime opens: the file, or its content where a name in the path is no Unicode."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return path
 
 
 def _limit_memory(options: ort.SessionOptions, file_bytes: int) -> None:
