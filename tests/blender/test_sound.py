@@ -515,3 +515,26 @@ def test_ten_minutes_stay_in_sync_with_their_strip(ten_minutes, head, curves_of,
     np.testing.assert_allclose(seen_s, snaps_s, atol=0.5 / rate_hz + 1e-4, err_msg="half a scene frame")
     assert abs(frames_T[-1] + 1 - (times.start + times.duration)) <= 1, "the last frames of curve and strip"
     assert frames_T[-1] + 1 == times.start + round(600 * rate_hz)
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [
+        ("line.wav", "line.wav"),
+        ("take 2, final.v3.flac", "take 2, final.v3.flac"),
+        ("声音.wav", "声音.wav"),
+        ("..", "_.."),
+        (".", "_."),
+        ("con.wav", "_con.wav"),
+        ("a:b|c?.wav", "a_b_c_.wav"),
+        ("..\\..\\victim.wav", ".._.._victim.wav"),
+        ("x" * 1000 + ".wav", "x" * 100 + ".wav"),
+        ("声" * 500 + ".wav", "声" * 33 + ".wav"),
+        ("a." + "w" * 900, "a." + "w" * 16),
+    ],
+)
+def test_a_packed_sound_may_have_any_name(name, legal, tmp_path):
+    """A stranger's file may call it anything; unpacked it lies in the run's folder, under a name that disks take."""
+    assert source._legal(name) == legal
+    (tmp_path / legal).write_bytes(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [legal]

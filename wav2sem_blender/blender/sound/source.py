@@ -8,14 +8,21 @@ strips are decoded by Blender (`decode.py`).
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bpy
 
 from ...errors import MissingFileError, UserError
+from ...files import cut_to_bytes
 from .. import compat
 from . import decode, look, retiming
+
+# What no name may have on Windows, what a name may not be there, and lengths that every disk takes.
+_ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+_MOST_BYTES, _SUFFIX_BYTES = 100, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,7 @@ def audio_file(path: str | os.PathLike[str], folder: Path) -> Audio:
     if not path.is_file():
         raise MissingFileError("{file}: there is no such audio file. Choose it again where it is now.", file=path)
     readable = path.suffix.lower() in look.SOUNDFILE_SUFFIXES
-    return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{path.stem}.wav")
+    return Audio(name=path.name, file=path, decoded=None if readable else folder / f"{_legal(path.stem)}.wav")
 
 
 def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
@@ -115,12 +122,20 @@ def audio_of_sound(sound: bpy.types.Sound, folder: Path) -> Audio:
     if sound.packed_file is None:
         audio = audio_file(absolute(sound.filepath, sound.library), folder)
     else:
-        unpacked = folder / (bpy.path.basename(sound.filepath) or f"{sound.name}.wav")
+        unpacked = folder / _legal(bpy.path.basename(sound.filepath) or f"{sound.name}.wav")
         with decode.writing(unpacked):
             folder.mkdir(parents=True, exist_ok=True)
             unpacked.write_bytes(sound.packed_file.data)
         audio = audio_file(unpacked, folder / "decoded")
     return replace(audio, name=sound.name)
+
+
+def _legal(name: str) -> str:
+    """A file name that every disk takes, for a sound of any name: a stranger's file may call a packed one anything."""
+    stem, dot, suffix = _ILLEGAL.sub("_", name).rpartition(".")
+    stem, suffix = (stem, suffix) if dot else (suffix, "")
+    stem = f"_{stem}" if _RESERVED.fullmatch(stem) or not stem.strip(". ") else stem
+    return f"{cut_to_bytes(stem, _MOST_BYTES)}{dot}{cut_to_bytes(suffix, _SUFFIX_BYTES)}"
 
 
 def audio_of_strip(strip: bpy.types.SoundStrip, rate_hz: float, folder: Path) -> Audio:
