@@ -29,6 +29,7 @@ import scenarios_panel  # noqa: E402
 import scenarios_preferences  # noqa: E402
 import scenarios_result  # noqa: E402
 import scenarios_translations  # noqa: E402
+import scenarios_words  # noqa: E402
 import stage  # noqa: E402
 from harness import Gui, Steps, drive  # noqa: E402
 
@@ -42,6 +43,7 @@ ALL = (
     *scenarios_result.ALL,
     *scenarios_any_head.ALL,
     *scenarios_characters.ALL,
+    *scenarios_words.ALL,
     *scenarios_translations.ALL,
     *scenarios_meddling.ALL,
 )
@@ -62,7 +64,7 @@ def run_all(gui: Gui, archive: Path, chosen: list[str], result: dict[str, Any]) 
         install(archive)
     yield 0.5
     # The guide's pictures are made on demand, by guide.py.
-    known = (*ALL, *scenarios_guide.ALL)
+    known = (*ALL, *scenarios_guide.ALL, *scenarios_words.GUIDE)
     for scenario in [one for one in known if one.__name__ in chosen] if chosen else ALL:
         start_s, first_picture = time.monotonic(), len(gui.pictures)
         entry: dict[str, Any] = {"name": scenario.__name__, "passed": True, "figures": None}

@@ -156,7 +156,7 @@ def guide_result(gui: Gui) -> Steps[Figures]:
     # It is too far below the last control to be found from there.
     x, y = yield from gui.find("wav2sem.play_speech")
     region = gui.region("UI")
-    yield from _crop(gui, "export", (region.x, y - 275, region.width - _TABS_PX, 165))
+    yield from _crop(gui, "export", (region.x, y - 275 - HEADER_PX, region.width - _TABS_PX, 165))
     return {"said": said}
 
 
@@ -190,7 +190,8 @@ def _show(gui: Gui, number: int) -> Steps[None]:
     """Close all panels of the tab except the first, and open the one with this number."""
     x = gui.region("UI").x + 60
     yield from _click_with_ctrl(gui, (x, (yield from gui.find("wav2sem.source"))[1] + 24))
-    yield from gui.click((x, (yield from gui.find("wav2sem.play_speech"))[1] - 40 - (number - 1) * HEADER_PX))
+    # Between Speech and the first of them is What Is Said.
+    yield from gui.click((x, (yield from gui.find("wav2sem.play_speech"))[1] - 40 - number * HEADER_PX))
     yield 0.6
 
 

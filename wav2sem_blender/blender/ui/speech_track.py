@@ -37,7 +37,7 @@ _TOLD = 2
 # Of the viewport's height, for the Sequencer below it.
 _SEQUENCER_SHARE = 0.45
 # So many seconds of words can be read at once in the Sequencer; and how long a new one needs until it is drawn.
-_READABLE_S, _NEW_AREA_S = 2.5, 0.3
+_READABLE_S, _NEW_AREA_S = 1.2, 0.3
 # Of words whose language nobody has said.
 _LANGUAGE = "en"
 

@@ -168,7 +168,7 @@ class WAV2SEM_PT_transcript(SpeechPanel, bpy.types.Panel):
     """What is said."""
 
     bl_label = "What Is Said"
-    bl_parent_id = "WAV2SEM_PT_speech"
+    bl_order = 0  # after Speech, which is registered before
     bl_options: ClassVar = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A newcomer's words: paste a line, animate, see its words in the Sequencer, rename one and drag another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+import scenarios_any_head as heads
+import scenarios_guide as guide
+import scenarios_result as results
+import stage
+from checks import Figures, Scenario
+from harness import TURN_S, Gui, Steps
+
+LINE = "Please put the paper boat by the pond. My mother made me five more ships before we both hear the music."
+PASTE, SHOW, OPEN = "wav2sem.paste_transcript", "wav2sem.show_words", "wav2sem.open_sequencer"
+HIDE, EXPORT = "wav2sem.hide_words", "wav2sem.export_words"
+# How far an edit may reach beyond its strip, in seconds: its fade, and half a frame.
+REACH_S = 0.25
+# The word that the mouse drags to the left, by so many frames: there is silence before it. And one to be directed.
+DRAGGED, FRAMES, RESTING = "Please", -3, "by"
+
+
+class InSequencer(Gui):
+    """The same window; its area is the Sequencer's."""
+
+    @property
+    def area(self) -> Any:
+        """The Sequencer."""
+        return next(area for area in self.window.screen.areas if area.type == "SEQUENCE_EDITOR")
+
+
+def guide_words(gui: Gui) -> Steps[None]:
+    """The guide's picture: a renamed word in the Sequencer, and its panel."""
+    below = yield from _shown(gui)
+    yield from _renamed(gui, below)
+    gui.window.scene.frame_set(round(2 + _rate() * _span("goat")[0]))
+    yield from gui.move(gui.middle_of_view())
+    yield from guide._crop(gui, "words", (0, 0, gui.window.width, gui.window.height))
+
+
+def words_in_hand(gui: Gui) -> Steps[Figures]:
+    """Renaming, dragging and directing words changes the mouth there and nowhere else; undo brings all back."""
+    below = yield from _shown(gui)
+    renamed = yield from _renamed(gui, below)
+    before, old = _curves(), _span(DRAGGED)
+    yield from _drag(below, DRAGGED, FRAMES)
+    yield from gui.until(lambda: _span(DRAGGED)[0] < old[0] - 1 / _rate(), "the mouth of the moved word", 20)
+    yield 0.5
+    _inside(_changed(before, _curves()), (_span(DRAGGED)[0] - 0.2, old[1] + 0.2))
+    yield from gui.picture("words_dragged")
+    yield from below.key("Z", _middle(below), ctrl=True)
+    yield from gui.until(lambda: abs(_span(DRAGGED)[0] - old[0]) < 1e-3, "the undone move", 20)
+    yield 0.5
+    assert not _changed(before, _curves()), "undo does not bring the curves back"
+    yield from _direct(below)
+    yield from gui.until(lambda: _track().directions, "the direction", 20)
+    yield 0.5
+    _inside(_changed(before, _curves()), _span(RESTING))
+    yield from gui.picture("words_directed")
+    yield from results._press(below, HIDE)
+    yield from gui.until(lambda: not _strips(), "the strips' end", 10)
+    return {"frames of the renamed word": f"{min(renamed)} to {max(renamed)}"}
+
+
+def _shown(gui: Gui) -> Steps[InSequencer]:
+    """Paste the line, animate, and show its words in the Sequencer."""
+    yield from stage.ready(gui, stage.demo_speech())
+    yield from _paste(gui)
+    yield from _scroll(gui)
+    yield from stage.start(gui)
+    yield from stage.finish(gui)
+    words = [word.text for word in _track().words]
+    assert len(words) > 15 and "boat" in words, words
+    yield from _show(gui)
+    below = InSequencer(gui.folder)
+    below.pictures = gui.pictures
+    yield from gui.picture("words")
+    return below
+
+
+def _renamed(gui: Gui, below: Gui) -> Steps[set[int]]:
+    """Rename a word; returns the frames that changed."""
+    first = _curves()
+    yield from _rename(below, "boat", "goat")
+    yield from gui.until(lambda: "goat" in [word.text for word in _track().words], "the mouth of the new word", 20)
+    yield 0.5
+    renamed = _changed(first, _curves())
+    _inside(renamed, _span("goat"))
+    phones = [phone.name for phone in _track().phones if _span("goat")[0] <= phone.start_s < _span("goat")[1]]
+    assert phones == ["G", "OW", "T"], phones
+    return renamed
+
+
+def _paste(gui: Gui) -> Steps[None]:
+    """Open What Is Said, and paste the line with its button."""
+    yield from heads.open_panel(gui, "wav2sem.transcript", below="wav2sem.play_speech")
+    place = yield from results._place(gui, PASTE)
+    bpy.context.window_manager.clipboard = LINE
+    yield from gui.click(place)
+    yield from gui.until(lambda: gui.window.scene.wav2sem.transcript == LINE, "the line", 5)
+    yield from gui.move(gui.middle_of_view())
+    yield from gui.picture("words_pasted")
+
+
+def _show(gui: Gui) -> Steps[None]:
+    """Open the Words panel, show the words, and open the Sequencer below."""
+    x, y = yield from gui.find(stage.ANIMATE)
+    for header in range(40, 120, 10):  # below the button, which must not be pressed again
+        place = gui.region("UI").x + 60, y - header
+        yield from gui.click(place)
+        yield 0.5
+        if SHOW in (yield from gui.controls(wanted=SHOW, top=place[1])):
+            break
+        yield from gui.click(place)
+        yield 0.5
+    yield from results._press(gui, SHOW)
+    yield from gui.until(_strips, "the strips", 10)
+    yield from _scroll(gui)
+    yield from gui.picture("words_shown")
+    yield from results._press(gui, OPEN)
+    yield from gui.until(lambda: any(a.type == "SEQUENCE_EDITOR" for a in gui.window.screen.areas), "the Sequencer", 10)
+    yield 1.0
+
+
+def _scroll(gui: Gui) -> Steps[None]:
+    """Turn the mouse wheel over the sidebar until its end is shown."""
+    region = gui.region("UI")
+    place = region.x + region.width // 2, region.y + region.height // 2
+    yield from gui.move(place)
+    for _ in range(25):
+        gui._event("WHEELDOWNMOUSE", "PRESS", place)
+        yield TURN_S
+    yield from gui.move(gui.middle_of_view())
+    yield 0.5
+
+
+def _rename(gui: Gui, old: str, new: str) -> Steps[None]:
+    """Click a word and rename it with F2."""
+    place = _place_of(gui, _strip(old))
+    yield from gui.click(place)
+    yield 0.3
+    yield from gui.key("F2", place)
+    yield 0.5
+    yield from gui.key("A", place, ctrl=True)
+    for character in new:
+        gui._event(character.upper(), "PRESS", place, unicode=character)
+        gui._event(character.upper(), "RELEASE", place)
+        yield 0.0
+    yield from gui.key("RET", place)
+    yield from gui.move(_middle(gui))
+
+
+def _drag(gui: Gui, text: str, frames: int) -> Steps[None]:
+    """Drag a word."""
+    x, y = _place_of(gui, _strip(text))
+    yield from gui.click((x, y))
+    yield 0.3
+    one = (
+        _view(gui).view_to_region(frames, 1, clip=False)[0] - _view(gui).view_to_region(0, 1, clip=False)[0]
+    ) / frames
+    yield from gui.move((x, y))
+    gui._event("LEFTMOUSE", "PRESS", (x, y))
+    yield TURN_S
+    for step in range(1, 11):
+        gui._event("MOUSEMOVE", "NOTHING", (x + round(one * frames * step / 10), y))
+        yield TURN_S
+    gui._event("LEFTMOUSE", "RELEASE", (x + round(one * frames), y))
+    yield TURN_S
+
+
+def _view(gui: Gui) -> Any:
+    return gui.region().view2d
+
+
+def _direct(gui: Gui) -> Steps[None]:
+    """Click a word, and let the mouth rest in it, in the Sequencer's sidebar."""
+    yield from gui.click(_place_of(gui, _strip(RESTING)))
+    yield 0.5
+    yield from _scroll(gui)
+    # Blender has no path of a strip's property to name it by; it is above these buttons.
+    x, y = yield from gui.find(EXPORT)
+    for above in range(16, 50, 6):
+        yield from gui.click((x, y + above))
+        yield 0.2
+        if _strip(RESTING).wav2sem_directions.rest:
+            break
+    yield from gui.move(_middle(gui))
+
+
+def _place_of(gui: Gui, strip: Any) -> tuple[int, int]:
+    """The middle of a strip in the window."""
+    first, last = stage.part("blender.compat").strip_span(strip)
+    x, y = _view(gui).view_to_region((first + last) / 2, strip.channel + 0.5, clip=False)
+    return gui.region().x + x, gui.region().y + y
+
+
+def _middle(gui: Gui) -> tuple[int, int]:
+    """An empty place of the Sequencer: its highest channel."""
+    return gui.region().x + gui.region().width // 2, gui.region().y + gui.region().height - 40
+
+
+def _action() -> Any:
+    return stage.head().data.shape_keys.animation_data.action
+
+
+def _track() -> Any:
+    return stage.part("blender.scene.speech_track").recorded(_action())
+
+
+def _strips() -> list[Any]:
+    return [strip for strip in stage.part("blender.scene.speech_track").strips_of(_action())[1] if strip.type == "TEXT"]
+
+
+def _strip(text: str) -> Any:
+    return next(strip for strip in _strips() if strip.text == text)
+
+
+def _span(text: str) -> tuple[float, float]:
+    word = next(word for word in _track().words if word.text == text)
+    return word.start_s, word.end_s
+
+
+def _rate() -> float:
+    return float(stage.part("blender.compat").frame_rate_hz(bpy.context.scene))
+
+
+def _curves() -> dict[str, list[tuple[float, float]]]:
+    return {path: stage.points_of(_action(), path) for path in stage.curves()}
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> set[int]:
+    """Frames at which any key differs."""
+    assert before.keys() == after.keys()
+    differ: set[int] = set()
+    for path, points in before.items():
+        assert len(points) == len(after[path]), path
+        differ |= {round(a[0]) for a, b in zip(points, after[path], strict=True) if abs(a[1] - b[1]) > 1e-5}
+    return differ
+
+
+def _inside(frames: set[int], span_s: tuple[float, float]) -> None:
+    """Assert that something changed, and nothing far from a span."""
+    first, last = (1 + _rate() * (time_s + sign * REACH_S) for time_s, sign in zip(span_s, (-1, 1), strict=True))
+    assert frames and first <= min(frames) and max(frames) <= last, f"{sorted(frames)} are not in {first}..{last}"
+
+
+ALL: tuple[Scenario, ...] = (words_in_hand,)
+GUIDE: tuple[Scenario, ...] = (guide_words,)
