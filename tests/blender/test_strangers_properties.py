@@ -13,6 +13,7 @@ import math
 import os
 import random
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,7 +213,8 @@ def change(head: bpy.types.Object, chance: random.Random) -> str:
         value = chance.choice(VALUES)
         known = owner.get(name)
         if isinstance(known, str) and known[:1] in "{[" and known and chance.random() < 0.6:
-            value = mutate.damaged_json(json.loads(known), chance).decode("utf-8", errors="replace")
+            with suppress(ValueError, RecursionError):  # it is one of these values already
+                value = mutate.damaged_json(json.loads(known), chance).decode("utf-8", errors="replace")
     if value == "OBJECT":
         value = head
     try:

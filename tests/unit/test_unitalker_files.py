@@ -29,6 +29,7 @@ from wav2sem_blender.pipeline.hosts.unitalker import (  # noqa: E402
     RELEASES,
     STYLES,
     VOCASET,
+    UniTalker,
 )
 from wav2sem_blender.pipeline.motion import ARKIT_CHANNELS  # noqa: E402
 from wav2sem_blender.pipeline.nn.encoders import XLSR_53, build_backbone  # noqa: E402
@@ -267,3 +268,10 @@ class TestFiles:
         assert folder.config.host == RELEASES["unitalker-arkit"].host
         back = official.write(folder)["UniTalker-B-D0-D7.pt"]
         assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_keys_of_flame_come_from_the_head_on_flames_parameters_alone() -> None:
+    """Found by the fuzzer: another head has no parameters to make keys of."""
+    for head, width in (("inhouse_blendshape_weight", 51), ("flame_params_from_dadhead", 100)):
+        with pytest.raises(UserError, match="flame_keys is for the head flame_params_from_dadhead alone"):
+            UniTalker(head=head, heads=((head, width),), flame_keys=True)

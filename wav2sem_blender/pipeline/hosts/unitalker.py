@@ -123,6 +123,8 @@ class UniTalker(Host):
         if self.head not in dict(self.heads):
             known = ", ".join(name for name, _ in self.heads)
             raise UserError("unitalker has no head {head}; this model has {known}", head=self.head, known=known)
+        if self.flame_keys and (self.head, self.head_width) != (FLAME_PARAMETERS, HEADS[FLAME_PARAMETERS].width):
+            raise UserError("flame_keys is for the head {head} alone", head=FLAME_PARAMETERS)
 
     @property
     def head_width(self) -> int:
