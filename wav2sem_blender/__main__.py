@@ -5,6 +5,7 @@ python -m wav2sem_blender animate speech.wav more/*.flac --output curves
 python -m wav2sem_blender animate speech.wav --output curves --format csv --style 2 --articulation 0.5
 python -m wav2sem_blender animate speech.wav --output curves --phones speech.tsv
 python -m wav2sem_blender animate speech.wav --output curves --transcript speech.txt --track speech.TextGrid
+python -m wav2sem_blender animate more/*.flac --output curves --recognise models/whisper-base
 python -m wav2sem_blender batch lines.csv --output night
 python -m wav2sem_blender import vocaset.pth --kind faceformer-vocaset --output models/vocaset
 python -m wav2sem_blender verify models/*
@@ -36,6 +37,7 @@ from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
+    from .pipeline.recognise import Recogniser
     from .pipeline.words.transcript import Transcript
 
 
@@ -131,7 +133,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what is said: a txt, srt, vtt, ass, TextGrid or lab file, or the text itself",
     )
     animate.add_argument(
-        "--language", default="", metavar="CODE", help="of the transcript, such as de; without it, it is guessed"
+        "--recognise",
+        type=Path,
+        metavar="DIR",
+        help="let this Whisper model (a folder for faster-whisper, which must be installed) write the transcript",
+    )
+    animate.add_argument(
+        "--language", default="", metavar="CODE", help="of the words, such as de; without it, it is guessed"
     )
     animate.add_argument(
         "--track",
@@ -191,6 +199,11 @@ def _animate(arguments: argparse.Namespace) -> int:
     transcript = _read_transcript(arguments)
     if arguments.features is not None and len(arguments.speech) > 1:
         raise UserError("--features names the features of one recording; give one recording at a time.")
+    recogniser = None
+    if arguments.recognise is not None:
+        from .pipeline.recognise import Recogniser
+
+        recogniser = Recogniser(arguments.recognise, "cuda" if arguments.device.startswith("cuda") else "cpu")
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -218,7 +231,7 @@ def _animate(arguments: argparse.Namespace) -> int:
                     speech=speech,
                     result=result,
                 )
-            _animate_one(animator, speech, result, arguments, transcript)
+            _animate_one(animator, speech, result, arguments, transcript, recogniser)
             written[name] = speech
         except Exception as error:  # go on with the other files
             n_failed += 1
@@ -260,14 +273,16 @@ def _read_transcript(arguments: argparse.Namespace) -> Transcript | None:
     from .pipeline.words.pronunciation import known_language
     from .pipeline.words.spoken import read_transcript
 
-    if arguments.transcript is None:
-        if arguments.language:
-            raise UserError("--language is the language of a transcript; give --transcript too.")
-        return None
-    if len(arguments.speech) > 1:
-        raise UserError("--transcript is the text of one recording; give one recording at a time.")
     if arguments.language:
         known_language(arguments.language)
+    if arguments.transcript is None:
+        if arguments.language and arguments.recognise is None:
+            raise UserError("--language is the language of a transcript; give --transcript or --recognise too.")
+        return None
+    if arguments.recognise is not None:
+        raise UserError("--recognise writes a transcript; leave out --transcript.")
+    if len(arguments.speech) > 1:
+        raise UserError("--transcript is the text of one recording; give one recording at a time.")
     return read_transcript(arguments.transcript)
 
 
@@ -277,7 +292,9 @@ def _animate_one(
     result: Path,
     arguments: argparse.Namespace,
     transcript: Transcript | None,
+    recogniser: Recogniser | None,
 ) -> None:
+    from .pipeline.audio import Speech
     from .pipeline.delivery import delivered
     from .pipeline.words.heard import heard_track
     from .pipeline.words.track_files import save_track
@@ -285,7 +302,16 @@ def _animate_one(
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
     begin_s = time.perf_counter()
+    language = arguments.language
+    notes: list[Text] = []
     try:
+        if recogniser is not None:
+            with Speech.from_file(speech, progress=progress) as sound:
+                recognised = recogniser.recognise(sound, language, progress)
+            if recognised is None:
+                notes.append(Text("no words were recognised"))
+            else:
+                transcript, language = recognised
         motion = animator.animate_file(
             speech,
             style=arguments.style,
@@ -295,7 +321,7 @@ def _animate_one(
             seed=arguments.seed,
             features=arguments.features,
             transcript=transcript,
-            language=arguments.language,
+            language=language if transcript is not None else "",
         )
         if arguments.phones is not None:
             if motion.phones is None:
@@ -319,7 +345,7 @@ def _animate_one(
         progress.close()
     speed = motion.duration_s / max(time.perf_counter() - begin_s, 1e-9)
     print(f"{speech}: {motion.duration_s:.1f} s, {motion.n_frames} frames, {speed:.1f}x realtime, {result}", flush=True)
-    for note in animator.notes[n_notes:]:
+    for note in [*notes, *animator.notes[n_notes:]]:
         print(f"note: {speech.name}: {note}", file=sys.stderr)
 
 

@@ -214,7 +214,7 @@ def test_a_transcript_reaches_the_model_and_a_bad_one_costs_nothing(speech, tmp_
         (("--transcript", tmp_path / "empty.srt"), "empty.srt: "),
         (("--transcript", path), "is no text file"),
         (("--transcript", "hello", "--language", "tlh"), "'tlh' is no language that is known here"),
-        (("--language", "de"), "give --transcript too"),
+        (("--language", "de"), "give --transcript or --recognise too"),
     ]:
         assert run("animate", path, *output, *options) == 1
         err = capsys.readouterr().err

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Words without a transcript: a Whisper model that the user has on disk writes one, by faster-whisper.
+
+Neither is part of the program. What the recogniser writes is treated as any transcript: its words get their times from
+our ear, and those that do not fit what was heard are not followed. So words that it makes up in music or silence do no
+harm.
+
+Shape: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import MissingFileError, UserError
+from ..offline import silence_libraries
+from .audio import SAMPLE_RATE_HZ, Speech
+from .sound_file import StageProgress
+from .words.pronunciation import known_language
+from .words.transcript import Line, Transcript, parse_transcript
+
+FILES = ("model.bin", "config.json", "tokenizer.json")
+"""What a folder of faster-whisper has; without the last it would ask a hub."""
+_PART_S, _CUT_S = 300.0, 30.0  # a long recording is heard in parts, cut at the quietest place of their last seconds
+_RMS = 0.05
+
+
+class Recognised(NamedTuple):
+    """What a recogniser wrote, and the language that it heard, as in `LANGUAGES`, or ""."""
+
+    transcript: Transcript
+    language: str
+
+
+class Recogniser:
+    """A loaded speech recogniser."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """Load it.
+
+        Args:
+            folder: A Whisper model in CTranslate2's format, of any size.
+            device: "cpu", or "cuda".
+
+        Raises:
+            MissingFileError: There is no such folder.
+            UserError: faster-whisper is not installed, or the folder has no model that it reads.
+        """
+        if not folder.is_dir():
+            raise MissingFileError("{folder}: there is no such folder with a speech recogniser.", folder=folder)
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if missing:
+            raise UserError(
+                "{folder} is no Whisper model for faster-whisper: it has no {missing}.",
+                folder=folder,
+                missing=", ".join(missing),
+            )
+        silence_libraries()
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise UserError(
+                "Recognising words needs faster-whisper ({reason}): pip install faster-whisper.",
+                reason=_reason(error),
+            ) from error
+        try:
+            self._model: Any = WhisperModel(
+                str(folder),
+                device=device,
+                compute_type="int8" if device == "cpu" else "default",
+                local_files_only=True,
+            )
+        except Exception as error:  # the libraries raise RuntimeError, ValueError and their own
+            raise UserError(
+                "{folder}: this model cannot be loaded ({reason}).", folder=folder, reason=_reason(error)
+            ) from error
+
+    def recognise(self, speech: Speech, language: str = "", progress: StageProgress | None = None) -> Recognised | None:
+        """Write down what is said; None if no words are.
+
+        Args:
+            speech: The recording, of any length.
+            language: What is spoken, such as "de"; "" lets the recogniser hear it, once for the recording.
+            progress: Called with ("words", fraction).
+
+        Raises:
+            UserError: The model does not know the language.
+        """
+        language = known_language(language) if language else ""
+        lines: list[Line] = []
+        for first, samples_S in _parts(speech):
+            try:
+                found, about = self._model.transcribe(
+                    samples_S, language=_NAMES.get(language, language) or None, condition_on_previous_text=False
+                )
+                for each in found:
+                    start_s, end_s = (first / SAMPLE_RATE_HZ + float(t) for t in (each.start, each.end))
+                    lines += _lines(each.text, start_s, end_s)
+                    if progress:
+                        progress("words", min(1.0, end_s * SAMPLE_RATE_HZ / speech.n_samples))
+            except ValueError as error:
+                raise UserError(
+                    "The recogniser does not know the language {language!r} ({reason}).",
+                    language=language,
+                    reason=_reason(error),
+                ) from error
+            language = language or _known(about.language)
+        if progress:
+            progress("words", 1.0)
+        return Recognised(Transcript(lines=tuple(lines)), language) if lines else None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_NAMES = {"nb": "no"}  # what Whisper calls our languages
+
+
+def _known(language: str) -> str:
+    try:
+        return known_language(language)
+    except UserError:
+        return ""
+
+
+def _lines(text: str, start_s: float, end_s: float) -> Iterator[Line]:
+    """A recogniser's line; its brackets hold sounds, and its asterisks are no markup."""
+    try:
+        lines = parse_transcript(text.translate(str.maketrans("*{}", "   "))).lines
+    except UserError:  # no words
+        return
+    for line in lines:
+        yield line._replace(start_s=start_s, end_s=end_s)
+
+
+def _parts(speech: Speech) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of a recording: the first sample of each, and its samples (S,) at a usual level."""
+    first, n_part, n_cut = 0, int(_PART_S * SAMPLE_RATE_HZ), int(_CUT_S * SAMPLE_RATE_HZ)
+    while first < speech.n_samples:
+        samples_S = speech.read(first, min(first + n_part, speech.n_samples))
+        if first + len(samples_S) < speech.n_samples:
+            hop = SAMPLE_RATE_HZ // 4
+            levels = np.square(samples_S[-n_cut:].reshape(-1, hop)).mean(1)
+            samples_S = samples_S[: len(samples_S) - n_cut + int(levels.argmin()) * hop + hop // 2]
+        yield first, np.clip(samples_S * _RMS, -1, 1).astype(np.float32)
+        first += len(samples_S)
