@@ -90,3 +90,29 @@ for name in ("mine:tiny", "mine.py:tiny"):
     )
     done = run(tmp_path, "-c", code)
     assert done.stdout.count("returns int") == 2, done.stderr
+
+
+LIBRARIES = {
+    "numpy",
+    "soundfile",
+    "soxr",
+    "safetensors",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "aud",
+    "bpy",
+}
+
+
+@pytest.mark.parametrize("script", ["wav2sem_blender/worker/boot.py", "wav2sem_blender/__main__.py"])
+def test_what_lies_beside_a_script_that_is_run_by_its_path_hides_no_library(script):
+    """Python looks in the script's own folder first, before its first line can change that."""
+    beside = {path.stem for path in (ROOT / script).parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert beside & (set(sys.stdlib_module_names) | LIBRARIES) == set()
+
+
+def test_a_child_process_runs_nothing_of_the_folder_that_it_is_started_in(folder):
+    done = run(folder, str(ROOT / "wav2sem_blender" / "worker" / "boot.py"), "--run", "worker.look", "none.wav")
+    assert "was run" not in done.stdout and "none.wav" in done.stdout, done
