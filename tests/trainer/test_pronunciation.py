@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from trainer.__main__ import main
+from trainer.evaluation import evaluate_pronunciation
+from trainer.evaluation.protocols import EvaluatePronunciation
 from trainer.speech import pronunciation as trained
 from trainer.speech.prepared import PreparePronunciation
 from wav2sem_blender.pipeline.phones import PHONES
@@ -73,3 +75,16 @@ def test_without_word_lists_it_says_what_to_install(tmp_path, monkeypatch, capsy
 def test_edit_distance() -> None:
     assert [trained.edit_distance(*pair) for pair in (("", "ab"), ("kitten", "sitting"), ("ab", "ab"))] == [2, 3, 0]
     assert set(SOUNDS.values()) <= set(PHONES)
+
+
+def test_errors_are_counted_by_phone_word_and_lips(tmp_path, monkeypatch) -> None:
+    said = {"de": [("mama", ("M", "AA", "M", "AA")), ("tuba", ("T", "UW", "B", "AA"))]}
+    monkeypatch.setattr(evaluate_pronunciation, "find_spec", lambda _name: object())
+    monkeypatch.setattr(evaluate_pronunciation, "rare_words", lambda code: iter(said.get(code, ())))
+    monkeypatch.setattr(
+        evaluate_pronunciation, "pronounce", lambda words, _code: [("M", "AA", "M", "AA"), ("T", "UW", "P", "AA", "S")]
+    )
+    (row,) = evaluate_pronunciation.evaluate_pronunciation(EvaluatePronunciation(), tmp_path)["languages"]
+    assert (row["language"], row["words"], row["word_error"]) == ("German", 2, 0.5)
+    assert row["phone_error"] == pytest.approx(2 / 8) and row["lip_error"] == pytest.approx(1 / 3)
+    assert "| German | 2 | 0.250 | 0.500 | 0.333 |" in (tmp_path / "results.md").read_text()
