@@ -21,7 +21,7 @@ class Teller:
         self._on_terminal = sys.stderr.isatty() and not as_json
         self._begin_s = time.monotonic()
         self._told_s = self._begin_s
-        self._n_todo = self._n_done = 0
+        self._n_todo = self._n_done = self._n_noted = 0
         self._audio_s = 0.0
         self._shown = 0
 
@@ -44,9 +44,7 @@ class Teller:
         if record["state"] != "made":
             self._clear()
             print(f"row {record['row']}: {record['name']}: {record['error']}", file=sys.stderr, flush=True)
-        for note in record.get("notes", ()):
-            self._clear()
-            print(f"note: row {record['row']}: {record['name']}: {note}", file=sys.stderr, flush=True)
+        self._n_noted += bool(record.get("notes"))  # of thousands of notes nobody reads one here
         now_s = time.monotonic()
         if now_s - self._told_s >= (_REDRAW_S if self._on_terminal else _INTERVAL_S):
             self._told_s = now_s
@@ -81,9 +79,10 @@ class Teller:
         passed_s = time.monotonic() - self._begin_s
         figures = self.figures()
         speed = f", {figures['audio_s_per_s']:.0f}x realtime" if self._n_done else ""
+        noted = f", {self._n_noted} with notes in the report" if self._n_noted else ""
         self._tell(
             {"event": "end", "code": code, "cause": cause, **counts, "seconds": round(passed_s, 1), **figures},
-            f"{counts.get('made', 0)} lines made, {counts.get('failed', 0)} failed, {passed_s:.1f} s{speed}; "
+            f"{counts.get('made', 0)} lines made, {counts.get('failed', 0)} failed{noted}, {passed_s:.1f} s{speed}; "
             f"{counts.get('report', '')}",
         )
 
