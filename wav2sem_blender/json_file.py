@@ -29,6 +29,8 @@ def read_json(path: Path, limit_bytes: int = MAX_BYTES) -> Any:
             not finite or beyond 64 bits, or text with half a character.
         OSError: The file cannot be read.
     """
+    if path.exists() and not path.is_file():  # opening a pipe waits for its other end
+        raise JsonError("it is no file, but a folder, a pipe or a device")
     with path.open("rb") as file:
         content = file.read(limit_bytes + 1)
     if len(content) > limit_bytes:

@@ -16,6 +16,7 @@ import bpy
 import pytest
 
 from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.blender.animate import estimate, settings
 from wav2sem_blender.blender.preferences import models as model_folders
 from wav2sem_blender.blender.preferences import page
 from wav2sem_blender.blender.preferences import python as runtime
@@ -102,6 +103,28 @@ class TestModels:
             (models / name).mkdir()
             (models / name / "config.json").write_text(text)
         assert names() == ["default"]
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "[" * 100_000, '{"model": ' * 5000, "null", "NaN", '{"files": 3, "model": {}}', '{"files": [3], "model": {}}',
+            '{"files": {}, "model": []}', '{"files": {"\\u0000": ""}, "model": {}}', '{"files": {}, "model": 7}',
+        ],
+    )  # fmt: skip
+    def test_whatever_a_stranger_wrote_the_list_is_drawn(self, models, content):
+        (models / "odd").mkdir()
+        (models / "odd" / "config.json").write_text(content)
+        assert "default" in names()
+        assert settings.style_names(bpy.context, "odd") == []
+        assert isinstance(settings.tongue_problem(bpy.context, "odd"), str)
+        assert estimate.run_seconds(bpy.context, "odd", "cpu", 5.0) is None
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+    def test_a_pipe_does_not_hang_the_list(self, models):
+        (models / "odd").mkdir()
+        os.mkfifo(models / "odd" / "config.json")
+        assert "odd" not in names()
+        assert settings.style_names(bpy.context, "odd") == []
 
     def test_a_model_folder_is_imported_whole(self, models, tmp_path):
         source = write_model(tmp_path / "elsewhere" / "phones")

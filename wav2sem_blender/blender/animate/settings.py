@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import bpy
 
 from ...assets import DEFAULT_MODEL
 from ...errors import UserError
+from ...json_file import read_json
 from ...pipeline.upper_face import Settings as UpperFaceSettings
 from ...worker import environment
 from ...worker.environment import WorkerEnvironment
@@ -185,7 +185,9 @@ def model_config_file(context: bpy.types.Context, model: str) -> Path:
 @lru_cache(maxsize=16)
 def read_description(config: Path, _mtime_ns: int) -> dict[str, Any]:
     """What a config.json says about its model; the time says whether it must be read again."""
-    description: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))["model"]
+    description = read_json(config)["model"]
+    if not isinstance(description, dict):
+        raise TypeError("the description of a model is no object")
     return description
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bpy.props import CollectionProperty, EnumProperty, StringProperty
 from ... import leftovers
 from ...assets import DEFAULT_MODEL
 from ...errors import Text, UserError
+from ...json_file import read_json
 from ...pipeline.checkpoint_kinds import AUTO, CHECKPOINT_KINDS
 from ...worker import environment
 from ...worker.environment import WorkerEnvironment
@@ -99,7 +99,7 @@ def _models(folder: Path | None, _changed_ns: int) -> tuple[Model, ...]:
 def read(folder: Path, name: str) -> Model | None:
     """The model in a folder; None where the config.json is something else's."""
     try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / _CONFIG)
         files = tuple(name for name in config["files"] if Path(name).name == name)
         if "wav2sem" in config:
             engine, license_name = "a Wav2Sem without a face", ""
