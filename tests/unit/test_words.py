@@ -421,6 +421,19 @@ def test_what_is_wrong_with_a_transcript_is_said_before_the_recording_is_heard(
         animator.animate_file(DEMO_SPEECH, transcript="hello")
 
 
+def test_a_line_is_found_in_a_whole_script(animator: SpeechAnimator) -> None:
+    rng = np.random.default_rng(2)
+    vocabulary = (
+        "time people night water music heart window stone river letter garden paper morning winter father".split()
+    )
+    before, after = (" ".join(vocabulary[i] for i in rng.integers(len(vocabulary), size=2000)) for _ in range(2))
+    motion = animator.animate_file(DEMO_SPEECH, transcript=f"{before}\n{SAID}\n{after}")
+    words = SAID.replace(".", "").split()
+    found = trusted(motion.track)
+    assert len(found) <= len(words) and len(set(words) & set(found)) >= len(words) - 3
+    assert "is it the text of this recording" not in motion.info["notes"]
+
+
 def test_markup_that_a_model_cannot_follow_is_told(animator: SpeechAnimator, monkeypatch: pytest.MonkeyPatch) -> None:
     still = replace(animator.folder, config=replace(animator.folder.config, steerable=False))
     monkeypatch.setattr(animator, "folder", still)

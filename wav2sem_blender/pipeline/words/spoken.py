@@ -32,6 +32,9 @@ _FEW = 0.3  # of the words: so few found words suggest another recording's text
 # Short words fit by chance: of the words before and behind them in the text, this share must be trusted too, or those
 # that follow each other must have so many phones.
 _NEIGHBOURS, _SUPPORT, _ENOUGH_PHONES = 3, 0.3, 8
+# A text with so many times the phones that were heard is searched for runs of so many phones. What is then aligned is so
+# many times as long as what was heard.
+_FAR_LONGER, _RUN, _PART = 3, 4, 3
 _SHORTEST_HEARD_S = 0.03
 # Time of a letter, in words that are put where something else was heard.
 _FASTEST_LETTER_S, _SLOWEST_LETTER_S = 0.02, 0.25
@@ -104,13 +107,19 @@ def track_of(
     said = pronounce([word.said if language == "en" else _with_numbers(word.text) for word in words], language)
     known = [i for i, phones in enumerate(said) if phones]
     notes = list(transcript.notes)
+    spans = heard.spans()
+    n_expected = float(len(words))
+    if all(line.start_s is None for line in transcript.lines):
+        first, stop = _likely_part([said[i] for i in known], spans)
+        if stop - first < len(known):
+            known, n_expected = known[first:stop], (stop - first) / _PART
     lines = _lines(transcript, known, heard, notes)
     found: list[align.Found | None] = [None] * len(words)
     for i, each in zip(known, align.align(heard, [said[i] for i in known], lines, progress), strict=True):
         found[i] = each
     found = _supported(found)
     n_found = sum(each is not None and each.confidence >= TRUST for each in found)
-    if n_found < _FEW * len(words):
+    if n_found < _FEW * n_expected:
         notes.append(
             Text(
                 "{found} of {n} words of the transcript were heard; is it the text of this recording, and is it "
@@ -122,7 +131,6 @@ def track_of(
         )
     elif n_found < len(words):
         notes.append(Text("{n} words of the transcript were not heard.", n=len(words) - n_found))
-    spans = heard.spans()
     placed = _placed([word.text[:MAX_LABEL] for word in words], found, spans)
     phones = [
         Phone(name, start_s, end_s, min(1.0, share), forced=share < SURE)
@@ -160,6 +168,28 @@ def _number_parts(digits: str) -> list[str]:
     many, rest = divmod(n, unit)
     thousands = [*(_number_parts(str(many)) if many > 1 else []), "1000"]
     return ([str(100 * many)] if unit == 100 else thousands) + (_number_parts(str(rest)) if rest else [])
+
+
+def _likely_part(words: Sequence[Sequence[str]], spans: Sequence[PhoneSpan]) -> tuple[int, int]:
+    """Of a text that is far longer than the recording, such as a whole script: the words [first, stop) around the
+    passage whose runs of phones were heard. The rarer a run is in the text, the more it says."""
+    heard = [span.name for span in spans if span.name != SILENCE]
+    word_of = np.repeat(np.arange(len(words)), [len(word) for word in words])
+    if len(word_of) < _FAR_LONGER * (len(heard) + _RUN):
+        return 0, len(words)
+    text = [phone for word in words for phone in word]
+    places: dict[tuple[str, ...], list[int]] = {}
+    for at in range(len(text) - _RUN + 1):
+        places.setdefault(tuple(text[at : at + _RUN]), []).append(at)
+    votes = np.zeros(len(text) + 1)
+    for at in range(len(heard) - _RUN + 1):
+        found = places.get(tuple(heard[at : at + _RUN]), [])
+        votes[found] += 1 / max(1, len(found))
+    total = np.concatenate([[0], np.cumsum(votes)])
+    length = min(len(heard) + _RUN, len(text))
+    best = int(np.argmax(total[length:] - total[:-length]))
+    first, stop = max(0, best - length), min(len(text), best + (_PART - 1) * length)
+    return int(word_of[first]), int(word_of[stop - 1]) + 1
 
 
 def _lines(transcript: Transcript, known: Sequence[int], heard: Phones, notes: list[Text]) -> list[align.Line]:
