@@ -88,7 +88,7 @@ def words() -> EvaluateWords:
 
 
 def pronunciation() -> EvaluatePronunciation:
-    """How the add-on pronounces words that it never learned, in 39 languages."""
+    """How the add-on pronounces words that it never learned, in 40 languages."""
     return EvaluatePronunciation()
 
 

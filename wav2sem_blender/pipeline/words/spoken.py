@@ -32,8 +32,8 @@ _FEW = 0.3  # of the words: so few found words suggest another recording's text
 # Short words fit by chance: of the words before and behind them in the text, this share must be trusted too, or those
 # that follow each other must have so many phones.
 _NEIGHBOURS, _SUPPORT, _ENOUGH_PHONES = 3, 0.3, 8
-# A text with so many times the phones that were heard is searched for runs of so many phones. What is then aligned is so
-# many times as long as what was heard.
+# A text with so many times the phones that were heard is searched for runs of so many phones. What is then aligned has
+# so many times the phones that were heard.
 _FAR_LONGER, _RUN, _PART = 3, 4, 3
 _SHORTEST_HEARD_S = 0.03
 # Time of a letter, in words that are put where something else was heard.
