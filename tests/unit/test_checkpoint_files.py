@@ -241,3 +241,17 @@ def test_a_model_folder_with_a_weight_that_is_no_number(value: float, tmp_path: 
     folder = checkpoint._Folder(path=tmp_path, weights_sha256="", files=frozenset())
     assert "decoder.a holds NaN or infinity" in refused(lambda: folder.tensors("decoder."))
     assert list(folder.tensors("decoder.mask")) == [""]
+
+
+def test_an_archive_that_claims_to_span_disks_is_damaged_and_no_bug(tmp_path: Path) -> None:
+    """Found by the fuzzer: Python's own test for archives raises on it."""
+    from wav2sem_blender.pipeline.motion import Motion, is_motion_file
+
+    disks = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (9).to_bytes(4, "little")
+    content = b"PK\x03\x04" + bytes(60) + disks + b"PK\x05\x06" + bytes(18)
+    (tmp_path / "x.npz").write_bytes(content)
+    assert not is_motion_file(tmp_path / "x.npz")
+    assert "damaged, or no motion file" in refused(lambda: Motion.load(tmp_path / "x.npz"))
+    (tmp_path / "x.pth").write_bytes(content)
+    pytest.importorskip("torch")
+    assert "cannot read as weights" in refused(lambda: read(tmp_path / "x.pth"))

@@ -97,6 +97,18 @@ def write_arrays(file: IO[bytes], **arrays: np.ndarray) -> None:
     file.write(archive.getbuffer())
 
 
+def is_zip(file: Path | BinaryIO) -> bool:
+    """Whether a file is a zip archive, damaged or not; `zipfile.is_zipfile` raises on some that are damaged.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:
+        return True
+
+
 class _Budget:
     """What the arrays of a file of `size` bytes may take."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import MissingFileError, UserError
 from ..files import atomic_file
 from ..json_file import parse_json
-from .array_file import read_arrays, write_arrays
+from .array_file import is_zip, read_arrays, write_arrays
 from .phones import Phones
 from .words.track import Track
 
@@ -251,7 +251,7 @@ def is_motion_file(path: Path) -> bool:
     """
     if path.stat().st_size == 0:
         return True
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 return {"format_version.npy", "weights_TK.npy", "channels.npy"} <= set(archive.namelist())

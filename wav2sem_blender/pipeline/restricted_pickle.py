@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import numpy as np
 
 from ..errors import MissingFileError, UserError
+from .array_file import is_zip
 from .stand_ins import refuse_stand_in
 
 # Booleans, numbers and strings; no objects, structures or dates.
@@ -295,7 +296,7 @@ def check_claims(path: Path) -> None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
+        if not is_zip(file):
             file.seek(0)
             _walk(file, OLD_PARTS, size)
             return

@@ -6,7 +6,6 @@ Shapes: X = 3V outputs of a head on vertices.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
 from ...errors import MissingFileError, Text, UserError, is_out_of_memory
-from ..array_file import read_arrays
+from ..array_file import is_zip, read_arrays
 from ..checkpoint import EncoderConfig, ModelFolder
 from ..hosts.protocol import Host, Release
 from ..nn.encoders import KINDS
@@ -222,7 +221,7 @@ def _unreadable(path: Path, size: int, error: Exception) -> UserError:
     """Of a file that torch refuses: why, and what helps."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+    if head.startswith(b"PK") and not is_zip(path):
         return UserError(
             "{file}: {size} bytes, and its end is missing; copy or download it again.", file=path.name, size=size
         )
