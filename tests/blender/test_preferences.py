@@ -108,7 +108,8 @@ class TestModels:
         "content",
         [
             "[" * 100_000, '{"model": ' * 5000, "null", "NaN", '{"files": 3, "model": {}}',
-            '{"files": [3], "model": {}}', '{"files": {}, "model": []}', '{"files": {"\\u0000": ""}, "model": {}}', '{"files": {}, "model": 7}',
+            '{"files": [3], "model": {}}', '{"files": {}, "model": []}', '{"files": {"\\u0000": ""}, "model": {}}',
+            '{"files": {}, "model": 7}',
         ],
     )  # fmt: skip
     def test_whatever_a_stranger_wrote_the_list_is_drawn(self, models, content):

@@ -187,7 +187,7 @@ def read_description(config: Path, _mtime_ns: int) -> dict[str, Any]:
     """What a config.json says about its model; the time says whether it must be read again."""
     description = read_json(config)["model"]
     if not isinstance(description, dict):
-        raise TypeError("the description of a model is no object")
+        raise TypeError(type(description))
     return description
 
 

@@ -104,7 +104,8 @@ def set_values(owner: bpy.types.Object, path: str, values: list[float]) -> None:
         rotation = owner.path_resolve(path)
     except ValueError:
         return
-    if not isinstance(rotation, Euler | Quaternion) or len(rotation) != len(values):
+    n_values = {Euler: 3, Quaternion: 4}.get(type(rotation))
+    if n_values != len(values):
         return
     for index, value in enumerate(values):
         rotation[index] = value
