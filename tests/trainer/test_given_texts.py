@@ -60,4 +60,4 @@ def test_the_model_gets_the_transcript():
     transcript = GivenTexts("right", TEXTS, 0).of(TEXTS[0])
     mouth.animate(np.zeros(10), None, transcript, "en")
     mouth.animate(np.zeros(10))
-    assert asked == [{"transcript": transcript, "language": "en"}, {}]
+    assert asked == [{"transcript": transcript, "language": "en"}, {"transcript": None, "language": ""}]

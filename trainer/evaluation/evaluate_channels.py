@@ -145,8 +145,9 @@ class MouthModel:
     ) -> Motion:
         """Predict in a style, or in the model's first if it lacks that style (as for unseen speakers)."""
         chosen = style if style in self.animator.folder.config.styles else 0
-        said = {} if transcript is None else {"transcript": transcript, "language": language}
-        return self.animator.animate(samples_S, SAMPLE_RATE_HZ, chosen, self.semantic_strength, **said)
+        return self.animator.animate(
+            samples_S, SAMPLE_RATE_HZ, chosen, self.semantic_strength, transcript=transcript, language=language
+        )
 
     def aperture(self, predicted: Motion) -> np.ndarray:
         """Lip opening (T,) in metres; 0 is closed, as at rest."""

@@ -103,9 +103,10 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
     model = FaceModel(replace(folder.config, steerable=True)).eval()
     model.load_state_dict(load_state(folder), strict=False)
     model.requires_grad_(False)
-    assert model.forced is not None
-    model.forced.requires_grad_(True)
     model = model.to(run.device)
+    reader = model.forced
+    assert reader is not None
+    reader.requires_grad_(True)
     basis_KV3, gap_K = read_basis(data / "basis.npz", motion.channels)
     model.decoder.criterion = FaceLoss(config.face, basis_KV3, gap_K).to(run.device)
     mouth = PosedMouth(channels=motion.channels, gap_K=gap_K)
@@ -118,10 +119,9 @@ def finetune_forced(config: FinetuneForced, data: Path, run: Run, face: Path) ->
             data=data,
             n_frames=config.crop_frames,
         )
-    learner = ForcedLearner(model.forced, model.decoder)
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=config.peak_lr, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=config.peak_lr, weight_decay=0.01)
     schedule = cosine_with_warmup(optimiser, config.warmup_steps, config.steps)
-    learner = run.learn(learner, optimiser, schedule, clip=MAX_GRADIENT)
+    learner = run.learn(ForcedLearner(reader, model.decoder), optimiser, schedule, clip=MAX_GRADIENT)
     for step in run.steps(config.steps):
         rng = run.rng(step)
         crops = [_crop(spoken[i], config, rng) for i in rng.integers(len(spoken), size=config.batch)]
