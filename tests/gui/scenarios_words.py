@@ -35,7 +35,7 @@ def guide_words(gui: Gui) -> Steps[None]:
     """The guide's picture: a renamed word in the Sequencer, and its panel."""
     below = yield from _shown(gui)
     yield from _renamed(gui, below)
-    gui.window.scene.frame_set(round(2 + _rate() * _span("goat")[0]))
+    gui.window.scene.frame_set(round(1 + _rate() * _span("goat")[0]))
     yield from gui.move(gui.middle_of_view())
     yield from guide._crop(gui, "words", (0, 0, gui.window.width, gui.window.height))
 
