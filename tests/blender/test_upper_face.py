@@ -453,6 +453,24 @@ def test_animate_brings_the_upper_face_along_in_one_step(face, addon_preferences
 
 
 @pytest.mark.skipif(not MODEL.is_file(), reason="the repository has no bundled model")
+def test_brows_rise_on_the_word_that_the_transcript_stresses(face, addon_preferences):
+    pytest.importorskip("onnxruntime")
+
+    def raised(words: str) -> float:
+        """How far the inner brows are up while "boat" is said."""
+        options = {"upper_face": True, "object": "Head", "transcript": words}
+        assert bpy.ops.wav2sem.animate(filepath=str(DEMO_SPEECH), **options) == {"FINISHED"}
+        (strip,) = own_strips(face.data.shape_keys)
+        points_n2 = curves(strip)[f'key_blocks["{KEYS["browInnerUp"]}"].value', 0]
+        times_s = (points_n2[:, 0] - 1) / compat.frame_rate_hz(bpy.context.scene)
+        return float(np.interp(np.arange(1.45, 1.7, 0.02), times_s, points_n2[:, 1]).max())
+
+    assert (
+        raised("Please put the paper boat by the pond") < 0.2 < 0.3 < raised("Please put the paper *boat* by the pond")
+    )
+
+
+@pytest.mark.skipif(not MODEL.is_file(), reason="the repository has no bundled model")
 def test_a_mouth_alone_still_speaks(head, addon_preferences):
     pytest.importorskip("onnxruntime")
     assert bpy.ops.wav2sem.animate(filepath=str(DEMO_SPEECH), object="Head", upper_face=True) == {"FINISHED"}

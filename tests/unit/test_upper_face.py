@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.prosody import Prosody
+from wav2sem_blender.pipeline.prosody import MARKED, Prosody
 from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, perform
 
 DEMO_SPEECH = Path(__file__).parents[2] / "wav2sem_blender" / "assets" / "demo_speech.flac"
@@ -318,3 +318,29 @@ def test_the_demo_speech_gets_blinks_brows_and_darts():
     assert curve(result, "eyeBlinkLeft").max() == pytest.approx(1.0)
     assert curve(result, "browInnerUp").max() > 0.1
     assert max(curve(result, "eyeLookOutLeft").max(), curve(result, "eyeLookInLeft").max()) > 0.05
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brows_and_head_mark_what_the_transcript_marks(seed: int) -> None:
+    speech, settings, fps = talk(20.0), Settings(seed=seed, head_sway=1.0), 60.0
+    times_s, prominence_N = speech.stresses()
+    weak_s = float(times_s[(times_s > 5) & (times_s < 15)][np.argmin(prominence_N[(times_s > 5) & (times_s < 15)])])
+    plain, marked = (
+        perform(each, settings, fps) for each in (speech, replace(speech, marked_s=((weak_s - 0.1, weak_s + 0.1),)))
+    )
+    inner = plain.motion.channels.index("browInnerUp")
+    at = slice(round((weak_s - 0.05) * fps), round((weak_s + 0.05) * fps) + 1)
+    assert marked.motion.weights_TK[at, inner].max() > 0.3
+    first = round((weak_s - 3) * fps)
+    np.testing.assert_array_equal(marked.motion.weights_TK[:first], plain.motion.weights_TK[:first])
+    assert (marked.head_deg_T3[at, 1] - plain.head_deg_T3[at, 1]).max() <= 1e-5, "the head nods, if it did not anyway"
+
+
+def test_a_marked_word_without_a_syllable_has_one_and_speed_moves_it() -> None:
+    speech = talk(10.0)
+    quiet = replace(speech, level_db_P=np.full_like(speech.level_db_P, -80.0), marked_s=((4.0, 4.4),))
+    times_s, prominence_N = quiet.stresses()
+    assert times_s == pytest.approx([4.2]) and prominence_N == pytest.approx([MARKED])
+    assert quiet.at_speed(2).stresses()[0] == pytest.approx([2.1])
+    beyond = replace(quiet, marked_s=((9.9, 11.0),))
+    assert len(beyond.stresses()[0]) == 0

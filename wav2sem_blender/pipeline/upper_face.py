@@ -34,7 +34,7 @@ import numpy as np
 
 from ..errors import UserError
 from .motion import Motion
-from .prosody import Prosody
+from .prosody import MARKED, Prosody
 
 BLINK_CHANNELS = ("eyeBlinkLeft", "eyeBlinkRight")
 BROW_CHANNELS = ("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")
@@ -51,6 +51,7 @@ _PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time,
 _PAUSE_REACH = 0.35  # if one begins within this part of the interval
 _CLOSING_S, _OPENING_S = 0.09, 0.22  # of the lids, on average
 _STRESSED = 0.4  # prominence
+_BEFORE_MARKED_S = 0.2
 GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # rotation of the eyeball at weight 1
 _SWAY_DEG = {"yaw": 1.5, "pitch": 1.15, "roll": 0.8}  # root mean square during speech; in GRID speaker 1's proportions
 _SWAY_HZ = (0.08, 0.7)
@@ -227,15 +228,27 @@ def _blink_times(prosody: Prosody, per_minute: float, random: np.random.Generato
 
 
 def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Brows rise, or sometimes knit, on some stressed syllables, with their peak on the syllable."""
+    """Brows rise, or sometimes knit, on some stressed syllables, with their peak on the syllable. They rise on all that
+    the transcript marks, and not on others just before them."""
     curves = {name: np.zeros(clock.n_frames) for name in BROW_CHANNELS}
     free_s = 0.0
-    for time_s, prominence, drawn in _stressed(prosody, random, n_numbers=8):
+    stressed = list(_stressed(prosody, random, n_numbers=8))
+    marked_N = np.array([time_s for time_s, prominence, _ in stressed if prominence >= MARKED])
+
+    def is_near(time_s: float, end_s: float) -> bool:
+        """Whether the brows would still be moving when a marked syllable begins."""
+        return bool(((marked_N > time_s) & (marked_N - _BEFORE_MARKED_S < end_s)).any())
+
+    for time_s, prominence, drawn in stressed:
         chance, kind, strength, balance, rise, hold, fall, rest = drawn
         rise_s, hold_s, fall_s = 0.10 + 0.10 * rise, 0.04 + 0.12 * hold, 0.20 + 0.25 * fall
         start_s, end_s = time_s - rise_s, time_s + hold_s + fall_s
         emphasis = min(1.0, (prominence - _STRESSED) / 1.2)
-        if start_s < free_s or end_s >= clock.end_s or chance > 0.45 + 0.5 * emphasis:
+        if end_s >= clock.end_s:
+            continue
+        if prominence >= MARKED:
+            kind *= 0.88  # no knitting
+        elif start_s < free_s or chance > 0.45 + 0.5 * emphasis or is_near(time_s, end_s):
             continue
         height = (0.16 + 0.30 * emphasis) * (0.8 + 0.4 * strength)
         left, right = (1.0, 0.75 + 0.25 * balance) if balance < 0.5 else (0.75 + 0.25 * (1 - balance), 1.0)
@@ -298,8 +311,8 @@ def _sway(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Gene
     for axis, rms_deg in enumerate(_SWAY_DEG.values()):
         head_deg_T3[:, axis] = rms_deg * activity_T * _drift(times_s, random)
     nods_T = np.zeros(clock.n_frames)
-    for time_s, _, (chance, rise, fall, depth) in _stressed(prosody, random, n_numbers=4):
-        if chance < 0.5:
+    for time_s, prominence, (chance, rise, fall, depth) in _stressed(prosody, random, n_numbers=4):
+        if chance < 0.5 or prominence >= MARKED:
             clock.add_event(
                 nods_T, time_s - 0.15 - 0.1 * rise, 0.15 + 0.1 * rise, 0.0, 0.3 + 0.2 * fall, 1 + 1.5 * depth
             )

@@ -20,6 +20,7 @@ from ...pipeline.prosody import Prosody
 from ...pipeline.time_slicing import Steps
 from ...pipeline.upper_face import Settings as UpperFaceSettings
 from ...pipeline.words.track_files import load_track
+from ...pipeline.words.transcript import STRESSED
 from ...worker import protocol
 from ...worker.client import WorkerClient, answer_of, new_job_id
 from .. import compat
@@ -212,6 +213,7 @@ class Job(Task):
     ) -> Outcome:
         assert self._result is not None
         heard = Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
+        heard = replace(heard, marked_s=self._marked_s())
         return upper_face.apply_upper_face(
             context,
             target,
@@ -224,6 +226,13 @@ class Job(Task):
             recording=replace(self.settings, object_name=target.name).for_the_record(),
             sound=self._heard_block(),
         )
+
+    def _marked_s(self) -> tuple[tuple[float, float], ...]:
+        """Start and end of the words that the transcript stresses, as they are played."""
+        assert self._result is not None
+        file = self._result.with_name(protocol.TRACK_FILE)
+        directions = load_track(file).directions if file.is_file() else ()
+        return tuple((d.start_s, d.end_s) for d in directions if d.name == STRESSED)
 
     def _make_command(self, target: bpy.types.Object, model: str) -> protocol.Command:
         audio, settings = str(self._audio.for_worker), self.settings
