@@ -193,11 +193,14 @@ def _laughs(opcode: bytes, hashed: bytes) -> bytes:
 
 
 LAUGHS = {
-    "tuples as a key": (_laughs(b"\x86", b"LAUGHSK\x01s."), "unhashable"),
-    "tuples in a set": (_laughs(b"\x86", b"\x8f(LAUGHS\x90s."), "unhashable"),
-    "tuples in a set that is called": (_laughs(b"\x86", b"c__builtin__\nset\n](LAUGHSe\x85Rs."), "unhashable"),
-    "frozen sets": (_laughs(b"\x86", b"(LAUGHS\x91K\x01s."), "unhashable"),
-    "a deep tuple": (b"\x80\x04})" + b"\x85" * 1_000_000 + b"K\x01s.", "unhashable"),
+    "tuples as a key": (_laughs(b"\x86", b"LAUGHSK\x01s."), "refused: a key that is a tuple or a set"),
+    "tuples in a set": (_laughs(b"\x86", b"\x8f(LAUGHS\x90s."), "refused: a key that is a tuple or a set"),
+    "tuples in a set that is called": (
+        _laughs(b"\x86", b"c__builtin__\nset\n](LAUGHSe\x85Rs."),
+        "refused: a key that is a tuple or a set",
+    ),
+    "frozen sets": (_laughs(b"\x86", b"(LAUGHS\x91K\x01s."), "refused: a key that is a tuple or a set"),
+    "a deep tuple": (b"\x80\x04})" + b"\x85" * 1_000_000 + b"K\x01s.", "refused: a key that is a tuple or a set"),
     "a deep list": (b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".", "RecursionError"),
 }
 

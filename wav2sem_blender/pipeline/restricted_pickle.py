@@ -78,6 +78,10 @@ def load(path: Path) -> Any:
             path=path.name, error=error,
         ) from None  # fmt: skip
     except DAMAGED as error:
+        if isinstance(error, TypeError) and "unhashable" in str(error):  # to download it again would not help
+            raise UserError(
+                "{path}: refused: a key that is a tuple or a set; no data set has such keys", path=path.name
+            ) from None
         raise UserError(
             "{path}: {size} bytes that are no readable pickle ({kind}: {error}); copy or download it again",
             path=path.name, size=len(content), kind=type(error).__name__, error=error,
