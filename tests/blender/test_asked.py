@@ -159,6 +159,9 @@ def test_what_the_user_chooses_is_asked_for(attended, tmp_path):
     settings = bpy.context.scene.wav2sem
     settings.filepath = str(tmp_path / "voice.wav")
     assert asked.is_asked(settings.filepath) and not asked.is_asked(f"{PLACE}/line.wav")
+    settings.source, settings.filepath = "SOUND", str(tmp_path / "other.wav")
+    assert asked.is_asked(settings.filepath), "also if the source is chosen after it"
+    settings.source, settings.filepath = "FILE", str(tmp_path / "voice.wav")
     settings.model = str(tmp_path / "model")
     assert asked.is_asked(settings.model)
     assert "There is no file" in status.sound_problem(bpy.context)

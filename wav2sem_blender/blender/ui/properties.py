@@ -220,7 +220,7 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         name="Audio",
         description="Audio or video file with the speech",
         subtype="FILE_PATH",
-        update=_ask_for_sound,
+        update=lambda owner, _context: ask(owner.filepath),
         **compat.RELATIVE_PATH,
     )
     strip: StringProperty(  # type: ignore[valid-type]
