@@ -49,6 +49,11 @@ def _suggest_strips(_self: object, context: bpy.types.Context, _text: str) -> li
     return [strip.name for scene in scenes for strip in compat.sound_strips(scene)]
 
 
+def _ask_for_file(settings: Any, _context: bpy.types.Context) -> None:
+    """The user has chosen a file: panels may look at it, also if another source is chosen now."""
+    ask(settings.filepath)
+
+
 def _ask_for_sound(settings: Any, _context: bpy.types.Context) -> None:
     """The user has chosen a sound: panels may look at it."""
     info.ask_for_chosen(settings.id_data)
@@ -220,7 +225,7 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
         name="Audio",
         description="Audio or video file with the speech",
         subtype="FILE_PATH",
-        update=lambda owner, _context: ask(owner.filepath),
+        update=_ask_for_file,
         **compat.RELATIVE_PATH,
     )
     strip: StringProperty(  # type: ignore[valid-type]
