@@ -6,6 +6,7 @@ Shapes: X = 3V outputs of a head on vertices.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,7 +215,9 @@ def _loaded(path: Path) -> Any:
     if path.suffix == ".safetensors":
         read_shapes(path)
         return load_safetensors(path)
-    return lightning.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what it then refuses, which is told in a sentence
+        return lightning.load(path)
 
 
 def _unreadable(path: Path, size: int, error: Exception) -> UserError:
