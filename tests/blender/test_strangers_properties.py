@@ -22,12 +22,13 @@ import bpy
 import numpy as np
 import pytest
 
-from wav2sem_blender.blender import registration
+from wav2sem_blender.blender import compat, registration
 from wav2sem_blender.blender.scene import (
     actions,
     checks,
     original_state,
     reduction,
+    speech_track,
     takes,
     upper_face,
     upper_face_strips,
@@ -36,6 +37,7 @@ from wav2sem_blender.blender.ui import result
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
+from wav2sem_blender.pipeline.words.track import Phone, Track, Word
 
 from ..fuzz import mutate  # noqa: TID252
 from .applied import apply_motion  # noqa: TID252
@@ -43,8 +45,7 @@ from .applied import apply_motion  # noqa: TID252
 N_CASES = int(os.environ.get("WAV2SEM_FUZZ_PROPERTIES", "120"))
 PANELS = [cls for cls in registration.CLASSES if issubclass(cls, bpy.types.Panel) and hasattr(cls, "draw")]
 OPERATORS = [cls for cls in registration.CLASSES if issubclass(cls, bpy.types.Operator)]
-# The words' track and its panels have tests of their own.
-LEFT_OUT = ("presets", "WAV2SEM_PT_words")
+LEFT_OUT = ("presets",)
 VALUES: tuple[Any, ...] = (
     *(
         0,
@@ -165,6 +166,12 @@ def build() -> bpy.types.Object:
     head["wav2sem_demo_head"] = True
     scene.wav2sem.target = head
     scene.wav2sem_upper_face.blinks = 1.0
+    said = Track(words=(Word("hi", 0.5, 1.0),), phones=(Phone("HH", 0.5, 0.7), Phone("AY", 0.7, 1.0)))
+    take = next(take for take in takes.of_face(head) if take.is_active)
+    speech_track.remember(
+        take.action, said, speech_track.Place(frame=1, action_frame=1, action_rate_hz=24, duration_s=2)
+    )
+    speech_track.show(bpy.context, take.action)
     return head
 
 
@@ -180,6 +187,10 @@ def places(head: bpy.types.Object) -> list[tuple[Any, str]]:
         found += [(action, reduction._OUTCOME)]
     names = (original_state.BEFORE, original_state.IDENTITY, "wav2sem_transferred", "wav2sem_jaw_carrier")
     found += [(keys, name) for name in (*names, checks.OWN_KEYS_PROPERTY, checks.OWN_BASIS_PROPERTY)]
+    track = (speech_track.TRACK, speech_track.PLACE, speech_track.IDENTITY, speech_track.PAUSES)
+    found += [(action, name) for action in bpy.data.actions if speech_track.TRACK in action for name in track]
+    strips = compat.all_strips(bpy.context.scene)
+    found += [(strip, name) for strip in strips for name in (speech_track.TAKE, speech_track.ITEM)]
     found += [(empty, "wav2sem_landmark") for empty in head.children]
     found += [(head, "wav2sem_demo_head"), (head.data, checks.OWN_KEYS_PROPERTY)]
     return found
@@ -249,6 +260,7 @@ CLICKS = (
         ("remove_take", {"with_keys": True}),
     ),
     *(("drive_jaw_bone", {}), ("animate", {}), ("add_upper_face", {}), ("play_speech", {})),
+    *(("show_words", {}), ("update_mouth", {}), ("copy_directions", {}), ("hide_words", {})),
 )
 
 
@@ -304,5 +316,6 @@ def test_the_scene_of_the_cases_is_whole() -> None:
     stored = {name for owner, name in places(head) if name in owner}
     assert {actions.AUDIO_HASH, actions.CURVES, actions.OWNER, actions.SETTINGS, upper_face_strips.MARK} <= stored
     assert {original_state.BEFORE, original_state.IDENTITY} <= stored
+    assert {speech_track.TRACK, speech_track.PLACE, speech_track.TAKE, speech_track.ITEM} <= stored
     assert len(takes.of_face(head)) == 3 and math.isfinite(head.data.shape_keys.key_blocks["jawOpen"].value)
     assert len(settings_of(head)) > 20

@@ -39,8 +39,12 @@ def lines(block: Any, name: str) -> frozenset[str]:
 
 def record(block: Any, name: str) -> dict[str, Any]:
     """A JSON object; empty where there is none."""
-    value = _parsed(text(block, name))
-    return value if isinstance(value, dict) else {}
+    return parsed_record(text(block, name))
+
+
+def parsed_record(content: str) -> dict[str, Any]:
+    """A JSON object from the text of a property; empty where it is none."""
+    return as_dict(_parsed(content))
 
 
 def texts(block: Any, name: str) -> list[str]:
@@ -90,13 +94,15 @@ def described(kind: type[T], values: Mapping[str, Any]) -> T | None:
 def _fits(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, types.UnionType):
         return any(_fits(value, some) for some in typing.get_args(wanted))
+    if typing.get_origin(wanted) is typing.Literal:
+        return value in typing.get_args(wanted)
     if wanted is float:
         return is_number(value)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
     if wanted is type(None):
         return value is None
-    return isinstance(wanted, type) and isinstance(value, wanted)
+    return wanted is not Any and isinstance(wanted, type) and isinstance(value, wanted)
 
 
 def _parsed(content: str) -> Any:

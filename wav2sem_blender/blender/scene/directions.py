@@ -9,6 +9,7 @@ import bpy
 from bpy.props import BoolProperty, FloatProperty, PointerProperty
 
 from ..translations import CONTEXT
+from . import custom_properties
 
 # Names and values, as in `track.Direction`.
 Directions = tuple[tuple[str, float | None], ...]
@@ -67,6 +68,12 @@ def read(strip: Any, others: Directions = ()) -> Directions:
     found: Directions = tuple((name, value) for name, value in amounts.items() if abs(value - AMOUNTS[name]) > _SAME)
     found += tuple((name, None) for name in SWITCHES if getattr(values, name))
     return found + tuple((name, value) for name, value in others if name not in (*AMOUNTS, *SWITCHES))
+
+
+def given(rows: Any) -> Directions:
+    """Those that a strip's record has; what is none is left out."""
+    pairs = [row for row in rows if isinstance(row, list) and len(row) == 2] if isinstance(rows, list) else []
+    return tuple((n, v) for n, v in pairs if isinstance(n, str) and (v is None or custom_properties.is_number(v)))
 
 
 def write(strip: Any, directions: Directions) -> None:

@@ -25,7 +25,7 @@ from ...errors import Text, UserError
 from ...pipeline.phones import SILENCE
 from ...pipeline.words.track import Direction, Track
 from .. import compat
-from . import actions, directions
+from . import actions, custom_properties, directions
 from .track_edits import TIERS, Pronounce, Settled, Shown, Tier, settled, shared_out
 
 # Custom properties of an action: the track, where it lies, and what its strips call it.
@@ -99,8 +99,15 @@ def recorded(action: bpy.types.Action) -> Track:
 
 
 def place_of(action: bpy.types.Action) -> Place:
-    """Where the track of a take lies."""
-    return Place(**json.loads(action[PLACE]))
+    """Where the track of a take lies.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    place = custom_properties.described(Place, custom_properties.record(action, PLACE))
+    if place is None or min(place.action_rate_hz, place.duration_s, place.speed) <= 0:
+        raise UserError('The words of "{action}" are damaged. Animate the face again.', action=action.name)
+    return place
 
 
 def strips_of(action: bpy.types.Action) -> tuple[bpy.types.Scene | None, list[Any]]:
@@ -124,10 +131,8 @@ def action_of(strip: Any) -> bpy.types.Action | None:
 
 def item_of(strip: Any) -> Shown | None:
     """What a strip of ours says, in seconds as it was written; None for another strip."""
-    try:
-        return _item(_record(strip[ITEM]))
-    except (KeyError, TypeError, ValueError):
-        return None
+    written = _written_on(strip)
+    return None if written is None else written[0]
 
 
 def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
@@ -167,7 +172,7 @@ def remove(action: bpy.types.Action) -> None:
     scene, strips = strips_of(action)
     if scene is None:
         return
-    channels = {strip.channel for strip in strips if ITEM in strip}
+    channels = {strip.channel for strip in strips if _written_on(strip)}
     _delete(scene, strips)
     editor: Any = scene.sequence_editor
     for channel in channels - {strip.channel for strip in compat.all_strips(scene)}:
@@ -202,7 +207,7 @@ def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Readin
     if scene is None:
         return None
     place, rate_hz, track = place_of(action), compat.frame_rate_hz(scene), recorded(action)
-    written = [strip for strip in strips if ITEM in strip]
+    written = [strip for strip in strips if _written_on(strip)]
     moved = _moved_together(written, _sound_strip(scene, action, place), place)
     place = replace(place, frame=place.frame + moved, sound_frame=place.sound_frame and place.sound_frame + moved)
     shown = [_seen(strip, place, moved, rate_hz) for strip in written]
@@ -258,7 +263,7 @@ def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: T
         show(context, action)
     scene, strips = strips_of(action)
     assert scene is not None
-    channels = _channels([strip for strip in strips if ITEM in strip])
+    channels = _channels([strip for strip in strips if _written_on(strip)])
     base = min(channels["phones"] or channels["words"])
     _delete(scene, [strip for strip in strips if ITEM in strip])
     _write(scene, action, _as_shown(track), place_of(action), base)
@@ -300,8 +305,9 @@ def _keep_pauses(action: bpy.types.Action, track: Track) -> None:
 
 def _pauses(action: bpy.types.Action) -> tuple[Direction, ...]:
     try:
-        return Track(directions=tuple(Direction(*row) for row in json.loads(action.get(PAUSES, "[]")))).directions
-    except (TypeError, ValueError):  # of a file that somebody else has written
+        rows = json.loads(custom_properties.text(action, PAUSES, "[]"))
+        return Track(directions=tuple(Direction(*row) for row in rows)).directions
+    except (TypeError, ValueError, RecursionError, UserError):  # of a file that somebody else has written
         return ()
 
 
@@ -349,8 +355,7 @@ def _new_key() -> str:
 
 def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
     """What a strip says now; an edge that nobody has moved keeps its exact time."""
-    record = _record(strip[ITEM])
-    item, written = _item(record), record["frames"]
+    item, written = _record(strip[ITEM])
     first, last = (frame - moved for frame in compat.strip_span(strip))
     by = first - written[0], last - written[1]
     origin = place.frame - moved
@@ -370,15 +375,26 @@ def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
     )
 
 
+def _written_on(strip: Any) -> tuple[Shown, tuple[int, int]] | None:
+    """What a strip said when it was written, and its frames then; None if we did not write it."""
+    return _said(custom_properties.text(strip, ITEM))
+
+
+def _record(content: str) -> tuple[Shown, tuple[int, int]]:
+    written = _said(content)
+    assert written is not None
+    return written
+
+
 @lru_cache(maxsize=20_000)
-def _record(text: str) -> Any:
-    """What a strip's property says; every look at a long take reads thousands of them several times."""
-    return json.loads(text)
-
-
-def _item(record: Any) -> Shown:
-    wanted = tuple((name, value) for name, value in record["item"].get("directions", ()))
-    return Shown(**{**record["item"], "directions": wanted})
+def _said(content: str) -> tuple[Shown, tuple[int, int]] | None:
+    """Every look at a long take reads thousands of them several times."""
+    said = custom_properties.parsed_record(content)
+    values, frames = custom_properties.as_dict(said.get("item")), said.get("frames")
+    item = custom_properties.described(Shown, values)
+    if item is None or not custom_properties.is_list_of(frames, int, 2) or item.start_s > item.end_s:
+        return None
+    return replace(item, directions=directions.given(values.get("directions"))), tuple(frames)
 
 
 def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
@@ -433,7 +449,7 @@ def _channels(written: Iterable[Any]) -> dict[Tier, list[int]]:
     """The channels of each tier, those with the most strips first."""
     counts: dict[Tier, Counter[int]] = {"words": Counter(), "phones": Counter()}
     for strip in written:
-        counts[_record(strip[ITEM])["item"]["tier"]][strip.channel] += 1
+        counts[_record(strip[ITEM])[0].tier][strip.channel] += 1
     return {tier: [channel for channel, _ in counts[tier].most_common(2 if tier == "phones" else 1)] for tier in counts}
 
 
@@ -441,7 +457,7 @@ def _moved_together(written: Sequence[Any], sound: Any, place: Place) -> int:
     """Frames by which all strips were moved, or all but those that were edited besides, together with the sound."""
     by: Counter[int | None] = Counter()
     for strip in written:
-        first, last = _record(strip[ITEM])["frames"]
+        first, last = _record(strip[ITEM])[1]
         start, end = compat.strip_span(strip)
         by[start - first if start - first == end - last else None] += 1
     if len(by) == 1:
@@ -503,7 +519,7 @@ def _write(
     With `only_edited`, those that were not edited are known to say it.
     """
     _, strips = strips_of(action)
-    written = [strip for strip in strips if ITEM in strip]
+    written = [strip for strip in strips if _written_on(strip)]
     channels: dict[Tier, list[int]] = {"phones": [base, base + 1], "words": [base + 2]} if base else _channels(written)
     kept = {item.strip.as_pointer() for item in shown if item.strip is not None}
     _delete(scene, [strip for strip in written if strip.as_pointer() not in kept])
@@ -616,8 +632,8 @@ def _scene_and_sound(context: bpy.types.Context, action: bpy.types.Action, place
 
 def _sound_strip(scene: bpy.types.Scene, action: bpy.types.Action, place: Place) -> Any:
     """The strip that plays the sound of a take, the nearest one if there are several."""
-    settings, block = json.loads(action.get(actions.SETTINGS, "{}")), action.get(actions.SOUND)
-    path = settings.get("filepath")
+    settings, block = custom_properties.record(action, actions.SETTINGS), action.get(actions.SOUND)
+    path = _heard_file(action)
     found = [
         strip
         for strip in compat.sound_strips(scene)
@@ -626,6 +642,12 @@ def _sound_strip(scene: bpy.types.Scene, action: bpy.types.Action, place: Place)
         or (path and strip.sound is not None and _absolute(strip.sound.filepath) == _absolute(path))
     ]
     return min(found, key=lambda strip: abs(compat.strip_span(strip)[0] - place.frame), default=None)
+
+
+def _heard_file(action: bpy.types.Action) -> str:
+    """The file that a take's run heard; "" if it heard none."""
+    path = custom_properties.record(action, actions.SETTINGS).get("filepath")
+    return path if isinstance(path, str) else ""
 
 
 def _absolute(path: str) -> str:
@@ -637,7 +659,7 @@ def _add_sound(scene: bpy.types.Scene, action: bpy.types.Action, place: Place, c
 
     Not if a speaker plays it, which would then be heard twice.
     """
-    path = json.loads(action.get(actions.SETTINGS, "{}")).get("filepath")
+    path = _heard_file(action)
     if not path or not os.path.isfile(_absolute(path)):
         return None
     first = round(place.frame - place.begins_s / place.speed * compat.frame_rate_hz(scene))

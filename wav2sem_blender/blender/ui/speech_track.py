@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from .. import addon_preferences, compat
 from ..animate import update_mouth
 from ..animate.hear_again import HearAgain
 from ..animate.settings import steering_problem
-from ..scene import directions, speech_track, takes
+from ..scene import custom_properties, directions, speech_track, takes
 from ..scene.actions import SETTINGS
 from ..scene.takes import Take
 from ..tasks.task import running_task, why_wait
@@ -369,7 +368,8 @@ def _selected_words(context: bpy.types.Context, active: Any) -> list[Any]:
 
 def _cannot_follow(context: bpy.types.Context, take: Take) -> str:
     """Why the mouth of a take cannot follow its words; empty when it can."""
-    return steering_problem(context, json.loads(take.action.get(SETTINGS, "{}")).get("model", "default"))
+    model = custom_properties.record(take.action, SETTINGS).get("model", "default")
+    return steering_problem(context, model if isinstance(model, str) else "default")
 
 
 def _draw_word(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

@@ -66,7 +66,8 @@ def draw_text(
     """Draw a text in the user's language, wrapped at the region's width."""
     room = room_px(context, margins_pt + (_ICON_PT if icon != "NONE" else 0))
     column = layout.column(align=True)
-    for number, line in enumerate(lines_of(translated(text), room, text_width(context))):
+    shown = translated(text).encode(errors="replace").decode()  # names of files may have bytes that are no Unicode
+    for number, line in enumerate(lines_of(shown, room, text_width(context))):
         row = column.row(align=True)
         row.scale_y = 0.8 if number else 1.0
         row.label(text=line, icon="BLANK1" if number and icon != "NONE" else icon)

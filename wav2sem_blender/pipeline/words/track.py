@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from ...errors import UserError
+from ...json_file import parse_json
 from ..frame_timing import ENCODER_RATE_HZ
 from ..phones import FIRST_TIME_S, PHONES
 
@@ -417,8 +418,8 @@ class Track:
     def from_text(cls, text: str) -> Track:
         """Read what `to_text` returned; UserError as from `from_json`."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except UserError as error:
             raise UserError("This is no track of words and phones, or it is damaged.") from error
         return cls.from_json(data)
 
