@@ -138,10 +138,13 @@ def test_a_killed_run_goes_on(lines):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_its_workers(lines, sent):
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         start(lines, "--jobs", "2"), cwd=ROOT, env={**os.environ, "TMPDIR": str(lines)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None and json.loads(process.stdout.readline())["event"] == "start"
     process.send_signal(sent)
     said = process.communicate(timeout=30)[1]

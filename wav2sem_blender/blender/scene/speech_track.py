@@ -392,9 +392,11 @@ def _said(content: str) -> tuple[Shown, tuple[int, int]] | None:
     said = custom_properties.parsed_record(content)
     values, frames = custom_properties.as_dict(said.get("item")), said.get("frames")
     item = custom_properties.described(Shown, values)
-    if item is None or not custom_properties.is_list_of(frames, int, 2) or item.start_s > item.end_s:
+    if item is None or item.start_s > item.end_s or not isinstance(frames, list):
         return None
-    return replace(item, directions=directions.given(values.get("directions"))), tuple(frames)
+    if not custom_properties.is_list_of(frames, int, 2):
+        return None
+    return replace(item, directions=directions.given(values.get("directions"))), (frames[0], frames[1])
 
 
 def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
