@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +154,15 @@ def test_an_interrupted_run_ends_its_workers(lines, sent):
 
 
 @needs_model
+def test_what_a_killed_run_left_goes_with_the_next(lines):
+    left = lines / "wav2sem_batch_0a1b2c3d"
+    (left / "worker0").mkdir(parents=True)
+    os.utime(left, (time.time() - 60,) * 2)
+    done = subprocess.run(start(lines), cwd=ROOT, env={**os.environ, "TMPDIR": str(lines)}, capture_output=True)
+    assert done.returncode == 0 and not left.exists()
+
+
+@needs_model
 def test_lines_that_fail_are_named_and_the_rest_goes_on(lines):
     (lines / "lines" / "l1.wav").write_bytes(b"RIFF no sound at all")
     soundfile.write(lines / "lines" / "l2.wav", np.zeros(RATE_HZ), RATE_HZ)
@@ -280,6 +290,7 @@ def test_the_code_of_a_run():
 
 HOLDER = """
 import sys
+import time
 from pathlib import Path
 from wav2sem_blender.batch.lock import held
 with held(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):

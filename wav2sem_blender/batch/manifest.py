@@ -289,7 +289,7 @@ class _Reader:
         if name == "audio" and not value.strip():
             fault("it names no audio")
         if not value.isascii() and any("\udc80" <= sign <= "\udcff" for sign in value):
-            fault("{column} is not in UTF-8; save the manifest as UTF-8", column=name)
+            fault("{column} is not in UTF-8; save the manifest as UTF-8, or rename the file", column=name)
         return value.strip()
 
     def _file(self, text: str, column: str, fault: Callable[..., None]) -> str:

@@ -7,9 +7,7 @@ Which worker makes a line, and beside which others, changes none of its bytes.
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Text
+from ..leftovers import MadeFolder
 from ..worker import protocol
 from ..worker.client import JobFailedError, WorkerClient, WorkerDiedError, answer_of, new_job_id
 from ..worker.environment import WorkerEnvironment
@@ -63,14 +62,14 @@ class Workers:
         folder, workers = None, list[_Worker]()
         try:
             with _undisturbed():
-                folder = Path(tempfile.mkdtemp(prefix="wav2sem_batch_"))
-                workers = [_Worker(self.environment, folder / f"worker{number}") for number in range(self.n)]
+                folder = MadeFolder("wav2sem_batch_")
+                workers = [_Worker(self.environment, folder.path / f"worker{number}") for number in range(self.n)]
             yield from _made(rows, arguments_of, workers)
         finally:
             for worker in workers:
                 worker.client.close()
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                folder.remove()
 
 
 def _made(
