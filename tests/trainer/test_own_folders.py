@@ -200,6 +200,9 @@ def test_a_failed_replacement_keeps_the_old_model(tmp_path: Path, monkeypatch) -
             raise OSError(5, "Input/output error")
         return whole(path, target)
 
+    monkeypatch.setattr(
+        "wav2sem_blender.files.exchange", lambda *_paths: False
+    )  # as where folders cannot change places
     monkeypatch.setattr(Path, "rename", refuse_the_new_one)
     with pytest.raises(OSError, match="Input/output"):
         save_wav2sem(tmp_path / "model", SMALL, {"wav2sem.x": np.ones(3, np.float32)})
@@ -226,9 +229,8 @@ def test_names_that_are_one_file_on_some_disks(tmp_path: Path) -> None:
 # Modules that delete folders: each made the folder itself in the same process, or asks `files` first.
 MAY_REMOVE_FOLDERS = {
     "wav2sem_blender/files.py": "asks first",
-    "wav2sem_blender/worker/supervisor.py": "its mkdtemp",
+    "wav2sem_blender/leftovers.py": "its mkdtemp, also those of killed processes",
     "wav2sem_blender/worker/client.py": "its mkdtemp",
-    "wav2sem_blender/batch/pool.py": "its mkdtemp",
     "wav2sem_blender/worker/serve.py": "asks before it begins",
     "wav2sem_blender/worker/install.py": "below the extension's own folder",
     "wav2sem_blender/blender/preferences/models.py": "its staging folder",
