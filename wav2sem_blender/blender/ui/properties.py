@@ -54,6 +54,11 @@ def _ask_for_file(settings: Any, _context: bpy.types.Context) -> None:
     ask(settings.filepath)
 
 
+def _ask_for_model(settings: Any, _context: bpy.types.Context) -> None:
+    """The user has chosen a model: panels may look at it. They show none of an operator's."""
+    ask(settings.model)
+
+
 def _ask_for_sound(settings: Any, _context: bpy.types.Context) -> None:
     """The user has chosen a sound: panels may look at it."""
     info.ask_for_chosen(settings.id_data)
@@ -74,7 +79,6 @@ def model_property(**options: Any) -> object:
         name="Model",
         description="The bundled model, a model in the models folder of the preferences, or the path of a model folder",
         default="default",
-        update=lambda owner, _context: ask(owner.model),
         search=_suggest_models,
         search_options={"SUGGESTION"},
         **options,
@@ -257,7 +261,7 @@ class WAV2SEM_PG_settings(bpy.types.PropertyGroup):
     )
     range_start_s: range_start_property()  # type: ignore[valid-type]
     range_end_s: range_end_property()  # type: ignore[valid-type]
-    model: model_property()  # type: ignore[valid-type]
+    model: model_property(update=_ask_for_model)  # type: ignore[valid-type]
     start_frame: start_frame_property()  # type: ignore[valid-type]
     strength: strength_property()  # type: ignore[valid-type]
     smoothing_s: smoothing_property()  # type: ignore[valid-type]
