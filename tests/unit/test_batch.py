@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 from wav2sem_blender.assets import DEFAULT_MODEL, DEMO_SPEECH
-from wav2sem_blender.batch import command, journal, lock, resume
+from wav2sem_blender.batch import command, journal, lock, pool, resume
 from wav2sem_blender.batch.confidence import confidence, fit
 from wav2sem_blender.batch.exit_codes import CODES, MEANINGS, code_of, is_of_the_disk
 from wav2sem_blender.errors import UserError
@@ -151,6 +151,16 @@ def test_an_interrupted_run_ends_its_workers(lines, sent):
     said = process.communicate(timeout=30)[1]
     assert process.returncode == CODES["interrupted"] and "the same command goes on" in said
     assert list(lines.glob("wav2sem_batch_*")) == [], "the workers' folder"
+
+
+def test_a_handler_that_python_does_not_know_stays(monkeypatch):
+    """As Blender's program has one for Ctrl-C."""
+    asked = signal.getsignal(signal.SIGINT)
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGINT else known(number))
+    with pool._undisturbed():
+        assert known(signal.SIGINT) is asked
+    assert known(signal.SIGINT) is asked
 
 
 @needs_model

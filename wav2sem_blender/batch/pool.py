@@ -110,7 +110,9 @@ def _undisturbed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda sent, _frame: came.append(sent)) for number in _ENDING}
+    # Blender's program handles Ctrl-C itself; such a handler, which Python does not know, could not be put back.
+    known = [number for number in _ENDING if signal.getsignal(number) is not None]
+    before = {number: signal.signal(number, lambda sent, _frame: came.append(sent)) for number in known}
     try:
         yield
     finally:
