@@ -92,7 +92,8 @@ def _shown() -> Iterator[bpy.types.Action]:
 @bpy.app.handlers.persistent
 def _note_change(_scene: Any = None, _depsgraph: Any = None) -> None:
     global _changed_at_s
-    if next(_shown(), None) is None:
+    # In background mode no timer runs, and 4.5 as a module never ends if a file is loaded while one waits.
+    if bpy.app.background or next(_shown(), None) is None:
         return
     _changed_at_s = time.monotonic()
     if not bpy.app.timers.is_registered(_when_quiet):
