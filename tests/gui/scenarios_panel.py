@@ -20,10 +20,6 @@ def panel_says_why(gui: Gui) -> Steps[Figures]:
     yield from stage.choose_audio(gui, stage.demo_speech())
     said["cube"] = stage.why_off(gui)
     assert said["cube"].startswith('"Cube" has no face keys'), said
-    already = gui.reports()
-    yield from stage.press_animate(gui)
-    new = [line for line in gui.reports() if line not in already]
-    assert not stage.running() and not new, f"a button that is off did something: {new}"
     yield from gui.picture("panel_cube")
     yield from stage.add_head(gui)
     assert not stage.why_off(gui), stage.why_off(gui)
@@ -31,6 +27,10 @@ def panel_says_why(gui: Gui) -> Steps[Figures]:
     yield from gui.key("TAB")
     said["edit mode"] = stage.why_off(gui)
     assert "Edit Mode" in said["edit mode"], said
+    already = gui.reports()
+    yield from stage.press_animate(gui)
+    new = [line for line in gui.reports() if line not in already]
+    assert not stage.running() and not new, f"a button that is off did something: {new}"
     yield from gui.picture("panel_edit_mode")
     yield from gui.key("TAB")
     blocks = stage.head().data.shape_keys.key_blocks
