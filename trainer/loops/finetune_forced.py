@@ -24,7 +24,7 @@ from tqdm import tqdm
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.checkpoint import BASIS_KEY, CONFIG_FILE, ModelFolder
 from wav2sem_blender.pipeline.engine_torch import load_state
-from wav2sem_blender.pipeline.forced_phones import REACH, phone_shares
+from wav2sem_blender.pipeline.forced_phones import REACH, covered, phone_shares
 from wav2sem_blender.pipeline.nn import host_network
 from wav2sem_blender.pipeline.nn.face_loss import FaceLoss
 from wav2sem_blender.pipeline.nn.face_model import FaceModel
@@ -240,7 +240,5 @@ def drawn_spans(n_frames: int, whole_share: float, rng: np.random.Generator) -> 
     forced_T = np.zeros(n_frames, np.float32)
     for _ in range(int(rng.integers(1, 5))):
         start, length = rng.uniform(0, n_frames), rng.uniform(1, 15)
-        frames = np.arange(n_frames)
-        covered_T = np.minimum(frames + 0.5, start + length) - np.maximum(frames - 0.5, start)
-        forced_T = np.maximum(forced_T, covered_T.clip(0, 1))
-    return forced_T.astype(np.float32)
+        forced_T = np.maximum(forced_T, covered([(start, start + length)], n_frames, 1.0))  # its times are frames
+    return forced_T
