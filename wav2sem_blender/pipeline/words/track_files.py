@@ -20,6 +20,7 @@ from ..phones import PHONES, SILENCE
 from .track import MAX_ITEMS, Phone, Track, Word
 
 SUFFIXES = (".TextGrid", ".csv", ".json")
+_KNOWN = tuple(suffix.lower() for suffix in SUFFIXES)
 MAX_FILE_BYTES = 50_000_000
 _HEADER = ("tier", "start_s", "end_s", "label", "confidence", "forced")
 # Praat has a space behind each number, so a file that was saved there is the user's.
@@ -58,7 +59,7 @@ def save_track(track: Track, path: Path) -> None:
 def check_suffix(path: Path) -> str:
     """The suffix in small letters; UserError if no track is saved so."""
     suffix = path.suffix.lower()
-    if suffix not in (".textgrid", ".csv", ".json"):
+    if suffix not in _KNOWN:
         raise UserError(
             "{file}: a track is saved as {suffixes}, not as '{suffix}'.",
             file=path.name,
@@ -75,7 +76,7 @@ def load_track(path: Path) -> Track:
         UserError: The file is missing, no track, damaged, or has a phone that we do not know; the message names it.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".textgrid", ".csv", ".json"):
+    if suffix not in _KNOWN:
         raise UserError(
             "{file}: a track is read from {suffixes}, not from '{suffix}'.",
             file=path.name,
