@@ -38,6 +38,7 @@ from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
     from .pipeline.recognise import Recogniser
+    from .pipeline.words.track import Track
     from .pipeline.words.transcript import Transcript
 
 
@@ -148,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         help="also write words and phones with their times: a TextGrid, csv or json file",
     )
     animate.add_argument(
+        "--follow",
+        type=Path,
+        metavar="FILE",
+        help="let the mouth follow a track that --track wrote and you have edited, or that another aligner wrote",
+    )
+    animate.add_argument(
         "--features",
         type=Path,
         metavar="FILE.npy",
@@ -195,8 +202,9 @@ def _animate(arguments: argparse.Namespace) -> int:
     if arguments.phones is not None:
         _check_phone_table(arguments.phones, arguments.speech)
     if arguments.track is not None:
-        _check_track(arguments.track, arguments.speech, arguments.transcript)
+        _check_track(arguments.track, arguments.speech, arguments.transcript or arguments.follow)
     transcript = _read_transcript(arguments)
+    track = _read_followed(arguments)
     if arguments.features is not None and len(arguments.speech) > 1:
         raise UserError("--features names the features of one recording; give one recording at a time.")
     recogniser = None
@@ -231,7 +239,7 @@ def _animate(arguments: argparse.Namespace) -> int:
                     speech=speech,
                     result=result,
                 )
-            _animate_one(animator, speech, result, arguments, transcript, recogniser)
+            _animate_one(animator, speech, result, arguments, transcript, track, recogniser)
             written[name] = speech
         except Exception as error:  # go on with the other files
             n_failed += 1
@@ -253,14 +261,14 @@ def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
         raise UserError("{table} exists and was not made by this command; choose another file.", table=table)
 
 
-def _check_track(track: Path, speech: Sequence[Path], transcript: str | None) -> None:
+def _check_track(track: Path, speech: Sequence[Path], transcript: str | Path | None) -> None:
     from .pipeline.words.track_files import check_suffix, is_track_file
 
     check_suffix(track)
     if len(speech) > 1:
         raise UserError("--track writes one track; give one recording at a time.")
     read = {same_file_name(speech[0])}
-    if transcript and "\n" not in transcript:
+    if transcript and "\n" not in str(transcript):
         read.add(same_file_name(Path(transcript)))
     if track.is_dir() or same_file_name(track) in read:
         raise UserError("{track} cannot be the track; choose another file.", track=track)
@@ -286,17 +294,34 @@ def _read_transcript(arguments: argparse.Namespace) -> Transcript | None:
     return read_transcript(arguments.transcript)
 
 
+def _read_followed(arguments: argparse.Namespace) -> Track | None:
+    """The track that the mouth follows, read before the model is loaded."""
+    from .pipeline.words.track_files import load_track
+
+    if arguments.follow is None:
+        return None
+    if arguments.transcript is not None or arguments.recognise is not None:
+        raise UserError("--follow has the words already; leave out --transcript and --recognise.")
+    if len(arguments.speech) > 1:
+        raise UserError("--follow is the track of one recording; give one recording at a time.")
+    track = load_track(arguments.follow)
+    if not track.phones and not track.directions:
+        raise UserError("{file} has no phones; give it as --transcript.", file=arguments.follow)
+    return track
+
+
 def _animate_one(
     animator: SpeechAnimator,
     speech: Path,
     result: Path,
     arguments: argparse.Namespace,
     transcript: Transcript | None,
+    track: Track | None,
     recogniser: Recogniser | None,
 ) -> None:
     from .pipeline.audio import Speech
     from .pipeline.delivery import delivered
-    from .pipeline.words.heard import heard_track
+    from .pipeline.words.heard import doubts, heard_track
     from .pipeline.words.track_files import save_track
 
     n_notes = len(animator.notes)
@@ -320,9 +345,13 @@ def _animate_one(
             articulation=arguments.articulation,
             seed=arguments.seed,
             features=arguments.features,
+            track=track,
             transcript=transcript,
             language=language if transcript is not None else "",
         )
+        if track is not None:
+            assert arguments.follow is not None and motion.phones is not None  # the model follows
+            notes += doubts(track, heard_track(motion.phones), motion.duration_s, arguments.follow.name)
         if arguments.phones is not None:
             if motion.phones is None:
                 raise UserError("This model does not tell which phones it hears; leave out --phones.")

@@ -395,7 +395,7 @@ def test_times_in_a_file_are_those_of_the_sound():
 
 def test_a_track_of_another_sound_is_refused_or_doubted(action):
     longer = Track(phones=(Phone("AA", 7.0, 9.0),))
-    with pytest.raises(ValueError, match=r"ends at 9.0 s, but the sound of this take at 2.0 s"):
+    with pytest.raises(ValueError, match=r"ends at 9.0 s, but the sound at 2.0 s"):
         speech_track.replace_shown(bpy.context, action, longer, "other.csv")
     assert not speech_track.read(action).is_edited
     other = Track(phones=(Phone("UW", 0.1, 0.9), Phone("Z", 0.9, 1.9)))

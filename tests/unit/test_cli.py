@@ -23,6 +23,8 @@ from wav2sem_blender.pipeline import retarget
 from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import Phones
+from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+from wav2sem_blender.pipeline.words.track_files import save_track
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,11 +57,12 @@ class FakeAnimator:
         articulation=0.0,
         seed=0,
         features=None,
+        track=None,
         transcript=None,
         language="",
     ):
         settings = {"style": style, "semantic_strength": semantic_strength, "articulation": articulation, "seed": seed}
-        given = {"features": features, "transcript": transcript, "language": language}
+        given = {"features": features, "track": track, "transcript": transcript, "language": language}
         self.calls.append({"path": path, **settings, **{name: value for name, value in given.items() if value}})
         with Speech.from_file(path, temp_dir, progress) as speech:
             progress("motion", 0.5)
@@ -222,6 +225,36 @@ def test_a_transcript_reaches_the_model_and_a_bad_one_costs_nothing(speech, tmp_
     assert run("animate", path, path, *output, "--transcript", "hello") == 1
     assert "give one recording at a time" in capsys.readouterr().err
     assert FakeAnimator.loads == [], "before the model is loaded"
+
+
+def test_the_mouth_follows_a_track_file(speech, tmp_path, capsys, hears_an_l):
+    path, output, track = speech(), ("--output", tmp_path / "out"), tmp_path / "edited.TextGrid"
+    save_track(Track(phones=(Phone("UW", 1.0, 2.0),)), track)
+    assert run("animate", path, *output, "--follow", track) == 0
+    assert FakeAnimator.calls[-1]["track"].phones == (Phone("UW", 1.0, 2.0),)
+    assert "few of its sounds are heard" in capsys.readouterr().err
+    save_track(Track(phones=(Phone("L", 1.1, 2.0),)), track)
+    assert run("animate", path, *output, "--follow", track) == 0
+    assert "heard" not in capsys.readouterr().err
+    save_track(Track(words=(Word("loo", 1.0, 2.0),)), tmp_path / "words.csv")
+    FakeAnimator.loads.clear()
+    for options, said in [
+        (("--follow", tmp_path / "none.csv"), "none.csv: there is no such file"),
+        (("--follow", path), "a track is read from"),
+        (("--follow", tmp_path / "words.csv"), "words.csv has no phones; give it as --transcript"),
+        (("--follow", track, "--transcript", "loo"), "leave out --transcript"),
+        (("--follow", track, "--track", track), "edited.TextGrid cannot be the track"),
+    ]:
+        assert run("animate", path, *output, *options) == 1
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+    assert run("animate", path, path, *output, "--follow", track) == 1
+    assert "give one recording at a time" in capsys.readouterr().err
+    assert FakeAnimator.loads == [], "before the model is loaded"
+    save_track(Track(phones=(Phone("L", 8.0, 9.0),)), track)
+    assert run("animate", path, "--output", tmp_path / "none", "--follow", track) == 1
+    assert "ends at 9.0 s, but the sound at 2.0 s" in capsys.readouterr().err
+    assert not list((tmp_path / "none").iterdir())
 
 
 def test_a_track_of_what_was_heard(speech, tmp_path, capsys, hears_an_l, monkeypatch):

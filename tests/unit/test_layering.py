@@ -95,6 +95,7 @@ BLENDER_MAY_USE = {
     "tongue",
     "upper_face",
     "visemes",
+    "words.heard",
     "words.language",
     "words.pronunciation",
     "words.spoken",

@@ -18,6 +18,8 @@ from wav2sem_blender.pipeline.words import align
 from wav2sem_blender.pipeline.words.language import guess_language
 from wav2sem_blender.pipeline.words.pronunciation import LANGUAGES, known_language, pronounce
 from wav2sem_blender.pipeline.words.spoken import TRUST, read_transcript, track_of
+from wav2sem_blender.pipeline.words.track import Phone, Track
+from wav2sem_blender.pipeline.words.track_files import load_track, save_track
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
 RATE_HZ = 50.0
@@ -419,6 +421,20 @@ def test_what_is_wrong_with_a_transcript_is_said_before_the_recording_is_heard(
     monkeypatch.setattr(animator, "folder", deaf)
     with pytest.raises(UserError, match="does not tell which phones it hears"):
         animator.animate_file(DEMO_SPEECH, transcript="hello")
+    monkeypatch.setattr(animator, "_steering", None)
+    with pytest.raises(UserError, match="does not follow a track"):
+        animator.animate_file(DEMO_SPEECH, track=Track(phones=(Phone("UW", 0.5, 1.0),)))
+
+
+@pytest.mark.parametrize("suffix", [".TextGrid", ".csv", ".json"])
+def test_a_track_that_was_saved_moves_the_mouth_as_before(animator: SpeechAnimator, tmp_path, suffix: str) -> None:
+    motion = animator.animate_file(DEMO_SPEECH, transcript=SAID.replace("boat", "goose"))
+    assert motion.track is not None and len({phone.forced for phone in motion.track.phones}) == 2
+    save_track(motion.track, tmp_path / f"line{suffix}")
+    again = animator.animate_file(DEMO_SPEECH, track=load_track(tmp_path / f"line{suffix}"))
+    np.testing.assert_allclose(again.weights_TK, motion.weights_TK, atol=2e-3)
+    plain = animator.animate_file(DEMO_SPEECH)
+    assert np.abs(plain.weights_TK - motion.weights_TK).max() > 0.05
 
 
 def test_a_line_is_found_in_a_whole_script(animator: SpeechAnimator) -> None:

@@ -214,10 +214,18 @@ class SpeechAnimator:
         del self.notes[self._n_notes_of_model :]
         self._notes_of_speech.clear()
 
+    def _steer(self) -> Steering:
+        """What lets the mouth follow a track; UserError if this model cannot."""
+        if self._steering is None:
+            self._steering = Steering(self.folder, self._decoder)
+        return self._steering
+
     def _followed(
         self, track: Follow | None, transcript: str | os.PathLike[str] | Transcript | None, language: str
     ) -> Follow | _Said | None:
         """The track, or the transcript, which is read before the recording is heard."""
+        if track is not None:
+            self._steer()
         if track is not None or transcript is None:
             return track
         if not self.folder.config.phones:
@@ -260,11 +268,9 @@ class SpeechAnimator:
                 lambda done: progress("motion", done),
             )
         else:
-            if self._steering is None:
-                self._steering = Steering(self.folder, self._decoder)
             assert heard.phones is not None  # a steerable model tells them
             followed = track if isinstance(track, Track) else track(heard.phones)
-            weights_TK = self._steering.weights(heard.memory_RM, heard.phones, followed, style_N)
+            weights_TK = self._steer().weights(heard.memory_RM, heard.phones, followed, style_N)
         progress("motion", 1.0)
         self._notes_of_speech += speech.notes
         self.notes += speech.notes

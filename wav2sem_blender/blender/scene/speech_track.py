@@ -12,7 +12,7 @@ import json
 import os
 import re
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from typing import Any
 import bpy
 
 from ...errors import Text, UserError
-from ...pipeline.phones import SILENCE
+from ...pipeline.words.heard import doubts
 from ...pipeline.words.track import Direction, Track
 from .. import compat
 from . import actions, custom_properties, directions
@@ -43,8 +43,6 @@ _JOINED_S = 1e-3
 _NUMBERED = re.compile(r"\.\d{3,}$")
 # Confidence from which a strip is tagged green, and from which yellow; below it is red.
 _SURE, _UNSURE = 0.8, 0.5
-# A track that ends so much after its sound, or of whose sounds less than this share is heard, is of another one.
-_TOO_LONG_S, _DOUBTED = 0.5, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,15 +248,7 @@ def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: T
     """
     place, known = place_of(action), recorded(action)
     track = track.later(-place.begins_s).at_speed(place.speed)
-    if not track.words and not track.phones:
-        raise UserError("{file}: no word or phone lies within the sound of this take.", file=name)
-    if track.end_s > max(place.duration_s, known.end_s) + _TOO_LONG_S:
-        raise UserError(
-            "{file} ends at {end:.1f} s, but the sound of this take at {length:.1f} s. Is it of another recording?",
-            file=name,
-            end=track.end_s,
-            length=place.duration_s,
-        )
+    found = doubts(track, known, max(place.duration_s, known.end_s), name)
     if not strips_of(action)[1]:
         show(context, action)
     scene, strips = strips_of(action)
@@ -268,27 +258,7 @@ def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: T
     _delete(scene, [strip for strip in strips if ITEM in strip])
     _write(scene, action, _as_shown(track), place_of(action), base)
     _keep_pauses(action, track)
-    if track.phones and known.phones and _agreement(track, known) < _DOUBTED:
-        return [Text("{file}: few of its sounds are heard at their times. Is it of another recording?", file=name)]
-    return []
-
-
-def _agreement(track: Track, known: Track) -> float:
-    """Share of the sounding time in which two tracks have the same phone."""
-    same_s = all_s = 0.0
-    others = deque(known.phones)
-    for phone in track.phones:
-        if phone.name == SILENCE:
-            continue
-        all_s += phone.end_s - phone.start_s
-        while others and others[0].end_s <= phone.start_s:
-            others.popleft()
-        for other in others:
-            if other.start_s >= phone.end_s:
-                break
-            if other.name == phone.name:
-                same_s += min(phone.end_s, other.end_s) - max(phone.start_s, other.start_s)
-    return same_s / all_s if all_s else 1.0
+    return found
 
 
 def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:

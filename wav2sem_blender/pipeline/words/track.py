@@ -328,17 +328,6 @@ class Track:
         """The same track played `speed` times as fast."""
         return self._at(lambda time_s: time_s / speed)
 
-    def changed_span(self, other: Track) -> tuple[float, float] | None:
-        """From where to where the phones of two tracks differ, in seconds; None if they do not."""
-        mine, theirs = (set(track._sounding()) for track in (self, other))
-        changed = mine ^ theirs
-        if not changed:
-            return None
-        return min(phone.start_s for phone in changed), max(phone.end_s for phone in changed)
-
-    def _sounding(self) -> tuple[Phone, ...]:
-        return tuple(phone._replace(confidence=1.0) for phone in self.phones)
-
     # What the mouth follows.
 
     def posteriors(

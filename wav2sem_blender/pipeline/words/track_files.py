@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A track as a file: Praat's TextGrid, csv, or JSON.
 
-TextGrid: the interval tiers "words" and "phones"; confidence and what is forced are not in it, so all that is read is
-forced with confidence 1. csv: one row per word or phone. JSON: `Track.to_json`.
+TextGrid: the interval tiers "words" and "phones". A third one, "confidence", says of each phone how sure it is and
+whether it is forced, as in "AA 0.87" and "B 0.31 forced". It counts for phones that are still as they are there; all
+others are forced, with confidence 1. csv: one row per word or phone. JSON: `Track.to_json`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,13 @@ from .track import MAX_ITEMS, Phone, Track, Word
 SUFFIXES = (".TextGrid", ".csv", ".json")
 _KNOWN = tuple(suffix.lower() for suffix in SUFFIXES)
 MAX_FILE_BYTES = 50_000_000
+_DIGITS = 4  # of times in seconds, in a TextGrid
 _HEADER = ("tier", "start_s", "end_s", "label", "confidence", "forced")
 # Praat has a space behind each number, so a file that was saved there is the user's.
 _TEXT_GRID_START = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\n'
 # What aligners call the tiers, and how they write silence.
 _WORD_TIERS = ("words", "word", "ort", "ort-mau", "orthography")
+_CONFIDENCE_TIER, _CONFIDENCE = "confidence", re.compile(r"(\S+) ([01]\.\d{1,6})( forced)?")
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "mau", "segments")
 _SILENT = frozenset(("", "sil", "sp", "spn", "<eps>", "<sil>", "pau", "#", "<p:>", "_"))
 
@@ -205,14 +208,27 @@ def _from_text_grid(text: str) -> Track:
     phones = tier_named(tiers, _PHONE_TIERS)
     if words is None and phones is None:
         raise UserError('the TextGrid has no tier "words" and none "phones".')
+    known = {(name, *times): said for name, said, *times in _sure(tier_named(tiers, (_CONFIDENCE_TIER,)) or ())}
+    read = []
+    for text, start_s, end_s in phones or ():
+        if text == SILENCE or text.lower() not in _SILENT:
+            name = _phone_name(text)
+            confidence, forced = known.get((name, *_rounded((start_s, end_s))), (1.0, True))
+            read.append(Phone(name, start_s, end_s, confidence, forced))
     return Track(
-        words=tuple(Word(" ".join(w.text.split()), w.start_s, w.end_s) for w in words or ()),
-        phones=tuple(
-            Phone(_phone_name(p.text), p.start_s, p.end_s)
-            for p in phones or ()
-            if p.text == SILENCE or p.text.lower() not in _SILENT
-        ),
+        words=tuple(Word(" ".join(w.text.split()), w.start_s, w.end_s) for w in words or ()), phones=tuple(read)
     )
+
+
+def _sure(tier: Iterable[Interval]) -> Iterator[tuple[str, tuple[float, bool], float, float]]:
+    """Name, confidence and whether it is forced, start and end of each phone; what says none of it is left out."""
+    for text, *times in tier:
+        if match := _CONFIDENCE.fullmatch(text):
+            yield match[1], (min(1.0, float(match[2])), match[3] is not None), *_rounded(times)
+
+
+def _rounded(times: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(time_s, _DIGITS) for time_s in times)
 
 
 def _phone_name(label: str) -> str:
@@ -224,15 +240,22 @@ def _phone_name(label: str) -> str:
 def _as_text_grid(track: Track) -> str:
     end_s = max(track.end_s, 0.001)
     tiers = []
-    for name, items in (("words", track.words), ("phones", track.phones)):
+    spans = {
+        "words": [word[:3] for word in track.words],
+        "phones": [phone[:3] for phone in track.phones],
+        _CONFIDENCE_TIER: [
+            (f"{p.name} {p.confidence:.3f}{' forced' if p.forced else ''}", p.start_s, p.end_s) for p in track.phones
+        ],
+    }
+    for name, items in spans.items():
         intervals: list[tuple[float, float, str]] = []
         at_s = 0.0
-        for item in items:
-            if round(item.start_s, 4) > round(at_s, 4):
-                intervals.append((at_s, item.start_s, ""))
-            intervals.append((item.start_s, item.end_s, item[0]))
-            at_s = item.end_s
-        if round(at_s, 4) < round(end_s, 4):
+        for label, start_s, stop_s in items:
+            if round(start_s, _DIGITS) > round(at_s, _DIGITS):
+                intervals.append((at_s, start_s, ""))
+            intervals.append((start_s, stop_s, label))
+            at_s = stop_s
+        if round(at_s, _DIGITS) < round(end_s, _DIGITS):
             intervals.append((at_s, end_s, ""))
         rows = [
             f"        intervals [{i}]:\n            xmin = {a:.4f}\n            xmax = {b:.4f}\n"
@@ -244,7 +267,8 @@ def _as_text_grid(track: Track) -> str:
             f"        intervals: size = {len(rows)}\n" + "".join(rows)
         )
     head = f"{_TEXT_GRID_START}xmax = {end_s:.4f}\ntiers? <exists>\n"
-    return head + "size = 2\nitem []:\n" + "".join(f"    item [{i}]:\n{tier}" for i, tier in enumerate(tiers, 1))
+    listed = "".join(f"    item [{i}]:\n{tier}" for i, tier in enumerate(tiers, 1))
+    return f"{head}size = {len(tiers)}\nitem []:\n{listed}"
 
 
 def _quoted(label: str) -> str:
