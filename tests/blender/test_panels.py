@@ -236,12 +236,12 @@ class TestWhileItRuns:
         for panel, rows in idle.items():
             busy = drawn(panel)
             if panel is panels.WAV2SEM_PT_animate:
-                assert rows.pop()[1] == "wav2sem.animate"
-                assert busy[-2:] == [
+                assert rows.pop(0)[1] == "wav2sem.animate"
+                assert busy[:2] == [
                     ("progress", "Listening for Sounds: 45%, 3 s left", True),
                     ("operator", "wav2sem.cancel", True),
                 ]
-                busy = busy[:-2]
+                busy = busy[2:]
             assert [row[:2] for row in busy] == [row[:2] for row in rows]
             assert not any(enabled for *_, enabled in busy)
         monkeypatch.setattr(task_module, "_running", None)

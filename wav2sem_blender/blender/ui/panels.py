@@ -101,8 +101,9 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         WAV2SEM_PT_presets.draw_panel_header(self.layout)
 
     def draw(self, context: bpy.types.Context) -> None:
-        """The settings, and the button or the progress."""
+        """The button or the progress, which a small window shows too, and the settings."""
         layout, settings = self.layout, context.scene.wav2sem
+        _draw_button(layout, context)
         column = columns(layout.column())
         column.prop(settings, "model")
         column.prop(settings, "style", placeholder=next(iter(style_names(context, settings.model)), ""))
@@ -120,9 +121,6 @@ class WAV2SEM_PT_animate(SpeechPanel, bpy.types.Panel):
         part.enabled = settings.use_range
         part.prop(settings, "range_start_s", text="")
         part.prop(settings, "range_end_s", text="")
-        if duration := status.run_words(context):
-            draw_text(column, context, duration, "TIME")
-        _draw_button(layout, context)
 
 
 def _draw_if_possible(layout: bpy.types.UILayout, context: bpy.types.Context, name: str, problem: str) -> None:
@@ -147,18 +145,21 @@ def _draw_start_frame(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> Non
 
 
 def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    """The button and why it is disabled; while a task runs, its progress in the same place."""
-    task = running_task()
+    """The button, or while a task runs its progress; below it why the button is off, or how long a run takes."""
+    task, reason = running_task(), ""
     row = layout.row(align=task is not None)
     row.scale_y = _BUTTON_HEIGHT
     if task is not None:
         draw_progress(row, task)
-        return
-    row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
-    row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
-    reason = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
+    else:
+        row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
+        row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
+        reason = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
+    duration = status.run_words(context)
     if reason:
         draw_text(layout, context, reason, "INFO")
+    elif duration:
+        draw_text(columns(layout.column()), context, duration, "TIME")
 
 
 CLASSES = (WAV2SEM_PT_speech, WAV2SEM_PT_face, WAV2SEM_PT_animate)
