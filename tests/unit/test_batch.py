@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -463,6 +464,22 @@ def test_what_is_said_of_a_recording(tmp_path):
     assert found["silence"] == pytest.approx(0.5, abs=0.02)
     assert found["clipped"] == pytest.approx(19 / len(sound), abs=5 / len(sound))
     assert picture_B.shape == (N_BARS,) and picture_B.max() == 255 and picture_B[-10:].max() <= 1
+
+
+@pytest.mark.parametrize("n_samples", [3200, 12_345])
+@pytest.mark.parametrize("block", [7, 1000, 1_000_000])
+def test_a_bar_is_the_loudest_sample_of_its_part_however_it_is_read(monkeypatch, n_samples, block):
+    from wav2sem_blender.batch import sound_measures
+    from wav2sem_blender.pipeline.audio import Speech
+
+    monkeypatch.setattr(sound_measures, "_BLOCK", block)
+    with Speech.from_array(np.random.default_rng(0).standard_normal(n_samples), RATE_HZ) as speech:
+        loud_S = np.abs(speech.read(0, n_samples))
+        edges = np.linspace(0, n_samples, sound_measures.N_BARS + 1).astype(int)
+        expected_B = np.array([loud_S[a:b].max() for a, b in itertools.pairwise(edges)])
+        assert np.array_equal(
+            sound_measures.bars(speech), np.rint(255 * expected_B / expected_B.max()).astype(np.uint8)
+        )
 
 
 def test_the_lips_of_the_filmstrip_open_with_the_jaw():

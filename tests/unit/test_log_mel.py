@@ -92,3 +92,11 @@ def test_levels_are_the_same_read_in_pieces() -> None:
     with Speech.from_array(samples, RATE_HZ) as speech:
         whole = log_mel.levels(log_mel.powers(speech.read(0, speech.n_samples)))
         np.testing.assert_allclose(_levels(speech)[: len(whole)], whole, atol=1e-5)
+
+
+def test_how_many_spectra_are_made_at_once_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples_S = np.random.default_rng(4).normal(size=20_000).astype(np.float32)
+    expected_FM = log_mel.hear(samples_S)
+    for n_spectra in (1, 7, 10_000):
+        monkeypatch.setattr(log_mel, "_SPECTRA_AT_ONCE", n_spectra)
+        assert np.array_equal(log_mel.hear(samples_S), expected_FM)

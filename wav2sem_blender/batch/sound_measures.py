@@ -47,12 +47,13 @@ def measures(path: Path, speech: Speech) -> dict[str, float]:
 
 def bars(speech: Speech) -> np.ndarray:
     """The loudest sample in each of B equal parts, uint8 (B,), 255 is the loudest of all."""
-    edges = np.linspace(0, speech.n_samples, N_BARS + 1).astype(int)
+    starts_B = np.linspace(0, speech.n_samples, N_BARS + 1).astype(int)[:-1]  # `MIN_DURATION_S` leaves none empty
     peaks_B = np.zeros(N_BARS)
-    for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        for at in range(start, stop, _BLOCK):
-            piece_S = speech.read(at, min(stop, at + _BLOCK))
-            peaks_B[number] = max(peaks_B[number], float(np.abs(piece_S).max(initial=0.0)))
+    for at in range(0, speech.n_samples, _BLOCK):
+        loud_S = np.abs(speech.read(at, min(at + _BLOCK, speech.n_samples)))
+        first, last = np.searchsorted(starts_B, [at, at + len(loud_S) - 1], "right") - 1
+        inside = np.maximum(starts_B[first : last + 1] - at, 0)
+        peaks_B[first : last + 1] = np.maximum(peaks_B[first : last + 1], np.maximum.reduceat(loud_S, inside))
     return np.rint(255 * peaks_B / max(float(peaks_B.max()), 1e-9)).astype(np.uint8)
 
 
@@ -64,11 +65,11 @@ def _at_full_scale(path: Path) -> tuple[float, float]:
     with open_sound(path) as sound:
         for block_NC in sound.blocks(None):
             scale = 1 / 32768 if block_NC.dtype == np.int16 else 1.0
-            loud_NC = np.abs(block_NC.astype(np.float32)) * np.float32(scale)
-            peak = max(peak, float(loud_NC.max()))
-            n_all += loud_NC.size
-            if peak >= _FULL_SCALE:
-                full_NC = loud_NC >= _FULL_SCALE
+            block_peak = scale * max(float(block_NC.max()), -float(block_NC.min()))
+            peak = max(peak, block_peak)
+            n_all += block_NC.size
+            if block_peak >= _FULL_SCALE:
+                full_NC = np.abs(block_NC.astype(np.float32)) * np.float32(scale) >= _FULL_SCALE
                 n_clipped += int((full_NC[1:] & full_NC[:-1]).sum())
     return peak, n_clipped / max(1, n_all)
 

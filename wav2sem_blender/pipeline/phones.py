@@ -133,18 +133,18 @@ def is_phone_table(path: Path) -> bool:
 def _likeliest_path(posteriors_LP: np.ndarray) -> np.ndarray:
     """Viterbi's path (L,) through frames whose states are all joined by one cost."""
     n_frames, n_phones = posteriors_LP.shape
-    came_from_LP = np.zeros((n_frames, n_phones), np.int16)
-    stays_P = np.arange(n_phones)
-    best_P = np.zeros(n_phones)
-    for i, posteriors_P in enumerate(posteriors_LP.astype(np.float32)):
-        before = int(best_P.argmax())
-        changed = best_P[before] - _CHANGE_COST
-        came_from_LP[i] = np.where(best_P >= changed, stays_P, before)
-        best_P = np.maximum(best_P, changed) + np.log(np.maximum(posteriors_P, _FLOOR))
-        best_P -= best_P.max()
+    log_LP = np.log(np.maximum(posteriors_LP.astype(np.float32), _FLOOR))
+    # Before each frame and after the last one; the best score is always 0.
+    best_LP = np.zeros((n_frames + 1, n_phones))
+    for log_P, before_P, after_P in zip(log_LP, best_LP[:-1], best_LP[1:], strict=True):
+        np.maximum(before_P, -_CHANGE_COST, out=after_P)
+        after_P += log_P
+        after_P -= np.maximum.reduce(after_P)
+    likeliest_L = best_LP.argmax(1)
     path_L = np.zeros(n_frames, np.int64)
-    if n_frames:
-        path_L[-1] = best_P.argmax()
-    for i in range(n_frames - 1, 0, -1):
-        path_L[i - 1] = came_from_LP[i, path_L[i]]
+    phone = likeliest_L[-1]
+    for i in range(n_frames - 1, -1, -1):
+        path_L[i] = phone
+        if best_LP[i, phone] < -_CHANGE_COST:
+            phone = likeliest_L[i]
     return path_L

@@ -133,7 +133,7 @@ class _Alignment:
         alpha_S = np.full(len(window.columns_S), _LOWEST, np.float32)
         at_B = np.full(len(window.starts_B), _LOWEST, np.float32)
         at_B[0] = 0.0
-        at_B = np.maximum(at_B, _skips(at_B, window.steps_B))
+        at_B = np.maximum(at_B, _skips(at_B, window.steps_B, np.empty_like(at_B)))
         checkpoints = []
         for first in range(0, self.n_frames, _BLOCK):
             if n_words > WINDOW_WORDS:
@@ -141,7 +141,8 @@ class _Alignment:
             top = max(float(alpha_S.max()), float(at_B.max()))
             alpha_S, at_B = np.maximum(alpha_S - top, _LOWEST), np.maximum(at_B - top, _LOWEST)
             checkpoints.append((window, alpha_S, at_B))
-            alpha_S, at_B, _ = self._block(window, alpha_S, at_B, first, keep=False)
+            if first + _BLOCK < self.n_frames:  # the way back begins with the last block
+                alpha_S, at_B, _ = self._block(window, alpha_S, at_B, first, keep=False)
             self.progress(0.5 * min(1.0, (first + _BLOCK) / self.n_frames))
         return checkpoints
 
@@ -160,7 +161,7 @@ class _Alignment:
         to = new.starts_B[a - first]
         new_alpha_S[to : to + own[1] - own[0]] = alpha_S[own[0] : own[1]]
         if b < new.stop:  # the old window's last boundary had no word behind it
-            new_at_B = np.maximum(new_at_B, _skips(new_at_B, new.steps_B))
+            new_at_B = np.maximum(new_at_B, _skips(new_at_B, new.steps_B, np.empty_like(new_at_B)))
         return new, new_alpha_S, new_at_B
 
     def _block(
@@ -169,38 +170,38 @@ class _Alignment:
         """Scores after a block of frames; with `keep` also how states and boundaries were reached: whether a
         state was entered, and each boundary's way and the boundary before the words that were left out."""
         score_lS = self._scores(window, first)
-        n = len(score_lS)
-        sil_B, fill_B, first_W, last_W = window.starts_B, window.starts_B + 1, window.starts_B[:-1] + 2, window.lasts_W
-        came_lS = np.zeros((n, len(alpha_S)), bool) if keep else None
-        how_lB = np.zeros((n, len(at_B)), np.uint8) if keep else None
-        from_lB = np.zeros((n, len(at_B)), np.int16) if keep else None
+        n_kept = len(score_lS) if keep else 1
+        came_lS = np.zeros((n_kept, len(alpha_S)), bool)
+        # A boundary is reached from its silence, its filler or the word before it, or by leaving out words.
+        reach_l3B = np.empty((n_kept, 3, len(at_B)), np.float32)
+        skipped_lB = np.empty((n_kept, len(at_B)), np.float32)
+        sil_B, fill_B, first_W = window.starts_B, window.starts_B + 1, window.starts_B[:-1] + 2
+        entries = np.concatenate([sil_B, fill_B, first_W])
+        costs_31 = np.array([[_SILENCE], [_FILLER], [0.0]], np.float32)
+        ways_3B = np.stack([sil_B, fill_B, np.append(0, window.lasts_W)])
         enter_S = np.empty_like(alpha_S)
-        reach_3B = np.full((3, len(at_B)), _LOWEST, np.float32)
-        index_B = np.arange(len(at_B), dtype=np.int16)
-        for i in range(n):
+        for i, score_S in enumerate(score_lS):
+            kept = i if keep else 0
             enter_S[1:] = alpha_S[:-1]
-            enter_S[sil_B] = at_B - _SILENCE
-            enter_S[fill_B] = at_B - _FILLER
-            enter_S[first_W] = at_B[:-1]
-            if came_lS is not None:
-                np.greater(enter_S, alpha_S, out=came_lS[i])
+            enter_S[entries] = (at_B - costs_31).ravel()[:-1]
+            if keep:
+                np.greater(enter_S, alpha_S, out=came_lS[kept])
             alpha_S = np.maximum(enter_S, alpha_S)
-            alpha_S += score_lS[i]
-            reach_3B[_SIL] = alpha_S[sil_B]
-            reach_3B[_FILL] = alpha_S[fill_B]
-            reach_3B[_END, 1:] = alpha_S[last_W]
-            reached_B = reach_3B.max(0)
-            skipped_B = _skips(reached_B, window.steps_B)
-            at_B = np.maximum(reached_B, skipped_B)
-            if how_lB is not None and from_lB is not None:
-                how_lB[i] = reach_3B.argmax(0)
-                lead_B = reached_B + window.steps_B
-                origin_B = np.maximum.accumulate(np.where(lead_B >= np.maximum.accumulate(lead_B), index_B, 0))
-                from_lB[i] = index_B
-                from_lB[i, 1:] = np.where(skipped_B[1:] > reached_B[1:], origin_B[:-1], index_B[1:])
-        if came_lS is None or how_lB is None or from_lB is None:
+            alpha_S += score_S
+            reach_3B = np.take(alpha_S, ways_3B, out=reach_l3B[kept], mode="clip")
+            reach_3B[_END, 0] = _LOWEST  # no word is before the first boundary
+            reached_B = np.maximum.reduce(reach_3B)
+            at_B = np.maximum(reached_B, _skips(reached_B, window.steps_B, skipped_lB[kept]))
+        if not keep:
             return alpha_S, at_B, None
-        return alpha_S, at_B, (came_lS, how_lB, from_lB)
+        index_B = np.arange(len(at_B), dtype=np.int16)
+        reached_lB = reach_l3B.max(1)
+        lead_lB = reached_lB + window.steps_B
+        origin_lB = np.where(lead_lB >= np.maximum.accumulate(lead_lB, 1), index_B, 0)
+        np.maximum.accumulate(origin_lB, 1, out=origin_lB)
+        from_lB = np.broadcast_to(index_B, reached_lB.shape).copy()
+        from_lB[:, 1:] = np.where(skipped_lB[:, 1:] > reached_lB[:, 1:], origin_lB[:, :-1], index_B[1:])
+        return alpha_S, at_B, (came_lS, reach_l3B.argmax(1), from_lB)
 
     def _scores(self, window: _Window, first: int) -> np.ndarray:
         """The logarithm of how well each frame of a block fits each state."""
@@ -305,11 +306,15 @@ def _similar() -> np.ndarray:
     return counts_PP
 
 
-def _skips(at_B: np.ndarray, steps_B: np.ndarray) -> np.ndarray:
-    """The best score (B,) of reaching each boundary from an earlier one by leaving out the words between."""
-    skipped_B = np.full_like(at_B, _LOWEST)
+def _skips(at_B: np.ndarray, steps_B: np.ndarray, skipped_B: np.ndarray) -> np.ndarray:
+    """The best score (B,) of reaching each boundary from an earlier one by leaving out the words between.
+
+    It is written into `skipped_B`.
+    """
     lead_B = np.maximum.accumulate(at_B + steps_B)
-    skipped_B[1:] = lead_B[:-1] - steps_B[1:] - np.float32(_SKIP - _SKIP_MORE)
+    skipped_B[0] = _LOWEST
+    np.subtract(lead_B[:-1], steps_B[1:], out=skipped_B[1:])
+    skipped_B[1:] -= np.float32(_SKIP - _SKIP_MORE)
     return skipped_B
 
 
