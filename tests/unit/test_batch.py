@@ -199,7 +199,7 @@ def test_a_worker_that_dies_costs_its_line_alone(lines, monkeypatch):
 
     def arguments_of(row):
         asked.append(row.number)
-        return {"module": "deadly" if row.number == 1 else "harmless"}
+        return {**_WORK, "does": "dies" if row.number == 1 else ""}
 
     monkeypatch.setattr(pool, "_LINE", "worker.deadly")
     package = _package_with_deadly_module(lines)
@@ -208,6 +208,37 @@ def test_a_worker_that_dies_costs_its_line_alone(lines, monkeypatch):
     assert answers[0] == answers[2] == {"ok": True}
     assert answers[1]["cause"] == "engine" and "ended unexpectedly" in answers[1]["error"]
     assert asked.count(1) == 2, "a second worker tries it"
+
+
+@pytest.mark.parametrize(
+    ("does", "limit", "value", "said"),
+    [
+        ("hangs", "_STALLED_S", 1.0, "reported no progress for 0 minutes"),
+        ("takes memory", "_MEMORY_BYTES", 300 << 20, "took more than 0 GB of memory"),
+    ],
+)
+def test_a_line_that_exceeds_a_limit_fails_alone_and_once(tmp_path, monkeypatch, does, limit, value, said):
+    from wav2sem_blender.worker import environment, job_limits
+
+    if does == "takes memory" and not Path("/proc").is_dir():
+        pytest.skip("only Linux tells what a process has in memory")
+    rows, asked = [_row(tmp_path, number) for number in range(6)], []
+
+    def arguments_of(row):
+        asked.append(row.number)
+        return {**_WORK, "does": does if row.number == 1 else ""}
+
+    monkeypatch.setattr(pool, "_LINE", "worker.deadly")
+    monkeypatch.setattr(job_limits, limit, value)
+    boot = _package_with_deadly_module(tmp_path)
+    workers = pool.Workers(n=2, environment=environment.WorkerEnvironment(python=Path(sys.executable), boot=boot))
+    answers = {row.number: answer for row, answer in workers.made(rows, arguments_of)}
+    assert said in answers[1]["error"] and answers[1]["cause"] == "engine"
+    assert [answers[number] for number in (0, 2, 3, 4, 5)] == [{"ok": True}] * 5
+    assert asked.count(1) == 1, "it would exceed the limit again"
+
+
+_WORK = {"audio": "", "model": "default"}
 
 
 def _row(folder: Path, number: int):
@@ -222,8 +253,10 @@ def _package_with_deadly_module(folder: Path) -> Path:
     for path in (ROOT / "wav2sem_blender").glob("*.py"):
         shutil.copy(path, package)
     (package / "worker" / "deadly.py").write_text(
-        "import os\n\ndef run(arguments, models):\n"
-        "    if arguments['module'] == 'deadly':\n        os._exit(9)\n    return {'ok': True}\n"
+        "import os, time\n\ndef run(arguments, models):\n"
+        "    if arguments['does'] == 'dies':\n        os._exit(9)\n"
+        "    taken = b'1' * (600 << 20 if arguments['does'] == 'takes memory' else 0)\n"
+        "    time.sleep(60 if arguments['does'] else 0)\n    return {'ok': not taken}\n"
     )
     return package / "worker" / "boot.py"
 

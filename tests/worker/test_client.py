@@ -182,6 +182,15 @@ def test_limits_grow_with_the_recording_and_the_model(tmp_path):
     assert limits(0, str(tmp_path / "gone")).memory_bytes == 8 << 30
 
 
+def test_a_call_is_limited_by_its_recording_and_one_without_as_if_it_were_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").write_bytes(bytes(1_000_000))
+    call = protocol.Call(job="a", module="batch.line", arguments="{}", audio=str(tmp_path / "a.wav"))
+    assert job_limits.JobLimits(call).memory_bytes == (8 << 30) + 4_000_000_000
+    without = protocol.Call(job="a", module="batch.line", arguments="{}")
+    assert (job_limits.JobLimits(without).memory_bytes, job_limits.JobLimits(without).stalled_s) == (8 << 30, 1800)
+
+
 def test_crash_is_one_clear_error(client, audio):
     animate(client, audio("crash"))
     with pytest.raises(WorkerDiedError) as error:

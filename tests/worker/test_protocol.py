@@ -13,7 +13,9 @@ MESSAGES = [
     protocol.Animate(job="job1", audio="a.wav", speed=0.5, strength=2.0, smoothing_s=0.1, available=["A", "I"]),
     protocol.Animate(job="job1", audio="a.wav", articulation=-0.5, tongue=["tongueOut"]),
     protocol.Listen(job="job1", audio="/tmp/ä\udcff b.wav"),
-    protocol.Call(job="job1", module="batch.line", arguments='{"audio": "/tmp/\\u00e4.wav"}'),
+    protocol.Call(
+        job="job1", module="batch.line", arguments='{"audio": "/tmp/\\u00e4.wav"}', audio="/tmp/\u00e4.wav", model="/m"
+    ),
     protocol.Ready(),
     protocol.Progress(job="job1", stage="audio", fraction=0.5),
     protocol.Done(job="job1", result="/r.npz", engine="onnx", device="cpu", notes=["one", "two\nlines"]),

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import Text
 from ..leftovers import MadeFolder
 from ..worker import protocol
-from ..worker.client import JobFailedError, WorkerClient, WorkerDiedError, answer_of, new_job_id
+from ..worker.client import JobFailedError, JobLimitError, WorkerClient, WorkerDiedError, answer_of, new_job_id
 from ..worker.environment import WorkerEnvironment
 from .manifest import Row
 
@@ -133,7 +133,13 @@ class _Worker:
 
     def begin(self, row: Row, arguments: Mapping[str, Any], tries: int) -> None:
         self.row, self.tries, self._job = row, tries, new_job_id()
-        call = protocol.Call(job=self._job, module=_LINE, arguments=json.dumps(dict(arguments)))
+        call = protocol.Call(
+            job=self._job,
+            module=_LINE,
+            arguments=json.dumps(dict(arguments)),
+            audio=arguments["audio"],
+            model=arguments["model"],
+        )
         with _undisturbed():
             self.client.submit(call)
 
@@ -146,7 +152,7 @@ class _Worker:
                     self.client.remove_job(self._job)
                     return answer
         except WorkerDiedError as error:
-            return {"error": error.text, "cause": "engine", "died": True}
+            return {"error": error.text, "cause": "engine", "died": not isinstance(error, JobLimitError)}
         except JobFailedError as error:
             return {"error": error.text, "cause": "internal"}
         except (OSError, ValueError) as error:

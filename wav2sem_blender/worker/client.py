@@ -29,6 +29,10 @@ class WorkerDiedError(UserError):
     """The worker's process ended without an answer; the message says how and names the log."""
 
 
+class JobLimitError(WorkerDiedError):
+    """The worker was ended, because the job took more memory or time than it may; so it would again."""
+
+
 class JobFailedError(UserError):
     """The worker answered with an error."""
 
@@ -87,7 +91,7 @@ class WorkerClient:
             )
         assert self._child is not None
         self._job, self._used_s = command.job, time.monotonic()
-        self._limits = None if isinstance(command, protocol.Call) else JobLimits(command)
+        self._limits = JobLimits(command)
         self._child.send(line)
 
     def poll(self) -> list[protocol.Progress | protocol.Done]:
@@ -95,7 +99,8 @@ class WorkerClient:
 
         Raises:
             JobFailedError: The worker reported an error.
-            WorkerDiedError: The process ended, or took more memory or time than such a job may.
+            WorkerDiedError: The process ended.
+            JobLimitError: It took more memory or time than such a job may.
         """
         if self._job is None:
             return []
@@ -132,7 +137,7 @@ class WorkerClient:
         exceeded = self._limits.exceeded(self.pid)
         if exceeded is not None:
             self.cancel()
-            raise WorkerDiedError.of(exceeded)
+            raise JobLimitError.of(exceeded)
 
     def wait(self, on_progress: Callable[[protocol.Progress], None] | None = None) -> protocol.Done:
         """Wait until the job is done; raises as `poll`."""

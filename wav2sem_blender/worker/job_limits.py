@@ -30,8 +30,8 @@ class JobLimits:
         stalled_s: How long it may report no progress.
     """
 
-    def __init__(self, command: protocol.Animate | protocol.Listen) -> None:
-        sound_bytes = _size(Path(command.audio))
+    def __init__(self, command: protocol.Command) -> None:
+        sound_bytes = _size(Path(command.audio)) if command.audio else 0
         model = getattr(command, "model", "default")
         model_bytes = 0 if model == "default" else _size(Path(model))
         self.memory_bytes = _MEMORY_BYTES + _PER_MODEL_BYTE * model_bytes + _PER_SOUND_BYTE * sound_bytes

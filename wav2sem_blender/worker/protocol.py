@@ -117,11 +117,16 @@ class Call:
         job: As in `Animate`.
         module: Such as "batch.line".
         arguments: A JSON object.
+        audio: The recording that it hears, and `model` what it hears it with: they say how much memory and time the job
+            may take. Empty for work without a recording.
+        model: As in `Animate`.
     """
 
     job: str
     module: str
     arguments: str
+    audio: str = ""
+    model: str = "default"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -354,11 +354,14 @@ def run(
 def call(context: bpy.types.Context, module: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a module's `run(arguments, models)` returns in the warm worker; waits for it.
 
+    Among the arguments are `audio` and `model`, which limit the job.
+
     Raises:
         UserError: The worker cannot be started, died, or found an error that is its own.
     """
     client, job = _warm_client(context), new_job_id()
-    client.submit(protocol.Call(job=job, module=module, arguments=json.dumps(dict(arguments))))
+    given = {"audio": arguments["audio"], "model": arguments["model"]}
+    client.submit(protocol.Call(job=job, module=module, arguments=json.dumps(dict(arguments)), **given))
     try:
         answer = answer_of(client.wait())
     except KeyboardInterrupt:
