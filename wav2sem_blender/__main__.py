@@ -202,7 +202,8 @@ def _animate(arguments: argparse.Namespace) -> int:
     if arguments.phones is not None:
         _check_phone_table(arguments.phones, arguments.speech)
     if arguments.track is not None:
-        _check_track(arguments.track, arguments.speech, arguments.transcript or arguments.follow)
+        said = arguments.transcript if arguments.follow is None else str(arguments.follow)
+        _check_track(arguments.track, arguments.speech, said)
     transcript = _read_transcript(arguments)
     track = _read_followed(arguments)
     if arguments.features is not None and len(arguments.speech) > 1:
@@ -261,15 +262,16 @@ def _check_phone_table(table: Path, speech: Sequence[Path]) -> None:
         raise UserError("{table} exists and was not made by this command; choose another file.", table=table)
 
 
-def _check_track(track: Path, speech: Sequence[Path], transcript: str | Path | None) -> None:
+def _check_track(track: Path, speech: Sequence[Path], said: str | None) -> None:
+    from .pipeline.words.spoken import named_file
     from .pipeline.words.track_files import check_suffix, is_track_file
 
     check_suffix(track)
     if len(speech) > 1:
         raise UserError("--track writes one track; give one recording at a time.")
     read = {same_file_name(speech[0])}
-    if transcript and "\n" not in str(transcript):
-        read.add(same_file_name(Path(transcript)))
+    if said and (file := named_file(said)):
+        read.add(same_file_name(file))
     if track.is_dir() or same_file_name(track) in read:
         raise UserError("{track} cannot be the track; choose another file.", track=track)
     if track.exists() and not is_track_file(track):

@@ -17,7 +17,7 @@ from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.words import align
 from wav2sem_blender.pipeline.words.language import guess_language
 from wav2sem_blender.pipeline.words.pronunciation import LANGUAGES, known_language, pronounce
-from wav2sem_blender.pipeline.words.spoken import TRUST, read_transcript, track_of
+from wav2sem_blender.pipeline.words.spoken import TRUST, named_file, read_transcript, track_of
 from wav2sem_blender.pipeline.words.track import Phone, Track
 from wav2sem_blender.pipeline.words.track_files import load_track, save_track
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
@@ -356,6 +356,8 @@ def test_a_transcript_is_a_text_or_the_name_of_a_file(tmp_path) -> None:
     assert read_transcript(str(path)).text == read_transcript(path).text == "hello there"
     assert read_transcript("hello there").text == "hello there"
     assert read_transcript("first\nsecond.txt").text == "first second txt", "several lines are no name"
+    assert named_file(f" {path} ") == path and named_file("gone.SRT").name == "gone.SRT"
+    assert [named_file(text) for text in ("", "hello there", "a\0b", "x" * 5000, "first\nsecond.txt")] == [None] * 5
     with pytest.raises(UserError, match="there is no such file"):
         read_transcript(str(tmp_path / "her line.srt"))
     with pytest.raises(UserError, match="is a folder"):

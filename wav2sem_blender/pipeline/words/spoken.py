@@ -60,29 +60,27 @@ class Tracked(NamedTuple):
 
 
 def read_transcript(source: str | os.PathLike[str] | Transcript) -> Transcript:
-    """A transcript as it is, a file, or the text itself.
-
-    A text of one line is the name of a file if there is that file, or if it ends as transcripts' files do.
+    """A transcript as it is, a file, or the text itself, as `named_file` tells them apart.
 
     Raises:
         UserError: As `load_transcript` and `parse_transcript`.
     """
     if isinstance(source, Transcript):
         return source
-    if not isinstance(source, str):
-        return load_transcript(Path(source))
-    name = source.strip()
-    is_named_so = name.lower().endswith(tuple(suffix.lower() for suffix in SUFFIXES))
-    if "\n" not in name and len(name) < 1000 and (is_named_so or _is_file(name)):
-        return load_transcript(Path(name))
-    return parse_transcript(source)
+    file = named_file(source) if isinstance(source, str) else Path(source)
+    return parse_transcript(str(source)) if file is None else load_transcript(file)
 
 
-def _is_file(name: str) -> bool:
+def named_file(text: str) -> Path | None:
+    """The file that a text names: one line, and there is that file, or it ends as transcripts' files do; else None."""
+    name = text.strip()
+    if not name or "\n" in name or len(name) >= 1000:
+        return None
     try:
-        return bool(name) and Path(name).is_file()
+        is_named_so = name.lower().endswith(tuple(suffix.lower() for suffix in SUFFIXES))
+        return Path(name) if is_named_so or Path(name).is_file() else None
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def track_of(
