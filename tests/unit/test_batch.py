@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,7 +187,27 @@ def test_lines_that_fail_are_named_and_the_rest_goes_on(lines):
     soundfile.write(lines / "lines" / "l1.wav", speech(0.5, 1), RATE_HZ)
     assert made_again(batch(lines)[1]) == ["l1", "l2"], "a line that failed is tried again"
     page = (lines / "out" / "report.html").read_text()
-    assert '"state": "failed"' in page and not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    shown = shown_in(page)
+    assert [line["name"] for line in shown] == ["l0", "l1", "l2", "l3"]
+    assert [line["state"] for line in shown] == ["made", "made", "failed", "made"]
+    assert len(shown[0]["lips"]) == 2 * 12 * 20 * 2 and "audio_sha256" not in shown[0]
+
+
+def shown_in(page: str) -> list[dict]:
+    """The lines that a browser unpacks from a report."""
+    packed = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]*)</script>', page)
+    assert packed
+    return json.loads(zlib.decompress(base64.b64decode(packed[1], validate=True)))
+
+
+@pytest.mark.parametrize("n_lines", [0, 1, 2, 3000])
+def test_a_report_unpacks_to_its_lines(tmp_path, n_lines):
+    from wav2sem_blender.batch import report_page
+
+    lines = [{"row": row, "name": f"</script>\u00e4 {row}", "lips": os.urandom(48).hex()} for row in range(n_lines)]
+    report_page.write(tmp_path / "report.html", ({**line, "recipe": "r"} for line in lines), "m.csv")
+    assert shown_in((tmp_path / "report.html").read_text()) == lines
 
 
 @needs_model
