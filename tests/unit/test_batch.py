@@ -260,6 +260,27 @@ def test_a_line_that_exceeds_a_limit_fails_alone_and_once(tmp_path, monkeypatch,
     assert asked.count(1) == 1, "it would exceed the limit again"
 
 
+@pytest.mark.parametrize(("n_bytes", "n_begun"), [(100, 4), (5 << 20, 2)])
+def test_a_line_waits_behind_one_that_is_soon_made(tmp_path, monkeypatch, n_bytes, n_begun):
+    from wav2sem_blender.worker import environment
+
+    (tmp_path / "lines").mkdir()
+    rows = [_row(tmp_path, number) for number in range(7)]
+    for row in rows:
+        with open(row.audio, "wb") as file:
+            file.truncate(n_bytes)
+    asked, asked_before_first = [], []
+    monkeypatch.setattr(pool, "_LINE", "worker.deadly")
+    boot = _package_with_deadly_module(tmp_path)
+    workers = pool.Workers(n=2, environment=environment.WorkerEnvironment(python=Path(sys.executable), boot=boot))
+    answers = {}
+    for row, answer in workers.made(rows, lambda row: asked.append(row.number) or {**_WORK, "does": ""}):
+        answers[row.number] = answer
+        asked_before_first = asked_before_first or list(asked)
+    assert asked_before_first == list(range(n_begun)), "each worker has one, and then each has another"
+    assert answers == {number: {"ok": True} for number in range(7)} and sorted(asked) == list(range(7))
+
+
 _WORK = {"audio": "", "model": "default"}
 
 

@@ -182,6 +182,38 @@ def test_limits_grow_with_the_recording_and_the_model(tmp_path):
     assert limits(0, str(tmp_path / "gone")).memory_bytes == 8 << 30
 
 
+def test_a_job_that_waits_behind_another_begins_at_its_end(client, audio):
+    first, second = (protocol.Animate(job=new_job_id(), audio=audio("ok"), style=number) for number in (1, 2))
+    client.submit(first)
+    client.submit(second, behind=True)
+    with pytest.raises(RuntimeError, match="has a job"):
+        client.submit(second, behind=True)
+    wait_until(lambda: (client.folder / second.job / "motion.npz").exists())  # both have ended, and nobody looked
+    for command in (first, second):
+        done = client.wait()
+        assert (done.job, done.notes) == (command.job, [f"style {command.style}"])
+    assert client.poll() == []
+
+
+def test_a_job_that_waits_is_dropped_with_the_process_and_goes_on_after_an_error(client, audio):
+    waiting = protocol.Animate(job=new_job_id(), audio=audio("ok"))
+    animate(client, audio("crash"))
+    client.submit(waiting, behind=True)
+    with pytest.raises(WorkerDiedError):
+        client.wait()
+    assert client.poll() == [] and not client.alive
+    animate(client, "/nowhere/gone.wav")
+    client.submit(waiting, behind=True)
+    with pytest.raises(JobFailedError):
+        client.wait()
+    assert client.wait().job == waiting.job
+    waiting = replace(waiting, job=new_job_id())
+    animate(client, audio("slow_features"))
+    client.submit(waiting, behind=True)
+    client.cancel()
+    assert client.poll() == [] and not (client.folder / waiting.job).exists()
+
+
 def test_a_call_is_limited_by_its_recording_and_one_without_as_if_it_were_empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.wav").write_bytes(bytes(1_000_000))

@@ -7,6 +7,7 @@ Which worker makes a line, and beside which others, changes none of its bytes.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -25,8 +26,9 @@ from ..worker.environment import WorkerEnvironment
 from .manifest import Row
 
 _LINE = "batch.line"
-# A line takes about 0.1 s, so a worker must not wait long for the next one.
-_POLL_S = 0.002
+_POLL_S = 0.005
+# A recording of at most so many bytes is soon made: two minutes of wav, five of mp3.
+_SOON_BYTES = 4 << 20
 # A worker that dies may have been ended by the system in another's place, so its line gets a second one.
 _TRIES = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -75,15 +77,14 @@ class Workers:
 def _made(
     rows: Iterable[Row], arguments_of: Callable[[Row], Mapping[str, Any]], workers: Sequence[_Worker]
 ) -> Iterator[tuple[Row, Answer]]:
-    waiting, again = iter(rows), deque[tuple[Row, int]]()
+    waiting, again = iter(rows), deque[_Line]()
     while True:
-        for worker in workers:
-            if worker.row is not None:
-                continue
-            row, tries = again.popleft() if again else (next(waiting, None), 0)
-            if row is not None:
-                worker.begin(row, arguments_of(row), tries + 1)
-        busy = [worker for worker in workers if worker.row is not None]
+        for has_room in (lambda worker: not worker.lines, _Worker.may_wait_behind):
+            for worker in filter(has_room, workers):
+                line = again.popleft() if again else _Line.of(next(waiting, None))
+                if line is not None:
+                    worker.begin(line, arguments_of(line.row))
+        busy = [worker for worker in workers if worker.lines]
         if not busy:
             return
         news = False
@@ -92,15 +93,30 @@ def _made(
             if answer is None:
                 continue
             news = True
-            row = worker.row
-            assert row is not None
-            worker.row = None
-            if answer.get("died") and worker.tries < _TRIES:
-                again.append((row, worker.tries))
+            line = worker.lines.popleft()
+            if answer.get("ended"):  # the line that waited behind it was dropped
+                again += worker.lines
+                worker.lines.clear()
+            line.tries += 1
+            if answer.get("died") and line.tries < _TRIES:
+                again.append(line)
             else:
-                yield row, answer
+                yield line.row, answer
         if not news:
             time.sleep(_POLL_S)
+
+
+@dataclass
+class _Line:
+    """A row, its job, and how many workers have died of it."""
+
+    row: Row
+    job: str = ""
+    tries: int = 0
+
+    @classmethod
+    def of(cls, row: Row | None) -> _Line | None:
+        return None if row is None else cls(row)
 
 
 @contextmanager
@@ -123,36 +139,44 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _Worker:
-    """A worker and the line that it makes."""
+    """A worker, the line that it makes, and the line that waits behind it, so that the worker never waits."""
 
     def __init__(self, environment: WorkerEnvironment, folder: Path) -> None:
         self.client = WorkerClient(environment, folder)
-        self.row: Row | None = None
-        self.tries = 0
-        self._job = ""
+        self.lines = deque[_Line]()
 
-    def begin(self, row: Row, arguments: Mapping[str, Any], tries: int) -> None:
-        self.row, self.tries, self._job = row, tries, new_job_id()
+    def may_wait_behind(self) -> bool:
+        """Whether the worker makes a line that is soon made: behind an hour, a line would wait while others idle."""
+        try:
+            return len(self.lines) == 1 and os.stat(self.lines[0].row.audio).st_size < _SOON_BYTES
+        except OSError:
+            return False
+
+    def begin(self, line: _Line, arguments: Mapping[str, Any]) -> None:
+        line.job = new_job_id()
         call = protocol.Call(
-            job=self._job,
+            job=line.job,
             module=_LINE,
             arguments=json.dumps(dict(arguments)),
             audio=arguments["audio"],
             model=arguments["model"],
         )
+        self.lines.append(line)
         with _undisturbed():
-            self.client.submit(call)
+            self.client.submit(call, behind=True)
 
     def poll(self) -> Answer | None:
         """The answer, if there is one; a line whose worker died has an answer, too."""
+        job = self.lines[0].job
         try:
             for event in self.client.poll():
                 if isinstance(event, protocol.Done):
                     answer = answer_of(event)
-                    self.client.remove_job(self._job)
+                    self.client.remove_job(job)
                     return answer
         except WorkerDiedError as error:
-            return {"error": error.text, "cause": "engine", "died": not isinstance(error, JobLimitError)}
+            again = not isinstance(error, JobLimitError)  # which it would exceed again
+            return {"error": error.text, "cause": "engine", "ended": True, "died": again}
         except JobFailedError as error:
             return {"error": error.text, "cause": "internal"}
         except (OSError, ValueError) as error:

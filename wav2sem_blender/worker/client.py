@@ -38,7 +38,7 @@ class JobFailedError(UserError):
 
 
 class WorkerClient:
-    """One worker process, started with the first job and kept warm; at most one job at a time.
+    """One worker process, started with the first job and kept warm; it does one job at a time.
 
     Attributes:
         environment: How the process is started.
@@ -51,6 +51,8 @@ class WorkerClient:
         self._child: Child | None = None
         self._job: str | None = None
         self._limits: JobLimits | None = None
+        self._next: protocol.Command | None = None
+        self._unread: list[dict[str, Any]] = []
         self._used_s = time.monotonic()
         _clients.add(self)
 
@@ -69,17 +71,27 @@ class WorkerClient:
         """The worker's stderr: tracebacks and the libraries' warnings."""
         return self.folder / protocol.LOG_FILE
 
-    def submit(self, command: protocol.Command) -> None:
+    def submit(self, command: protocol.Command, *, behind: bool = False) -> None:
         """Start a job, and the process if it does not run.
 
+        Args:
+            command: The job.
+            behind: If a job is running, start this one at its end, so that the process need not wait for the next
+                command. It is dropped, if the process ends before.
+
         Raises:
-            RuntimeError: A job is running already (our bug).
+            RuntimeError: A job is running already, or with `behind` one waits behind it (our bug).
             UserError: The interpreter cannot be started.
             OSError: The folder cannot be written.
         """
-        if self._job is not None:
+        if self._next is not None or (self._job is not None and not behind):
             raise RuntimeError("the worker has a job already")
         line = protocol.encode(command)
+        if self._job is not None:
+            assert self._child is not None
+            self._next = command
+            self._child.send(line)
+            return
         if not self.alive:
             self._end()
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,9 +102,15 @@ class WorkerClient:
                 folder=self.folder,
             )
         assert self._child is not None
-        self._job, self._used_s = command.job, time.monotonic()
-        self._limits = JobLimits(command)
+        self._begin(command)
         self._child.send(line)
+
+    def _begin(self, command: protocol.Command | None) -> None:
+        """The job that runs now; None for none."""
+        self._job = self._limits = self._next = None
+        if command is not None:
+            self._job, self._limits = command.job, JobLimits(command)
+            self._used_s = time.monotonic()
 
     def poll(self) -> list[protocol.Progress | protocol.Done]:
         """The job's events since the last call; a `Done` ends the job.
@@ -107,9 +125,11 @@ class WorkerClient:
         assert self._child is not None
         news: list[protocol.Progress | protocol.Done] = []
         self._check_limits()
-        for message in self._child.events():
+        self._unread += self._child.events()
+        while self._unread:
+            message = self._unread.pop(0)
             if "error" in message:
-                self._job = None
+                self._begin(None)
                 raise WorkerDiedError.of(protocol.as_text(message["error"]))
             try:
                 event = protocol.decode_event(message)
@@ -120,14 +140,14 @@ class WorkerClient:
             if self._limits is not None:
                 self._limits.heard()
             if isinstance(event, protocol.Error):
-                self._job = None
+                self._begin(self._next)
                 raise JobFailedError.of(protocol.as_text(event.message))
             news.append(event)
             if isinstance(event, protocol.Done):
-                self._job = None
+                self._begin(self._next)
                 return news
         if self._child.has_ended:
-            self._job = None
+            self._begin(None)
             raise WorkerDiedError.of(self._child.exit_reason())
         return news
 
@@ -151,7 +171,8 @@ class WorkerClient:
 
     def cancel(self) -> None:
         """End the job. Inference cannot be interrupted, so the process ends, and the next job starts a new one."""
-        job, self._job = self._job, None
+        job = self._job
+        self._begin(None)
         if job is not None:
             self._end()
             self.remove_job(job)
@@ -170,12 +191,13 @@ class WorkerClient:
     def close(self) -> None:
         """End the process and delete the session's folder."""
         self._end(_SHUTDOWN_WAIT_S if self._job is None else 0.0)
-        self._job = None
+        self._begin(None)
         for left in (self.folder, protocol.aside(self.folder)):
             shutil.rmtree(left, ignore_errors=True)
 
     def _end(self, grace_s: float = 0.0) -> None:
         child, self._child = self._child, None
+        self._unread.clear()
         if child is not None:
             child.end(grace_s)
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import Text, UserError, says_out_of_memory
 from ..leftovers import MadeFolder
@@ -60,7 +60,8 @@ class Child:
         self.has_ended = False
         self.status: int | None = None
         self._name, self._limit_s, self._begin_s = name, limit_s, time.monotonic()
-        self._offset_bytes, self._partial = 0, b""
+        self._told: IO[bytes] | None = None  # kept open: a batch asks a thousand times a second
+        self._partial = b""
         self._temporary: MadeFolder | None = None
         if folder is None:
             self._temporary = MadeFolder("wav2sem_task_")
@@ -71,6 +72,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             with self._events.open("wb") as events, self.log.open("ab") as log:
+                self._told = self._events.open("rb", buffering=0)
                 self._process = _start(command, variables, inside, events, log)
         except BaseException:
             self.end()
@@ -109,10 +111,7 @@ class Child:
         """The events since the last call."""
         # Asked before reading: what the process wrote before its end is then in the file.
         ended = not self.alive
-        with self._events.open("rb") as file:
-            file.seek(self._offset_bytes)
-            content = file.read()
-        self._offset_bytes += len(content)
+        content = self._told.read() if self._told is not None else b""
         *lines, self._partial = (self._partial + content).split(b"\n")
         if ended and self._process is not None:
             self.status = self._process.returncode
@@ -170,6 +169,9 @@ class Child:
                 end_tree(process.pid)
             process.wait()
             _close_stdin(process)
+        if self._told is not None:
+            self._told.close()
+            self._told = None
         if self._temporary is not None:
             self._temporary.remove()
 
