@@ -160,6 +160,9 @@ class Child:
             grace_s: How long it may take to end by itself, because its stdin closed, before it is killed.
         """
         process, self._process = self._process, None
+        if self._told is not None:  # Windows removes no folder with an open file
+            self._told.close()
+            self._told = None
         if process is not None:
             if grace_s:
                 _close_stdin(process)
@@ -169,9 +172,6 @@ class Child:
                 end_tree(process.pid)
             process.wait()
             _close_stdin(process)
-        if self._told is not None:
-            self._told.close()
-            self._told = None
         if self._temporary is not None:
             self._temporary.remove()
 
