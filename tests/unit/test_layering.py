@@ -88,6 +88,7 @@ BLENDER_MAY_USE = {
     "motion",
     "phones",
     "prosody",
+    "recognise",
     "retarget",
     "rig_controls",
     "steering",

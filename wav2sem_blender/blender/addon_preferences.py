@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ ENGINES = (
     ("torch", "PyTorch", "The Python with PyTorch that is set in the preferences"),
 )
 
-_DEFAULTS = SimpleNamespace(torch_python="", device="auto", models_folder="", package_index="")
+_DEFAULTS = SimpleNamespace(torch_python="", device="auto", models_folder="", package_index="", recogniser_folder="")
 
 
 def are_stored(context: bpy.types.Context) -> bool:
@@ -37,3 +38,11 @@ def are_stored(context: bpy.types.Context) -> bool:
 def get(context: bpy.types.Context) -> Any:
     """The preferences, or their defaults where none are stored."""
     return context.preferences.addons[ADDON].preferences if are_stored(context) else _DEFAULTS
+
+
+def runtime_folder(name: str) -> Path | None:
+    """Folder of an environment that the user can install; None where the add-on is not an extension."""
+    try:
+        return Path(bpy.utils.extension_path_user(ADDON, path=name))
+    except ValueError:
+        return None

@@ -18,9 +18,10 @@ BOOT_SCRIPT = Path(__file__).with_name("boot.py")
 REQUIRED_MODULES = ("numpy", "soundfile", "soxr", "safetensors")
 ENGINE_MODULES = ("onnxruntime", "torch")
 TORCH_MODULES = ("torch", "transformers")
+RECOGNISER_MODULES = ("faster_whisper",)
 
 # The worker may not find these by itself, because Blender keeps an extension's wheels in a separate folder.
-_LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "transformers")
+_LOCATED_MODULES = (*REQUIRED_MODULES, "_cffi_backend", *ENGINE_MODULES, "transformers", *RECOGNISER_MODULES)
 
 # They would point another interpreter at Blender's libraries, or Blender's interpreter at other libraries.
 _FOREIGN_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")

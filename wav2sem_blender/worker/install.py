@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tasks that install, measure and remove the torch runtime: `boot.py --run worker.install VERB FOLDER`.
+"""Tasks that install, measure and remove a runtime: `boot.py --run worker.install VERB FOLDER`.
 
 The runtime is an ordinary `venv` that pip fills from wheels. After a cancelled installation, installing again continues
 it: pip finds its downloads in the cache and keeps what is installed.
@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import Text, UserError
 from . import environment
 from .child import tell
-from .runtime import PYTHONS, REQUIREMENTS, Runtime, Size, disk_use, expected_size, in_words
+from .runtime import ALL, PYTHONS, TORCH, Runtime, Size, disk_use, in_words
 from .task import TaskFailedError, TaskProcess
 
 # Where each part begins on the progress bar; unpacking is a fraction of the download's part.
@@ -44,10 +44,11 @@ def run(arguments: Sequence[str]) -> Mapping[str, Any]:
     parser = argparse.ArgumentParser(prog="worker.install")
     parser.add_argument("verb", choices=("install", "measure", "remove"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--packages", default=TORCH.name, choices=ALL, help="what is installed")
     parser.add_argument("--index", default="", help="URL of a package index that is used besides PyPI")
     parser.add_argument("--pip-option", action="append", default=[], help="option for pip; may be repeated")
     parser.add_argument(
-        "--requirement", action="append", default=[], help="installed instead of torch; may be repeated"
+        "--requirement", action="append", default=[], help="installed instead of those; may be repeated"
     )
     options = parser.parse_args(arguments)
     if options.verb == "measure":
@@ -56,11 +57,12 @@ def run(arguments: Sequence[str]) -> Mapping[str, Any]:
         shutil.rmtree(options.folder)
         return {}
     pip_options = [*options.pip_option, *(["--extra-index-url", options.index] if options.index else [])]
-    size = Size(1, 1, "") if options.requirement else expected_size(bool(options.index))
-    return _install(Runtime(options.folder), options.requirement or REQUIREMENTS, pip_options, size)
+    runtime = Runtime(options.folder, ALL[options.packages])
+    size = Size(1, 1, "") if options.requirement else runtime.packages.expected_size(bool(options.index))
+    return _install(runtime, options.requirement, pip_options, size)
 
 
-def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[str], size: Size) -> Mapping[str, Any]:
+def _install(runtime: Runtime, instead: Sequence[str], pip_options: list[str], size: Size) -> Mapping[str, Any]:
     runtime.folder.mkdir(parents=True, exist_ok=True)
     runtime.set_unfinished()
     missing_bytes = size.disk_bytes + size.download_bytes - disk_use(runtime.folder)
@@ -82,12 +84,13 @@ def _install(runtime: Runtime, requirements: Sequence[str], pip_options: list[st
     has_progress = _pip_version(pip) >= _PIP_WITH_PROGRESS
     progress = Progress(size.download_bytes)
     command = [*pip, "install", "--cache-dir", str(runtime.cache), "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar", "raw" if has_progress else "off", *pip_options, *requirements]
+    command += ["--progress-bar", "raw" if has_progress else "off"]
+    command += [*pip_options, *(instead or runtime.packages.requirements)]
     for line in _lines_of(command):
         if progress.read(line):
             tell(_DOWNLOAD + progress.fraction * (_CHECK - _DOWNLOAD), progress.text)
     tell(_CHECK, Text("Checking the Installation"))
-    found = _check(runtime, requirements)
+    found = _check(runtime, must_work=not instead)
     runtime.set_complete()
     shutil.rmtree(runtime.cache, ignore_errors=True)
     return {"python": str(runtime.python), "size_bytes": runtime.size_bytes, "versions": found}
@@ -195,11 +198,11 @@ def _lines_of(command: list[str]) -> Iterator[str]:
         )
 
 
-def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
-    """Run the probe with the new Python, which loads torch; returns the libraries' versions.
+def _check(runtime: Runtime, *, must_work: bool) -> dict[str, str]:
+    """Run the probe with the new Python, which loads the libraries; returns their versions.
 
     Raises:
-        UserError: It cannot run the torch engine.
+        UserError: It cannot do what it is made for.
     """
     made = environment.from_python(runtime.python)
     found: dict[str, Any] = {}
@@ -208,10 +211,10 @@ def _check(runtime: Runtime, requirements: Sequence[str]) -> dict[str, str]:
         found = TaskProcess(made.run("worker.probe"), made.variables(), "").wait()
     except TaskFailedError as error:
         reason = error.text
-    if requirements == REQUIREMENTS and not found.get("larger"):
+    if must_work and not found.get(runtime.packages.proof):
         raise UserError(
-            "The runtime was installed, but torch does not load. {reason} Remove the runtime and try again.",
-            reason=found.get("trouble") or reason,
+            "The runtime was installed, but its libraries do not load. {reason} Remove the runtime and try again.",
+            reason=found.get("recogniser_trouble") or found.get("trouble") or reason,
         )
     return found.get("versions", {})
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
+from .. import offline
 from ..errors import Text, user_text
 from . import environment
 
@@ -30,6 +31,8 @@ class Report:
         bundled: Engine for models with ONNX files, as the bundled one; empty if none works.
         larger: Engine for any other model; empty if none works.
         trouble: Why an engine does not work although nothing is missing.
+        recogniser: The speech recogniser's library, as in "faster-whisper 1.2.1"; empty if there is none that works.
+        recogniser_trouble: Why it does not work although it is there.
     """
 
     python: str
@@ -40,6 +43,8 @@ class Report:
     bundled: str = ""
     larger: str = ""
     trouble: str = ""
+    recogniser: str = ""
+    recogniser_trouble: str = ""
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -60,12 +65,15 @@ def look(device: str) -> Report:
         except Exception as error:  # a library that does not fit raises anything while it is loaded
             used["trouble"] = user_text(error) or f"{type(error).__name__}: {error}"
     used["trouble"] = used["trouble"] or next(iter(notes), "")
+    recogniser, recogniser_trouble = _recogniser()
     return Report(
         python=sys.version.partition(" ")[0],
         executable=sys.executable,
         versions=_versions(),
         missing=missing,
         missing_for_torch=missing_for_torch,
+        recogniser=recogniser,
+        recogniser_trouble=recogniser_trouble,
         **used,
     )
 
@@ -95,10 +103,22 @@ def _engine_in_use(has_onnx: bool, device: str, notes: list[Text]) -> str:
     return Text("torch {version} on {device}", version=torch.__version__, device=names[kind]())
 
 
+def _recogniser() -> tuple[str, str]:
+    """The recogniser's library, or why it does not work; empty without one."""
+    if environment.missing_modules(environment.RECOGNISER_MODULES):
+        return "", ""
+    offline.silence_libraries()
+    try:
+        return f"faster-whisper {importlib.import_module('faster_whisper').__version__}", ""
+    except Exception as error:  # as above
+        return "", f"faster-whisper: {type(error).__name__}: {error}"
+
+
 def _versions() -> dict[str, str]:
     """The distributions are named as their modules."""
     found = {}
-    for name in (*environment.REQUIRED_MODULES, "onnxruntime", *environment.TORCH_MODULES):
+    optional = ("onnxruntime", *environment.TORCH_MODULES, *environment.RECOGNISER_MODULES)
+    for name in (*environment.REQUIRED_MODULES, *optional):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

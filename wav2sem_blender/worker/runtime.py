@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The torch runtime that the user can install with a click: a Python environment in the extension's folder.
+"""The Python environments that the user can install with a click, in the extension's folder: torch, the recogniser.
 
     env/             the environment; unfinished until there is a complete.json
     cache/           pip's downloads, so that a second attempt continues where the first ended; removed when complete
@@ -19,44 +19,100 @@ from pathlib import Path
 
 from ..files import write_atomically
 
-# The versions of constraints.txt (a test compares them); torchaudio is only for training.
-REQUIREMENTS = (
-    'numpy==1.26.4; python_version < "3.13"',
-    'numpy==2.5.5; python_version >= "3.13"',
-    "soundfile==0.14.0",
-    "soxr==1.1.0",
-    "safetensors==0.8.0",
-    "torch==2.14.1",
-    "transformers==5.23.0",
-    "tokenizers==0.23.3",
-    "huggingface_hub==2.4.0",
-)
-# The Pythons for which all of these have wheels.
+# The Pythons for which all packages have wheels.
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 
 
 @dataclass(frozen=True)
 class Size:
-    """Approximate size of the download and on disk; `device` is what the wheels are built for."""
+    """Approximate size of the download and on disk; `content` is what the wheels are."""
 
     download_bytes: int
     disk_bytes: int
-    device: str
+    content: str
 
 
-def expected_size(has_index: bool = False) -> Size:
-    """The size from PyPI for this machine; for another index, whose size is unknown, the smallest one."""
-    if sys.platform == "linux" and platform.machine() == "x86_64" and not has_index:
-        # Measured with torch 2.14.1, which includes NVIDIA's libraries.
-        return Size(3_100_000_000, 5_900_000_000, "NVIDIA GPUs (CUDA) and the CPU")
-    return Size(400_000_000, 1_500_000_000, "Apple GPUs (Metal)" if sys.platform == "darwin" else "the CPU")
+@dataclass(frozen=True, kw_only=True)
+class Packages:
+    """What an environment is made of.
+
+    Attributes:
+        name: That of its folder.
+        title: As it is called within a sentence.
+        requirements: The versions of constraints.txt (a test compares them).
+        proof: The field of the probe's report that is not empty if it works.
+        sizes: Measured from PyPI: of Linux on x86-64, of macOS, of all others.
+    """
+
+    name: str
+    title: str
+    requirements: tuple[str, ...]
+    proof: str
+    sizes: tuple[Size, Size, Size]
+
+    def expected_size(self, has_index: bool = False) -> Size:
+        """The size from PyPI for this machine; for another index, whose size is unknown, the smallest one."""
+        if sys.platform == "linux" and platform.machine() == "x86_64" and not has_index:
+            return self.sizes[0]
+        return self.sizes[1 if sys.platform == "darwin" else 2]
+
+
+_ALL_NEED = (
+    'numpy==1.26.4; python_version < "3.13"',
+    'numpy==2.5.5; python_version >= "3.13"',
+    "soundfile==0.14.0",
+    "soxr==1.1.0",
+    "safetensors==0.8.0",
+)
+TORCH = Packages(
+    name="torch_runtime",
+    title="torch runtime",
+    # torchaudio is only for training.
+    requirements=(
+        *_ALL_NEED,
+        "torch==2.14.1",
+        "transformers==5.23.0",
+        "tokenizers==0.23.3",
+        "huggingface_hub==2.4.0",
+    ),
+    proof="larger",
+    sizes=(
+        # With torch 2.14.1, which includes NVIDIA's libraries.
+        Size(3_100_000_000, 5_900_000_000, "torch and transformers for NVIDIA GPUs (CUDA) and the CPU"),
+        Size(400_000_000, 1_500_000_000, "torch and transformers for Apple GPUs (Metal)"),
+        Size(400_000_000, 1_500_000_000, "torch and transformers for the CPU"),
+    ),
+)
+RECOGNISER = Packages(
+    name="recogniser_runtime",
+    title="recogniser runtime",
+    # With ONNX Runtime, which faster-whisper asks for, the bundled model runs in it, too: a batch needs both.
+    requirements=(
+        *_ALL_NEED,
+        "faster-whisper==1.2.1",
+        "ctranslate2==4.8.5",
+        "av==18.1.0",
+        'onnxruntime==1.28.0; sys_platform != "darwin" or platform_machine != "x86_64"',
+        'onnxruntime==1.23.2; sys_platform == "darwin" and platform_machine == "x86_64"',
+        "tokenizers==0.23.3",
+        "huggingface_hub==2.4.0",
+    ),
+    proof="recogniser",
+    sizes=(
+        Size(130_000_000, 450_000_000, "faster-whisper for NVIDIA GPUs (CUDA) and the CPU"),
+        Size(60_000_000, 220_000_000, "faster-whisper for the CPU"),
+        Size(90_000_000, 290_000_000, "faster-whisper for NVIDIA GPUs (CUDA) and the CPU"),
+    ),
+)
+ALL = {packages.name: packages for packages in (TORCH, RECOGNISER)}
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The runtime in a folder, installed or not."""
+    """An environment in a folder, installed or not."""
 
     folder: Path
+    packages: Packages = TORCH
 
     @property
     def environment(self) -> Path:
@@ -86,7 +142,7 @@ class Runtime:
     @property
     def is_outdated(self) -> bool:
         """Whether a release with other versions installed it."""
-        return self.is_complete and self._read()["requirements"] != list(REQUIREMENTS)
+        return self.is_complete and self._read()["requirements"] != list(self.packages.requirements)
 
     @property
     def size_bytes(self) -> int:
@@ -95,7 +151,7 @@ class Runtime:
 
     def set_complete(self) -> None:
         """Record that the installation has finished."""
-        record = {"requirements": REQUIREMENTS, "size_bytes": disk_use(self.environment)}
+        record = {"requirements": self.packages.requirements, "size_bytes": disk_use(self.environment)}
         write_atomically(self._record, (json.dumps(record, indent=1) + "\n").encode())
 
     def set_unfinished(self) -> None:

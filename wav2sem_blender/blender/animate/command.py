@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -15,7 +16,7 @@ from ...errors import MissingFileError, UserError, report
 from .. import addon_preferences
 from ..addon_preferences import ENGINES
 from ..scene.write_motion import speech_summary
-from . import jobs
+from . import jobs, recognise
 from .settings import AnimateSettings
 
 NAME = "wav2sem"
@@ -57,6 +58,8 @@ def _reported(arguments: list[str]) -> int:
     )
     try:
         _check_output(options.output)
+        if options.recognise is not None:
+            settings = _recognised(context, settings, options.recognise)
         outcome, notes = jobs.run(context, settings, _print_progress)
         for sentence in (*outcome.warnings, *notes, *outcome.notes, speech_summary(outcome)):
             print(f"wav2sem: {sentence}")
@@ -95,11 +98,29 @@ def _parser() -> argparse.ArgumentParser:
         "--articulation", type=finite, default=0.0, metavar="X", help="-1: mumbled, 0: the style itself, 1: clear"
     )
     parser.add_argument("--transcript", type=Path, metavar="FILE", help="what is said: a text, subtitles or labels")
-    parser.add_argument("--language", default="", metavar="CODE", help="of the transcript (default: guessed)")
+    parser.add_argument(
+        "--recognise",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="let a Whisper model write the transcript (default: that of the preferences)",
+    )
+    parser.add_argument("--language", default="", metavar="CODE", help="of the words (default: guessed)")
     parser.add_argument("--no-tongue", action="store_true", help="leave the tongue's keys alone")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])
     return parser
+
+
+def _recognised(context: bpy.types.Context, settings: AnimateSettings, folder: str) -> AnimateSettings:
+    """The settings with the words that are recognised."""
+    if settings.transcript_file:
+        raise UserError("--recognise writes a transcript; leave out --transcript.")
+    task = recognise.Recognition(context, settings, Path(folder).absolute() if folder else None)
+    _print_progress(0.0, task.title)
+    words = task.finish(context)
+    print(f"wav2sem: {recognise.words_told(words)}", flush=True)
+    return replace(settings, transcript=words.text.as_string(), language=words.language)
 
 
 def _at_least_0(text: str) -> float:

@@ -28,9 +28,8 @@ from ..scene import checks, plan, speech_track, upper_face
 from ..scene.write_motion import Outcome, applying
 from ..sound import source
 from ..sound.decode import Decoding
-from ..sound.source import Audio
 from ..tasks.task import Task, running_task
-from . import estimate, update_mouth
+from . import estimate, recording, update_mouth
 from .mouth_state import Finish
 from .settings import AnimateSettings, resolve_model, worker_environment
 
@@ -81,7 +80,8 @@ class Job(Task):
         self._client = _warm_client(context)
         self._decoding: Decoding | None = None
         try:
-            self._audio = self._find_part(context.scene)
+            folder = self._client.folder / self._id / "audio"
+            self._audio, self._block_uid = recording.of_run(context.scene, settings, folder)
             self._decoding = self._audio.decoding()
             self._command: protocol.Command | None = self._make_command(target, model)
             self._submit_when_decoded()
@@ -263,46 +263,9 @@ class Job(Task):
             language=settings.language,
         )
 
-    def _find_part(self, scene: bpy.types.Scene) -> Audio:
-        start_s, end_s = self.settings.range_start_s, self.settings.range_end_s
-        return source.part_of(self._find_audio(scene), start_s, end_s, self._client.folder / self._id / "audio")
-
-    def _find_audio(self, scene: bpy.types.Scene) -> Audio:
-        settings, folder = self.settings, self._client.folder / self._id / "audio"
-        if settings.strip:
-            strip = compat.find_strip(scene, settings.strip) or self._strip_of_sound(scene)
-            if strip is None:
-                raise UserError(
-                    'There is no sound strip named "{strip}" in this scene. Choose another one.',
-                    strip=settings.strip,
-                )
-            self._block_uid = strip.sound.session_uid if strip.sound is not None else 0
-            return source.audio_of_strip(strip, compat.strip_rate_hz(strip), folder)
-        if settings.sound:
-            block = self._sound() or bpy.data.sounds.get(settings.sound)
-            if block is None:
-                raise UserError(
-                    'There is no sound named "{sound}" in this file. Choose another one.',
-                    sound=settings.sound,
-                )
-            self._block_uid = block.session_uid
-            return source.audio_of_sound(block, folder)
-        if not settings.filepath:
-            raise UserError("No audio is chosen. Choose an audio file first.")
-        return source.audio_file(settings.filepath, folder)
-
     def _heard_block(self) -> bpy.types.Sound | None:
         """The sound data-block that was heard, if it was one: by name it could not be found again after a rename."""
         return next((block for block in bpy.data.sounds if block.session_uid == self._block_uid), None)
-
-    def _sound(self) -> bpy.types.Sound | None:
-        uid = self.settings.sound_uid
-        return next((block for block in bpy.data.sounds if block.session_uid == uid), None) if uid else None
-
-    def _strip_of_sound(self, scene: bpy.types.Scene) -> bpy.types.SoundStrip | None:
-        """A strip that was renamed since the action was made, by the sound that the action remembers."""
-        block = self._sound()
-        return next((strip for strip in compat.sound_strips(scene) if block and strip.sound == block), None)
 
     def _submit_when_decoded(self) -> None:
         if self._command is None:

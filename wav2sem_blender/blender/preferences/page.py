@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preferences and their page: the engine in use, the Python with torch, the models. Nothing here blocks."""
+"""The preferences and their page: the engine in use, the Python with torch, the models, the recogniser.
+
+Nothing here blocks.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from typing import Any
 import bpy
 from bpy.props import EnumProperty, StringProperty
 
-from ...errors import Text
+from ...errors import Text, UserError, report
+from ...pipeline.recognise import check_folder
 from ...worker.probe import Report
-from ...worker.runtime import Runtime, expected_size, in_words
+from ...worker.runtime import RECOGNISER, TORCH, Packages, disk_use, in_words
 from ...worker.task import TaskProcess
 from ..addon_preferences import ADDON, DEVICES
+from ..animate import recognise
 from ..tasks import in_process
 from ..translations import CONTEXT, translated
 from ..ui import widgets
@@ -25,7 +30,7 @@ _BAR_SHARE = 0.8
 
 
 class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
-    """Device, models folder, and the Python for larger models."""
+    """Device, models folder, the Python for larger models, and the speech recogniser."""
 
     bl_idname = ADDON
 
@@ -48,9 +53,18 @@ class WAV2SEM_AP_preferences(bpy.types.AddonPreferences):
     package_index: StringProperty(  # type: ignore[valid-type]
         name="Package Index",
         description=(
-            "URL of another package index from which pip may install the torch runtime. PyTorch's installation page "
+            "URL of another package index from which pip may install a runtime. PyTorch's installation page "
             "lists one for each kind of GPU and one for the CPU. Leave it empty if unsure"
         ),
+    )
+
+    recogniser_folder: StringProperty(  # type: ignore[valid-type]
+        name="Whisper Model",
+        description=(
+            "Folder of a Whisper model in CTranslate2's format: model.bin, config.json, tokenizer.json and a "
+            "vocabulary. It recognises the words of a sound without a transcript"
+        ),
+        subtype="DIR_PATH",
     )
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -69,6 +83,7 @@ def draw_page(layout: bpy.types.UILayout, context: bpy.types.Context, chosen: An
     if text:
         _draw_text(layout, context, text, icon="ERROR" if is_error else "INFO")
     _draw_models(_box(layout, "Models"), context, chosen)
+    _draw_recogniser(_box(layout, "Speech Recogniser"), context, chosen, answer)
 
 
 def engine_lines(answer: Report | str | None, own_python: bool) -> list[tuple[str, str]]:
@@ -120,66 +135,91 @@ def _draw_python(box: Any, context: bpy.types.Context, chosen: Any, answer: Repo
     if checking is not None:
         _draw_progress(box, python.USE, checking)
     box.separator(type="LINE")
-    _draw_runtime(box, context, chosen)
+    _draw_runtime(box, context, chosen, TORCH)
 
 
-def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any) -> None:
-    """The environment that the add-on installs."""
-    installing, removing = in_process.current(python.INSTALL), in_process.current(python.REMOVE)
+def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any, packages: Packages) -> None:
+    """An environment that the add-on installs."""
+    installing = in_process.current(python.task_of(python.INSTALL, packages))
     if installing is not None:
-        _draw_progress(box, python.INSTALL, installing)
+        _draw_progress(box, python.task_of(python.INSTALL, packages), installing)
         return
-    if removing is not None:
-        box.label(text="Removing the Torch Runtime", icon="TIME")
+    title = Text(packages.title)
+    if in_process.current(python.task_of(python.REMOVE, packages)) is not None:
+        box.label(text=translated(Text("Removing the {runtime}", runtime=title)), icon="TIME")
         return
-    folder = python.folder()
-    made = Runtime(folder) if folder is not None else None
+    made = python.runtime(packages)
+    install, remove = python.WAV2SEM_OT_install_runtime.bl_idname, python.WAV2SEM_OT_remove_runtime.bl_idname
     if made is not None and made.is_complete:
-        _draw_text(
-            box,
-            context,
-            Text("Torch runtime: {size} in {folder}", size=in_words(made.size_bytes), folder=made.folder),
-            icon="CHECKMARK",
-        )
+        size = in_words(made.size_bytes)
+        words = Text("The {runtime} is installed: {size} in {folder}", runtime=title, size=size, folder=made.folder)
+        _draw_text(box, context, words, icon="CHECKMARK")
         row = box.row()
         if made.is_outdated:
             _draw_text(box, context, "This version of the add-on was tested with newer packages.", icon="INFO")
-            row.operator(python.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text="Update")
-        elif chosen.torch_python != str(made.python):
+            row.operator(install, icon="IMPORT", text="Update").name = packages.name
+        elif packages is TORCH and chosen.torch_python != str(made.python):
             use = row.row()
             use.operator_context = "EXEC_DEFAULT"  # the file is known
             use.operator(python.WAV2SEM_OT_use_python.bl_idname, text="Use It").filepath = str(made.python)
-        row.operator(python.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
+        row.operator(remove, icon="TRASH", text="Remove").name = packages.name
         return
     unfinished = made is not None and made.is_unfinished
     if unfinished:
-        size_bytes = python.unfinished_bytes()
-        text = "The last installation was not finished; you can continue it"
+        size_bytes = python.unfinished_bytes(packages)
+        text: str = "The last installation was not finished; you can continue it"
         if size_bytes:
             text = Text("The last installation stopped after {size}; you can continue it", size=in_words(size_bytes))
         _draw_text(box, context, text, icon="INFO")
     else:
-        _draw_text(box, context, _expected_size(chosen), icon="INFO")
+        _draw_text(box, context, _expected_size(chosen, packages), icon="INFO")
     row = box.row()
-    text = "Continue Installation" if unfinished else "Install Torch Runtime"
-    row.operator(python.WAV2SEM_OT_install_runtime.bl_idname, icon="IMPORT", text=text)
+    label = "Continue Installation" if unfinished else translated(Text("Install the {runtime}", runtime=title))
+    row.operator(install, icon="IMPORT", text=label).name = packages.name
     if unfinished:
-        row.operator(python.WAV2SEM_OT_remove_runtime.bl_idname, icon="TRASH", text="Remove")
+        row.operator(remove, icon="TRASH", text="Remove").name = packages.name
     if not python.is_online():
         _draw_text(box, context, "The installation needs the internet. Allow Online Access in System > Network first")
     box.prop(chosen, "package_index", placeholder="pip's Default")
 
 
-def _expected_size(chosen: Any) -> Text:
-    size = expected_size(bool(chosen.package_index))
+def _expected_size(chosen: Any, packages: Packages) -> Text:
+    size = packages.expected_size(bool(chosen.package_index))
     values = {"download": in_words(size.download_bytes), "disk": in_words(size.disk_bytes)}
     if chosen.package_index:
         return Text("About {download} to download and {disk} on disk; another index may differ", **values)
-    return Text(
-        "About {download} to download and {disk} on disk: torch and transformers for {device}",
-        device=size.device,
-        **values,
-    )
+    return Text("About {download} to download and {disk} on disk: {content}", content=Text(size.content), **values)
+
+
+def _draw_recogniser(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
+    """The model that recognises words, and where it runs."""
+    box.prop(chosen, "recogniser_folder")
+    for icon, text in recogniser_lines(context, chosen, answer):
+        _draw_text(box, context, text, icon=icon)
+    box.separator(type="LINE")
+    _draw_runtime(box, context, chosen, RECOGNISER)
+
+
+def recogniser_lines(context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> list[tuple[str, str]]:
+    """Icon and text of each line about the recogniser's model and its Python."""
+    lines: list[tuple[str, str]] = []
+    if chosen.recogniser_folder:
+        try:
+            folder = recognise.chosen_folder(context)
+            check_folder(folder)
+            text = Text("Whisper model: {size}; OpenAI's are under the MIT licence", size=in_words(disk_use(folder)))
+            lines.append(("CHECKMARK", text))
+        except (OSError, UserError) as error:
+            lines.append(("ERROR", report(error)))
+    made = python.runtime(RECOGNISER)
+    if (made is not None and made.is_complete) or not isinstance(answer, Report):
+        return lines
+    if answer.recogniser:
+        text = Text("{library} in {python}", library=answer.recogniser, python=answer.executable)
+        return [*lines, ("CHECKMARK", text)]
+    if answer.recogniser_trouble:
+        return [*lines, ("ERROR", answer.recogniser_trouble)]
+    return [*lines, ("INFO", "The Python in use has no faster-whisper; install the recogniser runtime")]
 
 
 def _draw_progress(box: Any, name: str, task: TaskProcess) -> None:

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Python and engine compute the animation: checking them, choosing another Python, installing torch."""
+"""Which Python and engine compute the animation: checking them, choosing another Python, installing what it needs."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import EnumProperty, StringProperty
 
 from ...errors import Text, UserError, report
 from ...worker import environment
 from ...worker.environment import REQUIRED_MODULES, TORCH_MODULES, WorkerEnvironment
 from ...worker.probe import Report
-from ...worker.runtime import Runtime
+from ...worker.runtime import ALL, TORCH, Packages, Runtime
 from ...worker.task import TaskProcess
 from .. import addon_preferences, compat
 from ..animate import jobs
@@ -23,28 +25,35 @@ from ..tasks.task import why_wait_for_its_end
 from ..ui.widgets import AddonOperator
 
 PROBE, USE, INSTALL, MEASURE, REMOVE = "probe", "use", "install", "measure", "remove"
+_RUNTIMES = tuple((packages.name, packages.title, "") for packages in ALL.values())
 # torch loads in seconds, but on a cold disk or a busy machine it takes minutes.
 _PROBE_LIMIT_S = 600.0
 # Passed to worker.install; tests install a small package from a folder.
 INSTALL_OPTIONS: tuple[str, ...] = ()
+_NO_PLACE = "Only an installed extension has a folder for it"
+_CHANGING = {INSTALL: "The {runtime} is being installed.", REMOVE: "The {runtime} is being removed."}
 
 _Asked = tuple[str, str]
 
 # Each Python's report, or why there is none, by its path in the preferences and the device.
 _answers: dict[_Asked, Report | str] = {}
 _asking: _Asked | None = None
-_unfinished_bytes: int | None = None
+# Disk use of each unfinished runtime, by its name.
+_unfinished_bytes: dict[str, int] = {}
 
 # What the page says about the last action, and whether it is an error.
 message: tuple[str, bool] = ("", False)
 
 
-def folder() -> Path | None:
-    """Folder of the torch runtime, installed or not; None where the add-on is not an extension."""
-    try:
-        return Path(bpy.utils.extension_path_user(addon_preferences.ADDON, path="torch_runtime"))
-    except ValueError:
-        return None
+def runtime(packages: Packages) -> Runtime | None:
+    """A runtime, installed or not; None where the add-on is not an extension."""
+    folder = addon_preferences.runtime_folder(packages.name)
+    return None if folder is None else Runtime(folder, packages)
+
+
+def task_of(verb: str, packages: Packages) -> str:
+    """The name of the task that installs, measures or removes a runtime."""
+    return f"{verb} {packages.name}"
 
 
 def is_online() -> bool:
@@ -55,16 +64,16 @@ def is_online() -> bool:
 def answer(context: bpy.types.Context) -> Report | str | None:
     """What the Python in use can do, or why it cannot be used; starts the check and returns None while it runs."""
     known = _answers.get(_to_ask(context))
-    unknown = known is None or (_unfinished_bytes is None and _is_unfinished())
+    unknown = known is None or any(_unmeasured())
     if unknown and not bpy.app.timers.is_registered(check):
         # While drawing, nothing may start.
         bpy.app.timers.register(check, first_interval=0.01)
     return known
 
 
-def unfinished_bytes() -> int | None:
+def unfinished_bytes(packages: Packages) -> int | None:
     """Disk use of an unfinished runtime; None while it is being measured."""
-    return _unfinished_bytes
+    return _unfinished_bytes.get(packages.name)
 
 
 def check() -> None:
@@ -81,15 +90,16 @@ def check() -> None:
             in_process.redraw()
         else:
             in_process.start(PROBE, task, lambda result, error: _answers.update({asked: _understood(result, error)}))
-    if _unfinished_bytes is None and _is_unfinished() and in_process.current(MEASURE) is None:
-        in_process.start(MEASURE, _installer("measure", folder()), _take_measure)
+    for made in _unmeasured():
+        name, packages = task_of(MEASURE, made.packages), made.packages
+        if in_process.current(name) is None:
+            in_process.start(name, _installer(MEASURE, made.folder), functools.partial(_take_measure, packages))
 
 
 def forget() -> None:
     """Check again when the page is drawn next."""
-    global _unfinished_bytes
     _answers.clear()
-    _unfinished_bytes = None
+    _unfinished_bytes.clear()
     in_process.redraw()
 
 
@@ -122,19 +132,22 @@ def _understood(result: dict[str, Any], error: str) -> Report | str:
     return Report(**result) if result else "It did not answer as a Python would. Choose another program."
 
 
-def _installer(verb: str, target: Path | None, *options: str) -> TaskProcess:
+def _installer(verb: str, target: Path, *options: str) -> TaskProcess:
     own = environment.embedded()
     return TaskProcess(own.run("worker.install", verb, str(target), *options), own.variables(), "Starting")
 
 
-def _is_unfinished() -> bool:
-    place = folder()
-    return place is not None and Runtime(place).is_unfinished and in_process.current(INSTALL) is None
+def _unmeasured() -> Iterator[Runtime]:
+    """Unfinished runtimes whose disk use is not known."""
+    for packages in ALL.values():
+        is_known = packages.name in _unfinished_bytes or in_process.current(task_of(INSTALL, packages)) is not None
+        made = runtime(packages)
+        if not is_known and made is not None and made.is_unfinished:
+            yield made
 
 
-def _take_measure(result: dict[str, Any], _error: str) -> None:
-    global _unfinished_bytes
-    _unfinished_bytes = int(result.get("size_bytes", 0))
+def _take_measure(packages: Packages, result: dict[str, Any], _error: str) -> None:
+    _unfinished_bytes[packages.name] = int(result.get("size_bytes", 0))
 
 
 class WAV2SEM_OT_use_python(AddonOperator, bpy.types.Operator):
@@ -234,12 +247,30 @@ class WAV2SEM_OT_copy_text(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
-    """Create a Python environment with torch in the extension's folder, for larger models and GPUs"""
+class RuntimeOperator(AddonOperator):
+    """Base of the buttons of a runtime."""
+
+    bl_options: ClassVar = {"INTERNAL"}
+
+    name: EnumProperty(name="Runtime", description="Which environment", items=_RUNTIMES, default=TORCH.name)  # type: ignore[valid-type]
+
+    def _made(self) -> Runtime:
+        """Raise UserError where there is no place for it, or where it is being changed."""
+        packages = ALL[self.name]
+        made = runtime(packages)
+        if made is None:
+            raise UserError(_NO_PLACE)
+        for verb, text in _CHANGING.items():
+            if in_process.current(task_of(verb, packages)) is not None:
+                raise UserError(text, runtime=Text(packages.title))
+        return made
+
+
+class WAV2SEM_OT_install_runtime(RuntimeOperator, bpy.types.Operator):
+    """Create a Python environment in the extension's folder: with torch for larger models, or with faster-whisper"""
 
     bl_idname = "wav2sem.install_runtime"
-    bl_label = "Install Torch Runtime"
-    bl_options: ClassVar = {"INTERNAL"}
+    bl_label = "Install Runtime"
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
@@ -250,11 +281,13 @@ class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Start or continue the installation."""
-        place, chosen = folder(), addon_preferences.get(context)
-        assert place is not None
-        runtime = Runtime(place)
+        chosen = addon_preferences.get(context)
+        try:
+            made = self._made()
+        except UserError as error:
+            return self._failed(error)
         # A half-installed runtime must never be used.
-        if chosen.torch_python == str(runtime.python):
+        if chosen.torch_python == str(made.python):
             jobs.shut_down()
             _set_python("")
         show("")
@@ -263,33 +296,30 @@ class WAV2SEM_OT_install_runtime(AddonOperator, bpy.types.Operator):
             forget()
             if error:
                 show(error, is_error=True)
-            else:
+                return
+            if made.packages is TORCH:
                 _set_python(result["python"])
-                show("The torch runtime is installed and in use.")
+            show(Text("The {runtime} is installed and in use.", runtime=Text(made.packages.title)))
 
         index = ("--index", chosen.package_index) if chosen.package_index else ()
+        options = ("--packages", made.packages.name, *index, *INSTALL_OPTIONS)
         try:
-            in_process.start(INSTALL, _installer("install", place, *index, *INSTALL_OPTIONS), use)
+            in_process.start(task_of(INSTALL, made.packages), _installer(INSTALL, made.folder, *options), use)
         except (OSError, UserError) as error:
             return self._failed(error)
         return {"FINISHED"}
 
 
-class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
-    """Delete the torch runtime from the extension's folder"""
+class WAV2SEM_OT_remove_runtime(RuntimeOperator, bpy.types.Operator):
+    """Delete this runtime from the extension's folder"""
 
     bl_idname = "wav2sem.remove_runtime"
-    bl_label = "Remove Torch Runtime"
-    bl_options: ClassVar = {"INTERNAL"}
+    bl_label = "Remove Runtime"
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """There must be a runtime, and nothing may be using it."""
-        reason = _no_change_reason(context)
-        place = folder()
-        if not reason and (place is None or not place.is_dir()):
-            return "There is no torch runtime"
-        return reason
+        """Nothing may be using it."""
+        return _no_change_reason(context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> compat.Result:
         """Ask for confirmation."""
@@ -297,34 +327,39 @@ class WAV2SEM_OT_remove_runtime(AddonOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Move it away at once; a task deletes it."""
-        place = folder()
-        assert place is not None
-        if addon_preferences.get(context).torch_python == str(Runtime(place).python):
+        try:
+            made = self._made()
+            if not made.folder.is_dir():
+                raise UserError("There is no {runtime}.", runtime=Text(made.packages.title))
+        except UserError as error:
+            return self._failed(error)
+        if addon_preferences.get(context).torch_python == str(made.python):
             _set_python("")
         # The worker may hold its files open.
         jobs.shut_down()
         # This also deletes what an interrupted removal left.
-        trash = place.with_name(".removed")
+        trash = made.folder.with_name(".removed")
+        removed = functools.partial(_removed, made.packages)
         try:
             trash.mkdir(exist_ok=True)
-            place.rename(trash / uuid4().hex)
-            in_process.start(REMOVE, _installer("remove", trash), _removed)
+            made.folder.rename(trash / uuid4().hex)
+            in_process.start(task_of(REMOVE, made.packages), _installer(REMOVE, trash), removed)
         except UserError as error:
             return self._failed(error)
         except OSError as error:
             return self._failed(
                 Text(
                     "{folder} cannot be removed ({reason}). Close any program that uses it.",
-                    folder=place,
+                    folder=made.folder,
                     reason=error.strerror or error,
                 )
             )
         return {"FINISHED"}
 
 
-def _removed(_result: dict[str, Any], error: str) -> None:
+def _removed(packages: Packages, _result: dict[str, Any], error: str) -> None:
     forget()
-    show(error or "The torch runtime was removed.", is_error=bool(error))
+    show(error or Text("The {runtime} was removed.", runtime=Text(packages.title)), is_error=bool(error))
 
 
 class WAV2SEM_OT_cancel_task(bpy.types.Operator):
@@ -371,12 +406,8 @@ def _no_preferences_reason(context: bpy.types.Context) -> str:
 def _no_change_reason(context: bpy.types.Context) -> str:
     if wait := why_wait_for_its_end():
         return wait
-    if in_process.current(INSTALL) is not None:
-        return "The torch runtime is being installed"
-    if in_process.current(REMOVE) is not None:
-        return "The torch runtime is being removed"
-    if folder() is None:
-        return "Only an installed extension has a folder for it"
+    if addon_preferences.runtime_folder(TORCH.name) is None:
+        return _NO_PLACE
     return _no_preferences_reason(context)
 
 

@@ -15,10 +15,12 @@ from ...errors import Text, UserError
 from ...pipeline.words.pronunciation import LANGUAGES, known_language
 from ...pipeline.words.transcript import SUFFIXES, load_transcript, parse_transcript
 from .. import compat
+from ..animate.recognise import Recognition
 from ..animate.settings import transcript_problem
 from ..sound import info, source
-from ..tasks.task import why_wait
+from ..tasks.task import running_task, why_wait
 from ..translations import translated
+from .task_operator import draw_progress
 from .widgets import AddonOperator, SpeechPanel, columns, draw_text
 
 FIELDS = {"LINE": "transcript", "TEXT": "transcript_text", "FILE": "transcript_file"}
@@ -190,6 +192,13 @@ class WAV2SEM_PT_transcript(SpeechPanel, bpy.types.Panel):
             row.operator(WAV2SEM_OT_paste_transcript.bl_idname, text="", icon="PASTEDOWN")
         self._draw_found(layout, context)
         layout.prop(settings, "language", placeholder=translated("Guessed"))
+        task = running_task()
+        if isinstance(task, Recognition):
+            draw_progress(self.layout.row(align=True), task)
+            return
+        row = layout.row()
+        row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
+        row.operator("wav2sem.recognise_words", icon="SPEAKER")
 
     def _draw_found(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         if trouble := problem(context):
