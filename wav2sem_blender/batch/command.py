@@ -9,6 +9,7 @@ import hashlib
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,12 @@ def add_arguments(
     parser.add_argument("--model", default="default", help="a model folder; without it, the bundled model")
     parser.add_argument("--engine", default="auto", choices=("auto", "onnx", "torch"))
     parser.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
+    parser.add_argument(
+        "--recognise",
+        type=Path,
+        metavar="DIR",
+        help="let this Whisper model (a folder for faster-whisper) write the transcript of rows that have none",
+    )
     parser.add_argument("--chunk", type=_chunk, default=(1, 1), metavar="I/N", help="only part I of N, for farms")
     parser.add_argument(
         "--lines-may-fail", action="store_true", help="exit code 0 although lines failed; the report names them"
@@ -80,6 +87,7 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
         model=arguments.model,
         engine=arguments.engine,
         device=arguments.device,
+        recognise="" if arguments.recognise is None else str(arguments.recognise.absolute()),
         jobs=arguments.jobs,
         chunk=arguments.chunk,
         lines_may_fail=arguments.lines_may_fail,
@@ -89,13 +97,15 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
 
 def batch(arguments: argparse.Namespace) -> int:
     """Run the batch and return its exit code."""
+    from ..pipeline.recognise import NoLibraryError
     from . import pool, run
 
     options = options_of(arguments)
     end_by_signal()
     try:
         model = _model(options)
-    except _NoEngineError as error:
+        _check_recogniser(options, is_here=not arguments.scheduler)
+    except (_NoEngineError, NoLibraryError) as error:
         return failed("engine", report(error))
     except UserError as error:
         return failed("model", report(error))
@@ -105,6 +115,16 @@ def batch(arguments: argparse.Namespace) -> int:
         return run.run(options, model, functools.partial(dask_workers.made, address=arguments.scheduler))
     workers = pool.Workers(n=options.n_workers, environment=pool.one_thread_each(environment.embedded()))
     return run.run(options, model, workers.made)
+
+
+def _check_recogniser(options: run.Options, *, is_here: bool) -> None:
+    """Check before anything starts what `Recogniser` checks in each worker; raises as that."""
+    from ..pipeline.recognise import MODULE, check_folder, no_library
+
+    if options.recognise:
+        check_folder(Path(options.recognise))
+        if is_here and find_spec(MODULE) is None:
+            raise no_library(f"No module named {MODULE!r}")
 
 
 def failed(cause: str, text: str) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,7 @@ from .exit_codes import is_of_the_disk
 if TYPE_CHECKING:
     from ..pipeline.infer import SpeechAnimator
     from ..pipeline.motion import Motion
+    from ..pipeline.recognise import Recogniser
     from ..pipeline.words.transcript import Transcript
 
 _limited = False
@@ -40,8 +42,9 @@ def run(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """Make a line.
 
     Args:
-        arguments: `audio`, `transcript` (a path) or `text`, `files` (format: path), `settings` (`manifest.SETTINGS`),
-            `model`, `engine`, `device`, `memory_bytes` (what a worker may take; 0 for all there is).
+        arguments: `audio`, `transcript` (a path) or `text` or `recognise` (the folder of a recogniser), `files`
+            (format: path), `settings` (`manifest.SETTINGS`), `model`, `engine`, `device`, `memory_bytes` (what a worker
+            may take; 0 for all there is).
         models: The warm model.
 
     Returns:
@@ -74,9 +77,10 @@ def _made(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
         raise _FailedError("engine", error) from error
     except UserError as error:
         raise _FailedError("engine" if type(error).__name__ == "MissingModuleError" else "model", error) from error
+    recogniser = _recogniser_of(arguments)
     audio = Path(arguments["audio"])
     try:
-        motion, said = _heard(audio, arguments, animator)
+        motion, said = _heard(audio, arguments, animator, recogniser)
     except UserError as error:
         raise _FailedError("audio", error) from error
     except OSError as error:
@@ -90,7 +94,29 @@ def _made(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
     return said
 
 
-def _heard(audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator) -> tuple[Motion, dict[str, Any]]:
+def _recogniser_of(arguments: Mapping[str, Any]) -> Recogniser | None:
+    if not arguments["recognise"]:
+        return None
+    from ..pipeline.recognise import NoLibraryError
+
+    try:
+        return _warm_recogniser(arguments["recognise"], "cuda" if arguments["device"].startswith("cuda") else "cpu")
+    except NoLibraryError as error:
+        raise _FailedError("engine", error) from error
+    except UserError as error:
+        raise _FailedError("model", error) from error
+
+
+@lru_cache(maxsize=1)
+def _warm_recogniser(folder: str, device: str) -> Recogniser:
+    from ..pipeline.recognise import Recogniser
+
+    return Recogniser(Path(folder), device)
+
+
+def _heard(
+    audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator, recogniser: Recogniser | None
+) -> tuple[Motion, dict[str, Any]]:
     from ..pipeline.audio import Speech
     from ..pipeline.sound_file import file_sha256
     from .confidence import confidence, fit
@@ -99,7 +125,11 @@ def _heard(audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator) 
 
     settings, n_notes = arguments["settings"], len(animator.notes)
     transcript, transcript_sha256 = _transcript(arguments)
+    language = settings["language"]
     with Speech.from_file(audio) as speech:
+        recognised = None if recogniser is None else recogniser.recognise(speech, language)
+        if recognised is not None:
+            transcript, language = recognised.transcript, recognised.language
         motion = animator.animate_speech(
             speech,
             style=settings["style"],
@@ -107,7 +137,7 @@ def _heard(audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator) 
             articulation=settings["articulation"],
             seed=settings["seed"],
             transcript=transcript,
-            language=settings["language"],
+            language=language,
         )
         fits = None if transcript is None or motion.track is None else fit(motion.track, len(transcript.words))
         said: dict[str, Any] = {
@@ -118,6 +148,7 @@ def _heard(audio: Path, arguments: Mapping[str, Any], animator: SpeechAnimator) 
             **measures(audio, speech),
             "audio_sha256": speech.sha256,
             **({"transcript_sha256": transcript_sha256} if transcript_sha256 else {}),
+            **({} if recogniser is None else {"recognised": recognised.text if recognised else ""}),
             "bars": _packed(bars(speech)),
         }
     if file_sha256(audio) != speech.sha256:

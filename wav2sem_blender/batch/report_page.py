@@ -23,7 +23,7 @@ _TEMPLATE = Path(__file__).with_suffix(".html")
 _OURS = b'<meta name="generator" content="wav2sem batch">'
 # Hashes, sizes and the like are in report.jsonl alone.
 _SHOWN = (
-    *("row", "name", "audio", "state", "cause", "error", "notes", "seconds", "confidence", "fit"),
+    *("row", "name", "audio", "state", "cause", "error", "notes", "seconds", "confidence", "fit", "recognised"),
     *("level_db", "peak_db", "clipped", "noise_db", "silence", "bars", "lips"),
 )
 

@@ -54,6 +54,14 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
+def folder_sha256(path: str) -> str:
+    """Hash of the names and bytes of a folder's files, not of those in folders below it."""
+    digest = hashlib.sha256()
+    for name in sorted(entry.name for entry in os.scandir(path) if entry.is_file()):
+        digest.update(f"{name}\0{file_sha256(os.path.join(path, name))}\0".encode())
+    return digest.hexdigest()
+
+
 def left_to_make(
     rows: Iterable[Row], journal: Journal, recipe_of: Callable[[Row], str], files_of: Callable[[Row], dict[str, Path]]
 ) -> list[Row]:

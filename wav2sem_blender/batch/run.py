@@ -41,6 +41,7 @@ class Options:
         model: "default" or a model folder.
         engine: "auto", "onnx" or "torch".
         device: "auto", "cpu", "cuda", "mps" or "xpu".
+        recognise: The folder of a speech recogniser for rows of which nobody says what is said; empty for none.
         jobs: How many workers; 0 for one a core.
         chunk: Make part i of n of the rows alone.
         lines_may_fail: Whether the exit code is that of success although lines failed.
@@ -54,6 +55,7 @@ class Options:
     model: str = "default"
     engine: str = "auto"
     device: str = "auto"
+    recognise: str = ""
     jobs: int = 0
     chunk: tuple[int, int] = (1, 1)
     lines_may_fail: bool = False
@@ -180,6 +182,8 @@ def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: 
     said = next((row for row in rows if row.transcript or row.text), None)
     if said is not None and not model.tells_phones:
         raise Stop("model", f"row {said.number}: this model tells no phones, so it cannot use what is said.")
+    if options.recognise and not model.tells_phones:
+        raise Stop("model", "this model tells no phones, so it cannot use recognised words; leave out --recognise.")
     return rows
 
 
@@ -201,18 +205,27 @@ def _chunk(rows: list[Row], chunk: tuple[int, int]) -> list[Row]:
 
 def _recipes(options: Options, model: Model) -> Callable[[Row], str]:
     """The recipe of a row; rows share their settings' dictionaries, so few are computed."""
-    known: dict[tuple[int, str, str], str] = {}
+    known: dict[tuple[int, str, str, str], str] = {}
+    recogniser_sha256 = functools.cache(resume.folder_sha256)
 
     def recipe_of(row: Row) -> str:
-        key = (id(row.settings), row.character, row.object)
+        recogniser = _recogniser(options, row)
+        key = (id(row.settings), row.character, row.object, recogniser)
         if key not in known:
-            character = {"character": resume.file_sha256(row.character), "object": row.object} if row.character else {}
+            others = {"character": resume.file_sha256(row.character), "object": row.object} if row.character else {}
+            if recogniser:
+                others["recogniser"] = recogniser_sha256(recogniser)
             known[key] = resume.recipe(
-                row.settings, formats=options.formats, model=model.sha256, engine=model.engine, **character
+                row.settings, formats=options.formats, model=model.sha256, engine=model.engine, **others
             )
         return known[key]
 
     return recipe_of
+
+
+def _recogniser(options: Options, row: Row) -> str:
+    """The folder of the recogniser that hears a row's words; empty where they are given."""
+    return "" if row.transcript or row.text else options.recognise
 
 
 def _arguments(options: Options, model: Model, files_of: FilesOf, row: Row) -> dict[str, Any]:
@@ -220,6 +233,7 @@ def _arguments(options: Options, model: Model, files_of: FilesOf, row: Row) -> d
         "audio": row.audio,
         "transcript": row.transcript,
         "text": row.text,
+        "recognise": _recogniser(options, row),
         "files": {name: str(path.absolute()) for name, path in files_of(row).items()},
         "settings": dict(row.settings),
         "model": options.model if options.model == "default" else str(Path(options.model).absolute()),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import Text, UserError
+from ..errors import Text
 from . import environment
 from .child import tell
 
@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """What is said: `text`, a line for each of the recogniser's; its `language`, or ""; and the number of `words`.
 
     Raises:
-        UserError: A library is missing, the folder is no model, the recording cannot be read, or no words are in it.
+        UserError: A library is missing, the folder is no model, or the recording cannot be read.
     """
     environment.check_modules()
     from ..pipeline.audio import Speech
@@ -42,5 +42,5 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         progress("words", 0.0)
         found = recogniser.recognise(speech, language, progress)
     if found is None:
-        raise UserError("No words were recognised in this sound. Is it speech, and is it loud enough?")
+        return {"text": "", "language": "", "words": 0}
     return {"text": found.text, "language": found.language, "words": len(found.transcript.words)}

@@ -12,7 +12,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ from ...pipeline import delivery
 from ...pipeline.checkpoint import CONFIG_FILE, ModelFolder, open_folder
 from ...pipeline.curve_formats import SUFFIXES
 from ...pipeline.motion import LIVE_LINK_FPS
+from ...pipeline.recognise import NoLibraryError, check_folder
 from ...pipeline.retarget import resample
 from ...worker.client import JobFailedError, WorkerDiedError
+from ...worker.environment import WorkerEnvironment, pip_command
+from ...worker.task import TaskDiedError, TaskFailedError, TaskProcess
 from .. import addon_preferences
 from ..scene import exports
 from ..scene.checks import find_object
-from . import jobs
+from . import jobs, recognise
 from .settings import AnimateSettings, resolve_model, worker_environment
 
 NAME = "wav2sem_batch"  # Blender takes identifiers alone
@@ -60,25 +63,55 @@ def run_command(arguments: list[str]) -> int:
     batch_command.end_by_signal()
     context = bpy.context
     try:
-        model = _model(context, options)
-        workers = pool.Workers(n=options.n_workers, environment=pool.one_thread_each(worker_environment(context)))
+        folder = _model_folder(context, options)
+        worker = _worker_environment(context, options, folder)
+    except NoLibraryError as error:
+        return batch_command.failed("engine", report(error))
     except UserError as error:
         return batch_command.failed("model", report(error))
-    scenes = _Scenes(options, workers)
+    scenes = _Scenes(options, pool.Workers(n=options.n_workers, environment=pool.one_thread_each(worker)))
     try:
-        return run.run(options, model, scenes.made, functools.partial(_files, options), scenes=True)
+        return run.run(options, _model(options, folder), scenes.made, functools.partial(_files, options), scenes=True)
     finally:
         jobs.shut_down()
 
 
-def _model(context: bpy.types.Context, options: run.Options) -> run.Model:
+def _model_folder(context: bpy.types.Context, options: run.Options) -> ModelFolder:
     name = resolve_model(context, options.model)
     path = DEFAULT_MODEL if name == "default" else Path(name)
     folder = open_folder(path)
     if not isinstance(folder, ModelFolder):
         raise UserError("{path}: a Wav2Sem alone has no face; choose another model.", path=path)
+    return folder
+
+
+def _worker_environment(context: bpy.types.Context, options: run.Options, folder: ModelFolder) -> WorkerEnvironment:
+    """The Python of the workers. Where they recognise words, it has faster-whisper and runs the model, too.
+
+    Raises:
+        NoLibraryError: It has no faster-whisper.
+        UserError: The recogniser or the Python is not there.
+    """
+    own = worker_environment(context)
+    if not options.recognise:
+        return own
+    check_folder(Path(options.recognise))
+    recogniser = recognise.recogniser_environment(context)
+    if recogniser != own and folder.has_onnx and options.engine != "torch" and options.device in ("auto", "cpu"):
+        return recogniser
+    found = TaskProcess(own.run("worker.probe"), own.variables(), "").wait()
+    if not found.get("recogniser"):
+        raise NoLibraryError(
+            "{python} runs the model, and has no faster-whisper for --recognise. Install it there: {command}",
+            python=own.python,
+            command=pip_command(str(own.python), ["faster-whisper"]),
+        )
+    return own
+
+
+def _model(options: run.Options, folder: ModelFolder) -> run.Model:
     return run.Model(
-        sha256=hashlib.sha256((path / CONFIG_FILE).read_bytes()).hexdigest(),
+        sha256=hashlib.sha256((folder.path / CONFIG_FILE).read_bytes()).hexdigest(),
         engine=options.engine,
         channels=folder.config.channels,
         tells_phones=bool(folder.config.phones),
@@ -130,8 +163,13 @@ class _Scenes:
 
     def _answer(self, row: Row, arguments: Mapping[str, Any]) -> Answer:
         """Make a scene. The worker first hears the recording alone, for the report; it then has the model warm."""
+        recognised: dict[str, str] = {}
         try:
+            if arguments["recognise"]:
+                row, arguments, recognised = self._recognised(row, arguments)
             heard = jobs.call(bpy.context, "batch.line", {**arguments, "files": {}, "memory_bytes": 0})
+        except TaskFailedError as error:
+            return {"error": error.text, "cause": "engine" if isinstance(error, TaskDiedError) else "audio"}
         except UserError as error:
             return {"error": error.text, "cause": "engine"}
         if "error" in heard:
@@ -140,9 +178,19 @@ class _Scenes:
         try:
             notes = _made_scene(row, self.options, files)
             sizes = {name: file.stat().st_size for name, file in files.items()}
-            return {**heard, "bytes": sizes, "notes": [*heard["notes"], *map(str, notes)]}
+            return {**heard, **recognised, "bytes": sizes, "notes": [*heard["notes"], *map(str, notes)]}
         except Exception as error:
             return {"error": Text("{text}", text=report(error)), "cause": _cause(error)}
+
+    def _recognised(self, row: Row, arguments: Mapping[str, Any]) -> tuple[Row, Mapping[str, Any], dict[str, str]]:
+        """The row and its arguments with the words that are recognised, and what the report says of them."""
+        worker, language = recognise.recogniser_environment(bpy.context), row.settings["language"]
+        task = recognise.process(worker, Path(row.audio), Path(self.options.recognise), self.options.device, language)
+        found = task.wait()
+        text, settings = found["text"], {**row.settings, "language": found["language"] or language}
+        row = replace(row, text=text, settings=settings)
+        arguments = {**arguments, "recognise": "", "text": text, "settings": settings}
+        return row, arguments, {"recognised": text, "transcript_sha256": ""}  # nobody said what is said
 
 
 def _cause(error: Exception) -> str:

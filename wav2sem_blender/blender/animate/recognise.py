@@ -11,7 +11,7 @@ import bpy
 
 from ...errors import Text, UserError
 from ...leftovers import MadeFolder
-from ...pipeline.recognise import MODULE, check_folder
+from ...pipeline.recognise import MODULE, NoLibraryError, check_folder
 from ...pipeline.time_slicing import Steps
 from ...worker import environment
 from ...worker.environment import WorkerEnvironment
@@ -80,9 +80,7 @@ class Recognition(Task):
         if self._task is None:
             if self._decoding is not None and not self._decoding.poll():
                 return False
-            arguments = (str(self._audio.for_worker), str(self._model), self._device, self._language)
-            command = self._worker.run("worker.recognise", *arguments)
-            self._task = TaskProcess(command, self._worker.variables(), "Loading the Recogniser")
+            self._task = process(self._worker, self._audio.for_worker, self._model, self._device, self._language)
         is_done = self._task.poll()
         self.title, self.fraction = self._task.text, _DECODED + (1 - _DECODED) * self._task.fraction
         return is_done
@@ -95,8 +93,10 @@ class Recognition(Task):
                 'The scene "{scene}" was deleted meanwhile. Undo that, or go to another scene, and run it again.',
                 scene=self._scene_name,
             )
-        yield
         found = self._task.result
+        if not found.get("words"):
+            raise UserError("No words were recognised in this sound. Is it speech, and is the range right?")
+        yield
         text = bpy.data.texts.new(Path(self._audio.name).stem)
         text.write(f"{found['text']}\n")
         text[HEARD] = found["language"]
@@ -109,6 +109,12 @@ class Recognition(Task):
             if part is not None:
                 part.cancel()
         self._folder.remove()
+
+
+def process(worker: WorkerEnvironment, audio: Path, model: Path, device: str, language: str) -> TaskProcess:
+    """Begin to recognise; the result is that of `worker.recognise`."""
+    command = worker.run("worker.recognise", str(audio), str(model), device, language)
+    return TaskProcess(command, worker.variables(), "Loading the Recogniser")
 
 
 def words_told(words: Words) -> Text:
@@ -139,11 +145,20 @@ def recogniser_environment(context: bpy.types.Context) -> WorkerEnvironment:
     """The Python that recognises: the installed runtime, else the one that the user named, else Blender's own.
 
     Raises:
-        UserError: None of them is there, or Blender's own has no faster-whisper. Whether the user's has, a run tells.
+        NoLibraryError: Blender's own has no faster-whisper. Whether the user's has, a run tells.
+        UserError: The user's is not there.
     """
-    folder = addon_preferences.runtime_folder(RECOGNISER.name)
-    if folder is not None and (made := Runtime(folder, RECOGNISER)).is_complete:
-        return environment.from_python(made.python)
+    if (installed := installed_runtime()) is not None:
+        return environment.from_python(installed.python)
     if not addon_preferences.get(context).torch_python and find_spec(MODULE) is None:
-        raise UserError("faster-whisper is not installed; install the recogniser runtime in the add-on's preferences")
+        raise NoLibraryError(
+            "faster-whisper is not installed; install the recogniser runtime in the add-on's preferences"
+        )
     return worker_environment(context)
+
+
+def installed_runtime() -> Runtime | None:
+    """The recogniser's runtime, if it is complete."""
+    folder = addon_preferences.runtime_folder(RECOGNISER.name)
+    made = None if folder is None else Runtime(folder, RECOGNISER)
+    return made if made is not None and made.is_complete else None

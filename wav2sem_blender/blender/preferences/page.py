@@ -211,8 +211,7 @@ def recogniser_lines(context: bpy.types.Context, chosen: Any, answer: Report | s
             lines.append(("CHECKMARK", text))
         except (OSError, UserError) as error:
             lines.append(("ERROR", report(error)))
-    made = python.runtime(RECOGNISER)
-    if (made is not None and made.is_complete) or not isinstance(answer, Report):
+    if recognise.installed_runtime() is not None or not isinstance(answer, Report):
         return lines
     if answer.recogniser:
         text = Text("{library} in {python}", library=answer.recogniser, python=answer.executable)
