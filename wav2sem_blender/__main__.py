@@ -338,7 +338,7 @@ def _animate_one(
             if recognised is None:
                 notes.append(Text("no words were recognised"))
             else:
-                transcript, language = recognised
+                transcript, language = recognised.transcript, recognised.language
         motion = animator.animate_file(
             speech,
             style=arguments.style,

@@ -16,6 +16,7 @@ import bpy
 import pytest
 
 from wav2sem_blender.assets import DEFAULT_MODEL
+from wav2sem_blender.blender import addon_preferences as stored
 from wav2sem_blender.blender.animate import estimate, settings
 from wav2sem_blender.blender.preferences import models as model_folders
 from wav2sem_blender.blender.preferences import page
@@ -23,9 +24,8 @@ from wav2sem_blender.blender.preferences import python as runtime
 from wav2sem_blender.blender.tasks import in_process
 from wav2sem_blender.errors import Text, UserError
 from wav2sem_blender.worker import environment
-from wav2sem_blender.worker import runtime as worker_runtime
 from wav2sem_blender.worker.probe import Report
-from wav2sem_blender.worker.runtime import Runtime
+from wav2sem_blender.worker.runtime import RECOGNISER, TORCH, Runtime
 from wav2sem_blender.worker.task import TaskProcess
 
 FULL = Report(
@@ -62,11 +62,10 @@ def models(addon_preferences, tmp_path):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The extension's folder for the runtime."""
-    folder = tmp_path / "user" / "torch_runtime"
-    monkeypatch.setattr(runtime, "folder", lambda: folder)
+    """The extension's folder for the torch runtime."""
+    monkeypatch.setattr(stored, "runtime_folder", lambda name: tmp_path / "user" / name)
     monkeypatch.setattr(runtime, "is_online", lambda: True)
-    return folder
+    return tmp_path / "user" / TORCH.name
 
 
 def write_model(folder: Path, weights: bytes = b"four") -> Path:
@@ -286,7 +285,9 @@ class TestPage:
         page = drawn(addon_preferences)
         for text in (
             "Bundled model: ONNX Runtime 1.31.1 on the CPU",
-            "Install Torch Runtime",
+            "Install the torch runtime",
+            "Install the recogniser runtime",
+            "faster-whisper for",
             "to download and",
             "Allow Online Access",
             "default (bundled)",
@@ -299,22 +300,23 @@ class TestPage:
         runtime._answers[("", "auto")] = FULL
         made = Runtime(place)
         made.python.parent.mkdir(parents=True)
-        runtime._take_measure({"size_bytes": 2_000_000_000}, "")
+        runtime._take_measure(TORCH, {"size_bytes": 2_000_000_000}, "")
         page = drawn(addon_preferences)
         assert "stopped after 2.0 GB; you can continue it" in page and "Continue Installation\nRemove" in page
         made.python.write_bytes(b"")
         made.set_complete()
         page = drawn(addon_preferences)
-        assert "Torch runtime: 1 MB in" in page and "Use It\nRemove" in page
-        monkeypatch.setattr(worker_runtime, "REQUIREMENTS", ("torch==3.0",))
+        assert "The torch runtime is installed: 1 MB in" in page and "Use It\nRemove" in page
+        monkeypatch.setattr(Runtime, "is_outdated", True)
         assert "Update\nRemove" in drawn(addon_preferences)
         task = TaskProcess([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
-        in_process._running[runtime.INSTALL] = in_process._Running(task, lambda result, error: None)
+        installing = runtime.task_of(runtime.INSTALL, TORCH)
+        in_process._running[installing] = in_process._Running(task, lambda result, error: None)
         try:
             page = drawn(addon_preferences)
             assert "Downloading torch   0:0" in page and "Cancel" in page and "Update" not in page
         finally:
-            in_process.cancel(runtime.INSTALL)
+            in_process.cancel(installing)
 
     def test_a_chosen_python_without_torch(self, addon_preferences, place):
         addon_preferences.torch_python = "/opt/python"
@@ -377,7 +379,7 @@ class TestInstalling:
         given = runs(monkeypatch, f"print('{json.dumps({'result': {'python': python}})}')")
         assert bpy.ops.wav2sem.install_runtime() == {"FINISHED"}
         assert addon_preferences.torch_python == python
-        assert given == [("install", place, "--index", "somewhere")]
+        assert given == [("install", place, "--packages", "torch_runtime", "--index", "somewhere")]
         assert runtime.message == ("The torch runtime is installed and in use.", False)
 
     def test_what_is_half_made_is_not_used(self, addon_preferences, place, monkeypatch):
@@ -390,16 +392,62 @@ class TestInstalling:
         assert runtime.message == ("The disk is full.", True)
 
     def test_removing_deletes_the_folder_and_leaves_the_python(self, addon_preferences, place):
-        assert runtime.WAV2SEM_OT_remove_runtime.disabled_reason(bpy.context) == "There is no torch runtime"
+        with pytest.raises(RuntimeError, match="There is no torch runtime"):
+            bpy.ops.wav2sem.remove_runtime()
         (place / "env").mkdir(parents=True)
         (place / "env" / "file").write_bytes(b"12345")
-        runtime._take_measure({"size_bytes": 5}, "")
-        assert Runtime(place).is_unfinished and runtime.unfinished_bytes() == 5
+        runtime._take_measure(TORCH, {"size_bytes": 5}, "")
+        assert Runtime(place).is_unfinished and runtime.unfinished_bytes(TORCH) == 5
         addon_preferences.torch_python = str(Runtime(place).python)
         assert bpy.ops.wav2sem.remove_runtime() == {"FINISHED"}
         assert list(place.parent.iterdir()) == []
         assert addon_preferences.torch_python == ""
         assert runtime.message == ("The torch runtime was removed.", False)
+
+
+class TestRecogniser:
+    def test_the_model_is_shown_with_size_and_licence_or_what_is_wrong(self, addon_preferences, place, whisper_model):
+        runtime._answers[("", "auto")] = FULL
+        assert "The Python in use has no faster-whisper; install the recogniser runtime" in drawn(addon_preferences)
+        addon_preferences.recogniser_folder = str(whisper_model)
+        (whisper_model / "model.bin").write_bytes(bytes(145_000_000))
+        assert "Whisper model: 145 MB; OpenAI's are under the MIT licence" in drawn(addon_preferences)
+        (whisper_model / "vocabulary.txt").unlink()
+        assert "for faster-whisper: it has no vocabulary.txt." in " ".join(drawn(addon_preferences).split())
+        addon_preferences.recogniser_folder = "/nowhere"
+        assert "/nowhere: there is no such folder" in drawn(addon_preferences)
+
+    def test_where_it_runs(self, addon_preferences, place):
+        runtime._answers[("", "auto")] = replace(FULL, recogniser="faster-whisper 1.2.1")
+        assert "faster-whisper 1.2.1 in /opt/python" in drawn(addon_preferences)
+        runtime._answers[("", "auto")] = replace(FULL, recogniser_trouble="faster-whisper: ImportError: no AVX")
+        assert "faster-whisper: ImportError: no AVX" in drawn(addon_preferences)
+        complete(Runtime(place.with_name(RECOGNISER.name), RECOGNISER))
+        page = drawn(addon_preferences)
+        assert "The recogniser runtime is installed" in page and "ImportError" not in page
+        assert "Install the torch runtime" in page, "the two are independent"
+
+    def test_installing_and_removing_leave_torch_alone(self, addon_preferences, place, monkeypatch):
+        complete(Runtime(place, TORCH))
+        addon_preferences.torch_python = python = str(Runtime(place).python)
+        recogniser = Runtime(place.with_name(RECOGNISER.name), RECOGNISER)
+        given = runs(monkeypatch, 'print(\'{"result": {"python": "x"}}\')')
+        assert bpy.ops.wav2sem.install_runtime(name=RECOGNISER.name) == {"FINISHED"}
+        assert given == [("install", recogniser.folder, "--packages", RECOGNISER.name)]
+        assert runtime.message == ("The recogniser runtime is installed and in use.", False)
+        complete(recogniser)
+        monkeypatch.undo()
+        monkeypatch.setattr(stored, "runtime_folder", lambda name: place.with_name(name))
+        assert bpy.ops.wav2sem.remove_runtime(name=RECOGNISER.name) == {"FINISHED"}
+        assert [path.name for path in place.parent.iterdir()] == [TORCH.name]
+        assert addon_preferences.torch_python == python and Runtime(place).is_complete
+
+
+def complete(made: Runtime) -> None:
+    """As after an installation."""
+    made.python.parent.mkdir(parents=True)
+    made.python.touch(mode=0o755)
+    made.set_complete()
 
 
 def test_cancelling_and_unregistering_end_the_process():

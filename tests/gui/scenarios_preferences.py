@@ -59,14 +59,15 @@ def _models(gui: Gui) -> Steps[None]:
 def _runtime(gui: Gui, runtime: Any, tasks: Any) -> Steps[None]:
     """Offline, downloading, interrupted, complete."""
     assert not bpy.ops.wav2sem.install_runtime.poll(), "offline, nothing can be installed"
-    place = runtime.folder()
-    made = stage.part("worker.runtime").Runtime(place)
+    packages = stage.part("worker.runtime").TORCH
+    made, installing = runtime.runtime(packages), runtime.task_of(runtime.INSTALL, packages)
+    place = made.folder
     task = stage.part("worker.task").TaskProcess(["sleep", "600"], {}, "Downloading torch (1.2 GB of about 3.1 GB)")
     task.fraction = 0.4
-    tasks.start(runtime.INSTALL, task, lambda result, error: None)
+    tasks.start(installing, task, lambda result, error: None)
     yield from gui.picture("preferences_installing")
     made.python.parent.mkdir(parents=True)
-    bpy.ops.wav2sem.cancel_task(name=runtime.INSTALL)
+    bpy.ops.wav2sem.cancel_task(name=installing)
     assert task.poll() and made.is_unfinished
     yield from gui.until(lambda: runtime.answer(bpy.context) and not tasks.any_running(), "the measure", 240)
     yield from gui.picture("preferences_unfinished")

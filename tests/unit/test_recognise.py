@@ -17,7 +17,7 @@ from wav2sem_blender.errors import MissingFileError, UserError
 from wav2sem_blender.pipeline import recognise
 from wav2sem_blender.pipeline.audio import SAMPLE_RATE_HZ, Speech
 from wav2sem_blender.pipeline.motion import Motion
-from wav2sem_blender.pipeline.recognise import FILES, Recogniser
+from wav2sem_blender.pipeline.recognise import FILES, VOCABULARIES, NoLibraryError, Recogniser
 
 
 class FakeWhisper:
@@ -32,7 +32,10 @@ class FakeWhisper:
         if "damaged" in folder:
             raise RuntimeError("File model.bin is incomplete:\nfailed to read a buffer")
 
-    def transcribe(self, samples_S: np.ndarray, *, language: str | None, condition_on_previous_text: bool):
+    def transcribe(
+        self, samples_S: np.ndarray, *, language: str | None, condition_on_previous_text: bool, temperature: float
+    ):
+        assert temperature == 0.0, "what is drawn at random depends on what was heard before"
         if language == "mk":
             raise ValueError("'mk' is not a valid language code")
         self.heard.append(samples_S)
@@ -51,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(FakeWhisper, "asked", [])
     made = tmp_path / "whisper"
     made.mkdir()
-    for name in FILES:
+    for name in (*FILES, VOCABULARIES[1]):
         (made / name).write_bytes(b"x")
     return made
 
@@ -68,6 +71,7 @@ def test_its_words_become_a_transcript_with_times(folder: Path) -> None:
     (line,) = found.transcript.lines
     assert [word.text for word in line.words] == ["Hello", "there", "42"], "its asterisks and brackets are no markup"
     assert (line.start_s, line.end_s) == (2.0, 6.0) and found.transcript.marks == ()
+    assert found.text == "Hello there , 42.", "as it is written"
     assert told[-1] == ("words", 1.0)
     (samples_S,) = FakeWhisper.heard
     assert samples_S.dtype == np.float32 and np.std(samples_S) == pytest.approx(0.05, rel=0.01)
@@ -113,11 +117,15 @@ def test_what_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"whisper is no Whisper model for faster-whisper: it has no tokenizer\.json"):
         Recogniser(folder)
     (folder / "tokenizer.json").touch()
+    (folder / VOCABULARIES[1]).unlink()
+    with pytest.raises(UserError, match=r"it has no vocabulary\.txt"):
+        Recogniser(folder)
+    (folder / VOCABULARIES[0]).touch()
     damaged = folder.rename(folder.with_name("damaged"))
     with pytest.raises(UserError, match=r"cannot be loaded \(File model\.bin is incomplete: failed to read a buffer\)"):
         Recogniser(damaged)
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
-    with pytest.raises(UserError, match="pip install faster-whisper"):
+    with pytest.raises(NoLibraryError, match="in the add-on's preferences; elsewhere: pip install faster-whisper"):
         Recogniser(damaged)
 
 

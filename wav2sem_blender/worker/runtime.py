@@ -99,9 +99,9 @@ RECOGNISER = Packages(
     ),
     proof="recogniser",
     sizes=(
-        Size(130_000_000, 450_000_000, "faster-whisper for NVIDIA GPUs (CUDA) and the CPU"),
+        Size(130_000_000, 450_000_000, "faster-whisper for the CPU"),
         Size(60_000_000, 220_000_000, "faster-whisper for the CPU"),
-        Size(90_000_000, 290_000_000, "faster-whisper for NVIDIA GPUs (CUDA) and the CPU"),
+        Size(90_000_000, 290_000_000, "faster-whisper for the CPU"),
     ),
 )
 ALL = {packages.name: packages for packages in (TORCH, RECOGNISER)}

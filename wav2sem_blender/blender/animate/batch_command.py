@@ -184,9 +184,8 @@ class _Scenes:
 
     def _recognised(self, row: Row, arguments: Mapping[str, Any]) -> tuple[Row, Mapping[str, Any], dict[str, str]]:
         """The row and its arguments with the words that are recognised, and what the report says of them."""
-        worker, language = recognise.recogniser_environment(bpy.context), row.settings["language"]
-        task = recognise.process(worker, Path(row.audio), Path(self.options.recognise), self.options.device, language)
-        found = task.wait()
+        model, language = Path(self.options.recognise), row.settings["language"]
+        found = recognise.process(bpy.context, Path(row.audio), model, self.options.device, language).wait()
         text, settings = found["text"], {**row.settings, "language": found["language"] or language}
         row = replace(row, text=text, settings=settings)
         arguments = {**arguments, "recognise": "", "text": text, "settings": settings}

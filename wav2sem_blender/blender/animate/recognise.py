@@ -61,9 +61,8 @@ class Recognition(Task):
         super().__init__("Reading the Audio")
         self._model = chosen_folder(context) if folder is None else folder
         check_folder(self._model)
-        self._worker = recogniser_environment(context)
-        self._device = addon_preferences.get(context).device if settings.device == "auto" else settings.device
-        self._language = settings.language
+        recogniser_environment(context)
+        self._device, self._language = settings.device, settings.language
         self._scene_uid, self._scene_name = context.scene.session_uid, context.scene.name
         self._task: TaskProcess | None = None
         self._decoding = None
@@ -80,7 +79,8 @@ class Recognition(Task):
         if self._task is None:
             if self._decoding is not None and not self._decoding.poll():
                 return False
-            self._task = process(self._worker, self._audio.for_worker, self._model, self._device, self._language)
+            audio = self._audio.for_worker
+            self._task = process(bpy.context, audio, self._model, self._device, self._language)
         is_done = self._task.poll()
         self.title, self.fraction = self._task.text, _DECODED + (1 - _DECODED) * self._task.fraction
         return is_done
@@ -111,8 +111,17 @@ class Recognition(Task):
         self._folder.remove()
 
 
-def process(worker: WorkerEnvironment, audio: Path, model: Path, device: str, language: str) -> TaskProcess:
-    """Begin to recognise; the result is that of `worker.recognise`."""
+def process(context: bpy.types.Context, audio: Path, model: Path, device: str, language: str) -> TaskProcess:
+    """Begin to recognise; the result is that of `worker.recognise`.
+
+    Raises:
+        UserError: As `recogniser_environment`.
+    """
+    worker = recogniser_environment(context)
+    if installed_runtime() is not None:
+        device = "cpu"  # it has none of NVIDIA's libraries
+    elif device == "auto":
+        device = addon_preferences.get(context).device
     command = worker.run("worker.recognise", str(audio), str(model), device, language)
     return TaskProcess(command, worker.variables(), "Loading the Recogniser")
 
