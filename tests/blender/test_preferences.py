@@ -285,8 +285,8 @@ class TestPage:
         page = drawn(addon_preferences)
         for text in (
             "Bundled model: ONNX Runtime 1.31.1 on the CPU",
-            "Install the torch runtime",
-            "Install the recogniser runtime",
+            "Install Torch Runtime",
+            "Install Recogniser Runtime",
             "faster-whisper for",
             "to download and",
             "Allow Online Access",
@@ -306,7 +306,7 @@ class TestPage:
         made.python.write_bytes(b"")
         made.set_complete()
         page = drawn(addon_preferences)
-        assert "The torch runtime is installed: 1 MB in" in page and "Use It\nRemove" in page
+        assert "The Torch Runtime is installed: 1 MB in" in page and "Use It\nRemove" in page
         monkeypatch.setattr(Runtime, "is_outdated", True)
         assert "Update\nRemove" in drawn(addon_preferences)
         task = TaskProcess([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, "Downloading torch")
@@ -380,7 +380,7 @@ class TestInstalling:
         assert bpy.ops.wav2sem.install_runtime() == {"FINISHED"}
         assert addon_preferences.torch_python == python
         assert given == [("install", place, "--packages", "torch_runtime", "--index", "somewhere")]
-        assert runtime.message == ("The torch runtime is installed and in use.", False)
+        assert runtime.message == ("The Torch Runtime is installed and in use.", False)
 
     def test_what_is_half_made_is_not_used(self, addon_preferences, place, monkeypatch):
         """An update that fails leaves Blender's own Python in use."""
@@ -392,7 +392,7 @@ class TestInstalling:
         assert runtime.message == ("The disk is full.", True)
 
     def test_removing_deletes_the_folder_and_leaves_the_python(self, addon_preferences, place):
-        with pytest.raises(RuntimeError, match="There is no torch runtime"):
+        with pytest.raises(RuntimeError, match="There is no Torch Runtime"):
             bpy.ops.wav2sem.remove_runtime()
         (place / "env").mkdir(parents=True)
         (place / "env" / "file").write_bytes(b"12345")
@@ -402,13 +402,13 @@ class TestInstalling:
         assert bpy.ops.wav2sem.remove_runtime() == {"FINISHED"}
         assert list(place.parent.iterdir()) == []
         assert addon_preferences.torch_python == ""
-        assert runtime.message == ("The torch runtime was removed.", False)
+        assert runtime.message == ("The Torch Runtime was removed.", False)
 
 
 class TestRecogniser:
     def test_the_model_is_shown_with_size_and_licence_or_what_is_wrong(self, addon_preferences, place, whisper_model):
         runtime._answers[("", "auto")] = FULL
-        assert "The Python in use has no faster-whisper; install the recogniser runtime" in drawn(addon_preferences)
+        assert "The Python in use has no faster-whisper; install the Recogniser Runtime" in drawn(addon_preferences)
         addon_preferences.recogniser_folder = str(whisper_model)
         (whisper_model / "model.bin").write_bytes(bytes(145_000_000))
         assert "Whisper model: 145 MB; OpenAI's are under the MIT licence" in drawn(addon_preferences)
@@ -424,8 +424,8 @@ class TestRecogniser:
         assert "faster-whisper: ImportError: no AVX" in drawn(addon_preferences)
         complete(Runtime(place.with_name(RECOGNISER.name), RECOGNISER))
         page = drawn(addon_preferences)
-        assert "The recogniser runtime is installed" in page and "ImportError" not in page
-        assert "Install the torch runtime" in page, "the two are independent"
+        assert "The Recogniser Runtime is installed" in page and "ImportError" not in page
+        assert "Install Torch Runtime" in page, "the two are independent"
 
     def test_installing_and_removing_leave_torch_alone(self, addon_preferences, place, monkeypatch):
         complete(Runtime(place, TORCH))
@@ -434,7 +434,7 @@ class TestRecogniser:
         given = runs(monkeypatch, 'print(\'{"result": {"python": "x"}}\')')
         assert bpy.ops.wav2sem.install_runtime(name=RECOGNISER.name) == {"FINISHED"}
         assert given == [("install", recogniser.folder, "--packages", RECOGNISER.name)]
-        assert runtime.message == ("The recogniser runtime is installed and in use.", False)
+        assert runtime.message == ("The Recogniser Runtime is installed and in use.", False)
         complete(recogniser)
         monkeypatch.undo()
         monkeypatch.setattr(stored, "runtime_folder", lambda name: place.with_name(name))

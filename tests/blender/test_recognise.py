@@ -126,7 +126,7 @@ def test_what_is_missing_turns_the_button_off_and_names_the_remedy(
     addon_preferences.recogniser_folder = str(whisper_model)
     (whisper_model / "tokenizer.json").touch()
     monkeypatch.setattr(recognise, "find_spec", lambda _name: None)
-    assert reason() == ("faster-whisper is not installed; install the recogniser runtime in the add-on's preferences")
+    assert reason() == ("faster-whisper is not installed; install the Recogniser Runtime in the add-on's preferences")
     addon_preferences.torch_python = "/nowhere/python"
     assert "/nowhere/python: there is no such Python" in reason()
     addon_preferences.torch_python = sys.executable

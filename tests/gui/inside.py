@@ -27,6 +27,7 @@ import scenarios_guide  # noqa: E402
 import scenarios_meddling  # noqa: E402
 import scenarios_panel  # noqa: E402
 import scenarios_preferences  # noqa: E402
+import scenarios_recognise  # noqa: E402
 import scenarios_result  # noqa: E402
 import scenarios_translations  # noqa: E402
 import scenarios_words  # noqa: E402
@@ -44,6 +45,7 @@ ALL = (
     *scenarios_any_head.ALL,
     *scenarios_characters.ALL,
     *scenarios_words.ALL,
+    *scenarios_recognise.ALL,
     *scenarios_translations.ALL,
     *scenarios_meddling.ALL,
 )

@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> Mapping[str, Any]:
         return {}
     pip_options = [*options.pip_option, *(["--extra-index-url", options.index] if options.index else [])]
     runtime = Runtime(options.folder, ALL[options.packages])
-    size = Size(1, 1, "") if options.requirement else runtime.packages.expected_size(bool(options.index))
+    size = Size(1, 1, Text("")) if options.requirement else runtime.packages.expected_size(bool(options.index))
     return _install(runtime, options.requirement, pip_options, size)
 
 

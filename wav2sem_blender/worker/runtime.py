@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import Text
 from ..files import write_atomically
 
 # The Pythons for which all packages have wheels.
@@ -29,7 +30,7 @@ class Size:
 
     download_bytes: int
     disk_bytes: int
-    content: str
+    content: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,14 @@ class Packages:
 
     Attributes:
         name: That of its folder.
-        title: As it is called within a sentence.
+        title: Its name for the user.
         requirements: The versions of constraints.txt (a test compares them).
         proof: The field of the probe's report that is not empty if it works.
         sizes: Measured from PyPI: of Linux on x86-64, of macOS, of all others.
     """
 
     name: str
-    title: str
+    title: Text
     requirements: tuple[str, ...]
     proof: str
     sizes: tuple[Size, Size, Size]
@@ -66,7 +67,7 @@ _ALL_NEED = (
 )
 TORCH = Packages(
     name="torch_runtime",
-    title="torch runtime",
+    title=Text("Torch Runtime"),
     # torchaudio is only for training.
     requirements=(
         *_ALL_NEED,
@@ -78,14 +79,14 @@ TORCH = Packages(
     proof="larger",
     sizes=(
         # With torch 2.14.1, which includes NVIDIA's libraries.
-        Size(3_100_000_000, 5_900_000_000, "torch and transformers for NVIDIA GPUs (CUDA) and the CPU"),
-        Size(400_000_000, 1_500_000_000, "torch and transformers for Apple GPUs (Metal)"),
-        Size(400_000_000, 1_500_000_000, "torch and transformers for the CPU"),
+        Size(3_100_000_000, 5_900_000_000, Text("torch and transformers for NVIDIA GPUs (CUDA) and the CPU")),
+        Size(400_000_000, 1_500_000_000, Text("torch and transformers for Apple GPUs (Metal)")),
+        Size(400_000_000, 1_500_000_000, Text("torch and transformers for the CPU")),
     ),
 )
 RECOGNISER = Packages(
     name="recogniser_runtime",
-    title="recogniser runtime",
+    title=Text("Recogniser Runtime"),
     # With ONNX Runtime, which faster-whisper asks for, the bundled model runs in it, too: a batch needs both.
     requirements=(
         *_ALL_NEED,
@@ -99,9 +100,9 @@ RECOGNISER = Packages(
     ),
     proof="recogniser",
     sizes=(
-        Size(130_000_000, 450_000_000, "faster-whisper for the CPU"),
-        Size(60_000_000, 220_000_000, "faster-whisper for the CPU"),
-        Size(90_000_000, 290_000_000, "faster-whisper for the CPU"),
+        Size(130_000_000, 450_000_000, Text("faster-whisper for the CPU")),
+        Size(60_000_000, 220_000_000, Text("faster-whisper for the CPU")),
+        Size(90_000_000, 290_000_000, Text("faster-whisper for the CPU")),
     ),
 )
 ALL = {packages.name: packages for packages in (TORCH, RECOGNISER)}

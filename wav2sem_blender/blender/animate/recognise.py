@@ -22,8 +22,8 @@ from ..tasks.task import Task
 from . import recording
 from .settings import AnimateSettings, worker_environment
 
+# Property of a text: the language that the recogniser heard.
 HEARD = "wav2sem_heard"
-"""Property of a text: the language that the recogniser heard."""
 # Decoding by a second Blender tells no progress.
 _DECODED = 0.1
 
@@ -161,7 +161,7 @@ def recogniser_environment(context: bpy.types.Context) -> WorkerEnvironment:
         return environment.from_python(installed.python)
     if not addon_preferences.get(context).torch_python and find_spec(MODULE) is None:
         raise NoLibraryError(
-            "faster-whisper is not installed; install the recogniser runtime in the add-on's preferences"
+            "faster-whisper is not installed; install the Recogniser Runtime in the add-on's preferences"
         )
     return worker_environment(context)
 

@@ -144,9 +144,9 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any, packages: P
     if installing is not None:
         _draw_progress(box, python.task_of(python.INSTALL, packages), installing)
         return
-    title = Text(packages.title)
+    title = packages.title
     if in_process.current(python.task_of(python.REMOVE, packages)) is not None:
-        box.label(text=translated(Text("Removing the {runtime}", runtime=title)), icon="TIME")
+        box.label(text=translated(Text("Removing {runtime}", runtime=title)), icon="TIME")
         return
     made = python.runtime(packages)
     install, remove = python.WAV2SEM_OT_install_runtime.bl_idname, python.WAV2SEM_OT_remove_runtime.bl_idname
@@ -174,7 +174,7 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any, packages: P
     else:
         _draw_text(box, context, _expected_size(chosen, packages), icon="INFO")
     row = box.row()
-    label = "Continue Installation" if unfinished else translated(Text("Install the {runtime}", runtime=title))
+    label = "Continue Installation" if unfinished else translated(Text("Install {runtime}", runtime=title))
     row.operator(install, icon="IMPORT", text=label).name = packages.name
     if unfinished:
         row.operator(remove, icon="TRASH", text="Remove").name = packages.name
@@ -188,7 +188,7 @@ def _expected_size(chosen: Any, packages: Packages) -> Text:
     values = {"download": in_words(size.download_bytes), "disk": in_words(size.disk_bytes)}
     if chosen.package_index:
         return Text("About {download} to download and {disk} on disk; another index may differ", **values)
-    return Text("About {download} to download and {disk} on disk: {content}", content=Text(size.content), **values)
+    return Text("About {download} to download and {disk} on disk: {content}", content=size.content, **values)
 
 
 def _draw_recogniser(box: Any, context: bpy.types.Context, chosen: Any, answer: Report | str | None) -> None:
@@ -218,7 +218,7 @@ def recogniser_lines(context: bpy.types.Context, chosen: Any, answer: Report | s
         return [*lines, ("CHECKMARK", text)]
     if answer.recogniser_trouble:
         return [*lines, ("ERROR", answer.recogniser_trouble)]
-    return [*lines, ("INFO", "The Python in use has no faster-whisper; install the recogniser runtime")]
+    return [*lines, ("INFO", "The Python in use has no faster-whisper; install the Recogniser Runtime")]
 
 
 def _draw_progress(box: Any, name: str, task: TaskProcess) -> None:

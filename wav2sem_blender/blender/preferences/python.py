@@ -260,9 +260,9 @@ class RuntimeOperator(AddonOperator):
         made = runtime(packages)
         if made is None:
             raise UserError(_NO_PLACE)
-        for verb, text in _CHANGING.items():
+        for verb in _CHANGING:
             if in_process.current(task_of(verb, packages)) is not None:
-                raise UserError(text, runtime=Text(packages.title))
+                raise UserError(_CHANGING[verb], runtime=packages.title)
         return made
 
 
@@ -299,7 +299,7 @@ class WAV2SEM_OT_install_runtime(RuntimeOperator, bpy.types.Operator):
                 return
             if made.packages is TORCH:
                 _set_python(result["python"])
-            show(Text("The {runtime} is installed and in use.", runtime=Text(made.packages.title)))
+            show(Text("The {runtime} is installed and in use.", runtime=made.packages.title))
 
         index = ("--index", chosen.package_index) if chosen.package_index else ()
         options = ("--packages", made.packages.name, *index, *INSTALL_OPTIONS)
@@ -330,7 +330,7 @@ class WAV2SEM_OT_remove_runtime(RuntimeOperator, bpy.types.Operator):
         try:
             made = self._made()
             if not made.folder.is_dir():
-                raise UserError("There is no {runtime}.", runtime=Text(made.packages.title))
+                raise UserError("There is no {runtime}.", runtime=made.packages.title)
         except UserError as error:
             return self._failed(error)
         if addon_preferences.get(context).torch_python == str(made.python):
@@ -359,7 +359,7 @@ class WAV2SEM_OT_remove_runtime(RuntimeOperator, bpy.types.Operator):
 
 def _removed(packages: Packages, _result: dict[str, Any], error: str) -> None:
     forget()
-    show(error or Text("The {runtime} was removed.", runtime=Text(packages.title)), is_error=bool(error))
+    show(error or Text("The {runtime} was removed.", runtime=packages.title), is_error=bool(error))
 
 
 class WAV2SEM_OT_cancel_task(bpy.types.Operator):
