@@ -64,7 +64,7 @@ PLACES: list[tuple[str, str, tuple[str, ...]]] = [
         ("blender/scene/", "blender/ui/", "pipeline/key_reduction.py"),
     ),
     (
-        "Preferences: Python, torch runtime, models",
+        "Preferences: Python, runtimes, models",
         "Correct what the sentence names in Edit > Preferences > Add-ons > Wav2Sem Speech Animation.",
         ("blender/preferences/", "worker/"),
     ),
@@ -134,7 +134,7 @@ EXPLAINED: dict[str, str] = {
     "There is not enough memory.": "close other programs, or animate a **Range**",
     '"…" has no shape keys for lids, eyes or brows': "the mouth works. Add keys, or switch **Upper Face** off",
     'The action "…" has no record of its audio.': "another tool made it; animate from the panel",
-    "Online access is off;": "only for **Install Torch Runtime**",
+    "Online access is off;": "only for **Install Torch Runtime** and **Install Recogniser Runtime**",
 }
 
 # Clauses that begin with one of these say what to do.

@@ -19,6 +19,8 @@ const JOB_TYPE = {
           description: "Into how many parts the rows are divided; one Blender makes a part" },
         { key: "jobs", type: "int32", default: 1, propargs: { min: 1 },
           description: "Workers in each Blender, for rows without a character" },
+        { key: "recognise", type: "string", subtype: "dir_path", required: false, default: "",
+          description: "The folder of a Whisper model that writes the transcript of rows without one" },
     ],
 };
 
@@ -39,6 +41,7 @@ function command(settings, more) {
     return author.Command("exec", {
         exe: "{blender}",
         args: ["--background", "--command", "wav2sem_batch", settings.manifest, "--output", settings.output,
-               "--format", settings.formats, "--jobs", String(settings.jobs)].concat(more),
+               "--format", settings.formats, "--jobs", String(settings.jobs),
+               "--recognise", settings.recognise].concat(more),
     });
 }

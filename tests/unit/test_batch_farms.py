@@ -117,6 +117,7 @@ def test_flamenco_compiles_chunks_and_then_the_report():
         };
     """
     given = {"manifest": "/nas/lines.csv", "output": "/nas/night", "formats": "blend,glb", "chunks": 3, "jobs": 2}
+    given["recognise"] = "/nas/whisper"
     run = (
         f"compileJob({{ settings: {json.dumps(given)}, addTask: task => tasks.push(task) }});"
         "JSON.stringify({ tasks, keys: JOB_TYPE.settings.map(setting => setting.key) });"
@@ -130,6 +131,7 @@ def test_flamenco_compiles_chunks_and_then_the_report():
     arguments = command["parameters"]["args"]
     assert command["name"] == "exec" and command["parameters"]["exe"] == "{blender}"
     assert arguments[:4] == ["--background", "--command", "wav2sem_batch", "/nas/lines.csv"]
+    assert arguments[arguments.index("--recognise") + 1] == "/nas/whisper"
     assert (
         arguments[arguments.index("--chunk") + 1] == "2/3"
         and "--chunk" not in report["commands"][0]["parameters"]["args"]

@@ -48,7 +48,7 @@ def add_arguments(
     parser.add_argument("--device", default="auto", help="auto, cuda, mps, xpu or cpu")
     parser.add_argument(
         "--recognise",
-        type=Path,
+        default="",
         metavar="DIR",
         help="let this Whisper model (a folder for faster-whisper) write the transcript of rows that have none",
     )
@@ -87,7 +87,7 @@ def options_of(arguments: argparse.Namespace) -> run.Options:
         model=arguments.model,
         engine=arguments.engine,
         device=arguments.device,
-        recognise="" if arguments.recognise is None else str(arguments.recognise.absolute()),
+        recognise=str(Path(arguments.recognise).absolute()) if arguments.recognise else "",
         jobs=arguments.jobs,
         chunk=arguments.chunk,
         lines_may_fail=arguments.lines_may_fail,

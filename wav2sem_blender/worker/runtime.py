@@ -40,6 +40,7 @@ class Packages:
     Attributes:
         name: That of its folder.
         title: Its name for the user.
+        button: The label of the button that installs it.
         requirements: The versions of constraints.txt (a test compares them).
         proof: The field of the probe's report that is not empty if it works.
         sizes: Measured from PyPI: of Linux on x86-64, of macOS, of all others.
@@ -47,6 +48,7 @@ class Packages:
 
     name: str
     title: Text
+    button: Text
     requirements: tuple[str, ...]
     proof: str
     sizes: tuple[Size, Size, Size]
@@ -68,6 +70,7 @@ _ALL_NEED = (
 TORCH = Packages(
     name="torch_runtime",
     title=Text("Torch Runtime"),
+    button=Text("Install Torch Runtime"),
     # torchaudio is only for training.
     requirements=(
         *_ALL_NEED,
@@ -87,6 +90,7 @@ TORCH = Packages(
 RECOGNISER = Packages(
     name="recogniser_runtime",
     title=Text("Recogniser Runtime"),
+    button=Text("Install Recogniser Runtime"),
     # With ONNX Runtime, which faster-whisper asks for, the bundled model runs in it, too: a batch needs both.
     requirements=(
         *_ALL_NEED,

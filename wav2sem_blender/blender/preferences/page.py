@@ -174,7 +174,7 @@ def _draw_runtime(box: Any, context: bpy.types.Context, chosen: Any, packages: P
     else:
         _draw_text(box, context, _expected_size(chosen, packages), icon="INFO")
     row = box.row()
-    label = "Continue Installation" if unfinished else translated(Text("Install {runtime}", runtime=title))
+    label = "Continue Installation" if unfinished else packages.button
     row.operator(install, icon="IMPORT", text=label).name = packages.name
     if unfinished:
         row.operator(remove, icon="TRASH", text="Remove").name = packages.name
