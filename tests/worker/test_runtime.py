@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The installation of the torch runtime, offline: a real environment and the real pip, with a tiny package."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,41 @@ def test_it_is_made_found_unfinished_continued_and_removed(tmp_path, wheels):
 
     removing(made.folder).wait()
     assert list(made.folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_package_of_another_hash_is_not_installed(tmp_path, wheels, is_known):
+    (wheel,) = wheels.glob("*.whl")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if is_known else 64 * "0"
+    hashes = tmp_path / "hashes.txt"
+    hashes.write_text(f"{NAME}==1.0 --hash=sha256:{digest}\n")
+    task = installing(tmp_path / "made", wheels, *install._hashed(hashes))
+    if is_known:
+        task.wait()
+        assert Runtime(tmp_path / "made").is_complete
+    else:
+        with pytest.raises(TaskFailedError, match="not the file that this version of the add-on knows"):
+            task.wait()
+        assert Runtime(tmp_path / "made").is_unfinished
+
+
+@pytest.mark.parametrize(
+    ("file", "requirements"),
+    [(runtime.PIP_HASHES, [runtime.PIP]), *((p.hashes, p.requirements) for p in runtime.ALL.values())],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_the_hashes_are_of_the_pinned_packages(file, requirements):
+    """`python tools/runtime_hashes.py` makes the files; pip refuses a package that is not in them."""
+    locked: dict[str, set[str]] = {}
+    for entry in re.split(r"\n(?=[a-z])", file.read_text(encoding="utf-8").partition("\n")[2]):
+        first, *hashes = entry.strip().split(" \\\n    ")
+        name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)( ; .+)?", first).groups()[:2]
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", value) for value in hashes), first
+        locked.setdefault(name, set()).add(version)
+    for requirement in requirements:
+        name, _, version = requirement.partition(";")[0].strip().replace("_", "-").partition("==")
+        assert version in locked[name], "run tools/runtime_hashes.py"
+    assert runtime.PIP in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_no_python_here_can_do_it(tmp_path, monkeypatch):

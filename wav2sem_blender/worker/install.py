@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tasks that install, measure and remove a runtime: `boot.py --run worker.install VERB FOLDER`.
 
-The runtime is an ordinary `venv` that pip fills from wheels. After a cancelled installation, installing again continues
-it: pip finds its downloads in the cache and keeps what is installed.
+The runtime is an ordinary `venv` that pip fills from wheels of known hashes. After a cancelled installation, installing
+again continues it: pip finds its downloads in the cache and keeps what is installed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from typing import Any
 from ..errors import Text, UserError
 from . import environment
 from .child import tell
-from .runtime import ALL, PYTHONS, TORCH, Runtime, Size, disk_use, in_words
+from .runtime import ALL, PIP_HASHES, PYTHONS, TORCH, Runtime, Size, disk_use, in_words
 from .task import TaskFailedError, TaskProcess
 
 # Where each part begins on the progress bar; unpacking is a fraction of the download's part.
 _DOWNLOAD, _UNPACK, _CHECK = 0.05, 0.75, 0.95
 # The first version of pip that reports the progress of a download in lines for programs.
 _PIP_WITH_PROGRESS = (24, 1)
+# What pip says of a file with another hash.
+_CHANGED = "DO NOT MATCH THE HASHES"
 _ASK = (
     "import importlib.util as u, json, sys; has = [u.find_spec(m) is not None for m in ('venv', 'ensurepip', 'pip')]; "
     "print(json.dumps([list(sys.version_info[:2]), *has]))"
@@ -59,10 +61,19 @@ def run(arguments: Sequence[str]) -> Mapping[str, Any]:
     pip_options = [*options.pip_option, *(["--extra-index-url", options.index] if options.index else [])]
     runtime = Runtime(options.folder, ALL[options.packages])
     size = Size(1, 1, Text("")) if options.requirement else runtime.packages.expected_size(bool(options.index))
-    return _install(runtime, options.requirement, pip_options, size)
+    packages = options.requirement
+    if not packages:
+        # Another index has other files of the same versions, such as torch for one kind of GPU.
+        packages = runtime.packages.requirements if options.index else _hashed(runtime.packages.hashes)
+    return _install(runtime, [*pip_options, *packages], size, must_work=not options.requirement)
 
 
-def _install(runtime: Runtime, instead: Sequence[str], pip_options: list[str], size: Size) -> Mapping[str, Any]:
+def _hashed(file: Path) -> list[str]:
+    """pip's options for the packages of a file with hashes, and nothing else."""
+    return ["--require-hashes", "--requirement", str(file)]
+
+
+def _install(runtime: Runtime, packages: Sequence[str], size: Size, *, must_work: bool) -> Mapping[str, Any]:
     runtime.folder.mkdir(parents=True, exist_ok=True)
     runtime.set_unfinished()
     missing_bytes = size.disk_bytes + size.download_bytes - disk_use(runtime.folder)
@@ -78,19 +89,18 @@ def _install(runtime: Runtime, instead: Sequence[str], pip_options: list[str], s
     tell(0.0, Text("Looking for a Python"))
     pip = _make_environment(runtime)
     # Only the progress bar needs the newer pip; if the upgrade fails, the old one installs as well.
-    upgrade = [*pip, "install", "--upgrade", "--quiet", "pip", *pip_options]
+    upgrade = [*pip, "install", "--upgrade", "--quiet", *_hashed(PIP_HASHES)]
     if _pip_version(pip) < _PIP_WITH_PROGRESS and _output_of(upgrade).returncode == 0:
         pip = _pip_of(runtime.python)
     has_progress = _pip_version(pip) >= _PIP_WITH_PROGRESS
     progress = Progress(size.download_bytes)
     command = [*pip, "install", "--cache-dir", str(runtime.cache), "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar", "raw" if has_progress else "off"]
-    command += [*pip_options, *(instead or runtime.packages.requirements)]
+    command += ["--progress-bar", "raw" if has_progress else "off", *packages]
     for line in _lines_of(command):
         if progress.read(line):
             tell(_DOWNLOAD + progress.fraction * (_CHECK - _DOWNLOAD), progress.text)
     tell(_CHECK, Text("Checking the Installation"))
-    found = _check(runtime, must_work=not instead)
+    found = _check(runtime, must_work=must_work)
     runtime.set_complete()
     shutil.rmtree(runtime.cache, ignore_errors=True)
     return {"python": str(runtime.python), "size_bytes": runtime.size_bytes, "versions": found}
@@ -179,7 +189,7 @@ def _lines_of(command: list[str]) -> Iterator[str]:
     """The lines that pip prints.
 
     Raises:
-        UserError: It failed; the message has pip's last error.
+        UserError: It failed; the message has pip's last error. Or a file has another hash.
     """
     complaints: list[str] = []
     with subprocess.Popen(
@@ -190,6 +200,11 @@ def _lines_of(command: list[str]) -> Iterator[str]:
             yield line
             if line.startswith("ERROR: "):
                 complaints.append(line.removeprefix("ERROR: ").strip())
+    if any(_CHANGED in complaint for complaint in complaints):
+        raise UserError(
+            "A package that was downloaded is not the file that this version of the add-on knows, so it was not "
+            "installed. Update the add-on, or try again later; if it goes on, tell us."
+        )
     if process.returncode:
         status = Text("exit status {status}", status=process.returncode)
         raise UserError(

@@ -22,6 +22,11 @@ from ..files import write_atomically
 
 # The Pythons for which all packages have wheels.
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
+# The pip that fills an environment, if the one at hand is too old to tell its progress.
+PIP = "pip==26.3"
+# pip installs only files whose SHA-256 is here; tools/runtime_hashes.py writes them.
+_HASHES = Path(__file__).with_name("requirements")
+PIP_HASHES = _HASHES / "pip.txt"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Packages:
     requirements: tuple[str, ...]
     proof: str
     sizes: tuple[Size, Size, Size]
+
+    @property
+    def hashes(self) -> Path:
+        """The requirements and all that they need, for every platform, with the hashes of their files, as pip reads."""
+        return _HASHES / f"{self.name}.txt"
 
     def expected_size(self, has_index: bool = False) -> Size:
         """The size from PyPI for this machine; for another index, whose size is unknown, the smallest one."""
