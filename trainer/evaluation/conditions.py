@@ -90,9 +90,9 @@ class Conditions:
         return babble_S
 
 
-def add_noise(samples_S: np.ndarray, noise_S: np.ndarray) -> np.ndarray:
-    """Noise under speech, 10 dB below the whole recording's level, pauses included."""
-    level = float(samples_S.std()) / max(1e-9, float(noise_S.std())) * 10 ** (-SNR_DB / 20)
+def add_noise(samples_S: np.ndarray, noise_S: np.ndarray, snr_db: float = SNR_DB) -> np.ndarray:
+    """Noise under speech, so far below the whole recording's level, pauses included."""
+    level = float(samples_S.std()) / max(1e-9, float(noise_S.std())) * 10 ** (-snr_db / 20)
     return samples_S + level * noise_S
 
 

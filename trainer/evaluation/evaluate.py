@@ -40,6 +40,7 @@ from .protocols import (
     EvaluatePrompts,
     EvaluatePronunciation,
     EvaluateSteering,
+    EvaluateText,
     EvaluateVertices,
     EvaluateWords,
 )
@@ -60,6 +61,7 @@ def evaluate(
     | EvaluatePrompts
     | EvaluateSteering
     | EvaluateWords
+    | EvaluateText
     | EvaluatePronunciation,
     data: Path,
     out: Path,
@@ -97,6 +99,10 @@ def evaluate(
         from .evaluate_words import evaluate_words
 
         return evaluate_words(config, data, out, model, device)
+    if isinstance(config, EvaluateText):
+        from .evaluate_text import evaluate_text
+
+        return evaluate_text(config, data, out, model, device)
     if isinstance(config, EvaluatePronunciation):
         from .evaluate_pronunciation import evaluate_pronunciation
 

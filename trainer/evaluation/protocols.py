@@ -95,6 +95,25 @@ class EvaluateWords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateText:
+    """What text adds to sound: a filmed speaker's brows, head and lips, and which words of many voices are stressed.
+
+    Attributes:
+        split: "valid" to choose by, or "test" for the final figures.
+        text_model: folder or hub name of a BERT-architecture model; "" is the MiniLM from PyPI.
+        epochs: of each small network.
+        seeds: one network each; they also order the shuffled words.
+        snr_db: of the babble in which stressed words are also looked for.
+    """
+
+    split: str = "valid"
+    text_model: str = ""
+    epochs: int = 20
+    seeds: tuple[int, ...] = (0, 1, 2)
+    snr_db: tuple[float, ...] = (10.0, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatePronunciation:
     """How the add-on pronounces words that it never learned.
 

@@ -11,6 +11,7 @@ from ..evaluation.protocols import (
     EvaluatePrompts,
     EvaluatePronunciation,
     EvaluateSteering,
+    EvaluateText,
     EvaluateVertices,
     EvaluateWords,
 )
@@ -92,6 +93,16 @@ def pronunciation() -> EvaluatePronunciation:
     return EvaluatePronunciation()
 
 
+def joint_text() -> EvaluateText:
+    """What text adds to sound for a filmed speaker's brows, head and lips, and for which words are stressed."""
+    return EvaluateText()
+
+
+def joint_text_test() -> EvaluateText:
+    """`joint_text` on the test recordings, which no choice was based on."""
+    return replace(joint_text(), split="test")
+
+
 def smoke() -> EvaluateVertices:
     """Two clips of VOCASET with all controls that need no hub."""
     return EvaluateVertices(kind="vocaset", max_clips=2)
@@ -110,6 +121,7 @@ def table1_smoke() -> CompareHosts:
 
 EXPERIMENTS = (
     *(vocaset, biwi_a, biwi_b, mead_sentences, mead_identities, custom, bundled, bundled_test, prompts),
-    *(bundled_transcripts, bundled_wrong_words, prompts_transcripts, steering, words, pronunciation, smoke),
+    *(bundled_transcripts, bundled_wrong_words, prompts_transcripts, steering, words, pronunciation),
+    *(joint_text, joint_text_test, smoke),
     *(table1, table1_smoke),
 )

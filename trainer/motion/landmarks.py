@@ -30,6 +30,8 @@ MOUTH_AND_NOSE = (
 )
 USED = MOUTH_AND_NOSE + CHIN
 LIPS = (0, 13, 14, 17, 61, 78, 81, 82, 87, 178, 291, 308, 311, 312, 317, 402)
+BROWS = ((46, 52, 53, 55, 63, 65, 66, 70, 105, 107), (276, 282, 283, 285, 293, 295, 296, 300, 334, 336))  # right, left
+EYES = (33, 133, 263, 362)
 FLAME_EYES_MM = 88.5  # distance of FLAME's outer eye corners
 
 
@@ -92,7 +94,7 @@ def lip_points(landmarks: LandmarkBasis) -> LipPoints:
 def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Landmarks `USED` (T, P, 3) in FLAME's frame and size without head motion, face-found flags (T,), and fps."""
     with np.load(path) as track:
-        points_TN3, names = _points_px(track)
+        points_TN3, names = points_px(track)
         rotation_T33 = track["mat"][:, :3, :3].astype(float)
         found_T, fps = track["ok"].astype(bool), float(track["fps"])
     points_TN3 = points_TN3 * (1, -1, -1)  # image axes to y up, z towards the viewer
@@ -110,7 +112,7 @@ def stabilise(path: Path, rigid_R3: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 def lip_gap(path: Path) -> LipGap:
     """The filmed lips of one clip, measured against the eyes; pose and size are not removed."""
     with np.load(path) as track:
-        points_TN3, names = _points_px(track)
+        points_TN3, names = points_px(track)
         found_T, fps = track["ok"].astype(bool), float(track["fps"])
 
     def distance(pair: tuple[int, int]) -> np.ndarray:
@@ -128,7 +130,7 @@ def filmed_lips(path: Path) -> np.ndarray | None:
     None where the face was lost.
     """
     with np.load(path) as track:
-        points_TN3, names = _points_px(track)
+        points_TN3, names = points_px(track)
     points_TN2 = points_TN3[..., :2] * (1, -1)
     right_T2, left_T2 = (points_TN2[:, names[name]] for name in EYE_CORNERS)
     across_T2 = left_T2 - right_T2
@@ -143,7 +145,7 @@ def filmed_lips(path: Path) -> np.ndarray | None:
     return level_TP2 if np.isfinite(level_TP2).all() else None
 
 
-def _points_px(track: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
+def points_px(track: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
     """Landmarks (T, N, 3) in pixels of the image, and the row of each of MediaPipe's numbers."""
     points_TN3 = np.cumsum(track["lm_dq"].astype(float), axis=0) * float(track["lm_scale"]) * IMAGE_PX
     return points_TN3, {int(name): i for i, name in enumerate(track["lm_idx"])}

@@ -5,7 +5,7 @@ What the host `joint_audio_text` reads beside the speech: the hidden states of a
 of its word, 50 times a second. The first form writes DATA/features/CLIP.text.npy for every clip that has a text, the
 second RECORDING.text.npy. Word times are those of pocketsphinx; where it fails, the words share the recording evenly.
 
-Shapes: S samples at 16 kHz, L encoder frames (50 Hz), N tokens, E features.
+Shapes: S samples at 16 kHz, L encoder frames (50 Hz), N tokens, W words, E features.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,27 @@ class TokenEncoder:
         Raises:
             UserError: The text is too long for the model.
         """
+        tokens = self._tokens(words)
+        return self._bert(**tokens).last_hidden_state[0].numpy(), tokens.word_ids(0)
+
+    @torch.no_grad()
+    def of_words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Means over each word's tokens (W, E): of their states, and of the embeddings, which know no other word.
+
+        Raises:
+            UserError: The text is too long for the model.
+        """
+        tokens = self._tokens(words)
+        states_NE = self._bert(**tokens).last_hidden_state[0]
+        embeddings_NE = self._bert.get_input_embeddings()(tokens["input_ids"])[0]
+        word_of_N = np.array([-1 if word is None else word for word in tokens.word_ids(0)])
+        means = [
+            np.stack([vectors_NE.numpy()[word_of_N == word].mean(0) for word in range(len(words))])
+            for vectors_NE in (states_NE, embeddings_NE)
+        ]
+        return means[0], means[1]
+
+    def _tokens(self, words: Sequence[str]) -> Any:
         tokens = self._tokenizer(list(words), is_split_into_words=True, return_tensors="pt")
         n_tokens, limit = tokens["input_ids"].shape[1], self._bert.config.max_position_embeddings
         if n_tokens > limit:
@@ -58,7 +80,7 @@ class TokenEncoder:
                 n_tokens=n_tokens,
                 limit=limit,
             )
-        return self._bert(**tokens).last_hidden_state[0].numpy(), tokens.word_ids(0)
+        return tokens
 
 
 def token_starts(words: Sequence[Timing], word_of: Sequence[int | None]) -> np.ndarray:

@@ -50,7 +50,7 @@ _MIN_INTERVAL_S = 0.5
 _PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time,
 _PAUSE_REACH = 0.35  # if one begins within this part of the interval
 _CLOSING_S, _OPENING_S = 0.09, 0.22  # of the lids, on average
-_STRESSED = 0.4  # prominence
+STRESSED = 0.4  # prominence of syllables that brows may rise on
 _BEFORE_MARKED_S = 0.2
 GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # rotation of the eyeball at weight 1
 _SWAY_DEG = {"yaw": 1.5, "pitch": 1.15, "roll": 0.8}  # root mean square during speech; in GRID speaker 1's proportions
@@ -243,7 +243,7 @@ def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Gen
         chance, kind, strength, balance, rise, hold, fall, rest = drawn
         rise_s, hold_s, fall_s = 0.10 + 0.10 * rise, 0.04 + 0.12 * hold, 0.20 + 0.25 * fall
         start_s, end_s = time_s - rise_s, time_s + hold_s + fall_s
-        emphasis = min(1.0, (prominence - _STRESSED) / 1.2)
+        emphasis = min(1.0, (prominence - STRESSED) / 1.2)
         if end_s >= clock.end_s:
             continue
         if prominence >= MARKED:
@@ -270,7 +270,7 @@ def _stressed(
     """Time, prominence and random numbers 0..1 of every stressed syllable."""
     times_N, prominence_N = prosody.stresses()
     drawn = random.random((len(times_N), n_numbers))
-    for n in np.flatnonzero(prominence_N > _STRESSED):
+    for n in np.flatnonzero(prominence_N > STRESSED):
         yield float(times_N[n]), float(prominence_N[n]), tuple(drawn[n].tolist())
 
 
