@@ -80,7 +80,7 @@ def evaluate_words(config: EvaluateWords, data: Path, out: Path, model: str, dev
         "trust": TRUST,
         "exchanged": config.exchanged,
         "edges": [_edges(group) for group in groups],
-        "wrong": [_wrong(group, config.exchanged, rng) for group in groups if len(group.clips) > 1],
+        "wrong": [_wrong(group, config.exchanged, rng) for group in groups if _has_others(group)],
         "phones": [_phones(group, config.exchanged, rng) for group in groups if _has_phones(group)],
         "speed": _speed(groups),
     }
@@ -170,7 +170,7 @@ def _wrong(group: _Group, share: float, rng: np.random.Generator) -> dict[str, A
         trusted = np.array([word is not None and word.confidence >= TRUST for word in words])
         right += trusted[~is_wrong].tolist()
         wrong += (~trusted[is_wrong]).tolist()
-    for (clip, heard), (other, _) in zip(group.clips, [*group.clips[1:], group.clips[0]], strict=True):
+    for (clip, heard), other in zip(group.clips, _others(group), strict=True):
         _, words = _aligned(heard, [word.text for word in other.words], clip.language)
         others += [word is not None and word.confidence >= TRUST for word in words]
     return {
@@ -181,20 +181,34 @@ def _wrong(group: _Group, share: float, rng: np.random.Generator) -> dict[str, A
     }
 
 
+def _has_others(group: _Group) -> bool:
+    return len({clip.text for clip, _ in group.clips}) > 1
+
+
+def _others(group: _Group) -> list[TimedClip]:
+    """For each recording the next one with another text; some voices read the same sentences."""
+    clips = [clip for clip, _ in group.clips]
+    return [
+        next(other for other in (*clips[i + 1 :], *clips[:i]) if other.text != clip.text)
+        for i, clip in enumerate(clips)
+    ]
+
+
 def _has_phones(group: _Group) -> bool:
-    return all(clip.phones for clip, _ in group.clips) and len(group.clips) > 1
+    return all(clip.phones for clip, _ in group.clips) and _has_others(group)
 
 
 def _phones(group: _Group, share: float, rng: np.random.Generator) -> dict[str, Any]:
     exchanged = _with_wrong_words(group, share, rng)
-    others = [*group.clips[1:], group.clips[0]]
+    others = _others(group)
 
     def texts_of(kind: str, i: int) -> list[str] | None:
         if kind == "heard":
             return None
         if kind == "wrong":
             return exchanged[i][0]
-        return [word.text for word in (others if kind == "other" else group.clips)[i][0].words]
+        said = others[i] if kind == "other" else group.clips[i][0]
+        return [word.text for word in said.words]
 
     row: dict[str, Any] = {"group": group.name}
     for kind in ("heard", "right", "wrong", "other"):
