@@ -66,6 +66,16 @@ def test_a_token_lasts_to_the_next_and_pieces_share_their_word(tmp_path) -> None
         encoder(["the"] * 50)
 
 
+def test_a_words_vectors_are_its_pieces_mean_in_context_and_without(tmp_path) -> None:
+    encoder = TokenEncoder(str(write_bert(tmp_path / "bert", ["the", "a", "sheep", "##s"])))
+    states_NE, _ = encoder(["the", "sheeps"])
+    contextual_WE, embeddings_WE = encoder.of_words(["the", "sheeps"])
+    np.testing.assert_allclose(contextual_WE, [states_NE[1], states_NE[2:4].mean(0)], atol=1e-6)
+    other_WE, same_WE = encoder.of_words(["a", "sheeps"])
+    assert np.abs(other_WE[1] - contextual_WE[1]).max() > 1e-3, "the other word changes the state"
+    np.testing.assert_array_equal(same_WE[1], embeddings_WE[1])
+
+
 def test_words_that_are_not_found_share_the_recording() -> None:
     assert evenly(["a", "bcd"], 2.0) == [("a", 0.0, 0.5), ("bcd", 0.5, 2.0)]
 

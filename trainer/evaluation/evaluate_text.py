@@ -45,13 +45,14 @@ SOUNDS: dict[str, tuple[str, ...]] = {
 TEXTS = ("no text", "times", "shuffled", "without context", "in context")
 CONTROLS = ("shuffled", "times")
 EVENT_QUANTILE = 0.9  # a raised or knitted brow is above this quantile of the training frames
-_HIDDEN, _TEXT_HIDDEN, _KERNEL, _DILATIONS = 64, 16, 5, (1, 2, 4, 8)
-_BATCH, _RATE, _DECAY, _DROPOUT = 32, 2e-3, 0.02, 0.2
+_HIDDEN, _TEXT_HIDDEN, _KERNEL, _DILATIONS = 48, 16, 3, (1, 2, 4, 8)
+_BATCH, _RATE, _DECAY, _DROPOUT = 32, 4e-3, 0.02, 0.2
 _DRAWS = 2000
+_LEAST = 1e-6  # deviation of what does not move
 
 
 class TextMotionNet(nn.Module):
-    """Residual convolutions over time that see 1.2 s to both sides, of audio features and projected text."""
+    """Residual convolutions over time that see 0.6 s to both sides, of audio features and projected text."""
 
     def __init__(self, n_audio: int, n_text: int, n_targets: int) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ def film_rows(config: EvaluateText, clips: Sequence[TextClip]) -> dict[str, Any]
     goals = {name: goal_TY - goal_TY.mean(0) for name, goal_TY in goals.items()}
     learnt = [clip for clip in clips if clip.split == "train"]
     pooled_TY = np.concatenate([goals[clip.name] for clip in learnt])
-    events_Y, scale_Y = np.quantile(pooled_TY, EVENT_QUANTILE, axis=0), pooled_TY.std(0)
+    events_Y, scale_Y = np.quantile(pooled_TY, EVENT_QUANTILE, axis=0), pooled_TY.std(0).clip(_LEAST)
     judged = [clip for clip in clips if clip.split == config.split]
     truth = [goals[clip.name] for clip in judged]
     rows: list[dict[str, Any]] = []
@@ -146,7 +147,7 @@ def film_rows(config: EvaluateText, clips: Sequence[TextClip]) -> dict[str, Any]
                 for key in scores[0]
             }
         )
-    total_NY = np.stack([np.square(goal_TY).sum(0) for goal_TY in truth])
+    total_NY = np.stack([np.square(goal_TY).sum(0) for goal_TY in truth]).clip(_LEAST)
     gains = [
         {"sound": sound, "over": control, "ev": _gain(errors[sound, control], errors[sound, TEXTS[-1]], total_NY)}
         for sound in SOUNDS
@@ -165,6 +166,7 @@ def _inputs(clips: Sequence[TextClip], sound: str, text: str, seed: int) -> list
         )
     ]
     learnt = np.concatenate([audio_TD for audio_TD, clip in zip(audio, clips, strict=True) if clip.split == "train"])
+    mean_D, sd_D = learnt.mean(0), learnt.std(0).clip(_LEAST)
     kind = "without context" if text == "without context" else "in context"
     vectors = [clip.vectors[kind] for clip in clips]
     known = np.concatenate(
@@ -179,7 +181,7 @@ def _inputs(clips: Sequence[TextClip], sound: str, text: str, seed: int) -> list
             order[own] = np.roll(own, 1)
     found = []
     for i, clip in enumerate(clips):
-        audio_TD = (audio[i] - learnt.mean(0)) / learnt.std(0).clip(1e-6)
+        audio_TD = (audio[i] - mean_D) / sd_D
         other_WE = (vectors[order[i]] - mean_E) / sd
         own_WE = other_WE[np.arange(len(clip.words)) % len(other_WE)]
         text_TE = held(own_WE, clip.words, clip.face.fps, len(audio_TD))
@@ -248,7 +250,7 @@ def _squared(told: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> np.ndar
 def _scores(told: Sequence[np.ndarray], truth: Sequence[np.ndarray], events_Y: np.ndarray) -> dict[str, list[float]]:
     from sklearn.metrics import roc_auc_score
 
-    total_Y = sum(np.square(goal_TY).sum(0) for goal_TY in truth)
+    total_Y = np.sum([np.square(goal_TY).sum(0) for goal_TY in truth], axis=0).clip(_LEAST)
     with np.errstate(invalid="ignore"):  # a prediction that does not move has no correlation
         r = [
             [np.corrcoef(a[:, y], b[:, y])[0, 1] for y in range(len(TARGETS))] for a, b in zip(told, truth, strict=True)

@@ -108,7 +108,7 @@ class EvaluateText:
 
     split: str = "valid"
     text_model: str = ""
-    epochs: int = 20
+    epochs: int = 15
     seeds: tuple[int, ...] = (0, 1, 2)
     snr_db: tuple[float, ...] = (10.0, 0.0)
 
