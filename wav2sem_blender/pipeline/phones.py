@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,10 @@ class Phones:
 
     def spans(self) -> tuple[PhoneSpan, ...]:
         """The phones one after another, without gaps: the likeliest sequence in which each change has a cost."""
+        return self._spans
+
+    @cached_property
+    def _spans(self) -> tuple[PhoneSpan, ...]:
         path_L = _likeliest_path(self.posteriors_LP)
         if len(path_L) == 0:
             return ()

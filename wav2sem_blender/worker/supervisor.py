@@ -60,7 +60,7 @@ class Child:
         self.has_ended = False
         self.status: int | None = None
         self._name, self._limit_s, self._begin_s = name, limit_s, time.monotonic()
-        self._told: IO[bytes] | None = None  # kept open: a batch asks a thousand times a second
+        self._told: IO[bytes] | None = None  # kept open: a batch asks it hundreds of times a second
         self._partial = b""
         self._temporary: MadeFolder | None = None
         if folder is None:
