@@ -12,6 +12,7 @@ from typing import Any
 
 import bpy
 import scenarios_any_head as heads
+import scenarios_guide as guide
 import scenarios_result as results
 import scenarios_words as words
 import stage
@@ -62,6 +63,16 @@ def recognise_words(gui: Gui) -> Steps[Figures]:
     return {"told": told[0], "words of the take": len(spoken)}
 
 
+def guide_recognise(gui: Gui) -> Steps[None]:
+    """The guide's picture: What Is Said after the button."""
+    yield from stage.ready(gui, stage.demo_speech())
+    yield from heads.open_panel(gui, "wav2sem.transcript", below="wav2sem.play_speech")
+    _choose_recogniser(seconds=0.0)
+    yield from results._press(gui, RECOGNISE)
+    yield from gui.until(lambda: gui.window.scene.wav2sem.said == "TEXT", "the words", 60)
+    yield from guide._panel(gui, "recognise", "wav2sem.said", RECOGNISE, above=44, below=20)
+
+
 def _task() -> Any:
     return stage.part("blender.tasks.task").running_task()
 
@@ -84,3 +95,4 @@ def _say(model: Path, seconds: float) -> None:
 
 
 ALL: tuple[Scenario, ...] = (recognise_words,)
+GUIDE: tuple[Scenario, ...] = (guide_recognise,)

@@ -117,8 +117,7 @@ def _recognised(context: bpy.types.Context, settings: AnimateSettings, folder: s
     if settings.transcript_file:
         raise UserError("--recognise writes a transcript; leave out --transcript.")
     task = recognise.Recognition(context, settings, Path(folder).absolute() if folder else None)
-    _print_progress(0.0, task.title)
-    words = task.finish(context)
+    words = jobs.followed(context, task, _print_progress)
     print(f"wav2sem: {recognise.words_told(words)}", flush=True)
     return replace(settings, transcript=words.text.as_string(), language=words.language)
 

@@ -303,15 +303,20 @@ def run(
         UserError, OSError: The run failed; nothing was changed.
     """
     job = Job(context, settings)
+    return followed(context, job, on_progress), job.notes
+
+
+def followed(context: bpy.types.Context, task: Task, on_progress: Callable[[float, str], None] | None = None) -> Any:
+    """Run a task to its end, without the interface; returns its outcome, and raises as its `poll` and `write`."""
     try:
-        while not job.poll():
+        while not task.poll():
             if on_progress:
-                on_progress(job.fraction, job.title)
+                on_progress(task.fraction, task.title)
             time.sleep(_POLL_INTERVAL_S)
     except KeyboardInterrupt:
-        job.cancel()
+        task.cancel()
         raise
-    return job.finish(context), job.notes
+    return task.finish(context)
 
 
 def call(context: bpy.types.Context, module: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ class Recognition(Task):
         super().__init__("Reading the Audio")
         self._model = chosen_folder(context) if folder is None else folder
         check_folder(self._model)
-        recogniser_environment(context)
+        recogniser_environment(context)  # what is missing is told before a sound is decoded
         self._device, self._language = settings.device, settings.language
         self._scene_uid, self._scene_name = context.scene.session_uid, context.scene.name
         self._task: TaskProcess | None = None

@@ -31,7 +31,6 @@ _PROBE_LIMIT_S = 600.0
 # Passed to worker.install; tests install a small package from a folder.
 INSTALL_OPTIONS: tuple[str, ...] = ()
 _NO_PLACE = "Only an installed extension has a folder for it"
-_CHANGING = {INSTALL: "The {runtime} is being installed.", REMOVE: "The {runtime} is being removed."}
 
 _Asked = tuple[str, str]
 
@@ -260,9 +259,10 @@ class RuntimeOperator(AddonOperator):
         made = runtime(packages)
         if made is None:
             raise UserError(_NO_PLACE)
-        for verb in _CHANGING:
-            if in_process.current(task_of(verb, packages)) is not None:
-                raise UserError(_CHANGING[verb], runtime=packages.title)
+        # What is removed lies in one folder.
+        changing = (task_of(INSTALL, packages), *(task_of(REMOVE, each) for each in ALL.values()))
+        if any(in_process.current(name) is not None for name in changing):
+            raise UserError("A runtime is being installed or removed. Wait until that is done.")
         return made
 
 
