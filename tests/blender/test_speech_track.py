@@ -421,27 +421,33 @@ DIRECTED = Track(
     directions=(
         Direction("articulation", 0.5, 1.31, 0.5),
         Direction("jaw", 0.8, 1.31, 1.5),
-        Direction("stressed", 0.8, 1.31, None),
+        Direction("brows", 0.8, 1.31, 1.0),
         Direction("rest", 1.31, 1.6, None),
     ),
     language="en",
 )
 
 
-def test_directions_of_words_and_pauses_are_read_back():
+def test_directions_of_words_and_of_other_spans_are_read_back():
     action = make_action(DIRECTED)
     speech_track.show(bpy.context, action)
-    words = strips(action, "words")
-    assert words["my"].wav2sem_directions.articulation == pytest.approx(0.5)
-    assert words["boat"].wav2sem_directions.jaw == pytest.approx(1.5)
+    words, spans = strips(action, "words"), strips(action, "directions")
+    assert words["my"].wav2sem_articulation == 0.0
+    assert words["boat"].wav2sem_jaw == pytest.approx(1.5) and words["boat"].wav2sem_brows == 1.0
+    assert [(text, compat.strip_span(strip)) for text, strip in spans.items()] == [
+        ("clear 0.5", (25, 44)),
+        ("rest", (44, 51)),
+    ]
+    assert all(strip.mute for strip in spans.values())
+    assert {strip.channel for strip in spans.values()} == {words["my"].channel + 1}
     reading = speech_track.read(action)
     assert not reading.is_edited
     assert set(reading.settled.track("en").directions) == set(DIRECTED.directions)
 
 
 def test_a_direction_given_in_the_panel_is_an_edit(action):
-    strips(action, "words")["my"].wav2sem_directions.closed = True
-    strips(action, "words")["boat"].wav2sem_directions.lips = 0.5
+    strips(action, "words")["my"].wav2sem_closed = True
+    strips(action, "words")["boat"].wav2sem_lips = 0.5
     reading = speech_track.read(action)
     track = reading.settled.track("en")
     assert reading.is_edited
@@ -452,27 +458,197 @@ def test_a_direction_given_in_the_panel_is_an_edit(action):
     assert speech_track.recorded(action).directions == track.directions
 
 
-def test_neighbours_share_a_direction_and_a_moved_word_takes_it_along(action):
+def test_each_word_has_directions_of_its_own_and_a_moved_word_takes_them_along(action):
     for word in strips(action, "words").values():
-        word.wav2sem_directions.strength = 2.0
-    assert read_track(action).directions == (Direction("strength", 0.5, 1.31, 2.0),)
+        word.wav2sem_strength = 2.0
+    own = Direction("strength", 0.5, 0.8, 2.0)
+    assert read_track(action).directions == (own, Direction("strength", 0.8, 1.31, 2.0))
     move(strips(action, "words")["boat"], 6)
-    assert read_track(action).directions == (Direction("strength", 0.5, 1.56, 2.0),)
+    assert read_track(action).directions == (own, Direction("strength", 1.05, 1.56, 2.0))
+
+
+@pytest.fixture
+def span(action):
+    """New directions over both words."""
+    select(action, "my", "boat")
+    strip = speech_track.add_directions(action, (25, 44))
+    assert (strip.text, strip.mute, compat.strip_span(strip)) == ("neutral", True, (25, 44))
+    assert not speech_track.read(action).is_edited
+    return strip
+
+
+def select(action, *texts):
+    for strip in compat.all_strips(bpy.context.scene):
+        strip.select = strip.text in texts if strip.type == "TEXT" else False
+
+
+def test_directions_of_a_span_are_edited_as_a_strip(action, span):
+    span.wav2sem_jaw = 1.5
+    span.wav2sem_rest = True
+    assert span.text == span.name == "jaw 1.5, rest"
+    assert read_track(action).directions == (
+        Direction("jaw", 0.5, pytest.approx(31 / 24, abs=1e-4), 1.5),
+        Direction("rest", 0.5, pytest.approx(31 / 24, abs=1e-4)),
+    )
+    drag(span, right=-7)
+    assert {d.end_s for d in read_track(action).directions} == {1.0}
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert not speech_track.read(action).is_edited
+    move(span, 240)
+    assert read_track(action).directions == (), "beyond the sound"
+    move(span, -216)
+    assert {(d.start_s, d.end_s) for d in read_track(action).directions} == {(1.5, 2.0)}, "cut off at its end"
+    compat.sequencer_strips(bpy.context.scene.sequence_editor).remove(span)
+    assert read_track(action).directions == () and speech_track.read(action).is_edited
+
+
+def test_the_operator_adds_directions_over_what_is_selected_or_from_the_playhead_on(head, animate):
+    animate("phones")
+    bpy.ops.wav2sem.show_words()
+    action, scene = head.data.shape_keys.animation_data.action, bpy.context.scene
+    select(action, "L")
+    assert bpy.ops.wav2sem.add_directions() == {"FINISHED"}
+    first = scene.sequence_editor.active_strip
+    assert compat.strip_span(first) == compat.strip_span(strips(action, "phones")["L"])
+    first.select, scene.frame_current = False, 20
+    bpy.ops.wav2sem.add_directions()
+    second = scene.sequence_editor.active_strip
+    assert compat.strip_span(second) == (20, 20 + round(0.5 * compat.frame_rate_hz(scene)))
+    assert second.channel == first.channel + 1, "they overlap"
+    scene.frame_current = 900
+    second.select = False
+    with pytest.raises(RuntimeError, match="outside the sound"):
+        bpy.ops.wav2sem.add_directions()
+
+
+def test_the_ends_of_directions_follow_the_words_on_which_they_lie():
+    action = make_action(DIRECTED)
+    speech_track.show(bpy.context, action)
+    move(strips(action, "words")["boat"], 6)
+    clear = next(d for d in read_track(action).directions if d.name == "articulation")
+    assert (clear.start_s, clear.end_s) == (0.5, pytest.approx(1.56))
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert compat.strip_span(strips(action, "directions")["clear 0.5"]) == (25, 50)
+    assert not speech_track.read(action).is_edited
+
+
+def test_a_neutral_strip_does_nothing_and_stays(action, span):
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert list(strips(action, "directions")) == ["neutral"]
+    assert speech_track.recorded(action).directions == ()
+
+
+def key(strip, name, *points):
+    """What Insert Keyframe does in the panel at some frames."""
+    for frame, value in points:
+        setattr(strip, f"wav2sem_{name}", value)
+        assert strip.keyframe_insert(f"wav2sem_{name}", frame=frame)
+    for curve in speech_track.directions.keys_of(bpy.context.scene).values():
+        for point in curve.keyframe_points:
+            point.interpolation = "LINEAR"
+
+
+@pytest.mark.parametrize("of_a_word", [False, True])
+def test_a_keyed_amount_is_a_curve(action, span, of_a_word, tmp_path):
+    strip = strips(action, "words")["boat"] if of_a_word else span
+    first, last = compat.strip_span(strip)
+    key(strip, "jaw", (first, 1.0), (last, 2.0))
+    (jaw,) = read_track(action).directions
+    assert jaw.name == "jaw" and jaw.value is None and len(jaw.curve) == last - first + 1
+    assert jaw.curve == pytest.approx(np.linspace(1, 2, len(jaw.curve)), abs=1e-4)
+    if not of_a_word:
+        assert speech_track.read(action).settled.directions[0].label == "jaw ~"
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert not speech_track.read(action).is_edited
+    bpy.context.scene.frame_set(last)  # Blender animates the property, which is no edit
+    assert not speech_track.read(action).is_edited
+    (curve,) = speech_track.directions.keys_of(bpy.context.scene).values()
+    curve.keyframe_points[1].co[1] = 3.0
+    curve.update()
+    assert speech_track.read(action).is_edited
+    assert read_track(action).directions[0].curve[-1] == pytest.approx(3.0)
+    curve.keyframe_points[1].co[1] = 2.0
+    curve.update()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "keyed.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "keyed.blend"))
+    loaded = bpy.data.actions["Take"]
+    assert not speech_track.read(loaded).is_edited and read_track(loaded).directions == (jaw,)
+
+
+def test_hidden_and_shown_again_a_curve_has_its_keys(action, span):
+    key(span, "brows", (25, 0.0), (30, 1.0), (44, 0.0))
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    (brows,) = speech_track.recorded(action).directions
+    speech_track.remove(action)
+    assert not speech_track.directions.keys_of(bpy.context.scene)
+    copy = action.copy()
+    for take in (action, copy):
+        speech_track.show(bpy.context, take)
+        assert not speech_track.read(take).is_edited
+        assert speech_track.recorded(take).directions[0].curve == pytest.approx(brows.curve, abs=1e-3)
+    curves = speech_track.directions.keys_of(bpy.context.scene)
+    assert sorted(len(curve.keyframe_points) for curve in curves.values()) == [3, 3]
+
+
+def test_keys_stay_with_a_word_whose_strip_is_made_anew(action):
+    key(strips(action, "words")["my"], "lips", (25, 1.0), (32, 2.0))
+    drag(strips(action, "words")["boat"], left=-3)
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert compat.strip_span(strips(action, "words")["my"]) == (25, 29)
+    assert not speech_track.read(action).is_edited
+    (lips,) = speech_track.recorded(action).directions
+    assert lips.curve[0] == pytest.approx(1.0) and lips.curve[-1] == pytest.approx(1 + 4 / 7, abs=1e-3)
+
+
+def test_copying_takes_keys_along_and_replaces_others(action, span):
+    words = strips(action, "words")
+    key(words["my"], "jaw", (25, 1.0), (32, 2.0))
+    key(span, "lips", (25, 1.0), (44, 2.0))
+    select(action, "neutral", "lips ~", "boat")
+    span.select = True
+    bpy.context.scene.sequence_editor.active_strip = words["my"]
+    assert bpy.ops.wav2sem.copy_directions() == {"FINISHED"}
+    keyed = sorted(speech_track.directions.keys_of(bpy.context.scene))
+    assert keyed == sorted([("my", "jaw"), ("boat", "jaw"), (span.name, "jaw")])
+    assert {d.name for d in read_track(action).directions} == {"jaw"}
+    assert len({(d.curve[0], d.curve[-1]) for d in read_track(action).directions}) == 1
+
+
+def test_parts_of_split_directions_are_two_and_a_duplicate_is_another(action, span):
+    span.wav2sem_jaw = 2.0
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    (span,) = strips(action, "directions").values()
+    other = compat.new_text_strip(bpy.context.scene.sequence_editor, "copy", span.channel + 1, 46, 50)
+    for name in (speech_track.TAKE, speech_track.ITEM):
+        other[name] = span[name]
+    other.wav2sem_jaw = 3.0
+    assert [d.value for d in read_track(action).directions] == [2.0, 3.0]
+    other.wav2sem_jaw = 2.0
+    drag(span, right=-10)
+    move(other, -12)
+    assert [(d.start_s, d.value) for d in read_track(action).directions] == [(0.5, 2.0), (pytest.approx(0.875), 2.0)]
 
 
 def test_directions_are_copied_to_the_selected_words(action):
     words = strips(action, "words")
     for strip in compat.all_strips(bpy.context.scene):
         strip.select = False
-    words["my"].wav2sem_directions.rest = True
-    words["my"].wav2sem_directions.jaw = 0.5
+    words["my"].wav2sem_rest = True
+    words["my"].wav2sem_jaw = 0.5
     bpy.context.scene.sequence_editor.active_strip = words["my"]
     assert not bpy.ops.wav2sem.copy_directions.poll()
     words["boat"].select = True
     strips(action, "phones")["OW"].select = True
     assert bpy.ops.wav2sem.copy_directions() == {"FINISHED"}
-    copied = words["boat"].wav2sem_directions
-    assert (copied.rest, copied.jaw, copied.lips) == (True, 0.5, 1.0)
+    copied = words["boat"]
+    assert (copied.wav2sem_rest, copied.wav2sem_jaw, copied.wav2sem_lips) == (True, 0.5, 1.0)
 
 
 def test_imported_directions_are_shown_with_their_words(action, tmp_path):

@@ -187,7 +187,7 @@ def places(head: bpy.types.Object) -> list[tuple[Any, str]]:
         found += [(action, reduction._OUTCOME)]
     names = (original_state.BEFORE, original_state.IDENTITY, "wav2sem_transferred", "wav2sem_jaw_carrier")
     found += [(keys, name) for name in (*names, checks.OWN_KEYS_PROPERTY, checks.OWN_BASIS_PROPERTY)]
-    track = (speech_track.TRACK, speech_track.PLACE, speech_track.IDENTITY, speech_track.PAUSES)
+    track = (speech_track.TRACK, speech_track.PLACE, speech_track.IDENTITY)
     found += [(action, name) for action in bpy.data.actions if speech_track.TRACK in action for name in track]
     strips = compat.all_strips(bpy.context.scene)
     found += [(strip, name) for strip in strips for name in (speech_track.TAKE, speech_track.ITEM)]

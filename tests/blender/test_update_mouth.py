@@ -157,7 +157,7 @@ def test_after_loading_the_sound_is_heard_again(spoken, curves_of, tmp_path):
     bpy.ops.wm.open_mainfile(filepath=path)
     head = bpy.data.objects["Head"]
     before = curves_of(head)
-    assert not update_mouth.is_ready(action_of(head))
+    assert not update_mouth.is_ready(head, first_take(head))
     assert bpy.ops.wav2sem.update_mouth() == {"FINISHED"}
     frames, pucker = curves_of(head)["mouthPucker"]
     inside = (frames >= 16) & (frames <= 31)

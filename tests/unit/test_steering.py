@@ -158,6 +158,23 @@ class TestDirections:
         clear, mumbled = (self.directed(steering, heard, "articulation", value) for value in (1.0, -1.0))
         assert measure(clear, "opening")[inside].std() > measure(mumbled, "opening")[inside].std()
 
+    def test_a_curve_is_followed_over_its_span(self, steering, heard):
+        inside, plain_TK = at(heard, 2.0, 3.0), steered(steering, heard).weights_TK
+        curve = tuple(np.linspace(0.0, 1.0, 31).tolist())
+        motion = steered(steering, heard, directions=(Direction("strength", 2.0, 3.0, None, curve),))
+        share_T1 = (np.arange(inside.start, inside.stop) / heard.fps - 2.0)[:, None]
+        np.testing.assert_allclose(motion.weights_TK[inside], share_T1 * plain_TK[inside], atol=1e-5)
+
+    def test_neighbours_with_one_value_are_as_one(self, steering, heard):
+        one = self.directed(steering, heard, "strength", 0.5)
+        two = steered(steering, heard, directions=tuple(Direction("strength", a, a + 0.5, 0.5) for a in (2.0, 2.5)))
+        np.testing.assert_allclose(two.weights_TK, one.weights_TK, atol=1e-6)
+
+    def test_where_several_overlap_the_strongest_counts(self, steering, heard):
+        strong = self.directed(steering, heard, "strength", 0.25)
+        both = (Direction("strength", 2.0, 3.0, 0.25), Direction("strength", 2.2, 2.6, 0.5))
+        np.testing.assert_allclose(steered(steering, heard, directions=both).weights_TK, strong.weights_TK, atol=1e-6)
+
     def test_unknown_directions_are_left_alone(self, steering, heard):
         motion = self.directed(steering, heard, "dance", 3.0)
         np.testing.assert_array_equal(motion.weights_TK, steered(steering, heard).weights_TK)

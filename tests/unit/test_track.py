@@ -10,8 +10,10 @@ import pytest
 
 from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.phones import FIRST_TIME_S, PHONES
+from wav2sem_blender.pipeline.words.directions import AMOUNTS, called, meant
 from wav2sem_blender.pipeline.words.track import EDGE_S, SHORTEST_S, Direction, Phone, Track, Word, spread
 from wav2sem_blender.pipeline.words.track_files import is_track_file, load_track, read_text_grid, save_track
+from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
 TRACK = Track(
     words=(Word("map", 0.1, 0.4, 0.9), Word("it", 0.4, 0.6, 0.5), Word("now", 1.0, 1.3)),
@@ -212,6 +214,47 @@ def test_json_keeps_language_and_directions():
     assert Track.from_text(track.to_text()) == track
     with pytest.raises(UserError, match="Update the extension"):
         Track.from_json(track.to_json() | {"track_format_version": 99})
+
+
+CURVED = Track(directions=(Direction("jaw", 1.0, 2.0, None, (1.0, 2.0, 0.0)), Direction("brows", 1.5, 1.8, 0.5)))
+
+
+def test_a_curve_is_kept_moved_and_cut():
+    assert Track.from_text(CURVED.to_text()) == CURVED
+    assert CURVED.at_speed(2).directions[0] == Direction("jaw", 0.5, 1.0, None, (1.0, 2.0, 0.0))
+    assert CURVED.later(3).directions[0] == Direction("jaw", 4.0, 5.0, None, (1.0, 2.0, 0.0))
+    assert CURVED.later(-1.5).directions[0] == Direction("jaw", 0.0, 0.5, None, (2.0, 0.0))
+    (late,) = CURVED.later(-1.8).directions
+    assert late.curve == pytest.approx((0.8, 0.0)) and late.end_s == pytest.approx(0.2)
+    jaw, brows = CURVED.directions
+    assert jaw.values(np.array([0.0, 1.25, 1.75, 9.0])) == pytest.approx([1.0, 1.5, 1.0, 0.0])
+    assert brows.values(np.array([0.0, 1.6])) == pytest.approx([0.5, 0.5])
+    assert jaw.within(2.5, 3.0) is None and brows.within(1.6, 9.0) == Direction("brows", 1.6, 1.8, 0.5)
+
+
+def test_format_1_is_read_and_its_stress_is_emphasis():
+    old = Track(words=(Word("hi", 0, 1),)).to_json() | {
+        "track_format_version": 1,
+        "directions": [["articulation", 0, 1, 0.5], ["stressed", 0, 1, None], ["rest", 1, 1.5, None]],
+    }
+    assert [(d.name, d.value) for d in Track.from_json(old).directions] == [
+        ("articulation", 0.5),
+        ("brows", 1.0),
+        ("head", 1.0),
+        ("rest", None),
+    ]
+
+
+@pytest.mark.parametrize("row", [["jaw", 0, 1, 1e999], ["jaw", 0, 1, None, [1]], ["jaw", 0, 1, None, [1, 1e999]]])
+def test_a_direction_without_numbers_is_refused(row):
+    with pytest.raises(UserError, match="jaw has no valid values"):
+        Track.from_json(Track().to_json() | {"directions": [row]})
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n in AMOUNTS for v in (AMOUNTS[n].least, AMOUNTS[n].most)])
+def test_what_a_direction_is_called_is_what_the_markup_reads(name, value):
+    read = parse_transcript(f"{{{called(name, value)}}}word{{/}}").marks[0]
+    assert meant(read.name, read.value) == ((name, value),)
 
 
 @pytest.mark.parametrize(

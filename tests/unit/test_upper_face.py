@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.prosody import MARKED, Prosody
-from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, perform
+from wav2sem_blender.pipeline.prosody import Prosody
+from wav2sem_blender.pipeline.upper_face import UPPER_FACE_CHANNELS, Performance, Settings, perform
+from wav2sem_blender.pipeline.words.track import Direction
 
 DEMO_SPEECH = Path(__file__).parents[2] / "wav2sem_blender" / "assets" / "demo_speech.flac"
 PAUSE_HOPS = 50
@@ -320,27 +321,86 @@ def test_the_demo_speech_gets_blinks_brows_and_darts():
     assert max(curve(result, "eyeLookOutLeft").max(), curve(result, "eyeLookInLeft").max()) > 0.05
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_brows_and_head_mark_what_the_transcript_marks(seed: int) -> None:
-    speech, settings, fps = talk(20.0), Settings(seed=seed, head_sway=1.0), 60.0
+def weakest(speech: Prosody) -> float:
+    """Time of the weakest syllable in the middle of 20 s."""
     times_s, prominence_N = speech.stresses()
-    weak_s = float(times_s[(times_s > 5) & (times_s < 15)][np.argmin(prominence_N[(times_s > 5) & (times_s < 15)])])
-    plain, marked = (
-        perform(each, settings, fps) for each in (speech, replace(speech, marked_s=((weak_s - 0.1, weak_s + 0.1),)))
-    )
+    middle = (times_s > 5) & (times_s < 15)
+    return float(times_s[middle][np.argmin(prominence_N[middle])])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brows_and_head_mark_what_is_directed_and_nothing_else_changes(seed: int) -> None:
+    speech, fps = talk(20.0), 60.0
+    weak_s = weakest(speech)
+    face, span_s = Performance(speech, Settings(seed=seed, head_sway=1.0), fps), (weak_s - 0.1, weak_s + 0.1)
+    plain, marked = face.directed(), face.directed([Direction(name, *span_s, 1.0) for name in ("brows", "head")])
     inner = plain.motion.channels.index("browInnerUp")
     at = slice(round((weak_s - 0.05) * fps), round((weak_s + 0.05) * fps) + 1)
-    assert marked.motion.weights_TK[at, inner].max() > 0.3
-    first = round((weak_s - 3) * fps)
-    np.testing.assert_array_equal(marked.motion.weights_TK[:first], plain.motion.weights_TK[:first])
+    assert marked.motion.weights_TK[at, inner].max() > 0.35
     assert (marked.head_deg_T3[at, 1] - plain.head_deg_T3[at, 1]).max() <= 1e-5, "the head nods, if it did not anyway"
+    others = [k for k, name in enumerate(plain.motion.channels) if not name.startswith("brow")]
+    np.testing.assert_array_equal(marked.motion.weights_TK[:, others], plain.motion.weights_TK[:, others])
+    for before, after in (
+        (plain.motion.weights_TK, marked.motion.weights_TK),
+        (plain.head_deg_T3, marked.head_deg_T3),
+    ):
+        changed = np.flatnonzero((before != after).any(1)) / fps
+        assert weak_s - 0.7 < changed.min() and changed.max() < weak_s + 0.8
+    np.testing.assert_array_equal(marked.head_deg_T3[:, [0, 2]], plain.head_deg_T3[:, [0, 2]])
 
 
-def test_a_marked_word_without_a_syllable_has_one_and_speed_moves_it() -> None:
-    speech = talk(10.0)
-    quiet = replace(speech, level_db_P=np.full_like(speech.level_db_P, -80.0), marked_s=((4.0, 4.4),))
-    times_s, prominence_N = quiet.stresses()
-    assert times_s == pytest.approx([4.2]) and prominence_N == pytest.approx([MARKED])
-    assert quiet.at_speed(2).stresses()[0] == pytest.approx([2.1])
-    beyond = replace(quiet, marked_s=((9.9, 11.0),))
-    assert len(beyond.stresses()[0]) == 0
+def test_the_amount_scales_the_movement_and_more_than_the_limit_is_cut_off() -> None:
+    speech, quiet = talk(20.0), Settings(brows=1.0, head_sway=1.0)
+    span_s = (weakest(speech) - 0.1, weakest(speech) + 0.1)
+    face, inner = Performance(speech, quiet, 60.0), 0
+    peaks, nods = [], []
+    for amount in (0.5, 1.0, 2.0):
+        result = face.directed([Direction(name, *span_s, amount) for name in ("brows", "head")])
+        inner, at = result.motion.channels.index("browInnerUp"), slice(round(60 * span_s[0]), round(60 * span_s[1]))
+        peaks.append(result.motion.weights_TK[at, inner].max())
+        nods.append(np.min(result.head_deg_T3[at, 1] - face.directed().head_deg_T3[at, 1]))
+    assert peaks[1] == pytest.approx(2 * peaks[0], rel=0.02) and peaks[2] == pytest.approx(2 * peaks[1], rel=0.02)
+    assert nods[2] < nods[1] - 1 < 0
+    lively = Performance(speech, Settings(brows=3.0), 60.0).directed([Direction("brows", *span_s, 2.0)])
+    assert lively.motion.weights_TK.max() <= 1.0
+
+
+def test_below_zero_brows_and_head_keep_still() -> None:
+    speech, fps = talk(20.0), 60.0
+    face = Performance(speech, Settings(head_sway=1.0), fps)
+    still = face.directed([Direction(name, 5.0, 15.0, -1.0) for name in ("brows", "head")])
+    brows = [k for k, name in enumerate(still.motion.channels) if name.startswith("brow")]
+    inside = slice(round(5 * fps), round(15 * fps))
+    assert np.abs(face.directed().motion.weights_TK[inside, brows]).max() > 0.1
+    assert np.abs(still.motion.weights_TK[inside, brows]).max() == 0.0
+    assert np.abs(still.head_deg_T3[inside]).max() < 1e-6 < np.abs(face.directed().head_deg_T3[inside]).max()
+
+
+def test_a_curve_is_followed_as_it_is() -> None:
+    speech, fps = talk(20.0), 60.0
+    face = Performance(speech, Settings(head_sway=1.0), fps)
+    ramp = tuple(np.linspace(0, 1, 61).tolist())
+    posed = face.directed([Direction(name, 10.0, 11.0, None, ramp) for name in ("brows", "head")])
+    inner = posed.motion.weights_TK[:, posed.motion.channels.index("browInnerUp")]
+    at_T = np.arange(round(10.5 * fps), round(11 * fps))
+    assert (inner[at_T] >= 0.46 * (at_T / fps - 10) - 1e-5).all() and inner[at_T[-1]] < 0.6
+    assert posed.head_deg_T3[at_T[-1], 1] < face.directed().head_deg_T3[at_T[-1], 1] - 1
+
+
+def test_a_long_direction_marks_several_syllables_that_are_apart() -> None:
+    speech = talk(20.0)
+    face = Performance(speech, Settings(), 60.0)
+    times_s = sorted(face._stressed_in(Direction("brows", 4.0, 16.0, 1.0)))
+    assert len(times_s) > 3 and np.diff(times_s).min() >= 0.7
+    assert len(face._stressed_in(Direction("brows", times_s[0] - 0.2, times_s[0] + 0.2, 1.0))) == 1
+
+
+def test_a_direction_in_silence_moves_its_middle_and_at_the_ends_the_face_rests() -> None:
+    speech = replace(talk(10.0), level_db_P=np.full_like(talk(10.0).level_db_P, -80.0))
+    for span_s, peak_s in (((4.0, 4.4), 4.2), ((0.0, 0.2), 0.1), ((9.7, 10.0), 9.85)):
+        result = perform(speech, Settings(), 60.0, directions=[Direction("brows", *span_s, 1.0)])
+        inner = result.motion.weights_TK[:, result.motion.channels.index("browInnerUp")]
+        assert inner.max() > 0.3 and np.argmax(inner) / 60 == pytest.approx(peak_s, abs=0.17)
+        assert inner[0] == inner[-1] == 0.0
+    beyond = perform(speech, Settings(), 60.0, directions=[Direction("brows", 10.5, 11.0, 1.0)])
+    np.testing.assert_array_equal(beyond.motion.weights_TK, perform(speech, Settings(), 60.0).motion.weights_TK)

@@ -272,14 +272,16 @@ def test_markup_becomes_directions_at_the_words_times() -> None:
     hello, window, pepper = track.words
     assert [(d.name, d.value) for d in track.directions] == [
         ("jaw", 1.2),
-        ("stressed", None),
         ("articulation", 0.5),
+        ("brows", 1.0),
+        ("head", 1.0),
         ("rest", None),
         ("articulation", -1.0),
     ]
-    jaw, stressed, clearer, rest, mumbled = track.directions
+    jaw, clearer, brows, head, rest, mumbled = track.directions
     assert (jaw.start_s, jaw.end_s) == (hello.start_s, hello.end_s)
-    assert (stressed.start_s, stressed.end_s) == (clearer.start_s, clearer.end_s) == (window.start_s, window.end_s)
+    for stressed in (clearer, brows, head):
+        assert (stressed.start_s, stressed.end_s) == (window.start_s, window.end_s)
     assert rest.start_s == window.end_s and rest.end_s == pytest.approx(window.end_s + 0.1)
     assert (mumbled.start_s, mumbled.end_s) == (pepper.start_s, pepper.end_s)
 
@@ -292,6 +294,8 @@ def test_markup_becomes_directions_at_the_words_times() -> None:
         ("{lips -3}pepper{/}", 0.0),
         ("{clear 0.3}pepper{/}", 0.3),
         ("{mumbled 0.3}pepper{/}", -0.3),
+        ("{brows 0.8}pepper{/}", 0.8),
+        ("{head -5}pepper{/}", -1.0),
         ("{articulation -0.3}pepper{/}", -0.3),
         ("{strength 0,5}pepper", 0.5),
     ],
@@ -456,6 +460,6 @@ def test_markup_that_a_model_cannot_follow_is_told(animator: SpeechAnimator, mon
     still = replace(animator.folder, config=replace(animator.folder.config, steerable=False))
     monkeypatch.setattr(animator, "folder", still)
     motion = animator.animate_file(DEMO_SPEECH, transcript="*Please* put the paper boat by the pond")
-    assert motion.track is not None and motion.track.directions[0].name == "stressed"
+    assert motion.track is not None and [d.name for d in motion.track.directions] == ["articulation", "brows", "head"]
     assert "the transcript's directions change nothing" in motion.info["notes"]
     assert "change nothing" not in animator.animate_file(DEMO_SPEECH, transcript=SAID).info["notes"]

@@ -12,6 +12,7 @@ from ..errors import UserError
 from .audio import linger
 from .motion import Motion
 from .phones import Phones
+from .words.directions import meant
 from .words.track import Direction, Phone, Track, Word
 
 LOADS = []
@@ -78,9 +79,10 @@ def said(transcript, language):
         words=tuple(Word(word.text, at, at + 0.25) for word, at in zip(transcript.words, starts_s, strict=True)),
         phones=tuple(Phone("L", at, at + 0.25) for at in starts_s),
         directions=tuple(
-            Direction(m.name, starts_s[m.first], starts_s[m.stop - 1] + 0.25, m.value)
+            Direction(name, starts_s[m.first], starts_s[m.stop - 1] + 0.25, value)
             for m in transcript.marks
             if m.first < m.stop
+            for name, value in meant(m.name, m.value)
         ),
         language=language or "en",
     )

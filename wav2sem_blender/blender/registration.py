@@ -38,7 +38,6 @@ CLASSES = (
     *properties.CLASSES,
     *upper_face_properties.CLASSES,
     *key_mapping.CLASSES,
-    *directions.CLASSES,
     *page.CLASSES,
     *python.CLASSES,
     *models.CLASSES,

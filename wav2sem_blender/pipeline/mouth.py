@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .phones import BILABIALS
+from .words.directions import AMOUNTS
+from .words.track import Direction
 
 ONSET_S, RELEASE_S = 0.07, 0.06  # lips start to close before the sound stops, and part when it bursts
 PRESSED_M = 0.0003
@@ -86,6 +88,35 @@ def held(
         share_T = np.minimum(rise, fall)
         held_T = np.maximum(held_T, amount * share_T * share_T * (3 - 2 * share_T))
     return held_T
+
+
+def directed(
+    directions: Iterable[Direction], name: str, n_frames: int, fps: float, fade_s: float, begins_s: float = 0.0
+) -> np.ndarray:
+    """(T,): how far the directions of a name lead away from its neutral value, with smooth flanks outside.
+
+    Where several overlap, the largest above neutral counts and the largest below it.
+
+    Args:
+        directions: All of them.
+        name: Which ones.
+        n_frames, fps: Of the result.
+        fade_s: Length of a flank.
+        begins_s: Time of the first frame.
+    """
+    neutral = AMOUNTS[name].neutral if name in AMOUNTS else 0.0
+    above_T, below_T = np.zeros(n_frames), np.zeros(n_frames)
+    for direction in directions:
+        first = max(0, int((direction.start_s - fade_s - begins_s) * fps))
+        last = min(n_frames, int((direction.end_s + fade_s - begins_s) * fps) + 2)
+        if direction.name != name or first >= last:
+            continue
+        at_s = begins_s + first / fps
+        share_T = held(last - first, [(direction.start_s - at_s, direction.end_s - at_s, 1.0)], fade_s, fade_s, fps)
+        amount_T = (direction.values(at_s + np.arange(last - first) / fps) - neutral) * share_T
+        above_T[first:last] = np.maximum(above_T[first:last], amount_T)
+        below_T[first:last] = np.minimum(below_T[first:last], amount_T)
+    return above_T + below_T
 
 
 def close_lips(moving_TK: np.ndarray, phones: Iterable[Timing], mouth: Mouth, fps: float) -> np.ndarray:

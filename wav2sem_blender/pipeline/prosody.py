@@ -36,10 +36,6 @@ _MIN_SYLLABLE_DB = -12.0
 _SURROUNDINGS_S = 3.0  # prominence compares a syllable with those within this time
 
 
-MARKED = 10.0
-"""Prominence of a syllable that the transcript marks."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prosody:
     """The prosody of one recording.
@@ -50,7 +46,6 @@ class Prosody:
         pauses_N2: First hop of every pause, and one past its last.
         duration_s: Length of the recording.
         hop_s: Time between hops.
-        marked_s: Start and end of words that are stressed because the transcript says so.
     """
 
     level_db_P: np.ndarray
@@ -58,12 +53,10 @@ class Prosody:
     pauses_N2: np.ndarray
     duration_s: float
     hop_s: float = 0.01
-    marked_s: tuple[tuple[float, float], ...] = ()
 
     def at_speed(self, speed: float) -> Prosody:
         """The same recording played `speed` times as fast."""
-        marked_s = tuple((start_s / speed, end_s / speed) for start_s, end_s in self.marked_s)
-        return replace(self, duration_s=self.duration_s / speed, hop_s=self.hop_s / speed, marked_s=marked_s)
+        return replace(self, duration_s=self.duration_s / speed, hop_s=self.hop_s / speed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an npz of 3 MB per hour; an existing file is replaced in one step.
@@ -114,22 +107,8 @@ class Prosody:
         deviations of the syllables within three seconds.
 
         Returns:
-            Times (N,) in seconds, increasing, and prominence (N,): 0 is average, 1 a clear stress, `MARKED` and more
-            that of a marked word. A marked word in which no syllable can be heard has one in its middle.
+            Times (N,) in seconds, increasing, and prominence (N,): 0 is average, 1 a clear stress.
         """
-        times_N, prominence_N = self._heard_stresses()
-        for start_s, end_s in self.marked_s:
-            inside = np.flatnonzero((times_N >= start_s) & (times_N <= end_s))
-            if len(inside):
-                best = inside[np.argmax(prominence_N[inside])]
-                prominence_N[best] = max(prominence_N[best], MARKED)
-            elif start_s >= 0 and end_s <= self.duration_s:
-                at = int(np.searchsorted(times_N, (start_s + end_s) / 2))
-                times_N = np.insert(times_N, at, (start_s + end_s) / 2)
-                prominence_N = np.insert(prominence_N, at, MARKED)
-        return times_N, prominence_N
-
-    def _heard_stresses(self) -> tuple[np.ndarray, np.ndarray]:
         smooth = np.hanning(13)[1:-1]
         reach = len(smooth) // 2
         level_P = np.convolve(np.pad(self.level_db_P, reach, mode="edge"), smooth / smooth.sum(), mode="valid")

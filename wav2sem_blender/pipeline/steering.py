@@ -18,7 +18,7 @@ from ..errors import UserError
 from .checkpoint import ModelFolder
 from .forced_phones import REACH, PhoneReader, covered, phone_shares
 from .hosts.protocol import Decoder
-from .mouth import Mouth, Timing, close_lips, held
+from .mouth import Mouth, Timing, close_lips, directed, held
 from .phones import BILABIALS, PHONES, SILENCE, Phones
 from .visemes import MEASURE_NAMES, MEASURES
 from .words.track import Track
@@ -149,10 +149,10 @@ class Steering:
         if closed:
             weights_TK = close_lips(weights_TK, closed, self._mouth, self.fps)
         for name, starts in SCALED.items():
-            gain_T = 1 + self._amount(track, name, offset_s, len(memory_RM), less=1.0)
+            gain_T = 1 + self._amount(track, name, offset_s, len(memory_RM))
             columns = [k for k, channel in enumerate(self._channels) if _scaled_by(channel, starts)]
             weights_TK[:, columns] *= gain_T[:, None]
-        weights_TK *= 1 - self._amount(track, "rest", offset_s, len(memory_RM), default=1.0)[:, None]
+        weights_TK *= 1 - self._amount(track, "rest", offset_s, len(memory_RM))[:, None]
         return weights_TK.clip(0, 1).astype(np.float32)
 
     def _articulated(self, memory_RM: np.ndarray, track: Track, style_N: np.ndarray, offset_s: float) -> np.ndarray:
@@ -173,17 +173,8 @@ class Steering:
                 weights_TK = weights_TK + share_T[:, None] * (other_TK - weights_TK)
         return weights_TK
 
-    def _amount(
-        self, track: Track, name: str, offset_s: float, n_frames: int, default: float = 0.0, less: float = 0.0
-    ) -> np.ndarray:
-        """The value (T,) of a direction over time, less `less`; 0 where there is none."""
-        amount_T = np.zeros(n_frames)
-        for direction in track.directions:
-            if direction.name == name:
-                value = (default if direction.value is None else direction.value) - less
-                span = (direction.start_s - offset_s, direction.end_s - offset_s, 1.0)
-                amount_T += value * held(n_frames, [span], DIRECTION_FADE_S, DIRECTION_FADE_S, self.fps)
-        return amount_T
+    def _amount(self, track: Track, name: str, offset_s: float, n_frames: int) -> np.ndarray:
+        return directed(track.directions, name, n_frames, self.fps, DIRECTION_FADE_S, offset_s)
 
 
 def _scaled_by(channel: str, starts: tuple[str, ...]) -> bool:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Blinks, brows, eye darts and head sway for speech; random, but reproducible from recording and seed.
 
+Directions of a track (`words/track.py`) change brows and head in their span alone: above 0, brows rise and the head
+nods on the stressed syllables there; below 0 both move less; one with a curve is followed as it is.
+
 Speech says little about the upper half of a face, so nothing here is learnt: the timing follows measurements of people,
 and the seed selects one of many performances. Each feature has its own random generator, so changing one leaves the
 others alone; amounts change the size of a movement, not its time.
@@ -26,7 +29,7 @@ Shapes: T animation frames, K channels, P hops, N events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import dist
 
@@ -34,7 +37,9 @@ import numpy as np
 
 from ..errors import UserError
 from .motion import Motion
-from .prosody import MARKED, Prosody
+from .mouth import directed, held
+from .prosody import Prosody
+from .words.track import Direction
 
 BLINK_CHANNELS = ("eyeBlinkLeft", "eyeBlinkRight")
 BROW_CHANNELS = ("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")
@@ -51,7 +56,11 @@ _PAUSE_PULL = 0.75  # chance that a blink moves to a pause near its time,
 _PAUSE_REACH = 0.35  # if one begins within this part of the interval
 _CLOSING_S, _OPENING_S = 0.09, 0.22  # of the lids, on average
 STRESSED = 0.4  # prominence of syllables that brows may rise on
-_BEFORE_MARKED_S = 0.2
+_HUSH_S = 0.2  # other movements of the brows end so long before they rise as directed
+_APART_S = 0.7  # between directed movements of one direction
+_STILL_FADE_S = 0.25
+_HIGHEST_BROWS = 0.46  # of the strongest stress, and of a direction of 1
+_NOD_DEG = 2.5  # of a direction of 1
 GAZE_DEG = {"In": 30.0, "Out": 30.0, "Up": 20.0, "Down": 25.0}  # rotation of the eyeball at weight 1
 _SWAY_DEG = {"yaw": 1.5, "pitch": 1.15, "roll": 0.8}  # root mean square during speech; in GRID speaker 1's proportions
 _SWAY_HZ = (0.08, 0.7)
@@ -106,37 +115,134 @@ class UpperFace:
     head_deg_T3: np.ndarray
 
 
-def perform(prosody: Prosody, settings: Settings, fps: float, n_frames: int | None = None) -> UpperFace:
-    """Make the curves of one recording.
+class Performance:
+    """The curves of one recording, which directions change."""
 
-    Args:
-        prosody: The recording's prosody.
-        settings: How lively the face is.
-        fps: Frames per second of the curves.
-        n_frames: Number of frames, such as that of the mouth's curves; by default the recording's length.
+    def __init__(self, prosody: Prosody, settings: Settings, fps: float, n_frames: int | None = None) -> None:
+        """Make the curves without directions.
 
-    Raises:
-        UserError: The frame rate is impossible.
-    """
-    if not (np.isfinite(fps) and fps > 0):
-        raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
-    clock = _Clock(fps=fps, n_frames=n_frames or max(1, round(prosody.duration_s * fps)))
-    blinks, brows, gaze, sway = (np.random.default_rng([settings.seed, feature]) for feature in range(4))
-    curves: dict[str, np.ndarray] = {}
-    if settings.blinks_per_minute:
-        curves |= _blinks(prosody, settings.blinks_per_minute, clock, blinks)
-    if settings.eye_darts:
-        curves |= _darts(settings.eye_darts, clock, gaze)
-    if settings.brows:
-        curves |= _brows(prosody, settings.brows, clock, brows)
-    channels = tuple(name for name in UPPER_FACE_CHANNELS if name in curves)
-    weights_TK = np.zeros((clock.n_frames, len(channels)), np.float32)
-    for k, name in enumerate(channels):
-        weights_TK[:, k] = curves[name]
-    return UpperFace(
-        motion=Motion(weights_TK=weights_TK, channels=channels, fps=fps),
-        head_deg_T3=_sway(prosody, settings.head_sway, clock, sway),
-    )
+        Args:
+            prosody: The recording's prosody.
+            settings: How lively the face is.
+            fps: Frames per second of the curves.
+            n_frames: Number of frames, such as that of the mouth's curves; by default the recording's length.
+
+        Raises:
+            UserError: The frame rate is impossible.
+        """
+        if not (np.isfinite(fps) and fps > 0):
+            raise UserError("The frame rate {fps} is impossible; it must be a finite number above 0.", fps=fps)
+        self._settings = settings
+        self._clock = clock = _Clock(fps=fps, n_frames=n_frames or max(1, round(prosody.duration_s * fps)))
+        self._syllables = prosody.stresses()
+        blinks, brows, gaze, sway = (np.random.default_rng([settings.seed, feature]) for feature in range(4))
+        self._curves: dict[str, np.ndarray] = {}
+        if settings.blinks_per_minute:
+            self._curves |= _blinks(prosody, settings.blinks_per_minute, clock, blinks)
+        if settings.eye_darts:
+            self._curves |= _darts(settings.eye_darts, clock, gaze)
+        if settings.brows:
+            self._curves |= _brows(self._syllables, settings.brows, clock, brows)
+        self._drift_deg_T3 = np.zeros((clock.n_frames, 3), np.float32)
+        self._nods_T = np.zeros(clock.n_frames)
+        if settings.head_sway:
+            self._drift_deg_T3, self._nods_T = _sway(prosody, self._syllables, clock, sway)
+
+    def directed(self, directions: Sequence[Direction] = ()) -> UpperFace:
+        """The performance with these directions, in seconds from the recording's beginning."""
+        curves = self._curves | (self._directed_brows(directions) if self._settings.brows else {})
+        channels = tuple(name for name in UPPER_FACE_CHANNELS if name in curves)
+        weights_TK = np.zeros((self._clock.n_frames, len(channels)), np.float32)
+        for k, name in enumerate(channels):
+            weights_TK[:, k] = curves[name]
+        return UpperFace(
+            motion=Motion(weights_TK=weights_TK, channels=channels, fps=self._clock.fps),
+            head_deg_T3=self._directed_head(directions),
+        )
+
+    def _directed_brows(self, directions: Sequence[Direction]) -> dict[str, np.ndarray]:
+        wanted = self._wanted("brows", directions)
+        clock, raised_T = self._clock, _HIGHEST_BROWS * self._settings.brows * wanted.posed_T
+        raised = {name: part * raised_T for name, part in (("Inner", 1.0), ("Left", 0.8), ("Right", 0.8))}
+        hushed = [wanted.less_T]
+        for time_s, amount in wanted.syllables:
+            random = np.random.default_rng([self._settings.seed, 4, round(1000 * time_s)])
+            rise, hold, fall, strength, left, right = random.random(6)
+            rise_s = min(0.10 + 0.10 * rise, time_s)
+            fall_s = min(0.20 + 0.25 * fall, clock.end_s - time_s)
+            hold_s = max(0.0, min(0.04 + 0.12 * hold, clock.end_s - time_s - fall_s))
+            if min(rise_s, fall_s) <= 0:
+                continue
+            height = amount * self._settings.brows * _HIGHEST_BROWS * (0.9 + 0.2 * strength)
+            parts = {"Inner": 1.0, "Left": 0.7 + 0.1 * left, "Right": 0.7 + 0.1 * right}
+            for name, part in parts.items():
+                clock.add_event(raised[name], time_s - rise_s, rise_s, hold_s, fall_s, height * part)
+            span_s = (time_s - rise_s - _HUSH_S, time_s + hold_s + fall_s, 1.0)
+            hushed.append(held(clock.n_frames, [span_s], _HUSH_S, _HUSH_S, clock.fps))
+        left_T = 1 - np.max(hushed, axis=0)
+        curves = {name: self._curves[name] * left_T for name in BROW_CHANNELS}
+        for name, channel in (("Inner", "browInnerUp"), ("Left", "browOuterUpLeft"), ("Right", "browOuterUpRight")):
+            curves[channel] = np.minimum(np.maximum(curves[channel], raised[name]), 1.0)
+        return curves
+
+    def _directed_head(self, directions: Sequence[Direction]) -> np.ndarray:
+        """(T, 3) in degrees; at rest on the first and the last frame."""
+        clock, amount = self._clock, self._settings.head_sway
+        if not amount:
+            return self._drift_deg_T3
+        wanted = self._wanted("head", directions)
+        nods_T = np.maximum(self._nods_T * (1 - wanted.less_T), _NOD_DEG * wanted.posed_T)
+        for time_s, depth in wanted.syllables:
+            clock.add_event(nods_T, time_s - 0.2, 0.2, 0.0, 0.4, _NOD_DEG * depth)
+        head_deg_T3 = self._drift_deg_T3 * (1 - wanted.less_T)[:, None].astype(np.float32)
+        head_deg_T3[:, 1] -= nods_T
+        fade_s = max(1e-6, min(0.5, clock.end_s / 3))
+        fade_T = _smooth(clock.times_s / fade_s) * _smooth((clock.end_s - clock.times_s) / fade_s)
+        return (amount * fade_T)[:, None].astype(np.float32) * head_deg_T3
+
+    def _wanted(self, name: str, directions: Sequence[Direction]) -> _Wanted:
+        clock, own = self._clock, [direction for direction in directions if direction.name == name]
+        syllables = [
+            (time_s, direction.value)
+            for direction in own
+            if not direction.curve and direction.value is not None and direction.value > 0
+            for time_s in self._stressed_in(direction)
+        ]
+        amount_T = directed(own, name, clock.n_frames, clock.fps, _STILL_FADE_S)
+        posed = [direction for direction in own if direction.curve]
+        posed_T = directed(posed, name, clock.n_frames, clock.fps, _STILL_FADE_S)
+        return _Wanted(less_T=-amount_T.clip(-1, 0), syllables=tuple(syllables), posed_T=posed_T.clip(0))
+
+    def _stressed_in(self, direction: Direction) -> list[float]:
+        """The strongest syllable in a direction, or its middle; and the stressed ones that are not near it."""
+        times_N, prominence_N = self._syllables
+        inside = np.flatnonzero((times_N >= direction.start_s) & (times_N <= direction.end_s))
+        found: list[float] = []
+        for n in sorted(inside.tolist(), key=lambda n: -prominence_N[n]):
+            time_s = float(times_N[n])
+            if not found or prominence_N[n] > STRESSED and min(abs(time_s - at_s) for at_s in found) >= _APART_S:
+                found.append(time_s)
+        return found or [(direction.start_s + direction.end_s) / 2]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Wanted:
+    """What directions want of brows or head: how much less (T,) 0..1, times and amounts of movements, a curve (T,)."""
+
+    less_T: np.ndarray
+    syllables: tuple[tuple[float, float], ...]
+    posed_T: np.ndarray
+
+
+def perform(
+    prosody: Prosody,
+    settings: Settings,
+    fps: float,
+    n_frames: int | None = None,
+    directions: Sequence[Direction] = (),
+) -> UpperFace:
+    """Make the curves of one recording; arguments and errors as of `Performance`."""
+    return Performance(prosody, settings, fps, n_frames).directed(directions)
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
@@ -227,30 +333,20 @@ def _blink_times(prosody: Prosody, per_minute: float, random: np.random.Generato
     return times
 
 
-def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Brows rise, or sometimes knit, on some stressed syllables, with their peak on the syllable. They rise on all that
-    the transcript marks, and not on others just before them."""
+def _brows(
+    syllables: tuple[np.ndarray, np.ndarray], amount: float, clock: _Clock, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Brows rise, or sometimes knit, on some stressed syllables, with their peak on the syllable."""
     curves = {name: np.zeros(clock.n_frames) for name in BROW_CHANNELS}
     free_s = 0.0
-    stressed = list(_stressed(prosody, random, n_numbers=8))
-    marked_N = np.array([time_s for time_s, prominence, _ in stressed if prominence >= MARKED])
-
-    def is_near(time_s: float, end_s: float) -> bool:
-        """Whether the brows would still be moving when a marked syllable begins."""
-        return bool(((marked_N > time_s) & (marked_N - _BEFORE_MARKED_S < end_s)).any())
-
-    for time_s, prominence, drawn in stressed:
+    for time_s, prominence, drawn in _stressed(syllables, random, n_numbers=8):
         chance, kind, strength, balance, rise, hold, fall, rest = drawn
         rise_s, hold_s, fall_s = 0.10 + 0.10 * rise, 0.04 + 0.12 * hold, 0.20 + 0.25 * fall
         start_s, end_s = time_s - rise_s, time_s + hold_s + fall_s
         emphasis = min(1.0, (prominence - STRESSED) / 1.2)
-        if end_s >= clock.end_s:
+        if start_s < free_s or end_s >= clock.end_s or chance > 0.45 + 0.5 * emphasis:
             continue
-        if prominence >= MARKED:
-            kind *= 0.88  # no knitting
-        elif start_s < free_s or chance > 0.45 + 0.5 * emphasis or is_near(time_s, end_s):
-            continue
-        height = (0.16 + 0.30 * emphasis) * (0.8 + 0.4 * strength)
+        height = (0.16 + (_HIGHEST_BROWS - 0.16) * emphasis) * (0.8 + 0.4 * strength)
         left, right = (1.0, 0.75 + 0.25 * balance) if balance < 0.5 else (0.75 + 0.25 * (1 - balance), 1.0)
         if kind < 0.70:
             parts = {"browInnerUp": 1.0, "browOuterUpLeft": 0.8 * left, "browOuterUpRight": 0.8 * right}
@@ -265,10 +361,10 @@ def _brows(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Gen
 
 
 def _stressed(
-    prosody: Prosody, random: np.random.Generator, n_numbers: int
+    syllables: tuple[np.ndarray, np.ndarray], random: np.random.Generator, n_numbers: int
 ) -> Iterator[tuple[float, float, tuple[float, ...]]]:
     """Time, prominence and random numbers 0..1 of every stressed syllable."""
-    times_N, prominence_N = prosody.stresses()
+    times_N, prominence_N = syllables
     drawn = random.random((len(times_N), n_numbers))
     for n in np.flatnonzero(prominence_N > STRESSED):
         yield float(times_N[n]), float(prominence_N[n]), tuple(drawn[n].tolist())
@@ -302,24 +398,20 @@ def _darts(amount: float, clock: _Clock, random: np.random.Generator) -> dict[st
     }
 
 
-def _sway(prosody: Prosody, amount: float, clock: _Clock, random: np.random.Generator) -> np.ndarray:
-    """Slow drift on all axes, larger during speech, and nods on some stresses; (T, 3) in degrees."""
-    head_deg_T3 = np.zeros((clock.n_frames, 3), np.float32)
-    if not amount:
-        return head_deg_T3
-    times_s, activity_T = clock.times_s, _activity(prosody, clock)
+def _sway(
+    prosody: Prosody, syllables: tuple[np.ndarray, np.ndarray], clock: _Clock, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slow drift on all axes, larger during speech, (T, 3), and nods on some stresses, (T,); in degrees."""
+    drift_deg_T3, activity_T = np.zeros((clock.n_frames, 3), np.float32), _activity(prosody, clock)
     for axis, rms_deg in enumerate(_SWAY_DEG.values()):
-        head_deg_T3[:, axis] = rms_deg * activity_T * _drift(times_s, random)
+        drift_deg_T3[:, axis] = rms_deg * activity_T * _drift(clock.times_s, random)
     nods_T = np.zeros(clock.n_frames)
-    for time_s, prominence, (chance, rise, fall, depth) in _stressed(prosody, random, n_numbers=4):
-        if chance < 0.5 or prominence >= MARKED:
+    for time_s, _, (chance, rise, fall, depth) in _stressed(syllables, random, n_numbers=4):
+        if chance < 0.5:
             clock.add_event(
                 nods_T, time_s - 0.15 - 0.1 * rise, 0.15 + 0.1 * rise, 0.0, 0.3 + 0.2 * fall, 1 + 1.5 * depth
             )
-    head_deg_T3[:, 1] -= nods_T
-    fade_s = max(1e-6, min(0.5, clock.end_s / 3))
-    fade_T = _smooth(times_s / fade_s) * _smooth((clock.end_s - times_s) / fade_s)
-    return (amount * fade_T)[:, None].astype(np.float32) * head_deg_T3
+    return drift_deg_T3, nods_T
 
 
 def _activity(prosody: Prosody, clock: _Clock) -> np.ndarray:

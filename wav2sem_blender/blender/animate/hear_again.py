@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hears the sound of a take once more, which its edited words need after a file was loaded."""
+"""Hears the sound of a take once more, which its edited words and directions need after a file was loaded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import bpy
 
 from ...errors import UserError
 from ...pipeline.time_slicing import Steps
+from ...pipeline.upper_face import Settings as UpperFaceSettings
 from ...worker import protocol
 from ..scene import takes
 from ..scene.track_edits import Pronounce
-from . import jobs, update_mouth
+from . import jobs, update_mouth, update_upper_face
 from .settings import AnimateSettings
 from .update_mouth import Update
 
@@ -39,8 +40,9 @@ class HearAgain(jobs.Job):
         self._action_uid, self._action_name = action.session_uid, action.name
         self._pronounce, self._replaces = pronounce, replaces
         # The words are known, and their file may have been moved.
-        settings = replace(settings, upper_face=None, transcript="", transcript_file="", language="")
-        super().__init__(context, settings)
+        settings = replace(settings, transcript="", transcript_file="", language="")
+        # With it, the worker listens for what the upper face needs; it is not made anew.
+        super().__init__(context, replace(settings, upper_face=UpperFaceSettings()))
 
     def _make_command(self, target: bpy.types.Object, model: str) -> protocol.Command:
         command = super()._make_command(target, model)
@@ -53,7 +55,9 @@ class HearAgain(jobs.Job):
         if face is None or take is None:
             raise UserError('The action "{action}" was removed meanwhile. Undo that.', action=self._action_name)
         self._keep_state(take.action)
-        if not update_mouth.is_ready(take.action):
+        if upper := update_upper_face.of_take(face, take):
+            update_upper_face.remember(upper.action, self._prosody())
+        if not update_mouth.is_ready(face, take):
             raise UserError("This model does not follow words and phones. Animate with the bundled one to edit them.")
         yield
         return update_mouth.follow(face, take, pronounce=self._pronounce, replaces=self._replaces)

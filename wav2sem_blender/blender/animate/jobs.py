@@ -19,8 +19,8 @@ from ...pipeline.motion import Motion
 from ...pipeline.prosody import Prosody
 from ...pipeline.time_slicing import Steps
 from ...pipeline.upper_face import Settings as UpperFaceSettings
+from ...pipeline.words.track import Direction
 from ...pipeline.words.track_files import load_track
-from ...pipeline.words.transcript import STRESSED
 from ...worker import protocol
 from ...worker.client import WorkerClient, answer_of, new_job_id
 from .. import compat
@@ -29,7 +29,7 @@ from ..scene.write_motion import Outcome, applying
 from ..sound import source
 from ..sound.decode import Decoding
 from ..tasks.task import Task, running_task
-from . import estimate, recording, update_mouth
+from . import estimate, recording, update_mouth, update_upper_face
 from .mouth_state import Finish
 from .settings import AnimateSettings, resolve_model, worker_environment
 
@@ -212,9 +212,8 @@ class Job(Task):
         self, context: bpy.types.Context, target: bpy.types.Object, first_frame: int, n_frames: int | None = None
     ) -> Outcome:
         assert self._result is not None
-        heard = Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
-        heard = replace(heard, marked_s=self._marked_s())
-        return upper_face.apply_upper_face(
+        heard = self._prosody()
+        outcome = upper_face.apply_upper_face(
             context,
             target,
             heard,
@@ -225,14 +224,25 @@ class Job(Task):
             n_frames=n_frames,
             recording=replace(self.settings, object_name=target.name).for_the_record(),
             sound=self._heard_block(),
+            directions=self._directions(target),
         )
+        update_upper_face.remember(bpy.data.actions[outcome.action_name], heard)
+        return outcome
 
-    def _marked_s(self) -> tuple[tuple[float, float], ...]:
-        """Start and end of the words that the transcript stresses, as they are played."""
+    def _prosody(self) -> Prosody:
+        """What was heard for the upper face, as it is played."""
+        assert self._result is not None
+        return Prosody.load(self._result.with_name(protocol.PROSODY_FILE)).at_speed(self._audio.speed)
+
+    def _directions(self, target: bpy.types.Object) -> tuple[Direction, ...]:
+        """The directions of the speech as they are played: of this run, or of the take that the face plays."""
         assert self._result is not None
         file = self._result.with_name(protocol.TRACK_FILE)
-        directions = load_track(file).directions if file.is_file() else ()
-        return tuple((d.start_s, d.end_s) for d in directions if d.name == STRESSED)
+        if file.is_file():
+            return load_track(file).directions
+        if not self.settings.upper_face_only:
+            return ()
+        return update_upper_face.directions_of(target, self.settings.for_the_record())
 
     def _make_command(self, target: bpy.types.Object, model: str) -> protocol.Command:
         audio, settings = str(self._audio.for_worker), self.settings

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The mouth follows the edited words of a take: only the edited spans are made anew, in Blender's own process.
 
+So do brows and head (`update_upper_face.py`).
+
 What that needs of the sound is kept from the run for this session. After loading a file the worker hears the sound once
 more (`hear_again.py`), and only those spans are written.
 """
@@ -20,6 +22,7 @@ from ...pipeline.words.track import Track
 from ..scene import actions, edit_curves, speech_track
 from ..scene.takes import Take
 from ..scene.track_edits import Pronounce, changed_spans
+from . import update_upper_face
 from .mouth_state import Finish, MouthState, open_state
 
 Key = tuple[str, str, str]
@@ -35,21 +38,25 @@ class Update:
     Attributes:
         n_spans: Number of spans that were made anew; 0 if the edits do not concern the mouth.
         edited: Their frames; None without any.
-        stretch: Frames of the action for each of the scene.
+        upper_face: Frames in which brows and head were made anew; None without any.
     """
 
     n_spans: int = 0
     edited: edit_curves.Edited | None = None
+    upper_face: edit_curves.Edited | None = None
 
     def words(self) -> list[Text]:
         """What to tell the user."""
-        if self.edited is None:
-            return [Text("The mouth follows these words already")]
-        said = [Text("The mouth is new in frames {first} to {last}", first=self.edited.first, last=self.edited.last)]
-        if self.edited.n_by_hand:
+        said, mouth, upper = [], self.edited, self.upper_face
+        if mouth is not None:
+            said.append(Text("The mouth is new in frames {first} to {last}", first=mouth.first, last=mouth.last))
+        if upper is not None:
+            said.append(Text("Brows and head are new in frames {first} to {last}", first=upper.first, last=upper.last))
+        n_by_hand = sum(edited.n_by_hand for edited in (mouth, upper) if edited is not None)
+        if n_by_hand:
             text = "Your own keys in {n} of these frames were moved along. To replace them, tick Replace Own Keys"
-            said.append(Text(text, n=self.edited.n_by_hand))
-        return said
+            said.append(Text(text, n=n_by_hand))
+        return said or [Text("The face follows these words already")]
 
 
 def remember(action: bpy.types.Action, raw: Motion, model: str, finish: Finish) -> None:
@@ -65,17 +72,18 @@ def remember(action: bpy.types.Action, raw: Motion, model: str, finish: Finish) 
 
 def forget() -> None:
     """Free the memory."""
+    update_upper_face.forget()
     _heard.clear()
     _states.clear()
 
 
-def is_ready(action: bpy.types.Action) -> bool:
+def is_ready(face: bpy.types.Object, take: Take) -> bool:
     """Whether a take can be updated without hearing its sound again."""
-    return _key(action) in _heard
+    return _key(take.action) in _heard and update_upper_face.is_ready(face, take)
 
 
 def follow(face: bpy.types.Object, take: Take, *, pronounce: Pronounce | None = None, replaces: bool = False) -> Update:
-    """Let the mouth follow the strips of a take.
+    """Let the mouth, and brows and head if the take has an upper face, follow the strips of a take.
 
     Args:
         face: The face.
@@ -98,9 +106,11 @@ def follow(face: bpy.types.Object, take: Take, *, pronounce: Pronounce | None = 
         for part in (_state(action).changes(old, new, spans) if spans else ())
         for change in edit_curves.planned(face, take, reading.place, part.first_s, part.old, part.new)
     ]
+    upper = update_upper_face.planned(face, take, new.directions)
     edited = edit_curves.apply(face, take, changes, replaces=replaces) if changes else None
+    directed = update_upper_face.apply(face, upper, replaces=replaces) if upper is not None else None
     speech_track.keep(action, reading, new)
-    return Update(n_spans=len(spans), edited=edited)
+    return Update(n_spans=len(spans), edited=edited, upper_face=directed)
 
 
 def _state(action: bpy.types.Action) -> MouthState:

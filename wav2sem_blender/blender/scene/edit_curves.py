@@ -6,7 +6,7 @@ Keys outside the span are not touched. Shapes: T frames of the scene.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
@@ -28,6 +28,7 @@ _SAME = 2e-4
 # A key that is so far from what was computed was edited by hand, or moved by Reduce Keys.
 _BY_HAND = 2e-3
 _ROUNDING_FRAMES = 1e-3
+_FAR_FRAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +98,24 @@ def planned(
     """
     first, old = at_frames(old, first_s, place)
     before, after = curve_values(target, old), curve_values(target, at_frames(new, first_s, place)[1])
+    return where_they_differ(take.curves(), before, after, first)
+
+
+def where_they_differ(
+    curves: Iterable[tuple[str, Any]], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], first: int
+) -> list[CurveChange]:
+    """The changes of curves, by name, from the values (T,) before and after an edit, from frame `first` on.
+
+    Spans that are far from each other are changes of their own: the keys between them stay as they are.
+    """
     changes = []
-    for name, curve in take.curves():
+    for name, curve in curves:
         if name in before and name in after:
             differs = np.flatnonzero(np.abs(after[name] - before[name]) > _SAME)
-            if len(differs):
-                span = slice(int(differs[0]), int(differs[-1]) + 1)
-                changes.append(CurveChange(name, curve, first + span.start, before[name][span], after[name][span]))
+            for part in np.split(differs, np.flatnonzero(np.diff(differs) > _FAR_FRAMES) + 1):
+                if len(part):
+                    span = slice(int(part[0]), int(part[-1]) + 1)
+                    changes.append(CurveChange(name, curve, first + span.start, before[name][span], after[name][span]))
     return changes
 
 

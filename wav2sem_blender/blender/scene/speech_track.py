@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The words and phones of a take: kept on its action, shown as text strips over its sound, and read back from there.
 
-Words are on one channel, phones on two below it in zigzag, so that neighbours never meet. A strip has whole frames; the
-exact seconds are in its custom property and hold for each edge that nobody has moved. All are muted: Blender renders
-the sequencer instead of the scene as soon as one picture strip in it is not.
+Words are on one channel, phones on two below it in zigzag, so that neighbours never meet; directions for other spans
+than a word's are above. A strip has whole frames; the exact seconds are in its custom property and hold for each edge
+that nobody has moved. All are muted: Blender renders the sequencer instead of the scene as soon as one picture strip in
+it is not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -23,21 +24,20 @@ import bpy
 
 from ...errors import Text, UserError
 from ...pipeline.words.heard import doubts
-from ...pipeline.words.track import Direction, Track
+from ...pipeline.words.track import Track
 from .. import compat
 from . import actions, custom_properties, directions
-from .track_edits import TIERS, Pronounce, Settled, Shown, Tier, settled, shared_out
+from .track_edits import SPOKEN, TIERS, Pronounce, Settled, Shown, Tier, Wanted, settled, shared_out
 
 # Custom properties of an action: the track, where it lies, and what its strips call it.
 TRACK, PLACE, IDENTITY = "wav2sem_track", "wav2sem_track_place", "wav2sem_track_id"
-# Directions that belong to no word, and so to no strip.
-PAUSES = "wav2sem_track_pauses"
 # Custom properties of a strip: the identity, and what it said when it was written.
-TAKE, ITEM = "wav2sem_take", "wav2sem_item"
+TAKE, ITEM = "wav2sem_take", directions.ITEM
 
 _CHANNELS = 128
 # From the lowest.
-_CHANNEL_NAMES = ("Phones 1", "Phones 2", "Words")
+_CHANNEL_NAMES = ("Phones 1", "Phones 2", "Words", "Directions")
+_DIRECTIONS_COLOUR = "COLOR_06"
 # Parts of a split strip are cut at a whole frame, at most half a frame from the exact time.
 _JOINED_S = 1e-3
 _NUMBERED = re.compile(r"\.\d{3,}$")
@@ -137,7 +137,7 @@ def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
     """Write the track of a take as strips, in place of earlier ones; returns how many.
 
     Raises:
-        UserError: The track is damaged, or no three channels above the sound are free.
+        UserError: The track is damaged, or no four channels above the sound are free.
     """
     track, place = recorded(action), place_of(action)
     if _is_copy(action):
@@ -156,13 +156,35 @@ def show(context: bpy.types.Context, action: bpy.types.Action) -> int:
             editor.channels[base + number].name = name
     place = replace(place, sound_frame=compat.strip_span(sound)[0] if sound is not None else None)
     shown = _as_shown(track)
-    _keep_pauses(action, track)
-    # Words share directions with their neighbours, which may join some.
-    joined = Settled(words=tuple(item for item in shown if item.tier == "words"), pauses=_pauses(action)).track()
-    track = replace(track, directions=joined.directions)
     remember(action, track, place, str(action[IDENTITY]))
     _write(scene, action, shown, place, base)
+    if track.directions:
+        _remember_as_read(action)
     return len(shown)
+
+
+def add_directions(action: bpy.types.Action, frames: tuple[int, int]) -> Any:
+    """Add a strip for directions, which wants nothing yet, to the strips of a take; returns it.
+
+    Args:
+        action: Of the take.
+        frames: Its first frame in the sequencer, and the one after its last.
+
+    Raises:
+        UserError: They lie outside the sound, the track is damaged, or no channel above the words is free.
+    """
+    reading = read(action)
+    assert reading is not None
+    place, rate_hz = reading.place, compat.frame_rate_hz(reading.scene)
+    if place != place_of(action):  # all strips were moved, and this one would not be where they are
+        keep(action, reading, recorded(action))
+    start_s, end_s = ((frame - place.frame) / rate_hz for frame in frames)
+    if end_s <= 0 or start_s >= reading.settled.end_s:
+        raise UserError("The playhead is outside the sound. Move it there, or select words.")
+    written = [strip for strip in strips_of(action)[1] if _written_on(strip)]
+    channel = _free_channel(reading.scene, _lowest_for_directions(_channels(written)), *frames)
+    item = Shown(tier="directions", key=_new_key(), label=directions.NEUTRAL, start_s=start_s, end_s=end_s)
+    return _put(reading.scene, action, item, (channel, *frames), _Names(reading.scene))
 
 
 def remove(action: bpy.types.Action) -> None:
@@ -205,11 +227,12 @@ def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Readin
     if scene is None:
         return None
     place, rate_hz, track = place_of(action), compat.frame_rate_hz(scene), recorded(action)
+    keys = directions.keys_of(scene)
     written = [strip for strip in strips if _written_on(strip)]
     moved = _moved_together(written, _sound_strip(scene, action, place), place)
     place = replace(place, frame=place.frame + moved, sound_frame=place.sound_frame and place.sound_frame + moved)
-    shown = [_seen(strip, place, moved, rate_hz) for strip in written]
-    shown = _told_apart(shown) + [_added(strip, tier, place, rate_hz) for strip, tier in _strips_added(scene, written)]
+    shown = _told_apart([_seen(strip, place, moved, rate_hz, keys) for strip in written])
+    shown += [_added(strip, tier, place, rate_hz, keys) for strip, tier in _strips_added(scene, written)]
     result = settled(
         shown,
         end_s=max(place.duration_s, track.end_s),
@@ -217,7 +240,6 @@ def read(action: bpy.types.Action, pronounce: Pronounce | None = None) -> Readin
         pronounce=pronounce,
         language=track.language,
     )
-    result = replace(result, pauses=_pauses(action))
     is_edited = bool(result.problems) or result.track(track.language).to_text() != track.to_text()
     return Reading(scene=scene, settled=result, place=place, is_edited=is_edited)
 
@@ -257,7 +279,6 @@ def replace_shown(context: bpy.types.Context, action: bpy.types.Action, track: T
     base = min(channels["phones"] or channels["words"])
     _delete(scene, [strip for strip in strips if ITEM in strip])
     _write(scene, action, _as_shown(track), place_of(action), base)
-    _keep_pauses(action, track)
     return found
 
 
@@ -265,20 +286,18 @@ def keep(action: bpy.types.Action, reading: Reading, track: Track) -> None:
     """Keep what was read as the take's track, and let its strips show it: some words and phones gave room."""
     is_moved = place_of(action) != reading.place
     remember(action, track, reading.place, str(action[IDENTITY]))
-    shown = (*reading.settled.words, *reading.settled.phones)
+    shown = (*reading.settled.words, *reading.settled.phones, *reading.settled.directions)
     _write(reading.scene, action, shown, reading.place, only_edited=not is_moved)
+    if any(direction.curve for direction in track.directions):
+        _remember_as_read(action)
 
 
-def _keep_pauses(action: bpy.types.Action, track: Track) -> None:
-    action[PAUSES] = json.dumps(shared_out(track)[1])
-
-
-def _pauses(action: bpy.types.Action) -> tuple[Direction, ...]:
-    try:
-        rows = json.loads(custom_properties.text(action, PAUSES, "[]"))
-        return Track(directions=tuple(Direction(*row) for row in rows)).directions
-    except (TypeError, ValueError, RecursionError, UserError):  # of a file that somebody else has written
-        return ()
+def _remember_as_read(action: bpy.types.Action) -> None:
+    """Keep the directions as the strips say them: keys are read at whole frames, and the order may differ."""
+    track, reading = recorded(action), read(action)
+    if reading is not None and not reading.settled.problems:
+        directed = reading.settled.track(track.language).directions
+        remember(action, replace(track, directions=directed), place_of(action), str(action[IDENTITY]))
 
 
 def _is_copy(action: bpy.types.Action) -> bool:
@@ -289,6 +308,7 @@ def _is_copy(action: bpy.types.Action) -> bool:
 
 def _as_shown(track: Track) -> list[Shown]:
     """A track that has no strips yet."""
+    own, others = shared_out(track)
     keys = [_new_key() for _ in track.words]
     word_of = {phone: keys[word] for word in range(len(keys)) for phone in track.phones_of(word)}
     words = [
@@ -301,7 +321,7 @@ def _as_shown(track: Track) -> list[Shown]:
             confidence=w.confidence,
             directions=tuple(wanted),
         )
-        for key, w, wanted in zip(keys, track.words, shared_out(track)[0], strict=True)
+        for key, w, wanted in zip(keys, track.words, own, strict=True)
     ]
     phones = [
         Shown(
@@ -316,14 +336,29 @@ def _as_shown(track: Track) -> list[Shown]:
         )
         for i, p in enumerate(track.phones)
     ]
-    return words + phones
+    spans = [
+        Shown(
+            tier="directions",
+            key=_new_key(),
+            label=directions.label_of(_wanted(wanted)),
+            start_s=start_s,
+            end_s=end_s,
+            directions=tuple(wanted),
+        )
+        for (start_s, end_s), wanted in others.items()
+    ]
+    return words + phones + spans
+
+
+def _wanted(rows: Iterable[Wanted]) -> directions.Directions:
+    return tuple(directions.Wanted(*row) for row in rows)
 
 
 def _new_key() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
+def _seen(strip: Any, place: Place, moved: int, rate_hz: float, keys: directions.Keys) -> Shown:
     """What a strip says now; an edge that nobody has moved keeps its exact time."""
     item, written = _record(strip[ITEM])
     first, last = (frame - moved for frame in compat.strip_span(strip))
@@ -334,20 +369,21 @@ def _seen(strip: Any, place: Place, moved: int, rate_hz: float) -> Shown:
     else:
         start_s = item.start_s if by[0] == 0 else (first - origin) / rate_hz
         end_s = item.end_s if by[1] == 0 else (last - origin) / rate_hz
+    wanted = directions.read(strip, keys) if item.tier != "phones" else ()
     return replace(
         item,
-        label=_label(strip, item.label),
+        label=directions.label_of(wanted) if item.tier == "directions" else _label(strip, item.label),
         start_s=start_s,
         end_s=end_s,
         was=(item.label, item.start_s, item.end_s),
         strip=strip,
-        directions=directions.read(strip, item.directions) if item.tier == "words" else (),
+        directions=wanted,
     )
 
 
 def _written_on(strip: Any) -> tuple[Shown, tuple[int, int]] | None:
     """What a strip said when it was written, and its frames then; None if we did not write it."""
-    return _said(custom_properties.text(strip, ITEM))
+    return _said(custom_properties.text(strip, ITEM)) if strip.type == "TEXT" else None
 
 
 def _record(content: str) -> tuple[Shown, tuple[int, int]]:
@@ -366,10 +402,10 @@ def _said(content: str) -> tuple[Shown, tuple[int, int]] | None:
         return None
     if not custom_properties.is_list_of(frames, int, 2):
         return None
-    return replace(item, directions=directions.given(values.get("directions"))), (frames[0], frames[1])
+    return item, (frames[0], frames[1])
 
 
-def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
+def _added(strip: Any, tier: Tier, place: Place, rate_hz: float, keys: directions.Keys) -> Shown:
     start_s, end_s = ((frame - place.frame) / rate_hz for frame in compat.strip_span(strip))
     return Shown(
         tier=tier,
@@ -378,7 +414,7 @@ def _added(strip: Any, tier: Tier, place: Place, rate_hz: float) -> Shown:
         start_s=start_s,
         end_s=end_s,
         strip=strip,
-        directions=directions.read(strip) if tier == "words" else (),
+        directions=directions.read(strip, keys) if tier == "words" else (),
     )
 
 
@@ -402,7 +438,7 @@ def _name_for(label: str) -> str:
 
 def _strips_added(scene: bpy.types.Scene, written: Sequence[Any]) -> list[tuple[Any, Tier]]:
     """Text strips that the animator added on the channels of the words and the phones, with their tiers."""
-    tiers = {channel: tier for tier, channels in _channels(written).items() for channel in channels}
+    tiers = {channel: tier for tier, channels in _channels(written).items() for channel in channels if tier in SPOKEN}
     return [
         (strip, tiers[strip.channel])
         for strip in compat.all_strips(scene)
@@ -419,7 +455,7 @@ def _is_near(strip: Any, written: Sequence[Any]) -> bool:
 
 def _channels(written: Iterable[Any]) -> dict[Tier, list[int]]:
     """The channels of each tier, those with the most strips first."""
-    counts: dict[Tier, Counter[int]] = {"words": Counter(), "phones": Counter()}
+    counts: dict[Tier, Counter[int]] = {tier: Counter() for tier in TIERS}
     for strip in written:
         counts[_record(strip[ITEM])[0].tier][strip.channel] += 1
     return {tier: [channel for channel, _ in counts[tier].most_common(2 if tier == "phones" else 1)] for tier in counts}
@@ -492,11 +528,20 @@ def _write(
     """
     _, strips = strips_of(action)
     written = [strip for strip in strips if _written_on(strip)]
-    channels: dict[Tier, list[int]] = {"phones": [base, base + 1], "words": [base + 2]} if base else _channels(written)
+    channels: dict[Tier, list[int]] = (
+        {"phones": [base, base + 1], "words": [base + 2], "directions": [base + 3]} if base else _channels(written)
+    )
     kept = {item.strip.as_pointer() for item in shown if item.strip is not None}
     _delete(scene, [strip for strip in written if strip.as_pointer() not in kept])
     names = _Names(scene)
-    for tier in TIERS:
+    for item in shown:
+        if item.tier == "directions" and (item.strip is None or item.rank or not only_edited):
+            first, last = _frames(item, place, compat.frame_rate_hz(scene))
+            channel = item.strip.channel if item.strip is not None else 0
+            if item.strip is None or item.follows:
+                channel = _free_channel(scene, channel or _lowest_for_directions(channels), first, last, item.strip)
+            _put(scene, action, item, (channel, first, last), names)
+    for tier in SPOKEN:
         ends: dict[int, int] = {}
         turn = 0
         for item in shown:
@@ -543,7 +588,7 @@ class _Names:
 
 def _put(
     scene: bpy.types.Scene, action: bpy.types.Action, item: Shown, place: tuple[int, int, int], names: _Names
-) -> None:
+) -> Any:
     """Give an item its strip at a channel, from a frame to before another: the one that it has, or a new one.
 
     Blender moves a strip whose frames are set to another channel if it then meets its neighbour, a new one not.
@@ -555,7 +600,10 @@ def _put(
         strip = compat.new_text_strip(editor, names(item.label), channel, first, last)
         strip.select = bool(old is not None and old.select)
         if old is not None:
+            directions.hand_over(scene, old, strip)
             _delete(scene, [old])
+        elif item.directions:
+            directions.write(scene, strip, _wanted(item.directions))
     if strip.text != item.label:
         strip.text = item.label
     if _NUMBERED.sub("", strip.name) != _name_for(item.label):
@@ -563,6 +611,8 @@ def _put(
     if not strip.mute:
         strip.mute = True
     colour = "COLOR_04" if item.confidence >= _SURE else "COLOR_03" if item.confidence >= _UNSURE else "COLOR_01"
+    if item.tier == "directions":
+        colour = _DIRECTIONS_COLOUR
     if strip.color_tag != colour:
         strip.color_tag = colour
     content = {
@@ -575,10 +625,8 @@ def _put(
         "confidence": round(item.confidence, 3),
         "forced": item.forced,
     }
-    if item.tier == "words":
-        directions.write(strip, item.directions)
-        content["directions"] = item.directions
     strip[TAKE], strip[ITEM] = action[IDENTITY], json.dumps({"item": content, "frames": [first, last]})
+    return strip
 
 
 def _default_name(channel: int) -> str:
@@ -642,12 +690,28 @@ def _add_sound(scene: bpy.types.Scene, action: bpy.types.Action, place: Place, c
 
 
 def _free_channels(scene: bpy.types.Scene, lowest: int, first: int, last: int) -> int:
-    """The lowest of three channels above each other that have no strip between two frames, and the one above them."""
+    """The lowest of four channels above each other that have no strip between two frames, and the one above them."""
     taken = {strip.channel for strip in compat.all_strips(scene) if _overlaps(strip, first, last)}
-    for base in range(lowest, _CHANNELS - 3):
-        if not taken & set(range(base, base + 4)):
+    for base in range(lowest, _CHANNELS - 4):
+        if not taken & set(range(base, base + 5)):
             return base
-    raise UserError("No three channels of the sequencer are free above the sound. Move its strip to a lower channel.")
+    raise UserError("No four channels of the sequencer are free above the sound. Move its strip to a lower channel.")
+
+
+def _free_channel(scene: bpy.types.Scene, lowest: int, first: int, last: int, without: Any = None) -> int:
+    """The lowest channel from one on that has no strip between two frames, beside the strip `without`."""
+    own = without.as_pointer() if without is not None else 0
+    others = (strip for strip in compat.all_strips(scene) if strip.channel >= lowest and strip.as_pointer() != own)
+    taken = {strip.channel for strip in others if _overlaps(strip, first, last)}
+    channel = next((some for some in range(lowest, _CHANNELS + 1) if some not in taken), None)
+    if channel is None:
+        raise UserError("No channel of the sequencer is free above the words there. Move or delete a strip.")
+    return channel
+
+
+def _lowest_for_directions(channels: Mapping[Tier, Sequence[int]]) -> int:
+    """The channel of directions, or the one above all words and phones."""
+    return min(channels["directions"], default=max([0, *channels["words"], *channels["phones"]]) + 1)
 
 
 def _overlaps(strip: Any, first: int, last: int) -> bool:

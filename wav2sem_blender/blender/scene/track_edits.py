@@ -6,13 +6,14 @@ Without bpy: strips come in as `Shown`, with what they said when they were last 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ...errors import Text, UserError
 from ...pipeline.phones import PHONES, SILENCE
+from ...pipeline.words.directions import OF_THE_UPPER_FACE
 from ...pipeline.words.track import SHORTEST_S, Direction, Phone, Track, Word, spread
 
 _SAME_S = 1e-4
@@ -24,26 +25,28 @@ _STRETCHED_S = 0.12
 _TOGETHER_S = 0.3
 _SPELLINGS = {name.lower(): name for name in PHONES}
 
-Tier = Literal["words", "phones"]
-# A forced phone or a direction: its name, start, end, and the direction's value.
-Sounding = tuple[str, float, float, float | None]
+Tier = Literal["words", "phones", "directions"]
+# A forced phone or a direction: its name, start, end, and the direction's value and curve.
+Sounding = tuple[str, float, float, float | None, tuple[float, ...]]
+# A direction without its times: name, value and curve.
+Wanted = tuple[str, float | None, tuple[float, ...]]
 Pronounce = Callable[[str, str], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A word or a phone as its strip shows it.
+    """A word, a phone, or directions for a span, as a strip shows it.
 
     Attributes:
-        tier: "words" or "phones".
+        tier: "words", "phones" or "directions".
         key: Names it among the strips of its take; "" for one that the animator added.
-        label: The word, or the phone's name.
+        label: The word, the phone's name, or what the directions are called.
         start_s, end_s: Its times in the sound that was heard.
         word: The key of the word that a phone belongs to, or "".
         was: Label, start and end when the strip was written; None for an added one.
         follows: It was not edited itself, but moves with what was ("carried"), or gave room to it ("trimmed").
         strip: Its strip; None if it has none yet.
-        directions: What the animator wants of a word: names and values.
+        directions: What the animator wants of a word or a span.
     """
 
     tier: Tier
@@ -57,7 +60,7 @@ class Shown:
     was: tuple[str, float, float] | None = None
     follows: Literal["", "trimmed", "carried"] = ""
     strip: Any = field(default=None, compare=False)
-    directions: tuple[tuple[str, float | None], ...] = ()
+    directions: tuple[Wanted, ...] = ()
 
     @property
     def is_moved(self) -> bool:
@@ -93,15 +96,16 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """The words and phones after the edits, in the order of their times, and what is wrong with them.
+    """The words, phones and directions after the edits, in the order of their times, and what is wrong with them.
 
-    `pauses` are directions that belong to no word.
+    What `directions` want counts within the sound alone, from 0 to `end_s`.
     """
 
     words: tuple[Shown, ...] = ()
     phones: tuple[Shown, ...] = ()
+    directions: tuple[Shown, ...] = ()
     problems: tuple[Text, ...] = ()
-    pauses: tuple[Direction, ...] = ()
+    end_s: float = float("inf")
 
     def track(self, language: str = "") -> Track:
         """The track that they make.
@@ -114,9 +118,16 @@ class Settled:
         return Track(
             words=tuple(Word(w.label, w.start_s, w.end_s, w.confidence) for w in self.words),
             phones=tuple(Phone(p.label, p.start_s, p.end_s, p.confidence, p.forced) for p in self.phones),
-            directions=tuple(sorted([*_joined(self.words), *self.pauses], key=_by_time)),
+            directions=tuple(sorted(self._directions(), key=_by_time)),
             language=language,
         )
+
+    def _directions(self) -> Iterator[Direction]:
+        for item in (*self.words, *self.directions):
+            for name, value, curve in item.directions:
+                direction = Direction(name, item.start_s, item.end_s, value, curve).within(0.0, self.end_s)
+                if direction is not None:
+                    yield direction
 
 
 def settled(
@@ -126,7 +137,7 @@ def settled(
 
     Phones follow a word that was moved or stretched, unless they were edited themselves. What touched an edge that was
     dragged moves along, what lies in the way gives room, and a long gap that opens is silent. A renamed or added word
-    gets the phones of its text.
+    gets the phones of its text. Directions that begin or end with a word do so still after it was moved.
 
     Args:
         shown: All of them.
@@ -136,7 +147,7 @@ def settled(
         language: Of the words.
     """
     problems: list[Text] = []
-    words, phones = ([_inside(item, end_s, problems) for item in shown if item.tier == tier] for tier in TIERS)
+    words, phones = ([_inside(item, end_s, problems) for item in shown if item.tier == tier] for tier in SPOKEN)
     phones = [_spelled(phone, problems) for phone in phones]
     if not problems:
         words = _apart(_touching(words), frame_s, problems)
@@ -147,41 +158,28 @@ def settled(
     words, phones = _in_order(words), _in_order(phones)
     words = [replace(w, confidence=1.0) if w.rank > 1 else w for w in words]
     phones = [replace(p, forced=True, confidence=1.0) if p.rank > 1 else p for p in phones]
-    return Settled(words=tuple(words), phones=tuple(phones), problems=tuple(problems))
+    directions = _in_order(_with_words([item for item in shown if item.tier == "directions"], words))
+    return Settled(
+        words=tuple(words), phones=tuple(phones), directions=tuple(directions), problems=tuple(problems), end_s=end_s
+    )
 
 
-def shared_out(track: Track) -> tuple[list[list[tuple[str, float | None]]], tuple[Direction, ...]]:
-    """The directions of each word of a track, by name and value, and those that belong to no word."""
-    own: list[list[tuple[str, float | None]]] = [[] for _ in track.words]
-    middles_s = [(word.start_s + word.end_s) / 2 for word in track.words]
-    pauses = []
-    for direction in track.directions:
-        first, stop = bisect_left(middles_s, direction.start_s), bisect_right(middles_s, direction.end_s)
-        begins = first < stop and abs(track.words[first].start_s - direction.start_s) < _TOUCH_S
-        if first == stop or (direction.name in PAUSES and not begins):
-            pauses.append(direction)
-            continue
-        for word in own[first:stop]:
-            if direction.name not in dict(word):
-                word.append((direction.name, direction.value))
-    return own, tuple(pauses)
+def shared_out(track: Track) -> tuple[list[list[Wanted]], dict[tuple[float, float], list[Wanted]]]:
+    """The directions of each word of a track, and the others by their start and end.
 
-
-def _joined(words: Sequence[Shown]) -> list[Direction]:
-    """The directions of words; neighbours with the same one share it, as in `{clear}two words{/}`."""
-    found: list[Direction] = []
-    before: dict[tuple[str, float | None], int] = {}
-    for word in words:
-        here = {}
-        for name, value in word.directions:
-            at = before.get((name, value))
-            if at is None:
-                at = len(found)
-                found.append(Direction(name, word.start_s, word.end_s, value))
-            found[at] = found[at]._replace(end_s=word.end_s)
-            here[name, value] = at
-        before = here
-    return found
+    A word has those of its own span, and one of each name.
+    """
+    own: list[list[Wanted]] = [[] for _ in track.words]
+    starts_s = [word.start_s for word in track.words]
+    others: dict[tuple[float, float], list[Wanted]] = {}
+    for name, start_s, end_s, *said in track.directions:
+        at = bisect_left(starts_s, start_s - _TOUCH_S)
+        is_words = at < len(own) and max(abs(start_s - starts_s[at]), abs(end_s - track.words[at].end_s)) < _TOUCH_S
+        given = own[at] if is_words else []
+        if not is_words or name in (wanted[0] for wanted in given):
+            given = others.setdefault((start_s, end_s), [])
+        given.append((name, *said))  # type: ignore[arg-type]
+    return own, others
 
 
 def _by_time(direction: Direction) -> tuple[float, float, str]:
@@ -190,7 +188,7 @@ def _by_time(direction: Direction) -> tuple[float, float, str]:
 
 def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
     """Where the mouth of two tracks differs, as spans in seconds."""
-    times = sorted((start_s, end_s) for _, start_s, end_s, _ in mouth_of(old) ^ mouth_of(new))
+    times = sorted((start_s, end_s) for _, start_s, end_s, *_ in mouth_of(old) ^ mouth_of(new))
     spans: list[tuple[float, float]] = []
     for start_s, end_s in times:
         if spans and start_s - spans[-1][1] < _TOGETHER_S:
@@ -200,15 +198,20 @@ def changed_spans(old: Track, new: Track) -> list[tuple[float, float]]:
     return spans
 
 
-TIERS: tuple[Tier, Tier] = ("words", "phones")
-# Directions that may stand between words.
-PAUSES = ("rest", "closed")
+SPOKEN: tuple[Tier, Tier] = ("words", "phones")
+TIERS: tuple[Tier, Tier, Tier] = (*SPOKEN, "directions")
 
 
 def mouth_of(track: Track) -> frozenset[Sounding]:
     """What the mouth follows: forced phones and directions."""
-    phones: set[Sounding] = {(p.name, round(p.start_s, 3), round(p.end_s, 3), None) for p in track.phones if p.forced}
-    directed = {(d.name, round(d.start_s, 3), round(d.end_s, 3), d.value) for d in track.directions}
+    phones: set[Sounding] = {
+        (p.name, round(p.start_s, 3), round(p.end_s, 3), None, ()) for p in track.phones if p.forced
+    }
+    directed: set[Sounding] = {
+        (d.name, round(d.start_s, 3), round(d.end_s, 3), d.value, d.curve)
+        for d in track.directions
+        if d.name not in OF_THE_UPPER_FACE
+    }
     return frozenset(phones | directed)
 
 
@@ -311,11 +314,25 @@ def _carried(phones: list[Shown], words: list[Shown]) -> list[Shown]:
         if phone.is_edited or not phone.word:
             carried.append(phone)
         elif word is not None:
-            carried.append(_with_word(phone, word) if word.is_moved and word.was is not None else phone)
+            carried.append(_in_word(phone, word) if word.is_moved and word.was is not None else phone)
     return carried
 
 
-def _with_word(phone: Shown, word: Shown) -> Shown:
+def _with_words(directions: list[Shown], words: list[Shown]) -> list[Shown]:
+    """Directions after words have moved: ends that nobody has dragged stay on the edges of words."""
+    moved = [word for word in words if word.was is not None and word.is_moved]
+    starts_s = {round(word.was[1], 3): word.start_s for word in moved if word.was is not None}
+    ends_s = {round(word.was[2], 3): word.end_s for word in moved if word.was is not None}
+    followed = []
+    for item in directions:
+        start_s = starts_s.get(round(item.start_s, 3), item.start_s)
+        end_s = ends_s.get(round(item.end_s, 3), item.end_s)
+        changes = (start_s, end_s) != (item.start_s, item.end_s) and item.was is not None and not item.is_moved
+        followed.append(item.carried(start_s=start_s, end_s=end_s) if changes and start_s < end_s else item)
+    return followed
+
+
+def _in_word(phone: Shown, word: Shown) -> Shown:
     assert word.was is not None
     _, old_s, old_end_s = word.was
     scale = (word.end_s - word.start_s) / (old_end_s - old_s)

@@ -24,19 +24,24 @@ from ...pipeline.face_names import Row, listed, match_channels
 from ...pipeline.flame import FlameMismatchError
 from ...pipeline.prosody import Prosody
 from ...pipeline.upper_face import UPPER_FACE_CHANNELS, Settings, UpperFace, perform
+from ...pipeline.words.track import Direction
 from .. import compat
-from . import actions, checks, head_sway, key_mapping, parts, shape_keys
+from . import actions, checks, edit_curves, head_sway, key_mapping, parts, players, shape_keys
+from .edit_curves import CurveChange
 from .head_sway import NOTHING_SWAYS, SwayTarget
 from .plan import no_keys_for
 from .upper_face_strips import (
     MARK,
     TRACK_NAME,
     add_track,
+    made,
+    made_of,
     remove_strip,
     rest_of,
     return_to_rest,
     strips_on,
     strips_with,
+    sway_of,
 )
 from .write_motion import Outcome
 
@@ -73,6 +78,7 @@ def apply_upper_face(
     n_frames: int | None = None,
     recording: Mapping[str, object] | None = None,
     sound: bpy.types.Sound | None = None,
+    directions: Sequence[Direction] = (),
 ) -> Outcome:
     """Animate the upper half of a face while it speaks.
 
@@ -87,6 +93,7 @@ def apply_upper_face(
         n_frames: Length of the speech in such frames; None for the length of the recording.
         recording: Stored on the Action, so that it can be made again.
         sound: The data-block that was heard, which the Action remembers.
+        directions: For brows and head, among others; in seconds from the beginning of what was heard.
 
     Raises:
         UserError: The target, the sway target or a value does not allow it; nothing was changed.
@@ -99,20 +106,52 @@ def apply_upper_face(
         swaying = head_sway.find(target, sway, earlier, mark=MARK)
     if swaying is None:
         settings = replace(settings, head_sway=0.0)
-    face = perform(
-        prosody, settings, compat.time_stretch(context.scene) * compat.frame_rate_hz(context.scene), n_frames
-    )
+    rate_hz = compat.time_stretch(context.scene) * compat.frame_rate_hz(context.scene)
+    face = perform(prosody, settings, rate_hz, n_frames, directions)
     if not face.motion.channels and swaying is None:
         raise UserError("Blinks, brows, eye darts and head sway are all switched off. Raise one of them.")
     plan = _make_plan(target, face.motion.channels)
     with ExitStack() as rollback:
         record = {"settings": asdict(settings), "recording": dict(recording or {}), "sway": asdict(sway)}
+        record["made"] = asdict(made(start_frame, face.motion.n_frames, rate_hz, directions))
         outcome = _write(target, face, plan, swaying, record, name, start_frame, context.scene, rollback)
         outcome = replace(outcome, stretch=compat.time_stretch(context.scene))
         if sound is not None:
             bpy.data.actions[outcome.action_name][actions.SOUND] = sound
         rollback.pop_all()
     return outcome
+
+
+def changed_curves(
+    target: bpy.types.Object, action: bpy.types.Action, old: UpperFace, new: UpperFace
+) -> list[CurveChange]:
+    """What to change on the curves of an upper face where two performances differ; nothing is changed yet.
+
+    Args:
+        target: The mesh.
+        action: Its upper face, which tells how it was made.
+        old, new: Performances of all its frames.
+
+    Raises:
+        UserError: What sways with the head cannot be turned any more.
+    """
+    about = made_of(action)
+    assert about is not None
+    before, after = (shape_keys.curves(face.motion, rows_of(target, face.motion.channels)) for face in (old, new))
+    curves = [(players.key_of(curve), curve) for curve in actions.curves_of(action)]
+    changes = edit_curves.where_they_differ(curves, before, after, about.first_frame)
+    turning = next(((owner, strip) for owner, _, strip in strips_with(target) if _turns(owner, strip, action)), None)
+    if turning is None or np.array_equal(old.head_deg_T3, new.head_deg_T3):
+        return changes
+    found = head_sway.find(target, sway_of(action), rest_of(action), mark=MARK)
+    found = replace(found, blend_type=turning[1].blend_type)
+    places = [(str(curve.array_index), curve) for curve in actions.curves_of(action) if curve.data_path == found.path]
+    turned = ({str(k): part for k, part in enumerate(found.values(face.head_deg_T3).T)} for face in (old, new))
+    return changes + edit_curves.where_they_differ(places, *turned, about.first_frame)
+
+
+def _turns(owner: Any, strip: Any, action: bpy.types.Action) -> bool:
+    return strip.action == action and isinstance(owner, bpy.types.Object)
 
 
 def upper_face_summary(outcome: Outcome) -> Text:
@@ -126,7 +165,7 @@ def upper_face_summary(outcome: Outcome) -> Text:
 def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
     """Go by the key mapping or the names of the keys; missing keys are made on a FLAME mesh."""
     mesh = target.data
-    rows = _rows(target, channels)
+    rows = rows_of(target, channels)
     missing = tuple(channel for channel in channels if all(row.channel != channel for row in rows))
     similarity = None
     if missing and not mesh.override_library:
@@ -157,7 +196,7 @@ def _make_plan(target: bpy.types.Object, channels: Sequence[str]) -> _Plan:
     return _Plan(rows=free, new_channels=missing if similarity else (), similarity=similarity, notes=tuple(notes))
 
 
-def _rows(target: bpy.types.Object, channels: Sequence[str]) -> tuple[Row, ...]:
+def rows_of(target: bpy.types.Object, channels: Sequence[str]) -> tuple[Row, ...]:
     table = key_mapping.in_use(target)
     rows = tuple(row for row in table.rows if row.channel in channels and row.key in key_mapping.key_names(target))
     if rows:

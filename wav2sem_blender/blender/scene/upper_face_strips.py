@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import bpy
 
+from ...errors import UserError
 from ...pipeline.upper_face import Settings
-from . import actions, head_sway, players
+from ...pipeline.words.directions import OF_THE_UPPER_FACE
+from ...pipeline.words.track import Direction, Track
+from . import actions, custom_properties, head_sway, players
 from .custom_properties import as_dict, fitting, is_list_of, record
 from .head_sway import SwayTarget
 
@@ -57,6 +62,49 @@ def recorded_settings(action: bpy.types.Action) -> Settings:
 def recording_of(action: bpy.types.Action) -> dict[str, Any]:
     """What was recorded about the recording that it was made from; may be empty."""
     return as_dict(record_of(action).get("recording"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The frames of the action for which an upper face was made, and a track with the directions that it follows."""
+
+    first_frame: int
+    n_frames: int
+    rate_hz: float
+    track: dict  # type: ignore[type-arg]  # JSON
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Those that it follows."""
+        try:
+            return Track.from_json(self.track).directions
+        except UserError:  # of a file that somebody else has written
+            return ()
+
+
+def made(first_frame: int, n_frames: int, rate_hz: float, directions: Iterable[Direction]) -> Made:
+    """How an upper face is made, for the record."""
+    track = Track(directions=tuple(of_the_upper_face(directions))).to_json()
+    return Made(first_frame=first_frame, n_frames=n_frames, rate_hz=rate_hz, track=track)
+
+
+def made_of(action: bpy.types.Action) -> Made | None:
+    """How an action of ours was made; None if it does not say, as those of earlier versions."""
+    found = custom_properties.described(Made, as_dict(record_of(action).get("made")))
+    return found if found is not None and found.n_frames > 0 and found.rate_hz > 0 else None
+
+
+def follows(action: bpy.types.Action, directions: Iterable[Direction]) -> None:
+    """Record the directions that an action of ours follows now."""
+    found = made_of(action)
+    assert found is not None
+    found = made(found.first_frame, found.n_frames, found.rate_hz, directions)
+    action[MARK] = json.dumps({**record_of(action), "made": asdict(found)})
+
+
+def of_the_upper_face(directions: Iterable[Direction]) -> tuple[Direction, ...]:
+    """Those for brows and head."""
+    return tuple(direction for direction in directions if direction.name in OF_THE_UPPER_FACE)
 
 
 def sway_of(action: bpy.types.Action) -> SwayTarget:

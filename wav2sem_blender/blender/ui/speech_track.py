@@ -13,15 +13,17 @@ from bpy.props import BoolProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper, ImportHelper
 
 from ...errors import Text, UserError
+from ...pipeline.words.directions import AMOUNTS, SWITCHES
 from ...pipeline.words.pronunciation import known_language, pronounce
 from ...pipeline.words.track_files import load_track, save_track
 from .. import addon_preferences, compat
-from ..animate import update_mouth
+from ..animate import update_mouth, update_upper_face
 from ..animate.hear_again import HearAgain
 from ..animate.settings import steering_problem
 from ..scene import custom_properties, directions, speech_track, takes
 from ..scene.actions import SETTINGS
 from ..scene.takes import Take
+from ..scene.track_edits import SPOKEN
 from ..tasks.task import running_task, why_wait
 from ..translations import CONTEXT, translated
 from . import track_watch
@@ -37,6 +39,8 @@ _TOLD = 2
 _SEQUENCER_SHARE = 0.45
 # So many seconds of words can be read at once in the Sequencer; and how long a new one needs until it is drawn.
 _READABLE_S, _NEW_AREA_S = 1.2, 0.3
+# Length of new directions at the playhead; tiers of strips that can be directed.
+_NEW_DIRECTIONS_S, _DIRECTED = 0.5, ("words", "directions")
 # Of words whose language nobody has said.
 _LANGUAGE = "en"
 
@@ -164,7 +168,7 @@ class WAV2SEM_OT_update_mouth(TaskOperator, _TrackOperator, bpy.types.Operator):
         """At once if the sound is still known, else while the user works."""
         found = chosen(context)
         assert found is not None
-        if update_mouth.is_ready(found[1].action):
+        if update_mouth.is_ready(*found):
             return self.execute(context)
         return super().invoke(context, event)
 
@@ -173,7 +177,7 @@ class WAV2SEM_OT_update_mouth(TaskOperator, _TrackOperator, bpy.types.Operator):
         found = chosen(context)
         assert found is not None
         face, take = found
-        if not update_mouth.is_ready(take.action):
+        if not update_mouth.is_ready(face, take):
             return super().execute(context)
         try:
             update = update_mouth.follow(face, take, pronounce=phones_of_text, replaces=self.replaces)
@@ -249,26 +253,63 @@ class WAV2SEM_OT_import_words(_TrackOperator, ImportHelper, bpy.types.Operator):
         return {"FINISHED"}
 
 
+class WAV2SEM_OT_add_directions(_TrackOperator, bpy.types.Operator):
+    """Add a strip that directs the face while the selected words are spoken, or from the playhead on. Drag its ends"""
+
+    bl_idname = "wav2sem.add_directions"
+    bl_label = "Add Directions"
+
+    @classmethod
+    def missing(cls, _context: bpy.types.Context, take: Take) -> str:
+        """Strips above which there is a place for it."""
+        return "" if speech_track.strips_of(take.action)[1] else "Show the words first"
+
+    def execute(self, context: bpy.types.Context) -> compat.Result:
+        """Add it and make it the active strip."""
+        found = chosen(context)
+        assert found is not None
+        action = found[1].action
+        try:
+            strip = speech_track.add_directions(action, self._frames(context, action))
+        except UserError as error:
+            return self._failed(error)
+        scene = strip.id_data
+        for other in compat.all_strips(scene):
+            other.select = False
+        strip.select, scene.sequence_editor.active_strip = True, strip
+        return {"FINISHED"}
+
+    def _frames(self, context: bpy.types.Context, action: bpy.types.Action) -> tuple[int, int]:
+        """From the first frame of the selected words and sounds to the end of the last, or half a second from here."""
+        scene, strips = speech_track.strips_of(action)
+        assert scene is not None
+        spans = [compat.strip_span(strip) for strip in strips if strip.select and _tier(strip) in SPOKEN]
+        if spans:
+            return min(first for first, _ in spans), max(last for _, last in spans)
+        here = scene.frame_current
+        return here, here + max(1, round(_NEW_DIRECTIONS_S * compat.frame_rate_hz(scene)))
+
+
 class WAV2SEM_OT_copy_directions(AddonOperator, bpy.types.Operator):
-    """Give the selected words the directions of the active one"""
+    """Give the other selected words and strips the directions of the active one"""
 
     bl_idname = "wav2sem.copy_directions"
-    bl_label = "Copy to Selected Words"
+    bl_label = "Copy to Selected"
 
     @classmethod
     def disabled_reason(cls, context: bpy.types.Context) -> str:
-        """An active word and other selected ones."""
-        active = _active_word(context)
+        """An active strip and other selected ones."""
+        active = _active_directed(context)
         if active is None:
             return "Select words in the Sequencer"
-        return "" if _selected_words(context, active) else "Select other words, too"
+        return "" if _selected_others(context, active) else "Select other words, too"
 
     def execute(self, context: bpy.types.Context) -> compat.Result:
         """Copy them."""
-        active = _active_word(context)
-        wanted = directions.read(active)
-        for strip in _selected_words(context, active):
-            directions.write(strip, wanted)
+        active = _active_directed(context)
+        wanted = directions.read(active, directions.keys_of(active.id_data))
+        for strip in _selected_others(context, active):
+            directions.write(strip.id_data, strip, wanted)
         return {"FINISHED"}
 
 
@@ -346,23 +387,25 @@ def _show_tab() -> None:
                         region.active_panel_category = SpeechPanel.bl_category
 
 
-def _active_word(context: bpy.types.Context) -> Any:
-    """The active strip, if it shows a word of ours."""
+def _tier(strip: Any) -> str:
+    """The tier that a strip of ours shows; empty for other strips."""
+    item = speech_track.item_of(strip)
+    return item.tier if item is not None else ""
+
+
+def _active_directed(context: bpy.types.Context) -> Any:
+    """The active strip, if it shows a word of ours or directions."""
     editor = compat.sequencer_scene(context).sequence_editor if context.scene is not None else None
     strip = editor.active_strip if editor is not None else None
-    item = speech_track.item_of(strip) if strip is not None else None
-    return strip if item is not None and item.tier == "words" else None
+    return strip if strip is not None and _tier(strip) in _DIRECTED else None
 
 
-def _selected_words(context: bpy.types.Context, active: Any) -> list[Any]:
-    """Selected strips that show words, without the active one."""
+def _selected_others(context: bpy.types.Context, active: Any) -> list[Any]:
+    """Selected strips that show words or directions, without the active one."""
     return [
         strip
         for strip in compat.all_strips(compat.sequencer_scene(context))
-        if strip.select
-        and strip.as_pointer() != active.as_pointer()
-        and (item := speech_track.item_of(strip)) is not None
-        and item.tier == "words"
+        if strip.select and strip.as_pointer() != active.as_pointer() and _tier(strip) in _DIRECTED
     ]
 
 
@@ -372,21 +415,25 @@ def _cannot_follow(context: bpy.types.Context, take: Take) -> str:
     return steering_problem(context, model if isinstance(model, str) else "default")
 
 
-def _draw_word(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    """The directions of the active word."""
-    strip = _active_word(context)
+def _draw_directions(layout: bpy.types.UILayout, context: bpy.types.Context, found: tuple[Any, Take]) -> None:
+    """What the active strip wants, and the buttons for more of it."""
+    strip = _active_directed(context)
+    layout.operator(WAV2SEM_OT_add_directions.bl_idname, icon="ADD")
     if strip is None:
-        draw_text(layout, context, "Select a word in the Sequencer to direct it", "INFO")
+        draw_text(layout, context, "Select a word or directions in the Sequencer to direct them", "INFO")
         return
-    values, column = strip.wav2sem_directions, columns(layout.column(align=True))
-    column.label(text=translated(Text('How to say "{word}"', word=strip.text)))
-    for name in directions.AMOUNTS:
-        column.prop(values, name, slider=True)
+    column = columns(layout.column(align=True))
+    said = Text('How to say "{word}"', word=strip.text) if _tier(strip) == "words" else Text("What to do here")
+    column.label(text=translated(said))
+    for name in AMOUNTS:
+        column.prop(strip, directions.attribute(name), slider=True)
     row = column.row()
     row.use_property_split = False
-    for name in directions.SWITCHES:
-        row.prop(values, name)
-    if _selected_words(context, strip):
+    for name in SWITCHES:
+        row.prop(strip, directions.attribute(name))
+    if reason := update_upper_face.why_still(*found, directions.read(strip, directions.keys_of(strip.id_data))):
+        draw_text(layout, context, reason, "INFO")
+    if _selected_others(context, strip):
         column.operator(WAV2SEM_OT_copy_directions.bl_idname, icon="COPYDOWN")
 
 
@@ -422,12 +469,11 @@ def draw(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         areas = context.screen.areas if context.screen is not None else ()
         if not any(area.type == "SEQUENCE_EDITOR" for area in areas):
             layout.operator(WAV2SEM_OT_open_sequencer.bl_idname, icon="SEQ_STRIP_META")
-        if status.has_words:
-            _draw_word(layout, context)
-        else:
+        if not status.has_words:
             draw_text(
                 layout, context, "Only sounds are known. Write the words in What Is Said and animate again", "INFO"
             )
+        _draw_directions(layout, context, found)
     row = layout.row(align=True)
     row.operator_context = "INVOKE_DEFAULT"
     row.operator(WAV2SEM_OT_import_words.bl_idname, icon="IMPORT")
@@ -469,10 +515,10 @@ class WAV2SEM_PT_words_sequencer(bpy.types.Panel):
 def _update_automatically(context: bpy.types.Context, action: bpy.types.Action) -> None:
     """After an edit, if that is wanted and takes no time. It makes no step of undo of its own: the edit's has both."""
     scene: Any = context.scene
-    if scene is None or not scene.wav2sem_update_while_editing or not update_mouth.is_ready(action):
+    if scene is None or not scene.wav2sem_update_while_editing:
         return
     found = _played(context, action)
-    if found is not None:
+    if found is not None and update_mouth.is_ready(*found):
         try:
             update_mouth.follow(*found, pronounce=phones_of_text)
         except UserError as error:
@@ -506,6 +552,7 @@ CLASSES = (
     WAV2SEM_OT_show_words,
     WAV2SEM_OT_hide_words,
     WAV2SEM_OT_update_mouth,
+    WAV2SEM_OT_add_directions,
     WAV2SEM_OT_copy_directions,
     WAV2SEM_OT_open_sequencer,
     WAV2SEM_OT_export_words,

@@ -19,10 +19,11 @@ import numpy as np
 from ...errors import Text
 from ..phones import SILENCE, Phones, PhoneSpan
 from . import align
+from .directions import meant
 from .language import guess_language
 from .pronunciation import LANGUAGES, known_language, pronounce
 from .track import MAX_LABEL, Direction, Phone, Track, Word
-from .transcript import STRESSED, SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
+from .transcript import SUFFIXES, Mark, Transcript, load_transcript, parse_transcript
 
 TRUST = 0.25
 """Confidence from which a word is there."""
@@ -40,16 +41,6 @@ _SHORTEST_HEARD_S = 0.03
 _FASTEST_LETTER_S, _SLOWEST_LETTER_S = 0.02, 0.25
 _REST_S = 0.3  # of `[rest]` without a value
 _SHORTEST_REST_S = 0.1  # where the next word follows at once
-# The direction of a mark, its value without a number, and the limits of that value.
-_AMOUNTS = {
-    "clear": ("articulation", 1.0, 0.0, 1.0),
-    "mumbled": ("articulation", -1.0, -1.0, 0.0),
-    "articulation": ("articulation", 1.0, -1.0, 1.0),
-    STRESSED: ("articulation", 0.5, 0.0, 1.0),
-    "strength": ("strength", 1.5, 0.0, 4.0),
-    "jaw": ("jaw", 1.5, 0.0, 4.0),
-    "lips": ("lips", 1.5, 0.0, 4.0),
-}
 
 
 class Tracked(NamedTuple):
@@ -283,12 +274,8 @@ def _directions(marks: Sequence[Mark], placed: Sequence[Word | None]) -> list[Di
         inside = [word for word in placed[mark.first : mark.stop] if word is not None]
         if inside:
             start_s, end_s = inside[0].start_s, inside[-1].end_s
-            if mark.name == STRESSED:
-                directions.append(Direction(STRESSED, start_s, end_s))
-            if mark.name in _AMOUNTS:
-                name, usual, least, most = _AMOUNTS[mark.name]
-                value = usual if mark.value is None else math.copysign(1, usual) * mark.value
-                directions.append(Direction(name, start_s, end_s, min(max(value, least), most)))
+            wanted = meant(mark.name, mark.value)
+            directions += [Direction(name, start_s, end_s, value) for name, value in wanted]
         elif mark.first == mark.stop and (before is not None or after is not None):
             length_s = mark.value if mark.value and mark.value > 0 else _REST_S
             if before is not None:

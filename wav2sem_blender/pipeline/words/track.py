@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +23,10 @@ from ...errors import UserError
 from ...json_file import parse_json
 from ..frame_timing import ENCODER_RATE_HZ
 from ..phones import FIRST_TIME_S, PHONES
+from .directions import OF_THE_UPPER_FACE, STRESSED, meant
 
-TRACK_FORMAT_VERSION = 1
+TRACK_FORMAT_VERSION = 2
+"""In format 1 directions had no curves, and the stress of a word was one of them."""
 SHORTEST_S = 0.02
 """An edit leaves no word or phone shorter; what is read from a file may be."""
 EDGE_S = 0.04
@@ -60,12 +63,34 @@ class Phone(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """A stage direction with its times, from the transcript's markup: what it says, and its value if it has one."""
+    """A stage direction with its times: what it says (`directions.AMOUNTS`, `SWITCHES`), and its value if it has one.
+
+    `curve` has its values at equal distances from the start to the end, if it changes.
+    """
 
     name: str
     start_s: float
     end_s: float
     value: float | None = None
+    curve: tuple[float, ...] = ()
+
+    def values(self, times_s: np.ndarray) -> np.ndarray:
+        """The value at some times; before and after the direction that of its ends, and 1 for one without a value."""
+        if self.curve:
+            return np.interp(times_s, np.linspace(self.start_s, self.end_s, len(self.curve)), self.curve)
+        return np.full(len(times_s), 1.0 if self.value is None else self.value)
+
+    def within(self, start_s: float, end_s: float) -> Direction | None:
+        """What of it lies between two times; None if nothing does."""
+        start_s, end_s = max(start_s, self.start_s), min(end_s, self.end_s)
+        if end_s <= start_s:
+            return None
+        if not self.curve or (start_s, end_s) == (self.start_s, self.end_s):
+            return self._replace(start_s=start_s, end_s=end_s)
+        share = (end_s - start_s) / (self.end_s - self.start_s)
+        times_s = np.linspace(start_s, end_s, max(2, round(share * (len(self.curve) - 1)) + 1))
+        curve = tuple(round(value, 4) for value in self.values(times_s).tolist())
+        return self._replace(start_s=start_s, end_s=end_s, curve=curve)
 
 
 Item = TypeVar("Item", Word, Phone)
@@ -78,7 +103,7 @@ class Track:
     Attributes:
         words: What is said.
         phones: How it sounds.
-        directions: From the markup; they may overlap.
+        directions: What the face shall do; they may overlap.
         language: Of the text, such as "en"; "" if it is unknown.
 
     Raises:
@@ -110,12 +135,24 @@ class Track:
                 raise UserError(
                     "{label}: there is no such phone; known are {known}.", label=phone.name, known=" ".join(PHONES)
                 )
-        for direction in self.directions:
+        directions = tuple(
+            Direction(
+                str(d.name),
+                float(d.start_s),
+                float(d.end_s),
+                None if d.value is None else float(d.value),
+                tuple(map(float, d.curve)),
+            )
+            for d in self.directions
+        )
+        for direction in directions:
             if not 0 <= direction.start_s <= direction.end_s <= _MAX_TIME_S:
-                raise UserError("The direction {name} has no valid times.", name=direction.name)
+                raise UserError("The direction {name} has no valid times.", name=direction.name[:MAX_LABEL])
+            if not all(map(isfinite, (direction.value or 0.0, *direction.curve))) or len(direction.curve) == 1:
+                raise UserError("The direction {name} has no valid values.", name=direction.name[:MAX_LABEL])
         object.__setattr__(self, "words", words)
         object.__setattr__(self, "phones", phones)
-        object.__setattr__(self, "directions", tuple(self.directions))
+        object.__setattr__(self, "directions", directions)
 
     @property
     def end_s(self) -> float:
@@ -370,7 +407,9 @@ class Track:
             "phones": [[p.name, *_rounded(p), round(p.confidence, 3), p.forced] for p in self.phones],
         }
         if self.directions:
-            data["directions"] = [[d.name, *_rounded(d), d.value] for d in self.directions]
+            data["directions"] = [
+                [d.name, *_rounded(d), d.value, *([list(d.curve)] if d.curve else [])] for d in self.directions
+            ]
         return data
 
     @classmethod
@@ -382,11 +421,13 @@ class Track:
         """
         try:
             version = data["track_format_version"]
-            if version == TRACK_FORMAT_VERSION:
+            if version in (1, TRACK_FORMAT_VERSION):
                 return cls(
                     words=tuple(Word(*row) for row in data["words"]),
                     phones=tuple(Phone(*row) for row in data["phones"]),
-                    directions=tuple(Direction(*row) for row in data.get("directions", ())),
+                    directions=tuple(
+                        direction for row in data.get("directions", ()) for direction in _of_format(version, row)
+                    ),
                     language=str(data.get("language", "")),
                 )
         except UserError:
@@ -435,7 +476,18 @@ class Track:
             new = (i._replace(start_s=max(0.0, moved(i.start_s)), end_s=max(0.0, moved(i.end_s))) for i in items)
             return tuple(item for item in new if item.end_s > item.start_s)
 
-        return self._with(words=part(self.words), phones=part(self.phones), directions=part(self.directions))
+        directed = (d._replace(start_s=moved(d.start_s), end_s=moved(d.end_s)) for d in self.directions)
+        inside = tuple(found for d in directed if (found := d.within(0.0, _MAX_TIME_S)) is not None)
+        return self._with(words=part(self.words), phones=part(self.phones), directions=inside)
+
+
+def _of_format(version: int, row: Sequence[Any]) -> list[Direction]:
+    """The directions of a row of a file; format 1 had one for the stress of a word, beside its articulation."""
+    direction = Direction(*row)
+    if version > 1 or direction.name != STRESSED:
+        return [direction]
+    emphasis = ((name, value) for name, value in meant(STRESSED) if name in OF_THE_UPPER_FACE)
+    return [direction._replace(name=name, value=value) for name, value in emphasis]
 
 
 _LONG = frozenset("AA AE AO AW AY EH ER EY IY OW OY UW AH IH UH S SH Z ZH F TH CH JH".split())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import Text, UserError
+from .directions import SPANS, STRESSED, SWITCHES
 from .spoken_english import said_in_english
 from .track_files import read_text, read_text_grid, word_tier
 
@@ -24,12 +25,6 @@ SUFFIXES = (".txt", ".srt", ".vtt", ".ass", ".ssa", ".TextGrid", ".lab")
 MAX_FILE_BYTES = 20_000_000
 MAX_WORDS = 100_000
 _LONGEST_WORD = 60  # letters; what is longer is no word
-
-DIRECTIONS = ("clear", "mumbled", "articulation", "strength", "jaw", "lips")
-"""Names in braces, for a span: `{jaw 1.5}…{/}`."""
-PAUSES = ("rest", "closed")
-"""Names in square brackets, for a moment: `[rest 0.5]` lets the mouth rest, `[closed]` holds it closed."""
-STRESSED = "stressed"
 
 
 class SpokenWord(NamedTuple):
@@ -308,7 +303,7 @@ class _Reader:
                 Text(
                     "{names}: no direction that is known, and left out; known are {known}.",
                     names=", ".join(dict.fromkeys(self.unknown))[:200],
-                    known=", ".join((*DIRECTIONS, *PAUSES)),
+                    known=", ".join((*SPANS, *SWITCHES)),
                 )
             )
         marks = tuple(sorted(self.marks, key=lambda mark: (mark.first, mark.stop)))
@@ -335,14 +330,14 @@ class _Reader:
                 self._close()
         elif kind == "open":
             name, value, _ = _named(content)
-            if name in DIRECTIONS:
+            if name in SPANS:
                 self.open.append((name, self.n_words, value))
             elif name:
                 self.unknown.append(f"{{{content.strip()}}}")
                 self.open.append(("", self.n_words, None))
         elif kind == "square":
             name, value, is_alone = _named(content)
-            if name in PAUSES and is_alone:
+            if name in SWITCHES and is_alone:
                 self.marks.append(Mark(name, self.n_words, self.n_words, value))
 
     def _close(self) -> None:
