@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.blender import compat, registration
+from wav2sem_blender.blender.animate import update_upper_face
 from wav2sem_blender.blender.scene import (
     actions,
     checks,
@@ -34,10 +35,11 @@ from wav2sem_blender.blender.scene import (
     upper_face_strips,
 )
 from wav2sem_blender.blender.ui import result
+from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.prosody import Prosody
 from wav2sem_blender.pipeline.upper_face import Settings
-from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+from wav2sem_blender.pipeline.words.track import Direction, Phone, Track, Word
 
 from ..fuzz import mutate  # noqa: TID252
 from .applied import apply_motion  # noqa: TID252
@@ -133,6 +135,10 @@ class Stand:
         return found.__get__(self, self._cls) if hasattr(found, "__get__") else found
 
 
+_LEVEL = np.zeros(400, dtype=np.float32)
+SILENCE = Prosody(level_db_P=_LEVEL, pitch_st_P=_LEVEL, pauses_N2=np.zeros((0, 2), dtype=int), duration_s=4.0)
+
+
 def build() -> bpy.types.Object:
     """A face that has spoken, with reduced keys, a take that is kept, an upper face, landmarks and a mapping."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -143,7 +149,8 @@ def build() -> bpy.types.Object:
     scene.collection.objects.link(head)
     bpy.context.view_layer.objects.active = head
     head.shape_key_add(name="Basis")
-    for name, place in {"jawOpen": (0, 0, -1), "mouthPucker": (0, -1, 0), "eyeBlinkLeft": (1, 0, 1)}.items():
+    keys = {"jawOpen": (0, 0, -1), "mouthPucker": (0, -1, 0), "eyeBlinkLeft": (1, 0, 1), "browInnerUp": (1, 1, 0)}
+    for name, place in keys.items():
         head.shape_key_add(name=name, from_mix=False).data[0].co = place
         head.data.shape_keys.key_blocks[name].value = 0.0
     settings = {"filepath": "/nowhere/talk.wav", "strength": 1.0}
@@ -152,9 +159,7 @@ def build() -> bpy.types.Object:
         info = {"audio": audio, "audio_sha256": audio * 4}
         motion = Motion(weights_TK=weights, channels=("jawOpen", "mouthPucker"), fps=30.0, info=info)
         apply_motion(bpy.context, head, motion, settings=settings)
-    level = np.zeros(400, dtype=np.float32)
-    heard = Prosody(level_db_P=level, pitch_st_P=level, pauses_N2=np.zeros((0, 2), dtype=int), duration_s=4.0)
-    upper_face.apply_upper_face(bpy.context, head, heard, Settings(), name="two.wav", recording=settings)
+    upper_face.apply_upper_face(bpy.context, head, SILENCE, Settings(), name="two.wav", recording=settings)
     scene.wav2sem.target = head
     assert bpy.ops.wav2sem.reduce_keys() == {"FINISHED"}
     row = head.wav2sem_mapping.add()
@@ -172,6 +177,12 @@ def build() -> bpy.types.Object:
         take.action, said, speech_track.Place(frame=1, action_frame=1, action_rate_hz=24, duration_s=2)
     )
     speech_track.show(bpy.context, take.action)
+    strip = speech_track.add_directions(take.action, (10, 20))
+    strip.wav2sem_rest = True
+    for frame, amount in ((10, 0.0), (20, 1.0)):
+        strip.wav2sem_brows = amount
+        strip.keyframe_insert("wav2sem_brows", frame=frame)
+    strip.select, scene.sequence_editor.active_strip = True, strip
     return head
 
 
@@ -199,7 +210,8 @@ def places(head: bpy.types.Object) -> list[tuple[Any, str]]:
 def settings_of(head: bpy.types.Object) -> list[tuple[Any, str]]:
     """The stored values behind our own settings, whose type and range a stranger chooses too."""
     found = []
-    for owner in (bpy.context.scene, head):
+    directed = [strip for strip in compat.all_strips(bpy.context.scene) if strip.get(speech_track.ITEM)]
+    for owner in (bpy.context.scene, head, *directed):
         stored = owner.bl_system_properties_get(do_create=True) if hasattr(owner, "bl_system_properties_get") else owner
         for name in list(stored.keys()):
             if name.startswith("wav2sem"):
@@ -261,11 +273,15 @@ CLICKS = (
     ),
     *(("drive_jaw_bone", {}), ("animate", {}), ("add_upper_face", {}), ("play_speech", {})),
     *(("show_words", {}), ("update_mouth", {}), ("copy_directions", {}), ("hide_words", {})),
+    *(("add_directions", {}), ("direct_upper_face", {})),
 )
 
 
 def click(name: str, options: dict[str, Any]) -> None:
     """Run an operator's `execute`; it may refuse with a sentence, which Blender raises as RuntimeError."""
+    if name == "direct_upper_face":
+        direct_upper_face()
+        return
     operator = getattr(bpy.ops.wav2sem, name)
     try:
         if operator.poll():
@@ -273,6 +289,19 @@ def click(name: str, options: dict[str, Any]) -> None:
     except RuntimeError as error:
         said = str(error)
         assert "Traceback" not in said and "Internal error" not in said, " / ".join(said.split("\n"))[-400:]
+
+
+def direct_upper_face() -> None:
+    """What Update Mouth does to brows and head, without a model for the mouth."""
+    head = bpy.data.objects["Head"]
+    for take in [take for take in takes.of_face(head) if not take.is_upper_face]:
+        try:
+            if (upper := update_upper_face.of_take(head, take)) is not None:
+                update_upper_face.remember(upper.action, SILENCE)
+            if (change := update_upper_face.planned(head, take, (Direction("brows", 0.5, 1.0, 1.0),))) is not None:
+                update_upper_face.apply(head, change, replaces=False)
+        except UserError:
+            pass
 
 
 def survive(number: int) -> None:
@@ -319,3 +348,7 @@ def test_the_scene_of_the_cases_is_whole() -> None:
     assert {speech_track.TRACK, speech_track.PLACE, speech_track.TAKE, speech_track.ITEM} <= stored
     assert len(takes.of_face(head)) == 3 and math.isfinite(head.data.shape_keys.key_blocks["jawOpen"].value)
     assert len(settings_of(head)) > 20
+    take = next(take for take in takes.of_face(head) if take.is_active and not take.is_upper_face)
+    update_upper_face.remember(update_upper_face.of_take(head, take).action, SILENCE)
+    assert update_upper_face.planned(head, take, (Direction("brows", 0.5, 1.0, 1.0),)).curves
+    assert speech_track.read(take.action).settled.track().directions[0].curve

@@ -39,7 +39,7 @@ TEMPLATED = [PACKAGE / "errors.py", *sorted((PACKAGE / "worker").glob("*.py"))]
 TEMPLATED += [PACKAGE / "pipeline" / f"{name}.py" for name in _PIPELINE]
 
 # Names of data in the .blend file, which stay in English.
-NAMES_OF_DATA = {"Speech Rest", "Phones 1", "Phones 2"}
+NAMES_OF_DATA = {"Speech Rest", "Phones 1", "Phones 2", "Directions"}
 # What takes a template.
 TEMPLATES_OF = {"Text", "UserError", "MissingFileError"}
 # Arguments of Blender's functions that are shown.

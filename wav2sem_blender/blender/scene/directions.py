@@ -23,12 +23,10 @@ from .. import compat
 from ..translations import CONTEXT
 from . import custom_properties
 
-ITEM = "wav2sem_item"
-"""Custom property of a strip of ours: what it said when it was written."""
-TIER = "directions"
-"""The tier of strips that show directions alone."""
+# Custom property of a strip of ours: what it said when it was written. The tier of those that show directions alone.
+ITEM, TIER = "wav2sem_item", "directions"
+# Label of a strip that wants nothing yet.
 NEUTRAL = "neutral"
-"""Label of a strip that wants nothing yet."""
 _PREFIX = "wav2sem_"
 _SAME = 1e-4
 _KEYED_TOLERANCE = 1e-3
@@ -44,8 +42,8 @@ class Wanted(NamedTuple):
 
 
 Directions = tuple[Wanted, ...]
+# F-curves by the strip's name and the direction's.
 Keys = dict[tuple[str, str], Any]
-"""F-curves by the strip's name and the direction's."""
 
 
 def attribute(name: str) -> str:

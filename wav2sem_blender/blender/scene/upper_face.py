@@ -146,8 +146,8 @@ def changed_curves(
     found = head_sway.find(target, sway_of(action), rest_of(action), mark=MARK)
     found = replace(found, blend_type=turning[1].blend_type)
     places = [(str(curve.array_index), curve) for curve in actions.curves_of(action) if curve.data_path == found.path]
-    turned = ({str(k): part for k, part in enumerate(found.values(face.head_deg_T3).T)} for face in (old, new))
-    return changes + edit_curves.where_they_differ(places, *turned, about.first_frame)
+    turned = [dict(zip("0123", found.values(face.head_deg_T3).T, strict=False)) for face in (old, new)]
+    return changes + edit_curves.where_they_differ(places, turned[0], turned[1], about.first_frame)
 
 
 def _turns(owner: Any, strip: Any, action: bpy.types.Action) -> bool:
