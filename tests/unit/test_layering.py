@@ -96,6 +96,7 @@ BLENDER_MAY_USE = {
     "tongue",
     "upper_face",
     "visemes",
+    "words.directions",
     "words.heard",
     "words.language",
     "words.pronunciation",

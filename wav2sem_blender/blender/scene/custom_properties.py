@@ -12,6 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from ...errors import UserError
@@ -78,9 +79,8 @@ def is_list_of(value: Any, kind: type, length: int | None = None) -> bool:
 
 def fitting(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those values whose name is a field of a dataclass, and whose type is that of the field."""
-    wanted = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in known and _fits(value, wanted[name])}
+    wanted = _fields(kind)
+    return {name: value for name, value in values.items() if name in wanted and _fits(value, wanted[name])}
 
 
 def described(kind: type[T], values: Mapping[str, Any]) -> T | None:
@@ -89,6 +89,13 @@ def described(kind: type[T], values: Mapping[str, Any]) -> T | None:
         return kind(**fitting(kind, values))
     except (TypeError, ValueError):
         return None
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _fits(value: Any, wanted: Any) -> bool:

@@ -93,7 +93,13 @@ def recorded(action: bpy.types.Action) -> Track:
     Raises:
         UserError: It is damaged.
     """
-    return Track.from_text(str(action[TRACK]))
+    return _track(str(action[TRACK]))
+
+
+@lru_cache(maxsize=8)
+def _track(content: str) -> Track:
+    """An edit asks for the same track several times, and a long one takes milliseconds."""
+    return Track.from_text(content)
 
 
 def place_of(action: bpy.types.Action) -> Place:
