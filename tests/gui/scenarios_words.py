@@ -15,11 +15,13 @@ from harness import TURN_S, Gui, Steps
 
 LINE = "Please put the paper boat by the pond. My mother made me five more ships before we both hear the music."
 PASTE, SHOW, OPEN = "wav2sem.paste_transcript", "wav2sem.show_words", "wav2sem.open_sequencer"
-HIDE, EXPORT = "wav2sem.hide_words", "wav2sem.export_words"
+HIDE, EXPORT, ADD = "wav2sem.hide_words", "wav2sem.export_words", "wav2sem.add_directions"
 # How far an edit may reach beyond its strip, in seconds: its fade, and half a frame.
 REACH_S = 0.25
 # The word that the mouse drags to the left, by so many frames: there is silence before it. And one to be directed.
 DRAGGED, FRAMES, RESTING = "Please", -3, "by"
+# Words over which directions are added, and by how many frames their end is dragged.
+SPANNED, SPAN_FRAMES = ("paper", "boat"), 4
 
 
 class InSequencer(Gui):
@@ -62,6 +64,118 @@ def words_in_hand(gui: Gui) -> Steps[Figures]:
     yield from results._press(below, HIDE)
     yield from gui.until(lambda: not _strips(), "the strips' end", 10)
     return {"frames of the renamed word": f"{min(renamed)} to {max(renamed)}"}
+
+
+def words_in_a_span(gui: Gui) -> Steps[Figures]:
+    """Directions over two words: their end is dragged, Jaw and Brows are set, Jaw is keyed; undo brings all back."""
+    gui.window.scene.wav2sem_upper_face.enabled = True
+    below = yield from _shown(gui)
+    mouth, brows = _curves(), _brows()
+    yield from _add_directions(below)
+    first, last = _span(SPANNED[0])[0], _span(SPANNED[1])[1]
+    dragged = _strip("neutral")
+    old = stage.part("blender.compat").strip_span(dragged)
+    yield from _drag(below, "neutral", SPAN_FRAMES, at_its_end=True)
+    wider = stage.part("blender.compat").strip_span(_strip("neutral"))
+    assert wider == (old[0], old[1] + SPAN_FRAMES), f"{old} became {wider}"
+    last += SPAN_FRAMES / _rate()
+    yield 1.0
+    assert not _changed(mouth, _curves()), "a strip that wants nothing changed the mouth"
+    yield from _set(below, "jaw", "2")
+    yield from gui.until(lambda: _directed() == ["jaw"], "the jaw's direction", 20)
+    yield 0.5
+    moved = _changed(mouth, _curves())
+    _inside(moved, (first, last))
+    assert _brows() == brows, "brows follow the jaw"
+    wide = _curves()
+    yield from _set(below, "brows", "1.5")
+    yield from gui.until(lambda: _brows() != brows, "the brows", 20)
+    yield 0.5
+    assert not _changed(wide, _curves()), "the mouth follows the brows"
+    frames = _frames_that_differ(brows, _brows())
+    assert 1 + _rate() * (first - 0.5) < min(frames) and max(frames) < 1 + _rate() * (last + 0.8), sorted(frames)
+    yield from gui.picture("words_span")
+    yield from _key(below, "jaw", old[0])
+    yield from _set(below, "jaw", "0.5", frame=wider[1])
+    yield from _key(below, "jaw", wider[1])
+    yield from gui.until(lambda: any(d.curve for d in _track().directions), "the curve of the keys", 20)
+    yield 0.5
+    assert _changed(wide, _curves()), "the mouth does not follow the keys"
+    yield from gui.picture("words_keyed")
+    n_undone = 0
+    while _directed() and n_undone < 10:
+        yield from below.key("Z", _middle(below), ctrl=True)
+        yield 1.0
+        n_undone += 1
+    yield 1.0
+    assert not _directed() and not _changed(mouth, _curves()), "undo does not bring the mouth back"
+    left = _frames_that_differ(brows, _brows())
+    assert not left, f"undo does not bring the brows back: {left}"
+    return {
+        "frames of the jaw": f"{min(moved)} to {max(moved)}",
+        "frames of the brows": f"{min(frames)} to {max(frames)}",
+        "steps undone": n_undone,
+    }
+
+
+def _add_directions(below: Gui) -> Steps[None]:
+    """Select two words and press Add Directions."""
+    yield from below.click(_place_of(below, _strip(SPANNED[0])))
+    yield 0.3
+    place = _place_of(below, _strip(SPANNED[1]))
+    yield from below.move(place)
+    for value in ("PRESS", "RELEASE"):
+        below._event("LEFTMOUSE", value, place, shift=True)
+        yield TURN_S
+    yield 0.5
+    yield from results._press(below, ADD)
+    yield from below.until(lambda: any(strip.text == "neutral" for strip in _strips()), "the new strip", 10)
+
+
+def _set(below: Gui, name: str, value: str, frame: int = 0) -> Steps[None]:
+    """Type a value into an amount of the active strip."""
+    if frame:
+        below.window.scene.frame_set(frame)
+        yield 0.3
+    place = yield from _amount(below, name)
+    yield from below.write(value, place)
+    yield from below.move(_middle(below))
+
+
+def _key(below: Gui, name: str, frame: int) -> Steps[None]:
+    """Press I over an amount of the active strip."""
+    if below.window.scene.frame_current != frame:
+        below.window.scene.frame_set(frame)
+        yield 0.3
+    place = yield from _amount(below, name)
+    yield from below.key("I", place)
+    yield 0.5
+    yield from below.move(_middle(below))
+
+
+def _amount(below: Gui, name: str) -> Steps[tuple[int, int]]:
+    """Where an amount is in the sidebar; its path has the strip's name, which changes with what it wants."""
+    active = below.window.scene.sequence_editor.active_strip
+    return (yield from below.find(f'sequence_editor.strips_all["{active.name}"].wav2sem_{name}'))
+
+
+def _directed() -> list[str]:
+    return [direction.name for direction in _track().directions]
+
+
+def _brows() -> dict[str, list[float]]:
+    """The values of the brows' curves at each frame."""
+    takes = stage.part("blender.scene.takes")
+    upper = next(take for take in takes.of_face(stage.head()) if take.is_upper_face)
+    curves = {name: curve for name, curve in upper.curves() if name.startswith("brow")}
+    assert curves, "the upper face has no brows"
+    frames = range(1, bpy.context.scene.frame_end + 1)
+    return {name: [round(curve.evaluate(frame), 4) for frame in frames] for name, curve in curves.items()}
+
+
+def _frames_that_differ(one: dict[str, list[float]], other: dict[str, list[float]]) -> list[int]:
+    rows = zip(*(zip(one[name], other[name], strict=True) for name in one), strict=True)
+    return [frame for frame, row in enumerate(rows, start=1) if any(abs(a - b) > 1e-3 for a, b in row)]
 
 
 def _shown(gui: Gui) -> Steps[InSequencer]:
@@ -152,11 +266,14 @@ def _rename(gui: Gui, old: str, new: str) -> Steps[None]:
     yield from gui.move(_middle(gui))
 
 
-def _drag(gui: Gui, text: str, frames: int) -> Steps[None]:
-    """Drag a word."""
+def _drag(gui: Gui, text: str, frames: int, at_its_end: bool = False) -> Steps[None]:
+    """Drag a strip, or its right end."""
     x, y = _place_of(gui, _strip(text))
     yield from gui.click((x, y))
     yield 0.3
+    if at_its_end:
+        last = stage.part("blender.compat").strip_span(_strip(text))[1]
+        x = gui.region().x + _view(gui).view_to_region(last, 1, clip=False)[0] - 3
     one = (
         _view(gui).view_to_region(frames, 1, clip=False)[0] - _view(gui).view_to_region(0, 1, clip=False)[0]
     ) / frames
@@ -179,13 +296,7 @@ def _direct(gui: Gui) -> Steps[None]:
     yield from gui.click(_place_of(gui, _strip(RESTING)))
     yield 0.5
     yield from _scroll(gui)
-    # Blender has no path of a strip's property to name it by; it is above these buttons.
-    x, y = yield from gui.find(EXPORT)
-    for above in range(16, 50, 6):
-        yield from gui.click((x, y + above))
-        yield 0.2
-        if _strip(RESTING).wav2sem_directions.rest:
-            break
+    yield from gui.click((yield from results._place(gui, f'sequence_editor.strips_all["{RESTING}"].wav2sem_rest')))
     yield from gui.move(_middle(gui))
 
 
@@ -246,5 +357,5 @@ def _inside(frames: set[int], span_s: tuple[float, float]) -> None:
     assert frames and first <= min(frames) and max(frames) <= last, f"{sorted(frames)} are not in {first}..{last}"
 
 
-ALL: tuple[Scenario, ...] = (words_in_hand,)
+ALL: tuple[Scenario, ...] = (words_in_hand, words_in_a_span)
 GUIDE: tuple[Scenario, ...] = (guide_words,)

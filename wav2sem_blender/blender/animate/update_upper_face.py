@@ -82,6 +82,13 @@ def is_ready(face: bpy.types.Object, take: Take) -> bool:
     return not (made is not None and made.directions) and not _are_directed(take.action)
 
 
+def is_behind(face: bpy.types.Object, take: Take, wanted: Sequence[Direction]) -> bool:
+    """Whether the upper face of a take follows other directions than these."""
+    upper = of_take(face, take)
+    made = strips.made_of(upper.action) if upper is not None else None
+    return made is not None and made.directions != strips.of_the_upper_face(wanted)
+
+
 def planned(face: bpy.types.Object, take: Take, wanted: Sequence[Direction]) -> Change | None:
     """What the directions of a take change on its upper face; None if there is nothing to change.
 

@@ -114,6 +114,15 @@ def of_face(face: bpy.types.Object | None) -> tuple[Take, ...]:
     return tuple(found)
 
 
+def playing(action: bpy.types.Action, first: bpy.types.Object | None = None) -> tuple[bpy.types.Object, Take] | None:
+    """The face that plays an action, the one that is named first if it does, and its take."""
+    for face in dict.fromkeys((first, *bpy.data.objects)):
+        for take in of_face(face) if face is not None and face.type == "MESH" else ():
+            if take.action == action and face is not None:
+                return face, take
+    return None
+
+
 def _players_of(face: bpy.types.Object | None) -> list[Player]:
     """The face's shape keys, and its rig if that plays takes alone."""
     keys = shape_keys_of(face)

@@ -77,7 +77,7 @@ class Made:
     def directions(self) -> tuple[Direction, ...]:
         """Those that it follows."""
         try:
-            return Track.from_json(self.track).directions
+            return of_the_upper_face(Track.from_json(self.track).directions)
         except UserError:  # of a file that somebody else has written
             return ()
 
@@ -103,8 +103,9 @@ def follows(action: bpy.types.Action, directions: Iterable[Direction]) -> None:
 
 
 def of_the_upper_face(directions: Iterable[Direction]) -> tuple[Direction, ...]:
-    """Those for brows and head."""
-    return tuple(direction for direction in directions if direction.name in OF_THE_UPPER_FACE)
+    """Those for brows and head, in the order of their times."""
+    found = (direction for direction in directions if direction.name in OF_THE_UPPER_FACE)
+    return tuple(sorted(found, key=lambda direction: (direction.start_s, direction.end_s, direction.name)))
 
 
 def sway_of(action: bpy.types.Action) -> SwayTarget:

@@ -49,24 +49,15 @@ def chosen(context: bpy.types.Context) -> tuple[bpy.types.Object, Take] | None:
     """The take whose words are worked on, and its face: the active strip's, else the one chosen under Result."""
     editor = compat.sequencer_scene(context).sequence_editor if context.scene is not None else None
     strip = editor.active_strip if editor is not None else None
-    action = speech_track.action_of(strip) if strip is not None else None
-    if action is not None and (played := _played(context, action)) is not None:
+    action, face = speech_track.action_of(strip) if strip is not None else None, face_of(context)
+    if action is not None and (played := takes.playing(action, face)) is not None:
         return played
-    face, take = face_of(context), selected(context)
+    take = selected(context)
     if face is None or take is None:
         return None
     if take.is_upper_face:
         take = next((other for other in takes.of_face(face) if not other.is_upper_face), None)
     return (face, take) if take is not None else None
-
-
-def _played(context: bpy.types.Context, action: bpy.types.Action) -> tuple[bpy.types.Object, Take] | None:
-    """The face that plays an action, and its take."""
-    for face in dict.fromkeys((face_of(context), *bpy.data.objects)):
-        for take in takes.of_face(face) if face is not None and face.type == "MESH" else ():
-            if take.action == action and face is not None:
-                return face, take
-    return None
 
 
 class _TrackOperator(AddonOperator):
@@ -517,7 +508,7 @@ def _update_automatically(context: bpy.types.Context, action: bpy.types.Action) 
     scene: Any = context.scene
     if scene is None or not scene.wav2sem_update_while_editing:
         return
-    found = _played(context, action)
+    found = takes.playing(action, face_of(context))
     if found is not None and update_mouth.is_ready(*found):
         try:
             update_mouth.follow(*found, pronounce=phones_of_text)

@@ -8,14 +8,16 @@ a handler only notes that something changed, and a timer reads the strips when n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import bpy
 
 from ...errors import Text, UserError
-from ..scene import speech_track
+from ...pipeline.words.track import Direction
+from ..animate import update_upper_face
+from ..scene import speech_track, takes
 from ..tasks.redraw import redraw
 from ..tasks.task import running_task
 
@@ -82,7 +84,15 @@ def _look(action: bpy.types.Action) -> Status | None:
         return Status(True, (error.text,))
     if reading is None:
         return None
-    return Status(reading.is_edited, reading.settled.problems, bool(reading.settled.words))
+    problems = reading.settled.problems
+    is_behind = not problems and _is_upper_face_behind(action, reading.settled.track().directions)
+    return Status(reading.is_edited or is_behind, problems, bool(reading.settled.words))
+
+
+def _is_upper_face_behind(action: bpy.types.Action, wanted: Sequence[Direction]) -> bool:
+    """Undo may bring the strips and the mouth back, but not the upper face: Blender pushes no step for our updates."""
+    found = takes.playing(action)
+    return found is not None and update_upper_face.is_behind(*found, wanted)
 
 
 def _shown() -> Iterator[bpy.types.Action]:
