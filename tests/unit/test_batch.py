@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import itertools
 import json
 import os
@@ -14,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +29,8 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.words.track import Track, Word
+
+from .report_pages import shown_in
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 16_000
@@ -194,13 +194,6 @@ def test_lines_that_fail_are_named_and_the_rest_goes_on(lines):
     assert [line["name"] for line in shown] == ["l0", "l1", "l2", "l3"]
     assert [line["state"] for line in shown] == ["made", "made", "failed", "made"]
     assert len(shown[0]["lips"]) == 2 * 12 * 20 * 2 and "audio_sha256" not in shown[0]
-
-
-def shown_in(page: str) -> list[dict]:
-    """The lines that a browser unpacks from a report."""
-    packed = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]*)</script>', page)
-    assert packed
-    return json.loads(zlib.decompress(base64.b64decode(packed[1], validate=True)))
 
 
 @pytest.mark.parametrize("n_lines", [0, 1, 2, 3000])
