@@ -38,7 +38,6 @@ from .pipeline.checkpoint_kinds import AUTO, KIND_NAMES
 if TYPE_CHECKING:
     from .pipeline.infer import SpeechAnimator
     from .pipeline.recognise import Recogniser
-    from .pipeline.words.track import Track
     from .pipeline.words.transcript import Transcript
 
 
@@ -205,7 +204,7 @@ def _animate(arguments: argparse.Namespace) -> int:
         said = arguments.transcript if arguments.follow is None else str(arguments.follow)
         _check_track(arguments.track, arguments.speech, said)
     transcript = _read_transcript(arguments)
-    track = _read_followed(arguments)
+    _check_followed(arguments)
     if arguments.features is not None and len(arguments.speech) > 1:
         raise UserError("--features names the features of one recording; give one recording at a time.")
     recogniser = None
@@ -240,7 +239,7 @@ def _animate(arguments: argparse.Namespace) -> int:
                     speech=speech,
                     result=result,
                 )
-            _animate_one(animator, speech, result, arguments, transcript, track, recogniser)
+            _animate_one(animator, speech, result, arguments, transcript, recogniser)
             written[name] = speech
         except Exception as error:  # go on with the other files
             n_failed += 1
@@ -296,20 +295,17 @@ def _read_transcript(arguments: argparse.Namespace) -> Transcript | None:
     return read_transcript(arguments.transcript)
 
 
-def _read_followed(arguments: argparse.Namespace) -> Track | None:
-    """The track that the mouth follows, read before the model is loaded."""
-    from .pipeline.words.track_files import load_track
+def _check_followed(arguments: argparse.Namespace) -> None:
+    """Read the track before the model is loaded, so that a bad one is refused at once."""
+    from .pipeline.words.heard import load_followed
 
     if arguments.follow is None:
-        return None
+        return
     if arguments.transcript is not None or arguments.recognise is not None:
         raise UserError("--follow has the words already; leave out --transcript and --recognise.")
     if len(arguments.speech) > 1:
         raise UserError("--follow is the track of one recording; give one recording at a time.")
-    track = load_track(arguments.follow)
-    if not track.phones and not track.directions:
-        raise UserError("{file} has no phones; give it as --transcript.", file=arguments.follow)
-    return track
+    load_followed(arguments.follow)
 
 
 def _animate_one(
@@ -318,13 +314,10 @@ def _animate_one(
     result: Path,
     arguments: argparse.Namespace,
     transcript: Transcript | None,
-    track: Track | None,
     recogniser: Recogniser | None,
 ) -> None:
     from .pipeline.audio import Speech
-    from .pipeline.delivery import delivered
-    from .pipeline.words.heard import doubts, heard_track
-    from .pipeline.words.track_files import save_track
+    from .pipeline.delivery import delivered, save_words
 
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
@@ -347,21 +340,16 @@ def _animate_one(
             articulation=arguments.articulation,
             seed=arguments.seed,
             features=arguments.features,
-            track=track,
+            track=arguments.follow,
             transcript=transcript,
             language=language if transcript is not None else "",
         )
-        if track is not None:
-            assert arguments.follow is not None and motion.phones is not None  # the model follows
-            notes += doubts(track, heard_track(motion.phones), motion.duration_s, arguments.follow.name)
         if arguments.phones is not None:
             if motion.phones is None:
                 raise UserError("This model does not tell which phones it hears; leave out --phones.")
             motion.phones.save_table(arguments.phones)
         if arguments.track is not None:
-            if motion.phones is None:
-                raise UserError("This model does not tell which phones it hears; leave out --track.")
-            save_track(motion.track or heard_track(motion.phones), arguments.track)
+            save_words(motion, arguments.track)
         motion = delivered(
             motion,
             arguments.format,

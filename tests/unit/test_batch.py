@@ -29,6 +29,7 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.words.track import Track, Word
+from wav2sem_blender.pipeline.words.track_files import load_track, save_track
 
 from .report_pages import shown_in
 
@@ -490,6 +491,36 @@ def test_the_mouth_follows_what_is_said_and_its_fit_counts_in_the_confidence(lin
     assert made_again(batch(lines)[1]) == ["d1"]
     (lines / "m.csv").write_text((lines / "m.csv").read_text().replace(f'"{SAID}"', ""))
     assert made_again(batch(lines)[1]) == ["d2"], "the text of the row is gone"
+
+
+@needs_model
+def test_a_track_that_the_batch_wrote_is_edited_and_followed(lines):
+    shutil.copy(DEMO_SPEECH, lines / "demo.flac")
+    (lines / "m.csv").write_text(f"audio,text\ndemo.flac,{SAID}\n")
+    assert batch(lines, "--format", "npz,textgrid")[0] == 0
+    written, edited = lines / "out" / "demo.TextGrid", lines / "edited.TextGrid"
+    first = Motion.load(lines / "out" / "demo.npz")
+    shutil.copy(written, edited)
+    (lines / "m.csv").write_text("audio,output,track\ndemo.flac,demo,edited.TextGrid\n")
+    assert made_again(batch(lines, "--format", "npz,textgrid")[1]) == ["demo"]
+    again = Motion.load(lines / "out" / "demo.npz")
+    np.testing.assert_allclose(again.weights_TK, first.weights_TK, atol=2e-3)
+    assert written.read_text() == edited.read_text()
+
+    track = load_track(edited)
+    vowel = next(i for i, phone in enumerate(track.phones) if phone.name == "EY")
+    save_track(track.rename("phones", vowel, "UW"), edited)
+    assert made_again(batch(lines, "--format", "npz,textgrid")[1]) == ["demo"]
+    rounded = Motion.load(lines / "out" / "demo.npz")
+    at = slice(*(round(time_s * rounded.fps) for time_s in track.phones[vowel][1:3]))
+    pucker = rounded.channels.index("mouthPucker")
+    assert rounded.weights_TK[at, pucker].max() > first.weights_TK[at, pucker].max() + 0.1
+    assert made_again(batch(lines, "--format", "npz,textgrid")[1]) == []
+
+    (lines / "m.csv").write_text("audio,output,track\nlines/l0.wav,demo,edited.TextGrid\n")
+    code, events = batch(lines, "--format", "npz,textgrid")
+    (failed,) = (event for event in events if event.get("state") == "failed")
+    assert code == CODES["audio"] and "Is it of another recording?" in failed["error"]
 
 
 @needs_model

@@ -104,7 +104,12 @@ CSV_FAULTS = {
     "object without character": ("audio,object\na.wav,Head\n", [(2, "needs a character")]),
     "settings": ('audio,settings\na.wav,"{""stile"": 1}"\n', [(2, 'settings has no "stile"')]),
     "settings no JSON": ("audio,settings\na.wav,{\n", [(2, "no JSON")]),
-    "two texts": ("audio,transcript,text\na.wav,b.wav,Hello\n", [(2, "both a transcript and a text")]),
+    "two texts": ("audio,transcript,text\na.wav,b.wav,Hello\n", [(2, "more than one of transcript, text and track")]),
+    "a text and a track": (
+        "audio,text,track\na.wav,Hello,b.wav\n",
+        [(2, "more than one of transcript, text and track")],
+    ),
+    "no track": ("audio,track\na.wav,a.csv\n", [(2, "a.csv cannot be found")]),
     "no transcript": ("audio,transcript\na.wav,a.txt\n", [(2, "a.txt cannot be found")]),
     "character": ("audio,character\na.wav,hero.blend\n", [(2, "needs Blender")]),
 }

@@ -18,8 +18,8 @@ from wav2sem_blender.pipeline.words import align
 from wav2sem_blender.pipeline.words.language import guess_language
 from wav2sem_blender.pipeline.words.pronunciation import LANGUAGES, known_language, pronounce
 from wav2sem_blender.pipeline.words.spoken import TRUST, named_file, read_transcript, track_of
-from wav2sem_blender.pipeline.words.track import Phone, Track
-from wav2sem_blender.pipeline.words.track_files import load_track, save_track
+from wav2sem_blender.pipeline.words.track import Direction, Phone, Track, Word
+from wav2sem_blender.pipeline.words.track_files import save_track
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
 RATE_HZ = 50.0
@@ -437,10 +437,36 @@ def test_a_track_that_was_saved_moves_the_mouth_as_before(animator: SpeechAnimat
     motion = animator.animate_file(DEMO_SPEECH, transcript=SAID.replace("boat", "goose"))
     assert motion.track is not None and len({phone.forced for phone in motion.track.phones}) == 2
     save_track(motion.track, tmp_path / f"line{suffix}")
-    again = animator.animate_file(DEMO_SPEECH, track=load_track(tmp_path / f"line{suffix}"))
+    again = animator.animate_file(DEMO_SPEECH, track=tmp_path / f"line{suffix}")
     np.testing.assert_allclose(again.weights_TK, motion.weights_TK, atol=2e-3)
+    assert again.info.get("notes", "") == "" or "another recording" not in again.info["notes"]
     plain = animator.animate_file(DEMO_SPEECH)
     assert np.abs(plain.weights_TK - motion.weights_TK).max() > 0.05
+
+
+def test_a_track_file_of_another_recording_is_doubted_or_refused(animator: SpeechAnimator, tmp_path) -> None:
+    path = tmp_path / "line.csv"
+    save_track(Track(phones=tuple(Phone("ZH", at, at + 0.1) for at in np.arange(0.5, 5, 0.1).tolist())), path)
+    assert "few of its sounds are heard" in animator.animate_file(DEMO_SPEECH, track=path).info["notes"]
+    save_track(Track(phones=(Phone("L", 8.0, 9.0),)), path)
+    with pytest.raises(UserError, match="ends at 9.0 s, but the sound at"):
+        animator.animate_file(DEMO_SPEECH, track=path)
+
+
+def test_the_part_of_a_track_that_is_spoken_in_a_part_of_the_sound() -> None:
+    track = Track(
+        words=(Word("one", 0.0, 1.0), Word("two", 1.0, 2.0), Word("three", 2.0, 3.0)),
+        phones=(Phone("W", 0.5, 1.5), Phone("UW", 1.5, 2.5)),
+        directions=(Direction("jaw", 0.0, 4.0, 0.5), Direction("rest", 3.0, 4.0)),
+    )
+    part = track.between(0.75, 2.25)
+    assert [(w.text, w.start_s, w.end_s) for w in part.words] == [
+        ("one", 0.0, 0.25),
+        ("two", 0.25, 1.25),
+        ("three", 1.25, 1.5),
+    ]
+    assert [(p.name, p.start_s, p.end_s) for p in part.phones] == [("W", 0.0, 0.75), ("UW", 0.75, 1.5)]
+    assert [(d.name, d.start_s, d.end_s) for d in part.directions] == [("jaw", 0.0, 1.5)]
 
 
 def test_a_line_is_found_in_a_whole_script(animator: SpeechAnimator) -> None:

@@ -39,6 +39,7 @@ class SpeechAnimator:
         progress=None,
         articulation=0.0,
         seed=0,
+        track=None,
         transcript=None,
         language="",
     ):
@@ -60,7 +61,7 @@ class SpeechAnimator:
         info = {"engine": "fake", "device": "cpu", "loads": str(len(LOADS)), "audio_sha256": "ab" * 32}
         info |= {"audio": speech.path.name, "model": self.model, "python": sys.executable, "argv": " ".join(sys.argv)}
         info |= {"style": str(style), "semantic_strength": str(semantic_strength), "path": str(speech.path)}
-        info |= {"articulation": str(articulation)}
+        info |= {"articulation": str(articulation), "track": str(track)}
         self.notes.append(f"style {style}")
         phones = one_l() if speech.path.stem == "phones" else None
         motion = replace(make_motion(info), phones=phones)

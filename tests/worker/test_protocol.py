@@ -65,6 +65,7 @@ def test_the_command_line_is_the_documented_one():
         "transcript": "",
         "transcript_file": "",
         "language": "",
+        "track_file": "",
     }
 
 

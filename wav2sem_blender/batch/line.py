@@ -42,9 +42,9 @@ def run(arguments: Mapping[str, Any], models: Models) -> dict[str, Any]:
     """Make a line.
 
     Args:
-        arguments: `audio`, `transcript` (a path) or `text` or `recognise` (the folder of a recogniser), `files`
-            (format: path), `settings` (`manifest.SETTINGS`), `model`, `engine`, `device`, `memory_bytes` (what a worker
-            may take; 0 for all there is).
+        arguments: `audio`, `transcript` (a path), `text`, `track` (a path) or `recognise` (the folder of a recogniser),
+            `files` (format: path), `settings` (`manifest.SETTINGS`), `model`, `engine`, `device`, `memory_bytes` (what
+            a worker may take; 0 for all there is).
         models: The warm model.
 
     Returns:
@@ -121,10 +121,14 @@ def _heard(
     from ..pipeline.sound_file import file_sha256
     from .confidence import confidence, fit
     from .mouth_picture import outlines
+    from .resume import track_sha256
     from .sound_measures import bars, measures
 
     settings, n_notes = arguments["settings"], len(animator.notes)
-    transcript, transcript_sha256 = _transcript(arguments)
+    transcript, said_sha256 = _transcript(arguments)
+    track = Path(arguments["track"]) if arguments["track"] else None
+    if track is not None:
+        said_sha256 = track_sha256(arguments["track"])
     language = settings["language"]
     with Speech.from_file(audio) as speech:
         recognised = None if recogniser is None else recogniser.recognise(speech, language)
@@ -136,6 +140,7 @@ def _heard(
             semantic_strength=settings["semantic_strength"],
             articulation=settings["articulation"],
             seed=settings["seed"],
+            track=track,
             transcript=transcript,
             language=language,
         )
@@ -147,12 +152,14 @@ def _heard(
             **({} if fits is None or motion.track is None else {"fit": fits, "language": motion.track.language}),
             **measures(audio, speech),
             "audio_sha256": speech.sha256,
-            **({"transcript_sha256": transcript_sha256} if transcript_sha256 else {}),
+            **({"transcript_sha256": said_sha256} if said_sha256 else {}),
             **({} if recogniser is None else {"recognised": recognised.text if recognised else ""}),
             "bars": _packed(bars(speech)),
         }
     if file_sha256(audio) != speech.sha256:
         raise UserError("{file} was changed while it was read; run the batch again.", file=audio)
+    if track is not None and track_sha256(arguments["track"]) != said_sha256:
+        raise UserError("{file} was changed while it was read; run the batch again.", file=track)
     lips = outlines(motion)
     said["lips"] = "" if lips is None else _packed(lips)
     said["notes"] = [str(note) for note in animator.notes[n_notes:]]

@@ -38,7 +38,7 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], Any]] = {
     "language": (str, ""),
 }
 """How each setting of a row is read, and its value where neither the row nor the command line gives one."""
-_TEXTS = ("audio", "output", "transcript", "text", "character", "object")
+_TEXTS = ("audio", "output", "transcript", "text", "track", "character", "object")
 COLUMNS = (*_TEXTS, "settings", *SETTINGS)
 _GLOB = "*?["
 _SNIFFED = ",;\t"
@@ -58,6 +58,7 @@ class Row:
         settings: Every setting of `SETTINGS`; rows with equal settings share one dictionary.
         transcript: Absolute path of a file with what is said; empty for none.
         text: What is said, where the row itself has it; empty for none.
+        track: Absolute path of a file with words and phones that the mouth follows; empty for none.
         character: Absolute path of a .blend file; empty for curves alone.
         object: The mesh in `character`; empty for its active object.
     """
@@ -68,6 +69,7 @@ class Row:
     settings: Mapping[str, Any]
     transcript: str = ""
     text: str = ""
+    track: str = ""
     character: str = ""
     object: str = ""
 
@@ -263,8 +265,9 @@ class _Reader:
             return None
         audio = self._file(texts["audio"], "audio", fault)
         transcript = self._file(texts["transcript"], "transcript", fault) if texts["transcript"] else ""
-        if transcript and texts["text"]:
-            fault("it has both a transcript and a text; leave one of them empty")
+        track = self._file(texts["track"], "track", fault) if texts["track"] else ""
+        if sum(map(bool, (transcript, texts["text"], track))) > 1:
+            fault("it has more than one of transcript, text and track; leave the others empty")
         character = self._character(texts, fault)
         name = texts["output"] or PurePosixPath(Path(texts["audio"]).name).stem
         if problem := _name_problem(name):
@@ -275,7 +278,7 @@ class _Reader:
         if len(self.faults) > before:
             return None
         assert not isinstance(settings, Text)
-        row = Row(number, name, audio, settings, transcript, texts["text"], character, texts["object"])
+        row = Row(number, name, audio, settings, transcript, texts["text"], track, character, texts["object"])
         self._check_files(row, fault)
         return row if len(self.faults) == before else None
 

@@ -107,4 +107,12 @@ def said_sha256(row: Row) -> str:
     """Hash of what is said, whether in a file or in the row; empty where nobody says."""
     if row.transcript:
         return file_sha256(row.transcript)
+    if row.track:
+        return track_sha256(row.track)
     return hashlib.sha256(row.text.encode()).hexdigest() if row.text else ""
+
+
+def track_sha256(path: str) -> str:
+    """Hash of a track, as `file_sha256`; as a transcript the same file has another."""
+    found = file_sha256(path)
+    return found and hashlib.sha256(f"track {found}".encode()).hexdigest()

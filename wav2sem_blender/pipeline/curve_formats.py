@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The formats in which curves are written; `delivery` writes them. Standard library only: `--help` names them."""
+"""The formats in which curves and words are written; `delivery` writes them.
 
-SUFFIXES = {"npz": ".npz", "csv": ".csv", "table": ".table.csv"}
-"""Formats of curves: everything, Live Link Face's columns, one column for each curve."""
+Standard library only: `--help` names them.
+"""
+
+SUFFIXES = {"npz": ".npz", "csv": ".csv", "table": ".table.csv", "textgrid": ".TextGrid"}
+"""Everything, Live Link Face's columns, one column for each curve; the words and phones."""

@@ -10,6 +10,8 @@ from .curve_table import is_table, save_table
 from .motion import ARKIT_CHANNELS, LIVE_LINK_FPS, Motion, is_motion_file
 from .retarget import covering, prepared, resample
 from .tongue import TONGUE_CHANNELS, with_tongue
+from .words.heard import heard_track
+from .words.track_files import is_track_file, save_track
 
 _LIVE_LINK_TONGUE = tuple(name for name in TONGUE_CHANNELS if name in ARKIT_CHANNELS)
 
@@ -24,7 +26,7 @@ def delivered(
     fps: float | None = None,
     tongue: bool = True,
 ) -> Motion:
-    """The motion as it is written: with the tongue, strength, smoothing, and at the file's frame rate.
+    """The motion as it is written: with the tongue, strength, smoothing, at the file's frame rate. Words stay as heard.
 
     Args:
         motion: As the model made it.
@@ -38,6 +40,8 @@ def delivered(
     Raises:
         UserError: A number is impossible.
     """
+    if format_name == "textgrid":
+        return motion
     live_link = format_name == "csv"
     if tongue:
         motion = with_tongue(motion, _LIVE_LINK_TONGUE if live_link else TONGUE_CHANNELS)
@@ -53,12 +57,27 @@ def save(motion: Motion, path: Path, format_name: str) -> None:
     """
     if format_name == "table":
         save_table(motion, path)
+    elif format_name == "textgrid":
+        save_words(motion, path)
     else:
         motion.save(path)
 
 
+def save_words(motion: Motion, path: Path) -> None:
+    """Write the words and phones of a recording, in its own times, as `words.track_files.save_track` does.
+
+    Raises:
+        UserError: The model does not tell them.
+    """
+    if motion.phones is None:
+        raise UserError("This model does not tell which phones it hears, so it writes no words and phones.")
+    save_track(motion.track or heard_track(motion.phones), path)
+
+
 def is_ours(path: Path, format_name: str) -> bool:
     """Whether `save` wrote this file, so that it may be replaced; True for an empty file."""
+    if format_name == "textgrid":
+        return is_track_file(path)
     return is_table(path) if format_name == "table" else is_motion_file(path)
 
 

@@ -28,6 +28,7 @@ from .motion import Motion
 from .phones import Phones
 from .sound_file import StageProgress
 from .steering import Steering
+from .words.heard import doubts, heard_track, load_followed
 from .words.pronunciation import known_language
 from .words.spoken import read_transcript, track_of
 from .words.track import Track
@@ -39,12 +40,19 @@ if TYPE_CHECKING:
     from .hosts.protocol import Decoder
 
 Style = int | str | Sequence[float] | np.ndarray
-Follow = Track | Callable[[Phones], Track]
+Follow = Track | Callable[[Phones], Track] | str | os.PathLike[str]
 
 ENGINES = ("auto", "onnx", "torch")
 MAX_LISTED = 40  # styles in a message
 # Takes, presets and scripts of 0.1.0 name the styles of its bundled model, which were named after their data sets.
 _RENAMED = {"grid_s1": "natural", "facegood": "artist"}
+
+
+class _Read(NamedTuple):
+    """A track that was read, and its file's name."""
+
+    track: Track
+    name: str
 
 
 class _Said(NamedTuple):
@@ -130,7 +138,8 @@ class SpeechAnimator:
             articulation: -1 is mumbled, 0 the style as it is, 1 over-articulated; see `articulated`.
             seed: Of the noise, for hosts that sample their motion; it is kept in `Motion.info`.
             features: A file of features, for a model that does not hear the recording itself.
-            track: What the mouth follows beside the sound: a track, or what makes one of the phones that were heard.
+            track: What the mouth follows beside the sound: a track, a file with one, or what makes one of the heard
+                phones.
             transcript: What is said: a file, a text, or a transcript. It gives `Motion.track`, which the mouth follows
                 if the model can; with `track` it is not read.
             language: Of the transcript, such as "de"; "" guesses it.
@@ -222,10 +231,12 @@ class SpeechAnimator:
 
     def _followed(
         self, track: Follow | None, transcript: str | os.PathLike[str] | Transcript | None, language: str
-    ) -> Follow | _Said | None:
-        """The track, or the transcript, which is read before the recording is heard."""
+    ) -> Track | Callable[[Phones], Track] | _Read | _Said | None:
+        """The track or the transcript, which is read before the recording is heard."""
         if track is not None:
             self._steer()
+        if isinstance(track, str | os.PathLike):
+            return _Read(load_followed(Path(track)), Path(track).name)
         if track is not None or transcript is None:
             return track
         if not self.folder.config.phones:
@@ -240,7 +251,7 @@ class SpeechAnimator:
         progress: StageProgress,
         articulation: float,
         seed: int,
-        track: Follow | _Said | None,
+        track: Track | Callable[[Phones], Track] | _Read | _Said | None,
     ) -> Motion:
         if not np.isfinite(semantic_strength):
             raise UserError(
@@ -269,7 +280,13 @@ class SpeechAnimator:
             )
         else:
             assert heard.phones is not None  # a steerable model tells them
-            followed = track if isinstance(track, Track) else track(heard.phones)
+            if isinstance(track, _Read):
+                followed, begins_s = track.track, speech.begins_s
+                if begins_s is not None:
+                    followed = followed.between(begins_s, begins_s + speech.duration_s)
+                speech.notes += doubts(followed, heard_track(heard.phones), speech.duration_s, track.name)
+            else:
+                followed = track if isinstance(track, Track) else track(heard.phones)
             weights_TK = self._steer().weights(heard.memory_RM, heard.phones, followed, style_N)
         progress("motion", 1.0)
         self._notes_of_speech += speech.notes

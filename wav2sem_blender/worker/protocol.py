@@ -70,6 +70,7 @@ class Animate:
         transcript: What is said; empty if nobody says.
         transcript_file: The same as a file's absolute path; at most one of the two is given.
         language: Of the transcript, such as "de"; empty to guess it.
+        track_file: Absolute path of a track that the mouth follows, in place of a transcript.
     """
 
     job: str
@@ -92,6 +93,7 @@ class Animate:
     transcript: str = ""
     transcript_file: str = ""
     language: str = ""
+    track_file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

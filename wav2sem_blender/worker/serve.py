@@ -174,6 +174,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
             semantic_strength=command.semantic_strength,
             progress=progress,
             articulation=command.articulation,
+            track=command.track_file or None,
             transcript=transcript,
             language=command.language,
         )

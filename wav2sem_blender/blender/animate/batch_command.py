@@ -221,6 +221,7 @@ def _made_scene(row: Row, options: run.Options, files: Mapping[str, Path]) -> li
         transcript=row.text,
         transcript_file=row.transcript,
         language=given["language"],
+        track_file=row.track,
     )
     outcome, notes = jobs.run(context, settings)
     face = find_object(context, row.object, 0)

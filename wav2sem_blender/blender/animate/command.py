@@ -55,9 +55,12 @@ def _reported(arguments: list[str]) -> int:
         range_end_s=options.end,
         transcript_file=str(options.transcript.absolute()) if options.transcript else "",
         language=options.language,
+        track_file=str(options.follow.absolute()) if options.follow else "",
     )
     try:
         _check_output(options.output)
+        if options.follow and (options.transcript or options.recognise is not None):
+            raise UserError("--follow has the words already; leave out --transcript and --recognise.")
         if options.recognise is not None:
             settings = _recognised(context, settings, options.recognise)
         outcome, notes = jobs.run(context, settings, _print_progress)
@@ -106,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         help="let a Whisper model write the transcript (default: that of the preferences)",
     )
     parser.add_argument("--language", default="", metavar="CODE", help="of the words (default: guessed)")
+    parser.add_argument(
+        "--follow", type=Path, metavar="FILE", help="words and phones that the mouth follows: a TextGrid, csv or json"
+    )
     parser.add_argument("--no-tongue", action="store_true", help="leave the tongue's keys alone")
     parser.add_argument("--engine", choices=[engine[0] for engine in ENGINES], default="auto")
     parser.add_argument("--device", choices=[device[0] for device in addon_preferences.DEVICES])

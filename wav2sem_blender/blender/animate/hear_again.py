@@ -40,7 +40,7 @@ class HearAgain(jobs.Job):
         self._action_uid, self._action_name = action.session_uid, action.name
         self._pronounce, self._replaces = pronounce, replaces
         # The words are known, and their file may have been moved.
-        settings = replace(settings, transcript="", transcript_file="", language="")
+        settings = replace(settings, transcript="", transcript_file="", language="", track_file="")
         # With it, the worker listens for what the upper face needs; it is not made anew.
         super().__init__(context, replace(settings, upper_face=UpperFaceSettings()))
 

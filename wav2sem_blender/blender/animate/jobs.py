@@ -271,6 +271,7 @@ class Job(Task):
             transcript=settings.transcript,
             transcript_file=str(source.absolute(settings.transcript_file)) if settings.transcript_file else "",
             language=settings.language,
+            track_file=str(source.absolute(settings.track_file)) if settings.track_file else "",
         )
 
     def _heard_block(self) -> bpy.types.Sound | None:

@@ -52,6 +52,7 @@ class AnimateSettings:
         transcript: What is said; empty if nobody says.
         transcript_file: The same as the path of a file; at most one of the two is given.
         language: Of the transcript, such as "de"; empty to guess it.
+        track_file: Path of a track that the mouth follows, in place of a transcript.
         upper_face: How lively the upper face is; None to leave it alone.
         upper_face_only: Leave the mouth alone.
         sway: What the sway of the head moves.
@@ -79,6 +80,7 @@ class AnimateSettings:
     transcript: str = ""
     transcript_file: str = ""
     language: str = ""
+    track_file: str = ""
     upper_face: UpperFaceSettings | None = None
     upper_face_only: bool = False
     sway: SwayTarget = NOTHING_SWAYS

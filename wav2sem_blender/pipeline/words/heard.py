@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 from ...errors import Text, UserError
 from ..phones import SILENCE, Phones
 from .track import Phone, Track
+from .track_files import load_track
 
 # A track that ends so much after its sound, or of whose sounds less than this share is heard, is of another one.
 _TOO_LONG_S, _DOUBTED = 0.5, 0.15
@@ -17,6 +19,18 @@ def heard_track(phones: Phones) -> Track:
     """The likeliest phones one after another, which leave the mouth as it is."""
     spans = [(span.name, max(0.0, span.start_s), span.end_s, min(1.0, span.confidence)) for span in phones.spans()]
     return Track(phones=tuple(Phone(*span, forced=False) for span in spans if span[2] > span[1]))
+
+
+def load_followed(path: Path) -> Track:
+    """Read a track for a mouth to follow.
+
+    Raises:
+        UserError: As `load_track`; or there are words alone.
+    """
+    track = load_track(path)
+    if not track.phones and not track.directions:
+        raise UserError("{file} has no phones; give it as a transcript.", file=path)
+    return track
 
 
 def doubts(track: Track, known: Track, duration_s: float, name: str) -> list[Text]:

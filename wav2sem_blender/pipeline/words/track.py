@@ -361,6 +361,19 @@ class Track:
         """The same track, moved by `seconds`; what then lies before 0 is cut off."""
         return self._at(lambda time_s: time_s + seconds)
 
+    def between(self, start_s: float, end_s: float) -> Track:
+        """What of the track lies between two times, in times from the first."""
+        earlier = self.later(-start_s)
+        last_s = end_s - start_s
+
+        def part(items: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(item._replace(end_s=min(item.end_s, last_s)) for item in items if item.start_s < last_s)
+
+        directions = (direction.within(0.0, last_s) for direction in earlier.directions)
+        return earlier._with(
+            words=part(earlier.words), phones=part(earlier.phones), directions=[some for some in directions if some]
+        )
+
     def at_speed(self, speed: float) -> Track:
         """The same track played `speed` times as fast."""
         return self._at(lambda time_s: time_s / speed)
