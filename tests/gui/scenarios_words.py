@@ -34,9 +34,14 @@ class InSequencer(Gui):
 
 
 def guide_words(gui: Gui) -> Steps[None]:
-    """The guide's picture: a renamed word in the Sequencer, and its panel."""
+    """The guide's picture: a renamed word in the Sequencer, directions above it, and their panel."""
+    gui.window.scene.wav2sem_upper_face.enabled = True
     below = yield from _shown(gui)
     yield from _renamed(gui, below)
+    yield from _add_directions(below, ("paper", "goat"))
+    yield from _set(below, "jaw", "1.5")
+    yield from _set(below, "brows", "1")
+    yield from gui.until(lambda: len(_directed()) == 2, "the directions", 20)
     gui.window.scene.frame_set(round(1 + _rate() * _span("goat")[0]))
     yield from gui.move(gui.middle_of_view())
     yield from guide._crop(gui, "words", (0, 0, gui.window.width, gui.window.height))
@@ -71,7 +76,7 @@ def words_in_a_span(gui: Gui) -> Steps[Figures]:
     gui.window.scene.wav2sem_upper_face.enabled = True
     below = yield from _shown(gui)
     mouth, brows = _curves(), _brows()
-    yield from _add_directions(below)
+    yield from _add_directions(below, SPANNED)
     first, last = _span(SPANNED[0])[0], _span(SPANNED[1])[1]
     dragged = _strip("neutral")
     old = stage.part("blender.compat").strip_span(dragged)
@@ -118,11 +123,11 @@ def words_in_a_span(gui: Gui) -> Steps[Figures]:
     }
 
 
-def _add_directions(below: Gui) -> Steps[None]:
+def _add_directions(below: Gui, words: tuple[str, str]) -> Steps[None]:
     """Select two words and press Add Directions."""
-    yield from below.click(_place_of(below, _strip(SPANNED[0])))
+    yield from below.click(_place_of(below, _strip(words[0])))
     yield 0.3
-    place = _place_of(below, _strip(SPANNED[1]))
+    place = _place_of(below, _strip(words[1]))
     yield from below.move(place)
     for value in ("PRESS", "RELEASE"):
         below._event("LEFTMOUSE", value, place, shift=True)
