@@ -620,6 +620,20 @@ def test_copying_takes_keys_along_and_replaces_others(action, span):
     assert len({(d.curve[0], d.curve[-1]) for d in read_track(action).directions}) == 1
 
 
+def test_parts_of_split_directions_share_its_keys(action, span):
+    key(span, "jaw", (25, 1.0), (44, 2.0))
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    (whole,) = speech_track.recorded(action).directions
+    next(iter(strips(action, "directions").values())).split(frame=32, split_method="SOFT")
+    left, right = read_track(action).directions
+    assert (left.start_s, left.end_s, right.end_s) == (0.5, right.start_s, whole.end_s)
+    assert left.curve + right.curve[1:] == whole.curve
+    reading = speech_track.read(action)
+    speech_track.keep(action, reading, reading.settled.track("en"))
+    assert not speech_track.read(action).is_edited and len(strips(action, "directions")) == 2
+
+
 def test_parts_of_split_directions_are_two_and_a_duplicate_is_another(action, span):
     span.wav2sem_jaw = 2.0
     reading = speech_track.read(action)
