@@ -94,7 +94,7 @@ def evaluate_text(config: EvaluateText, data: Path, out: Path, model: str, devic
         "date": date.today().isoformat(),
         "split": config.split,
         "clips": {split: sum(clip.split == split for clip in clips) for split in ("train", "valid", "test")},
-        "signal": brow_signal(clips),
+        "signal": brow_signal([clip for clip in clips if clip.split == "train"]),
         **film_rows(config, clips),
         "stressed": stressed_words(config, data, animator, encoder),
     }
@@ -103,8 +103,11 @@ def evaluate_text(config: EvaluateText, data: Path, out: Path, model: str, devic
 
 
 def brow_signal(clips: Sequence[TextClip]) -> dict[str, float]:
-    """How much of the tracked brows is brows: deviations in mm, r of the raise with the lips' opening, r of the two
-    sides (as tracked, and without what the confounders explain), and the largest cleaned raise."""
+    """How much of the brows tracked in training clips is brows.
+
+    Deviations in mm, r of the raise with the lips' opening, r of the two sides (as tracked, and without what the
+    confounders explain), and the largest cleaned raise.
+    """
     cleaned = clean_brows(clips)
     moved = np.concatenate([clip.face.moved_TY for clip in clips])
     own = np.concatenate([cleaned[clip.name] for clip in clips])
