@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from scipy.spatial.transform import Rotation
 
 pytest.importorskip("torch")
 pytest.importorskip("pocketsphinx")
@@ -31,8 +32,11 @@ PARTS = ("train",) * 24 + ("valid",) * 12 + ("test",) * 4
 SOME = EvaluateText(epochs=25, seeds=(0,))
 
 
-def write_track(path: Path, raised_T: np.ndarray, open_T: np.ndarray, pitch_T: np.ndarray) -> None:
-    """A face in MediaPipe's numbers whose eyes are `FLAME_EYES_MM` apart, in mm and degrees."""
+def write_track(
+    path: Path, raised_T: np.ndarray, open_T: np.ndarray, pitch_T: np.ndarray, sway_T: np.ndarray | float = 0.0
+) -> None:
+    """A face in MediaPipe's numbers whose eyes are `FLAME_EYES_MM` apart, in mm and degrees; `sway_T` turns and tilts
+    the head and moves one brow inwards."""
     places = {33: (-44.25, 0, 0), 133: (-15, 0, 0), 362: (15, 0, 0), 263: (44.25, 0, 0), 13: (0, -60, 0)}
     places |= {14: (0, -60, 0), 61: (-25, -60, 0), 291: (25, -60, 0), **{chin: (0, -100, 0) for chin in CHIN}}
     places |= {
@@ -42,15 +46,16 @@ def write_track(path: Path, raised_T: np.ndarray, open_T: np.ndarray, pitch_T: n
     points_TN3 = np.tile(np.array([places[name] for name in names], float), (len(raised_T), 1, 1))
     points_TN3[:, [names.index(name) for side in BROWS for name in side], 1] += raised_T[:, None]
     points_TN3[:, names.index(14), 1] -= open_T
-    c, s = np.cos(np.radians(pitch_T)), np.sin(np.radians(pitch_T))
-    pose = np.tile(np.eye(4, dtype=np.float32), (len(c), 1, 1))
-    pose[:, 1, 1], pose[:, 1, 2], pose[:, 2, 1], pose[:, 2, 2] = c, -s, s, c
+    points_TN3[:, names.index(BROWS[0][-1]), 0] += sway_T
+    angles_T3 = np.stack(np.broadcast_arrays(pitch_T, sway_T, sway_T), 1)
+    pose = np.tile(np.eye(4, dtype=np.float32), (len(pitch_T), 1, 1))
+    pose[:, :3, :3] = Rotation.from_euler("xyz", angles_T3, degrees=True).as_matrix()
     turned = np.einsum("tij,tnj->tni", pose[:, :3, :3], points_TN3) * (1, -1, -1) / IMAGE_PX
     steps = np.diff(np.round(turned / 1e-4), axis=0, prepend=0).astype(np.int16)
     scores = np.array([f"eye{what}{side}" for what in ("Blink", "LookDown") for side in ("Left", "Right")])
     np.savez(
         path, lm_idx=np.array(names, np.int16), lm_dq=steps, lm_scale=np.float32(1e-4), mat=pose, bs_names=scores,
-        bs_u8=np.zeros((len(c), 4), np.float16), ok=np.ones(len(c), np.uint8), fps=25,
+        bs_u8=np.zeros((len(pose), 4), np.float16), ok=np.ones(len(pose), np.uint8), fps=25,
     )  # fmt: skip
 
 
@@ -155,8 +160,8 @@ def data(tmp_path: Path) -> Path:
         for name in itertools.islice((name for i in range(200) if split_of(name := f"clip{i}") == split), 2):
             soundfile.write(folder / f"{name}.flac", 0.1 * rng.standard_normal(16_000), 16_000)
             (folder / f"{name}.align").write_text("0 5000 sil\n5000 12000 bin\n12000 20000 blue\n20000 25000 sil\n")
-            moved = rng.standard_normal((3, 25))
-            write_track(folder / f"{name}.npz", moved[0], 5 + moved[1], moved[2])
+            moved = rng.standard_normal((4, 25))
+            write_track(folder / f"{name}.npz", moved[0], 5 + moved[1], *moved[2:])
     return folder.parent
 
 

@@ -75,10 +75,11 @@ def stress_rows(config: EvaluateText, spoken: Sequence[SpokenWords]) -> dict[str
             told[sound, text] = _told(spoken, judged, sound, text, config.seeds[0])
     rng = np.random.default_rng(0)
     draws = rng.integers(len(judged), size=(_DRAWS, len(judged)))
-    rows = []
-    for (sound, text), own in told.items():
-        auc, control = _aucs(true, own, draws), _aucs(true, told[sound, TEXTS[1]], draws)
-        rows.append({"sound": sound, "text": text, "auc": _interval(auc), "gain": _interval(auc - control)})
+    aucs = {key: _aucs(true, own, draws) for key, own in told.items()}
+    rows = [
+        {"sound": sound, "text": text, "auc": _interval(auc), "gain": _interval(auc - aucs[sound, TEXTS[1]])}
+        for (sound, text), auc in aucs.items()
+    ]
     share = float(np.concatenate(true).mean())
     return {"words": sum(map(len, true)), "recordings": len(judged), "share": share, "rows": rows}
 
