@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
-import base64
+import itertools
 import json
 import re
-import zlib
 
 
 def shown_in(page: str) -> list[dict]:
-    """The lines that a browser unpacks from a report."""
-    packed = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]*)</script>', page)
-    assert packed
-    return json.loads(zlib.decompress(base64.b64decode(packed[1], validate=True)))
+    """The lines as a browser reads them from a report; pictures as the record has them."""
+    data, columns, rest, first = (
+        re.search(pattern, page)[1]
+        for pattern in (
+            r'<script type="application/json" id="data">([^<]*)</script>',
+            r"const names = (\[.*?\])",
+            r"const REST = (\[.*?\])",
+            r"letter.charCodeAt\(0\) - (\d+)",
+        )
+    )
+    lines = [dict(zip(json.loads(columns), row, strict=True)) for row in json.loads(data)]
+    for line in lines:
+        bars, lips = (bytes((ord(letter) - int(first)) % 256 for letter in line[name]) for name in ("bars", "lips"))
+        line["bars"] = bytes(4 * height for height in bars).hex()
+        begins = itertools.cycle(json.loads(rest))
+        line["lips"] = bytes((begin - below) % 256 for begin, below in zip(begins, lips, strict=False)).hex()
+    return lines

@@ -118,7 +118,7 @@ def test_a_damaged_recogniser_ends_the_run_and_a_crash_costs_its_line(night, whi
 def test_a_worker_of_dask_is_told_the_same(whisper_model, faster_whisper, tmp_path):
     says(whisper_model, language="en", lines=[SAID])
     arguments = {
-        **{"audio": str(DEMO_SPEECH), "transcript": "", "text": "", "files": {}, "model": "default"},
+        **{"audio": str(DEMO_SPEECH), "transcript": "", "text": "", "track": "", "files": {}, "model": "default"},
         **{"engine": "onnx", "device": "auto", "memory_bytes": 0, "recognise": str(whisper_model)},
         "settings": {"style": 0, "semantic_strength": 1.0, "articulation": 0.0, "seed": 0, "language": ""},
     }

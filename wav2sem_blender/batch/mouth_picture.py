@@ -40,5 +40,13 @@ def outlines(motion: Motion) -> np.ndarray | None:
         return None
     anim_frames_F = ((np.arange(N_PICTURES) + 0.5) * motion.n_frames / N_PICTURES).astype(int)
     basis_KP2 = 1000 * basis_KV3[:, list(_VERTICES_P), :2]
-    points_FP2 = _REST_MM_P2 + np.tensordot(motion.weights_TK[anim_frames_F], basis_KP2, 1)
-    return np.rint((points_FP2 - (LEFT_MM, LOW_MM)) / STEP_MM).clip(0, 255).astype(np.uint8)
+    return _steps(_REST_MM_P2 + np.tensordot(motion.weights_TK[anim_frames_F], basis_KP2, 1))
+
+
+def at_rest() -> np.ndarray:
+    """The outlines at rest, uint8 (P, 2)."""
+    return _steps(_REST_MM_P2)
+
+
+def _steps(points_mm: np.ndarray) -> np.ndarray:
+    return np.rint((points_mm - (LEFT_MM, LOW_MM)) / STEP_MM).clip(0, 255).astype(np.uint8)
