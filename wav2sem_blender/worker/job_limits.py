@@ -31,9 +31,9 @@ class JobLimits:
     """
 
     def __init__(self, command: protocol.Command) -> None:
-        sound_bytes = _size(Path(command.audio)) if command.audio else 0
+        sound_bytes = size_bytes(Path(command.audio)) if command.audio else 0
         model = getattr(command, "model", "default")
-        model_bytes = 0 if model == "default" else _size(Path(model))
+        model_bytes = 0 if model == "default" else size_bytes(Path(model))
         self.memory_bytes = _MEMORY_BYTES + _PER_MODEL_BYTE * model_bytes + _PER_SOUND_BYTE * sound_bytes
         self.stalled_s = _STALLED_S + _S_PER_SOUND_BYTE * sound_bytes
         self._progress_s = self._looked_s = time.monotonic()
@@ -72,8 +72,8 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-def _size(path: Path) -> int:
+def size_bytes(path: Path) -> int:
     """Of a file, or of the files in a folder."""
     with suppress(OSError):
-        return sum(_size(entry) for entry in path.iterdir()) if path.is_dir() else path.stat().st_size
+        return sum(size_bytes(entry) for entry in path.iterdir()) if path.is_dir() else path.stat().st_size
     return 0

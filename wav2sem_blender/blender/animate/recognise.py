@@ -15,6 +15,7 @@ from ...pipeline.recognise import MODULE, NoLibraryError, check_folder
 from ...pipeline.time_slicing import Steps
 from ...worker import environment
 from ...worker.environment import WorkerEnvironment
+from ...worker.job_limits import size_bytes
 from ...worker.runtime import RECOGNISER, Runtime
 from ...worker.task import TaskProcess
 from .. import addon_preferences
@@ -26,6 +27,8 @@ from .settings import AnimateSettings, worker_environment
 HEARD = "wav2sem_heard"
 # Decoding by a second Blender tells no progress.
 _DECODED = 0.1
+# A recognition that takes longer hangs: a large model needs some seconds for each of speech, which has 32 kB.
+_LIMIT_S, _S_PER_SOUND_BYTE = 1800.0, 1 / 1000
 
 
 class Words(NamedTuple):
@@ -123,7 +126,8 @@ def process(context: bpy.types.Context, audio: Path, model: Path, device: str, l
     elif device == "auto":
         device = addon_preferences.get(context).device
     command = worker.run("worker.recognise", str(audio), str(model), device, language)
-    return TaskProcess(command, worker.variables(), "Loading the Recogniser")
+    limit_s = _LIMIT_S + size_bytes(audio) * _S_PER_SOUND_BYTE
+    return TaskProcess(command, worker.variables(), "Loading the Recogniser", limit_s)
 
 
 def words_told(words: Words) -> Text:
