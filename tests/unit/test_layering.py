@@ -84,6 +84,7 @@ BLENDER_MAY_USE = {
     "delivery",
     "face_names",
     "flame",
+    "forced_phones",
     "key_reduction",
     "motion",
     "phones",

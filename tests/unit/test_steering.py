@@ -13,8 +13,8 @@ from wav2sem_blender.errors import UserError
 from wav2sem_blender.pipeline import Motion, SpeechAnimator
 from wav2sem_blender.pipeline.checkpoint import ModelFolder
 from wav2sem_blender.pipeline.convolution import Convolution
-from wav2sem_blender.pipeline.forced_phones import REACH, PhoneReader, covered, phone_shares
-from wav2sem_blender.pipeline.phones import PHONES
+from wav2sem_blender.pipeline.forced_phones import REACH, PhoneReader, covered, phone_shares, spoken
+from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.steering import FADE_S, Steering
 from wav2sem_blender.pipeline.visemes import MEASURE_NAMES, measured
 from wav2sem_blender.pipeline.words.track import Direction, Phone, Track
@@ -232,3 +232,20 @@ def test_arrays_compute_what_torch_does():
 
 def test_a_convolution_without_enough_frames_is_empty():
     assert Convolution(np.zeros((3, 2, 5), np.float32), np.zeros(3, np.float32))(np.zeros((4, 2))).shape == (0, 3)
+
+
+def test_what_is_spoken_is_what_was_heard_with_the_forced_phones_in_its_place():
+    heard_LP = np.zeros((80, len(PHONES)), np.float32)
+    heard_LP[:, PHONES.index("S")] = 0.75
+    heard_LP[:, PHONES.index("Z")] = 0.25
+    phones = Phones(posteriors_LP=heard_LP)
+    track = (Phone("M", 0.1, 0.2), Phone("AE", 0.2, 0.4), Phone("P", 0.6, 0.8, forced=False), Phone("T", 5.0, 6.0))
+    mixed = spoken(phones, track)
+    times_L = mixed.first_s + np.arange(80) / mixed.rate_hz
+    np.testing.assert_allclose(mixed.posteriors_LP.sum(1), 1, atol=2e-3)
+    outside_L = (times_L < 0.08) | (times_L > 0.42)
+    np.testing.assert_array_equal(mixed.posteriors_LP[outside_L], phones.posteriors_LP[outside_L])
+    inside_L = (times_L > 0.12) & (times_L < 0.38)
+    assert (mixed.posteriors_LP[inside_L][:, PHONES.index("S")] == 0).all()
+    assert np.interp(0.2, times_L, mixed.posteriors_LP[:, PHONES.index("M")]) == pytest.approx(0.5, abs=0.1)
+    assert spoken(phones, ()) is phones and spoken(phones, track[2:3]) is phones

@@ -11,6 +11,7 @@ import pytest
 from wav2sem_blender.pipeline.motion import Motion
 from wav2sem_blender.pipeline.phones import PHONES, Phones
 from wav2sem_blender.pipeline.tongue import TONGUE_CHANNELS, with_tongue
+from wav2sem_blender.pipeline.words.track import Phone, Track
 
 FPS = 100.0
 
@@ -104,3 +105,15 @@ def test_it_follows_the_speed_at_which_it_is_played():
     up_T = tongue(motion, "tongueTipUp")
     middle_s = np.average(np.arange(len(up_T)) / motion.fps, weights=up_T)
     assert middle_s == pytest.approx(0.3, abs=0.005)
+
+
+def test_it_follows_a_forced_phone():
+    motion = spoken(("AA", 0.3), ("S", 0.2), ("AA", 0.3))
+    assert tongue(motion, "tongueOut").max() == 0
+    forced = replace(motion, track=Track(phones=(Phone("TH", 0.3, 0.5),)))
+    out_T = tongue(forced, "tongueOut")
+    np.testing.assert_allclose(out_T, tongue(spoken(("AA", 0.3), ("TH", 0.2), ("AA", 0.3)), "tongueOut"), atol=1e-3)
+    heard = replace(motion, track=Track(phones=(Phone("TH", 0.3, 0.5, forced=False),)))
+    assert tongue(heard, "tongueOut").max() == 0
+    twice = tongue(forced.at_speed(2.0), "tongueOut")
+    assert twice.max() > 0.2 and abs(int(twice.argmax()) - int(out_T.argmax())) <= 4, "the track is played as fast"

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from wav2sem_blender.errors import UserError
-from wav2sem_blender.pipeline.phones import FIRST_TIME_S, PHONES
 from wav2sem_blender.pipeline.words.directions import AMOUNTS, called, meant
-from wav2sem_blender.pipeline.words.track import EDGE_S, SHORTEST_S, Direction, Phone, Track, Word, spread
+from wav2sem_blender.pipeline.words.track import SHORTEST_S, Direction, Phone, Track, Word, spread
 from wav2sem_blender.pipeline.words.track_files import is_track_file, load_track, read_text_grid, save_track
 from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
@@ -148,36 +147,13 @@ def test_any_edits_leave_a_valid_track():
             assert any(word in str(error) for word in ("cannot be cut", "room", "no such part", "need"))
         track = track if track.words and track.phones else TRACK
     assert n_done > 400
-    assert Track.from_text(track.to_text()).posteriors(100)[0].shape == (100, 40)
+    assert Track.from_text(track.to_text()).phones
 
 
 def test_the_time_can_be_moved_and_scaled():
     assert times(TRACK.later(-0.2).words) == [(0.0, 0.2), (0.2, 0.4), (0.8, 1.1)]
     assert TRACK.later(-0.2).phones[0].name == "AE", "what lies before 0 is gone"
     assert times(TRACK.at_speed(2).words)[2] == (0.5, 0.65)
-
-
-def test_forced_phones_become_probabilities_with_soft_edges():
-    forced_LP, mask_L = TRACK.posteriors(80)
-    times_L = FIRST_TIME_S + np.arange(80) / 50
-    assert forced_LP.shape == (80, 40)
-    assert forced_LP.dtype == mask_L.dtype == np.float32
-    in_gap_L = (times_L > 0.4 + EDGE_S / 2) & (times_L < 1.0 - EDGE_S / 2)
-    assert (mask_L[in_gap_L] == 0).all(), "phones that are only heard, and gaps, are left to the ear"
-    assert (forced_LP[in_gap_L] == 0).all()
-    inside_L = (times_L > 0.1 + EDGE_S / 2) & (times_L < 0.4 - EDGE_S / 2)
-    np.testing.assert_allclose(mask_L[inside_L], 1, atol=1e-5)
-    np.testing.assert_allclose(forced_LP[mask_L > 0].sum(1), 1, atol=1e-5)
-    at_boundary = np.interp(0.2, times_L, forced_LP[:, PHONES.index("M")])
-    assert at_boundary == pytest.approx(0.5, abs=0.02)
-    assert np.interp(0.4, times_L, mask_L) == pytest.approx(0.5, abs=0.02)
-    assert np.abs(np.diff(mask_L)).max() <= 0.5 + 1e-5, "the ramp lasts two frames"
-
-
-def test_phones_outside_the_recording_are_left_out():
-    forced_LP, mask_L = TRACK.posteriors(3)
-    assert forced_LP.shape == (3, 40)
-    assert not mask_L.any()
 
 
 def test_spread_gives_vowels_more_time():

@@ -128,7 +128,8 @@ class Motion:
 
     def at_speed(self, speed: float) -> Motion:
         """The same frames played `speed` times as fast."""
-        return replace(self, fps=self.fps * speed, phones=self.phones and self.phones.at_speed(speed))
+        phones, track = self.phones and self.phones.at_speed(speed), self.track and self.track.at_speed(speed)
+        return replace(self, fps=self.fps * speed, phones=phones, track=track)
 
     def vertex_offsets(self, start: int = 0, stop: int | None = None) -> np.ndarray | None:
         """Vertex displacements from rest, float32 (T, V, 3) in metres; None without a basis.

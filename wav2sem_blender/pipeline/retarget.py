@@ -52,8 +52,9 @@ def resample(motion: Motion, fps: float, later_s: float = 0.0) -> Motion:
         return replace(motion, fps=float(fps))
     n_frames = max(1, round(motion.n_frames * fps / motion.fps))
     positions_T = np.arange(n_frames) * (motion.fps / fps) - offset
-    phones = motion.phones and motion.phones.later(later_s)
-    return replace(motion, weights_TK=_sampled(motion.weights_TK, positions_T), fps=float(fps), phones=phones)
+    phones, track = motion.phones and motion.phones.later(later_s), motion.track and motion.track.later(later_s)
+    weights_TK = _sampled(motion.weights_TK, positions_T)
+    return replace(motion, weights_TK=weights_TK, fps=float(fps), phones=phones, track=track)
 
 
 def rested(motion: Motion, before: int = 0, after: int = 0) -> Motion:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError
 from .checkpoint import ModelFolder
-from .forced_phones import REACH, PhoneReader, covered, phone_shares
+from .forced_phones import REACH, PhoneReader, covered, forced_shares
 from .hosts.protocol import Decoder
 from .mouth import Mouth, Timing, close_lips, directed, held
 from .phones import BILABIALS, PHONES, SILENCE, Phones
@@ -120,7 +120,6 @@ class Steering:
 
     def _shares(self, phones: Phones, forced: Iterable, first: int, last: int) -> np.ndarray:
         """Phone shares of frames [first, last): the forced phones, and between them those that were heard."""
-        spoken: list[Timing] = [(p.name, p.start_s, p.end_s) for p in forced]
         at_L = (np.arange(first, last) / self.fps - phones.first_s) * phones.rate_hz
         heard_RP = np.zeros((last - first, len(PHONES)), np.float32)
         inside = (at_L > -0.5) & (at_L < len(phones.posteriors_LP) - 0.5)
@@ -128,11 +127,8 @@ class Steering:
             nearest = np.rint(at_L[inside]).astype(int).clip(0, len(phones.posteriors_LP) - 1)
             heard_RP[inside] = phones.posteriors_LP[nearest]
         heard_RP[~inside, PHONES.index(SILENCE)] = 1
-        offset_s = first / self.fps
-        share_R1 = covered([(s - offset_s, e - offset_s) for _, s, e in spoken], last - first, self.fps)[:, None]
-        forced_RP = phone_shares(spoken, first, last, self.fps)
-        forced_RP[:, PHONES.index(SILENCE)] -= (1 - share_R1[:, 0]).clip(0)  # there is no silence beside them
-        return forced_RP.clip(0) + heard_RP * (1 - share_R1)
+        forced_RP, share_R1 = forced_shares(((p.name, p.start_s, p.end_s) for p in forced), first, last, self.fps)
+        return forced_RP + heard_RP * (1 - share_R1)
 
     def _finished(self, memory_RM: np.ndarray, track: Track, style_N: np.ndarray, first: int) -> np.ndarray:
         """Decode, close the lips on forced p, b and m, and apply the directions."""

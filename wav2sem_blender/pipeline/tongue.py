@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .forced_phones import spoken
 from .motion import Motion
 from .visemes import MEASURE_NAMES, MEASURES, measured
 
@@ -37,14 +38,16 @@ def with_tongue(motion: Motion, channels: Sequence[str] = TONGUE_CHANNELS) -> Mo
     """The motion with these channels added; unchanged where the model tells no phones, or moves the tongue itself.
 
     Args:
-        motion: With `Motion.phones`. Times are seconds as the motion plays.
+        motion: With `Motion.phones`, in place of which those count that `Motion.track` forces. Times are seconds as
+            the motion plays.
         channels: Some of `TONGUE_CHANNELS`; the basis gets zeros for them.
     """
     added = tuple(channel for channel in channels if channel not in motion.channels)
     if motion.phones is None or not added:
         return motion
     times_s = np.arange(motion.n_frames) / motion.fps
-    spans = motion.phones.spans()
+    phones = motion.phones if motion.track is None else spoken(motion.phones, motion.track.phones)
+    spans = phones.spans()
     curves_TK = np.zeros((motion.n_frames, len(added)), np.float32)
     for k, channel in enumerate(added):
         for span in spans:

@@ -183,8 +183,7 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
     if motion.phones is not None:
-        track = raw.track.at_speed(command.speed) if raw.track is not None else heard_track(motion.phones)
-        save_track(track, job_folder / protocol.TRACK_FILE)
+        save_track(motion.track or heard_track(motion.phones), job_folder / protocol.TRACK_FILE)
     if raw.memory_RM is not None:
         replace(raw, basis_KV3=None).save(job_folder / protocol.STATE_FILE)
     if command.visemes:

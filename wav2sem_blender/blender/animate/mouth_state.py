@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ...pipeline.checkpoint import ModelFolder
+from ...pipeline.forced_phones import spoken
 from ...pipeline.motion import Motion
-from ...pipeline.phones import PHONES, Phones
+from ...pipeline.phones import Phones
 from ...pipeline.retarget import covering, prepared
 from ...pipeline.steering import FADE_S, WARM_UP_S, Steering
 from ...pipeline.tongue import with_tongue
@@ -169,11 +170,6 @@ def _phones_there(phones: Phones, track: Track, start_s: float, end_s: float) ->
     first = max(0, int((start_s - phones.first_s) * phones.rate_hz))
     last = min(len(phones.posteriors_LP), int((end_s - phones.first_s) * phones.rate_hz) + 2)
     at_s = phones.first_s + first / phones.rate_hz
-    near = tuple(p for p in track.phones if p.forced and p.end_s > start_s - 1 and p.start_s < end_s + 1)
-    forced_LP, mask_L = Track(phones=near).posteriors(max(0, last - first), rate_hz=phones.rate_hz, first_s=at_s)
-    heard_LP = np.zeros_like(forced_LP)
-    for column, name in enumerate(phones.names):
-        if name in PHONES:
-            heard_LP[:, PHONES.index(name)] = phones.posteriors_LP[first:last, column]
-    mixed_LP = mask_L[:, None] * forced_LP + (1 - mask_L[:, None]) * heard_LP
-    return Phones(posteriors_LP=mixed_LP.clip(0, 1), rate_hz=phones.rate_hz, first_s=at_s - start_s)
+    there = replace(phones, posteriors_LP=phones.posteriors_LP[first : max(first, last)], first_s=at_s)
+    near = (p for p in track.phones if p.end_s > start_s - 1 and p.start_s < end_s + 1)
+    return spoken(there, near).later(-start_s)

@@ -21,16 +21,13 @@ import numpy as np
 
 from ...errors import UserError
 from ...json_file import parse_json
-from ..frame_timing import ENCODER_RATE_HZ
-from ..phones import FIRST_TIME_S, PHONES
+from ..phones import PHONES
 from .directions import OF_THE_UPPER_FACE, STRESSED, meant
 
 TRACK_FORMAT_VERSION = 2
 """In format 1 directions had no curves, and the stress of a word was one of them."""
 SHORTEST_S = 0.02
 """An edit leaves no word or phone shorter; what is read from a file may be."""
-EDGE_S = 0.04
-"""Length of the linear ramp between neighbours in `Track.posteriors`."""
 MAX_ITEMS = 200_000
 MAX_LABEL = 200
 _MAX_TIME_S = 1e6
@@ -377,37 +374,6 @@ class Track:
     def at_speed(self, speed: float) -> Track:
         """The same track played `speed` times as fast."""
         return self._at(lambda time_s: time_s / speed)
-
-    # What the mouth follows.
-
-    def posteriors(
-        self, n_frames: int, *, rate_hz: float = ENCODER_RATE_HZ, first_s: float = FIRST_TIME_S
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The forced phones as probabilities on encoder frames, for `mask * forced + (1 - mask) * heard`.
-
-        Frame l is centred at `first_s + l / rate_hz`, as in `Phones`. Each phone counts by its share of the `EDGE_S`
-        around the frame, so neighbours change over linearly within 40 ms, half way at the boundary. A phone shorter
-        than that never reaches 1.
-
-        Returns:
-            forced_LP: float32; a row sums to 1 where the mask is above 0, else it is 0.
-            mask_L: float32 in 0..1; how far the forced phones count. It falls within `EDGE_S` where they end.
-        """
-        forced_LP = np.zeros((n_frames, len(PHONES)), np.float32)
-        column = {name: i for i, name in enumerate(PHONES)}
-        for phone in self.phones:
-            if not phone.forced:
-                continue
-            first = max(0, int(np.floor((phone.start_s - EDGE_S / 2 - first_s) * rate_hz)))
-            last = min(n_frames, int(np.ceil((phone.end_s + EDGE_S / 2 - first_s) * rate_hz)) + 1)
-            if last <= first:
-                continue
-            times_L = first_s + np.arange(first, last) / rate_hz
-            inside_L = np.minimum(times_L + EDGE_S / 2, phone.end_s) - np.maximum(times_L - EDGE_S / 2, phone.start_s)
-            forced_LP[first:last, column[phone.name]] += np.maximum(inside_L, 0) / EDGE_S
-        mask_L = forced_LP.sum(1)
-        forced_LP /= np.where(mask_L > 0, mask_L, 1)[:, None]
-        return forced_LP, np.minimum(mask_L, 1)
 
     # Plain data.
 
