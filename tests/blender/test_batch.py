@@ -19,6 +19,8 @@ from wav2sem_blender.batch.exit_codes import CODES
 from wav2sem_blender.blender.animate.batch_command import SCENE_SUFFIXES, run_command
 from wav2sem_blender.blender.scene import speech_track
 from wav2sem_blender.pipeline.motion import Motion
+from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+from wav2sem_blender.pipeline.words.track_files import load_track, save_track
 
 pytestmark = pytest.mark.skipif(
     not ((DEFAULT_MODEL / "config.json").is_file() and DEMO_SPEECH.is_file()),
@@ -107,11 +109,12 @@ def jaw_of_import(path: Path) -> np.ndarray:
 @needs_usd
 @needs_alembic
 def test_a_scene_in_every_format_speaks_the_same(night, tmp_path):
-    names = ",".join([*SCENE_SUFFIXES, "npz", "csv"])
+    names = ",".join([*SCENE_SUFFIXES, "npz", "csv", "textgrid"])
     code, (record,) = night("audio,character,object\nline.flac,hero.blend,Head\n", "--format", names)
-    assert code == 0 and set(record["bytes"]) == {*SCENE_SUFFIXES, "npz", "csv"}
+    assert code == 0 and set(record["bytes"]) == {*SCENE_SUFFIXES, "npz", "csv", "textgrid"}
     assert record["confidence"] > 0.5 and record["seconds"] == pytest.approx(7, abs=4)
     out = tmp_path / "out"
+    assert len([phone for phone in load_track(out / "line.TextGrid").phones if phone.name == "P"]) > 2
     motion = Motion.load(out / "line.npz")
     wanted_T = motion.weights_TK[:FRAMES, motion.channels.index("jawOpen")]
     assert motion.fps == FPS and wanted_T.max() > 0.1
@@ -161,6 +164,16 @@ def test_what_is_said_is_in_the_scene_and_in_the_report(night, tmp_path):
         action = bpy.data.objects["Head"].data.shape_keys.animation_data.action
         words = [word.text for word in speech_track.recorded(action).words]
         assert " ".join(words).lower() == SAID
+
+
+def test_a_scene_follows_an_edited_track(night, tmp_path):
+    phones = (Phone("P", 1.0, 1.1), Phone("UW", 1.1, 1.4))
+    save_track(Track(words=(Word("poo", 1.0, 1.4),), phones=phones), tmp_path / "line.TextGrid")
+    code, (record,) = night("audio,character,object,track\nline.flac,hero.blend,Head,line.TextGrid\n")
+    assert code == 0, record
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "out" / "line.blend"))
+    action = bpy.data.objects["Head"].data.shape_keys.animation_data.action
+    assert speech_track.recorded(action).phones == phones
 
 
 def test_a_scene_that_ended_blender_twice_is_left_out_once(night, tmp_path):

@@ -31,11 +31,12 @@ from ...pipeline.curve_formats import SUFFIXES
 from ...pipeline.motion import LIVE_LINK_FPS
 from ...pipeline.recognise import NoLibraryError, check_folder
 from ...pipeline.retarget import resample
+from ...pipeline.words.track_files import save_track
 from ...worker.client import JobFailedError, WorkerDiedError
 from ...worker.environment import WorkerEnvironment, pip_command
 from ...worker.task import TaskDiedError, TaskFailedError, TaskProcess
 from .. import addon_preferences
-from ..scene import exports
+from ..scene import exports, speech_track
 from ..scene.checks import find_object
 from . import jobs, recognise
 from .settings import AnimateSettings, resolve_model, worker_environment
@@ -228,7 +229,7 @@ def _made_scene(row: Row, options: run.Options, files: Mapping[str, Path]) -> li
     told: list[str] = [*outcome.warnings, *notes, *outcome.notes]
     for name, file in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        told += _write(context, face, name, file)
+        told += _write(context, face, bpy.data.actions[outcome.action_name], name, file)
     return told
 
 
@@ -246,7 +247,9 @@ def _open(character: Path) -> None:
         )
 
 
-def _write(context: bpy.types.Context, face: bpy.types.Object, name: str, file: Path) -> list[str]:
+def _write(
+    context: bpy.types.Context, face: bpy.types.Object, action: bpy.types.Action, name: str, file: Path
+) -> list[str]:
     writers = {"glb": exports.write_gltf, "fbx": exports.write_fbx, "usd": exports.write_usd}
     if name in writers:
         return list(writers[name](context, face, file))
@@ -257,6 +260,10 @@ def _write(context: bpy.types.Context, face: bpy.types.Object, name: str, file: 
             bpy.ops.wm.save_as_mainfile(filepath=str(file), check_existing=False)
         except RuntimeError as error:
             raise UserError("{output} cannot be saved ({reason}).", output=file, reason=str(error).strip()) from error
+    elif name == "textgrid":
+        if not speech_track.has_track(action):
+            raise UserError("This model does not tell which phones it hears, so it writes no words and phones.")
+        save_track(speech_track.current(action), file)
     else:
         motion = exports.sampled(face, context.scene)
         delivery.save(resample(motion, LIVE_LINK_FPS) if name == "csv" else motion, file, name)
