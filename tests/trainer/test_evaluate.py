@@ -386,9 +386,10 @@ def test_experiments_are_the_published_splits() -> None:
     assert names == [
         *("vocaset", "biwi_a", "biwi_b", "mead_sentences", "mead_identities", "custom"),
         *("bundled", "bundled_test", "prompts", "bundled_transcripts", "bundled_wrong_words", "prompts_transcripts"),
-        *("steering", "words", "pronunciation", "smoke", "table1", "table1_smoke"),
+        *("steering", "words", "pronunciation", "joint_text", "joint_text_test", "smoke", "table1", "table1_smoke"),
     ]
     found = {name: find("evaluate", name) for name in names}
     assert (found["biwi_a"].split, found["biwi_b"].split) == ("test", "test_b")
     assert (found["bundled"].split, found["bundled_test"].split) == ("valid", "test")
+    assert (found["joint_text"].split, found["joint_text_test"].split) == ("valid", "test")
     assert (found["vocaset"].kind, found["vocaset"].split, found["vocaset"].styles) == ("vocaset", "test", ())
