@@ -87,19 +87,20 @@ def mappings() -> list[Any]:
 
 @cache
 def tracks() -> dict[str, bytes]:
-    """Tracks of words and phones in every format."""
+    """Tracks of words, phones and directions in every format, with heard phones and keyed amounts."""
     import tempfile
 
-    from wav2sem_blender.pipeline.words.track import Phone, Track, Word
+    from wav2sem_blender.pipeline.words.track import Direction, Phone, Track, Word
     from wav2sem_blender.pipeline.words.track_files import SUFFIXES, save_track
 
     words = (Word("hello", 0.1, 0.5), Word("world", 0.5, 1.0))
-    phones = (Phone("HH", 0.1, 0.2), Phone("AH", 0.2, 0.5), Phone("W", 0.5, 0.7), Phone("ER", 0.7, 1.0))
+    phones = (Phone("HH", 0.1, 0.2), Phone("AH", 0.2, 0.5), Phone("W", 0.5, 0.7), Phone("ER", 0.7, 1.0, 0.6, False))
+    directions = (Direction("jaw", 0.1, 0.5, 1.5), Direction("brows", 0.2, 0.9, None, (0.0, 1.0, 0.5)))
     made = {}
     with tempfile.TemporaryDirectory() as folder:
         for suffix in SUFFIXES:
             path = Path(folder, f"track{suffix}")
-            save_track(Track(words=words, phones=phones), path)
+            save_track(Track(words=words, phones=phones, directions=directions), path)
             made[path.name] = path.read_bytes()
     return made
 
@@ -107,7 +108,7 @@ def tracks() -> dict[str, bytes]:
 def manifests() -> dict[str, bytes]:
     """Manifests of a batch."""
     return {
-        "lines.csv": b"audio,transcript,style,strength,settings\na.wav,hello,0,1.0,\nb.wav,,clear,0.5,\n",
+        "lines.csv": b"audio,text,track,style,strength,settings\na.wav,hello,,0,1.0,\nb.wav,,a.wav,clear,0.5,\n",
         "lines.jsonl": b'{"audio": "a.wav", "settings": {"style": "clear", "fps": 25}}\n{"audio": "b.wav"}\n',
     }
 

@@ -127,10 +127,16 @@ def _make_track(folder: Path, chance: random.Random) -> Path:
 
 
 def _read_track(path: Path) -> None:
+    from wav2sem_blender.pipeline.mouth import directed
+    from wav2sem_blender.pipeline.words.directions import AMOUNTS
     from wav2sem_blender.pipeline.words.track_files import is_track_file, load_track, save_track
 
     is_track_file(path)
     track = load_track(path)
+    for name in AMOUNTS:
+        amount_T = directed(track.directions, name, 60, 30.0, 0.08)
+        assert np.isfinite(amount_T).all()
+    track.between(0.2, 0.8)
     for suffix in (".TextGrid", ".csv", ".json"):
         save_track(track, path.with_name(f"copy{suffix}"))
 
