@@ -63,7 +63,7 @@ def other_sources(gui: Gui) -> Steps[None]:
     yield from gui.picture("source_sound_empty")
     scene.wav2sem.sound = bpy.data.sounds[0]
     yield from gui.picture("source_sound")
-    yield from heads.open_panel(gui, "wav2sem_upper_face.brows", below=stage.ANIMATE)
+    yield from heads.open_panel(gui, "wav2sem_upper_face.brows", below="wav2sem.range_start_s")
     yield from gui.move(gui.middle_of_view())
     yield from gui.picture("upper_face_panel")
 

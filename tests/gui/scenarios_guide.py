@@ -116,16 +116,16 @@ def guide_recording(gui: Gui) -> Steps[None]:
     scene.wav2sem.source, scene.wav2sem.speaker = "SPEAKER", speaker
     yield from _panel(gui, "speech_speaker", "wav2sem.source", "wav2sem.play_speech", above=44, below=26)
     scene.wav2sem.source = "FILE"
-    yield from _panel(gui, "animate", "wav2sem.model", stage.ANIMATE, above=44, below=30)
-    x, y = yield from gui.find("wav2sem.model")
+    yield from _panel(gui, "animate", stage.ANIMATE, "wav2sem.range_start_s", above=52, below=20)
+    header = (yield from gui.find(stage.ANIMATE))[1] + 35
     region = gui.region("UI")
-    yield from gui.click((region.x + region.width - 65, y + 24))
+    yield from gui.click((region.x + region.width - 65, header))
     yield 0.6
-    yield from _crop(gui, "presets", (region.x - 20, y - 40, region.width + 70, 240))
+    yield from _crop(gui, "presets", (region.x - 20, header - 64, region.width + 70, 240))
     yield from gui.key("ESC")
     yield from gui.move(gui.middle_of_view())
     yield from _show(gui, ANIMATE_PANEL)
-    yield from gui.click((region.x + 60, (yield from gui.find(stage.ANIMATE))[1] - 46))
+    yield from gui.click((region.x + 60, (yield from gui.find("wav2sem.range_start_s"))[1] - 32))
     yield 0.6
     yield from _panel(gui, "upper_face", "wav2sem_upper_face.blinks_per_minute", UPPER_FACE, above=40, below=34)
     # Long enough to stop the bar on its way.
@@ -179,6 +179,8 @@ def guide_preferences(gui: Gui) -> Steps[None]:
     runtime = stage.part("blender.preferences.python")
     yield from gui.until(lambda: runtime.answer(bpy.context) is not None, "the Python's answer", 240)
     yield from _area(gui, "preferences", area)
+    area.ui_type = "VIEW_3D"
+    yield 0.5
 
 
 def _of(window: Any, area: Any) -> Any:

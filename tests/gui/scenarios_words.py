@@ -225,15 +225,7 @@ def _paste(gui: Gui) -> Steps[None]:
 
 def _show(gui: Gui) -> Steps[None]:
     """Open the Words panel, show the words, and open the Sequencer below."""
-    x, y = yield from gui.find(stage.ANIMATE)
-    for header in range(40, 120, 10):  # below the button, which must not be pressed again
-        place = gui.region("UI").x + 60, y - header
-        yield from gui.click(place)
-        yield 0.5
-        if SHOW in (yield from gui.controls(wanted=SHOW, top=place[1])):
-            break
-        yield from gui.click(place)
-        yield 0.5
+    yield from heads.open_panel(gui, SHOW, below="wav2sem.range_start_s")
     yield from results._press(gui, SHOW)
     yield from gui.until(_strips, "the strips", 10)
     yield from _scroll(gui)
