@@ -100,7 +100,7 @@ def _recogniser_of(arguments: Mapping[str, Any]) -> Recogniser | None:
     from ..pipeline.recognise import NoLibraryError
 
     try:
-        return _warm_recogniser(arguments["recognise"], "cuda" if arguments["device"].startswith("cuda") else "cpu")
+        return _warm_recogniser(arguments["recognise"], arguments["device"])
     except NoLibraryError as error:
         raise _FailedError("engine", error) from error
     except UserError as error:

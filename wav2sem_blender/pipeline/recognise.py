@@ -84,7 +84,7 @@ class Recogniser:
 
         Args:
             folder: A Whisper model in CTranslate2's format, of any size.
-            device: "cpu", or "cuda".
+            device: As of a model, such as "auto" or "cuda:1"; what is no "cuda" is heard on the CPU.
 
         Raises:
             MissingFileError: There is no such folder.
@@ -98,10 +98,11 @@ class Recogniser:
         except (ImportError, OSError) as error:  # OSError: a library of the system that its own need
             raise no_library(_reason(error)) from error
         try:
+            is_cuda = device.startswith("cuda")
             self._model: Any = WhisperModel(
                 str(folder),
-                device=device,
-                compute_type="int8" if device == "cpu" else "default",
+                device="cuda" if is_cuda else "cpu",
+                compute_type="default" if is_cuda else "int8",
                 local_files_only=True,
             )
         except Exception as error:  # the libraries raise RuntimeError, ValueError and their own

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
     audio, model, device, language = arguments
     tell(0.0, Text("Loading the Recogniser"))
-    recogniser = Recogniser(Path(model), "cuda" if device.startswith("cuda") else "cpu")
+    recogniser = Recogniser(Path(model), device)
 
     def progress(stage: str, fraction: float) -> None:
         if stage == "audio":
