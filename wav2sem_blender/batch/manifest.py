@@ -73,6 +73,11 @@ class Row:
     character: str = ""
     object: str = ""
 
+    @property
+    def is_said(self) -> bool:
+        """Whether the row tells what is said."""
+        return bool(self.transcript or self.text or self.track)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

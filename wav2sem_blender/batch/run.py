@@ -179,7 +179,7 @@ def _checked_rows(options: Options, model: Model, files_of: FilesOf, *, scenes: 
         taken=taken,
     )
     rows = manifest.read(options.manifest, checks)
-    said = next((row for row in rows if row.transcript or row.text or row.track), None)
+    said = next((row for row in rows if row.is_said), None)
     if said is not None and not model.tells_phones:
         raise Stop("model", f"row {said.number}: this model tells no phones, so it cannot use what is said.")
     if options.recognise and not model.tells_phones:
@@ -225,7 +225,7 @@ def _recipes(options: Options, model: Model) -> Callable[[Row], str]:
 
 def _recogniser(options: Options, row: Row) -> str:
     """The folder of the recogniser that hears a row's words; empty where they are given."""
-    return "" if row.transcript or row.text or row.track else options.recognise
+    return "" if row.is_said else options.recognise
 
 
 def _arguments(options: Options, model: Model, files_of: FilesOf, row: Row) -> dict[str, Any]:
