@@ -211,7 +211,7 @@ def _animate(arguments: argparse.Namespace) -> int:
     if arguments.recognise is not None:
         from .pipeline.recognise import Recogniser
 
-        recogniser = Recogniser(arguments.recognise, "cuda" if arguments.device.startswith("cuda") else "cpu")
+        recogniser = Recogniser(arguments.recognise, arguments.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
     animator = SpeechAnimator.load(arguments.model, engine=arguments.engine, device=arguments.device)
     inputs = {same_file_name(path) for path in arguments.speech}
@@ -317,7 +317,7 @@ def _animate_one(
     recogniser: Recogniser | None,
 ) -> None:
     from .pipeline.audio import Speech
-    from .pipeline.delivery import delivered, save_words
+    from .pipeline.delivery import delivered, save_words, words_of
 
     n_notes = len(animator.notes)
     progress = _Progress(speech.name)
@@ -349,7 +349,7 @@ def _animate_one(
                 raise UserError("This model does not tell which phones it hears; leave out --phones.")
             motion.phones.save_table(arguments.phones)
         if arguments.track is not None:
-            save_words(motion, arguments.track)
+            save_words(words_of(motion), arguments.track)
         motion = delivered(
             motion,
             arguments.format,

@@ -11,6 +11,7 @@ from .motion import ARKIT_CHANNELS, LIVE_LINK_FPS, Motion, is_motion_file
 from .retarget import covering, prepared, resample
 from .tongue import TONGUE_CHANNELS, with_tongue
 from .words.heard import heard_track
+from .words.track import Track
 from .words.track_files import is_track_file, save_track
 
 _LIVE_LINK_TONGUE = tuple(name for name in TONGUE_CHANNELS if name in ARKIT_CHANNELS)
@@ -58,20 +59,27 @@ def save(motion: Motion, path: Path, format_name: str) -> None:
     if format_name == "table":
         save_table(motion, path)
     elif format_name == "textgrid":
-        save_words(motion, path)
+        save_words(words_of(motion), path)
     else:
         motion.save(path)
 
 
-def save_words(motion: Motion, path: Path) -> None:
+def words_of(motion: Motion) -> Track | None:
+    """What a motion follows, or the phones that were heard; None if the model does not tell them."""
+    if motion.phones is None:
+        return None
+    return motion.track or heard_track(motion.phones)
+
+
+def save_words(track: Track | None, path: Path) -> None:
     """Write the words and phones of a recording, in its own times, as `words.track_files.save_track` does.
 
     Raises:
-        UserError: The model does not tell them.
+        UserError: There are none, because the model does not tell them.
     """
-    if motion.phones is None:
+    if track is None:
         raise UserError("This model does not tell which phones it hears, so it writes no words and phones.")
-    save_track(motion.track or heard_track(motion.phones), path)
+    save_track(track, path)
 
 
 def is_ours(path: Path, format_name: str) -> bool:

@@ -156,10 +156,9 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     progress("model", 0.0)
     animator = models.get(command.model, command.engine, command.device)
     progress("model", 1.0)
+    from ..pipeline.delivery import save_words, words_of
     from ..pipeline.retarget import covering, prepared  # only now is NumPy known to be there
     from ..pipeline.tongue import with_tongue
-    from ..pipeline.words.heard import heard_track
-    from ..pipeline.words.track_files import save_track
 
     transcript = _transcript(command)
     n_old_notes = len(animator.notes)
@@ -182,8 +181,8 @@ def _animate(command: protocol.Animate, job_folder: Path, models: ModelCache, pr
     motion = prepared(motion, strength=command.strength, smoothing_s=command.smoothing_s)
     result = job_folder / protocol.RESULT_FILE
     motion.save(result)
-    if motion.phones is not None:
-        save_track(motion.track or heard_track(motion.phones), job_folder / protocol.TRACK_FILE)
+    if (track := words_of(motion)) is not None:
+        save_words(track, job_folder / protocol.TRACK_FILE)
     if raw.memory_RM is not None:
         replace(raw, basis_KV3=None).save(job_folder / protocol.STATE_FILE)
     if command.visemes:

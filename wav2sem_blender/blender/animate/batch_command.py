@@ -31,7 +31,6 @@ from ...pipeline.curve_formats import SUFFIXES
 from ...pipeline.motion import LIVE_LINK_FPS
 from ...pipeline.recognise import NoLibraryError, check_folder
 from ...pipeline.retarget import resample
-from ...pipeline.words.track_files import save_track
 from ...worker.client import JobFailedError, WorkerDiedError
 from ...worker.environment import WorkerEnvironment, pip_command
 from ...worker.task import TaskDiedError, TaskFailedError, TaskProcess
@@ -261,9 +260,7 @@ def _write(
         except RuntimeError as error:
             raise UserError("{output} cannot be saved ({reason}).", output=file, reason=str(error).strip()) from error
     elif name == "textgrid":
-        if not speech_track.has_track(action):
-            raise UserError("This model does not tell which phones it hears, so it writes no words and phones.")
-        save_track(speech_track.current(action), file)
+        delivery.save_words(speech_track.current(action) if speech_track.has_track(action) else None, file)
     else:
         motion = exports.sampled(face, context.scene)
         delivery.save(resample(motion, LIVE_LINK_FPS) if name == "csv" else motion, file, name)
