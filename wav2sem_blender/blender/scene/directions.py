@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import isclose
-from typing import Any, NamedTuple
+from typing import Any
 
 import bpy
 import numpy as np
@@ -22,6 +22,7 @@ from ...pipeline.words.directions import AMOUNTS, SWITCHES, called
 from .. import compat
 from ..translations import CONTEXT
 from . import custom_properties
+from .track_edits import Wanted
 
 # Custom property of a strip of ours: what it said when it was written. The tier of those that show directions alone.
 ITEM, TIER = "wav2sem_item", "directions"
@@ -31,15 +32,6 @@ _PREFIX = "wav2sem_"
 _SAME = 1e-4
 _KEYED_TOLERANCE = 1e-3
 _PATH = re.compile(r'sequence_editor\.\w+\["(.*)"\]\.' + _PREFIX + r"(\w+)", re.DOTALL)
-
-
-class Wanted(NamedTuple):
-    """A direction without its times, as in `track.Direction`."""
-
-    name: str
-    value: float | None = None
-    curve: tuple[float, ...] = ()
-
 
 Directions = tuple[Wanted, ...]
 # F-curves by the strip's name and the direction's.

@@ -27,7 +27,7 @@ from ...pipeline.words.heard import doubts
 from ...pipeline.words.track import Track
 from .. import compat
 from . import actions, custom_properties, directions
-from .track_edits import SPOKEN, TIERS, Pronounce, Settled, Shown, Tier, Wanted, settled, shared_out
+from .track_edits import SPOKEN, TIERS, Pronounce, Settled, Shown, Tier, settled, shared_out
 
 # Custom properties of an action: the track, where it lies, and what its strips call it.
 TRACK, PLACE, IDENTITY = "wav2sem_track", "wav2sem_track_place", "wav2sem_track_id"
@@ -346,7 +346,7 @@ def _as_shown(track: Track) -> list[Shown]:
         Shown(
             tier="directions",
             key=_new_key(),
-            label=directions.label_of(_wanted(wanted)),
+            label=directions.label_of(tuple(wanted)),
             start_s=start_s,
             end_s=end_s,
             directions=tuple(wanted),
@@ -354,10 +354,6 @@ def _as_shown(track: Track) -> list[Shown]:
         for (start_s, end_s), wanted in others.items()
     ]
     return words + phones + spans
-
-
-def _wanted(rows: Iterable[Wanted]) -> directions.Directions:
-    return tuple(directions.Wanted(*row) for row in rows)
 
 
 def _new_key() -> str:
@@ -609,7 +605,7 @@ def _put(
             directions.hand_over(scene, old, strip)
             _delete(scene, [old])
         elif item.directions:
-            directions.write(scene, strip, _wanted(item.directions))
+            directions.write(scene, strip, item.directions)
     if strip.text != item.label:
         strip.text = item.label
     if _NUMBERED.sub("", strip.name) != _name_for(item.label):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ...errors import Text, UserError
 from ...pipeline.phones import PHONES, SILENCE
@@ -28,9 +28,15 @@ _SPELLINGS = {name.lower(): name for name in PHONES}
 Tier = Literal["words", "phones", "directions"]
 # A forced phone or a direction: its name, start, end, and the direction's value and curve.
 Sounding = tuple[str, float, float, float | None, tuple[float, ...]]
-# A direction without its times: name, value and curve.
-Wanted = tuple[str, float | None, tuple[float, ...]]
 Pronounce = Callable[[str, str], Sequence[str]]
+
+
+class Wanted(NamedTuple):
+    """A direction without its times, as in `track.Direction`."""
+
+    name: str
+    value: float | None = None
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +182,9 @@ def shared_out(track: Track) -> tuple[list[list[Wanted]], dict[tuple[float, floa
         at = bisect_left(starts_s, start_s - _TOUCH_S)
         is_words = at < len(own) and max(abs(start_s - starts_s[at]), abs(end_s - track.words[at].end_s)) < _TOUCH_S
         given = own[at] if is_words else []
-        if not is_words or name in (wanted[0] for wanted in given):
+        if not is_words or name in (wanted.name for wanted in given):
             given = others.setdefault((start_s, end_s), [])
-        given.append((name, *said))  # type: ignore[arg-type]
+        given.append(Wanted(name, *said))  # type: ignore[arg-type]
     return own, others
 
 
