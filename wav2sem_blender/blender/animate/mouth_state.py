@@ -9,7 +9,6 @@ Shapes: T animation frames of the model, K channels.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +25,7 @@ from ...pipeline.steering import FADE_S, WARM_UP_S, Steering
 from ...pipeline.tongue import with_tongue
 from ...pipeline.words.track import Track
 from ..scene.track_edits import Sounding, changed_spans, mouth_of
+from .recent import Recent
 
 # Beyond what an edit changes: smoothing and the tongue read their neighbours.
 _MARGIN_S = 0.5
@@ -71,7 +71,7 @@ class MouthState:
         self._steering, self._style_N = steering, style_N
         self._finish = finish
         self._first = raw.track or Track()
-        self._motions: OrderedDict[frozenset[Sounding], np.ndarray] = OrderedDict()
+        self._motions: Recent[frozenset[Sounding], np.ndarray] = Recent(_MAX_MOTIONS)
 
     def changes(self, old: Track, new: Track, spans_s: Sequence[tuple[float, float]]) -> list[Change]:
         """What an edit changes, in parts that do not overlap.
@@ -107,7 +107,8 @@ class MouthState:
         key = mouth_of(track)
         if key == mouth_of(self._first):
             return self._raw.weights_TK
-        if key not in self._motions:
+        known_TK = self._motions.get(key)
+        if known_TK is None:
             base, weights_TK = self._first, self._raw.weights_TK.copy()
             if near is not None and mouth_of(near) in self._motions:
                 base, weights_TK = near, self._motions[mouth_of(near)].copy()
@@ -117,11 +118,8 @@ class MouthState:
                 )
                 weights_TK[first : first + len(part_TK)] = part_TK
             weights_TK[len(self._memory_RM) :] = weights_TK[len(self._memory_RM) - 1]  # the last pose is held
-            self._motions[key] = weights_TK
-        self._motions.move_to_end(key)
-        while len(self._motions) > _MAX_MOTIONS:
-            self._motions.popitem(last=False)
-        return self._motions[key]
+            known_TK = weights_TK
+        return self._motions.put(key, known_TK)
 
     def _part(self, weights_TK: np.ndarray, track: Track, first: int, last: int) -> Motion:
         """Frames [first, last) with all that the take's settings do to them."""

@@ -9,7 +9,6 @@ more (`hear_again.py`), and only those spans are written.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +23,12 @@ from ..scene.takes import Take
 from ..scene.track_edits import Pronounce, changed_spans
 from . import update_upper_face
 from .mouth_state import Finish, MouthState, open_state
+from .recent import Recent
 
 Key = tuple[str, str, str]
 _MAX_STATES = 4
-_heard: OrderedDict[Key, tuple[Motion, str, Finish]] = OrderedDict()
-_states: OrderedDict[Key, MouthState] = OrderedDict()
+_heard: Recent[Key, tuple[Motion, str, Finish]] = Recent(_MAX_STATES)
+_states: Recent[Key, MouthState] = Recent(_MAX_STATES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,8 @@ def remember(action: bpy.types.Action, raw: Motion, model: str, finish: Finish) 
     """Keep what was heard for a take that has just been made."""
     if raw.memory_RM is None or raw.phones is None:  # the model follows no track
         return
-    _heard[_key(action)] = raw, model, finish
-    _heard.move_to_end(_key(action))
+    _heard.put(_key(action), (raw, model, finish))
     _states.pop(_key(action), None)
-    while len(_heard) > _MAX_STATES:
-        _heard.popitem(last=False)
 
 
 def forget() -> None:
@@ -115,13 +112,11 @@ def follow(face: bpy.types.Object, take: Take, *, pronounce: Pronounce | None = 
 
 def _state(action: bpy.types.Action) -> MouthState:
     key = _key(action)
-    if key not in _states:
+    state = _states.get(key)
+    if state is None:
         raw, model, finish = _heard[key]
-        _states[key] = open_state(raw, DEFAULT_MODEL if model == "default" else Path(model), finish)
-    _states.move_to_end(key)
-    while len(_states) > _MAX_STATES:
-        _states.popitem(last=False)
-    return _states[key]
+        state = open_state(raw, DEFAULT_MODEL if model == "default" else Path(model), finish)
+    return _states.put(key, state)
 
 
 def _key(action: bpy.types.Action) -> Key:

@@ -7,7 +7,6 @@ What was heard for it is kept for this session; after loading a file the worker 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +21,13 @@ from ...pipeline.words.track import Direction
 from ..scene import actions, custom_properties, directions, edit_curves, players, speech_track, takes, upper_face
 from ..scene import upper_face_strips as strips
 from ..scene.takes import Take
+from .recent import Recent
 
 # Settings of a run by which two runs have heard the same sound at the same place.
 _SAME_SOUND = ("filepath", "sound", "strip", "start_frame", "range_start_s", "range_end_s", "delay_s")
 _MAX_HEARD = 4
-_heard: OrderedDict[str, Prosody] = OrderedDict()
-_performances: OrderedDict[str, Performance] = OrderedDict()
+_heard: Recent[str, Prosody] = Recent(_MAX_HEARD)
+_performances: Recent[str, Performance] = Recent(_MAX_HEARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,8 @@ def directions_of(face: bpy.types.Object, recording: Mapping[str, Any]) -> tuple
 
 def remember(action: bpy.types.Action, heard: Prosody) -> None:
     """Keep what was heard for an upper face that has just been made, or heard again."""
-    _heard[_key(action)] = heard
-    _heard.move_to_end(_key(action))
+    _heard.put(_key(action), heard)
     _performances.clear()
-    while len(_heard) > _MAX_HEARD:
-        _heard.popitem(last=False)
 
 
 def forget() -> None:
@@ -159,12 +156,10 @@ def _performance(action: bpy.types.Action, made: strips.Made) -> Performance:
     """Without directions it is the same for each edit, and takes longer than they do."""
     settings = strips.recorded_settings(action)
     key = f"{_key(action)} {settings} {made.rate_hz} {made.n_frames}"
-    if key not in _performances:
-        _performances[key] = Performance(_heard[_key(action)], settings, made.rate_hz, made.n_frames)
-    _performances.move_to_end(key)
-    while len(_performances) > _MAX_HEARD:
-        _performances.popitem(last=False)
-    return _performances[key]
+    performance = _performances.get(key)
+    if performance is None:
+        performance = Performance(_heard[_key(action)], settings, made.rate_hz, made.n_frames)
+    return _performances.put(key, performance)
 
 
 def _key(action: bpy.types.Action) -> str:
