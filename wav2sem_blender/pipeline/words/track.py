@@ -28,6 +28,8 @@ TRACK_FORMAT_VERSION = 2
 """In format 1 directions had no curves, and the stress of a word was one of them."""
 SHORTEST_S = 0.02
 """An edit leaves no word or phone shorter; what is read from a file may be."""
+DIGITS = 4
+"""Of times in seconds, in files."""
 MAX_ITEMS = 200_000
 MAX_LABEL = 200
 _MAX_TIME_S = 1e6
@@ -382,12 +384,12 @@ class Track:
         data: dict[str, Any] = {
             "track_format_version": TRACK_FORMAT_VERSION,
             "language": self.language,
-            "words": [[w.text, *_rounded(w), round(w.confidence, 3)] for w in self.words],
-            "phones": [[p.name, *_rounded(p), round(p.confidence, 3), p.forced] for p in self.phones],
+            "words": [[w.text, *rounded(w), round(w.confidence, 3)] for w in self.words],
+            "phones": [[p.name, *rounded(p), round(p.confidence, 3), p.forced] for p in self.phones],
         }
         if self.directions:
             data["directions"] = [
-                [d.name, *_rounded(d), d.value, *([list(d.curve)] if d.curve else [])] for d in self.directions
+                [d.name, *rounded(d), d.value, *([list(d.curve)] if d.curve else [])] for d in self.directions
             ]
         return data
 
@@ -553,5 +555,6 @@ def _in_turn(phones: Sequence[Phone]) -> list[Phone]:
     return kept
 
 
-def _rounded(item: Any) -> tuple[float, float]:
-    return round(item.start_s, 4), round(item.end_s, 4)
+def rounded(item: Any) -> tuple[float, float]:
+    """Start and end of a word, a phone, or whatever has them, as they are written in files."""
+    return round(item.start_s, DIGITS), round(item.end_s, DIGITS)

@@ -11,19 +11,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import MissingFileError, UserError
 from ...files import atomic_file
 from ..phones import PHONES, SILENCE
-from .track import MAX_ITEMS, Phone, Track, Word
+from .track import DIGITS, MAX_ITEMS, Phone, Track, Word, rounded
 
 SUFFIXES = (".TextGrid", ".csv", ".json")
 _KNOWN = tuple(suffix.lower() for suffix in SUFFIXES)
 MAX_FILE_BYTES = 50_000_000
-_DIGITS = 4  # of times in seconds, in a TextGrid
 _HEADER = ("tier", "start_s", "end_s", "label", "confidence", "forced")
 # Praat has a space behind each number, so a file that was saved there is the user's.
 _TEXT_GRID_START = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\n'
@@ -208,27 +207,20 @@ def _from_text_grid(text: str) -> Track:
     phones = tier_named(tiers, _PHONE_TIERS)
     if words is None and phones is None:
         raise UserError('the TextGrid has no tier "words" and none "phones".')
-    known = {(name, *times): said for name, said, *times in _sure(tier_named(tiers, (_CONFIDENCE_TIER,)) or ())}
+    known = {
+        (said[1], *rounded(item)): (min(1.0, float(said[2])), said[3] is not None)
+        for item in tier_named(tiers, (_CONFIDENCE_TIER,)) or ()
+        if (said := _CONFIDENCE.fullmatch(item.text))
+    }
     read = []
-    for text, start_s, end_s in phones or ():
-        if text == SILENCE or text.lower() not in _SILENT:
-            name = _phone_name(text)
-            confidence, forced = known.get((name, *_rounded((start_s, end_s))), (1.0, True))
-            read.append(Phone(name, start_s, end_s, confidence, forced))
+    for item in phones or ():
+        if item.text == SILENCE or item.text.lower() not in _SILENT:
+            name = _phone_name(item.text)
+            confidence, forced = known.get((name, *rounded(item)), (1.0, True))
+            read.append(Phone(name, item.start_s, item.end_s, confidence, forced))
     return Track(
         words=tuple(Word(" ".join(w.text.split()), w.start_s, w.end_s) for w in words or ()), phones=tuple(read)
     )
-
-
-def _sure(tier: Iterable[Interval]) -> Iterator[tuple[str, tuple[float, bool], float, float]]:
-    """Name, confidence and whether it is forced, start and end of each phone; what says none of it is left out."""
-    for text, *times in tier:
-        if match := _CONFIDENCE.fullmatch(text):
-            yield match[1], (min(1.0, float(match[2])), match[3] is not None), *_rounded(times)
-
-
-def _rounded(times: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(time_s, _DIGITS) for time_s in times)
 
 
 def _phone_name(label: str) -> str:
@@ -251,11 +243,11 @@ def _as_text_grid(track: Track) -> str:
         intervals: list[tuple[float, float, str]] = []
         at_s = 0.0
         for label, start_s, stop_s in items:
-            if round(start_s, _DIGITS) > round(at_s, _DIGITS):
+            if round(start_s, DIGITS) > round(at_s, DIGITS):
                 intervals.append((at_s, start_s, ""))
             intervals.append((start_s, stop_s, label))
             at_s = stop_s
-        if round(at_s, _DIGITS) < round(end_s, _DIGITS):
+        if round(at_s, DIGITS) < round(end_s, DIGITS):
             intervals.append((at_s, end_s, ""))
         rows = [
             f"        intervals [{i}]:\n            xmin = {a:.4f}\n            xmax = {b:.4f}\n"
