@@ -28,6 +28,7 @@ FACEGOOD_HELD_OUT = "1114_3_15"
 HEARD = Path(__file__).parent / "librispeech_251_heard.tsv"
 NORMALISED_TEXT = str.maketrans({c: " " for c in '",.;:!?()-'})
 
+_GRID_TICKS_HZ = 25_000
 _SPELLED_OUT = re.compile("[a-z' ]+")
 
 
@@ -59,9 +60,14 @@ def _transcripts(tables: Iterable[Path]) -> dict[str, str]:
     return texts
 
 
-def _grid_text(align: Path) -> str:
-    words = [line.split()[2] for line in align.read_text().splitlines() if line.strip()]
-    return " ".join(word for word in words if word not in ("sil", "sp"))
+def grid_words(align: Path) -> list[tuple[str, float, float]]:
+    """The words of GRID's own alignment and their times in seconds."""
+    rows = (line.split() for line in align.read_text().splitlines() if line.strip())
+    return [
+        (word, int(start) / _GRID_TICKS_HZ, int(end) / _GRID_TICKS_HZ)
+        for start, end, word in rows
+        if word not in ("sil", "sp")
+    ]
 
 
 def _picovoice_speakers(folder: Path) -> dict[str, str]:
@@ -104,7 +110,8 @@ def list_clips(data: Path) -> Iterator[Clip]:
             name = path.stem
             text: str | None = texts.get(name)
             if corpus == "grid_s1":
-                text, speaker, split = _grid_text(path.with_suffix(".align")), "grid_s1", split_of(name)
+                text = " ".join(word for word, _, _ in grid_words(path.with_suffix(".align")))
+                speaker, split = "grid_s1", split_of(name)
             elif corpus == "facegood":
                 text, speaker, split = None, "facegood", "valid" if name == FACEGOOD_HELD_OUT else "train"
             elif corpus == FESTVOX:

@@ -9,7 +9,7 @@ Shapes: S samples at 16 kHz, F bins and T frames of a spectrogram.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -81,13 +81,20 @@ class Conditions:
                 "{record}: nobody else speaks in this split; leave 'babble' out of the conditions",
                 record=record.name,
             )
-        babble_S = np.zeros(record.n_samples)
+        voices = []
         for speaker in rng.choice(others, N_BABBLERS, replace=len(others) < N_BABBLERS):
             clips = self._by_speaker[speaker]
             voice_S = self._speech.samples(clips[rng.integers(len(clips))])
-            voice_S = np.roll(np.resize(voice_S, record.n_samples), rng.integers(record.n_samples))
-            babble_S += voice_S / max(1e-9, float(voice_S.std()))
-        return babble_S
+            voices.append(np.roll(np.resize(voice_S, record.n_samples), rng.integers(record.n_samples)))
+        return equally_loud(voices, record.n_samples)
+
+
+def equally_loud(voices: Iterable[np.ndarray], n_samples: int) -> np.ndarray:
+    """Voices (S,) at once, each with the same deviation; silence without any."""
+    babble_S = np.zeros(n_samples)
+    for voice_S in voices:
+        babble_S += voice_S / max(1e-9, float(voice_S.std()))
+    return babble_S
 
 
 def add_noise(samples_S: np.ndarray, noise_S: np.ndarray, snr_db: float = SNR_DB) -> np.ndarray:

@@ -30,7 +30,7 @@ from wav2sem_blender.pipeline.words.transcript import parse_transcript
 
 from ..datasets.corpora import Clip, list_clips
 from ..speech.token_features import TokenEncoder
-from .conditions import N_BABBLERS, add_noise
+from .conditions import N_BABBLERS, add_noise, equally_loud
 from .protocols import EvaluateText
 
 CORPORA = ("librispeech_251", "librispeech_4_aligned", "vctk")
@@ -127,11 +127,8 @@ def _babble(clip: Clip, others: Sequence[Clip], n_samples: int) -> np.ndarray:
     """`N_BABBLERS` other voices of the split at once, equally loud (S,)."""
     rng = np.random.default_rng(crc32(clip.name.encode()))
     voices = [other for other in others if other.split == clip.split and other.speaker != clip.speaker]
-    babble_S = np.zeros(n_samples)
-    for i in rng.integers(len(voices), size=N_BABBLERS if voices else 0):
-        voice_S = np.resize(_samples(voices[i]), n_samples)
-        babble_S += voice_S / max(1e-9, float(voice_S.std()))
-    return babble_S
+    drawn = rng.integers(len(voices), size=N_BABBLERS) if voices else ()
+    return equally_loud((np.resize(_samples(voices[i]), n_samples) for i in drawn), n_samples)
 
 
 def _prominence(samples_S: np.ndarray, words: Sequence[Word]) -> np.ndarray:

@@ -19,7 +19,7 @@ from wav2sem_blender.pipeline.audio import Speech
 from wav2sem_blender.pipeline.infer import SpeechAnimator
 from wav2sem_blender.pipeline.prosody import Prosody, listen
 
-from ..datasets.corpora import Clip, list_clips
+from ..datasets.corpora import Clip, grid_words, list_clips
 from ..motion.landmarks import BROWS, CHIN, EYE_CORNERS, EYES, FLAME_EYES_MM, points_px
 from ..speech.phones import Timing
 from ..speech.token_features import TokenEncoder
@@ -28,8 +28,6 @@ TARGETS = ("brow raise", "frown", "pitch", "yaw", "roll", "lip opening", "lip wi
 UNITS = ("mm", "mm", "deg/s", "deg/s", "deg/s", "mm", "mm")
 N_BROWS = 2  # the first targets are what is left of the brows when the tracker's confounders are taken away
 N_MOUTH = 3  # the first confounders: the lips' opening and width, and the chin
-_GRID_TICKS_HZ = 25_000
-_ALIGN_SILENCES = ("sil", "sp")
 _STRESS_S = 0.1  # a stressed syllable is a bump of this width in the model's input
 
 
@@ -133,16 +131,6 @@ def _film_clip(clip: Clip, animator: SpeechAnimator, encoder: TokenEncoder) -> T
         name=clip.name, split=clip.split, face=face, prosody_TP=prosody_at(prosody, times_T), ear_TM=np.stack(ear, 1),
         words=words, vectors={"in context": contextual_WE, "without context": embeddings_WE},
     )  # fmt: skip
-
-
-def grid_words(align: Path) -> list[Timing]:
-    """The words of GRID's own alignment and their times in seconds."""
-    rows = (line.split() for line in align.read_text().splitlines() if line.strip())
-    return [
-        (word, int(start) / _GRID_TICKS_HZ, int(end) / _GRID_TICKS_HZ)
-        for start, end, word in rows
-        if word not in _ALIGN_SILENCES
-    ]
 
 
 def prosody_at(prosody: Prosody, times_T: np.ndarray) -> np.ndarray:
