@@ -155,10 +155,9 @@ def _draw_button(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
         row.operator_context = "INVOKE_DEFAULT"  # so that the poll runs in the sidebar's context
         row.operator(WAV2SEM_OT_animate.bl_idname, icon="PLAY")
         reason = status.run_disabled_reason(context) or status.speak_disabled_reason(context)
-    duration = status.run_words(context)
     if reason:
         draw_text(layout, context, reason, "INFO")
-    elif duration:
+    elif duration := status.run_words(context):
         draw_text(columns(layout.column()), context, duration, "TIME")
 
 
